@@ -1,0 +1,145 @@
+"""The block-type table: one row per storage format of a weight matrix.
+
+A matrix [N outputs, K inputs] is stored as panels of 16 rows. In a plain type (F32, F16, BF16) a panel is
+[K][16] elements. In a quantized type a panel is a run of super-blocks of up to 256 columns: a header of scales, then
+one group of code planes per 32 columns. `formats/blocks.md` gives every byte; `formats/types.json` repeats this table.
+
+This module needs neither NumPy nor Numba.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from edgeq.errors import UnsupportedError
+
+PANEL_ROWS = 16
+GROUP = 32  # columns whose codes are stored together
+SUPER_BLOCK = 256  # columns that share a header
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """One storage format.
+
+    name             as in GGUF
+    gguf_id          its `ggml_type` number
+    element_bytes    bytes of one weight of a plain type, 0 for a quantized type
+    planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (4, 2)
+    scale_group      columns that share one scale (and min)
+    scales           how scales are coded: "f16" per group; "u6" or "i8" multiples of one f16 per row and super-block
+    zero_point       code that stands for zero
+    has_mins         whether each group also subtracts a min
+    header_bytes     bytes before the groups of a super-block, for 16 rows
+    gguf_columns     columns of one GGUF block
+    gguf_block_bytes bytes of one GGUF block
+    """
+
+    name: str
+    gguf_id: int
+    element_bytes: int = 0
+    planes: tuple[int, ...] = ()
+    scale_group: int = 0
+    scales: str = ""
+    zero_point: int = 0
+    has_mins: bool = False
+    header_bytes: int = 0
+    gguf_columns: int = 1
+    gguf_block_bytes: int = 0
+
+    @property
+    def quantized(self) -> bool:
+        return self.element_bytes == 0
+
+    @property
+    def bits(self) -> int:
+        """Bits of one stored weight, scales not counted."""
+        return sum(self.planes) if self.quantized else 8 * self.element_bytes
+
+    @property
+    def levels(self) -> int:
+        """The largest code of a quantized type."""
+        return (1 << self.bits) - 1
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of the code planes of 32 columns x 16 rows; 0 for a plain type."""
+        return self.bits * GROUP * PANEL_ROWS // 8 if self.quantized else 0
+
+    def accepts(self, cols: int) -> bool:
+        """Whether a matrix with rows of `cols` weights can have this type."""
+        return cols > 0 and (not self.quantized or cols % GROUP == 0)
+
+    def panel_bytes(self, cols: int) -> int:
+        """Bytes of one panel: 16 rows of `cols` weights. UnsupportedError if the type does not accept `cols`."""
+        if not self.accepts(cols):
+            raise UnsupportedError(f"{self.name} needs rows of a multiple of {GROUP} weights, not {cols}: use F16")
+        if not self.quantized:
+            return self.element_bytes * PANEL_ROWS * cols
+        return super_blocks(cols) * self.header_bytes + cols // GROUP * self.group_bytes
+
+    def super_block_offset(self, index: int) -> int:
+        """Byte offset of super-block `index` in its panel (all super-blocks before it are full)."""
+        return index * (self.header_bytes + SUPER_BLOCK // GROUP * self.group_bytes)
+
+    def tensor_bytes(self, rows: int, cols: int) -> int:
+        """Bytes of a [rows, cols] matrix: its panels, the last one padded to 16 rows."""
+        return panels(rows) * self.panel_bytes(cols)
+
+    def bits_per_weight(self, cols: int) -> float:
+        """Stored bits per weight, scales counted, row padding not."""
+        return 8 * self.panel_bytes(cols) / (PANEL_ROWS * cols)
+
+    def gguf_bytes(self, rows: int, cols: int) -> int:
+        """Bytes of the same matrix in GGUF. UnsupportedError if GGUF's blocks do not divide the row."""
+        if cols % self.gguf_columns:
+            raise UnsupportedError(f"GGUF's {self.name} needs rows of a multiple of {self.gguf_columns}, not {cols}")
+        return rows * (cols // self.gguf_columns) * self.gguf_block_bytes
+
+
+def panels(rows: int) -> int:
+    """Panels that hold `rows` rows."""
+    return -(-rows // PANEL_ROWS)
+
+
+def super_blocks(cols: int) -> int:
+    """Super-blocks of a row of `cols` weights; the last may be short."""
+    return -(-cols // SUPER_BLOCK)
+
+
+BLOCK_TYPES: dict[str, BlockType] = {
+    bt.name: bt
+    for bt in (
+        BlockType("F32", 0, element_bytes=4, gguf_block_bytes=4),
+        BlockType("F16", 1, element_bytes=2, gguf_block_bytes=2),
+        BlockType("BF16", 30, element_bytes=2, gguf_block_bytes=2),
+        BlockType("Q8_0", 8, 0, (8,), 32, "f16", 128, False, 256, 32, 34),
+        BlockType("Q4_0", 2, 0, (4,), 32, "f16", 8, False, 256, 32, 18),
+        BlockType("Q4_K", 12, 0, (4,), 32, "u6", 0, True, 256, 256, 144),
+        BlockType("Q5_K", 13, 0, (4, 1), 32, "u6", 0, True, 256, 256, 176),
+        BlockType("Q6_K", 14, 0, (4, 2), 16, "i8", 32, False, 288, 256, 210),
+    )
+}
+
+
+def block_type(name: str) -> BlockType:
+    """The row called `name` (GGUF's spelling, any case). UnsupportedError that lists the known names."""
+    found = BLOCK_TYPES.get(name.upper())
+    if found is None:
+        raise UnsupportedError(f"unknown block type {name!r}: this version knows {', '.join(BLOCK_TYPES)}")
+    return found
+
+
+def tensor_bytes(name: str, shape: Sequence[int]) -> int:
+    """Bytes of a tensor of block type `name`: panels for a matrix; a plain F32 run for a vector.
+
+    UnsupportedError if the type is unknown, or cannot hold a tensor of that shape.
+    """
+    bt = block_type(name)
+    if not shape or len(shape) > 2 or min(shape) < 1:
+        raise UnsupportedError(f"a tensor has one or two positive dimensions, not {list(shape)}")
+    if len(shape) == 2:
+        return bt.tensor_bytes(shape[0], shape[1])
+    if bt.name != "F32":
+        raise UnsupportedError(f"a vector is stored as F32, not {bt.name}")
+    return prod(shape) * bt.element_bytes

@@ -1,0 +1,141 @@
+"""Opens a `.eqf` file: reads the header, maps the rest read-only."""
+
+import contextlib
+import mmap
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.container.header import header_bytes, parse
+from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
+from edgeq.errors import ChecksumError, FormatError
+
+__all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
+
+_CHUNK = 4 << 20
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+class File:
+    """An open `.eqf` file. Opening costs the header only; tensors are pages of the file until they are read.
+
+    path      as given to open_file
+    metadata  dict: "architecture" (str), "config" (the checkpoint's config.json), provenance
+    tensors   name -> TensorInfo, in the file's order
+    assets    name -> AssetInfo
+    nbytes    bytes of the file
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """FormatError, ChecksumError or UnsupportedError, each one line, if the file is not a sound `.eqf` file."""
+        self.path = os.fspath(path)
+        try:
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+                raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)")
+            self._fd = os.open(path, os.O_RDONLY)
+        except OSError as e:
+            raise FormatError(f"{self.path}: cannot be opened: {e.strerror}") from None
+        try:
+            self.nbytes = os.fstat(self._fd).st_size
+            length, crc = header_bytes(self.path, self._pread(PREFIX_BYTES, 0), self.nbytes)
+            header = parse(self.path, self._pread(length, PREFIX_BYTES), crc, self.nbytes)
+            self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+        except BaseException as e:
+            os.close(self._fd)
+            if isinstance(e, OSError):
+                raise FormatError(f"{self.path}: cannot be read: {e.strerror}") from None
+            raise
+        self.metadata: dict[str, Any] = header.metadata
+        self.tensors: dict[str, TensorInfo] = header.tensors
+        self.assets: dict[str, AssetInfo] = header.assets
+
+    def data(self, name: str) -> npt.NDArray[np.uint8]:
+        """The bytes of tensor `name`, u8[nbytes], 64-byte aligned: a read-only view of the map, no copy.
+
+        KeyError if there is no such tensor. The view stays valid after close().
+        """
+        info = self.tensors[name]
+        return np.frombuffer(self._map, np.uint8, info.nbytes, info.offset)
+
+    def asset(self, name: str) -> bytes:
+        """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged."""
+        info = self.assets[name]
+        content = self._pread(info.nbytes, info.offset)
+        if zlib.crc32(content) != info.crc32:
+            raise self._damaged("asset", name)
+        return content
+
+    def verify(self, progress: Progress | None = None, threads: int = 2) -> None:
+        """Check every byte of every tensor and asset against its checksum; ChecksumError names the first damaged one.
+
+        Reads by small chunks, so that memory does not grow with the file; zlib releases the GIL, so threads help.
+        """
+        entries: list[tuple[str, TensorInfo | AssetInfo]] = [("tensor", t) for t in self.tensors.values()]
+        entries += [("asset", a) for a in self.assets.values()]
+        total, done = sum(e.nbytes for _, e in entries), 0
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
+            results = pool.map(lambda entry: self._crc(entry[1]), entries)
+            try:
+                for (kind, entry), crc in zip(entries, results, strict=True):
+                    if crc != entry.crc32:
+                        raise self._damaged(kind, entry.name)
+                    done += entry.nbytes
+                    if progress:
+                        progress(done, total)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def close(self) -> None:
+        """Drop the map and the file; views from data() keep the map alive for as long as they are used."""
+        with contextlib.suppress(BufferError):
+            self._map.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _crc(self, entry: TensorInfo | AssetInfo) -> int:
+        crc, offset, end = 0, entry.offset, entry.offset + entry.nbytes
+        while offset < end:
+            chunk = self._pread(min(_CHUNK, end - offset), offset)
+            if not chunk:
+                raise FormatError(f"{self.path}: became shorter while it was read")
+            crc = zlib.crc32(chunk, crc)
+            offset += len(chunk)
+        return crc
+
+    def _pread(self, nbytes: int, offset: int) -> bytes:
+        """Up to `nbytes` from `offset`; fewer only at the file's end."""
+        parts: list[bytes] = []
+        while nbytes > 0:
+            part = os.pread(self._fd, min(nbytes, 1 << 30), offset)
+            if not part:
+                break
+            parts.append(part)
+            nbytes, offset = nbytes - len(part), offset + len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _damaged(self, kind: str, name: str) -> ChecksumError:
+        return ChecksumError(f"{self.path}: the checksum of {kind} {name!r} is wrong: copy or convert the file again")
+
+
+def open_file(path: str | os.PathLike[str]) -> File:
+    """Open `path`: see File."""
+    return File(path)

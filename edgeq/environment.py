@@ -1,0 +1,44 @@
+"""The one place that reads environment variables.
+
+| variable        | meaning                                                              | default                    |
+|-----------------|----------------------------------------------------------------------|----------------------------|
+| `EDGEQ_ISA`     | instruction set body of the kernels: avx512vnni, avx512, avx2, portable | the best this CPU has   |
+| `EDGEQ_THREADS` | threads that run a model                                             | physical cores allowed     |
+| `EDGEQ_CACHE`   | folder of compiled kernels                                           | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
+| `EDGEQ_TEST_DATA` | folder of checkpoints, texts and vectors that some tests use       | beside the repository      |
+"""
+
+import os
+from pathlib import Path
+
+
+def isa() -> str | None:
+    """The forced instruction set body, or None for the best one this CPU has."""
+    return os.environ.get("EDGEQ_ISA") or None
+
+
+def threads() -> int | None:
+    """The number of threads asked for, or None. A value that is no positive integer is a UsageError."""
+    text = os.environ.get("EDGEQ_THREADS")
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        from edgeq.errors import UsageError
+
+        raise UsageError(f"EDGEQ_THREADS is {text!r}: give a whole number of at least 1")
+    return int(text)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    forced = os.environ.get("EDGEQ_CACHE")
+    if forced:
+        return Path(forced)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeq"
+
+
+def test_data() -> Path | None:
+    """The folder of test data named by the environment, if any."""
+    text = os.environ.get("EDGEQ_TEST_DATA")
+    return Path(text) if text else None

@@ -1,0 +1,47 @@
+"""The one error tree: everything that bad input, a full disk or an unsupported model can raise.
+
+Each message is one line that names the file, says what is wrong and what to do about it; the command line prints
+that line and exits with code 2.
+"""
+
+
+class EdgeqError(Exception):
+    """Base of every error that is the input's or the machine's fault, never the program's."""
+
+    exit_code = 2
+
+
+class UsageError(EdgeqError):
+    """An option or argument has a value that cannot work."""
+
+
+class FormatError(EdgeqError):
+    """A file is not a well-formed `.eqf` file: wrong magic, truncated, inconsistent header."""
+
+
+class ChecksumError(FormatError):
+    """The bytes of a tensor, an asset or the header are not those that were written."""
+
+
+class CheckpointError(EdgeqError):
+    """A Hugging Face checkpoint is incomplete, damaged, or holds something that cannot be converted."""
+
+
+class UnsupportedError(EdgeqError):
+    """A model architecture, block type or machine that this version does not know."""
+
+
+class TokenizerError(EdgeqError):
+    """A tokenizer is missing, unreadable, or does not fit the model."""
+
+
+class TemplateError(EdgeqError):
+    """A chat template is missing, is malformed, or refuses the conversation."""
+
+
+class OutputError(EdgeqError):
+    """An output could not be written: disk full, no permission, folder missing."""
+
+
+class ContextError(EdgeqError):
+    """A prompt or conversation needs more positions than the context has."""

@@ -1,0 +1,120 @@
+"""How a kernel reads each quantized block type: the header as f32 rows of 16 scales, the codes as lines of 64 bytes.
+
+From one row of the block table come the matvec, the matmul and the embedding lookup of a type. Layouts are those of
+`formats/blocks.md`. Mins come out negated, so that every kernel only adds.
+"""
+
+from types import SimpleNamespace
+
+from edgeq.blocks.table import BlockType, block_type
+from edgeq.simd.vector import (
+    bits_u8x16,
+    bits_u8x64,
+    device,
+    load_f16x16,
+    load_i8x16,
+    load_u8x16,
+    load_u8x64,
+    mul,
+    neg,
+    or_shifted_u8x16,
+    or_shifted_u8x64,
+    store_f32x16,
+    u8x16_to_f32,
+)
+
+ROW = 64  # bytes of 16 f32, and of one code line
+
+
+def reader(name: str) -> SimpleNamespace:
+    """`header(block, scales, mins)` and `pair(codes, i)` of a type, with the constants of its table row."""
+    row: BlockType = block_type(name)
+    header, pair = _READERS[name]
+    return SimpleNamespace(
+        header=header,
+        pair=pair,
+        header_bytes=row.header_bytes,
+        group_bytes=row.group_bytes,
+        bits=row.bits,
+        zero_point=row.zero_point,
+        has_mins=row.has_mins,
+        halves=row.scale_group == 16,
+    )
+
+
+# ---- headers: block address -> f32 scales (and mins) of 16 rows per group ----
+
+
+@device
+def _header_per_group(block, scales, mins):
+    """Q4_0, Q8_0: an f16 scale per group."""
+    for g in range(8):
+        store_f32x16(scales + g * ROW, load_f16x16(block + g * 32))
+
+
+@device
+def _coded_6_bits(low, high, d, out):
+    """8 groups of 6-bit codes, low 4 bits at `low` and top 2 at `high`, times d."""
+    for j in range(4):
+        nibbles = load_u8x16(low + 16 * j)
+        near = or_shifted_u8x16(bits_u8x16(nibbles, 0, 15), bits_u8x16(load_u8x16(high), 2 * j, 3), 4)
+        far = or_shifted_u8x16(bits_u8x16(nibbles, 4, 15), bits_u8x16(load_u8x16(high + 16), 2 * j, 3), 4)
+        store_f32x16(out + j * ROW, mul(u8x16_to_f32(near), d))
+        store_f32x16(out + (j + 4) * ROW, mul(u8x16_to_f32(far), d))
+
+
+@device
+def _header_k(block, scales, mins):
+    """Q4_K, Q5_K: 6-bit scales times d, 6-bit mins times dmin."""
+    _coded_6_bits(block + 64, block + 128, load_f16x16(block), scales)
+    _coded_6_bits(block + 160, block + 224, neg(load_f16x16(block + 32)), mins)
+
+
+@device
+def _header_6(block, scales, mins):
+    """Q6_K: signed 8-bit scales of 16 sub-groups, times d."""
+    d = load_f16x16(block)
+    for g in range(16):
+        store_f32x16(scales + g * ROW, mul(load_i8x16(block + 32 + g * 16), d))
+
+
+# ---- codes: group address, i in 0..3 -> code lines 2i and 2i + 1 ----
+
+
+@device
+def _pair_4(codes, i):
+    packed = load_u8x64(codes + i * 64)
+    return bits_u8x64(packed, 0, 15), bits_u8x64(packed, 4, 15)
+
+
+@device
+def _pair_5(codes, i):
+    low, high = _pair_4(codes, i)
+    top = load_u8x64(codes + 256)
+    low = or_shifted_u8x64(low, bits_u8x64(top, 2 * i, 1), 4)
+    high = or_shifted_u8x64(high, bits_u8x64(top, 2 * i + 1, 1), 4)
+    return low, high
+
+
+@device
+def _pair_6(codes, i):
+    low, high = _pair_4(codes, i)
+    top = load_u8x64(codes + 256 + (i >> 1) * 64)
+    shift = (i & 1) * 4
+    low = or_shifted_u8x64(low, bits_u8x64(top, shift, 3), 4)
+    high = or_shifted_u8x64(high, bits_u8x64(top, shift + 2, 3), 4)
+    return low, high
+
+
+@device
+def _pair_8(codes, i):
+    return load_u8x64(codes + i * 128), load_u8x64(codes + i * 128 + 64)
+
+
+_READERS = {
+    "Q4_0": (_header_per_group, _pair_4),
+    "Q8_0": (_header_per_group, _pair_8),
+    "Q4_K": (_header_k, _pair_4),
+    "Q5_K": (_header_k, _pair_5),
+    "Q6_K": (_header_6, _pair_6),
+}

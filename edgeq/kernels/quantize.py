@@ -1,0 +1,91 @@
+"""Activations as int8: per token and group of 32 columns one f32 scale, packed for tiles of tokens.
+
+Layout for tiles of T tokens (T = 1 when there is one token): words [tile][column / 4][T][4 bytes]; sums
+[tile][group][5][T] of 4 bytes: f32 scale, f32 scale * sum, int32 -sum, and -sum of each half of the group.
+Codes are round(x * 127 / max |x|), ties to even, so they lie in [-127, 127].
+"""
+
+import numpy as np
+
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_i64, store_f32, store_i32
+from edgeq.simd.vector import (
+    absolute,
+    device,
+    load_f32x16,
+    max_f32,
+    maximum,
+    mul,
+    round_to_i32,
+    splat_f32,
+    store_codes,
+    sum_i32,
+)
+
+_SMALLEST = np.float32(1e-30)  # below, 127 / max would overflow; such a group is zero
+
+
+@device
+def quantize_group(low, high, words, sums, tile):
+    """Quantize 32 values (two vectors) of one token; `words` and `sums` are that token's places in its tile."""
+    largest = max_f32(maximum(absolute(low), absolute(high)))
+    if largest < _SMALLEST:
+        scale, inverse = np.float32(0.0), np.float32(0.0)
+    else:
+        scale, inverse = largest / np.float32(127.0), np.float32(127.0) / largest
+    first = round_to_i32(mul(low, splat_f32(inverse)))
+    second = round_to_i32(mul(high, splat_f32(inverse)))
+    store_codes(words, 4 * tile, first)
+    store_codes(words + 16 * tile, 4 * tile, second)
+    first_sum, second_sum = sum_i32(first), sum_i32(second)
+    row = 4 * tile
+    store_f32(sums, scale)
+    store_f32(sums + row, scale * np.float32(first_sum + second_sum))
+    store_i32(sums + 2 * row, -(first_sum + second_sum))
+    store_i32(sums + 3 * row, -first_sum)
+    store_i32(sums + 4 * row, -second_sum)
+
+
+def make_place(tile: int):
+    """`place(words, sums, token, group, groups, count)`: quantize 32 values into their place among `count` tokens."""
+
+    @device
+    def place(low, high, words, sums, token, group, groups, count):
+        if count == 1:
+            quantize_group(low, high, words + group * 32, sums + group * 20, 1)
+        else:
+            at = (token // tile) * groups + group
+            lane = (token % tile) * 4
+            quantize_group(low, high, words + at * (32 * tile) + lane, sums + at * (20 * tile) + lane, tile)
+
+    return place
+
+
+def make(variant: str, isa: Isa):
+    """Argument block: x (f32 rows), stride in bytes, columns, words, sums, address of the token count."""
+    place = make_place(isa.tile)
+
+    def kernel(args, thread, n_threads):
+        x, stride, columns = load_i64(args), load_i64(args + 8), load_i64(args + 16)
+        words, sums = load_i64(args + 24), load_i64(args + 32)
+        count = load_i64(load_i64(args + 40))
+        groups = columns // 32
+        for item in range(count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads):
+            token = item // groups
+            group = item - token * groups
+            source = x + token * stride + group * 128
+            place(load_f32x16(source), load_f32x16(source + 64), words, sums, token, group, groups, count)
+
+    return kernel
+
+
+def reference(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The NumPy twin: [tokens, columns] f32 -> int8 codes [tokens, columns], f32 scales [tokens, columns / 32]."""
+    groups = x.astype(np.float32).reshape(x.shape[0], -1, 32)
+    largest = np.abs(groups).max(axis=2)
+    tiny = largest < _SMALLEST
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        inverse = np.where(tiny, np.float32(0), np.float32(127) / largest).astype(np.float32)
+        codes = np.nan_to_num(np.rint(groups * inverse[:, :, None]), nan=0.0)
+    scales = np.where(tiny, np.float32(0), largest / np.float32(127)).astype(np.float32)
+    return codes.astype(np.int8).reshape(x.shape), scales

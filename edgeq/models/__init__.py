@@ -1,0 +1,28 @@
+"""Architectures, one file each, named by Hugging Face's `model_type`. They describe; `runtime` runs."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.models.architecture import Architecture
+
+__all__ = ["SUPPORTED", "Architecture", "architecture"]
+
+SUPPORTED = ("llama", "mistral", "qwen2")
+
+
+def architecture(config: Mapping[str, Any], source: str = "the checkpoint's config.json") -> Architecture:
+    """The architecture that a Hugging Face `config.json` describes.
+
+    Raises UnsupportedError, naming `source` and what is supported, for an unknown `model_type` or one whose
+    configuration asks for something that this version does not compute.
+    """
+    model_type = config.get("model_type")
+    if model_type not in SUPPORTED:
+        raise UnsupportedError(
+            f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
+        )
+    module = import_module(f"edgeq.models.{model_type}")
+    result: Architecture = module.Model(config, source)
+    return result

@@ -1,0 +1,20 @@
+"""Byte dot products on 256-bit registers."""
+
+from edgeq.simd import emit
+from edgeq.simd.pmaddubsw import Pmaddubsw
+
+
+def _wide_dot(body, b, codes, activations):
+    """u8 codes around 128 as signed bytes w: |w| * (sign(w) * x) never saturates, as 2 * 128 * 127 fits int16.
+
+    The result is the dot product of (code - 128): the zero point is inside, see CENTRED.
+    """
+    signed = b.xor(codes, emit.splat_constant(body.bytes, 128))
+    magnitude = emit.call(b, "llvm.abs.v32i8", body.bytes, [signed, emit.FALSE])
+    turned = emit.call(b, "llvm.x86.avx2.psign.b", body.bytes, [activations, signed])
+    return body.widen(b, body.maddubs(b, magnitude, turned))
+
+
+_body = Pmaddubsw(32, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", _wide_dot)
+dot_line, dot_tile = _body.dot_line, _body.dot_tile
+CENTRED = frozenset({8})

@@ -1,0 +1,28 @@
+"""Byte dot products with `vpdpbusd`: unsigned codes x signed activations, four products added to an int32 lane."""
+
+from edgeq.simd import emit
+from edgeq.simd.emit import I32X16
+
+CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
+
+
+def dot_line(b, total, line, word_address, code_bits):
+    """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns), exact for any unsigned code."""
+    return _vpdpbusd(b, total, line, emit.splat_word(b, word_address, 64))
+
+
+def dot_tile(b, lines, words, tokens, count, code_bits, start):
+    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+
+    Words (4 activations) lie [line][token].
+    """
+    totals = [start(t) for t in range(tokens)]
+    for j in range(count):
+        line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
+        for t in range(tokens):
+            totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+    return totals
+
+
+def _vpdpbusd(b, total, codes, activations):
+    return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", I32X16, [total, codes, activations])

@@ -1,0 +1,70 @@
+"""LLVM IR building blocks shared by the vector operations and the instruction set bodies. No Numba types here."""
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+FALSE = ir.Constant(ir.IntType(1), 0)
+U8X64, I32X16, F32X16 = ir.VectorType(I8, 64), ir.VectorType(I32, 16), ir.VectorType(F32, 16)
+
+
+def splat_constant(vector: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """`value` in every lane."""
+    vector = ir.VectorType(value.type, lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, I32(0))
+    return builder.shuffle_vector(first, undefined, splat_constant(ir.VectorType(I32, lanes), 0))
+
+
+def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
+
+
+def half(builder: ir.IRBuilder, value: ir.Value, which: int) -> ir.Value:
+    """The low (0) or high (1) half of a vector's lanes."""
+    lanes = value.type.count // 2
+    return shuffle(builder, value, value, range(which * lanes, (which + 1) * lanes))
+
+
+def concat(builder: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
+    return shuffle(builder, low, high, range(2 * low.type.count))
+
+
+def offset(builder: ir.IRBuilder, address: ir.Value, nbytes: int) -> ir.Value:
+    return builder.add(address, I64(nbytes)) if nbytes else address
+
+
+def load(builder: ir.IRBuilder, address: ir.Value, llvm_type: ir.Type, align: int = 1) -> ir.Value:
+    value = builder.load(builder.inttoptr(address, llvm_type.as_pointer()))
+    value.align = align
+    return value
+
+
+def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, align: int = 1) -> None:
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = align
+
+
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
+    """Call the LLVM intrinsic or C function `name`, declaring it in the module on first use."""
+    module = builder.module
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(result, [arg.type for arg in args]), name)
+    return builder.call(function, args)
+
+
+def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    """a * b + c with one rounding, whatever the CPU: results do not depend on the instruction set body."""
+    suffix = f"v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else "f32"
+    return call(builder, f"llvm.fma.{suffix}", a.type, [a, b, c])
+
+
+def splat_word(builder: ir.IRBuilder, address: ir.Value, lanes: int) -> ir.Value:
+    """The 4 bytes at `address` repeated over `lanes` bytes: 4 activations against every row of a code line."""
+    word = load(builder, address, I32, 4)
+    return builder.bitcast(splat(builder, word, lanes // 4), ir.VectorType(I8, lanes))

@@ -1,0 +1,69 @@
+"""The instruction set bodies: one visible table, and the choice of a row for this CPU. Imports no Numba.
+
+Everything LLVM lowers well by itself is written once in `vector`; a body holds the byte dot products. All bodies give
+the same bits: the dot products are exact integers and every float operation is spelled out in the shared kernels.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from edgeq import environment
+from edgeq.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set body.
+
+    `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
+    `tile` the tokens that a matmul tile keeps in registers.
+    """
+
+    name: str
+    module: str
+    needs: frozenset[str]
+    tile: int
+    chips: str
+
+
+_AVX2 = frozenset({"avx2", "fma", "f16c"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+# Best first.
+TABLE: tuple[Isa, ...] = (
+    Isa("avx512vnni", "edgeq.simd.avx512vnni", _AVX512 | {"avx512vnni"}, 8,
+        "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5"),
+    Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, "Intel Skylake-X, Skylake-SP"),
+    Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
+    Isa("portable", "edgeq.simd.portable", frozenset(), 4, "anything that LLVM knows"),
+)
+
+
+@functools.cache
+def host_features() -> dict[str, bool]:
+    """CPU features by LLVM's names, as this machine has them."""
+    import llvmlite.binding as llvm
+
+    return dict(llvm.get_host_cpu_features())
+
+
+def available() -> list[Isa]:
+    """The bodies that this CPU can run, best first."""
+    features = host_features()
+    return [isa for isa in TABLE if all(features.get(need) for need in isa.needs)]
+
+
+def choose() -> Isa:
+    """The body to use: the one that EDGEQ_ISA names, else the best this CPU has.
+
+    Raises UnsupportedError for a name that is not in the table or that this CPU cannot run.
+    """
+    rows, wanted = available(), environment.isa()
+    if wanted is None:
+        return rows[0]
+    for isa in rows:
+        if isa.name == wanted:
+            return isa
+    raise UnsupportedError(
+        f"EDGEQ_ISA={wanted} cannot run here: this CPU has {', '.join(isa.name for isa in rows)}"
+    )

@@ -1,0 +1,99 @@
+"""Scalars at addresses: `load_f32(address)`, `store_u8(address, value)`, and scratch memory on the stack.
+
+Kernels take addresses, not arrays: they are C-ABI functions that know no Python object. Loads and stores assume no
+alignment beyond one byte.
+"""
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+I64 = ir.IntType(64)
+
+_SCALARS = {
+    "u8": (ir.IntType(8), types.int64, "zext"),
+    "i8": (ir.IntType(8), types.int64, "sext"),
+    "u16": (ir.IntType(16), types.int64, "zext"),
+    "i16": (ir.IntType(16), types.int64, "sext"),
+    "i32": (ir.IntType(32), types.int64, "sext"),
+    "i64": (I64, types.int64, None),
+    "f32": (ir.FloatType(), types.float32, None),
+    "f64": (ir.DoubleType(), types.float64, None),
+    "f16": (ir.HalfType(), types.float32, "fpext"),
+}
+
+
+def _address(builder, value, element):
+    return builder.inttoptr(value, element.as_pointer())
+
+
+def _make_load(name):
+    element, result, widen = _SCALARS[name]
+
+    @intrinsic
+    def load(typingctx, address):
+        def generate(context, builder, signature, args):
+            value = builder.load(_address(builder, args[0], element))
+            value.align = 1
+            if widen in ("zext", "sext"):
+                value = getattr(builder, widen)(value, I64)
+            elif widen == "fpext":
+                value = builder.fpext(value, ir.FloatType())
+            return value
+
+        return result(types.int64), generate
+
+    return load
+
+
+def _make_store(name):
+    element, argument, widen = _SCALARS[name]
+
+    @intrinsic
+    def store(typingctx, address, value):
+        def generate(context, builder, signature, args):
+            value = args[1]
+            if widen in ("zext", "sext"):
+                value = builder.trunc(value, element)
+            elif widen == "fpext":
+                value = builder.fptrunc(value, element)
+            builder.store(value, _address(builder, args[0], element)).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, argument), generate
+
+    return store
+
+
+load_u8, load_i8, load_u16, load_i16 = (_make_load(name) for name in ("u8", "i8", "u16", "i16"))
+load_i32, load_i64 = _make_load("i32"), _make_load("i64")
+load_f32, load_f64, load_f16 = _make_load("f32"), _make_load("f64"), _make_load("f16")
+store_u8, store_i8, store_u16, store_i16 = (_make_store(name) for name in ("u8", "i8", "u16", "i16"))
+store_i32, store_i64 = _make_store("i32"), _make_store("i64")
+store_f32, store_f64, store_f16 = _make_store("f32"), _make_store("f64"), _make_store("f16")
+
+
+@intrinsic
+def stack(typingctx, nbytes):
+    """Address of `nbytes` (a literal) bytes of 64-byte aligned memory that live until the kernel returns."""
+    if not isinstance(nbytes, types.IntegerLiteral):
+        return None
+    size = nbytes.literal_value
+
+    def generate(context, builder, signature, args):
+        with builder.goto_entry_block():
+            memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+            memory.align = 64
+        return builder.ptrtoint(memory, I64)
+
+    return types.int64(nbytes), generate
+
+
+@intrinsic
+def bits_f32(typingctx, value):
+    """The f32 whose bit pattern is the low 32 bits of an int64 (how kernel arguments carry floats)."""
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(builder.trunc(args[0], ir.IntType(32)), ir.FloatType())
+
+    return types.float32(types.int64), generate

@@ -1,0 +1,82 @@
+"""Byte dot products of x86 before VNNI: `pmaddubsw` adds two products in int16, `pmaddwd` widens to int32.
+
+`pmaddubsw` saturates, so codes decide how many of its results may be added in int16 before widening: the largest
+product pair is 2 * (2**bits - 1) * 127, and int16 holds 8 of them for 4-bit codes, 4 for 5 bits, 2 for 6. 8-bit codes
+do not fit even once and take the body's own `wide_dot`.
+"""
+
+from llvmlite import ir
+
+from edgeq.simd import emit
+from edgeq.simd.emit import I8, I16, I32
+
+SUMS_IN_INT16 = {4: 8, 5: 4, 6: 2}
+
+
+class Pmaddubsw:
+    """The dot products for one register width. `wide_dot(b, codes, activations) -> int32 lanes` is exact for u8."""
+
+    def __init__(self, nbytes: int, maddubs: str, maddwd: str, wide_dot):
+        self.bytes = ir.VectorType(I8, nbytes)
+        self.words = ir.VectorType(I16, nbytes // 2)
+        self.ints = ir.VectorType(I32, nbytes // 4)
+        self.parts = 64 // nbytes
+        self.maddubs_name, self.maddwd_name = maddubs, maddwd
+        self.wide_dot = wide_dot
+
+    def maddubs(self, b, codes, activations):
+        return emit.call(b, self.maddubs_name, self.words, [codes, activations])
+
+    def maddwd(self, b, x, y):
+        return emit.call(b, self.maddwd_name, self.ints, [x, y])
+
+    def widen(self, b, sums):
+        """Pairs of int16 added into int32 lanes."""
+        return self.maddwd(b, sums, emit.splat_constant(self.words, 1))
+
+    def dot_part(self, b, codes, activations, code_bits):
+        if code_bits == 8:
+            return self.wide_dot(self, b, codes, activations)
+        return self.widen(b, self.maddubs(b, codes, activations))
+
+    def join(self, b, parts):
+        """The register parts of 16 int32 lanes as one vector."""
+        return parts[0] if self.parts == 1 else emit.concat(b, *parts)
+
+    def dot_line(self, b, total, line, word_address, code_bits):
+        """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns)."""
+        activations = emit.splat_word(b, word_address, self.bytes.count)
+        codes = [line] if self.parts == 1 else [emit.half(b, line, part) for part in range(2)]
+        dots = [self.dot_part(b, part, activations, code_bits) for part in codes]
+        return b.add(total, self.join(b, dots))
+
+    def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
+        """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+
+        Words (4 activations) lie [line][token].
+        """
+        step = min(SUMS_IN_INT16.get(code_bits, 1), count)
+        totals = [[None] * self.parts for _ in range(tokens)]
+        for first in range(0, count, step):
+            sums = [[None] * self.parts for _ in range(tokens)]
+            for j in range(first, first + step):
+                self._add_line(b, sums, lines, words, j, tokens, code_bits)
+            for t in range(tokens):
+                for part in range(self.parts):
+                    dot = sums[t][part] if code_bits == 8 else self.widen(b, sums[t][part])
+                    totals[t][part] = dot if totals[t][part] is None else b.add(totals[t][part], dot)
+        return [b.add(self.join(b, parts), start(t)) for t, parts in enumerate(totals)]
+
+    def _add_line(self, b, sums, lines, words, j, tokens, code_bits):
+        nbytes = self.bytes.count
+        codes = [
+            emit.load(b, emit.offset(b, lines, 64 * j + nbytes * part), self.bytes, 32) for part in range(self.parts)
+        ]
+        for t in range(tokens):
+            activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), nbytes)
+            for part in range(self.parts):
+                if code_bits == 8:
+                    dot = self.wide_dot(self, b, codes[part], activations)
+                else:
+                    dot = self.maddubs(b, codes[part], activations)
+                sums[t][part] = dot if sums[t][part] is None else b.add(sums[t][part], dot)

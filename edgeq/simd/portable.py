@@ -1,0 +1,33 @@
+"""Byte dot products in plain vector IR, for any CPU that LLVM knows. Correct first; the other bodies are fast."""
+
+from llvmlite import ir
+
+from edgeq.simd import emit
+
+CENTRED: frozenset[int] = frozenset()
+
+_WIDE = ir.VectorType(emit.I32, 64)
+
+
+def dot_line(b, total, line, word_address, code_bits):
+    """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns)."""
+    activations = b.sext(emit.splat_word(b, word_address, 64), _WIDE)
+    products = b.mul(b.zext(line, _WIDE), activations)
+    for column in range(4):
+        total = b.add(total, emit.shuffle(b, products, products, range(column, 64, 4)))
+    return total
+
+
+def dot_tile(b, lines, words, tokens, count, code_bits, start):
+    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+
+    Words (4 activations) lie [line][token].
+    """
+    totals = [start(t) for t in range(tokens)]
+    for j in range(count):
+        line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
+        for t in range(tokens):
+            totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+    return totals
+
+

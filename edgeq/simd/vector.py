@@ -1,0 +1,308 @@
+"""Operations on 16-lane vectors that LLVM lowers well on every CPU: loads, arithmetic, reductions, exp."""
+
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
+
+from edgeq.simd import emit
+from edgeq.simd.emit import F32X16, I8, I16, I32, I32X16, I64
+from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
+
+# Kernels' helper functions: always inlined, division as in C, never an exception.
+device = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _operation(result, *arguments):
+    """Make `generate(builder, *llvm values) -> llvm value` an operation on Numba values of these types."""
+
+    def wrap(generate):
+        def typing(typingctx, *args):
+            def codegen(context, builder, signature, values):
+                value = generate(builder, *values)
+                return context.get_dummy_value() if result is types.void else value
+
+            return result(*arguments), codegen
+
+        # intrinsic() reads the number of arguments from the signature
+        names = ", ".join(f"a{i}" for i in range(len(arguments)))
+        scope = {"typing": typing}
+        exec(f"def {generate.__name__}(typingctx, {names}):\n    return typing(typingctx, {names})", scope)
+        function = scope[generate.__name__]
+        function.__doc__ = generate.__doc__
+        return intrinsic(function)
+
+    return wrap
+
+
+# ---- loads and stores ----
+
+
+@_operation(f32x16, types.int64)
+def load_f32x16(b, address):
+    return emit.load(b, address, F32X16, 4)
+
+
+@_operation(types.void, types.int64, f32x16)
+def store_f32x16(b, address, value):
+    emit.store(b, address, value, 4)
+
+
+@_operation(f32x16, types.int64)
+def load_f16x16(b, address):
+    """16 f16 widened to f32."""
+    return b.fpext(emit.load(b, address, ir.VectorType(ir.HalfType(), 16), 2), F32X16)
+
+
+@_operation(types.void, types.int64, f32x16)
+def store_f16x16(b, address, value):
+    """16 f32 rounded to nearest f16."""
+    emit.store(b, address, b.fptrunc(value, ir.VectorType(ir.HalfType(), 16)), 2)
+
+
+@_operation(f32x16, types.int64)
+def load_bf16x16(b, address):
+    """16 bf16 widened to f32: the upper half of its bits."""
+    wide = b.zext(emit.load(b, address, ir.VectorType(I16, 16), 2), I32X16)
+    return b.bitcast(b.shl(wide, emit.splat_constant(I32X16, 16)), F32X16)
+
+
+@_operation(f32x16, types.int64)
+def load_i8x16(b, address):
+    """16 signed bytes as f32."""
+    return b.sitofp(b.sext(emit.load(b, address, ir.VectorType(I8, 16)), I32X16), F32X16)
+
+
+@_operation(u8x16, types.int64)
+def load_u8x16(b, address):
+    return emit.load(b, address, ir.VectorType(I8, 16))
+
+
+@_operation(u8x64, types.int64)
+def load_u8x64(b, address):
+    return emit.load(b, address, emit.U8X64, 32)
+
+
+@_operation(types.void, types.int64, u8x64)
+def store_u8x64(b, address, value):
+    emit.store(b, address, value, 32)
+
+
+@_operation(f32x16, types.float32)
+def splat_f32(b, value):
+    return emit.splat(b, value, 16)
+
+
+@_operation(f32x16, types.int64)
+def load_splat_f32(b, address):
+    """The f32 at `address` in every lane."""
+    return emit.splat(b, emit.load(b, address, emit.F32, 4), 16)
+
+
+@_operation(i32x16, types.int64)
+def splat_i32(b, value):
+    return emit.splat(b, b.trunc(value, I32), 16)
+
+
+# ---- bytes: unpacking codes and scales ----
+
+
+def _byte_shift(b, value, count):
+    """Shift bytes right by `count` (an LLVM i64), as 16-bit lanes because x86 has no byte shift; bits of the
+    neighbour byte come in at the top and the caller's mask drops them."""
+    words = ir.VectorType(I16, value.type.count // 2)
+    shifted = b.lshr(b.bitcast(value, words), emit.splat(b, b.trunc(count, I16), words.count))
+    return b.bitcast(shifted, value.type)
+
+
+@_operation(u8x64, u8x64, types.int64, types.int64)
+def bits_u8x64(b, value, shift, mask):
+    """(value >> shift) & mask in every byte."""
+    return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
+
+
+@_operation(u8x16, u8x16, types.int64, types.int64)
+def bits_u8x16(b, value, shift, mask):
+    """(value >> shift) & mask in every byte."""
+    return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
+
+
+def _or_shifted(b, low, high, shift):
+    """low | high << shift; the caller guarantees that no bit leaves its byte."""
+    words = ir.VectorType(I16, high.type.count // 2)
+    moved = b.shl(b.bitcast(high, words), emit.splat(b, b.trunc(shift, I16), words.count))
+    return b.or_(low, b.bitcast(moved, low.type))
+
+
+@_operation(u8x64, u8x64, u8x64, types.int64)
+def or_shifted_u8x64(b, low, high, shift):
+    return _or_shifted(b, low, high, shift)
+
+
+@_operation(u8x16, u8x16, u8x16, types.int64)
+def or_shifted_u8x16(b, low, high, shift):
+    return _or_shifted(b, low, high, shift)
+
+
+@_operation(f32x16, u8x16)
+def u8x16_to_f32(b, value):
+    # via signed i32: every byte fits, and x86 before AVX-512 has no unsigned conversion
+    return b.sitofp(b.zext(value, I32X16), F32X16)
+
+
+# ---- arithmetic ----
+
+
+@_operation(f32x16)
+def zero_f32x16(b):
+    return emit.splat_constant(F32X16, 0.0)
+
+
+@_operation(f32x16, f32x16, f32x16, f32x16)
+def fma(b, x, y, z):
+    """x * y + z, rounded once."""
+    return emit.fma(b, x, y, z)
+
+
+@_operation(f32x16, f32x16, f32x16)
+def mul(b, x, y):
+    return b.fmul(x, y)
+
+
+@_operation(f32x16, f32x16, f32x16)
+def add(b, x, y):
+    return b.fadd(x, y)
+
+
+@_operation(f32x16, f32x16, f32x16)
+def sub(b, x, y):
+    return b.fsub(x, y)
+
+
+@_operation(f32x16, f32x16, f32x16)
+def div(b, x, y):
+    return b.fdiv(x, y)
+
+
+@_operation(f32x16, f32x16)
+def neg(b, x):
+    return b.fneg(x)
+
+
+@_operation(f32x16, f32x16)
+def absolute(b, x):
+    return emit.call(b, "llvm.fabs.v16f32", F32X16, [x])
+
+
+@_operation(f32x16, f32x16, f32x16)
+def maximum(b, x, y):
+    """The larger; NaN where either is NaN."""
+    return emit.call(b, "llvm.maximum.v16f32", F32X16, [x, y])
+
+
+@_operation(f32x16, i32x16)
+def i32_to_f32(b, x):
+    return b.sitofp(x, F32X16)
+
+
+@_operation(i32x16, f32x16)
+def round_to_i32(b, x):
+    """Nearest integer, ties to even, saturating; NaN becomes 0."""
+    nearest = emit.call(b, "llvm.nearbyint.v16f32", F32X16, [x])
+    return emit.call(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, [nearest])
+
+
+@_operation(f32x16, types.int64, f32x16, f32x16)
+def select_below(b, count, x, y):
+    """x in the lanes below `count`, y in the others."""
+    lanes = ir.Constant(I32X16, list(range(16)))
+    wanted = emit.splat(b, b.trunc(count, I32), 16)
+    return b.select(b.icmp_signed("<", lanes, wanted), x, y)
+
+
+# ---- reductions: a fixed tree, so that the same bits come out everywhere ----
+
+
+def _tree(b, value, combine):
+    while value.type.count > 1:
+        low, high = emit.half(b, value, 0), emit.half(b, value, 1)
+        value = combine(low, high)
+    return b.extract_element(value, I32(0))
+
+
+@_operation(types.float32, f32x16)
+def sum_f32(b, x):
+    return _tree(b, x, b.fadd)
+
+
+@_operation(types.float32, f32x16)
+def max_f32(b, x):
+    """The largest lane; NaN if any lane is."""
+
+    def larger(low, high):
+        lanes = low.type.count
+        return emit.call(b, f"llvm.maximum.v{lanes}f32", low.type, [low, high])
+
+    return _tree(b, x, larger)
+
+
+@_operation(types.int64, i32x16)
+def sum_i32(b, x):
+    return b.sext(_tree(b, x, b.add), I64)
+
+
+@_operation(types.float32, types.float32, types.float32, types.float32)
+def fma_f32(b, x, y, z):
+    return emit.fma(b, x, y, z)
+
+
+@_operation(types.float32, types.float32)
+def sqrt_f32(b, x):
+    return emit.call(b, "llvm.sqrt.f32", emit.F32, [x])
+
+
+# ---- exp ----
+
+
+def _ldexp_two(b, n):
+    """2**n for integral f32 lanes n in [-126, 127]: write the exponent bits."""
+    biased = b.add(b.fptosi(n, I32X16), emit.splat_constant(I32X16, 127))
+    return b.bitcast(b.shl(biased, emit.splat_constant(I32X16, 23)), F32X16)
+
+
+@_operation(f32x16, f32x16)
+def exp(b, x):
+    """e**x within 2 ulp, 0 below -87.3, inf above 88.7; NaN stays NaN.
+
+    Cody-Waite reduction x = n ln 2 + r, |r| <= ln 2 / 2, then the Taylor polynomial of degree 7 in r (its remainder
+    is below 2**-27 there), and 2**n in two halves so that the largest results do not overflow early.
+    """
+    constant = lambda value: emit.splat_constant(F32X16, value)  # noqa: E731
+    low, high = constant(-87.33654022216797), constant(88.72283935546875)
+    below, above = b.fcmp_ordered("<", x, low), b.fcmp_ordered(">", x, high)
+    clamped = b.select(below, low, b.select(above, high, x))
+    n = emit.call(b, "llvm.nearbyint.v16f32", F32X16, [b.fmul(clamped, constant(1.4426950216293335))])
+    r = emit.fma(b, n, constant(-0.693145751953125), clamped)
+    r = emit.fma(b, n, constant(-1.428606765330187e-06), r)
+    p = constant(1.0 / 5040)
+    for factorial in (720, 120, 24, 6, 2, 1, 1):
+        p = emit.fma(b, p, r, constant(1.0 / factorial))
+    first = emit.call(b, "llvm.floor.v16f32", F32X16, [b.fmul(n, constant(0.5))])
+    ordered = b.fcmp_ordered("ord", x, x)
+    first = b.select(ordered, first, constant(0.0))  # a NaN must not reach the float to int conversion
+    second = b.select(ordered, b.fsub(n, first), constant(0.0))
+    result = b.fmul(b.fmul(p, _ldexp_two(b, first)), _ldexp_two(b, second))
+    result = b.select(below, constant(0.0), result)
+    return b.select(above, constant(float("inf")), result)
+
+
+# ---- activations ----
+
+
+@_operation(types.void, types.int64, types.int64, i32x16)
+def store_codes(b, address, stride, codes):
+    """16 int32 codes as bytes: 4 words of 4 bytes, `stride` bytes apart."""
+    words = b.bitcast(b.trunc(codes, ir.VectorType(I8, 16)), ir.VectorType(I32, 4))
+    for i in range(4):
+        emit.store(b, address, b.extract_element(words, I32(i)), 4)
+        address = b.add(address, stride)

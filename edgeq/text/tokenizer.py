@@ -1,0 +1,152 @@
+"""The tokenizer of a model: text to token ids and back, and which ids begin and end a text."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Protocol
+
+from edgeq.errors import TokenizerError
+from edgeq.text.assets import AddedToken, TokenizerSettings, read_settings
+from edgeq.text.chat import ChatTemplate
+from edgeq.text.detokenizer import Detokenizer
+
+# Tokens by which chat models end their turn. Checkpoints often name only the end-of-text token in their JSON files.
+END_OF_TURN = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end_of_turn|>",
+    "<｜end▁of▁sentence｜>",
+    "<end_of_utterance>",
+    "<|eot|>",
+    "<EOT>",
+    "[EOT]",
+)
+
+
+class Backend(Protocol):
+    """What a kind of tokenizer file has to offer."""
+
+    vocab_size: int
+    strips_space: bool  # the first piece of a text carries a space that is not part of the text
+    added: dict[int, AddedToken]
+
+    def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]: ...
+    def piece_bytes(self, token: int) -> bytes: ...
+    def token_id(self, token: str) -> int | None: ...
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    `bos_id` is None where the model has no beginning-of-text token. `eos_ids` holds every id that ends an answer: the
+    end-of-text token and the end-of-turn tokens.
+    """
+
+    def __init__(self, backend: Backend, settings: TokenizerSettings):
+        self._backend = backend
+        self._settings = settings
+        self.vocab_size = backend.vocab_size
+        self.bos_id = self._role_id("bos_token", settings.bos_ids)
+        self.eos_ids = self._find_eos_ids()
+        self._hidden = frozenset(i for i, token in backend.added.items() if token.special)
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids of a text.
+
+        `add_special` adds what the model expects around a text (mostly the bos token). With `parse_special` the names
+        of control tokens in the text become these tokens; without it they are text like any other.
+        """
+        settings = self._settings
+        if not add_special or settings.add_bos is None:
+            return self._backend.encode(text, add_special, parse_special)
+        ids = self._backend.encode(text, False, parse_special)
+        if settings.add_bos and self.bos_id is not None:
+            ids.insert(0, self.bos_id)
+        if settings.add_eos and (eos := self._role_id("eos_token", settings.eos_ids)) is not None:
+            ids.append(eos)
+        return ids
+
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        """The text of token ids; `special` shows control tokens by their names."""
+        stream = self.stream(special=special)
+        return "".join([stream.push(i) for i in ids]) + stream.flush()
+
+    def stream(self, continues: bool = False, special: bool = False) -> Detokenizer:
+        """A detokenizer for a text that comes token by token.
+
+        `continues`: the text goes on from one before it, so that a leading space is part of it.
+        """
+        hidden = frozenset[int]() if special else self._hidden
+        return Detokenizer(self.piece_bytes, hidden.__contains__, self._backend.strips_space and not continues)
+
+    def piece_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; empty for ids that only pad the model's vocabulary."""
+        return self._backend.piece_bytes(token)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry by its name, e.g. "<|im_start|>"."""
+        return self._backend.token_id(token)
+
+    def is_special(self, token: int) -> bool:
+        """Whether the id is a control token, which leaves no text."""
+        return token in self._hidden
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """How a conversation is written for this model; None where the checkpoint has no template."""
+        source = self._settings.chat_template
+        return ChatTemplate(source, self._settings.roles) if source else None
+
+    def template_from(self, source: str) -> ChatTemplate:
+        """A chat template of the caller's own, with this model's special tokens."""
+        return ChatTemplate(source, self._settings.roles)
+
+    def _role_id(self, role: str, fallback: tuple[int, ...]) -> int | None:
+        name = self._settings.roles.get(role)
+        if name is not None:
+            return self._backend.token_id(name)
+        if role in self._settings.absent:
+            return None
+        return next((i for i in fallback if i < self.vocab_size), None)
+
+    def _find_eos_ids(self) -> frozenset[int]:
+        ids = {i for i in self._settings.eos_ids if i < self.vocab_size}
+        own = self._role_id("eos_token", self._settings.eos_ids)
+        if own is not None:
+            ids.add(own)
+        by_name = {token.content: i for i, token in self._backend.added.items()}
+        ends = {name for name in END_OF_TURN if name in by_name}
+        if {"<|return|>", "<|call|>"} <= ends:
+            ends.discard("<|end|>")  # the "harmony" format: <|end|> only ends one message of an answer
+        return frozenset(ids | {by_name[name] for name in ends})
+
+
+def load_tokenizer(assets: Mapping[str, bytes]) -> Tokenizer:
+    """The tokenizer in a model's assets (file name -> bytes): `tokenizer.json`, or else `tokenizer.model`.
+
+    Raises TokenizerError where there is none, or it cannot be read.
+    """
+    settings = read_settings(assets)
+    if "tokenizer.json" in assets:
+        from edgeq.text.huggingface import JsonBackend
+
+        return Tokenizer(JsonBackend(assets["tokenizer.json"], settings), settings)
+    if "tokenizer.model" in assets:
+        from dataclasses import replace
+
+        from edgeq.text.spm import SentencePieceBackend
+
+        if settings.add_bos is None:  # what Hugging Face's Llama tokenizer does unless told otherwise
+            settings = replace(settings, add_bos=True)
+        return Tokenizer(SentencePieceBackend(assets["tokenizer.model"], settings), settings)
+    raise TokenizerError(
+        "the model has no tokenizer.json or tokenizer.model: put one beside the checkpoint and convert it again"
+    )

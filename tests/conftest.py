@@ -1,0 +1,24 @@
+"""Fixtures every layer's tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeq import environment
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real checkpoints, tokenizers and texts; a test that needs it skips where it is absent."""
+    folder = environment.test_data() or REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}: set EDGEQ_TEST_DATA to a folder that has it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The bundled story model, a Hugging Face checkpoint."""
+    return REPOSITORY / "tools" / "tiny_model"
