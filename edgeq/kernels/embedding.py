@@ -1,0 +1,85 @@
+"""Rows of the embedding matrix for the input tokens, dequantized from its panels."""
+
+import numpy as np
+
+from edgeq.kernels import codes
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_f32, load_i64, load_u8, stack, store_f32
+from edgeq.simd.vector import (
+    device,
+    load_bf16x16,
+    load_f16x16,
+    load_f32x16,
+    store_f32x16,
+    store_u8x64,
+)
+
+_FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
+
+
+def make(variant: str, isa: Isa):
+    """Argument block: weights, columns, token ids (int64), out, out stride in bytes, address of the token count."""
+    row = _make_float_row(variant) if variant in _FLOATS else _make_quantized_row(variant)
+
+    def kernel(args, thread, n_threads):
+        weights, columns, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16)
+        out, stride = load_i64(args + 24), load_i64(args + 32)
+        count = load_i64(load_i64(args + 40))
+        for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
+            row(weights, columns, load_i64(ids + 8 * token), out + token * stride)
+
+    return kernel
+
+
+def _make_quantized_row(name: str):
+    kind = codes.reader(name)
+    header, pair = kind.header, kind.pair
+    header_bytes, group_bytes, zero_point = kind.header_bytes, kind.group_bytes, kind.zero_point
+    has_mins, columns_per_scale = kind.has_mins, 16 if kind.halves else 32
+
+    @device
+    def row(weights, columns, index, out):
+        scales, mins, lines = stack(1024), stack(512), stack(512)
+        groups = columns // 32
+        panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
+        block = weights + index // 16 * panel_bytes
+        lane = (index % 16) * 4
+        for first in range(0, groups, 8):
+            header(block, scales, mins)
+            group = block + header_bytes
+            for g in range(min(8, groups - first)):
+                for i in range(4):
+                    low, high = pair(group, i)
+                    store_u8x64(lines + i * 128, low)
+                    store_u8x64(lines + i * 128 + 64, high)
+                for k in range(32):
+                    code = load_u8(lines + k // 4 * 64 + lane + k % 4) - zero_point
+                    scale = load_f32(scales + (g * 32 + k) // columns_per_scale * 64 + lane)
+                    value = scale * np.float32(code)
+                    if has_mins:
+                        value += load_f32(mins + g * 64 + lane)
+                    store_f32(out, value)
+                    out += 4
+                group += group_bytes
+            block = group
+
+    return row
+
+
+def _make_float_row(name: str):
+    load_row, row_bytes = _FLOATS[name]
+
+    @device
+    def row(weights, columns, index, out):
+        values = stack(64)
+        panel = weights + index // 16 * columns * row_bytes
+        for k in range(columns):
+            store_f32x16(values, load_row(panel + k * row_bytes))
+            store_f32(out + 4 * k, load_f32(values + (index % 16) * 4))
+
+    return row
+
+
+def reference(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The NumPy twin: decoded weights [rows, columns], ids [tokens] -> [tokens, columns] f32."""
+    return weights[ids].astype(np.float32)

@@ -1,0 +1,162 @@
+"""Encode f32 weights into panels: the fast twin of `edgeq.blocks.reference.encode`, giving the same bytes.
+
+A lane is one of a panel's 16 rows: every step of the search is a vector operation on one column of the panel, in the
+order in which the NumPy reference does it, none of them fused. One super-block is searched at a time, from a copy of its
+weights on the stack, f32 [256 columns][16 rows].
+"""
+
+from edgeq.blocks.table import BlockType, block_type
+from edgeq.kernels import encode_mins, encode_symmetric
+from edgeq.kernels.search import ROW
+from edgeq.simd.choice import interleave_4, store_line, store_u8x16, to_u8x16
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_f32, load_i64, stack, store_f32
+from edgeq.simd.vector import (
+    add,
+    bits_u8x16,
+    bits_u8x64,
+    device,
+    load_f32x16,
+    load_u8x16,
+    or_shifted_u8x16,
+    or_shifted_u8x64,
+    select_below,
+    splat_f32,
+    store_f16x16,
+    store_f32x16,
+    zero_f32x16,
+)
+
+COLUMNS = 256  # of a full super-block
+X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 32 * ROW
+
+
+def make(variant: str, isa: Isa):
+    """The kernel that encodes into block type `variant`. Threads take contiguous runs of panels.
+
+    Argument block, int64 each: address of the weights f32 [rows, cols]; rows; cols (a multiple of 32); address of the
+    panels; first panel; one past the last panel. Panel p reads rows 16 p and on, and writes at p * panel_bytes. Rows
+    past the end become zero bytes. Weights must be finite (`edgeq.blocks.reference.encode`).
+    """
+    bt = block_type(variant)
+    super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
+    zero_point = float(bt.zero_point)
+    search = encode_mins.make(bt.levels) if bt.has_mins else encode_symmetric.make(bt)
+    write_header = _HEADERS[bt.scales]
+    pack_group = _make_pack(bt)
+
+    def kernel(args, thread, n_threads):
+        source, rows, cols, target = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        first, last = load_i64(args + 32), load_i64(args + 40)
+        x, codes, work = stack(X_BYTES), stack(CODES_BYTES), stack(WORK_BYTES)
+        full = cols // COLUMNS
+        blocks = (cols + COLUMNS - 1) // COLUMNS
+        panel_bytes = blocks * header_bytes + cols // 32 * group_bytes
+        for panel in range(
+            first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
+        ):
+            valid = min(16, rows - panel * 16)
+            offset = select_below(valid, splat_f32(zero_point), zero_f32x16())
+            for block in range(blocks):
+                groups = 8 if block < full else (cols - full * COLUMNS) // 32
+                _transpose(source + (panel * 16 * cols + block * COLUMNS) * 4, cols * 4, valid, groups * 32, x)
+                for row in range(32):
+                    store_f32x16(work + row * ROW, zero_f32x16())
+                d, dmin = search(x, groups, work, codes, offset)
+                out = target + panel * panel_bytes + block * super_block_bytes
+                write_header(out, work, d, dmin)
+                for g in range(groups):
+                    pack_group(codes + g * 512, out + header_bytes + g * group_bytes)
+
+    return kernel
+
+
+@device
+def _transpose(source, stride, valid, columns, x):
+    """`valid` rows of f32 to [columns][16], zero in the other rows."""
+    for row in range(16):
+        if row < valid:
+            for k in range(columns):
+                store_f32(x + k * ROW + row * 4, load_f32(source + row * stride + k * 4))
+        else:
+            for k in range(columns):
+                store_f32(x + k * ROW + row * 4, 0.0)
+
+
+# ---- headers: from the work space's rows of factors ----
+
+
+@device
+def _header_f16(out, work, d, dmin):
+    for g in range(8):
+        store_f16x16(out + g * 32, load_f32x16(work + g * ROW))
+
+
+@device
+def _header_i8(out, work, d, dmin):
+    store_f16x16(out, d)
+    for g in range(16):
+        store_u8x16(out + 32 + g * 16, to_u8x16(load_f32x16(work + g * ROW)))
+
+
+@device
+def _six_bits(out, rows):
+    """8 rows of factors as 4 x 16 bytes of low nibbles and 2 x 16 of high bits."""
+    for j in range(4):
+        near, far = to_u8x16(load_f32x16(rows + j * ROW)), to_u8x16(load_f32x16(rows + (j + 4) * ROW))
+        store_u8x16(out + j * 16, or_shifted_u8x16(bits_u8x16(near, 0, 15), bits_u8x16(far, 0, 15), 4))
+    for h in range(2):
+        high = bits_u8x16(to_u8x16(load_f32x16(rows + 4 * h * ROW)), 4, 3)
+        for i in range(1, 4):
+            factor = to_u8x16(load_f32x16(rows + (4 * h + i) * ROW))
+            high = or_shifted_u8x16(high, bits_u8x16(factor, 4, 3), 2 * i)
+        store_u8x16(out + 64 + h * 16, high)
+
+
+@device
+def _header_u6(out, work, d, dmin):
+    store_f16x16(out, d)
+    store_f16x16(out + 32, dmin)
+    _six_bits(out + 64, work + encode_mins.SCALES)
+    _six_bits(out + 160, work + encode_mins.MINS)
+
+
+_HEADERS = {"f16": _header_f16, "i8": _header_i8, "u6": _header_u6}
+
+
+# ---- codes ----
+
+
+@device
+def _line(codes, j):
+    """Code line j of a group: columns 4 j to 4 j + 3 of its codes u8 [32][16]."""
+    column = codes + j * 64
+    return interleave_4(
+        load_u8x16(column), load_u8x16(column + 16), load_u8x16(column + 32), load_u8x16(column + 48)
+    )  # fmt: skip
+
+
+@device
+def _pack_plane(codes, out, bits, shift):
+    """One code plane: packed line h holds bits of code lines h * (8 / bits) + i at bits * i."""
+    mask = (1 << bits) - 1
+    lines = 8 // bits
+    for h in range(bits):
+        packed = bits_u8x64(_line(codes, h * lines), shift, mask)
+        for i in range(1, lines):
+            packed = or_shifted_u8x64(packed, bits_u8x64(_line(codes, h * lines + i), shift, mask), bits * i)
+        store_line(out + h * 64, packed)
+
+
+def _make_pack(bt: BlockType):
+    """`pack_group(codes, out)`: all planes of a group."""
+    low = bt.planes[0]
+    high = bt.planes[1] if len(bt.planes) > 1 else 0
+
+    @device
+    def pack_group(codes, out):
+        _pack_plane(codes, out, low, 0)
+        if high:
+            _pack_plane(codes, out + low * 64, high, low)
+
+    return pack_group

@@ -1,0 +1,33 @@
+"""Encode a matrix with the compiled kernels. Imports no Numba."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from edgeq.blocks import reference
+from edgeq.blocks.fields import F32, U8
+from edgeq.blocks.table import block_type, panels
+
+
+def encode_panels(weights: F32, name: str, threads: int = 1) -> U8:
+    """Panels u8 [tensor_bytes] of finite f32 weights [rows, cols]; the bytes of `edgeq.blocks.reference.encode`.
+
+    Rows are independent: the panels of a matrix are those of its runs of 16 n rows, one after the other. `threads`
+    changes nothing but the time. UnsupportedError if the type does not accept rows of `cols`.
+    """
+    bt = block_type(name)
+    if not bt.quantized:
+        return reference.encode(weights, name)
+    from edgeq.kernels.library import kernel
+
+    weights = np.ascontiguousarray(weights, np.float32)
+    rows, cols = weights.shape
+    out = np.empty(bt.tensor_bytes(rows, cols), np.uint8)
+    args = np.array([weights.ctypes.data, rows, cols, out.ctypes.data, 0, panels(rows)], np.int64)
+    encode = kernel(f"encode:{bt.name}")
+    if threads == 1:
+        encode(args.ctypes.data, 0, 1)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda thread: encode(args.ctypes.data, thread, threads), range(threads)))
+    return out

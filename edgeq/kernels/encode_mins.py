@@ -1,0 +1,201 @@
+"""The search for w = s q - m (Q4_K, Q5_K), one super-block of 16 rows at a time."""
+
+from edgeq.blocks.scale_search import MIN_ROUNDS, MIN_STEPS, NEIGHBOURS, TINY
+from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, quotient, round_between
+from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
+from edgeq.simd.vector import add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16
+
+# Rows of 16 f32 in the work space: per group its scale factor, min factor, error and sum of weights.
+SCALES, MINS, ERRORS, TOTALS = 0, 8 * ROW, 16 * ROW, 24 * ROW
+
+
+@device
+def _fit(total, sum_q, sum_qq, sum_xq):
+    """(gain, scale, offset) of the least-squares fit x ~ scale * codes + offset with offset <= 0."""
+    zero, n = zero_f32x16(), constant(32.0)
+    determinant = sub(mul(n, sum_qq), mul(sum_q, sum_q))
+    scale = quotient(sub(mul(n, sum_xq), mul(sum_q, total)), determinant)
+    offset = div(sub(total, mul(scale, sum_q)), n)
+    scale = where_above(offset, zero, quotient(sum_xq, sum_qq), scale)
+    offset = where_above(offset, zero, zero, offset)
+    return add(mul(scale, sum_xq), mul(offset, total)), scale, offset
+
+
+@device
+def _first_guess(x, work, group, levels):
+    """Store scale, min and sum of weights of a group: those of the candidate step with the largest gain."""
+    zero, top = zero_f32x16(), constant(levels)
+    low, high, total = load_f32x16(x), load_f32x16(x), load_f32x16(x)
+    for k in range(1, COLUMNS):
+        w = load_f32x16(x + k * ROW)
+        low, high, total = smaller(w, low), larger(w, high), add(total, w)
+    low = smaller(low, zero)
+    span = sub(high, low)
+    best_gain, best_scale, best_offset = constant(-1.0), zero, zero
+    for step in MIN_STEPS:
+        inv = where_above(span, constant(TINY), div(constant(levels + step), span), zero)
+        w = load_f32x16(x)
+        q = smaller(nearest(mul(sub(w, low), inv)), top)
+        sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
+        for k in range(1, COLUMNS):
+            w = load_f32x16(x + k * ROW)
+            q = smaller(nearest(mul(sub(w, low), inv)), top)
+            sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
+        gain, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+        best_scale = where_above(gain, best_gain, scale, best_scale)
+        best_offset = where_above(gain, best_gain, offset, best_offset)
+        best_gain = where_above(gain, best_gain, gain, best_gain)
+    store_f32x16(work + SCALES + group * ROW, larger(best_scale, zero))
+    store_f32x16(work + MINS + group * ROW, neg(best_offset))
+    store_f32x16(work + TOTALS + group * ROW, total)
+
+
+@device
+def _code(w, minimum, inv, top):
+    return round_between(mul(add(w, minimum), inv), zero_f32x16(), top)
+
+
+@device
+def _square(w, scale, minimum, inv, top):
+    """Squared difference of a weight and what it decodes to."""
+    residual = sub(sub(mul(scale, _code(w, minimum, inv, top)), minimum), w)
+    return mul(residual, residual)
+
+
+@device
+def _error(x, scale, minimum, top):
+    inv = inverse(scale)
+    error = _square(load_f32x16(x), scale, minimum, inv, top)
+    for k in range(1, COLUMNS):
+        error = add(error, _square(load_f32x16(x + k * ROW), scale, minimum, inv, top))
+    return error
+
+
+@device
+def _errors_of_3(x, scale, inv, first, second, third, top):
+    """Errors of three mins with one scale, in one pass."""
+    w = load_f32x16(x)
+    error_1 = _square(w, scale, first, inv, top)
+    error_2 = _square(w, scale, second, inv, top)
+    error_3 = _square(w, scale, third, inv, top)
+    for k in range(1, COLUMNS):
+        w = load_f32x16(x + k * ROW)
+        error_1 = add(error_1, _square(w, scale, first, inv, top))
+        error_2 = add(error_2, _square(w, scale, second, inv, top))
+        error_3 = add(error_3, _square(w, scale, third, inv, top))
+    return error_1, error_2, error_3
+
+
+@device
+def _neighbours(x, work, group, d, dmin, top):
+    """Replace a group's factors by the best near them, and store their error."""
+    zero, most = zero_f32x16(), constant(63.0)
+    start, start_min = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+    total = load_f32x16(work + TOTALS + group * ROW)
+    minimum, inv_dmin = mul(dmin, start_min), inverse(dmin)
+    best_scale, best_min = start, start_min
+    best = _error(x, mul(d, start), minimum, top)
+    for near in NEIGHBOURS:
+        factor = round_between(add(start, constant(near)), zero, most)
+        scale = mul(d, factor)
+        inv = inverse(scale)
+        sum_q = _code(load_f32x16(x), minimum, inv, top)
+        for k in range(1, COLUMNS):
+            sum_q = add(sum_q, _code(load_f32x16(x + k * ROW), minimum, inv, top))
+        fitted = div(sub(mul(scale, sum_q), total), constant(32.0))
+        middle = round_between(mul(fitted, inv_dmin), zero, most)
+        below = round_between(add(middle, constant(-1.0)), zero, most)
+        above = round_between(add(middle, constant(1.0)), zero, most)
+        errors = _errors_of_3(x, scale, inv, mul(dmin, below), mul(dmin, middle), mul(dmin, above), top)
+        for error, factor_min in zip(errors, (below, middle, above)):  # noqa: B905 - Numba's zip has no strict
+            best_scale = where_above(best, error, factor, best_scale)
+            best_min = where_above(best, error, factor_min, best_min)
+            best = where_above(best, error, error, best)
+    store_f32x16(work + SCALES + group * ROW, best_scale)
+    store_f32x16(work + MINS + group * ROW, best_min)
+    store_f32x16(work + ERRORS + group * ROW, best)
+
+
+@device
+def _group_sums(x, work, group, d, dmin, top):
+    """The five products of a group that fitting d and dmin needs."""
+    a, b = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+    inv, minimum = inverse(mul(d, a)), mul(dmin, b)
+    w = load_f32x16(x)
+    q = _code(w, minimum, inv, top)
+    sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
+    for k in range(1, COLUMNS):
+        w = load_f32x16(x + k * ROW)
+        q = _code(w, minimum, inv, top)
+        sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
+    aa, ab, bb = mul(mul(a, a), sum_qq), mul(mul(a, b), sum_q), mul(mul(b, b), constant(32.0))
+    return aa, ab, bb, mul(a, sum_xq), mul(b, load_f32x16(work + TOTALS + group * ROW))
+
+
+@device
+def _refit(x, work, groups, d, dmin, top):
+    """d and dmin fitted to factors and codes by least squares, where that lowers the error."""
+    zero = zero_f32x16()
+    aa, ab, bb, ax, bx = _group_sums(x, work, 0, d, dmin, top)
+    old = load_f32x16(work + ERRORS)
+    for g in range(1, groups):
+        sums = _group_sums(x + g * GROUP, work, g, d, dmin, top)
+        aa, ab, bb, ax, bx = (
+            add(aa, sums[0]), add(ab, sums[1]), add(bb, sums[2]), add(ax, sums[3]), add(bx, sums[4]),
+        )  # fmt: skip
+        old = add(old, load_f32x16(work + ERRORS + g * ROW))
+    determinant = sub(mul(aa, bb), mul(ab, ab))
+    both = div(sub(mul(ax, bb), mul(ab, bx)), determinant)
+    new_d = half(larger(where_above(determinant, zero, both, quotient(ax, aa)), zero))
+    new_dmin = half(larger(quotient(sub(mul(ab, ax), mul(aa, bx)), determinant), zero))
+    new = _error_of(x, work, 0, new_d, new_dmin, top)
+    for g in range(1, groups):
+        new = add(new, _error_of(x + g * GROUP, work, g, new_d, new_dmin, top))
+    return where_above(old, new, new_d, d), where_above(old, new, new_dmin, dmin)
+
+
+@device
+def _error_of(x, work, group, d, dmin, top):
+    scale = mul(d, load_f32x16(work + SCALES + group * ROW))
+    return _error(x, scale, mul(dmin, load_f32x16(work + MINS + group * ROW)), top)
+
+
+@device
+def _largest(rows, groups):
+    found = load_f32x16(rows)
+    for g in range(1, groups):
+        found = larger(load_f32x16(rows + g * ROW), found)
+    return found
+
+
+def make(levels: int):
+    """`search(x, groups, work, codes, offset) -> (d, dmin)`: leaves factors in `work` and codes u8 [column][16] in `codes`."""
+
+    @device
+    def search(x, groups, work, codes, offset):
+        zero, most, top = zero_f32x16(), constant(63.0), constant(levels)
+        for g in range(groups):
+            _first_guess(x + g * GROUP, work, g, levels)
+        d = half(div(_largest(work + SCALES, groups), most))
+        dmin = half(div(_largest(work + MINS, groups), most))
+        inv_d, inv_dmin = inverse(d), inverse(dmin)
+        for g in range(groups):
+            scale, minimum = load_f32x16(work + SCALES + g * ROW), load_f32x16(work + MINS + g * ROW)
+            store_f32x16(work + SCALES + g * ROW, round_between(mul(scale, inv_d), zero, most))
+            store_f32x16(work + MINS + g * ROW, round_between(mul(minimum, inv_dmin), zero, most))
+        for _ in range(MIN_ROUNDS):
+            for g in range(groups):
+                _neighbours(x + g * GROUP, work, g, d, dmin, top)
+            d, dmin = _refit(x, work, groups, d, dmin, top)
+        for g in range(groups):
+            inv = inverse(mul(d, load_f32x16(work + SCALES + g * ROW)))
+            minimum = mul(dmin, load_f32x16(work + MINS + g * ROW))
+            for k in range(COLUMNS):
+                column = g * COLUMNS + k
+                code = _code(load_f32x16(x + column * ROW), minimum, inv, top)
+                store_u8x16(codes + column * 16, to_u8x16(add(code, offset)))
+        return d, dmin
+
+    return search
+
+

@@ -1,0 +1,18 @@
+"""What the runtime must know of the kernels' memory, free of Numba: the team's control block, tapes, packed activations."""
+
+# Control block of a team (execute.py), as indices into its int64 words, and sizes in bytes
+JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_WAKE = 24, 25, 26, 32
+CONTROL_BYTES, WORKER_BYTES = 320, 64
+
+STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
+
+GROUP = 32  # columns that share an activation scale
+SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (quantize.py)
+
+KV_BYTES = {"f16": 2, "f32": 4}
+
+
+def heads_per_tile(heads: int, kv_heads: int) -> int:
+    """Query heads that one attention tile takes: at most 4, dividing a group of heads with the least left over."""
+    group = heads // kv_heads
+    return -(-group // -(-group // 4))

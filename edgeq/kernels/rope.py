@@ -1,0 +1,83 @@
+"""Rotary position embedding, and the KV cache's newest entries.
+
+Rotates q in place, and writes rotated k and v into the layer's cache, f16 or f32, laid out for attention's vectors:
+keys [kv head][position / 16][head_dim][16 positions], values [kv head][head_dim / 16][position][16].
+"""
+
+import numpy as np
+
+from edgeq.kernels.layout import KV_BYTES
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_f32, load_i64, store_f16, store_f32
+from edgeq.simd.vector import device
+
+
+@device
+def _rotate(x, table, half, interleaved):
+    """Rotate one head at `x`; `table` holds cos[half], sin[half] of this position."""
+    for i in range(half):
+        first = x + (8 * i if interleaved != 0 else 4 * i)
+        second = first + (4 if interleaved != 0 else 4 * half)
+        a, b = load_f32(first), load_f32(second)
+        c, s = load_f32(table + 4 * i), load_f32(table + 4 * (half + i))
+        store_f32(first, a * c - b * s)
+        store_f32(second, b * c + a * s)
+
+
+def make(variant: str, isa: Isa):
+    """Argument block: q, q stride, k, v, stride of k and v, query heads, kv heads, head_dim, tables, half, interleaved,
+    keys, values, context, address of the token count, address of the first position."""
+    element = KV_BYTES[variant]
+    store = {"f16": store_f16, "f32": store_f32}[variant]
+
+    @device
+    def keep_key(source, keys, head, head_dim, context, position):
+        at = (head * (context // 16) + position // 16) * head_dim * 16 + position % 16
+        for d in range(head_dim):
+            store(keys + (at + d * 16) * element, load_f32(source + 4 * d))
+
+    @device
+    def keep_value(source, values, head, head_dim, context, position):
+        blocks = (head_dim + 15) // 16
+        for d in range(head_dim):
+            at = ((head * blocks + d // 16) * context + position) * 16 + d % 16
+            store(values + at * element, load_f32(source + 4 * d))
+
+    def kernel(args, thread, n_threads):
+        q, q_stride = load_i64(args), load_i64(args + 8)
+        k, v, kv_stride = load_i64(args + 16), load_i64(args + 24), load_i64(args + 32)
+        heads, kv_heads, head_dim = load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
+        tables, half, interleaved = load_i64(args + 64), load_i64(args + 72), load_i64(args + 80)
+        keys, values, context = load_i64(args + 88), load_i64(args + 96), load_i64(args + 104)
+        count, start = load_i64(load_i64(args + 112)), load_i64(load_i64(args + 120))
+        every = heads + 2 * kv_heads
+        for item in range(count * every * thread // n_threads, count * every * (thread + 1) // n_threads):
+            token = item // every
+            head = item - token * every
+            position = start + token
+            table = tables + position * half * 8
+            if head < heads:
+                _rotate(q + token * q_stride + head * head_dim * 4, table, half, interleaved)
+            elif head < heads + kv_heads:
+                source = k + token * kv_stride + (head - heads) * head_dim * 4
+                _rotate(source, table, half, interleaved)
+                keep_key(source, keys, head - heads, head_dim, context, position)
+            else:
+                head -= heads + kv_heads
+                keep_value(v + token * kv_stride + head * head_dim * 4, values, head, head_dim, context, position)
+
+    return kernel
+
+
+def reference(x: np.ndarray, table: np.ndarray, interleaved: bool) -> np.ndarray:
+    """The NumPy twin: rotate [tokens, heads, head_dim] f32 by `table` [tokens, 2, half]."""
+    half = table.shape[2]
+    cos, sin = table[:, None, 0], table[:, None, 1]
+    result = x.copy()
+    a, b = (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]) if interleaved else (x[..., :half], x[..., half : 2 * half])
+    first, second = a * cos - b * sin, b * cos + a * sin
+    if interleaved:
+        result[..., 0 : 2 * half : 2], result[..., 1 : 2 * half : 2] = first, second
+    else:
+        result[..., :half], result[..., half : 2 * half] = first, second
+    return result

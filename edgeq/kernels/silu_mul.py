@@ -1,0 +1,46 @@
+"""SwiGLU's elementwise part: gate * sigmoid(gate) * up, packed as int8 activations in the same pass."""
+
+import numpy as np
+
+from edgeq.kernels.quantize import make_place
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_i64
+from edgeq.simd.vector import add, device, div, exp, load_f32x16, mul, neg, splat_f32, store_f32x16
+
+
+@device
+def _silu_mul(gate, up):
+    one = splat_f32(np.float32(1.0))
+    return mul(div(gate, add(one, exp(neg(gate)))), up)
+
+
+def make(variant: str, isa: Isa):
+    """Argument block: gate, up, stride of both, width, out, out stride, words (or 0), sums, token count address."""
+    place = make_place(isa.tile)
+
+    def kernel(args, thread, n_threads):
+        gate, up, stride, width = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        out, out_stride = load_i64(args + 32), load_i64(args + 40)
+        words, sums = load_i64(args + 48), load_i64(args + 56)
+        count = load_i64(load_i64(args + 64))
+        groups = (width + 31) // 32
+        for item in range(count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads):
+            token = item // groups
+            group = item - token * groups
+            at = token * stride + group * 128
+            low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
+            high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
+            target = out + token * out_stride + group * 128
+            store_f32x16(target, low)
+            store_f32x16(target + 64, high)
+            if words != 0:
+                place(low, high, words, sums, token, group, groups, count)
+
+    return kernel
+
+
+def reference(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """The NumPy twin: [tokens, width] f32 each -> [tokens, width] f32."""
+    wide = gate.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return (wide / (1.0 + np.exp(-wide)) * up).astype(np.float32)

@@ -1,0 +1,297 @@
+"""Compile a model's graph to a tape: kernels, argument blocks, buffers, and a barrier only where data needs one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeq.blocks.table import block_type
+from edgeq.container.reader import File
+from edgeq.errors import FormatError
+from edgeq.kernels import library
+from edgeq.kernels.layout import GROUP, STEP_WORDS, SUMS_BYTES, heads_per_tile
+from edgeq.models.architecture import Architecture
+from edgeq.models.graph import Value
+from edgeq.runtime.kv_cache import KVCache, rope_tables
+from edgeq.runtime.memory import aligned, round_up
+from edgeq.runtime.record import Operation, Recorder
+
+TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
+PACKING = {"norm", "silu_mul"}  # kernels that also write their result as packed int8 activations
+ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
+
+
+@dataclass
+class Buffer:
+    """Rows of f32, and the same rows as packed int8 activations where a quantized matrix reads them."""
+
+    rows: np.ndarray
+    stride: int
+    words: np.ndarray | None = None
+    sums: np.ndarray | None = None
+
+
+@dataclass
+class Plan:
+    """A tape and all the memory it points to. `params`, `tokens` and `logits` are its only interface per call."""
+
+    params: np.ndarray
+    tokens: np.ndarray
+    logits: np.ndarray
+    tape: np.ndarray
+    kernels: list[str]
+    caches: list[KVCache]
+    scratch_bytes: int
+    keep: list[object] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return len(self.tape) // STEP_WORDS
+
+    @property
+    def kv_bytes(self) -> int:
+        return sum(cache.nbytes for cache in self.caches)
+
+
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
+class Compiler:
+    """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits."""
+
+    def __init__(
+        self, file: File, model: Architecture, context: int, batch: int, outputs: int, threads: int, kv: str
+    ) -> None:
+        self.file, self.model, self.kv = file, model, kv
+        self.context, self.threads = context, threads
+        self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
+        self.params = aligned(4 * 8).view(np.int64)
+        self.tokens = aligned(self.capacity[False] * 8).view(np.int64)
+        self.buffers: dict[int, Buffer] = {}
+        self.free: list[np.ndarray] = []
+        self.scratch_bytes = 0
+        self.keep: list[object] = [file]
+        self.steps: list[tuple[str, np.ndarray]] = []
+        self.barriers: list[bool] = []
+        self.read: set[int] = set()
+        self.written: set[int] = set()
+        self.caches: dict[int, KVCache] = {}
+        self.shapes = {name: info.shape for name, info in file.tensors.items()}
+
+    def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
+        self._check_tensors()
+        recorder = Recorder(self.shapes)
+        logits = self.model.graph(recorder)
+        last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
+        packed = self._packed_values(recorder.operations)
+        for i, op in enumerate(recorder.operations):
+            if op.output.index not in self.buffers:
+                self.buffers[op.output.index] = self._allocate(op.output, op.output.index in packed)
+            getattr(self, f"_{op.kind}")(op)
+            if op.kind not in PACKING and op.output.index in packed and last_use[op.output.index] != i:
+                self._quantize(op.output)
+            for value in {v.index: v for v in (*op.inputs, op.output)}.values():
+                if last_use[value.index] == i and value.index != logits.index:
+                    self._release(self.buffers.pop(value.index))
+        names = [name for name, _ in self.steps]
+        kernels = library.prepare(names, announce)
+        self.barriers = [*self.barriers[1:], True]  # a barrier before a step follows the one before it
+        tape = aligned(len(names) * STEP_WORDS * 8).view(np.int64)
+        for i, ((name, args), barrier) in enumerate(zip(self.steps, self.barriers, strict=True)):
+            tape[STEP_WORDS * i :][:STEP_WORDS] = kernels[name].address, args.ctypes.data, barrier
+        self.keep += [self.buffers, self.free, [args for _, args in self.steps]]
+        rows = self.buffers[logits.index].rows
+        return Plan(
+            self.params, self.tokens, rows[:, : logits.width], tape, names,
+            list(self.caches.values()), self.scratch_bytes, self.keep,
+        )
+
+    def _check_tensors(self) -> None:
+        for name, shape in self.model.expected().items():
+            if name not in self.shapes:
+                raise FormatError(f"{self.file.path}: tensor {name} is missing: convert the checkpoint again")
+            if tuple(self.shapes[name]) != shape:
+                raise FormatError(
+                    f"{self.file.path}: tensor {name} is {list(self.shapes[name])}, its configuration needs {list(shape)}"
+                )
+
+    def _is_packed(self, weight: str) -> bool:
+        return block_type(self.file.tensors[weight].type).quantized
+
+    def _packed_values(self, operations: list[Operation]) -> set[int]:
+        """Values that some quantized matrix reads."""
+        return {op.inputs[0].index for op in operations if op.kind == "linear" and self._is_packed(op.weight)}
+
+    # ---- memory ----
+
+    def _take(self, nbytes: int) -> np.ndarray:
+        """The smallest free piece that is large enough, or a new one."""
+        fitting = [i for i, piece in enumerate(self.free) if nbytes <= piece.nbytes <= 2 * nbytes]
+        if fitting:
+            return self.free.pop(min(fitting, key=lambda i: self.free[i].nbytes))
+        self.scratch_bytes += nbytes
+        return aligned(nbytes)
+
+    def _allocate(self, value: Value, packed: bool) -> Buffer:
+        rows, width = self.capacity[value.outputs], round_up(value.width, GROUP)
+        # Rows whose width is padded keep zeros in the padding, so they are never recycled memory.
+        data = self._take(rows * width * 4) if width == value.width else aligned(rows * width * 4)
+        buffer = Buffer(data[: rows * width * 4].view(np.float32).reshape(rows, width), width * 4)
+        if packed:
+            buffer.words = self._take(rows * width)
+            buffer.sums = self._take(rows * width // GROUP * SUMS_BYTES)
+        return buffer
+
+    def _release(self, buffer: Buffer) -> None:
+        for piece in (buffer.rows, buffer.words, buffer.sums):
+            if piece is not None:
+                self.free.append(piece.reshape(-1).view(np.uint8))
+
+    def _vector(self, name: str) -> int:
+        """Address of a 1-D tensor, padded with zeros to 32 where its length needs that."""
+        data = self.file.data(name).view(np.float32)
+        if data.size % GROUP:
+            padded = aligned(round_up(data.size, GROUP) * 4).view(np.float32)
+            padded[: data.size] = data
+            data = padded
+        self.keep.append(data)
+        return int(data.ctypes.data)
+
+    # ---- steps ----
+
+    def _param(self, word: int) -> int:
+        return int(self.params.ctypes.data) + 8 * word
+
+    def _count(self, value: Value) -> int:
+        return self._param(OUTPUTS if value.outputs else TOKENS)
+
+    def _packed_addresses(self, buffer: Buffer) -> tuple[int, int]:
+        if buffer.words is None or buffer.sums is None:
+            return 0, 0
+        return buffer.words.ctypes.data, buffer.sums.ctypes.data
+
+    def _step(self, kernel: str, args: list[int], reads: list[object], writes: list[object]) -> None:
+        """Add a step; a barrier goes before it if it touches what a step since the last barrier wrote, or overwrites
+        what one reads."""
+        read, written = {id(memory) for memory in self._pieces(reads)}, {id(m) for m in self._pieces(writes)}
+        barrier = bool(self.written & (read | written) or self.read & written)
+        if barrier:
+            self.read, self.written = set(), set()
+        self.read |= read
+        self.written |= written
+        self.barriers.append(barrier)
+        self.steps.append((kernel, np.array(args, dtype=np.int64)))
+
+    def _pieces(self, memory: list[object]) -> list[object]:
+        """The allocations behind buffers: pieces of recycled memory compare as the allocation they came from."""
+        pieces: list[object] = []
+        for item in memory:
+            parts = [item.rows, item.words, item.sums] if isinstance(item, Buffer) else [item]
+            pieces += [_allocation(part) for part in parts if part is not None]
+        return pieces
+
+    def _embedding(self, op: Operation) -> None:
+        info, out = self.file.tensors[op.weight], self.buffers[op.output.index]
+        args = [
+            self.file.data(op.weight).ctypes.data, info.shape[1], self.tokens.ctypes.data,
+            out.rows.ctypes.data, out.stride, self._count(op.output),
+        ]
+        self._step(f"embedding:{info.type}", args, [], [out])
+
+    def _norm(self, op: Operation) -> None:
+        x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
+        args = [
+            x.rows.ctypes.data, x.stride, op.output.width, self._vector(op.weight), _bits(op.eps),
+            out.rows.ctypes.data, out.stride, *self._packed_addresses(out), self._count(op.output),
+        ]
+        self._step("norm", args, [x], [out])
+
+    def _silu_mul(self, op: Operation) -> None:
+        gate, up = (self.buffers[v.index] for v in op.inputs)
+        out = self.buffers[op.output.index]
+        args = [
+            gate.rows.ctypes.data, up.rows.ctypes.data, gate.stride, op.output.width,
+            out.rows.ctypes.data, out.stride, *self._packed_addresses(out), self._count(op.output),
+        ]
+        self._step("silu_mul", args, [gate, up], [out])
+
+    def _copy_rows(self, op: Operation) -> None:
+        x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
+        args = [
+            x.rows.ctypes.data, x.stride, op.output.width, out.rows.ctypes.data, out.stride,
+            self._param(FIRST_OUTPUT), self._param(OUTPUTS),
+        ]
+        self._step("copy_rows", args, [x], [out])
+
+    def _quantize(self, value: Value) -> None:
+        buffer = self.buffers[value.index]
+        args = [
+            buffer.rows.ctypes.data, buffer.stride, value.width, *self._packed_addresses(buffer), self._count(value),
+        ]
+        self._step("quantize", args, [buffer.rows], [buffer.words, buffer.sums])
+
+    def _linear(self, op: Operation) -> None:
+        x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
+        info = self.file.tensors[op.weight]
+        if self._is_packed(op.weight):
+            source = self._packed_addresses(x)
+        else:
+            source = (x.rows.ctypes.data, x.stride)
+        args = [
+            self.file.data(op.weight).ctypes.data, info.shape[0], info.shape[1], *source,
+            out.rows.ctypes.data, out.stride, self._count(op.output),
+            self._vector(op.bias) if op.bias else 0, int(op.accumulate),
+        ]
+        self._step(f"matmul:{info.type}", args, [x], [out])
+
+    def _rope(self, op: Operation) -> None:
+        assert op.heads is not None and op.rope is not None
+        q, (k, v) = self.buffers[op.output.index], (self.buffers[x.index] for x in op.inputs)
+        heads, cache = op.heads, KVCache(op.heads, self.context, self.kv)
+        self.caches[op.layer] = cache
+        args = [
+            q.rows.ctypes.data, q.stride, k.rows.ctypes.data, v.rows.ctypes.data, k.stride,
+            heads.num_attention_heads, heads.num_key_value_heads, heads.head_dim,
+            self._tables(op).ctypes.data, len(op.rope.inverse_frequencies), int(op.rope.interleaved),
+            cache.keys.ctypes.data, cache.values.ctypes.data, self.context,
+            self._param(TOKENS), self._param(POSITION),
+        ]
+        self._step(f"rope:{self.kv}", args, [], [q, k, v, cache])
+
+    def _tables(self, op: Operation) -> np.ndarray:
+        """cos and sin, shared by the layers that have the same rope."""
+        assert op.rope is not None
+        if not hasattr(self, "_rope_tables"):
+            self._rope_tables: dict[object, np.ndarray] = {}
+            self.keep.append(self._rope_tables)
+        if op.rope not in self._rope_tables:
+            rope = op.rope
+            self._rope_tables[rope] = rope_tables(rope.inverse_frequencies, self.context, rope.attention_factor)
+        return self._rope_tables[op.rope]
+
+    def _attention(self, op: Operation) -> None:
+        assert op.heads is not None
+        q, out, heads = self.buffers[op.inputs[0].index], self.buffers[op.output.index], op.heads
+        cache = self.caches[op.layer]
+        tile = heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads)
+        if not hasattr(self, "_scores"):
+            self._scores = aligned(self.threads * tile * self.context * 4)
+            self.keep.append(self._scores)
+        args = [
+            q.rows.ctypes.data, q.stride, out.rows.ctypes.data, out.stride,
+            heads.num_attention_heads, heads.num_key_value_heads, heads.head_dim,
+            cache.keys.ctypes.data, cache.values.ctypes.data, self.context,
+            _bits(1.0 / math.sqrt(heads.head_dim)), heads.sliding_window or 0, self._scores.ctypes.data,
+            self._param(TOKENS), self._param(POSITION),
+        ]
+        self._step(f"attention:{tile}-{self.kv}", args, [q, cache], [out])
+
+
+def _allocation(memory: object) -> object:
+    """What owns an array's memory; anything else is its own owner."""
+    owner = memory
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner

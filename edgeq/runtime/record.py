@@ -1,0 +1,58 @@
+"""Record what a model says of its graph: a list of operations on symbolic values, for the plan compiler."""
+
+from dataclasses import dataclass, field
+
+from edgeq.models.graph import Heads, Rope, Value
+
+
+@dataclass
+class Operation:
+    """One operation. `inputs` are read, `output` is written (added to, for a linear with `accumulate`)."""
+
+    kind: str
+    inputs: tuple[Value, ...]
+    output: Value
+    weight: str = ""
+    bias: str | None = None
+    accumulate: bool = False
+    eps: float = 0.0
+    heads: Heads | None = None
+    rope: Rope | None = None
+    layer: int = 0
+
+
+@dataclass
+class Recorder:
+    """`models.graph.Graph`, recorded. `shapes` gives [rows, columns] of every matrix."""
+
+    shapes: dict[str, tuple[int, ...]]
+    operations: list[Operation] = field(default_factory=list)
+    _values: int = 0
+
+    def _value(self, width: int, outputs: bool = False) -> Value:
+        self._values += 1
+        return Value(self._values - 1, width, outputs)
+
+    def _add(self, operation: Operation) -> Value:
+        self.operations.append(operation)
+        return operation.output
+
+    def embedding(self, weight: str) -> Value:
+        return self._add(Operation("embedding", (), self._value(self.shapes[weight][1]), weight))
+
+    def rms_norm(self, x: Value, weight: str, eps: float) -> Value:
+        return self._add(Operation("norm", (x,), self._value(x.width, x.outputs), weight, eps=eps))
+
+    def linear(self, x: Value, weight: str, bias: str | None = None, add_to: Value | None = None) -> Value:
+        output = self._value(self.shapes[weight][0], x.outputs) if add_to is None else add_to
+        return self._add(Operation("linear", (x,), output, weight, bias, accumulate=add_to is not None))
+
+    def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:
+        self._add(Operation("rope", (k, v), q, heads=heads, rope=rope, layer=layer))
+        return self._add(Operation("attention", (q,), self._value(q.width), heads=heads, layer=layer))
+
+    def silu_mul(self, gate: Value, up: Value) -> Value:
+        return self._add(Operation("silu_mul", (gate, up), self._value(gate.width, gate.outputs)))
+
+    def outputs(self, x: Value) -> Value:
+        return self._add(Operation("copy_rows", (x,), self._value(x.width, True)))

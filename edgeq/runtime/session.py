@@ -1,0 +1,123 @@
+"""A session: one file, one KV cache, one team of threads. Token ids in, logits out."""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.table import block_type
+from edgeq.container.reader import File
+from edgeq.errors import ContextError, UsageError
+from edgeq.models import architecture
+from edgeq.runtime.memory import round_up
+from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
+from edgeq.runtime.team import Team, default_threads
+
+BATCH = 512  # tokens per pass of a prompt
+OUTPUT_ROWS = 16  # rows of logits per pass
+DEFAULT_CONTEXT = 4096
+
+
+class Session:
+    """Evaluates tokens one after the other; what has been evaluated is in the KV cache, up to `position`.
+
+    context: positions to reserve (rounded up to 16); by default the model's own, at most 4096
+    threads: default EDGEQ_THREADS or the physical cores
+    kv:      element of the KV cache, "f16" or "f32"; by default f32 for a file of F32 weights, else f16
+    announce: hears one line if kernels must be compiled first
+    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        *,
+        context: int | None = None,
+        threads: int | None = None,
+        kv: str | None = None,
+        batch: int = BATCH,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model = architecture(file.metadata["config"], str(file.path))
+        self.file = file
+        if context is not None and context < 1:
+            raise UsageError(f"a context of {context} positions cannot work: give at least 1")
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads cannot work: give at least 1")
+        wanted = context or min(self.model.max_position_embeddings, DEFAULT_CONTEXT)
+        self.context = round_up(wanted, 16)
+        self.threads = threads or default_threads()
+        self.kv = kv or _kv_for(file)
+        self.batch = min(batch, self.context)
+        compiler = Compiler(file, self.model, self.context, self.batch, OUTPUT_ROWS, self.threads, self.kv)
+        self.plan = compiler.compile(announce)
+        self.team = Team(self.threads)
+        self.position = 0
+
+    def eval(self, tokens: Sequence[int], all_logits: bool = False) -> npt.NDArray[np.float32]:
+        """Append `tokens`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
+
+        Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary; then
+        nothing was appended.
+        """
+        ids = np.asarray(tokens, dtype=np.int64)
+        self._check(ids)
+        step = min(self.batch, OUTPUT_ROWS) if all_logits else self.batch
+        results = []
+        for first in range(0, ids.size, step):
+            chunk = ids[first : first + step]
+            if all_logits:
+                results.append(self._forward(chunk, chunk.size))
+            else:
+                results = [self._forward(chunk, int(first + step >= ids.size))]
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def _check(self, ids: npt.NDArray[np.int64]) -> None:
+        if ids.size == 0:
+            raise UsageError("there are no tokens to evaluate: give at least one")
+        if self.position + ids.size > self.context:
+            raise ContextError(
+                f"{ids.size} tokens after {self.position} do not fit in a context of {self.context} positions: "
+                "shorten the prompt or ask for a larger context"
+            )
+        if ids.min() < 0 or ids.max() >= self.model.vocab_size:
+            raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
+
+    def _forward(self, ids: npt.NDArray[np.int64], outputs: int) -> npt.NDArray[np.float32]:
+        """One walk of the tape; logits of the last `outputs` tokens."""
+        plan = self.plan
+        plan.tokens[: ids.size] = ids
+        plan.params[TOKENS], plan.params[POSITION] = ids.size, self.position
+        plan.params[OUTPUTS], plan.params[FIRST_OUTPUT] = outputs, ids.size - outputs
+        self.team.run(plan.tape.ctypes.data, plan.steps)
+        self.position += ids.size
+        return plan.logits[:outputs].copy()
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from `position` on."""
+        if not 0 <= position <= self.position:
+            raise UsageError(f"cannot rewind to position {position}: {self.position} are evaluated")
+        self.position = position
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: `weights` (mapped, shared between processes), `kv` and `scratch` (reserved; touched as needed)."""
+        return {"weights": self.file.nbytes, "kv": self.plan.kv_bytes, "scratch": self.plan.scratch_bytes}
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.team.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+
+
+def _kv_for(file: File) -> str:
+    """f32 where every matrix is F32: such a file is there for exactness."""
+    types = {info.type for info in file.tensors.values() if len(info.shape) == 2}
+    return "f32" if types == {block_type("F32").name} else "f16"

@@ -1,0 +1,80 @@
+"""A persistent team of threads that walk a tape together.
+
+Worker threads live in Python but spend their time inside the `execute:serve` kernel, with the GIL released; an idle
+worker comes back and sleeps on a semaphore, so an idle model costs no CPU.
+"""
+
+import os
+import threading
+import weakref
+
+import numpy as np
+import psutil
+
+from edgeq import environment
+from edgeq.kernels import library
+from edgeq.kernels.layout import CONTROL_BYTES, JOB_STEPS, JOB_STOP, JOB_TAPE, JOB_WAKE, WORKER_BYTES
+from edgeq.runtime.memory import aligned
+
+KERNELS = ("execute:publish", "execute:lead", "execute:serve")
+
+
+def default_threads() -> int:
+    """EDGEQ_THREADS, or the physical cores that this process may use."""
+    forced = environment.threads()
+    if forced:
+        return forced
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+class Team:
+    """`threads` threads, the calling one included."""
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self._publish, self._lead, serve = (library.kernel(name) for name in KERNELS)
+        self._control = aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
+        self._address = self._control.ctypes.data
+        self._wake = [threading.Semaphore(0) for _ in range(threads)]
+        workers = []
+        for i in range(1, threads):
+            args = (serve, self._control, self._wake[i], i, threads)
+            worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)
+            worker.start()
+            workers.append(worker)
+        self.close = weakref.finalize(self, _stop, self._publish, self._control, self._wake, workers, threads)
+
+    def run(self, tape: int, steps: int) -> None:
+        """Run the tape at the address `tape` on all threads; returns when the last step is done."""
+        self._control[JOB_TAPE], self._control[JOB_STEPS] = tape, steps
+        _announce(self._publish, self._control, self._wake, self.threads)
+        self._lead(self._address, 0, self.threads)
+
+
+def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Semaphore], threads: int) -> None:
+    publish(control.ctypes.data, 0, threads)
+    mask = int(control[JOB_WAKE])
+    for i in range(1, threads):
+        if mask >> i & 1:
+            wake[i].release()
+
+
+def _work(serve: library.Kernel, control: np.ndarray, wake: threading.Semaphore, index: int, threads: int) -> None:
+    while not control[JOB_STOP]:
+        serve(control.ctypes.data, index, threads)
+        if not control[JOB_STOP]:
+            wake.acquire()
+
+
+def _stop(
+    publish: library.Kernel,
+    control: np.ndarray,
+    wake: list[threading.Semaphore],
+    workers: list[threading.Thread],
+    threads: int,
+) -> None:
+    control[JOB_STOP] = 1
+    _announce(publish, control, wake, threads)
+    for worker in workers:
+        worker.join()
