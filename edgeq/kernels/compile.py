@@ -7,29 +7,31 @@ that it loads later without Numba. This module and the kernel families are impor
 from importlib import import_module
 
 import llvmlite.binding as llvm
-from numba import njit
 from numba.core import types
 
 from edgeq.simd.isa import Isa
+from edgeq.simd.target import entry, kernel_target
 
 SIGNATURE = types.void(types.int64, types.int64, types.int64)
 
 
-def target_machine() -> llvm.TargetMachine:
+def target_machine(cpu: str | None = None) -> llvm.TargetMachine:
+    """The code generator for this CPU, or for the one that LLVM calls `cpu`."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
+    features = "" if cpu else llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="default"
+        cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="default"
     )
 
 
 def kernel_module(family: str, variant: str, isa: Isa, symbol: str) -> llvm.ModuleRef:
     """The optimised LLVM module of a kernel, with its C entry point `symbol`."""
-    function = import_module(f"edgeq.kernels.{family}").make(variant, isa)
-    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    overload = njit(SIGNATURE, **options)(function).overloads[SIGNATURE.args]
+    function = entry(import_module(f"edgeq.kernels.{family}").make(variant, isa))
+    with kernel_target.installed():
+        function.compile(SIGNATURE)
+    overload = function.overloads[SIGNATURE.args]
     module = llvm.parse_assembly(str(overload.library._final_module))
     module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name)))
     module.verify()
@@ -41,9 +43,9 @@ def compile_kernel(family: str, variant: str, isa: Isa, symbol: str) -> bytes:
     return target_machine().emit_object(kernel_module(family, variant, isa, symbol))
 
 
-def assembly(family: str, variant: str, isa: Isa) -> str:
-    """The assembly of a kernel, to read and to assert on."""
-    return target_machine().emit_assembly(kernel_module(family, variant, isa, "kernel"))
+def assembly(family: str, variant: str, isa: Isa, cpu: str | None = None) -> str:
+    """The assembly of a kernel, to read and to assert on; for this CPU, or for the one that LLVM calls `cpu`."""
+    return target_machine(cpu).emit_assembly(kernel_module(family, variant, isa, "kernel"))
 
 
 def _entry_point(symbol: str, mangled: str) -> str:

@@ -1,8 +1,8 @@
 """Encode f32 weights into panels: the fast twin of `edgeq.blocks.reference.encode`, giving the same bytes.
 
 A lane is one of a panel's 16 rows: every step of the search is a vector operation on one column of the panel, in the
-order in which the NumPy reference does it, none of them fused. One super-block is searched at a time, from a copy of its
-weights on the stack, f32 [256 columns][16 rows].
+order in which the NumPy reference does it, none of them fused. One super-block is searched at a time, from a copy of
+its weights on the stack, f32 [256 columns][16 rows].
 """
 
 from edgeq.blocks.table import BlockType, block_type
@@ -12,7 +12,6 @@ from edgeq.simd.choice import interleave_4, store_line, store_u8x16, to_u8x16
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f32, load_i64, stack, store_f32
 from edgeq.simd.vector import (
-    add,
     bits_u8x16,
     bits_u8x64,
     device,
@@ -55,7 +54,7 @@ def make(variant: str, isa: Isa):
         for panel in range(
             first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
         ):
-            valid = min(16, rows - panel * 16)
+            valid = rows - panel * 16 if rows - panel * 16 < 16 else 16
             offset = select_below(valid, splat_f32(zero_point), zero_f32x16())
             for block in range(blocks):
                 groups = 8 if block < full else (cols - full * COLUMNS) // 32

@@ -1,7 +1,7 @@
 """The search for w = s q - m (Q4_K, Q5_K), one super-block of 16 rows at a time."""
 
 from edgeq.blocks.scale_search import MIN_ROUNDS, MIN_STEPS, NEIGHBOURS, TINY
-from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, quotient, round_between
+from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16
 
@@ -176,8 +176,8 @@ def make(levels: int):
         zero, most, top = zero_f32x16(), constant(63.0), constant(levels)
         for g in range(groups):
             _first_guess(x + g * GROUP, work, g, levels)
-        d = half(div(_largest(work + SCALES, groups), most))
-        dmin = half(div(_largest(work + MINS, groups), most))
+        d = multiple_of(_largest(work + SCALES, groups), 63.0)
+        dmin = multiple_of(_largest(work + MINS, groups), 63.0)
         inv_d, inv_dmin = inverse(d), inverse(dmin)
         for g in range(groups):
             scale, minimum = load_f32x16(work + SCALES + g * ROW), load_f32x16(work + MINS + g * ROW)

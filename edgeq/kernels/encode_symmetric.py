@@ -2,7 +2,7 @@
 
 from edgeq.blocks.scale_search import CODE_RANGE, NEIGHBOURS, SYMMETRIC_STEPS, TINY
 from edgeq.blocks.table import BlockType
-from edgeq.kernels.search import ROW, constant, half, inverse, quotient, round_between
+from edgeq.kernels.search import ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import larger, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import absolute, add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16
 
@@ -110,7 +110,7 @@ def make(bt: BlockType):
         largest = zero_f32x16()
         for g in range(count):
             largest = larger(absolute(load_f32x16(work + SCALES + g * ROW)), largest)
-        d = half(div(largest, constant(127.0)))
+        d = multiple_of(largest, 127.0)
         inv_d = inverse(d)
         for g in range(count):
             row = work + g * ROW

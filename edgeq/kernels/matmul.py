@@ -106,8 +106,11 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
     return matvec
 
 
-def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int):
-    """One super-block, unpacked in `lines`, `scales`, `mins`, times one tile of tokens, added to `sums of tokens`."""
+def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
+    """One super-block, unpacked in `lines`, `scales`, `mins`, times one tile of tokens, added to the totals.
+
+    `in_memory`: with 16 registers the dots leave no room for the totals, which then pass through L1 every group.
+    """
     has_mins, halves = kind.has_mins, kind.halves
     dot_group, tile_scale, tile_scale_add = ops.dot_group, ops.tile_scale, ops.tile_scale_add
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
@@ -132,12 +135,17 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int):
         total = tile_load(total_address, 64)
         for g in range(groups):
             part = group_dot(lines + g * 512, words, sums, scales + g * scale_step)
+            if in_memory:
+                total = tile_load(total_address, 64)
             total = tile_add_scaled(total, part, sums)
             if has_mins:
                 total = tile_add_outer(total, load_f32x16(mins + g * 64), sums + row, 4)
             words += 32 * tokens
             sums += SUMS * tokens
-        tile_store(total_address, 64, total)
+            if in_memory:
+                tile_store(total_address, 64, total)
+        if not in_memory:
+            tile_store(total_address, 64, total)
 
     return tile_step
 
@@ -147,7 +155,7 @@ def _make_quantized(name: str, isa: Isa):
     lines_per_dot = 4 if kind.halves else 8
     tile = isa.tile
     matvec = _make_matvec(kind, operations(isa, 1, kind.bits, lines_per_dot, kind.zero_point))
-    tile_step = _make_tile_step(kind, operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point), tile)
+    tile_step = _make_tile_step(kind, operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point), tile, isa.registers < 32)
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeq.blocks.scale_search import F16_MAX, TINY
+from edgeq.blocks.scale_search import F16_MAX, HALF_STEP, TINY
 from edgeq.simd.choice import larger, nearest, smaller, through_f16, where_above
 from edgeq.simd.vector import absolute, add, device, div, splat_f32, zero_f32x16
 
@@ -33,6 +33,12 @@ def half(x):
     limit = constant(F16_MAX)
     clamped = smaller(larger(x, constant(-F16_MAX)), limit)
     return through_f16(add(clamped, zero_f32x16()))
+
+
+@device
+def multiple_of(largest, largest_factor):
+    """d of which scales up to `largest` are multiples up to `largest_factor`."""
+    return half(add(div(largest, constant(largest_factor)), constant(HALF_STEP)))
 
 
 @device

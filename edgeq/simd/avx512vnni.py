@@ -21,6 +21,7 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
         line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
         for t in range(tokens):
             totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+        totals = emit.pin(b, totals)
     return totals
 
 

@@ -68,3 +68,16 @@ def splat_word(builder: ir.IRBuilder, address: ir.Value, lanes: int) -> ir.Value
     """The 4 bytes at `address` repeated over `lanes` bytes: 4 activations against every row of a code line."""
     word = load(builder, address, I32, 4)
     return builder.bitcast(splat(builder, word, lanes // 4), ir.VectorType(I8, lanes))
+
+
+def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The same values, behind an empty x86 assembly statement that LLVM cannot look through or move code across.
+
+    A hot loop keeps the order and the register pressure it was written with: without it, LLVM regroups the sums of a
+    tile and spills the weights.
+    """
+    outputs = ir.LiteralStructType([value.type for value in values])
+    kind = ir.FunctionType(outputs, [value.type for value in values])
+    constraints = ",".join(["=v"] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
+    result = builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), values)
+    return [builder.extract_value(result, i) for i in range(len(values))]

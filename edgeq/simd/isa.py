@@ -16,13 +16,14 @@ class Isa:
     """One instruction set body.
 
     `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
-    `tile` the tokens that a matmul tile keeps in registers.
+    `tile` the tokens that a matmul tile keeps in registers, `registers` the vector registers there are.
     """
 
     name: str
     module: str
     needs: frozenset[str]
     tile: int
+    registers: int
     chips: str
 
 
@@ -31,11 +32,11 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 # Best first.
 TABLE: tuple[Isa, ...] = (
-    Isa("avx512vnni", "edgeq.simd.avx512vnni", _AVX512 | {"avx512vnni"}, 8,
+    Isa("avx512vnni", "edgeq.simd.avx512vnni", _AVX512 | {"avx512vnni"}, 8, 32,
         "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5"),
-    Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, "Intel Skylake-X, Skylake-SP"),
-    Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
-    Isa("portable", "edgeq.simd.portable", frozenset(), 4, "anything that LLVM knows"),
+    Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
+    Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, 16, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
+    Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows"),
 )
 
 

@@ -53,30 +53,38 @@ class Pmaddubsw:
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
         """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 
-        Words (4 activations) lie [line][token].
+        Words (4 activations) lie [line][token]. Where int16 sums are widened more than once, one part of the 16 rows
+        is done after the other, so that both kinds of sums fit in 16 registers.
         """
-        step = min(SUMS_IN_INT16.get(code_bits, 1), count)
-        totals = [[None] * self.parts for _ in range(tokens)]
-        for first in range(0, count, step):
-            sums = [[None] * self.parts for _ in range(tokens)]
-            for j in range(first, first + step):
-                self._add_line(b, sums, lines, words, j, tokens, code_bits)
-            for t in range(tokens):
-                for part in range(self.parts):
-                    dot = sums[t][part] if code_bits == 8 else self.widen(b, sums[t][part])
-                    totals[t][part] = dot if totals[t][part] is None else b.add(totals[t][part], dot)
-        return [b.add(self.join(b, parts), start(t)) for t, parts in enumerate(totals)]
+        step = min(SUMS_IN_INT16.get(code_bits, count), count)
+        every = list(range(self.parts))
+        turns = [every] if step == count else [[part] for part in every]
+        dots: dict[int, list] = {}
+        for parts in turns:
+            totals = None
+            for first in range(0, count, step):
+                sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts)
+                if code_bits != 8:
+                    sums = [self.widen(b, value) for value in sums]
+                totals = sums if totals is None else [b.add(x, y) for x, y in zip(totals, sums, strict=True)]
+            for i, part in enumerate(parts):
+                dots[part] = totals[i * tokens : (i + 1) * tokens]
+        return [b.add(self.join(b, [dots[part][t] for part in every]), start(t)) for t in range(tokens)]
 
-    def _add_line(self, b, sums, lines, words, j, tokens, code_bits):
+    def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts):
+        """Sums over code lines for every part and token, part-major: int16 pairs, or int32 for 8-bit codes."""
         nbytes = self.bytes.count
-        codes = [
-            emit.load(b, emit.offset(b, lines, 64 * j + nbytes * part), self.bytes, 32) for part in range(self.parts)
-        ]
-        for t in range(tokens):
-            activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), nbytes)
-            for part in range(self.parts):
-                if code_bits == 8:
-                    dot = self.wide_dot(self, b, codes[part], activations)
-                else:
-                    dot = self.maddubs(b, codes[part], activations)
-                sums[t][part] = dot if sums[t][part] is None else b.add(sums[t][part], dot)
+        sums = None
+        for j in which:
+            codes = [emit.load(b, emit.offset(b, lines, 64 * j + nbytes * part), self.bytes, 32) for part in parts]
+            dots = [[] for _ in parts]
+            for t in range(tokens):
+                activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), nbytes)
+                for i, code in enumerate(codes):
+                    if code_bits == 8:
+                        dots[i].append(self.wide_dot(self, b, code, activations))
+                    else:
+                        dots[i].append(self.maddubs(b, code, activations))
+            flat = [dot for part in dots for dot in part]
+            sums = emit.pin(b, flat if sums is None else [b.add(x, y) for x, y in zip(sums, flat, strict=True)])
+        return sums

@@ -1,16 +1,13 @@
 """Operations on 16-lane vectors that LLVM lowers well on every CPU: loads, arithmetic, reductions, exp."""
 
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
 from edgeq.simd.emit import F32X16, I8, I16, I32, I32X16, I64
+from edgeq.simd.target import device as device
 from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
-
-# Kernels' helper functions: always inlined, division as in C, never an exception.
-device = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _operation(result, *arguments):
