@@ -169,7 +169,10 @@ def _largest(rows, groups):
 
 
 def make(levels: int):
-    """`search(x, groups, work, codes, offset) -> (d, dmin)`: leaves factors in `work` and codes u8 [column][16] in `codes`."""
+    """`search(x, groups, work, codes, offset) -> (d, dmin)`.
+
+    Leaves codes plus `offset` as u8 [column][16] in `codes`, factors in `work`.
+    """
 
     @device
     def search(x, groups, work, codes, offset):
@@ -197,5 +200,3 @@ def make(levels: int):
         return d, dmin
 
     return search
-
-

@@ -51,8 +51,8 @@ def _fit_sums(x, inv, columns, low, high):
 def make(bt: BlockType):
     """`search(x, groups, work, codes, offset) -> (d, unused)`.
 
-    Leaves codes as u8 [column][16], not yet offset by the zero point, in `codes`; in `work` the f16 scale of each group
-    (as f32), or its factor of d.
+    Leaves codes plus `offset` (the zero point, or 0 in rows that do not exist) as u8 [column][16] in `codes`; in `work`
+    the f16 scale of each group (as f32), or its factor of d.
     """
     lowest, highest = CODE_RANGE[bt.name]
     columns = bt.scale_group

@@ -69,27 +69,28 @@ class _Engine:
 _engine = functools.cache(_Engine)
 
 
-def object_path(name: str) -> Path:
+def object_path(name: str, isa: isa_table.Isa) -> Path:
     family, _, variant = name.partition(":")
     stem = f"{family}-{variant}" if variant else family
-    return environment.cache_folder() / "kernels" / digest() / f"{stem}-{isa_table.choose().name}.o"
+    return environment.cache_folder() / "kernels" / digest() / f"{stem}-{isa.name}.o"
 
 
 def missing(names: Iterable[str]) -> list[str]:
     """Those of `names` that are not in the cache and would be compiled."""
-    return [name for name in dict.fromkeys(names) if not object_path(name).exists()]
+    isa = isa_table.choose()
+    return [name for name in dict.fromkeys(names) if not object_path(name, isa).exists()]
 
 
-def kernel(name: str) -> Kernel:
-    """The kernel `family:variant`, e.g. `matmul:Q4_K`, for the chosen instruction set body."""
-    return _kernel(name, isa_table.choose())
+def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
+    """The kernel `family:variant`, e.g. `matmul:Q4_K`, for `isa` or the chosen instruction set body."""
+    return _kernel(name, isa or isa_table.choose())
 
 
 @functools.cache
 def _kernel(name: str, isa: isa_table.Isa) -> Kernel:
     family, _, variant = name.partition(":")
     symbol = f"edgeq_{name}_{isa.name}".replace(":", "_")
-    path = object_path(name)
+    path = object_path(name, isa)
     try:
         code = path.read_bytes()
     except FileNotFoundError:

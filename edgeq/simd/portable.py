@@ -11,8 +11,12 @@ _WIDE = ir.VectorType(emit.I32, 64)
 
 def dot_line(b, total, line, word_address, code_bits):
     """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns)."""
-    activations = b.sext(emit.splat_word(b, word_address, 64), _WIDE)
-    products = b.mul(b.zext(line, _WIDE), activations)
+    return dot_bytes(b, total, line, emit.splat_word(b, word_address, 64))
+
+
+def dot_bytes(b, total, codes, activations):
+    """total + the sums of four products each of unsigned `codes` and signed `activations`: what `vpdpbusd` does."""
+    products = b.mul(b.zext(codes, _WIDE), b.sext(activations, _WIDE))
     for column in range(4):
         total = b.add(total, emit.shuffle(b, products, products, range(column, 64, 4)))
     return total

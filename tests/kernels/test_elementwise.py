@@ -1,0 +1,124 @@
+"""Activations, norm, rope, SwiGLU, embedding: kernels against their NumPy twins."""
+
+import numpy as np
+import pytest
+from kernel_calls import BODIES, Packed, address, call, random_panels
+
+from edgeq.blocks.reference import decode
+from edgeq.kernels import embedding, norm, quantize, rope, silu_mul
+from edgeq.runtime.kv_cache import rope_tables
+from edgeq.runtime.memory import aligned, round_up
+
+BODY = next(body for body in BODIES if body.native)
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    """x with rows padded by zeros to 32 columns and 16 rows."""
+    padded = np.zeros((round_up(len(x), 16), round_up(x.shape[1], 32)), np.float32)
+    padded[: len(x), : x.shape[1]] = x
+    return padded
+
+
+@pytest.mark.parametrize("body", BODIES, ids=repr)
+@pytest.mark.parametrize("tokens", [1, 3, 21])
+def test_quantize_matches_twin(body, tokens):
+    rng = np.random.default_rng(tokens)
+    x = (rng.standard_normal((tokens, 160)) * 10.0 ** rng.integers(-6, 6, (tokens, 160))).astype(np.float32)
+    x[0, :32] = 0
+    x[-1, 32:64] = 1e-35
+    codes, scales = Packed(body, x).unpack(body.isa.tile)
+    expected_codes, expected_scales = quantize.reference(x)
+    np.testing.assert_array_equal(codes, expected_codes)
+    np.testing.assert_array_equal(scales, expected_scales)
+
+
+def test_quantize_sums():
+    x = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32)
+    packed = Packed(BODY, x)
+    codes, scales = quantize.reference(x)
+    groups = codes.reshape(2, 2, 16).astype(np.int32).sum(axis=2)
+    sums = packed.sums[:40].reshape(2, 20)
+    scaled = scales[0] * groups.sum(axis=1).astype(np.float32)
+    np.testing.assert_array_equal(sums[:, 4:8].copy().view(np.float32)[:, 0], scaled)
+    expected = -np.stack([groups.sum(axis=1), groups[:, 0], groups[:, 1]], axis=1)
+    np.testing.assert_array_equal(sums[:, 8:].copy().view(np.int32), expected)
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(1, 64), (5, 192), (3, 172)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_norm_matches_twin(tokens, width, threads):
+    rng = np.random.default_rng(width)
+    x = rng.standard_normal((tokens, width)).astype(np.float32) * 3
+    weight = rng.standard_normal(width).astype(np.float32)
+    source, scale = rows(x), rows(weight[None])
+    out, count = np.zeros_like(source), np.array([tokens], np.int64)
+    packed = Packed(BODY, np.zeros_like(x)) if width % 32 == 0 else None
+    words, sums = (address(packed.words), address(packed.sums)) if packed else (0, 0)
+    call(
+        BODY.kernel("norm"), address(source), source.strides[0], width, address(scale),
+        int(np.float32(1e-5).view(np.int32)), address(out), out.strides[0], words, sums, address(count),
+        threads=threads,
+    )
+    expected = norm.reference(x, weight, 1e-5)
+    np.testing.assert_allclose(out[:tokens, :width], expected, rtol=2e-6, atol=1e-6)
+    if packed:
+        np.testing.assert_array_equal(packed.unpack(BODY.isa.tile)[0], quantize.reference(out[:tokens, :width])[0])
+
+
+def test_silu_mul_matches_twin():
+    rng = np.random.default_rng(1)
+    gate = np.concatenate([rng.standard_normal(300) * 8, [0.0, 100.0, -100.0, 88.0, -88.0, 1e30, -1e30]])
+    gate = np.concatenate([gate, np.linspace(-90, 90, 13)]).astype(np.float32)[None]
+    up = rng.standard_normal(gate.shape).astype(np.float32)
+    source, other = rows(gate), rows(up)
+    out, count = np.zeros_like(source), np.array([1], np.int64)
+    call(
+        BODY.kernel("silu_mul"), address(source), address(other), source.strides[0], gate.shape[1],
+        address(out), out.strides[0], 0, 0, address(count), threads=2,
+    )
+    np.testing.assert_allclose(out[:1, : gate.shape[1]], silu_mul.reference(gate, up), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("kind", ["f16", "f32"])
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("head_dim", [8, 48])
+def test_rope_matches_twin_and_fills_the_cache(kind, interleaved, head_dim):
+    rng = np.random.default_rng(head_dim)
+    tokens, heads, kv_heads, start, context = 5, 4, 2, 14, 32
+    q = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32)
+    k, v = rng.standard_normal((2, tokens, kv_heads, head_dim)).astype(np.float32)
+    table = rope_tables(tuple(10000.0 ** (-2 * i / head_dim) for i in range(head_dim // 2)), context)
+    rotated_q, rotated_k = q.copy(), k.copy()
+    element = np.float16 if kind == "f16" else np.float32
+    blocks = round_up(head_dim, 16) // 16
+    keys = np.zeros((kv_heads, context // 16, head_dim, 16), element)
+    values = np.zeros((kv_heads, blocks, context, 16), element)
+    count, position = np.array([tokens], np.int64), np.array([start], np.int64)
+    call(
+        BODY.kernel(f"rope:{kind}"), address(rotated_q), rotated_q.strides[0], address(rotated_k), address(v),
+        v.strides[0], heads, kv_heads, head_dim, address(table), head_dim // 2, int(interleaved),
+        address(keys), address(values), context, address(count), address(position), threads=2,
+    )
+    here = table[start : start + tokens]
+    np.testing.assert_allclose(rotated_q, rope.reference(q, here, interleaved), rtol=1e-6, atol=1e-6)
+    kept = keys.transpose(0, 1, 3, 2).reshape(kv_heads, context, head_dim)[:, start : start + tokens]
+    np.testing.assert_array_equal(kept.transpose(1, 0, 2), rotated_k.astype(element))
+    np.testing.assert_allclose(rotated_k, rope.reference(k, here, interleaved), rtol=1e-6, atol=1e-6)
+    kept = values.transpose(0, 2, 1, 3).reshape(kv_heads, context, blocks * 16)[:, start : start + tokens, :head_dim]
+    np.testing.assert_array_equal(kept.transpose(1, 0, 2), v.astype(element))
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+def test_embedding_is_the_decoded_row(name):
+    rng = np.random.default_rng(2)
+    panels = random_panels(rng, name, 37, 288)
+    weights = aligned(panels.nbytes)
+    weights[:] = panels.reshape(-1).view(np.uint8)
+    ids, count = np.array([0, 36, 17, 15, 16], np.int64), np.array([5], np.int64)
+    out = np.zeros((16, 288), np.float32)
+    call(
+        BODY.kernel(f"embedding:{name}"), address(weights), 288, address(ids), address(out), out.strides[0],
+        address(count), threads=2,
+    )
+    expected = embedding.reference(decode(panels.reshape(-1), 37, 288, name), ids)
+    np.testing.assert_allclose(out[:5], expected, rtol=1e-6, atol=1e-9)

@@ -1,0 +1,49 @@
+"""The assembly of the hot loops: the right instruction, no spill, no call. Runs on any x86-64, whatever it can execute."""
+
+import platform
+import re
+
+import pytest
+
+from edgeq.simd.isa import TABLE
+
+pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 assembly")
+
+ISA = {row.name: row for row in TABLE}
+
+
+def blocks(text: str) -> list[list[str]]:
+    """Basic blocks as lists of instructions."""
+    result: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if re.match(r"\.LBB\d+_\d+:", line):
+            result.append([])
+        elif re.match(r"\s+[a-z]", line):
+            result[-1].append(line.strip())
+    return result
+
+
+def hottest(name: str, isa: str, cpu: str, instruction: str) -> list[str]:
+    """The block of a matmul that multiplies most."""
+    from edgeq.kernels.compile import assembly
+
+    found = blocks(assembly("matmul", name, ISA[isa], cpu))
+    return max(found, key=lambda block: sum(line.startswith(instruction) for line in block))
+
+
+@pytest.mark.parametrize(
+    ("name", "isa", "cpu", "instruction", "dots"),
+    [
+        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 64),
+        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 64),
+        ("Q8_0", "avx512vnni", "icelake-server", "vpdpbusd", 64),
+        ("Q4_K", "avx512", "skylake-avx512", "vpmaddubsw", 64),
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64),
+    ],
+)
+def test_matmul_tile(name, isa, cpu, instruction, dots):
+    block = hottest(name, isa, cpu, instruction)
+    assert sum(line.startswith(instruction) for line in block) == dots
+    assert not [line for line in block if "call" in line.split()[0]]
+    stores = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line)]
+    assert not stores, "spills in the hot loop"

@@ -1,0 +1,122 @@
+"""The matrix kernels of every body against their NumPy twin."""
+
+import numpy as np
+import pytest
+from kernel_calls import BODIES, matmul, random_panels
+
+from edgeq.blocks.reference import decode
+from edgeq.kernels import matmul as family
+
+QUANTIZED = ["Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+FLOATS = ["F32", "F16", "BF16"]
+# rows, columns: whole panels, ragged panels, and rows of every remainder of groups
+SHAPES = [(16, 32), (48, 256), (37, 288), (5, 96), (64, 576)]
+
+bodies = pytest.mark.parametrize("body", BODIES, ids=repr)
+
+
+def close(result, expected):
+    scale = np.abs(expected).max() + 1e-30
+    np.testing.assert_allclose(result / scale, expected / scale, rtol=0, atol=3e-6)
+
+
+@bodies
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_quantized_matches_twin(body, name, shape):
+    rng = np.random.default_rng(hash(shape) % 2**32)
+    panels = random_panels(rng, name, *shape)
+    weights = decode(panels.reshape(-1), *shape, name)
+    for tokens in (1, 2, 9):
+        x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
+        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x))
+
+
+@pytest.mark.parametrize("body", [body for body in BODIES if body.native], ids=repr)
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("shape", [(16, 32), (37, 172), (5, 7)], ids=str)
+def test_float_matches_twin(body, name, shape):
+    rng = np.random.default_rng(3)
+    panels = random_panels(rng, name, *shape)
+    weights = decode(panels.reshape(-1), *shape, name)
+    for tokens in (1, 5):
+        x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
+        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x))
+
+
+@bodies
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_same_bits_as_the_portable_body(body, name):
+    rng = np.random.default_rng(4)
+    panels = random_panels(rng, name, 48, 544)
+    x = rng.standard_normal((11, 544)).astype(np.float32)
+    np.testing.assert_array_equal(
+        matmul(body, name, panels, 48, x).view(np.int32), matmul(BODIES[-1], name, panels, 48, x).view(np.int32)
+    )
+
+
+@bodies
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_extreme_codes_do_not_saturate(body, name):
+    """All codes at their largest against activations of +-127: the largest sums that can occur."""
+    rng = np.random.default_rng(5)
+    panels = random_panels(rng, name, 16, 512)
+    start = 0
+    for header, group in [{"Q4_0": (256, 256), "Q8_0": (256, 512), "Q4_K": (256, 256), "Q5_K": (256, 320),
+                           "Q6_K": (288, 384)}[name]] * 2:
+        panels[:, start + header : start + header + 8 * group] = 255
+        start += header + 8 * group
+    weights = decode(panels.reshape(-1), 16, 512, name)
+    signs = np.where(rng.random((3, 512)) < 0.5, -1.0, 1.0)
+    for x in (np.ones((3, 512)), -np.ones((3, 512)), signs):
+        x = (x * 2.5).astype(np.float32)
+        close(matmul(body, name, panels, 16, x), family.reference(weights, name, x))
+
+
+@pytest.mark.parametrize("name", QUANTIZED + FLOATS)
+def test_one_token_at_a_time_gives_the_same_bits(name):
+    rng = np.random.default_rng(6)
+    body = next(body for body in BODIES if body.native)
+    panels = random_panels(rng, name, 40, 320)
+    x = rng.standard_normal((200, 320)).astype(np.float32)
+    whole = matmul(body, name, panels, 40, x)
+    single = np.concatenate([matmul(body, name, panels, 40, x[i : i + 1]) for i in range(0, 200, 17)])
+    np.testing.assert_array_equal(whole[::17].view(np.int32), single.view(np.int32))
+    np.testing.assert_array_equal(whole, matmul(body, name, panels, 40, x, threads=3))
+
+
+@pytest.mark.parametrize("name", [*QUANTIZED, "F16"])
+def test_bias_and_residual(name):
+    rng = np.random.default_rng(7)
+    body = next(body for body in BODIES if body.native)
+    panels = random_panels(rng, name, 37, 96)
+    weights = decode(panels.reshape(-1), 37, 96, name)
+    bias = rng.standard_normal(37).astype(np.float32)
+    for tokens in (1, 6):
+        x = rng.standard_normal((tokens, 96)).astype(np.float32)
+        before = rng.standard_normal((tokens, 37)).astype(np.float32)
+        close(matmul(body, name, panels, 37, x, bias, before), family.reference(weights, name, x, bias, before))
+
+
+@bodies
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0"])
+def test_nan_scales_reach_only_their_rows(body, name):
+    rng = np.random.default_rng(8)
+    panels = random_panels(rng, name, 32, 256)
+    panels[0, 6:8] = np.frombuffer(np.float16(np.nan).tobytes(), np.uint8)  # the scale of row 3
+    for tokens in (1, 5):
+        x = rng.standard_normal((tokens, 256)).astype(np.float32)
+        result = matmul(body, name, panels, 32, x)
+        assert np.isnan(result[:, 3]).all()
+        assert np.isfinite(np.delete(result, 3, axis=1)).all()
+
+
+@bodies
+def test_nan_activations_reach_the_outputs(body):
+    rng = np.random.default_rng(9)
+    panels = random_panels(rng, "Q4_K", 16, 64)
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    x[1, 40] = np.nan
+    result = matmul(body, "Q4_K", panels, 16, x)
+    assert np.isnan(result[1]).all()
+    assert np.isfinite(result[[0, 2]]).all()
