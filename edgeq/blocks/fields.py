@@ -1,13 +1,14 @@
 """A quantized matrix as plain arrays: the one form that panels and GGUF blocks are both taken apart into."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.blocks.table import GROUP, SUPER_BLOCK, BlockType
 
-U8 = NDArray[np.uint8]
+U8 = NDArray[Any]  # of u8, but NumPy's stubs call the bits of a shifted u8 signed
 F32 = NDArray[np.float32]
 
 
@@ -47,7 +48,7 @@ def decode_fields(fields: Fields, bt: BlockType) -> F32:
     return weights.reshape(rows, cols)
 
 
-def _scale(d: NDArray[np.float16], factors: NDArray[np.uint8] | NDArray[np.int8] | None, cols: int, bt: BlockType) -> F32:
+def _scale(d: NDArray[np.float16], factors: NDArray[Any] | None, cols: int, bt: BlockType) -> F32:
     """f32 [rows, cols / scale_group]: one multiplier per scale group."""
     if factors is None:
         return d.astype(np.float32)
@@ -60,7 +61,7 @@ def empty_fields(rows: int, cols: int, bt: BlockType) -> Fields:
     """Fields of all zero bytes."""
     super_blocks = -(-cols // SUPER_BLOCK)
     per_row = cols // GROUP if bt.scales == "f16" else super_blocks
-    factors = None
+    factors: NDArray[Any] | None = None
     if bt.scales != "f16":
         factors = np.zeros((rows, cols // bt.scale_group), np.uint8 if bt.scales == "u6" else np.int8)
     return Fields(

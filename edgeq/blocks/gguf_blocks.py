@@ -11,7 +11,7 @@ from edgeq.blocks.table import BlockType
 
 def pack_blocks(fields: Fields, bt: BlockType) -> U8:
     """GGUF's bytes u8 [bt.gguf_bytes(rows, cols)] of quantized fields."""
-    codes = fields.codes.reshape(-1, bt.gguf_columns)
+    codes: U8 = fields.codes.reshape(-1, bt.gguf_columns)
     d = _f16_bytes(fields.d)
     if bt.name == "Q8_0":
         parts = [d, codes ^ 0x80]
@@ -33,7 +33,7 @@ def pack_blocks(fields: Fields, bt: BlockType) -> U8:
 
 def unpack_blocks(data: U8, rows: int, cols: int, bt: BlockType) -> Fields:
     """The fields of GGUF's bytes u8 [bt.gguf_bytes(rows, cols)]."""
-    blocks = np.ascontiguousarray(data).reshape(-1, bt.gguf_block_bytes)
+    blocks: U8 = np.ascontiguousarray(data).reshape(-1, bt.gguf_block_bytes)
     if bt.name == "Q8_0":
         return Fields((blocks[:, 2:] ^ 0x80).reshape(rows, cols), _f16(blocks[:, :2], rows))
     if bt.name == "Q4_0":
@@ -42,7 +42,7 @@ def unpack_blocks(data: U8, rows: int, cols: int, bt: BlockType) -> Fields:
     if bt.name == "Q6_K":
         scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).reshape(rows, -1)
         return Fields(_unpack_q6(blocks[:, :192]).reshape(rows, cols), _f16(blocks[:, 208:], rows), None, scales)
-    low = blocks[:, -128:].reshape(-1, 4, 1, 32)
+    low: U8 = blocks[:, -128:].reshape(-1, 4, 1, 32)
     codes = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 8, 32)
     if bt.name == "Q5_K":
         codes |= np.unpackbits(blocks[:, 16:48, None], axis=2, bitorder="little").transpose(0, 2, 1) << 4
@@ -60,7 +60,7 @@ def _f16(data: U8, rows: int) -> NDArray[np.float16]:
 
 
 def _pack_scale_mins(scales: U8, mins: U8) -> U8:
-    """6-bit scales and mins u8 [n, 8] each -> u8 [n, 12]: the first four whole, the top bits of the others above them."""
+    """6-bit scales and mins u8 [n, 8] each -> u8 [n, 12]: four whole ones, top bits of the others above."""
     first = (scales[:, :4] & 63) | (scales[:, 4:] >> 4) << 6
     second = (mins[:, :4] & 63) | (mins[:, 4:] >> 4) << 6
     return np.concatenate([first, second, (scales[:, 4:] & 15) | mins[:, 4:] << 4], axis=1)
@@ -85,4 +85,5 @@ def _pack_q6(codes: U8) -> list[U8]:
 def _unpack_q6(data: U8) -> U8:
     low = data[:, :128].reshape(-1, 2, 2, 32)
     high = data[:, 128:].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    return np.concatenate([low & 15, low >> 4], axis=2) | high << 4
+    codes: U8 = np.concatenate([low & 15, low >> 4], axis=2) | high << 4
+    return codes

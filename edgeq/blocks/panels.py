@@ -161,7 +161,7 @@ def _unpack_header(header: U8, fields: Fields, index: int, bt: BlockType) -> Non
 
 def _pack_six_bits(values: NDArray[np.generic]) -> list[U8]:
     """u8 [panels, 8 groups, 16] in 0..63 -> low nibbles u8 [panels, 4 * 16] and high bits u8 [panels, 2 * 16]."""
-    six = values.astype(np.uint8)
+    six: U8 = values.astype(np.uint8)
     low = (six[:, :4] & 15) | (six[:, 4:] & 15) << 4
     pairs = (six >> 4).reshape(len(six), 2, 4, PANEL_ROWS)
     high = pairs[:, :, 0] | pairs[:, :, 1] << 2 | pairs[:, :, 2] << 4 | pairs[:, :, 3] << 6
@@ -172,4 +172,5 @@ def _unpack_six_bits(data: U8) -> U8:
     """u8 [panels, 96] -> u8 [panels, 8 groups, 16] in 0..63."""
     low = data[:, :64].reshape(-1, 4, PANEL_ROWS)
     high = data[:, 64:].reshape(-1, 2, 1, PANEL_ROWS) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    return np.concatenate([low & 15, low >> 4], axis=1) | high.reshape(-1, 8, PANEL_ROWS) << 4
+    values: U8 = np.concatenate([low & 15, low >> 4], axis=1) | high.reshape(-1, 8, PANEL_ROWS) << 4
+    return values

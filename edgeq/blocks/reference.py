@@ -16,9 +16,9 @@ from edgeq.blocks.table import block_type
 def encode(weights: F32, name: str) -> U8:
     """Panels u8 [tensor_bytes] of f32 weights [rows, cols].
 
-    Weights must be finite: infinities and NaNs encode to codes without meaning (the conversion pipeline refuses them
-    before). Magnitudes past f16's range (65504) do not fit the f16 scales of quantized types, nor F16: they are clamped
-    by the scale. UnsupportedError if the type does not accept rows of `cols`.
+    Weights must be finite, and within f16's range (65504) for F16 and the quantized types, whose scales are f16;
+    callers check that. Beyond, F16 gives infinities, and quantized types codes without meaning.
+    UnsupportedError if the type does not accept rows of `cols`.
     """
     bt = block_type(name)
     weights = np.ascontiguousarray(weights, np.float32)

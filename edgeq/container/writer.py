@@ -62,6 +62,10 @@ class Writer:
             raise self._failure(e) from None
         return self
 
+    def tensor_bytes(self, name: str) -> int:
+        """Bytes of tensor `name` in the file. KeyError if there is none."""
+        return self._tensors[name].nbytes
+
     def write(self, name: str, chunk: Chunk) -> None:
         """Append `chunk` to tensor `name`."""
         data = memoryview(chunk).cast("B")

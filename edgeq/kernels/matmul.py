@@ -13,7 +13,7 @@ import numpy as np
 from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, stack
+from edgeq.simd.memory import load_i64, prefetch, stack
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -32,6 +32,7 @@ from edgeq.simd.vector import (
 
 CHUNK = 128  # tokens per pass over a panel: their accumulators (8 KiB) and one unpacked super-block stay in L1
 TOTALS_BYTES = CHUNK * 64
+AHEAD = 2048  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
 SUMS = 5 * 4  # bytes of sums per token and group, see kernels/quantize.py
 
 _FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
@@ -94,6 +95,8 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
             group = block + header_bytes
             here = min(8, groups - first)
             for g in range(here):
+                for line in range(0, group_bytes, 64):
+                    prefetch(group + AHEAD + line)
                 total = group_dot(group, words, total, sums, scales + g * scale_step)
                 if has_mins:
                     total = fma(load_f32x16(mins + g * 64), load_splat_f32(sums + 4), total)

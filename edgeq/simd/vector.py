@@ -10,7 +10,7 @@ from edgeq.simd.target import device as device
 from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
 
 
-def _operation(result, *arguments):
+def operation(result, *arguments):
     """Make `generate(builder, *llvm values) -> llvm value` an operation on Numba values of these types."""
 
     def wrap(generate):
@@ -35,68 +35,68 @@ def _operation(result, *arguments):
 # ---- loads and stores ----
 
 
-@_operation(f32x16, types.int64)
+@operation(f32x16, types.int64)
 def load_f32x16(b, address):
     return emit.load(b, address, F32X16, 4)
 
 
-@_operation(types.void, types.int64, f32x16)
+@operation(types.void, types.int64, f32x16)
 def store_f32x16(b, address, value):
     emit.store(b, address, value, 4)
 
 
-@_operation(f32x16, types.int64)
+@operation(f32x16, types.int64)
 def load_f16x16(b, address):
     """16 f16 widened to f32."""
     return b.fpext(emit.load(b, address, ir.VectorType(ir.HalfType(), 16), 2), F32X16)
 
 
-@_operation(types.void, types.int64, f32x16)
+@operation(types.void, types.int64, f32x16)
 def store_f16x16(b, address, value):
     """16 f32 rounded to nearest f16."""
     emit.store(b, address, b.fptrunc(value, ir.VectorType(ir.HalfType(), 16)), 2)
 
 
-@_operation(f32x16, types.int64)
+@operation(f32x16, types.int64)
 def load_bf16x16(b, address):
     """16 bf16 widened to f32: the upper half of its bits."""
     wide = b.zext(emit.load(b, address, ir.VectorType(I16, 16), 2), I32X16)
     return b.bitcast(b.shl(wide, emit.splat_constant(I32X16, 16)), F32X16)
 
 
-@_operation(f32x16, types.int64)
+@operation(f32x16, types.int64)
 def load_i8x16(b, address):
     """16 signed bytes as f32."""
     return b.sitofp(b.sext(emit.load(b, address, ir.VectorType(I8, 16)), I32X16), F32X16)
 
 
-@_operation(u8x16, types.int64)
+@operation(u8x16, types.int64)
 def load_u8x16(b, address):
     return emit.load(b, address, ir.VectorType(I8, 16))
 
 
-@_operation(u8x64, types.int64)
+@operation(u8x64, types.int64)
 def load_u8x64(b, address):
     return emit.load(b, address, emit.U8X64, 32)
 
 
-@_operation(types.void, types.int64, u8x64)
+@operation(types.void, types.int64, u8x64)
 def store_u8x64(b, address, value):
     emit.store(b, address, value, 32)
 
 
-@_operation(f32x16, types.float32)
+@operation(f32x16, types.float32)
 def splat_f32(b, value):
     return emit.splat(b, value, 16)
 
 
-@_operation(f32x16, types.int64)
+@operation(f32x16, types.int64)
 def load_splat_f32(b, address):
     """The f32 at `address` in every lane."""
     return emit.splat(b, emit.load(b, address, emit.F32, 4), 16)
 
 
-@_operation(i32x16, types.int64)
+@operation(i32x16, types.int64)
 def splat_i32(b, value):
     return emit.splat(b, b.trunc(value, I32), 16)
 
@@ -112,13 +112,13 @@ def _byte_shift(b, value, count):
     return b.bitcast(shifted, value.type)
 
 
-@_operation(u8x64, u8x64, types.int64, types.int64)
+@operation(u8x64, u8x64, types.int64, types.int64)
 def bits_u8x64(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
     return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
 
 
-@_operation(u8x16, u8x16, types.int64, types.int64)
+@operation(u8x16, u8x16, types.int64, types.int64)
 def bits_u8x16(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
     return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
@@ -131,17 +131,17 @@ def _or_shifted(b, low, high, shift):
     return b.or_(low, b.bitcast(moved, low.type))
 
 
-@_operation(u8x64, u8x64, u8x64, types.int64)
+@operation(u8x64, u8x64, u8x64, types.int64)
 def or_shifted_u8x64(b, low, high, shift):
     return _or_shifted(b, low, high, shift)
 
 
-@_operation(u8x16, u8x16, u8x16, types.int64)
+@operation(u8x16, u8x16, u8x16, types.int64)
 def or_shifted_u8x16(b, low, high, shift):
     return _or_shifted(b, low, high, shift)
 
 
-@_operation(f32x16, u8x16)
+@operation(f32x16, u8x16)
 def u8x16_to_f32(b, value):
     # via signed i32: every byte fits, and x86 before AVX-512 has no unsigned conversion
     return b.sitofp(b.zext(value, I32X16), F32X16)
@@ -150,66 +150,66 @@ def u8x16_to_f32(b, value):
 # ---- arithmetic ----
 
 
-@_operation(f32x16)
+@operation(f32x16)
 def zero_f32x16(b):
     return emit.splat_constant(F32X16, 0.0)
 
 
-@_operation(f32x16, f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16, f32x16)
 def fma(b, x, y, z):
     """x * y + z, rounded once."""
     return emit.fma(b, x, y, z)
 
 
-@_operation(f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16)
 def mul(b, x, y):
     return b.fmul(x, y)
 
 
-@_operation(f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16)
 def add(b, x, y):
     return b.fadd(x, y)
 
 
-@_operation(f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16)
 def sub(b, x, y):
     return b.fsub(x, y)
 
 
-@_operation(f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16)
 def div(b, x, y):
     return b.fdiv(x, y)
 
 
-@_operation(f32x16, f32x16)
+@operation(f32x16, f32x16)
 def neg(b, x):
     return b.fneg(x)
 
 
-@_operation(f32x16, f32x16)
+@operation(f32x16, f32x16)
 def absolute(b, x):
     return emit.call(b, "llvm.fabs.v16f32", F32X16, [x])
 
 
-@_operation(f32x16, f32x16, f32x16)
+@operation(f32x16, f32x16, f32x16)
 def maximum(b, x, y):
     """The larger; NaN where either is NaN."""
     return emit.call(b, "llvm.maximum.v16f32", F32X16, [x, y])
 
 
-@_operation(f32x16, i32x16)
+@operation(f32x16, i32x16)
 def i32_to_f32(b, x):
     return b.sitofp(x, F32X16)
 
 
-@_operation(i32x16, f32x16)
+@operation(i32x16, f32x16)
 def round_to_i32(b, x):
     """Nearest integer, ties to even, saturating; NaN becomes 0."""
     nearest = emit.call(b, "llvm.nearbyint.v16f32", F32X16, [x])
     return emit.call(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, [nearest])
 
 
-@_operation(f32x16, types.int64, f32x16, f32x16)
+@operation(f32x16, types.int64, f32x16, f32x16)
 def select_below(b, count, x, y):
     """x in the lanes below `count`, y in the others."""
     lanes = ir.Constant(I32X16, list(range(16)))
@@ -227,12 +227,12 @@ def _tree(b, value, combine):
     return b.extract_element(value, I32(0))
 
 
-@_operation(types.float32, f32x16)
+@operation(types.float32, f32x16)
 def sum_f32(b, x):
     return _tree(b, x, b.fadd)
 
 
-@_operation(types.float32, f32x16)
+@operation(types.float32, f32x16)
 def max_f32(b, x):
     """The largest lane; NaN if any lane is."""
 
@@ -243,17 +243,17 @@ def max_f32(b, x):
     return _tree(b, x, larger)
 
 
-@_operation(types.int64, i32x16)
+@operation(types.int64, i32x16)
 def sum_i32(b, x):
     return b.sext(_tree(b, x, b.add), I64)
 
 
-@_operation(types.float32, types.float32, types.float32, types.float32)
+@operation(types.float32, types.float32, types.float32, types.float32)
 def fma_f32(b, x, y, z):
     return emit.fma(b, x, y, z)
 
 
-@_operation(types.float32, types.float32)
+@operation(types.float32, types.float32)
 def sqrt_f32(b, x):
     return emit.call(b, "llvm.sqrt.f32", emit.F32, [x])
 
@@ -267,7 +267,7 @@ def _ldexp_two(b, n):
     return b.bitcast(b.shl(biased, emit.splat_constant(I32X16, 23)), F32X16)
 
 
-@_operation(f32x16, f32x16)
+@operation(f32x16, f32x16)
 def exp(b, x):
     """e**x within 2 ulp, 0 below -87.3, inf above 88.7; NaN stays NaN.
 
@@ -296,7 +296,7 @@ def exp(b, x):
 # ---- activations ----
 
 
-@_operation(types.void, types.int64, types.int64, i32x16)
+@operation(types.void, types.int64, types.int64, i32x16)
 def store_codes(b, address, stride, codes):
     """16 int32 codes as bytes: 4 words of 4 bytes, `stride` bytes apart."""
     words = b.bitcast(b.trunc(codes, ir.VectorType(I8, 16)), ir.VectorType(I32, 4))

@@ -1,0 +1,121 @@
+"""A Hugging Face checkpoint, opened: configuration, tensors as f32 rows, and the small files beside them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoints import hub, stored
+from edgeq.checkpoints.folder import index_file, index_folder, read_json
+from edgeq.checkpoints.stored import Stored
+from edgeq.errors import CheckpointError
+
+ASSETS = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor of a checkpoint: its Hugging Face name, shape, and element type as safetensors spells it (`BF16`)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Checkpoint:
+    """An open checkpoint.
+
+    source   what open_checkpoint was given
+    config   config.json
+    tensors  Hugging Face name -> TensorRef
+    assets   file name -> bytes: those of ASSETS that the checkpoint has
+    files    paths of the weight files and assets
+    """
+
+    def __init__(self, source: str, folder: Path, tensors: dict[str, Stored]) -> None:
+        self.source = source
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder}: no config.json: a checkpoint is a folder with config.json and weights")
+        self.config: dict[str, Any] = read_json(folder / "config.json")
+        self._stored = tensors
+        self.tensors = {t.name: TensorRef(t.name, t.shape, t.dtype) for t in tensors.values()}
+        self.assets: dict[str, bytes] = {}
+        self.files = sorted({t.path for t in tensors.values()})
+        for name in ASSETS:
+            if (folder / name).is_file():
+                self.assets[name] = _read(folder / name)
+                self.files.append(str(folder / name))
+        self._descriptors: dict[str, int] = {}
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows `start` to `stop` of the first axis as a new f32 array; a vector's rows are its elements.
+
+        Reads just those bytes of the file. KeyError if there is no such tensor; CheckpointError if its elements are
+        not floating point or the file became shorter.
+        """
+        tensor = self._stored[name]
+        try:
+            if tensor.path not in self._descriptors:
+                self._descriptors[tensor.path] = os.open(tensor.path, os.O_RDONLY)
+            return stored.read_rows(tensor, self._descriptors[tensor.path], start, stop)
+        except OSError as e:
+            raise CheckpointError(f"{tensor.path}: cannot be read: {e.strerror}") from None
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """All of a tensor as f32."""
+        shape = self.tensors[name].shape
+        return self.read_rows(name, 0, shape[0] if shape else 0)
+
+    def close(self) -> None:
+        """Close the weight files; a later read opens them again."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
+    """Open a checkpoint's folder, one of its weight files, or a repository of the Hugging Face Hub.
+
+    Reads headers only. `revision` (a branch, tag or commit) is for the Hub. CheckpointError, one line, names what is
+    missing or damaged.
+    """
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return Checkpoint(text, path, index_folder(path))
+    if path.is_file():
+        if path.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
+            raise CheckpointError(f"{text}: is no checkpoint: give a folder, a .safetensors file or a .bin file")
+        return Checkpoint(text, path.parent, index_file(path))
+    if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
+        raise CheckpointError(f"{text}: no such file or folder")
+    folder = hub.fetch(text, revision, ASSETS)
+    return Checkpoint(text, folder, index_folder(folder))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise CheckpointError(f"{path}: cannot be read: {e.strerror}") from None

@@ -1,0 +1,59 @@
+"""Where the tensors of a `.safetensors` file lie.
+
+Layout: 8 bytes length N (little-endian), N bytes of JSON `name -> {dtype, shape, data_offsets: [begin, end]}` with
+offsets relative to the end of the JSON (https://huggingface.co/docs/safetensors, "Format").
+"""
+
+import json
+import os
+import struct
+from math import prod
+from typing import Any, NoReturn
+
+from edgeq.checkpoints.stored import ELEMENTS, Stored, row_major
+from edgeq.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+LFS_POINTER = b"version https://git-lfs"
+
+
+def index(path: str) -> dict[str, Stored]:
+    """The tensors of `path`. CheckpointError, one line, if the file is damaged or incomplete."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            if prefix == LFS_POINTER[:8]:
+                _fail(path, "is a Git LFS pointer, not the weights: run `git lfs pull` or download the file itself")
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+                _fail(path, "is no safetensors file, or is cut short: download it again")
+            text = file.read(length)
+    except OSError as e:
+        _fail(path, f"cannot be read: {e.strerror}")
+    try:
+        header = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        _fail(path, "its header is not JSON: download it again")
+    if not isinstance(header, dict):
+        _fail(path, "its header is not a JSON object: download it again")
+    header.pop("__metadata__", None)
+    return {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
+
+
+def _entry(path: str, name: str, entry: Any, base: int, size: int) -> Stored:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        if not isinstance(dtype, str) or any(type(n) is not int or n < 0 for n in (*shape, begin, end)):
+            raise TypeError
+    except (KeyError, TypeError, ValueError):
+        _fail(path, f"the header's entry of tensor {name!r} is malformed: download it again")
+    if begin > end or base + end > size:
+        _fail(path, f"tensor {name!r} lies outside the file ({size} bytes), the download is incomplete: download again")
+    if dtype in ELEMENTS and prod(shape) * ELEMENTS[dtype].itemsize != end - begin:
+        _fail(path, f"tensor {name!r} has {end - begin} bytes, not those of {dtype} {list(shape)}: download it again")
+    return Stored(name, shape, dtype, path, base + begin, row_major(shape))
+
+
+def _fail(path: str, what: str) -> NoReturn:
+    raise CheckpointError(f"{path}: {what}")

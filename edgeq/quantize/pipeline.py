@@ -1,0 +1,253 @@
+"""Converts a checkpoint to a `.eqf` file, a few thousand rows at a time: memory does not grow with the model."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import inf, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import edgeq
+from edgeq import environment
+from edgeq.blocks.table import PANEL_ROWS
+from edgeq.checkpoints import Checkpoint, open_checkpoint
+from edgeq.container.writer import TensorSpec, Writer
+from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
+from edgeq.models import Architecture, architecture
+from edgeq.quantize.recipes import Recipe, recipe
+
+CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
+F16_MAX = 65504.0
+BF16_MAX = 3.3895313892515355e38
+
+# (tensor's name, its index, number of tensors, f32 bytes of weights converted so far, f32 bytes of all weights)
+Progress = Callable[[str, int, int, int, int], None]
+F32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A tensor as it was written; `fallback` says why its type is not the recipe's."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+    fallback: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did. `nbytes` is the file's; `seconds` the time it took."""
+
+    path: str
+    recipe: str
+    architecture: str
+    tensors: list[Converted]
+    nbytes: int
+    seconds: float
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def weights(self) -> int:
+        """Parameters of the model."""
+        return sum(prod(t.shape) for t in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of all tensors over parameters."""
+        return 8 * sum(t.nbytes for t in self.tensors) / self.weights
+
+    @property
+    def fallbacks(self) -> list[Converted]:
+        """The tensors whose type is not the recipe's."""
+        return [t for t in self.tensors if t.fallback]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One tensor to convert: its name in the checkpoint, and what it becomes."""
+
+    source: str
+    spec: TensorSpec
+    fallback: str | None
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    type: str = "Q4_K_M",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    revision: str | None = None,
+    allow_no_tokenizer: bool = False,
+) -> Report:
+    """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
+
+    `out` appears whole or not at all; an existing file is replaced at the end. Raises UsageError for an unknown
+    `type` or an `out` that belongs to the checkpoint; CheckpointError for missing, misshapen or non-finite tensors;
+    UnsupportedError for an unknown architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if
+    `out` cannot be written.
+    """
+    started = time.perf_counter()
+    chosen = recipe(type)
+    threads = threads or environment.threads() or _processors()
+    with open_checkpoint(source, revision) as checkpoint:
+        _refuse_overwriting(checkpoint, os.fspath(out))
+        model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+        _check_unquantized(checkpoint)
+        if not allow_no_tokenizer:
+            _check_tokenizer(checkpoint)
+        jobs, skipped = _plan(checkpoint, model, chosen)
+        with Writer(
+            out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
+        ) as w:
+            _convert_all(checkpoint, jobs, w, threads, progress)
+    tensors = [Converted(j.spec.name, j.spec.shape, j.spec.type, w.tensor_bytes(j.spec.name), j.fallback) for j in jobs]
+    seconds = time.perf_counter() - started
+    return Report(os.fspath(out), chosen.name, model.name, tensors, w.nbytes, seconds, skipped)
+
+
+def _convert_all(
+    checkpoint: Checkpoint, jobs: list[_Job], writer: Writer, threads: int, progress: Progress | None
+) -> None:
+    from edgeq.kernels.encode_api import encode_panels
+
+    total, done = sum(4 * prod(j.spec.shape) for j in jobs), 0
+    for index, job, start, rows in _read_ahead(checkpoint, jobs):
+        _check_values(checkpoint, job, start, rows)
+        data = encode_panels(rows, job.spec.type, threads) if rows.ndim == 2 else rows
+        writer.write(job.spec.name, data)
+        done += rows.nbytes
+        if progress:
+            progress(job.spec.name, index, len(jobs), done, total)
+
+
+def _read_ahead(checkpoint: Checkpoint, jobs: list[_Job]) -> Iterator[tuple[int, _Job, int, F32Array]]:
+    """(index of the job, job, first row, rows) of every chunk; the next one is read while this one is used."""
+    places = [(i, job, start, stop) for i, job in enumerate(jobs) for start, stop in _chunks(job.spec.shape)]
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(checkpoint.read_rows, jobs[0].source, *places[0][2:])
+        for n, (i, job, start, _) in enumerate(places):
+            rows = ahead.result()
+            if n + 1 < len(places):
+                _, following, *bounds = places[n + 1]
+                ahead = pool.submit(checkpoint.read_rows, following.source, *bounds)
+            yield i, job, start, rows
+
+
+def _chunks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last) of chunks of whole panels."""
+    row_bytes = 4 * prod(shape[1:])
+    step = max(CHUNK_BYTES // row_bytes // PANEL_ROWS, 1) * PANEL_ROWS
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
+def _check_values(checkpoint: Checkpoint, job: _Job, start: int, rows: F32Array) -> None:
+    """CheckpointError if a weight is not finite, or too large for the tensor's type."""
+    low, high = float(rows.min()), float(rows.max())
+    limit = {"F32": inf, "BF16": BF16_MAX}.get(job.spec.type, F16_MAX)
+    if -limit <= low and high <= limit and low != -inf and high != inf:  # a NaN fails the comparisons
+        return
+    bad = ~np.isfinite(rows)
+    where = f"{checkpoint.source}: tensor {job.source!r}"
+    if bad.any():
+        position = np.argwhere(bad)[0]
+        value = rows[tuple(position)]
+        position[0] += start
+        raise CheckpointError(f"{where} holds {value} at {position.tolist()}: the checkpoint is damaged")
+    position = np.argwhere(np.abs(rows) > limit)[0]
+    value = rows[tuple(position)]
+    position[0] += start
+    wider = "F32" if job.spec.type == "BF16" else "BF16 or F32"
+    raise CheckpointError(
+        f"{where} holds {value:.6g} at {position.tolist()}, too large for {job.spec.type}: convert to {wider}"
+    )
+
+
+def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[list[_Job], list[str]]:
+    """The tensors to convert, in the model's order, and the checkpoint's names that are not needed."""
+    sources: dict[str, str] = {}
+    skipped: list[str] = []
+    for hf_name in checkpoint.tensors:
+        name = model.tensor_name(hf_name)
+        if name is None:
+            skipped.append(hf_name)
+        elif name in sources:
+            raise CheckpointError(f"{checkpoint.source}: {hf_name!r} and {sources[name]!r} are the same tensor {name}")
+        else:
+            sources[name] = hf_name
+    expected = model.expected()
+    missing = [name for name in expected if name not in sources]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{checkpoint.source}: has no tensor for {missing[0]}{more}: the checkpoint is incomplete"
+        )
+    skipped += [hf_name for name, hf_name in sources.items() if name not in expected]
+    tied = "output.weight" not in expected
+    jobs: list[_Job] = []
+    for name, shape in expected.items():
+        ref = checkpoint.tensors[sources[name]]
+        if ref.shape != shape:
+            has, needs = list(ref.shape), list(shape)
+            raise CheckpointError(
+                f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
+            )
+        choice = chosen.type_for(name, shape, model.num_hidden_layers, tied)
+        kind, fallback = choice.type, choice.fallback
+        if kind == "F16" and ref.dtype in ("F32", "BF16", "F64") and _exceeds_f16(checkpoint, ref.name, shape):
+            kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"
+        jobs.append(_Job(ref.name, TensorSpec(name, shape, kind), fallback))
+    return jobs, skipped
+
+
+def _exceeds_f16(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a weight does not fit F16; a pass of its own, as sizes must be known before anything is written."""
+    chunks = (checkpoint.read_rows(name, start, stop) for start, stop in _chunks(shape))
+    return any(float(rows.max()) > F16_MAX or float(rows.min()) < -F16_MAX for rows in chunks)
+
+
+def _metadata(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, revision: str | None) -> dict[str, Any]:
+    """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
+    local = Path(checkpoint.source).expanduser()
+    source = local.resolve().name if local.exists() else checkpoint.source
+    provenance = {"source": source, "recipe": chosen.name, "tool": f"edgeq {edgeq.__version__}"}
+    if revision:
+        provenance["revision"] = revision
+    return {"architecture": model.name, "config": checkpoint.config, "provenance": provenance}
+
+
+def _check_unquantized(checkpoint: Checkpoint) -> None:
+    quantization = checkpoint.config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise UnsupportedError(
+            f"{checkpoint.source}: is already quantized (method {method!r}): convert the original checkpoint"
+        )
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    if "tokenizer.json" not in checkpoint.assets and "tokenizer.model" not in checkpoint.assets:
+        raise TokenizerError(
+            f"{checkpoint.source}: has neither tokenizer.json nor tokenizer.model: put the model's tokenizer beside it"
+        )
+
+
+def _refuse_overwriting(checkpoint: Checkpoint, out: str) -> None:
+    if not os.path.exists(out):
+        return
+    for file in checkpoint.files:
+        if os.path.samefile(file, out):
+            raise UsageError(f"{out}: is a file of the checkpoint itself: give another name for the output")
+
+
+def _processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,101 @@
+"""Recipes: which block type each tensor of a model gets.
+
+The mixes are llama.cpp's of the same names: the head, and in the `_M` recipes the value projection and the
+down projection of the layers where errors weigh most, get more bits than the rest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeq.blocks.table import GROUP, block_type
+from edgeq.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Matrices `blk.N.<part>.weight` of the layers where `layers(N, number of layers)` get `type`."""
+
+    part: str
+    layers: Callable[[int, int], bool]
+    type: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tensor's type, and why it is not the recipe's, if it is not."""
+
+    type: str
+    fallback: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """base: type of matrices; head: of `output.weight`, or of `token_embd.weight` where it is the head too."""
+
+    name: str
+    base: str
+    head: str
+    rules: tuple[Rule, ...] = ()
+
+    def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
+        """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
+
+        Vectors are F32. A matrix whose rows the chosen type cannot hold becomes F16.
+        """
+        if len(shape) == 1:
+            return Choice("F32")
+        wanted = self._wanted(name, n_layers, tied)
+        if block_type(wanted).accepts(shape[1]):
+            return Choice(wanted)
+        return Choice("F16", f"rows of {shape[1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
+
+    def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
+        if name == "output.weight" or (tied and name == "token_embd.weight"):
+            return self.head
+        parts = name.split(".")
+        if parts[0] == "blk" and parts[-1] == "weight":
+            for rule in self.rules:
+                if rule.part == ".".join(parts[2:-1]) and rule.layers(int(parts[1]), n_layers):
+                    return rule.type
+        return self.base
+
+
+def more_bits(layer: int, n_layers: int) -> bool:
+    """The first and last eighth of the layers, and every third between: about half of them."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
+
+
+def first_eighth(layer: int, n_layers: int) -> bool:
+    return layer < n_layers // 8
+
+
+def first_four(layer: int, n_layers: int) -> bool:
+    return layer < 4
+
+
+RECIPES = {
+    r.name: r
+    for r in (
+        Recipe("F32", "F32", "F32"),
+        Recipe("F16", "F16", "F16"),
+        Recipe("BF16", "BF16", "BF16"),
+        Recipe("Q8_0", "Q8_0", "Q8_0"),
+        Recipe("Q6_K", "Q6_K", "Q6_K"),
+        Recipe("Q5_K_M", "Q5_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
+        Recipe("Q5_K_S", "Q5_K", "Q6_K"),
+        Recipe("Q4_K_M", "Q4_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
+        Recipe("Q4_K_S", "Q4_K", "Q6_K", (Rule("attn_v", first_four, "Q5_K"), Rule("ffn_down", first_eighth, "Q5_K"))),
+        Recipe("Q4_0", "Q4_0", "Q6_K"),
+    )
+}
+ALIASES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`, in any case; UsageError that lists the known ones."""
+    key = name.upper()
+    found = RECIPES.get(ALIASES.get(key, key))
+    if found is None:
+        raise UsageError(f"unknown type {name!r}: known are {', '.join([*RECIPES, *ALIASES])}")
+    return found

@@ -1,0 +1,51 @@
+"""Measure what this machine can do at most, with the same threads that run a model."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from edgeq.kernels import library
+from edgeq.kernels.layout import STEP_WORDS
+from edgeq.runtime.memory import aligned
+from edgeq.runtime.team import Team
+from edgeq.simd import isa
+
+READ_BYTES = 256 << 20  # beyond any cache
+_DOT_REPETITIONS = 200_000
+
+
+def _best(run: Callable[[], None], repetitions: int) -> float:
+    """Seconds of the fastest run."""
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _on_team(team: Team, name: str, args: list[int], repetitions: int) -> float:
+    block = np.array(args, dtype=np.int64)
+    tape = aligned(STEP_WORDS * 8).view(np.int64)
+    tape[:] = library.kernel(name).address, block.ctypes.data, 1
+    team.run(tape.ctypes.data, 1)
+    return _best(lambda: team.run(tape.ctypes.data, 1), repetitions)
+
+
+def read_bandwidth(team: Team, repetitions: int = 5) -> float:
+    """Bytes per second that the team reads from memory."""
+    data, out = aligned(READ_BYTES), aligned(64 * team.threads)
+    data[:] = 1
+    seconds = _on_team(team, "probe:read", [data.ctypes.data, data.nbytes, out.ctypes.data], repetitions)
+    return READ_BYTES / seconds
+
+
+def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
+    """Multiply-adds per second of the chosen body's byte dot products on `bits`-bit codes, everything in L1."""
+    tile = isa.choose().tile
+    lines, words, sums = aligned(512), aligned(32 * tile), aligned(20 * tile)
+    out = aligned(team.threads * tile * 64)
+    args = [memory.ctypes.data for memory in (lines, words, sums)] + [_DOT_REPETITIONS, out.ctypes.data]
+    seconds = _on_team(team, f"probe:dot-{bits}", args, repetitions)
+    return team.threads * _DOT_REPETITIONS * tile * 16 * 32 / seconds

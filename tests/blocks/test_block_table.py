@@ -1,0 +1,65 @@
+"""The block-type table: sizes by the rules of the format, and its copy in formats/types.json."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import gguf
+import pytest
+
+from edgeq.blocks.table import BLOCK_TYPES, block_type, panels, super_blocks, tensor_bytes
+from edgeq.errors import UnsupportedError
+
+QUANTIZED = [bt for bt in BLOCK_TYPES.values() if bt.quantized]
+FORMATS = Path(__file__).resolve().parents[2] / "formats"
+
+
+@pytest.mark.parametrize("bt", BLOCK_TYPES.values(), ids=lambda bt: bt.name)
+def test_full_super_blocks_have_the_size_of_gguf(bt):
+    gguf_type = gguf.GGMLQuantizationType[bt.name]
+    columns, nbytes = gguf.GGML_QUANT_SIZES[gguf_type]
+    assert (gguf_type, columns, nbytes) == (bt.gguf_id, bt.gguf_columns, bt.gguf_block_bytes)
+    assert bt.tensor_bytes(48, 768) == bt.gguf_bytes(48, 768) == 48 * 768 // columns * nbytes
+
+
+def test_ragged_rows_keep_a_full_header():
+    q4_k, q6_k = block_type("Q4_K"), block_type("q6_k")
+    assert q4_k.panel_bytes(576) == 3 * 256 + 18 * 256
+    assert q6_k.panel_bytes(32) == 288 + 384
+    assert block_type("Q5_K").tensor_bytes(17, 288) == 2 * (2 * 256 + 9 * 320)
+    assert block_type("Q8_0").super_block_offset(2) == 2 * (256 + 8 * 512)
+    assert q4_k.bits_per_weight(256) == 4.5
+    assert (panels(16), panels(17), super_blocks(256), super_blocks(288)) == (1, 2, 1, 2)
+
+
+def test_what_a_type_cannot_hold():
+    assert [block_type("Q4_K").accepts(cols) for cols in (0, 31, 32, 100, 896)] == [False, False, True, False, True]
+    assert block_type("F16").accepts(33)
+    with pytest.raises(UnsupportedError, match="Q4_K needs rows of a multiple of 32 weights, not 100"):
+        block_type("Q4_K").panel_bytes(100)
+    with pytest.raises(UnsupportedError, match="GGUF's Q6_K needs rows of a multiple of 256, not 288"):
+        block_type("Q6_K").gguf_bytes(1, 288)
+    with pytest.raises(UnsupportedError, match="'Q9_9': this version knows F32, F16"):
+        block_type("Q9_9")
+
+
+def test_bytes_of_a_shape():
+    assert tensor_bytes("F32", [10]) == 40
+    assert tensor_bytes("Q8_0", [17, 64]) == 2 * (256 + 2 * 512)
+    for name, shape in (("F16", [10]), ("F32", []), ("F32", [1, 2, 3]), ("F32", [0, 5])):
+        with pytest.raises(UnsupportedError):
+            tensor_bytes(name, shape)
+
+
+def test_types_json_is_the_table():
+    document = json.loads((FORMATS / "types.json").read_text())
+    expected = [{**asdict(bt), "planes": list(bt.planes), "group_bytes": bt.group_bytes} for bt in BLOCK_TYPES.values()]
+    assert document["types"] == expected
+    assert (document["panel_rows"], document["group_columns"], document["super_block_columns"]) == (16, 32, 256)
+
+
+def test_the_table_needs_no_numpy():
+    script = "import sys, edgeq.blocks.table; sys.exit(bool({'numpy', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

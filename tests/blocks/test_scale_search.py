@@ -1,0 +1,84 @@
+"""The encoder's error: never above llama.cpp's for the same type, and no block makes it fail."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.table import BLOCK_TYPES
+
+# RMS error over RMS of the source of llama.cpp's own encoder (ggml_quantize_chunk of llama-cpp-python 0.3.36, no
+# importance matrix), as bench/encode_error.py prints it for the same rows.
+LLAMA = {
+    "gaussian": {"Q8_0": 0.00534, "Q4_0": 0.08588, "Q4_K": 0.07131, "Q5_K": 0.03611, "Q6_K": 0.01773},
+    "babyllama105": {"Q8_0": 0.00440, "Q4_0": 0.07111, "Q4_K": 0.06085, "Q5_K": 0.03054, "Q6_K": 0.01464},
+    "bitllama-3M": {"Q8_0": 0.00302, "Q4_0": 0.09404, "Q4_K": 0.03586, "Q5_K": 0.02391, "Q6_K": 0.01027},
+    "stories260K": {"Q8_0": 0.00537, "Q4_0": 0.08542, "Q4_K": 0.07364, "Q5_K": 0.03655, "Q6_K": 0.01746},
+}
+# What the search gains over that; a change of the search that loses it shows here.
+AT_MOST = {"Q8_0": 0.96, "Q4_0": 0.95, "Q4_K": 0.98, "Q5_K": 0.95, "Q6_K": 0.95}
+QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
+
+
+def relative_error(weights: np.ndarray, name: str) -> float:
+    decoded = decode(encode(weights, name), *weights.shape, name)
+    exact = weights.astype(np.float64)
+    return float(np.sqrt(np.mean((decoded - exact) ** 2) / np.mean(exact**2)))
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_error_on_gaussian_rows(name):
+    weights = np.random.default_rng(1).standard_normal((256, 1024), dtype=np.float32)
+    assert relative_error(weights, name) < AT_MOST[name] * LLAMA["gaussian"][name]
+
+
+@pytest.mark.parametrize("model", [model for model in LLAMA if model != "gaussian"])
+def test_error_on_real_rows(model, shared_data: Path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = shared_data / "models" / model / "model.safetensors"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    matrices = [tensor for _, tensor in sorted(safetensors.load_file(path).items()) if tensor.ndim == 2]
+    rows = [m.astype(np.float32).reshape(-1)[: m.size // 256 * 256].reshape(-1, 256) for m in matrices]
+    weights = np.concatenate(rows)[:1024]
+    for name in QUANTIZED:
+        assert relative_error(weights, name) < AT_MOST[name] * LLAMA[model][name]
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_a_short_super_block_is_no_worse(name):
+    weights = np.random.default_rng(2).standard_normal((64, 96), dtype=np.float32)
+    assert relative_error(weights, name) < 1.02 * LLAMA["gaussian"][name]
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_what_is_exact_stays_exact(name):
+    """Zeros, and weights that are small whole multiples of a power of two."""
+    zeros = np.zeros((2, 288), np.float32)
+    assert np.array_equal(decode(encode(zeros, name), 2, 288, name), zeros)
+    levels = np.random.default_rng(3).integers(-7, 8, (4, 288)).astype(np.float32) / 64
+    levels[:, ::8] = -7 / 64
+    levels[:, 1::8] = 7 / 64
+    assert relative_error(levels, name) < 0.003
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-2, 1e-4])
+def test_error_does_not_depend_on_the_size_of_the_weights(name, scale):
+    weights = (np.random.default_rng(4).standard_normal((16, 512)) * scale).astype(np.float32)
+    # at 1e-4 the f16 scales are near the smallest that f16 has, and hold few digits
+    assert relative_error(weights, name) < LLAMA["gaussian"][name] * (1.1 if scale == 1e-4 else 1.02)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_an_outlier_costs_its_own_group_only(name):
+    weights = np.random.default_rng(5).standard_normal((8, 256), dtype=np.float32)
+    spoiled = weights.copy()
+    spoiled[:, 3] = 40
+    clean = decode(encode(weights, name), 8, 256, name) - weights
+    hit = decode(encode(spoiled, name), 8, 256, name) - spoiled
+    assert np.abs(hit[:, 3]).max() < 0.1 * 40
+    far = slice(32, None)
+    # the other groups share d: coarser where factors have few steps, but not the outlier's step
+    assert np.sqrt(np.mean(hit[:, far] ** 2)) < 3 * np.sqrt(np.mean(clean[:, far] ** 2))

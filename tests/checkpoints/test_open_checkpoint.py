@@ -1,0 +1,238 @@
+"""Opening checkpoints: every layout of files, and what is missing named in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch_files
+from safetensors.numpy import save_file
+
+from edgeq.checkpoints import open_checkpoint
+from edgeq.errors import CheckpointError
+
+WEIGHTS = {f"w{i}": np.arange(12, dtype=np.float32).reshape(4, 3) + i for i in range(4)}
+CONFIG = {"model_type": "llama"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tokenizer.json").write_bytes(b'{"x": 1}\n')
+    (tmp_path / "README.md").write_text("no asset")
+    return tmp_path
+
+
+def shard(folder: Path, stem: str, end: str, write: Any, index: bool = True) -> list[str]:
+    """Two shards and their index; returns the shards' names."""
+    names = [f"{stem}-{i:05}-of-00002{end}" for i in (1, 2)]
+    items = list(WEIGHTS.items())
+    for name, part in zip(names, (items[:2], items[2:]), strict=True):
+        write(folder / name, dict(part))
+    if index:
+        places = {weight: names[i // 2] for i, weight in enumerate(WEIGHTS)}
+        (folder / f"{stem}{end}.index.json").write_text(json.dumps({"weight_map": places}))
+    return names
+
+
+def save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    save_file(tensors, path)
+
+
+def holds_all(source: Path) -> None:
+    with open_checkpoint(source) as c:
+        assert sorted(c.tensors) == sorted(WEIGHTS)
+        assert c.config == CONFIG and c.source == str(source)
+        assert c.assets["tokenizer.json"] == b'{"x": 1}\n'
+        assert "README.md" not in c.assets
+        for name, weights in WEIGHTS.items():
+            assert c.tensors[name].shape == (4, 3) and c.tensors[name].dtype == "F32"
+            assert np.array_equal(c.read(name), weights)
+            assert np.array_equal(c.read_rows(name, 1, 3), weights[1:3])
+
+
+def refused(source: Path | str) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_single_files(folder: Path) -> None:
+    torch_files.write(folder / "pytorch_model.bin", WEIGHTS)
+    holds_all(folder)
+    holds_all(folder / "pytorch_model.bin")
+    save_file(WEIGHTS, folder / "model.safetensors")
+    holds_all(folder)
+    holds_all(folder / "model.safetensors")
+
+
+def test_safetensors_are_preferred(folder: Path) -> None:
+    save_file(WEIGHTS, folder / "model.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"broken")
+    holds_all(folder)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_shards(folder: Path, index: bool) -> None:
+    shard(folder, "model", ".safetensors", save, index)
+    holds_all(folder)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_torch_shards(folder: Path, index: bool) -> None:
+    shard(folder, "pytorch_model", ".bin", torch_files.write, index)
+    holds_all(folder)
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_missing_shard_is_named(folder: Path, index: bool, lost: int) -> None:
+    names = shard(folder, "model", ".safetensors", save, index)
+    (folder / names[lost]).unlink()
+    message = refused(folder)
+    assert message.startswith(f"{folder}: ") and names[lost] in message and "missing" in message
+
+
+def test_truncated_shard_is_named(folder: Path) -> None:
+    names = shard(folder, "model", ".safetensors", save)
+    os.truncate(folder / names[1], (folder / names[1]).stat().st_size - 1)
+    assert refused(folder).startswith(f"{folder / names[1]}: ")
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({}, "no weight_map"),
+        ({"weight_map": {"w0": 3}}, "no weight_map"),
+        ({"weight_map": {"w0": "../model.safetensors"}}, "outside the checkpoint"),
+        ({"weight_map": {"other": "model.safetensors"}}, "has no tensor 'other'"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_bad_index(folder: Path, index: Any, words: str) -> None:
+    save_file(WEIGHTS, folder / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert words in refused(folder)
+
+
+def test_no_weights(folder: Path) -> None:
+    assert "no weights found" in refused(folder)
+
+
+def test_no_config(folder: Path) -> None:
+    save_file(WEIGHTS, folder / "model.safetensors")
+    (folder / "config.json").unlink()
+    assert "no config.json" in refused(folder)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])
+def test_damaged_config(folder: Path, content: bytes) -> None:
+    save_file(WEIGHTS, folder / "model.safetensors")
+    (folder / "config.json").write_bytes(content)
+    assert refused(folder).startswith(f"{folder / 'config.json'}: ")
+
+
+def test_what_is_no_checkpoint(folder: Path) -> None:
+    assert "no checkpoint" in refused(folder / "README.md")
+    for none in ("/no/such/folder", "./none", "none.safetensors", "a/b/c", ""):
+        assert "no such file or folder" in refused(none)
+
+
+HUB = """
+import sys
+from edgeq.checkpoints import open_checkpoint
+from edgeq.errors import CheckpointError
+try:
+    print(sorted(open_checkpoint(sys.argv[1]).tensors))
+except CheckpointError as e:
+    print(e)
+"""
+
+
+def from_hub(home: Path, repository: str, **environment: str) -> str:
+    """What opening a Hub repository prints, in a process whose Hugging Face settings are its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, repository],
+        env={**kept, "HF_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_hub_offline_uses_the_cache(tmp_path: Path) -> None:
+    commit = "0" * 40
+    repository = tmp_path / "hub" / "models--someone--small"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (snapshot / "config.json").write_text(json.dumps(CONFIG))
+    names = shard(snapshot, "pytorch_model", ".bin", torch_files.write)
+    assert from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1") == "['w0', 'w1', 'w2', 'w3']"
+    (snapshot / names[1]).unlink()
+    assert names[1] in from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1")
+
+
+def test_hub_out_of_reach(tmp_path: Path) -> None:
+    message = from_hub(tmp_path, "someone/none", HF_ENDPOINT="http://127.0.0.1:9")
+    assert message.startswith("someone/none: ") and "cannot be reached" in message and "\n" not in message
+
+
+class FakeHub:
+    """Stands for `snapshot_download`: copies the files that match the patterns, and remembers them."""
+
+    def __init__(self, files: dict[str, bytes], cache: Path) -> None:
+        self.files, self.cache, self.fetched, self.revisions = files, cache, set[str](), set[str | None]()
+
+    def __call__(self, repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        self.revisions.add(revision)
+        self.cache.mkdir(exist_ok=True)
+        for name, content in self.files.items():
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.cache / name).write_bytes(content)
+                self.fetched.add(name)
+        return str(self.cache)
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_hub_fetches_only_what_is_needed(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, safetensors: bool
+) -> None:
+    needed = {"config.json", "tokenizer.json"}
+    torch_shards = set(shard(folder, "pytorch_model", ".bin", torch_files.write))
+    torch_shards.add("pytorch_model.bin.index.json")
+    if safetensors:
+        needed |= {*shard(folder, "model", ".safetensors", save), "model.safetensors.index.json"}
+    else:
+        needed |= torch_shards
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    files |= {"original/consolidated.00.pth": b"", "flax_model.msgpack": b"", "onnx/model.onnx": b"", "vocab.json": b""}
+    fake = FakeHub(files, tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    with open_checkpoint("someone/model", "v2") as c:
+        assert sorted(c.tensors) == sorted(WEIGHTS)
+    assert fake.fetched == needed and fake.revisions == {"v2"}
+
+
+def test_download_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for error in (ConnectionResetError("reset by peer\nmore"), HfHubHTTPError.__bases__[0]("peer closed")):
+
+        def fail(*arguments: Any, error: Exception = error, **options: Any) -> str:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+        message = refused("someone/model")
+        assert message.startswith("someone/model: the download broke off") and "resumes" in message

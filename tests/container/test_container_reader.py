@@ -1,0 +1,107 @@
+"""The reader: maps without copying, opens in the time of the header, finds damage."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq.container.reader import open_file
+from edgeq.container.writer import TensorSpec, Writer
+from edgeq.errors import ChecksumError, FormatError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    specs = [TensorSpec(f"blk.{i}.ffn_norm.weight", (100_000,), "F32") for i in range(20)]
+    with Writer(tmp_path / "m.eqf", specs, {"architecture": "llama", "config": {}}, {"tokenizer.json": b"{}"}) as w:
+        for i, s in enumerate(specs):
+            w.write(s.name, np.full(100_000, i, np.float32))
+    return tmp_path / "m.eqf"
+
+
+def test_data_is_a_read_only_view(path: Path) -> None:
+    with open_file(path) as f:
+        data = f.data("blk.3.ffn_norm.weight")
+        assert data.dtype == np.uint8 and data.base is not None and not data.flags.writeable
+        assert data.ctypes.data % 64 == 0
+        assert data.ctypes.data == f.data("blk.3.ffn_norm.weight").ctypes.data
+        with pytest.raises(ValueError):
+            data[0] = 1
+        with pytest.raises(ValueError):
+            data.setflags(write=True)
+
+
+def test_views_outlive_the_file(path: Path) -> None:
+    with open_file(path) as f:
+        data = f.data("blk.3.ffn_norm.weight")
+    assert (data.view(np.float32) == 3).all()
+
+
+def test_open_reads_only_the_header(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, read = os.pread, 0
+
+    def pread(fd: int, nbytes: int, offset: int) -> bytes:
+        nonlocal read
+        read += nbytes
+        return real(fd, nbytes, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    open_file(path).close()
+    assert 0 < read < 8192 < path.stat().st_size
+
+
+def test_verify_reports_progress(path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with open_file(path) as f:
+        f.verify(lambda done, total: seen.append((done, total)), threads=1)
+    total = 20 * 400_000 + 2
+    assert seen[-1] == (total, total) and len(seen) == 21
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_verify_finds_one_flipped_bit(path: Path, threads: int) -> None:
+    with open_file(path) as f:
+        target = f.tensors["blk.17.ffn_norm.weight"]
+    data = bytearray(path.read_bytes())
+    data[target.offset + target.nbytes - 1] ^= 1
+    path.write_bytes(data)
+    with open_file(path) as f, pytest.raises(ChecksumError, match=r"blk\.17\.ffn_norm\.weight"):
+        f.verify(threads=threads)
+
+
+def test_damaged_asset_is_not_returned(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with open_file(path) as f, pytest.raises(ChecksumError, match=r"tokenizer\.json"):
+        f.asset("tokenizer.json")
+
+
+def test_every_truncation_is_refused(path: Path, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    for n in (0, 1, 8, 23, 24, 100, 65536, 65537, len(data) - 1):
+        short = tmp_path / "short.eqf"
+        short.write_bytes(data[:n])
+        with pytest.raises(FormatError) as caught:
+            open_file(short)
+        assert str(caught.value).startswith(f"{short}: truncated")
+
+
+def test_unknown_names(path: Path) -> None:
+    with open_file(path) as f:
+        with pytest.raises(KeyError):
+            f.data("none")
+        with pytest.raises(KeyError):
+            f.asset("none")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    for wrong, word in (
+        (tmp_path, "a folder"),
+        (Path("/dev/null"), "not a regular file"),
+        (tmp_path / "no", "No such"),
+    ):
+        with pytest.raises(FormatError, match=word) as caught:
+            open_file(wrong)
+        assert str(caught.value).startswith(f"{wrong}: ")

@@ -1,0 +1,80 @@
+"""Recipes give the types that they are known for."""
+
+import pytest
+
+from edgeq.blocks.table import BLOCK_TYPES
+from edgeq.errors import UsageError
+from edgeq.quantize.recipes import ALIASES, RECIPES, more_bits, recipe
+
+
+def types(name: str, tensor: str, n_layers: int = 22, tied: bool = False) -> list[str]:
+    return [recipe(name).type_for(tensor.format(i), (64, 64), n_layers, tied).type for i in range(n_layers)]
+
+
+def test_names() -> None:
+    assert recipe("q4_k_m") is recipe("Q4_K") is RECIPES["Q4_K_M"]
+    assert recipe("q5_K") is RECIPES["Q5_K_M"]
+    for name in ("", "Q3", "Q4_K_L", "q4"):
+        with pytest.raises(UsageError) as caught:
+            recipe(name)
+        assert all(known in str(caught.value) for known in [*RECIPES, *ALIASES])
+
+
+def test_every_type_is_in_the_table() -> None:
+    for r in RECIPES.values():
+        assert {r.base, r.head, *(rule.type for rule in r.rules)} <= set(BLOCK_TYPES)
+
+
+def test_more_bits_of_22_layers() -> None:
+    assert [i for i in range(22) if more_bits(i, 22)] == [0, 1, 4, 7, 10, 13, 16, 19, 20, 21]
+
+
+@pytest.mark.parametrize("n_layers", [1, 5, 7, 8, 24, 80])
+def test_more_bits_is_about_half(n_layers: int) -> None:
+    assert 0.25 * n_layers <= sum(more_bits(i, n_layers) for i in range(n_layers)) <= 0.6 * n_layers + 1
+
+
+@pytest.mark.parametrize(("name", "base"), [("Q4_K_M", "Q4_K"), ("Q5_K_M", "Q5_K")])
+def test_medium_mixes(name: str, base: str) -> None:
+    expected = ["Q6_K" if more_bits(i, 22) else base for i in range(22)]
+    assert types(name, "blk.{}.attn_v.weight") == expected
+    assert types(name, "blk.{}.ffn_down.weight") == expected
+    for part in ("attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up"):
+        assert types(name, f"blk.{{}}.{part}.weight") == [base] * 22
+
+
+def test_small_mixes() -> None:
+    assert types("Q4_K_S", "blk.{}.attn_v.weight") == ["Q5_K"] * 4 + ["Q4_K"] * 18
+    assert types("Q4_K_S", "blk.{}.ffn_down.weight") == ["Q5_K"] * 2 + ["Q4_K"] * 20
+    assert set(types("Q5_K_S", "blk.{}.ffn_down.weight")) == {"Q5_K"}
+
+
+@pytest.mark.parametrize(
+    ("name", "embedding", "head"),
+    [
+        ("Q4_K_M", "Q4_K", "Q6_K"),
+        ("Q4_0", "Q4_0", "Q6_K"),
+        ("Q8_0", "Q8_0", "Q8_0"),
+        ("F16", "F16", "F16"),
+        ("BF16", "BF16", "BF16"),
+        ("F32", "F32", "F32"),
+    ],
+)
+def test_head_and_embedding(name: str, embedding: str, head: str) -> None:
+    assert types(name, "output.weight")[0] == head
+    assert types(name, "token_embd.weight")[0] == embedding
+    assert types(name, "token_embd.weight", tied=True)[0] == head
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_vectors_are_f32(name: str) -> None:
+    for tensor in ("blk.0.attn_norm.weight", "blk.0.attn_q.bias", "output_norm.weight"):
+        assert recipe(name).type_for(tensor, (64,), 4, False).type == "F32"
+
+
+def test_ragged_rows_fall_back() -> None:
+    choice = recipe("Q4_K_M").type_for("blk.3.ffn_up.weight", (64, 100), 22, False)
+    assert choice.type == "F16" and choice.fallback is not None
+    assert "100" in choice.fallback and "Q4_K" in choice.fallback
+    assert recipe("BF16").type_for("blk.3.ffn_up.weight", (64, 100), 22, False).fallback is None
+    assert recipe("Q4_K_M").type_for("blk.3.ffn_up.weight", (64, 96), 22, False).fallback is None
