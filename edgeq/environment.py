@@ -1,11 +1,11 @@
 """The one place that reads environment variables.
 
-| variable        | meaning                                                              | default                    |
-|-----------------|----------------------------------------------------------------------|----------------------------|
-| `EDGEQ_ISA`     | instruction set body of the kernels: avx512vnni, avx512, avx2, portable | the best this CPU has   |
-| `EDGEQ_THREADS` | threads that run a model                                             | physical cores allowed     |
-| `EDGEQ_CACHE`   | folder of compiled kernels                                           | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
-| `EDGEQ_TEST_DATA` | folder of checkpoints, texts and vectors that some tests use       | beside the repository      |
+| variable          | meaning                                         | default                                     |
+|-------------------|-------------------------------------------------|---------------------------------------------|
+| `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
+| `EDGEQ_THREADS`   | threads that run a model                        | physical cores allowed                      |
+| `EDGEQ_CACHE`     | folder of compiled kernels                      | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
+| `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 """
 
 import os

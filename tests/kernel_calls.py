@@ -26,10 +26,16 @@ def call(kernel: library.Kernel, *args: int, threads: int = 1) -> None:
 
 def _saturate(b, wide, low):
     return b.trunc(
-        emit.call(b, "llvm.smax.v32i32", wide.type, [
-            emit.call(b, "llvm.smin.v32i32", wide.type, [wide, emit.splat_constant(wide.type, 32767)]),
-            emit.splat_constant(wide.type, -32768),
-        ]), low,
+        emit.call(
+            b,
+            "llvm.smax.v32i32",
+            wide.type,
+            [
+                emit.call(b, "llvm.smin.v32i32", wide.type, [wide, emit.splat_constant(wide.type, 32767)]),
+                emit.splat_constant(wide.type, -32768),
+            ],
+        ),
+        low,
     )
 
 
@@ -103,8 +109,13 @@ class Packed:
         self.count = np.array([tokens], np.int64)
         if columns % 32 == 0:
             call(
-                body.kernel("quantize"), address(self.rows), 4 * columns, columns,
-                address(self.words), address(self.sums), address(self.count),
+                body.kernel("quantize"),
+                address(self.rows),
+                4 * columns,
+                columns,
+                address(self.words),
+                address(self.sums),
+                address(self.count),
             )
 
     def unpack(self, tile: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +130,14 @@ class Packed:
 
 
 def matmul(
-    body: Body, name: str, panels: np.ndarray, rows: int, x: np.ndarray,
-    bias: np.ndarray | None = None, add_to: np.ndarray | None = None, threads: int = 1,
+    body: Body,
+    name: str,
+    panels: np.ndarray,
+    rows: int,
+    x: np.ndarray,
+    bias: np.ndarray | None = None,
+    add_to: np.ndarray | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """[tokens, rows] = x [tokens, columns] through the kernel `matmul:name`."""
     packed = Packed(body, x)
@@ -136,8 +153,17 @@ def matmul(
     quantized = name[0] == "Q"
     source = (address(packed.words), address(packed.sums)) if quantized else (address(packed.rows), 4 * x.shape[1])
     call(
-        body.kernel(f"matmul:{name}"), address(weights), rows, x.shape[1], *source,
-        address(out), out.strides[0], address(packed.count), address(padded), int(add_to is not None), threads=threads,
+        body.kernel(f"matmul:{name}"),
+        address(weights),
+        rows,
+        x.shape[1],
+        *source,
+        address(out),
+        out.strides[0],
+        address(packed.count),
+        address(padded),
+        int(add_to is not None),
+        threads=threads,
     )
     return out[: len(x), :rows].copy()
 

@@ -111,7 +111,14 @@ def make(variant: str, isa: Isa):
             first = max(0, last - window) if window != 0 else 0
             head_keys = keys + kv_head * context * head_dim * element
             scores_of(
-                q + token * q_stride + head * head_dim * 4, head_dim * 4, head_keys, head_dim, first, last, scores, context
+                q + token * q_stride + head * head_dim * 4,
+                head_dim * 4,
+                head_keys,
+                head_dim,
+                first,
+                last,
+                scores,
+                context,
             )
             inverse = stack(64)
             for h in range(width):

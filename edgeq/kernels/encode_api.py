@@ -1,5 +1,6 @@
 """Encode a matrix with the compiled kernels. Imports no Numba."""
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,13 @@ import numpy as np
 from edgeq.blocks import reference
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.table import block_type, panels
+
+
+def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> None:
+    """Have the encoders of these block types ready; `announce` hears one line if some must be compiled first."""
+    from edgeq.kernels import library
+
+    library.prepare([f"encode:{name}" for name in names if block_type(name).quantized], announce)
 
 
 def encode_panels(weights: F32, name: str, threads: int = 1) -> U8:

@@ -12,9 +12,8 @@ from edgeq.simd.threads import atomic_add, atomic_exchange, atomic_load, call_ke
 from edgeq.simd.vector import device
 
 STEP = 24
-ARRIVED, TURN, JOB, TAPE, STEPS, STOP, WAKE, WORKERS = 0, 64, 128, 192, 200, 208, 256, 320
+ARRIVED, TURN, JOB, TAPE, STEPS, STOP, LED, WAKE, WORKERS = 0, 64, 128, 192, 200, 208, 216, 256, 320
 PARKED, SEEN, WORKER = 0, 8, 64  # within a worker's line, and the line's size
-CONTROL_WORDS = WORKERS // 8  # plus WORKER // 8 per thread
 
 # A spin of some 20 microseconds covers steps of a balanced tape. Then the core is offered to others: a pure spin loses
 # milliseconds as soon as another program wants the core. A worker idle for a few milliseconds goes to sleep.
@@ -60,6 +59,7 @@ def _publish(control, thread, n_threads):
 
 
 def _lead(control, thread, n_threads):
+    store_i64(control + LED, load_i64(control + JOB))
     _run(control, 0, n_threads)
 
 

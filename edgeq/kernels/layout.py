@@ -1,7 +1,7 @@
-"""What the runtime must know of the kernels' memory, free of Numba: the team's control block, tapes, packed activations."""
+"""What the runtime must know of the kernels' memory, free of Numba: control block, tapes, packed activations."""
 
 # Control block of a team (execute.py), as indices into its int64 words, and sizes in bytes
-JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_WAKE = 24, 25, 26, 32
+JOB, JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_LED, JOB_WAKE = 16, 24, 25, 26, 27, 32
 CONTROL_BYTES, WORKER_BYTES = 320, 64
 
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier

@@ -75,6 +75,11 @@ def object_path(name: str, isa: isa_table.Isa) -> Path:
     return environment.cache_folder() / "kernels" / digest() / f"{stem}-{isa.name}.o"
 
 
+def chosen_isa() -> isa_table.Isa:
+    """The instruction set body that kernels are compiled for."""
+    return isa_table.choose()
+
+
 def missing(names: Iterable[str]) -> list[str]:
     """Those of `names` that are not in the cache and would be compiled."""
     isa = isa_table.choose()

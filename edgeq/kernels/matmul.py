@@ -158,7 +158,9 @@ def _make_quantized(name: str, isa: Isa):
     lines_per_dot = 4 if kind.halves else 8
     tile = isa.tile
     matvec = _make_matvec(kind, operations(isa, 1, kind.bits, lines_per_dot, kind.zero_point))
-    tile_step = _make_tile_step(kind, operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point), tile, isa.registers < 32)
+    tile_step = _make_tile_step(
+        kind, operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point), tile, isa.registers < 32
+    )
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
 
@@ -184,8 +186,13 @@ def _make_quantized(name: str, isa: Isa):
             for t in range(tiles):
                 at = t * groups + first
                 tile_step(
-                    lines, scales, mins, here,
-                    words + at * (32 * tile), sums + at * (SUMS * tile), totals + t * (tile * 64),
+                    lines,
+                    scales,
+                    mins,
+                    here,
+                    words + at * (32 * tile),
+                    sums + at * (SUMS * tile),
+                    totals + t * (tile * 64),
                 )
             block += header_bytes + here * group_bytes
 
@@ -210,8 +217,15 @@ def _make_quantized(name: str, isa: Isa):
                 for first in range(0, count, CHUNK):
                     n = min(CHUNK, count - first)
                     panel_times_tiles(
-                        panel, groups, words + first * columns, sums + first * groups * SUMS,
-                        (n + tile - 1) // tile, lines, scales, mins, totals,
+                        panel,
+                        groups,
+                        words + first * columns,
+                        sums + first * groups * SUMS,
+                        (n + tile - 1) // tile,
+                        lines,
+                        scales,
+                        mins,
+                        totals,
                     )
                     for t in range(n):
                         _finish(here + (first + t) * stride, load_f32x16(totals + t * 64), row_bias, accumulate)
@@ -277,5 +291,3 @@ def reference(
     if add_to is not None:
         result = result + add_to
     return result.astype(np.float32)
-
-

@@ -28,7 +28,8 @@ def _sum_of_squares(x, padded):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: x, x stride, width, weight, eps (f32 bits), out, out stride, words (or 0), sums, token count address.
+    """Argument block: x, x stride, width, weight, eps (f32 bits), out, out stride, words (or 0), sums, address of the
+    token count.
 
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.

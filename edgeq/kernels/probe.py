@@ -39,7 +39,11 @@ def make(variant: str, isa: Isa):
 
     def kernel(args, thread, n_threads):
         lines, words, sums, repetitions, out = (
-            load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24), load_i64(args + 32),
+            load_i64(args),
+            load_i64(args + 8),
+            load_i64(args + 16),
+            load_i64(args + 24),
+            load_i64(args + 32),
         )
         total, one = tile_zero(), splat_f32(np.float32(1.0))
         for _ in range(repetitions):

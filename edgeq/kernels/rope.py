@@ -74,7 +74,11 @@ def reference(x: np.ndarray, table: np.ndarray, interleaved: bool) -> np.ndarray
     half = table.shape[2]
     cos, sin = table[:, None, 0], table[:, None, 1]
     result = x.copy()
-    a, b = (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]) if interleaved else (x[..., :half], x[..., half : 2 * half])
+    a, b = (
+        (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2])
+        if interleaved
+        else (x[..., :half], x[..., half : 2 * half])
+    )
     first, second = a * cos - b * sin, b * cos + a * sin
     if interleaved:
         result[..., 0 : 2 * half : 2], result[..., 1 : 2 * half : 2] = first, second

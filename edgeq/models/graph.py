@@ -6,7 +6,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Value:
-    """A row of `width` f32 per token, symbolically. `outputs` marks rows kept only for tokens whose logits are asked."""
+    """A row of `width` f32 per token, symbolically; of tokens whose logits are asked for only, if `outputs`."""
 
     index: int
     width: int

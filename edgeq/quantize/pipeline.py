@@ -18,6 +18,7 @@ from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
+from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
 from edgeq.quantize.recipes import Recipe, recipe
 
@@ -86,10 +87,12 @@ def convert(
     progress: Progress | None = None,
     revision: str | None = None,
     allow_no_tokenizer: bool = False,
+    announce: Callable[[str], None] | None = None,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
-    `out` appears whole or not at all; an existing file is replaced at the end. Raises UsageError for an unknown
+    `out` appears whole or not at all; an existing file is replaced at the end. `progress` hears of every chunk,
+    `announce` one line if encoders must be compiled first. Raises UsageError for an unknown
     `type` or an `out` that belongs to the checkpoint; CheckpointError for missing, misshapen or non-finite tensors;
     UnsupportedError for an unknown architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if
     `out` cannot be written.
@@ -104,6 +107,7 @@ def convert(
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
         jobs, skipped = _plan(checkpoint, model, chosen)
+        prepare({j.spec.type for j in jobs}, announce)
         with Writer(
             out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
         ) as w:
@@ -116,8 +120,6 @@ def convert(
 def _convert_all(
     checkpoint: Checkpoint, jobs: list[_Job], writer: Writer, threads: int, progress: Progress | None
 ) -> None:
-    from edgeq.kernels.encode_api import encode_panels
-
     total, done = sum(4 * prod(j.spec.shape) for j in jobs), 0
     for index, job, start, rows in _read_ahead(checkpoint, jobs):
         _check_values(checkpoint, job, start, rows)

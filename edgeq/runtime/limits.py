@@ -9,7 +9,6 @@ from edgeq.kernels import library
 from edgeq.kernels.layout import STEP_WORDS
 from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import Team
-from edgeq.simd import isa
 
 READ_BYTES = 256 << 20  # beyond any cache
 _DOT_REPETITIONS = 200_000
@@ -43,7 +42,7 @@ def read_bandwidth(team: Team, repetitions: int = 5) -> float:
 
 def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
     """Multiply-adds per second of the chosen body's byte dot products on `bits`-bit codes, everything in L1."""
-    tile = isa.choose().tile
+    tile = library.chosen_isa().tile
     lines, words, sums = aligned(512), aligned(32 * tile), aligned(20 * tile)
     out = aligned(team.threads * tile * 64)
     args = [memory.ctypes.data for memory in (lines, words, sums)] + [_DOT_REPETITIONS, out.ctypes.data]

@@ -104,8 +104,14 @@ class Compiler:
         self.keep += [self.buffers, self.free, [args for _, args in self.steps]]
         rows = self.buffers[logits.index].rows
         return Plan(
-            self.params, self.tokens, rows[:, : logits.width], tape, names,
-            list(self.caches.values()), self.scratch_bytes, self.keep,
+            self.params,
+            self.tokens,
+            rows[:, : logits.width],
+            tape,
+            names,
+            list(self.caches.values()),
+            self.scratch_bytes,
+            self.keep,
         )
 
     def _check_tensors(self) -> None:
@@ -114,7 +120,8 @@ class Compiler:
                 raise FormatError(f"{self.file.path}: tensor {name} is missing: convert the checkpoint again")
             if tuple(self.shapes[name]) != shape:
                 raise FormatError(
-                    f"{self.file.path}: tensor {name} is {list(self.shapes[name])}, its configuration needs {list(shape)}"
+                    f"{self.file.path}: tensor {name} is {list(self.shapes[name])}, its configuration needs "
+                    f"{list(shape)}: convert the checkpoint again"
                 )
 
     def _is_packed(self, weight: str) -> bool:
@@ -195,16 +202,27 @@ class Compiler:
     def _embedding(self, op: Operation) -> None:
         info, out = self.file.tensors[op.weight], self.buffers[op.output.index]
         args = [
-            self.file.data(op.weight).ctypes.data, info.shape[1], self.tokens.ctypes.data,
-            out.rows.ctypes.data, out.stride, self._count(op.output),
+            self.file.data(op.weight).ctypes.data,
+            info.shape[1],
+            self.tokens.ctypes.data,
+            out.rows.ctypes.data,
+            out.stride,
+            self._count(op.output),
         ]
         self._step(f"embedding:{info.type}", args, [], [out])
 
     def _norm(self, op: Operation) -> None:
         x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
         args = [
-            x.rows.ctypes.data, x.stride, op.output.width, self._vector(op.weight), _bits(op.eps),
-            out.rows.ctypes.data, out.stride, *self._packed_addresses(out), self._count(op.output),
+            x.rows.ctypes.data,
+            x.stride,
+            op.output.width,
+            self._vector(op.weight),
+            _bits(op.eps),
+            out.rows.ctypes.data,
+            out.stride,
+            *self._packed_addresses(out),
+            self._count(op.output),
         ]
         self._step("norm", args, [x], [out])
 
@@ -212,23 +230,38 @@ class Compiler:
         gate, up = (self.buffers[v.index] for v in op.inputs)
         out = self.buffers[op.output.index]
         args = [
-            gate.rows.ctypes.data, up.rows.ctypes.data, gate.stride, op.output.width,
-            out.rows.ctypes.data, out.stride, *self._packed_addresses(out), self._count(op.output),
+            gate.rows.ctypes.data,
+            up.rows.ctypes.data,
+            gate.stride,
+            op.output.width,
+            out.rows.ctypes.data,
+            out.stride,
+            *self._packed_addresses(out),
+            self._count(op.output),
         ]
         self._step("silu_mul", args, [gate, up], [out])
 
     def _copy_rows(self, op: Operation) -> None:
         x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
         args = [
-            x.rows.ctypes.data, x.stride, op.output.width, out.rows.ctypes.data, out.stride,
-            self._param(FIRST_OUTPUT), self._param(OUTPUTS),
+            x.rows.ctypes.data,
+            x.stride,
+            op.output.width,
+            out.rows.ctypes.data,
+            out.stride,
+            self._param(FIRST_OUTPUT),
+            self._param(OUTPUTS),
         ]
         self._step("copy_rows", args, [x], [out])
 
     def _quantize(self, value: Value) -> None:
         buffer = self.buffers[value.index]
         args = [
-            buffer.rows.ctypes.data, buffer.stride, value.width, *self._packed_addresses(buffer), self._count(value),
+            buffer.rows.ctypes.data,
+            buffer.stride,
+            value.width,
+            *self._packed_addresses(buffer),
+            self._count(value),
         ]
         self._step("quantize", args, [buffer.rows], [buffer.words, buffer.sums])
 
@@ -240,9 +273,15 @@ class Compiler:
         else:
             source = (x.rows.ctypes.data, x.stride)
         args = [
-            self.file.data(op.weight).ctypes.data, info.shape[0], info.shape[1], *source,
-            out.rows.ctypes.data, out.stride, self._count(op.output),
-            self._vector(op.bias) if op.bias else 0, int(op.accumulate),
+            self.file.data(op.weight).ctypes.data,
+            info.shape[0],
+            info.shape[1],
+            *source,
+            out.rows.ctypes.data,
+            out.stride,
+            self._count(op.output),
+            self._vector(op.bias) if op.bias else 0,
+            int(op.accumulate),
         ]
         self._step(f"matmul:{info.type}", args, [x], [out])
 
@@ -252,11 +291,22 @@ class Compiler:
         heads, cache = op.heads, KVCache(op.heads, self.context, self.kv)
         self.caches[op.layer] = cache
         args = [
-            q.rows.ctypes.data, q.stride, k.rows.ctypes.data, v.rows.ctypes.data, k.stride,
-            heads.num_attention_heads, heads.num_key_value_heads, heads.head_dim,
-            self._tables(op).ctypes.data, len(op.rope.inverse_frequencies), int(op.rope.interleaved),
-            cache.keys.ctypes.data, cache.values.ctypes.data, self.context,
-            self._param(TOKENS), self._param(POSITION),
+            q.rows.ctypes.data,
+            q.stride,
+            k.rows.ctypes.data,
+            v.rows.ctypes.data,
+            k.stride,
+            heads.num_attention_heads,
+            heads.num_key_value_heads,
+            heads.head_dim,
+            self._tables(op).ctypes.data,
+            len(op.rope.inverse_frequencies),
+            int(op.rope.interleaved),
+            cache.keys.ctypes.data,
+            cache.values.ctypes.data,
+            self.context,
+            self._param(TOKENS),
+            self._param(POSITION),
         ]
         self._step(f"rope:{self.kv}", args, [], [q, k, v, cache])
 
@@ -280,11 +330,21 @@ class Compiler:
             self._scores = aligned(self.threads * tile * self.context * 4)
             self.keep.append(self._scores)
         args = [
-            q.rows.ctypes.data, q.stride, out.rows.ctypes.data, out.stride,
-            heads.num_attention_heads, heads.num_key_value_heads, heads.head_dim,
-            cache.keys.ctypes.data, cache.values.ctypes.data, self.context,
-            _bits(1.0 / math.sqrt(heads.head_dim)), heads.sliding_window or 0, self._scores.ctypes.data,
-            self._param(TOKENS), self._param(POSITION),
+            q.rows.ctypes.data,
+            q.stride,
+            out.rows.ctypes.data,
+            out.stride,
+            heads.num_attention_heads,
+            heads.num_key_value_heads,
+            heads.head_dim,
+            cache.keys.ctypes.data,
+            cache.values.ctypes.data,
+            self.context,
+            _bits(1.0 / math.sqrt(heads.head_dim)),
+            heads.sliding_window or 0,
+            self._scores.ctypes.data,
+            self._param(TOKENS),
+            self._param(POSITION),
         ]
         self._step(f"attention:{tile}-{self.kv}", args, [q, cache], [out])
 

@@ -115,8 +115,6 @@ class Session:
         self.close()
 
 
-
-
 def _kv_for(file: File) -> str:
     """f32 where every matrix is F32: such a file is there for exactness."""
     types = {info.type for info in file.tensors.values() if len(info.shape) == 2}

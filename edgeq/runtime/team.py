@@ -13,7 +13,7 @@ import psutil
 
 from edgeq import environment
 from edgeq.kernels import library
-from edgeq.kernels.layout import CONTROL_BYTES, JOB_STEPS, JOB_STOP, JOB_TAPE, JOB_WAKE, WORKER_BYTES
+from edgeq.kernels.layout import CONTROL_BYTES, JOB, JOB_LED, JOB_STEPS, JOB_STOP, JOB_TAPE, JOB_WAKE, WORKER_BYTES
 from edgeq.runtime.memory import aligned
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
@@ -46,10 +46,20 @@ class Team:
         self.close = weakref.finalize(self, _stop, self._publish, self._control, self._wake, workers, threads)
 
     def run(self, tape: int, steps: int) -> None:
-        """Run the tape at the address `tape` on all threads; returns when the last step is done."""
+        """Run the tape at the address `tape` on all threads; returns when the last step is done.
+
+        The tape's last step must ask for a barrier: it is how the team knows that all are done.
+        """
         self._control[JOB_TAPE], self._control[JOB_STEPS] = tape, steps
-        _announce(self._publish, self._control, self._wake, self.threads)
-        self._lead(self._address, 0, self.threads)
+        try:
+            _announce(self._publish, self._control, self._wake, self.threads)
+            self._lead(self._address, 0, self.threads)
+        except BaseException:  # Ctrl-C: the workers may have begun, and a job that has begun must be led to its end
+            if self._control[JOB_LED] != self._control[JOB]:
+                for wake in self._wake[1:]:
+                    wake.release()  # one too many is harmless: the worker serves, finds nothing and sleeps again
+                self._lead(self._address, 0, self.threads)
+            raise
 
 
 def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Semaphore], threads: int) -> None:
@@ -77,4 +87,4 @@ def _stop(
     control[JOB_STOP] = 1
     _announce(publish, control, wake, threads)
     for worker in workers:
-        worker.join()
+        worker.join(timeout=1.0)  # they are daemons: an exit never waits for one that is stuck

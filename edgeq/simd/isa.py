@@ -32,8 +32,14 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 # Best first.
 TABLE: tuple[Isa, ...] = (
-    Isa("avx512vnni", "edgeq.simd.avx512vnni", _AVX512 | {"avx512vnni"}, 8, 32,
-        "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5"),
+    Isa(
+        "avx512vnni",
+        "edgeq.simd.avx512vnni",
+        _AVX512 | {"avx512vnni"},
+        8,
+        32,
+        "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5",
+    ),
     Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
     Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, 16, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
     Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows"),
@@ -65,6 +71,4 @@ def choose() -> Isa:
     for isa in rows:
         if isa.name == wanted:
             return isa
-    raise UnsupportedError(
-        f"EDGEQ_ISA={wanted} cannot run here: this CPU has {', '.join(isa.name for isa in rows)}"
-    )
+    raise UnsupportedError(f"EDGEQ_ISA={wanted} cannot run here: this CPU has {', '.join(isa.name for isa in rows)}")

@@ -33,5 +33,3 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
         for t in range(tokens):
             totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
     return totals
-
-

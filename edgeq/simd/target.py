@@ -1,7 +1,7 @@
 """A Numba target for kernels: it types and lowers Python to optimised LLVM IR, and emits no machine code of its own.
 
-Numba's CPU target would also compile every helper for this process. Kernels leave as objects instead (kernels/compile.py
-emits them for the chosen CPU), which is faster and lets a body be compiled on machines that cannot run it.
+Numba's CPU target would also compile every helper for this process. Kernels leave as objects instead (emitted for the
+chosen CPU by kernels/compile.py), which is faster and lets a body be compiled on machines that cannot run it.
 """
 
 import contextlib

@@ -98,10 +98,10 @@ def _roles(config: dict[str, Any], special_map: dict[str, Any]) -> dict[str, str
 
 
 def _added_tokens(config: dict[str, Any], old_style: dict[str, Any]) -> dict[int, AddedToken]:
-    """`added_tokens_decoder` (id -> token) of tokenizer_config.json, over its ancestor added_tokens.json (token -> id)."""
+    """`added_tokens_decoder` (id -> token) of tokenizer_config.json, over its ancestor, added_tokens.json."""
     added = {i: AddedToken(text, special=False) for text, i in old_style.items() if isinstance(i, int)}
     decoder = config.get("added_tokens_decoder")
-    for key, value in (decoder.items() if isinstance(decoder, dict) else ()):
+    for key, value in decoder.items() if isinstance(decoder, dict) else ():
         content = _content(value)
         if content is None or not isinstance(value, dict) or not str(key).isdigit():
             raise TokenizerError(f"tokenizer_config.json: added token {key!r} is malformed")

@@ -12,9 +12,10 @@ from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
 from edgeq.text.pieces import spaced_bytes
 
-# ModelProto.normalizer_spec.add_dummy_prefix = false, serialized. Protobuf merges messages that follow one another, so
-# appending it overrides what the model says; sentencepiece has no stable call for that.
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+# ModelProto.normalizer_spec with add_dummy_prefix and remove_extra_whitespaces set to false, serialized. Protobuf lets
+# what follows override what came before, so appending it is enough; sentencepiece has no stable call for that.
+# The second one matters after a special token: a space there is the text's own and has to stay.
+_AS_IT_IS = b"\x1a\x04\x18\x00\x20\x00"
 
 
 class SentencePieceBackend:
@@ -64,13 +65,13 @@ class SentencePieceBackend:
         if not text:
             return []
         spaced = self.strips_space and (first or self._legacy)
-        ids: list[int] = (self._spm if spaced else self._unprefixed).encode(text)
+        ids: list[int] = (self._spm if spaced else self._as_it_is).encode(text)
         return ids
 
     @cached_property
-    def _unprefixed(self) -> Any:
-        """The same model without the leading space."""
-        return _load(self._data + _NO_DUMMY_PREFIX)
+    def _as_it_is(self) -> Any:
+        """The same model, which adds and removes no spaces."""
+        return _load(self._data + _AS_IT_IS)
 
     @cached_property
     def _all_tokens(self) -> re.Pattern[str] | None:

@@ -65,6 +65,7 @@ class Tokenizer:
         of control tokens in the text become these tokens; without it they are text like any other.
         """
         settings = self._settings
+        text = text.encode("utf-8", errors="replace").decode()  # half a surrogate pair is no text
         if not add_special or settings.add_bos is None:
             return self._backend.encode(text, add_special, parse_special)
         ids = self._backend.encode(text, False, parse_special)

@@ -42,14 +42,29 @@ def test_attention_matches_twin(kind, heads, kv_heads, head_dim, window):
     out = np.zeros((tokens, heads, head_dim), np.float32)
     count, position = np.array([tokens], np.int64), np.array([start], np.int64)
     call(
-        BODY.kernel(f"attention:{tile}-{kind}"), address(q), q.strides[0], address(out), out.strides[0],
-        heads, kv_heads, head_dim, address(keys), address(values), context,
-        int(np.float32(1 / np.sqrt(head_dim)).view(np.int32)), window, address(scores),
-        address(count), address(position), threads=threads,
+        BODY.kernel(f"attention:{tile}-{kind}"),
+        address(q),
+        q.strides[0],
+        address(out),
+        out.strides[0],
+        heads,
+        kv_heads,
+        head_dim,
+        address(keys),
+        address(values),
+        context,
+        int(np.float32(1 / np.sqrt(head_dim)).view(np.int32)),
+        window,
+        address(scores),
+        address(count),
+        address(position),
+        threads=threads,
     )
     np.testing.assert_allclose(out, attention.reference(q, k, v, start, window), rtol=1e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "tile"), [(8, 8, 1), (8, 4, 2), (9, 3, 3), (32, 4, 4), (14, 2, 4), (10, 2, 3)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "tile"), [(8, 8, 1), (8, 4, 2), (9, 3, 3), (32, 4, 4), (14, 2, 4), (10, 2, 3)]
+)
 def test_heads_per_tile(heads, kv_heads, tile):
     assert heads_per_tile(heads, kv_heads) == tile

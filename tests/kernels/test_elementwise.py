@@ -55,8 +55,17 @@ def test_norm_matches_twin(tokens, width, threads):
     packed = Packed(BODY, np.zeros_like(x)) if width % 32 == 0 else None
     words, sums = (address(packed.words), address(packed.sums)) if packed else (0, 0)
     call(
-        BODY.kernel("norm"), address(source), source.strides[0], width, address(scale),
-        int(np.float32(1e-5).view(np.int32)), address(out), out.strides[0], words, sums, address(count),
+        BODY.kernel("norm"),
+        address(source),
+        source.strides[0],
+        width,
+        address(scale),
+        int(np.float32(1e-5).view(np.int32)),
+        address(out),
+        out.strides[0],
+        words,
+        sums,
+        address(count),
         threads=threads,
     )
     expected = norm.reference(x, weight, 1e-5)
@@ -73,8 +82,17 @@ def test_silu_mul_matches_twin():
     source, other = rows(gate), rows(up)
     out, count = np.zeros_like(source), np.array([1], np.int64)
     call(
-        BODY.kernel("silu_mul"), address(source), address(other), source.strides[0], gate.shape[1],
-        address(out), out.strides[0], 0, 0, address(count), threads=2,
+        BODY.kernel("silu_mul"),
+        address(source),
+        address(other),
+        source.strides[0],
+        gate.shape[1],
+        address(out),
+        out.strides[0],
+        0,
+        0,
+        address(count),
+        threads=2,
     )
     np.testing.assert_allclose(out[:1, : gate.shape[1]], silu_mul.reference(gate, up), rtol=1e-6, atol=1e-30)
 
@@ -95,9 +113,24 @@ def test_rope_matches_twin_and_fills_the_cache(kind, interleaved, head_dim):
     values = np.zeros((kv_heads, blocks, context, 16), element)
     count, position = np.array([tokens], np.int64), np.array([start], np.int64)
     call(
-        BODY.kernel(f"rope:{kind}"), address(rotated_q), rotated_q.strides[0], address(rotated_k), address(v),
-        v.strides[0], heads, kv_heads, head_dim, address(table), head_dim // 2, int(interleaved),
-        address(keys), address(values), context, address(count), address(position), threads=2,
+        BODY.kernel(f"rope:{kind}"),
+        address(rotated_q),
+        rotated_q.strides[0],
+        address(rotated_k),
+        address(v),
+        v.strides[0],
+        heads,
+        kv_heads,
+        head_dim,
+        address(table),
+        head_dim // 2,
+        int(interleaved),
+        address(keys),
+        address(values),
+        context,
+        address(count),
+        address(position),
+        threads=2,
     )
     here = table[start : start + tokens]
     np.testing.assert_allclose(rotated_q, rope.reference(q, here, interleaved), rtol=1e-6, atol=1e-6)
@@ -117,8 +150,14 @@ def test_embedding_is_the_decoded_row(name):
     ids, count = np.array([0, 36, 17, 15, 16], np.int64), np.array([5], np.int64)
     out = np.zeros((16, 288), np.float32)
     call(
-        BODY.kernel(f"embedding:{name}"), address(weights), 288, address(ids), address(out), out.strides[0],
-        address(count), threads=2,
+        BODY.kernel(f"embedding:{name}"),
+        address(weights),
+        288,
+        address(ids),
+        address(out),
+        out.strides[0],
+        address(count),
+        threads=2,
     )
     expected = embedding.reference(decode(panels.reshape(-1), 37, 288, name), ids)
     np.testing.assert_allclose(out[:5], expected, rtol=1e-6, atol=1e-9)

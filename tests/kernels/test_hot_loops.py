@@ -1,4 +1,4 @@
-"""The assembly of the hot loops: the right instruction, no spill, no call. Runs on any x86-64, whatever it can execute."""
+"""The assembly of the hot loops: the right instruction, no spill, no call. Whatever this x86-64 can execute."""
 
 import platform
 import re

@@ -62,8 +62,9 @@ def test_extreme_codes_do_not_saturate(body, name):
     rng = np.random.default_rng(5)
     panels = random_panels(rng, name, 16, 512)
     start = 0
-    for header, group in [{"Q4_0": (256, 256), "Q8_0": (256, 512), "Q4_K": (256, 256), "Q5_K": (256, 320),
-                           "Q6_K": (288, 384)}[name]] * 2:
+    for header, group in [
+        {"Q4_0": (256, 256), "Q8_0": (256, 512), "Q4_K": (256, 256), "Q5_K": (256, 320), "Q6_K": (288, 384)}[name]
+    ] * 2:
         panels[:, start + header : start + header + 8 * group] = 255
         start += header + 8 * group
     weights = decode(panels.reshape(-1), 16, 512, name)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import small_tokenizers as small
-from vectors import read_vectors, sentencepiece_model
+from token_vectors import read_vectors, sentencepiece_model
 
 from edgeq.errors import TokenizerError
 from edgeq.text.tokenizer import load_tokenizer
@@ -25,6 +25,12 @@ def test_byte_level_ids_and_text():
 def test_byte_level_round_trip(text):
     tokenizer = load_tokenizer(small.byte_level_assets())
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("assets", [small.byte_level_assets(), small.spm_assets()])
+def test_half_a_surrogate_pair_does_no_harm(assets):
+    tokenizer = load_tokenizer(assets)
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a?b"
 
 
 def test_control_tokens_are_parsed_only_when_asked():
@@ -110,6 +116,13 @@ def test_sentencepiece_special_tokens_cut_the_text():
     assert modern.encode("</s>hi") == [small.EOS, small.HI]
 
 
+def test_sentencepiece_that_removes_spaces_keeps_one_after_a_special_token():
+    tokenizer = load_tokenizer(small.spm_assets(remove_extra_whitespaces=True, add_bos_token=False, legacy=False))
+    assert tokenizer.encode(" hi  ") == [small.SPACE_HI]
+    assert tokenizer.encode("hi</s> hi") == [small.SPACE_HI, small.EOS, small.SPACE_HI]
+    assert tokenizer.encode("hi</s>hi") == [small.SPACE_HI, small.EOS, small.HI]
+
+
 def test_sentencepiece_without_leading_space():
     for assets in (small.spm_assets(add_dummy_prefix=False), small.spm_assets(add_prefix_space=False)):
         tokenizer = load_tokenizer(assets)
@@ -158,10 +171,16 @@ def test_vectors_of_real_tokenizers(shared_data: Path, folder: str, vectors: str
 
 
 def test_vectors_of_a_real_sentencepiece_vocabulary(shared_data: Path):
-    gguf = pytest.importorskip("gguf")
-    fields = gguf.GGUFReader(shared_data / "ggml-vocab" / "ggml-vocab-llama-spm.gguf").fields
-    columns = [fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type")]
-    tokenizer = load_tokenizer({"tokenizer.model": sentencepiece_model(list(zip(*columns, strict=True)))})
+    """Llama's sentencepiece vocabulary: Phi-3's tokenizer.json has its pieces.
+
+    A score is minus the piece's rank, except that runs of spaces only come together when nothing else can.
+    """
+    vocab = json.loads((shared_data / "tokenizers" / "phi-3" / "tokenizer.json").read_text())["model"]["vocab"]
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3} | {f"<0x{b:02X}>": 6 for b in range(256)}
+    names = sorted(vocab, key=vocab.__getitem__)[:32_000]
+    scores = [-1e9 if piece.startswith("▁▁") else -float(max(0, i - 259)) for i, piece in enumerate(names)]
+    pieces = [(piece, score, kinds.get(piece, 1)) for piece, score in zip(names, scores, strict=True)]
+    tokenizer = load_tokenizer({"tokenizer.model": sentencepiece_model(pieces)})
     for text, ids in read_vectors(shared_data / "ggml-vocab", "llama-spm"):
         assert tokenizer.encode(text, add_special=False) == ids, repr(text)
         assert tokenizer.decode(ids) == text

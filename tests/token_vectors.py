@@ -30,7 +30,9 @@ def _varint(value: int) -> bytes:
     return bytes(out) + bytes([value])
 
 
-def sentencepiece_model(pieces: list[tuple[str, float, int]], add_dummy_prefix: bool = True) -> bytes:
+def sentencepiece_model(
+    pieces: list[tuple[str, float, int]], add_dummy_prefix: bool = True, remove_extra_whitespaces: bool = False
+) -> bytes:
     """A BPE `tokenizer.model` with byte fallback from (piece, score, type): sentencepiece's ModelProto, by hand.
 
     Types: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte.
@@ -40,5 +42,6 @@ def sentencepiece_model(pieces: list[tuple[str, float, int]], add_dummy_prefix: 
         for piece, score, kind in pieces
     )
     trainer = _number(3, 2) + _number(35, 1)  # model_type BPE, byte_fallback
-    normalizer = _field(1, b"identity") + _number(3, int(add_dummy_prefix)) + _number(4, 0) + _number(5, 1)
+    flags = _number(3, int(add_dummy_prefix)) + _number(4, int(remove_extra_whitespaces)) + _number(5, 1)
+    normalizer = _field(1, b"identity") + flags
     return proto + _field(2, trainer) + _field(3, normalizer)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from vectors import sentencepiece_model
+from token_vectors import sentencepiece_model
 
 from edgeq.text.pieces import byte_level_bytes
 
@@ -50,7 +50,9 @@ SPACE, HI, SPACE_HI = (259 + PIECES.index(piece) for piece in ("▁", "hi", "▁
 SEP = 266  # an added token after the model's own
 
 
-def spm_assets(add_dummy_prefix: bool = True, **config: Any) -> dict[str, bytes]:
+def spm_assets(
+    add_dummy_prefix: bool = True, remove_extra_whitespaces: bool = False, **config: Any
+) -> dict[str, bytes]:
     """A sentencepiece tokenizer.model with byte fallback and one added token, `<sep>`."""
     pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
     pieces += [(f"<0x{b:02X}>", 0.0, 6) for b in range(256)]
@@ -58,6 +60,6 @@ def spm_assets(add_dummy_prefix: bool = True, **config: Any) -> dict[str, bytes]
     added = {str(SEP): {"content": "<sep>", "special": True, "lstrip": False, "rstrip": True}}
     settings = {"bos_token": "<s>", "eos_token": "</s>", "added_tokens_decoder": added} | config
     return {
-        "tokenizer.model": sentencepiece_model(pieces, add_dummy_prefix),
+        "tokenizer.model": sentencepiece_model(pieces, add_dummy_prefix, remove_extra_whitespaces),
         "tokenizer_config.json": json.dumps(settings).encode(),
     }

@@ -1,0 +1,96 @@
+"""Options that several verbs share, and what they stand for."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.model import Model, Timings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+THREADS = click.option("-t", "--threads", type=click.IntRange(1), help="Threads.  [default: the physical cores]")
+
+# The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
+_SAMPLING = (
+    click.option("--temperature", "--temp", type=float, help="0 always takes the likeliest token.  [default: 0.8]"),
+    click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all.  [default: 40]"),
+    click.option("--top-p", type=float, help="Draw from tokens that together reach this probability.  [default: 0.95]"),
+    click.option("--min-p", type=float, help="Drop tokens less likely than this share of the best.  [default: 0.05]"),
+    click.option("--repetition-penalty", type=float, help="Above 1 avoids tokens used lately.  [default: 1.0]"),
+    click.option("--seed", type=int, help="Seed of the draws: the same one gives the same text."),
+    click.option("-n", "--max-tokens", type=click.IntRange(0), help="End after so many tokens.  [default: no limit]"),
+    click.option("--stop", multiple=True, help="End before this text; may be given several times."),
+)
+_MODEL = (
+    THREADS,
+    click.option("-c", "--context", type=click.IntRange(1), help="Positions for prompt and answer together."),
+    click.option(
+        "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
+    ),
+)
+
+
+def sampling_options(function: Function) -> Function:
+    """Adds the options of `Model.generate`; the function gets those that were given as `generation`, a dict."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "max_tokens", "stop")
+    return cast(Function, _gathered(function, _SAMPLING, names, "generation"))
+
+
+def model_options(function: Function) -> Function:
+    """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
+    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "template"), "loading"))
+
+
+def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:
+    @functools.wraps(function)
+    def wrapper(**values: Any) -> Any:
+        given = {name: value for name in names if (value := values.pop(name)) not in (None, ())}
+        return function(**values, **{into: given})
+
+    for option in reversed(options):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+def load_model(path: Path, loading: dict[str, Any]) -> "Model":
+    """The model, loaded as the options say."""
+    from edgeq.model import load
+
+    template = loading.get("template")
+    return load(
+        path,
+        threads=loading.get("threads"),
+        context=loading.get("context"),
+        chat_template=None if template is None else read_text(template),
+        announce=lambda line: click.echo(f"edgeq: {line}", err=True),
+    )
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text. Raises UsageError where it is none or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
+
+
+def show_timings(timings: "Timings") -> None:
+    """How long loading, prompt and generation took, on stderr."""
+    kept = f" ({timings.cached_tokens} more kept)" if timings.cached_tokens else ""
+    click.echo(
+        f"load        {timings.load_s:8.3f} s\n"
+        f"first token {timings.first_token_s:8.3f} s\n"
+        f"prompt      {timings.prompt_s:8.3f} s  {timings.prompt_tokens:6d} tokens "
+        f"{timings.prompt_rate:9.2f} tokens/s{kept}\n"
+        f"generation  {timings.generation_s:8.3f} s  {timings.generated_tokens:6d} tokens "
+        f"{timings.generation_rate:9.2f} tokens/s",
+        err=True,
+    )

@@ -1,0 +1,28 @@
+"""`edgeq verify`: check every byte of a file against its checksums."""
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.options import THREADS
+
+
+@click.command("verify", short_help="Check a file's checksums.")
+@click.argument("model", type=click.Path(path_type=Path))
+@THREADS
+def command(model: Path, threads: int | None) -> None:
+    """Check every tensor and asset of MODEL, an .eqf file, against its checksum."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from edgeq.cli.units import binary_size
+    from edgeq.container.reader import open_file
+
+    console = Console(stderr=True)
+    with open_file(model) as file:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("checking", total=None)
+            file.verify(lambda done, total: progress.update(task, completed=done, total=total), threads or 2)
+        click.echo(
+            f"{model}: sound: {len(file.tensors)} tensors, {len(file.assets)} assets, {binary_size(file.nbytes)}"
+        )

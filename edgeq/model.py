@@ -1,0 +1,320 @@
+"""A loaded model: complete a text, answer in a chat, or look at the logits."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+from edgeq.container.reader import File, open_file
+from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
+from edgeq.runtime.sampler import Sampler, SamplerParams
+from edgeq.text.chat import ChatTemplate
+from edgeq.text.stops import StopStrings
+from edgeq.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeq.runtime.session import Session
+
+PROMPT_CHUNK = 512  # tokens of a prompt per call, so that Ctrl-C is heard within a long prompt
+
+
+class Sampling(TypedDict, total=False):
+    """The keywords of SamplerParams, which see."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    repetition_window: int
+    seed: int | None
+
+
+@dataclass
+class Timings:
+    """What the latest generation took, in seconds; it grows while the generation runs.
+
+    The time that the caller spends between two pieces of text does not count.
+    """
+
+    load_s: float = 0.0
+    prompt_tokens: int = 0  # computed; tokens kept from the call before are in cached_tokens
+    cached_tokens: int = 0
+    prompt_s: float = 0.0
+    first_token_s: float = 0.0  # from the call to the first token: tokenizing and the prompt
+    generated_tokens: int = 0
+    generation_s: float = 0.0  # from the first token to the last
+
+    @property
+    def prompt_rate(self) -> float:
+        """Prompt tokens per second; 0 where nothing was measured."""
+        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
+
+    @property
+    def generation_rate(self) -> float:
+        """Generated tokens per second after the first one, which belongs to the prompt; 0 if there was one at most."""
+        return (self.generated_tokens - 1) / self.generation_s if self.generation_s > 0 else 0.0
+
+
+@dataclass
+class _Request:
+    """One generation, checked and ready to run."""
+
+    tokens: list[int]
+    max_tokens: int
+    sampler: Sampler
+    stops: StopStrings
+    continues: bool  # the text goes on from the prompt's own, so a leading space belongs to it
+    began: float = field(default_factory=time.perf_counter)
+
+
+class Model:
+    """A model in memory, with one conversation's keys and values. Made by `load`; not for two threads at a time."""
+
+    def __init__(self, file: File, session: "Session", load_s: float = 0.0, chat_template: str | None = None):
+        self.file = file
+        self.session = session
+        self.timings = Timings(load_s=load_s)
+        self.finish_reason: str | None = None  # of the latest generation: "eos", "stop", "max_tokens" or "context"
+        self._template_source = chat_template
+        self._tokens: list[int] = []  # those whose keys and values the session holds
+        self._generation = 0
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises TokenizerError where the file holds none, or one for another model."""
+        tokenizer = load_tokenizer({name: self.file.asset(name) for name in self.file.assets})
+        ends = [i for i in (tokenizer.bos_id, *tokenizer.eos_ids) if i is not None and i >= self.vocab_size]
+        if ends:
+            raise TokenizerError(
+                f"{self.file.path}: the tokenizer's special token {ends[0]} is beyond the model's vocabulary of "
+                f"{self.vocab_size}: convert again with the tokenizer that belongs to the checkpoint"
+            )
+        return tokenizer
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """How conversations are written for this model. Raises TemplateError where there is no template."""
+        if self._template_source is not None:
+            return self.tokenizer.template_from(self._template_source)
+        template = self.tokenizer.chat_template
+        if template is None:
+            raise TemplateError(
+                f"{self.file.path}: the model has no chat template: give one with --template FILE "
+                "(chat_template= in Python), or complete plain text with `edgeq run`"
+            )
+        return template
+
+    @property
+    def context(self) -> int:
+        """Positions that prompt and answer can fill together."""
+        return int(self.session.context)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Rows of the token embedding: ids are below this."""
+        return self.file.tensors["token_embd.weight"].shape[0]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of weights in the file."""
+        return sum(prod(tensor.shape) for tensor in self.file.tensors.values())
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[str]:
+        """Complete a text: pieces of text as they become known.
+
+        `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
+        Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full. Raises
+        ContextError for a prompt that does not fit, UsageError for a value that cannot work.
+        """
+        began = time.perf_counter()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        continues = bool(prompt)
+        return self._start(tokens, max_tokens, stop, sampling, continues, began)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[str]:
+        """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}], piece by piece.
+
+        What the conversation has in common with the previous call is not computed again. Raises TemplateError where
+        the model has no chat template or it refuses the conversation; otherwise as `generate`.
+        """
+        began = time.perf_counter()
+        prompt = self.chat_template.render(messages, tools=tools, **(template_variables or {}))
+        tokens = self.tokenizer.encode(prompt, add_special=False)
+        return self._start(tokens, max_tokens, stop, sampling, False, began)
+
+    def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
+        """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation."""
+        checked = self._checked([int(token) for token in tokens])
+        self._generation += 1
+        self._tokens.clear()
+        self.session.rewind(0)
+        result: npt.NDArray[np.float32] = self.session.eval(checked, all_logits=True)
+        self._tokens.extend(checked)
+        return result
+
+    def close(self) -> None:
+        """Stop the threads and let go of the file. The model cannot be used after this."""
+        self.session.close()
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = os.path.basename(self.file.path)
+        kind = self.file.metadata.get("architecture", "unknown architecture")
+        return f"<edgeq.Model {name}: {kind}, {self.parameters:,} parameters, context {self.context}>"
+
+    def _checked(self, tokens: list[int]) -> list[int]:
+        """The tokens, if the model can take them."""
+        if not tokens:
+            raise UsageError("the prompt is empty, and the model has no token that begins a text: give some text")
+        if len(tokens) > self.context:
+            raise ContextError(
+                f"the prompt has {len(tokens)} tokens, the context {self.context}: "
+                "shorten it, or load with a larger --context"
+            )
+        outside = next((token for token in tokens if not 0 <= token < self.vocab_size), None)
+        if outside is not None:
+            raise UsageError(f"token {outside} is not in the model's vocabulary of {self.vocab_size}")
+        return tokens
+
+    def _start(
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        stop: str | Sequence[str],
+        sampling: Sampling,
+        continues: bool,
+        began: float,
+    ) -> Iterator[str]:
+        if max_tokens is not None and max_tokens < 0:
+            raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")
+        room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
+        request = _Request(
+            tokens=tokens,
+            max_tokens=room if max_tokens is None else min(max_tokens, room),
+            sampler=Sampler(SamplerParams(**sampling)),
+            stops=StopStrings([stop] if isinstance(stop, str) else stop),
+            continues=continues,
+            began=began,
+        )
+        self._generation += 1
+        self.finish_reason = None
+        self.timings = Timings(load_s=self.timings.load_s)
+        limit = "context" if max_tokens is None or max_tokens > room else "max_tokens"
+        return self._text(request, self._generation, limit)
+
+    def _text(self, request: _Request, generation: int, limit: str) -> Iterator[str]:
+        """The text of a generation, ended by eos, a stop string or `limit`."""
+        stream, stops = self.tokenizer.stream(continues=request.continues), request.stops
+        reason = limit
+        for token in self._draw(request, generation):
+            if token in self.tokenizer.eos_ids:
+                reason = "eos"
+                break
+            if text := stops.push(stream.push(token)):
+                yield text
+            if stops.reached:
+                break
+        rest = stops.push(stream.flush()) + stops.flush()
+        self.finish_reason = "stop" if stops.reached else reason
+        if rest:
+            yield rest
+
+    def _draw(self, request: _Request, generation: int) -> Iterator[int]:
+        """Up to max_tokens tokens, each computed only when it is asked for."""
+        if request.max_tokens == 0:
+            return
+        tokens, timings = list(request.tokens), self.timings
+        clock = time.perf_counter()
+        logits = self._advance(tokens)
+        timings.prompt_s = time.perf_counter() - clock
+        for count in range(request.max_tokens):
+            if generation != self._generation:
+                raise UsageError("this answer cannot go on: the model has begun another one since")
+            clock = time.perf_counter()
+            if count > 0:
+                logits = self._advance(tokens)
+            token = request.sampler.sample(logits, tokens)
+            tokens.append(token)
+            timings.generated_tokens += 1
+            if count == 0:
+                timings.first_token_s = time.perf_counter() - request.began
+            else:
+                timings.generation_s += time.perf_counter() - clock
+            yield token
+
+    def _advance(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
+        """Logits f32[vocab] after `tokens`, of which the session computes only what it does not hold yet."""
+        held = min(len(self._tokens), int(self.session.position))  # an interrupt may have come between the two
+        most = min(held, len(tokens) - 1)
+        if self._tokens[:most] != tokens[:most]:
+            most = next(i for i in range(most) if self._tokens[i] != tokens[i])
+        if most != self.session.position:
+            self.session.rewind(most)
+        del self._tokens[most:]
+        if self.timings.generated_tokens == 0:
+            self.timings.cached_tokens, self.timings.prompt_tokens = most, len(tokens) - most
+        for start in range(most, len(tokens), PROMPT_CHUNK):
+            chunk = tokens[start : start + PROMPT_CHUNK]
+            logits = self.session.eval(chunk)
+            self._tokens += chunk
+        last: npt.NDArray[np.float32] = logits[-1]
+        return last
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    chat_template: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Model:
+    """Load a `.eqf` file.
+
+    `threads`: None takes EDGEQ_THREADS, or else the physical cores. `context`: positions for prompt and answer
+    together; None takes what the model was trained for. `chat_template`: Jinja source instead of the model's own.
+    `announce` hears one line if kernels must be compiled first.
+    Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run.
+    """
+    began = time.perf_counter()
+    from edgeq.runtime.session import Session
+
+    file = open_file(path)
+    try:
+        session = Session(file, context=context, threads=threads, announce=announce)
+    except BaseException:
+        file.close()
+        raise
+    return Model(file, session, time.perf_counter() - began, chat_template)

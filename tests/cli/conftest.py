@@ -1,0 +1,27 @@
+"""Runs the command line within the test's process."""
+
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from edgeq.cli import main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def edgeq(capfd, monkeypatch) -> Callable[..., Outcome]:
+    """edgeq("run", "m.eqf", stdin="text") -> Outcome."""
+
+    def run(*arguments: object, stdin: str = "") -> Outcome:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        code = main([str(argument) for argument in arguments])
+        return Outcome(code, *capfd.readouterr())
+
+    return run

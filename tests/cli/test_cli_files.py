@@ -1,0 +1,115 @@
+"""convert, show, verify, bench, version: on the bundled model, in types that need no kernel."""
+
+import json
+import re
+
+import pytest
+from counting import counting_model
+
+import edgeq as package
+from edgeq.cli import VERBS
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, tiny_model):
+    path = tmp_path_factory.mktemp("converted") / "tiny.eqf"
+    package.convert(tiny_model, path, "F16")
+    return path
+
+
+def test_convert_writes_a_file_and_a_summary(edgeq, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = edgeq("convert", tiny_model, "--type", "f16", "-t", 1)
+    assert result.code == 0, result.err
+    assert re.search(
+        r"^tiny_model-F16\.eqf: llama, .* parameters, F16 \(\d+ F16, \d+ F32\), .* bits per weight", result.out
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_model-F16.eqf"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--type", "Q9"], "unknown type 'Q9'"),
+        (["-o", "missing/x.eqf"], "missing"),
+    ],
+)
+def test_convert_errors(edgeq, tiny_model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = edgeq("convert", tiny_model, *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith("edgeq: ") and message in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show(edgeq, converted, tiny_model):
+    config = json.loads((tiny_model / "config.json").read_text())
+    facts = json.loads(edgeq("show", converted, "-o", "json", "--tensors").out)
+    assert facts["architecture"] == "llama"
+    assert facts["layers"] == config["num_hidden_layers"]
+    assert facts["context"] == config["max_position_embeddings"]
+    assert facts["provenance"]["recipe"] == "F16"
+    assert facts["bytes"] == converted.stat().st_size
+    assert set(facts["types"]) == {"F16", "F32"}
+    assert facts["types"]["F16"]["bits_per_weight"] == 16
+    assert facts["parameters"] == sum(kind["parameters"] for kind in facts["types"].values())
+    shapes = {row["name"]: row["shape"] for row in facts["tensors"]}
+    assert shapes["token_embd.weight"] == [config["vocab_size"], config["hidden_size"]]
+    assert "tensors" not in json.loads(edgeq("show", converted, "-o", "json").out)
+    text = edgeq("show", converted, "--tensors").out
+    assert "chat template" in text and "blk.0.attn_q.weight" in text and "16.000" in text
+
+
+def test_verify(edgeq, converted, tmp_path):
+    result = edgeq("verify", converted)
+    assert result.code == 0 and "sound" in result.out
+    damaged = tmp_path / "damaged.eqf"
+    content = bytearray(converted.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    result = edgeq("verify", damaged)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "checksum" in result.err
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    model = counting_model()
+    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    return model
+
+
+def test_bench_prints_the_table_of_llama_bench(edgeq, counting):
+    result = edgeq("bench", "m.eqf", "-p", 16, "-p", 32, "-n", 4, "-r", 2)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.out.splitlines()]
+    assert rows[0] == ["model", "size", "params", "backend", "threads", "test", "t/s"]
+    assert [row[5] for row in rows[2:]] == ["pp16", "pp32", "tg4"]
+    assert rows[2][:5] == ["llama 2.16 K Q4_0", "1.05 KiB", "2.16 K", "CPU", "2"]
+    assert all(re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", row[6]) for row in rows[2:])
+    assert counting.session.calls == [16] * 3 + [32] * 3 + [1] * 12, "a warm-up and two repetitions of each"
+
+
+def test_bench_as_json(edgeq, counting):
+    rows = json.loads(edgeq("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 3, "-o", "json").out)
+    assert [(row["test"], len(row["seconds"])) for row in rows] == [("tg4", 3)]
+    assert rows[0]["tokens_per_second"] == pytest.approx(sum(4 / s for s in rows[0]["seconds"]) / 3)
+    assert edgeq("bench", "m.eqf", "-p", 0, "-n", 0).code == 2
+
+
+def test_version_and_help(edgeq):
+    assert edgeq("version").out.startswith(f"edgeq {package.__version__}\npython 3.")
+    assert edgeq("--version").out == f"edgeq {package.__version__}\n"
+    top = edgeq("--help")
+    assert top.code == 0 and all(f"\n  {verb} " in top.out for verb in VERBS)
+    assert edgeq().out == top.out
+    for verb in VERBS:
+        assert edgeq(verb, "-h").out.startswith(f"Usage: edgeq {verb}")
+    assert edgeq("nonsense") == (2, "", "edgeq: No such command 'nonsense'. (see edgeq --help)\n")
+
+
+def test_ctrl_c_is_130(edgeq, monkeypatch):
+    def interrupted(path, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeq.model.load", interrupted)
+    assert edgeq("run", "m.eqf", "a").code == 130

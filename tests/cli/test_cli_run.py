@@ -1,0 +1,91 @@
+import pytest
+import small_tokenizers as small
+from counting import counting_model
+
+from edgeq.cli.options import _SAMPLING
+from edgeq.runtime.sampler import SamplerParams
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Stands in for whatever file is named; its answers count up from ':' and end after 'C'."""
+    model = counting_model(jumps={ord("C"): small.IM_END})
+    loads = []
+
+    def load(path, **options):
+        loads.append((str(path), options))
+        return model
+
+    monkeypatch.setattr("edgeq.model.load", load)
+    model.loads = loads
+    return model
+
+
+def test_completion(edgeq, model):
+    assert edgeq("run", "m.eqf", "ab", "-n", 3, "--temp", 0) == (0, "cde\n", "")
+    assert model.session.closed and model.file.closed
+    path, options = model.loads[0]
+    assert path == "m.eqf"
+    assert (options["threads"], options["context"], options["chat_template"]) == (None, None, None)
+
+
+def test_options_reach_the_model(edgeq, model, tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[0].content }}")
+    assert edgeq("run", "m.eqf", "a", "--stop", "de", "--stop", "xx", "--top-k", 1, "--echo") == (0, "abc\n", "")
+    edgeq("run", "m.eqf", "a", "-n", 1, "-t", 3, "-c", 40, "--template", template)
+    options = model.loads[1][1]
+    assert (options["threads"], options["context"]) == (3, 40)
+    assert options["chat_template"] == "{{ messages[0].content }}"
+
+
+def test_prompt_from_stdin(edgeq, model):
+    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, stdin="ab").out == "cd\n"
+    assert edgeq("run", "m.eqf", "-", "-n", 2, "--temp", 0, stdin="cd").out == "ef\n"
+
+
+def test_chat_flag_uses_the_template(edgeq, model):
+    result = edgeq("run", "m.eqf", "x", "--chat", "--system", "s", "--temp", 0)
+    assert result.out == ";<=>?@ABC\n"
+    assert bytes(model.session.evaluated[:10]) == b"s:s|u:x|a:"
+
+
+def test_timings_go_to_stderr(edgeq, model):
+    result = edgeq("run", "m.eqf", "abc", "-n", 4, "--temp", 0, "--timings")
+    assert result.out == "defg\n"
+    assert [line.split()[0] for line in result.err.splitlines()] == ["load", "first", "prompt", "generation"]
+    assert "3 tokens" in result.err and "4 tokens" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m.eqf", "a" * 65], "the prompt has 65 tokens, the context 64"),
+        (["m.eqf", ""], "the prompt is empty"),
+        (["m.eqf", "a", "--temp", "-1"], "temperature is -1.0"),
+        (["m.eqf", "a", "--system", "x"], "--system needs --chat"),
+        (["m.eqf", "a", "--seed", "x"], "'x' is not a valid integer. (see edgeq run --help)"),
+        (["m.eqf", "a", "--template", "nowhere"], "'nowhere' does not exist"),
+        ([], "Missing argument 'MODEL'. (see edgeq run --help)"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(edgeq, model, arguments, message):
+    result = edgeq("run", *arguments)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("edgeq: ") and message in result.err
+    assert result.out.strip() == ""
+
+
+def test_a_file_that_is_none(edgeq, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    result = edgeq("run", path, "a")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"edgeq: {path}" in result.err
+
+
+def test_the_help_tells_the_real_defaults():
+    params = SamplerParams()
+    for option in _SAMPLING[:5]:
+        declared = option(lambda: None).__click_params__[0]
+        assert declared.help.endswith(f"[default: {getattr(params, declared.name)}]")

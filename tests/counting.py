@@ -1,0 +1,64 @@
+"""A model that counts, for tests of what stands above the session: the token after b is b + 1."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import small_tokenizers as small
+
+from edgeq.model import Model
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+)
+GREEDY = {"temperature": 0.0}
+
+
+class CountingSession:
+    """Logits whose largest is at the last token + 1, or where `jumps` says. Notes what was computed."""
+
+    def __init__(self, context: int = 64, vocab: int = 270, jumps: dict[int, int] | None = None):
+        self.context, self.vocab, self.jumps = context, vocab, jumps or {}
+        self.threads = 2
+        self.position = 0
+        self.evaluated: list[int] = []
+        self.calls: list[int] = []
+        self.closed = False
+
+    def eval(self, tokens, all_logits=False):
+        assert self.position + len(tokens) <= self.context
+        self.position += len(tokens)
+        self.evaluated += tokens
+        self.calls.append(len(tokens))
+        rows = tokens if all_logits else tokens[-1:]
+        logits = np.zeros((len(rows), self.vocab), np.float32)
+        for row, token in enumerate(rows):
+            logits[row, self.jumps.get(token, token + 1)] = 9.0
+        return logits
+
+    def rewind(self, position):
+        assert position <= self.position
+        self.position = position
+
+    def close(self):
+        self.closed = True
+
+
+class MemoryFile:
+    path = "folder/counting.eqf"
+
+    def __init__(self, assets: dict[str, bytes], vocab: int = 270):
+        self.assets = assets
+        self.tensors = {"token_embd.weight": SimpleNamespace(shape=(vocab, 8), nbytes=vocab * 4)}
+        self.metadata = {"architecture": "llama", "provenance": {"recipe": "Q4_0"}}
+        self.closed = False
+
+    def asset(self, name: str) -> bytes:
+        return self.assets[name]
+
+    def close(self):
+        self.closed = True
+
+
+def counting_model(chat_template: str | None = TEMPLATE, **session) -> Model:
+    config = {"chat_template": TEMPLATE} if chat_template else {}
+    return Model(MemoryFile(small.byte_level_assets(**config)), CountingSession(**session))

@@ -1,0 +1,110 @@
+"""Who may import whom, and what must not be imported early."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgeq
+
+PACKAGE = Path(edgeq.__file__).parent
+
+# Layer -> the layers that it may import. Everyone may import edgeq itself, edgeq.errors and edgeq.environment.
+ALLOWED: dict[str, set[str]] = {
+    "simd": set(),
+    "blocks": set(),
+    "kernels": {"simd", "blocks"},
+    "container": {"blocks"},
+    "checkpoints": {"blocks"},
+    "models": set(),
+    "quantize": {"blocks", "container", "checkpoints", "models", "kernels"},
+    "runtime": {"blocks", "container", "models", "kernels"},
+    "text": set(),
+    "model": {"container", "runtime", "text"},
+    "cli": {"container", "model", "quantize", "runtime", "text"},
+    "__init__": {"model", "quantize"},
+    "__main__": {"cli"},
+}
+COMMON = {"", "errors", "environment"}
+
+# The parts of kernels/ that the layers above use: none of them imports Numba before it has to compile.
+KERNELS_IN_USE = {"library", "layout", "encode_api"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, at its top or within functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide what is imported"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = layer(path)
+    if own in COMMON:
+        allowed = COMMON
+    else:
+        assert own in ALLOWED, f"{own} is a new layer: say in ALLOWED what it may import"
+        allowed = ALLOWED[own] | COMMON | {own}
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "edgeq":
+            continue
+        target = parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else ""
+        if len(parts) > 1 and (PACKAGE / f"{parts[1]}.py").is_file():
+            target = parts[1]
+        assert target in allowed, f"{own} must not import {name}"
+        if target == "kernels" and own != "kernels":
+            assert parts[2] in KERNELS_IN_USE, f"{own} must not import {name}: kernels come from the library, by name"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_kernels_know_numba_and_only_environment_reads_the_environment(path):
+    names = imports(path)
+    if layer(path) not in ("simd", "kernels"):
+        assert not {name for name in names if name.split(".")[0] in ("numba", "llvmlite")}
+    if layer(path) != "environment":
+        source = path.read_text(encoding="utf-8")
+        assert "os.environ" not in source and "getenv" not in source
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level names of the modules that are loaded after some code has run in a fresh interpreter."""
+    report = "import sys; sys.stderr.write(' '.join(sorted({m.split('.')[0] for m in sys.modules})))"
+    result = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import edgeq",
+        "from edgeq.cli import main; main(['--help'])",
+        "from edgeq.cli import main; main(['run', '--help'])",
+        "import edgeq.text.tokenizer, edgeq.text.chat",
+    ],
+)
+def test_numpy_and_numba_are_not_imported_early(code):
+    loaded = modules_after(code)
+    assert "edgeq" in loaded
+    assert not loaded & {"numpy", "numba", "llvmlite", "tokenizers", "sentencepiece", "jinja2", "rich"}
+
+
+def test_opening_a_file_needs_no_numba():
+    code = "import edgeq.model, edgeq.runtime.session, edgeq.quantize.pipeline"
+    assert "numba" not in modules_after(code)
