@@ -107,10 +107,10 @@ def convert(
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
         jobs, skipped = _plan(checkpoint, model, chosen)
-        prepare({j.spec.type for j in jobs}, announce)
         with Writer(
             out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
         ) as w:
+            prepare({j.spec.type for j in jobs}, announce)
             _convert_all(checkpoint, jobs, w, threads, progress)
     tensors = [Converted(j.spec.name, j.spec.shape, j.spec.type, w.tensor_bytes(j.spec.name), j.fallback) for j in jobs]
     seconds = time.perf_counter() - started
