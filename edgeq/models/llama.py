@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgeq.errors import UnsupportedError
+from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.models import config as read
 from edgeq.models.graph import Graph, Heads, Value
 
@@ -50,6 +50,7 @@ class Model:
             read.integer(config, "head_dim", source, self.hidden_size // num_attention_heads),
             self.sliding_window(config),
         )
+        self._check_heads(source)
         self.rope = read.rope(config, self.heads.head_dim, source)
         self.qkv_bias, self.output_bias = self.attention_biases(config)
         self.mlp_bias = bool(config.get("mlp_bias", False))
@@ -58,6 +59,21 @@ class Model:
         """Whether q, k, v and whether the output projection have a bias."""
         bias = bool(config.get("attention_bias", False))
         return bias, bias
+
+    def _check_heads(self, source: str) -> None:
+        heads, kv_heads, head_dim = (
+            self.heads.num_attention_heads,
+            self.heads.num_key_value_heads,
+            self.heads.head_dim,
+        )
+        if heads % kv_heads:
+            raise CheckpointError(f"{source}: {heads} attention heads cannot share {kv_heads} key/value heads evenly")
+        if head_dim % 2:
+            raise CheckpointError(f"{source}: head_dim is {head_dim}, rotary embedding needs an even number")
+
+    def layer_heads(self, layer: int) -> Heads:
+        """The attention of a layer."""
+        return self.heads
 
     def sliding_window(self, config: Mapping[str, Any]) -> int | None:
         """Positions that attention looks back over, None for all."""
@@ -109,7 +125,7 @@ class Model:
             q = self._linear(g, h, f"{blk}.attn_q", self.qkv_bias)
             k = self._linear(g, h, f"{blk}.attn_k", self.qkv_bias)
             v = self._linear(g, h, f"{blk}.attn_v", self.qkv_bias)
-            attended = g.attention(q, k, v, self.heads, self.rope, layer=i)
+            attended = g.attention(q, k, v, self.layer_heads(i), self.rope, layer=i)
             x = self._linear(g, attended, f"{blk}.attn_output", self.output_bias, add_to=x)
             h = g.rms_norm(x, f"{blk}.ffn_norm.weight", self.rms_norm_eps)
             gate = self._linear(g, h, f"{blk}.ffn_gate", self.mlp_bias)

@@ -1,9 +1,11 @@
 """Qwen2 and Qwen2.5: Llama with a bias on q, k and v, and often a tied head (arXiv:2407.10671)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeq.models import llama
+from edgeq.models.graph import Heads
 
 
 class Model(llama.Model):
@@ -11,15 +13,19 @@ class Model(llama.Model):
 
     name = "qwen2"
 
+    def __init__(self, config: Mapping[str, Any], source: str) -> None:
+        super().__init__(config, source)
+        self.max_window_layers = int(config.get("max_window_layers") or 0)
+
     def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
         """q, k and v always have one, the output projection never."""
         return True, False
 
     def sliding_window(self, config: Mapping[str, Any]) -> int | None:
-        """Off unless `use_sliding_window`; then only layers from `max_window_layers` on would have it."""
-        if not config.get("use_sliding_window", False):
-            return None
-        if int(config.get("max_window_layers", 0)) >= self.num_hidden_layers:
-            return None
-        window = config.get("sliding_window")
+        """Off unless `use_sliding_window`."""
+        window = config.get("sliding_window") if config.get("use_sliding_window", False) else None
         return int(window) if window else None
+
+    def layer_heads(self, layer: int) -> Heads:
+        """Layers before `max_window_layers` see everything, the others the window."""
+        return replace(self.heads, sliding_window=None) if layer < self.max_window_layers else self.heads
