@@ -59,25 +59,25 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
     has_mins, halves = kind.has_mins, kind.halves
-    dot_line, dot_start = ops.dot_line, ops.dot_start
+    dot_start, dot_four, dot_eight = ops.dot_start, ops.dot_four, ops.dot_eight
 
     @device
-    def group_32(group, word, total, sums, scale):
-        dot = dot_start(sums + 8)
-        for i in range(4):
-            low, high = pair(group, i)
-            dot = dot_line(dot_line(dot, low, word + 8 * i), high, word + 8 * i + 4)
+    def group_32(group, words, total, sums, scale):
+        line0, line1 = pair(group, 0)
+        line2, line3 = pair(group, 1)
+        line4, line5 = pair(group, 2)
+        line6, line7 = pair(group, 3)
+        dot = dot_eight(dot_start(sums + 8), line0, line1, line2, line3, line4, line5, line6, line7, words)
         return fma(mul(i32_to_f32(dot), load_f32x16(scale)), load_splat_f32(sums), total)
 
     @device
-    def group_16(group, word, total, sums, scale):
-        first, second = dot_start(sums + 12), dot_start(sums + 16)
-        for i in range(2):
-            low, high = pair(group, i)
-            first = dot_line(dot_line(first, low, word + 8 * i), high, word + 8 * i + 4)
-        for i in range(2, 4):
-            low, high = pair(group, i)
-            second = dot_line(dot_line(second, low, word + 8 * i), high, word + 8 * i + 4)
+    def group_16(group, words, total, sums, scale):
+        line0, line1 = pair(group, 0)
+        line2, line3 = pair(group, 1)
+        first = dot_four(dot_start(sums + 12), line0, line1, line2, line3, words)
+        line4, line5 = pair(group, 2)
+        line6, line7 = pair(group, 3)
+        second = dot_four(dot_start(sums + 16), line4, line5, line6, line7, words + 16)
         part = mul(i32_to_f32(first), load_f32x16(scale))
         part = fma(i32_to_f32(second), load_f32x16(scale + 64), part)
         return fma(part, load_splat_f32(sums), total)

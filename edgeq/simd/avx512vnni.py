@@ -6,9 +6,11 @@ from edgeq.simd.emit import I32X16
 CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
 
 
-def dot_line(b, total, line, word_address, code_bits):
-    """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns), exact for any unsigned code."""
-    return _vpdpbusd(b, total, line, emit.splat_word(b, word_address, 64))
+def dot_lines(b, total, lines, words, code_bits):
+    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+    for j, line in enumerate(lines):
+        total = _vpdpbusd(b, total, line, emit.splat_word(b, emit.offset(b, words, 4 * j), 64))
+    return total
 
 
 def dot_tile(b, lines, words, tokens, count, code_bits, start):
@@ -20,7 +22,7 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
     for j in range(count):
         line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
         for t in range(tokens):
-            totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+            totals[t] = dot_lines(b, totals[t], [line], emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
         totals = emit.pin(b, totals)
     return totals
 

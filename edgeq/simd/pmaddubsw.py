@@ -34,21 +34,30 @@ class Pmaddubsw:
         """Pairs of int16 added into int32 lanes."""
         return self.maddwd(b, sums, emit.splat_constant(self.words, 1))
 
-    def dot_part(self, b, codes, activations, code_bits):
-        if code_bits == 8:
-            return self.wide_dot(self, b, codes, activations)
-        return self.widen(b, self.maddubs(b, codes, activations))
-
     def join(self, b, parts):
         """The register parts of 16 int32 lanes as one vector."""
         return parts[0] if self.parts == 1 else emit.concat(b, *parts)
 
-    def dot_line(self, b, total, line, word_address, code_bits):
-        """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns)."""
-        activations = emit.splat_word(b, word_address, self.bytes.count)
-        codes = [line] if self.parts == 1 else [emit.half(b, line, part) for part in range(2)]
-        dots = [self.dot_part(b, part, activations, code_bits) for part in codes]
-        return b.add(total, self.join(b, dots))
+    def dot_lines(self, b, total, lines, words, code_bits):
+        """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+        step = min(SUMS_IN_INT16.get(code_bits, 1), len(lines))
+        for first in range(0, len(lines), step):
+            sums = None
+            for j in range(first, first + step):
+                dots = self._dots_of_line(b, lines[j], emit.offset(b, words, 4 * j), code_bits)
+                sums = dots if sums is None else [b.add(x, y) for x, y in zip(sums, dots, strict=True)]
+            if code_bits != 8:
+                sums = [self.widen(b, value) for value in sums]
+            total = b.add(total, self.join(b, sums))
+        return total
+
+    def _dots_of_line(self, b, line, word, code_bits):
+        """The parts of one line: int16 sums of two products, or for 8-bit codes int32 sums of four."""
+        activations = emit.splat_word(b, word, self.bytes.count)
+        parts = [line] if self.parts == 1 else [emit.half(b, line, part) for part in range(2)]
+        if code_bits == 8:
+            return [self.wide_dot(self, b, part, activations) for part in parts]
+        return [self.maddubs(b, part, activations) for part in parts]
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
         """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.

@@ -9,9 +9,11 @@ CENTRED: frozenset[int] = frozenset()
 _WIDE = ir.VectorType(emit.I32, 64)
 
 
-def dot_line(b, total, line, word_address, code_bits):
-    """total + line . 4 activations: `line` is u8x64 (16 rows x 4 columns)."""
-    return dot_bytes(b, total, line, emit.splat_word(b, word_address, 64))
+def dot_lines(b, total, lines, words, code_bits):
+    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+    for j, line in enumerate(lines):
+        total = dot_bytes(b, total, line, emit.splat_word(b, emit.offset(b, words, 4 * j), 64))
+    return total
 
 
 def dot_bytes(b, total, codes, activations):
@@ -31,5 +33,5 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
     for j in range(count):
         line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
         for t in range(tokens):
-            totals[t] = dot_line(b, totals[t], line, emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+            totals[t] = dot_lines(b, totals[t], [line], emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
     return totals

@@ -58,16 +58,20 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
     def dot_start(typingctx, sums):
         return i32x16(types.int64), lambda context, b, signature, args: start(b, args[0])(0)
 
+    def dot_lines(context, b, signature, args):
+        return body.dot_lines(b, args[0], args[1:-1], args[-1], code_bits)
+
     @intrinsic
-    def dot_line(typingctx, total, line, word_address):
-        """total + one code line . 4 activations, for a matvec."""
+    def dot_four(typingctx, total, line0, line1, line2, line3, words):
+        """total + four code lines . 16 activations, for a matvec."""
+        return i32x16(i32x16, *[u8x64] * 4, types.int64), dot_lines
 
-        def generate(context, b, signature, args):
-            return body.dot_line(b, args[0], args[1], args[2], code_bits)
+    @intrinsic
+    def dot_eight(typingctx, total, line0, line1, line2, line3, line4, line5, line6, line7, words):
+        """total + eight code lines . 32 activations, for a matvec."""
+        return i32x16(i32x16, *[u8x64] * 8, types.int64), dot_lines
 
-        return i32x16(i32x16, u8x64, types.int64), generate
-
-    return {"dot_group": dot_group, "dot_start": dot_start, "dot_line": dot_line}
+    return {"dot_group": dot_group, "dot_start": dot_start, "dot_four": dot_four, "dot_eight": dot_eight}
 
 
 def _pack(b, llvm_type, values):
