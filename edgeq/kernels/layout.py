@@ -3,6 +3,7 @@
 # Control block of a team (execute.py), as indices into its int64 words, and sizes in bytes
 JOB, JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_LED, JOB_WAKE = 16, 24, 25, 26, 27, 32
 CONTROL_BYTES, WORKER_BYTES = 320, 64
+MAX_THREADS = 64  # the bits of the mask of workers to wake
 
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
 

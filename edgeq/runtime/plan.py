@@ -16,6 +16,7 @@ from edgeq.models.graph import Value
 from edgeq.runtime.kv_cache import KVCache, rope_tables
 from edgeq.runtime.memory import aligned, round_up
 from edgeq.runtime.record import Operation, Recorder
+from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
 PACKING = {"norm", "silu_mul"}  # kernels that also write their result as packed int8 activations
@@ -96,7 +97,7 @@ class Compiler:
                 if last_use[value.index] == i and value.index != logits.index:
                     self._release(self.buffers.pop(value.index))
         names = [name for name, _ in self.steps]
-        kernels = library.prepare(names, announce)
+        kernels = library.prepare([*names, *TEAM_KERNELS], announce)
         self.barriers = [*self.barriers[1:], True]  # a barrier before a step follows the one before it
         tape = aligned(len(names) * STEP_WORDS * 8).view(np.int64)
         for i, ((name, args), barrier) in enumerate(zip(self.steps, self.barriers, strict=True)):

@@ -12,7 +12,7 @@ from edgeq.errors import ContextError, UsageError
 from edgeq.models import architecture
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
-from edgeq.runtime.team import Team, default_threads
+from edgeq.runtime.team import Team, team_size
 
 BATCH = 512  # tokens per pass of a prompt
 OUTPUT_ROWS = 16  # rows of logits per pass
@@ -43,11 +43,9 @@ class Session:
         self.file = file
         if context is not None and context < 1:
             raise UsageError(f"a context of {context} positions cannot work: give at least 1")
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot work: give at least 1")
         wanted = context or min(self.model.max_position_embeddings, DEFAULT_CONTEXT)
         self.context = round_up(wanted, 16)
-        self.threads = threads or default_threads()
+        self.threads = team_size(threads)
         self.kv = kv or _kv_for(file)
         self.batch = min(batch, self.context)
         compiler = Compiler(file, self.model, self.context, self.batch, OUTPUT_ROWS, self.threads, self.kv)

@@ -12,24 +12,40 @@ import numpy as np
 import psutil
 
 from edgeq import environment
+from edgeq.errors import UsageError
 from edgeq.kernels import library
-from edgeq.kernels.layout import CONTROL_BYTES, JOB, JOB_LED, JOB_STEPS, JOB_STOP, JOB_TAPE, JOB_WAKE, WORKER_BYTES
+from edgeq.kernels.layout import (
+    CONTROL_BYTES,
+    JOB,
+    JOB_LED,
+    JOB_STEPS,
+    JOB_STOP,
+    JOB_TAPE,
+    JOB_WAKE,
+    MAX_THREADS,
+    WORKER_BYTES,
+)
 from edgeq.runtime.memory import aligned
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 
 
-def default_threads() -> int:
-    """EDGEQ_THREADS, or the physical cores that this process may use."""
-    forced = environment.threads()
-    if forced:
-        return forced
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+def team_size(threads: int | None = None) -> int:
+    """`threads`, else EDGEQ_THREADS, else the physical cores that this process may use.
+
+    Raises UsageError for a number that cannot work: less than 1 or more than 64.
+    """
+    threads = environment.threads() if threads is None else threads
+    if threads is None:
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, min(allowed, psutil.cpu_count(logical=False) or allowed, MAX_THREADS))
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"{threads} threads cannot work: give 1 to {MAX_THREADS}")
+    return threads
 
 
 class Team:
-    """`threads` threads, the calling one included."""
+    """`threads` threads (see `team_size`), the calling one included."""
 
     def __init__(self, threads: int):
         self.threads = threads
