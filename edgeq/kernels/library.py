@@ -5,6 +5,7 @@ features and the versions of the compilers: Numba's own cache looks at one sourc
 after an edit elsewhere.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -81,9 +82,9 @@ def chosen_isa() -> isa_table.Isa:
 
 
 def missing(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are not in the cache and would be compiled."""
+    """Those of `names` that are not in the cache, or damaged there, and would be compiled."""
     isa = isa_table.choose()
-    return [name for name in dict.fromkeys(names) if not object_path(name, isa).exists()]
+    return [name for name in dict.fromkeys(names) if _cached(name, isa) is None]
 
 
 def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
@@ -93,17 +94,14 @@ def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
 
 @functools.cache
 def _kernel(name: str, isa: isa_table.Isa) -> Kernel:
-    family, _, variant = name.partition(":")
-    symbol = f"edgeq_{name}_{isa.name}".replace(":", "_")
-    path = object_path(name, isa)
-    try:
-        code = path.read_bytes()
-    except FileNotFoundError:
+    code = _cached(name, isa)
+    if code is None:
         from edgeq.kernels.compile import compile_kernel
 
-        code = compile_kernel(family, variant, isa, symbol)
-        _keep(path, code)
-    return Kernel(name, _engine().load(code, symbol))
+        family, _, variant = name.partition(":")
+        code = compile_kernel(family, variant, isa, _symbol(name, isa))
+        _keep(name, isa, code)
+    return Kernel(name, _engine().load(code, _symbol(name, isa)))
 
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> dict[str, Kernel]:
@@ -113,16 +111,44 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
     if absent and announce:
         cpu = llvm.get_host_cpu_name()
         announce(f"compiling {len(absent)} kernels for {cpu} ({isa_table.choose().name}), once: {', '.join(absent)}")
-    return {name: kernel(name) for name in names}
+    kernels = {name: kernel(name) for name in names}
+    if absent and announce and missing(absent):
+        announce(f"{environment.cache_folder()} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)")
+    return kernels
 
 
-def _keep(path: Path, code: bytes) -> None:
+# ---- the cache: one file per kernel, a digest of the rest and then the object ----
+
+
+def _symbol(name: str, isa: isa_table.Isa) -> str:
+    return f"edgeq_{name}_{isa.name}".replace(":", "_")
+
+
+def _seal(name: str, isa: isa_table.Isa, code: bytes) -> bytes:
+    """What tells a whole object of this kernel from a damaged one, or from another's."""
+    return hashlib.sha256(_symbol(name, isa).encode() + b"\0" + code).digest()
+
+
+def _cached(name: str, isa: isa_table.Isa) -> bytes | None:
+    """The object of a kernel; None if there is none, or none that is whole: it would crash the process."""
+    try:
+        content = object_path(name, isa).read_bytes()
+    except OSError:
+        return None
+    seal, code = content[:32], content[32:]
+    return code if seal == _seal(name, isa, code) else None
+
+
+def _keep(name: str, isa: isa_table.Isa, code: bytes) -> None:
     """Write atomically. A cache that cannot be written costs a compilation next time, not this run."""
+    path, temporary = object_path(name, isa), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(code)
+            file.write(_seal(name, isa, code) + code)
         os.replace(temporary, path)
     except OSError:
-        return
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from edgeq.models.graph import Graph, Value
+from edgeq.models.graph import Graph, Heads, Value
 
 
 class Architecture(Protocol):
@@ -13,6 +13,7 @@ class Architecture(Protocol):
     num_hidden_layers: int
     vocab_size: int
     max_position_embeddings: int
+    heads: Heads
 
     def __init__(self, config: Mapping[str, Any], source: str) -> None: ...
 

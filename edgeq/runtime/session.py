@@ -1,15 +1,18 @@
 """A session: one file, one KV cache, one team of threads. Token ids in, logits out."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
-from edgeq.models import architecture
+from edgeq.kernels.layout import KV_BYTES
+from edgeq.models import Architecture, architecture
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
 from edgeq.runtime.team import Team, team_size
@@ -17,16 +20,18 @@ from edgeq.runtime.team import Team, team_size
 BATCH = 512  # tokens per pass of a prompt
 OUTPUT_ROWS = 16  # rows of logits per pass
 DEFAULT_CONTEXT = 4096
+POSITIONS = 16  # the KV cache holds a multiple of these
 
 
 class Session:
     """Evaluates tokens one after the other; what has been evaluated is in the KV cache, up to `position`.
 
-    context: positions to reserve (rounded up to 16); by default the model's own, at most 4096
+    context: positions to reserve; by default as many as the model was trained for, at most 4096
     threads: default EDGEQ_THREADS or the physical cores
     kv:      element of the KV cache, "f16" or "f32"; by default f32 for a file of F32 weights, else f16
-    announce: hears one line if kernels must be compiled first
-    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments.
+    announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
+    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments, ContextError
+    for a context that does not fit in memory. Not for two threads at a time.
     """
 
     def __init__(
@@ -43,23 +48,36 @@ class Session:
         self.file = file
         if context is not None and context < 1:
             raise UsageError(f"a context of {context} positions cannot work: give at least 1")
-        wanted = context or min(self.model.max_position_embeddings, DEFAULT_CONTEXT)
-        self.context = round_up(wanted, 16)
+        trained = self.model.max_position_embeddings
+        self.context = context or min(trained, DEFAULT_CONTEXT)
+        if self.context > trained and announce:
+            announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
         self.threads = team_size(threads)
         self.kv = kv or _kv_for(file)
+        check_memory(self.model, self.context, self.kv)
         self.batch = min(batch, self.context)
-        compiler = Compiler(file, self.model, self.context, self.batch, OUTPUT_ROWS, self.threads, self.kv)
+        positions = round_up(self.context, POSITIONS)
+        compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv)
         self.plan = compiler.compile(announce)
         self.team = Team(self.threads)
         self.position = 0
+        self._busy = threading.Lock()
+        self._closed = False
 
     def eval(self, tokens: Sequence[int], all_logits: bool = False) -> npt.NDArray[np.float32]:
         """Append `tokens`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
 
-        Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary; then
-        nothing was appended.
+        Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary, for
+        a closed session and for one that another thread is using; then nothing was appended.
         """
-        ids = np.asarray(tokens, dtype=np.int64)
+        if not self._busy.acquire(blocking=False):
+            raise UsageError("the model is in use by another thread: load it once for each, the weights are shared")
+        try:
+            return self._eval(np.asarray(tokens, dtype=np.int64), all_logits)
+        finally:
+            self._busy.release()
+
+    def _eval(self, ids: npt.NDArray[np.int64], all_logits: bool) -> npt.NDArray[np.float32]:
         self._check(ids)
         step = min(self.batch, OUTPUT_ROWS) if all_logits else self.batch
         results = []
@@ -72,6 +90,8 @@ class Session:
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def _check(self, ids: npt.NDArray[np.int64]) -> None:
+        if self._closed:
+            raise UsageError("the model is closed: load it again")
         if ids.size == 0:
             raise UsageError("there are no tokens to evaluate: give at least one")
         if self.position + ids.size > self.context:
@@ -103,7 +123,8 @@ class Session:
         return {"weights": self.file.nbytes, "kv": self.plan.kv_bytes, "scratch": self.plan.scratch_bytes}
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads. Nothing can be evaluated afterwards."""
+        self._closed = True
         self.team.close()
 
     def __enter__(self) -> Self:
@@ -111,6 +132,19 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def check_memory(model: Architecture, context: int, kv: str) -> None:
+    """Raises ContextError if the KV cache of `context` positions is larger than the memory that is free."""
+    heads = model.heads
+    width = heads.head_dim + round_up(heads.head_dim, 16)
+    position = model.num_hidden_layers * heads.num_key_value_heads * width * KV_BYTES[kv]
+    free = psutil.virtual_memory().available
+    if context * position > free:
+        raise ContextError(
+            f"a context of {context} positions needs {context * position / 2**30:.1f} GiB for its KV cache, "
+            f"{free / 2**30:.1f} GiB are free: ask for at most {free // position}"
+        )
 
 
 def _kv_for(file: File) -> str:
