@@ -11,7 +11,9 @@ from edgeq.simd.vector import (
     bits_u8x16,
     bits_u8x64,
     device,
+    load_bf16x16,
     load_f16x16,
+    load_f32x16,
     load_i8x16,
     load_u8x16,
     load_u8x64,
@@ -24,6 +26,9 @@ from edgeq.simd.vector import (
 )
 
 ROW = 64  # bytes of 16 f32, and of one code line
+
+# Plain types: how 16 elements are loaded as f32, and their bytes
+FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
 
 
 def reader(name: str) -> SimpleNamespace:

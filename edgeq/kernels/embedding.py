@@ -7,26 +7,24 @@ from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f32, load_i64, load_u8, stack, store_f32
 from edgeq.simd.vector import (
     device,
-    load_bf16x16,
-    load_f16x16,
-    load_f32x16,
     store_f32x16,
     store_u8x64,
 )
 
-_FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
-
 
 def make(variant: str, isa: Isa):
     """Argument block: weights, columns, token ids (int64), out, out stride in bytes, address of the token count."""
-    row = _make_float_row(variant) if variant in _FLOATS else _make_quantized_row(variant)
+    row = _make_float_row(variant) if variant in codes.FLOATS else _make_quantized_row(variant)
 
     def kernel(args, thread, n_threads):
         weights, columns, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16)
         out, stride = load_i64(args + 24), load_i64(args + 32)
         count = load_i64(load_i64(args + 40))
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
-            row(weights, columns, load_i64(ids + 8 * token), out + token * stride)
+            target = out + token * stride
+            row(weights, columns, load_i64(ids + 8 * token), target)
+            for at in range(4 * columns, stride, 4):  # what matrices that added to this row left in its padding
+                store_f32(target + at, np.float32(0.0))
 
     return kernel
 
@@ -67,7 +65,7 @@ def _make_quantized_row(name: str):
 
 
 def _make_float_row(name: str):
-    load_row, row_bytes = _FLOATS[name]
+    load_row, row_bytes = codes.FLOATS[name]
 
     @device
     def row(weights, columns, index, out):

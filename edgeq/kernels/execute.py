@@ -6,14 +6,27 @@ bytes are below. Variants: `publish` (the leader announces a tape), `lead` (the 
 worker runs tapes until it has been idle for some milliseconds).
 """
 
+from edgeq.kernels import layout
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, store_i64
 from edgeq.simd.threads import atomic_add, atomic_exchange, atomic_load, call_kernel, pause, yield_core
 from edgeq.simd.vector import device
 
-STEP = 24
-ARRIVED, TURN, JOB, TAPE, STEPS, STOP, LED, WAKE, WORKERS = 0, 64, 128, 192, 200, 208, 216, 256, 320
-PARKED, SEEN, WORKER = 0, 8, 64  # within a worker's line, and the line's size
+STEP = 8 * layout.STEP_WORDS
+ARRIVED, TURN = 0, 64
+JOB, TAPE, STEPS, STOP, LED, WAKE = (
+    8 * word
+    for word in (
+        layout.JOB,
+        layout.JOB_TAPE,
+        layout.JOB_STEPS,
+        layout.JOB_STOP,
+        layout.JOB_LED,
+        layout.JOB_WAKE,
+    )
+)
+WORKERS, WORKER = layout.CONTROL_BYTES, layout.WORKER_BYTES
+PARKED, SEEN = 0, 8  # within a worker's line
 
 # A spin of some 20 microseconds covers steps of a balanced tape. Then the core is offered to others: a pure spin loses
 # milliseconds as soon as another program wants the core. A worker idle for a few milliseconds goes to sleep.

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgeq.simd import isa as isa_table
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PACKAGE = Path(__file__).resolve().parent.parent
+_LOADING = threading.RLock()  # LLVM's engine is not for two threads at a time
 _SOURCES = ("simd", "kernels", "blocks")
 
 
@@ -89,7 +91,8 @@ def missing(names: Iterable[str]) -> list[str]:
 
 def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
     """The kernel `family:variant`, e.g. `matmul:Q4_K`, for `isa` or the chosen instruction set body."""
-    return _kernel(name, isa or isa_table.choose())
+    with _LOADING:
+        return _kernel(name, isa or isa_table.choose())
 
 
 @functools.cache

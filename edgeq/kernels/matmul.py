@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
+from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, prefetch, stack
 from edgeq.simd.tiles import operations
@@ -20,8 +21,6 @@ from edgeq.simd.vector import (
     device,
     fma,
     i32_to_f32,
-    load_bf16x16,
-    load_f16x16,
     load_f32x16,
     load_splat_f32,
     mul,
@@ -33,14 +32,11 @@ from edgeq.simd.vector import (
 CHUNK = 128  # tokens per pass over a panel: their accumulators (8 KiB) and one unpacked super-block stay in L1
 TOTALS_BYTES = CHUNK * 64
 AHEAD = 2048  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
-SUMS = 5 * 4  # bytes of sums per token and group, see kernels/quantize.py
-
-_FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
 
 
 def make(variant: str, isa: Isa):
     """The kernel for the block type `variant`."""
-    if variant in _FLOATS:
+    if variant in codes.FLOATS:
         return _make_float(variant, isa)
     return _make_quantized(variant, isa)
 
@@ -102,7 +98,7 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
                     total = fma(load_f32x16(mins + g * 64), load_splat_f32(sums + 4), total)
                 group += group_bytes
                 words += 32
-                sums += SUMS
+                sums += SUMS_BYTES
             block = group
         return total
 
@@ -144,7 +140,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
             if has_mins:
                 total = tile_add_outer(total, load_f32x16(mins + g * 64), sums + row, 4)
             words += 32 * tokens
-            sums += SUMS * tokens
+            sums += SUMS_BYTES * tokens
             if in_memory:
                 tile_store(total_address, 64, total)
         if not in_memory:
@@ -191,7 +187,7 @@ def _make_quantized(name: str, isa: Isa):
                     mins,
                     here,
                     words + at * (32 * tile),
-                    sums + at * (SUMS * tile),
+                    sums + at * (SUMS_BYTES * tile),
                     totals + t * (tile * 64),
                 )
             block += header_bytes + here * group_bytes
@@ -220,7 +216,7 @@ def _make_quantized(name: str, isa: Isa):
                         panel,
                         groups,
                         words + first * columns,
-                        sums + first * groups * SUMS,
+                        sums + first * groups * SUMS_BYTES,
                         (n + tile - 1) // tile,
                         lines,
                         scales,
@@ -234,7 +230,7 @@ def _make_quantized(name: str, isa: Isa):
 
 
 def _make_float(name: str, isa: Isa):
-    load_row, row_bytes = _FLOATS[name]
+    load_row, row_bytes = codes.FLOATS[name]
     tile = isa.tile
     many, one = operations(isa, tile), operations(isa, 1)
     tile_zero, tile_add_outer, tile_store = many.tile_zero, many.tile_add_outer, many.tile_store
@@ -279,7 +275,7 @@ def reference(
     """
     from edgeq.kernels import quantize
 
-    if name in _FLOATS:
+    if name in codes.FLOATS:
         result = x.astype(np.float64) @ weights.astype(np.float64).T
     else:
         assert block_type(name).bits <= 8

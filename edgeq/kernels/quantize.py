@@ -7,6 +7,7 @@ Codes are round(x * 127 / max |x|), ties to even, so they lie in [-127, 127].
 
 import numpy as np
 
+from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, store_f32, store_i32
 from edgeq.simd.vector import (
@@ -52,11 +53,11 @@ def make_place(tile: int):
     @device
     def place(low, high, words, sums, token, group, groups, count):
         if count == 1:
-            quantize_group(low, high, words + group * 32, sums + group * 20, 1)
+            quantize_group(low, high, words + group * 32, sums + group * SUMS_BYTES, 1)
         else:
             at = (token // tile) * groups + group
             lane = (token % tile) * 4
-            quantize_group(low, high, words + at * (32 * tile) + lane, sums + at * (20 * tile) + lane, tile)
+            quantize_group(low, high, words + at * (32 * tile) + lane, sums + at * (SUMS_BYTES * tile) + lane, tile)
 
     return place
 

@@ -38,7 +38,7 @@ class Model:
             raise UnsupportedError(f"{source}: hidden_act {config['hidden_act']!r} is not supported; supported is silu")
         self.hidden_size = read.integer(config, "hidden_size", source)
         self.intermediate_size = read.integer(config, "intermediate_size", source)
-        self.num_hidden_layers = read.integer(config, "num_hidden_layers", source)
+        self.num_hidden_layers = read.integer(config, "num_hidden_layers", source, most=10_000)
         self.vocab_size = read.integer(config, "vocab_size", source)
         self.max_position_embeddings = read.integer(config, "max_position_embeddings", source, 2048)
         self.rms_norm_eps = read.number(config, "rms_norm_eps", source, 1e-6)
@@ -47,8 +47,8 @@ class Model:
         self.heads = Heads(
             num_attention_heads,
             read.integer(config, "num_key_value_heads", source, num_attention_heads),
-            read.integer(config, "head_dim", source, self.hidden_size // num_attention_heads),
-            self.sliding_window(config),
+            read.integer(config, "head_dim", source, self.hidden_size // num_attention_heads, most=65_536),
+            self.sliding_window(config, source),
         )
         self._check_heads(source)
         self.rope = read.rope(config, self.heads.head_dim, source)
@@ -75,7 +75,7 @@ class Model:
         """The attention of a layer."""
         return self.heads
 
-    def sliding_window(self, config: Mapping[str, Any]) -> int | None:
+    def sliding_window(self, config: Mapping[str, Any], source: str) -> int | None:
         """Positions that attention looks back over, None for all."""
         return None
 

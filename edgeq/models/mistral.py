@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from edgeq.models import config as read
 from edgeq.models import llama
+
+WINDOW = 4096
 
 
 class Model(llama.Model):
@@ -11,7 +14,7 @@ class Model(llama.Model):
 
     name = "mistral"
 
-    def sliding_window(self, config: Mapping[str, Any]) -> int | None:
-        """v0.1 has 4096, later versions null."""
-        window = config.get("sliding_window")
-        return int(window) if window else None
+    def sliding_window(self, config: Mapping[str, Any], source: str) -> int | None:
+        """v0.1 has 4096, which is also what leaving it out means; later versions have null."""
+        wanted = config.get("sliding_window", WINDOW)
+        return read.integer(config, "sliding_window", source, WINDOW) if wanted else None

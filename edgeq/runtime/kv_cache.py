@@ -29,6 +29,10 @@ def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: 
     Angles are f32 products, as in the training code whose weights are run.
     """
     frequencies = np.asarray(inverse_frequencies, dtype=np.float64).astype(np.float32)
-    angles = (np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]).astype(np.float64)
-    both = np.stack([np.cos(angles), np.sin(angles)], axis=1) * factor
-    return np.ascontiguousarray(both.astype(np.float32))
+    result = np.empty((positions, 2, frequencies.size), dtype=np.float32)
+    for first in range(0, positions, 4096):  # in slices, so that the f64 values in between stay small
+        here = np.arange(first, min(first + 4096, positions), dtype=np.float32)
+        angles = (here[:, None] * frequencies[None, :]).astype(np.float64)
+        result[first : first + 4096, 0] = np.cos(angles) * factor
+        result[first : first + 4096, 1] = np.sin(angles) * factor
+    return result

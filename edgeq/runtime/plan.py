@@ -12,7 +12,7 @@ from edgeq.errors import FormatError
 from edgeq.kernels import library
 from edgeq.kernels.layout import GROUP, STEP_WORDS, SUMS_BYTES, heads_per_tile
 from edgeq.models.architecture import Architecture
-from edgeq.models.graph import Value
+from edgeq.models.graph import Rope, Value
 from edgeq.runtime.kv_cache import KVCache, rope_tables
 from edgeq.runtime.memory import aligned, round_up
 from edgeq.runtime.record import Operation, Recorder
@@ -79,6 +79,8 @@ class Compiler:
         self.read: set[int] = set()
         self.written: set[int] = set()
         self.caches: dict[int, KVCache] = {}
+        self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
+        self.scores: dict[int, np.ndarray] = {}  # attention's scratch, by query heads per tile
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
 
     def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
@@ -102,7 +104,7 @@ class Compiler:
         tape = aligned(len(names) * STEP_WORDS * 8).view(np.int64)
         for i, ((name, args), barrier) in enumerate(zip(self.steps, self.barriers, strict=True)):
             tape[STEP_WORDS * i :][:STEP_WORDS] = kernels[name].address, args.ctypes.data, barrier
-        self.keep += [self.buffers, self.free, [args for _, args in self.steps]]
+        self.keep += [self.buffers, self.free, self.tables, self.scores, [args for _, args in self.steps]]
         rows = self.buffers[logits.index].rows
         return Plan(
             self.params,
@@ -139,13 +141,16 @@ class Compiler:
         fitting = [i for i, piece in enumerate(self.free) if nbytes <= piece.nbytes <= 2 * nbytes]
         if fitting:
             return self.free.pop(min(fitting, key=lambda i: self.free[i].nbytes))
+        return self._new(nbytes)
+
+    def _new(self, nbytes: int) -> np.ndarray:
         self.scratch_bytes += nbytes
         return aligned(nbytes)
 
     def _allocate(self, value: Value, packed: bool) -> Buffer:
         rows, width = self.capacity[value.outputs], round_up(value.width, GROUP)
         # Rows whose width is padded keep zeros in the padding, so they are never recycled memory.
-        data = self._take(rows * width * 4) if width == value.width else aligned(rows * width * 4)
+        data = self._take(rows * width * 4) if width == value.width else self._new(rows * width * 4)
         buffer = Buffer(data[: rows * width * 4].view(np.float32).reshape(rows, width), width * 4)
         if packed:
             buffer.words = self._take(rows * width)
@@ -156,6 +161,12 @@ class Compiler:
         for piece in (buffer.rows, buffer.words, buffer.sums):
             if piece is not None:
                 self.free.append(piece.reshape(-1).view(np.uint8))
+
+    def _weights(self, name: str) -> int:
+        """Address of a tensor in the map. Its view is kept: while there is one, closing the file does not unmap it."""
+        view = self.file.data(name)
+        self.keep.append(view)
+        return int(view.ctypes.data)
 
     def _vector(self, name: str) -> int:
         """Address of a 1-D tensor, padded with zeros to 32 where its length needs that."""
@@ -203,7 +214,7 @@ class Compiler:
     def _embedding(self, op: Operation) -> None:
         info, out = self.file.tensors[op.weight], self.buffers[op.output.index]
         args = [
-            self.file.data(op.weight).ctypes.data,
+            self._weights(op.weight),
             info.shape[1],
             self.tokens.ctypes.data,
             out.rows.ctypes.data,
@@ -274,7 +285,7 @@ class Compiler:
         else:
             source = (x.rows.ctypes.data, x.stride)
         args = [
-            self.file.data(op.weight).ctypes.data,
+            self._weights(op.weight),
             info.shape[0],
             info.shape[1],
             *source,
@@ -312,24 +323,21 @@ class Compiler:
         self._step(f"rope:{self.kv}", args, [], [q, k, v, cache])
 
     def _tables(self, op: Operation) -> np.ndarray:
-        """cos and sin, shared by the layers that have the same rope."""
         assert op.rope is not None
-        if not hasattr(self, "_rope_tables"):
-            self._rope_tables: dict[object, np.ndarray] = {}
-            self.keep.append(self._rope_tables)
-        if op.rope not in self._rope_tables:
+        if op.rope not in self.tables:
             rope = op.rope
-            self._rope_tables[rope] = rope_tables(rope.inverse_frequencies, self.context, rope.attention_factor)
-        return self._rope_tables[op.rope]
+            table = rope_tables(rope.inverse_frequencies, self.context, rope.attention_factor)
+            self.scratch_bytes += table.nbytes
+            self.tables[rope] = table
+        return self.tables[op.rope]
 
     def _attention(self, op: Operation) -> None:
         assert op.heads is not None
         q, out, heads = self.buffers[op.inputs[0].index], self.buffers[op.output.index], op.heads
         cache = self.caches[op.layer]
         tile = heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads)
-        if not hasattr(self, "_scores"):
-            self._scores = aligned(self.threads * tile * self.context * 4)
-            self.keep.append(self._scores)
+        if tile not in self.scores:
+            self.scores[tile] = self._new(self.threads * tile * self.context * 4)
         args = [
             q.rows.ctypes.data,
             q.stride,
@@ -343,7 +351,7 @@ class Compiler:
             self.context,
             _bits(1.0 / math.sqrt(heads.head_dim)),
             heads.sliding_window or 0,
-            self._scores.ctypes.data,
+            self.scores[tile].ctypes.data,
             self._param(TOKENS),
             self._param(POSITION),
         ]

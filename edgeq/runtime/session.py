@@ -54,6 +54,10 @@ class Session:
             announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
         self.threads = team_size(threads)
         self.kv = kv or _kv_for(file)
+        if self.kv not in KV_BYTES:
+            raise UsageError(f"a KV cache of {self.kv} is unknown: give one of {', '.join(KV_BYTES)}")
+        if batch < 1:
+            raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
         check_memory(self.model, self.context, self.kv)
         self.batch = min(batch, self.context)
         positions = round_up(self.context, POSITIONS)
@@ -124,8 +128,9 @@ class Session:
 
     def close(self) -> None:
         """Stop the threads. Nothing can be evaluated afterwards."""
-        self._closed = True
-        self.team.close()
+        with self._busy:  # a pass that is running ends first
+            self._closed = True
+            self.team.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ worker comes back and sleeps on a semaphore, so an idle model costs no CPU.
 
 import os
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -49,6 +50,7 @@ class Team:
 
     def __init__(self, threads: int):
         self.threads = threads
+        self._process = os.getpid()
         self._publish, self._lead, serve = (library.kernel(name) for name in KERNELS)
         self._control = aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
         self._address = self._control.ctypes.data
@@ -66,16 +68,29 @@ class Team:
 
         The tape's last step must ask for a barrier: it is how the team knows that all are done.
         """
+        if self._control[JOB_STOP]:
+            raise UsageError("the model is closed: load it again")
+        if os.getpid() != self._process:  # a fork copies the memory, not the threads
+            raise UsageError("the model was loaded before this process forked: load it in the child")
         self._control[JOB_TAPE], self._control[JOB_STEPS] = tape, steps
         try:
             _announce(self._publish, self._control, self._wake, self.threads)
             self._lead(self._address, 0, self.threads)
-        except BaseException:  # Ctrl-C: the workers may have begun, and a job that has begun must be led to its end
-            if self._control[JOB_LED] != self._control[JOB]:
-                for wake in self._wake[1:]:
-                    wake.release()  # one too many is harmless: the worker serves, finds nothing and sleeps again
-                self._lead(self._address, 0, self.threads)
+        except BaseException:
+            self._finish_interrupted()
             raise
+
+    def _finish_interrupted(self) -> None:
+        """After Ctrl-C: the workers may have begun a job, and a job that has begun must be led to its end."""
+        if self._control[JOB_LED] == self._control[JOB]:
+            return
+        try:
+            for wake in self._wake[1:]:
+                wake.release()  # one too many is harmless: the worker serves, finds nothing and sleeps again
+            self._lead(self._address, 0, self.threads)
+        finally:
+            if self._control[JOB_LED] != self._control[JOB]:  # interrupted again: out of step for good
+                self._control[JOB_STOP] = 1
 
 
 def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Semaphore], threads: int) -> None:
@@ -102,5 +117,7 @@ def _stop(
 ) -> None:
     control[JOB_STOP] = 1
     _announce(publish, control, wake, threads)
+    deadline = time.monotonic() + 1.0  # they are daemons: an exit does not wait for one that is stuck
     for worker in workers:
-        worker.join(timeout=1.0)  # they are daemons: an exit never waits for one that is stuck
+        if worker is not threading.current_thread():
+            worker.join(timeout=max(0.0, deadline - time.monotonic()))

@@ -12,13 +12,9 @@ I64 = ir.IntType(64)
 
 _SCALARS = {
     "u8": (ir.IntType(8), types.int64, "zext"),
-    "i8": (ir.IntType(8), types.int64, "sext"),
-    "u16": (ir.IntType(16), types.int64, "zext"),
-    "i16": (ir.IntType(16), types.int64, "sext"),
     "i32": (ir.IntType(32), types.int64, "sext"),
     "i64": (I64, types.int64, None),
     "f32": (ir.FloatType(), types.float32, None),
-    "f64": (ir.DoubleType(), types.float64, None),
     "f16": (ir.HalfType(), types.float32, "fpext"),
 }
 
@@ -65,12 +61,9 @@ def _make_store(name):
     return store
 
 
-load_u8, load_i8, load_u16, load_i16 = (_make_load(name) for name in ("u8", "i8", "u16", "i16"))
-load_i32, load_i64 = _make_load("i32"), _make_load("i64")
-load_f32, load_f64, load_f16 = _make_load("f32"), _make_load("f64"), _make_load("f16")
-store_u8, store_i8, store_u16, store_i16 = (_make_store(name) for name in ("u8", "i8", "u16", "i16"))
-store_i32, store_i64 = _make_store("i32"), _make_store("i64")
-store_f32, store_f64, store_f16 = _make_store("f32"), _make_store("f64"), _make_store("f16")
+load_u8, load_i64, load_f32 = _make_load("u8"), _make_load("i64"), _make_load("f32")
+store_u8, store_i32, store_i64 = _make_store("u8"), _make_store("i32"), _make_store("i64")
+store_f32, store_f16 = _make_store("f32"), _make_store("f16")
 
 
 @intrinsic

@@ -161,14 +161,6 @@ def _float_tiles(tokens: int) -> dict:
 
         return floats(floats, f32x16, types.int64, types.int64), generate
 
-    @intrinsic
-    def tile_row(typingctx, tile, index):
-        """Row `index` (a literal) of a tile."""
-        if not isinstance(index, types.IntegerLiteral):
-            return None
-        which = index.literal_value
-        return f32x16(floats, index), lambda context, b, signature, args: b.extract_value(args[0], which)
-
     return {
         "tile_zero": tile_zero,
         "tile_load": tile_load,
@@ -177,5 +169,4 @@ def _float_tiles(tokens: int) -> dict:
         "tile_scale_add": tile_scale_add,
         "tile_add_scaled": tile_add_scaled,
         "tile_add_outer": tile_add_outer,
-        "tile_row": tile_row,
     }

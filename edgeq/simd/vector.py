@@ -96,11 +96,6 @@ def load_splat_f32(b, address):
     return emit.splat(b, emit.load(b, address, emit.F32, 4), 16)
 
 
-@operation(i32x16, types.int64)
-def splat_i32(b, value):
-    return emit.splat(b, b.trunc(value, I32), 16)
-
-
 # ---- bytes: unpacking codes and scales ----
 
 
@@ -246,11 +241,6 @@ def max_f32(b, x):
 @operation(types.int64, i32x16)
 def sum_i32(b, x):
     return b.sext(_tree(b, x, b.add), I64)
-
-
-@operation(types.float32, types.float32, types.float32, types.float32)
-def fma_f32(b, x, y, z):
-    return emit.fma(b, x, y, z)
 
 
 @operation(types.float32, types.float32)
