@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeq.kernels.quantize import make_place
+from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_i64
 from edgeq.simd.vector import (
@@ -12,7 +12,6 @@ from edgeq.simd.vector import (
     mul,
     splat_f32,
     sqrt_f32,
-    store_f32x16,
     sum_f32,
     zero_f32x16,
 )
@@ -34,7 +33,7 @@ def make(variant: str, isa: Isa):
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.
     """
-    place = make_place(isa.tile)
+    keep = make_keep(isa.tile)
 
     def kernel(args, thread, n_threads):
         x, x_stride, width = load_i64(args), load_i64(args + 8), load_i64(args + 16)
@@ -55,11 +54,7 @@ def make(variant: str, isa: Isa):
             source = x + token * x_stride + group * 128
             low = mul(mul(load_f32x16(source), factor), load_f32x16(weight + group * 128))
             high = mul(mul(load_f32x16(source + 64), factor), load_f32x16(weight + group * 128 + 64))
-            target = out + token * out_stride + group * 128
-            store_f32x16(target, low)
-            store_f32x16(target + 64, high)
-            if words != 0:
-                place(low, high, words, sums, token, group, groups, count)
+            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
 
     return kernel
 

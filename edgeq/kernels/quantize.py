@@ -20,6 +20,7 @@ from edgeq.simd.vector import (
     round_to_i32,
     splat_f32,
     store_codes,
+    store_f32x16,
     sum_i32,
 )
 
@@ -60,6 +61,21 @@ def make_place(tile: int):
             quantize_group(low, high, words + at * (32 * tile) + lane, sums + at * (SUMS_BYTES * tile) + lane, tile)
 
     return place
+
+
+def make_keep(tile: int):
+    """`keep(low, high, out, words, sums, token, group, groups, count)`: write 32 values of a row as f32 at `out`, and
+    quantized into their place if `words` is not 0."""
+    place = make_place(tile)
+
+    @device
+    def keep(low, high, out, words, sums, token, group, groups, count):
+        store_f32x16(out, low)
+        store_f32x16(out + 64, high)
+        if words != 0:
+            place(low, high, words, sums, token, group, groups, count)
+
+    return keep
 
 
 def make(variant: str, isa: Isa):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from edgeq.kernels.quantize import make_place
+from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
-from edgeq.simd.vector import add, device, div, exp, load_f32x16, mul, neg, splat_f32, store_f32x16
+from edgeq.simd.vector import add, device, div, exp, load_f32x16, mul, neg, splat_f32
 
 
 @device
@@ -16,7 +16,7 @@ def _silu_mul(gate, up):
 
 def make(variant: str, isa: Isa):
     """Argument block: gate, up, stride of both, width, out, out stride, words (or 0), sums, token count address."""
-    place = make_place(isa.tile)
+    keep = make_keep(isa.tile)
 
     def kernel(args, thread, n_threads):
         gate, up, stride, width = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
@@ -30,11 +30,7 @@ def make(variant: str, isa: Isa):
             at = token * stride + group * 128
             low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
             high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
-            target = out + token * out_stride + group * 128
-            store_f32x16(target, low)
-            store_f32x16(target + 64, high)
-            if words != 0:
-                place(low, high, words, sums, token, group, groups, count)
+            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
 
     return kernel
 
