@@ -74,12 +74,10 @@ class Session:
         Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary, for
         a closed session and for one that another thread is using; then nothing was appended.
         """
-        if not self._busy.acquire(blocking=False):
+        if self._busy.locked():
             raise UsageError("the model is in use by another thread: load it once for each, the weights are shared")
-        try:
+        with self._busy:  # no interrupt comes between the lock and `with`, as one could after acquire()
             return self._eval(np.asarray(tokens, dtype=np.int64), all_logits)
-        finally:
-            self._busy.release()
 
     def _eval(self, ids: npt.NDArray[np.int64], all_logits: bool) -> npt.NDArray[np.float32]:
         self._check(ids)

@@ -1,9 +1,10 @@
 """A persistent team of threads that walk a tape together.
 
 Worker threads live in Python but spend their time inside the `execute:serve` kernel, with the GIL released; an idle
-worker comes back and sleeps on a semaphore, so an idle model costs no CPU.
+worker comes back and sleeps on a lock, so an idle model costs no CPU.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -54,7 +55,10 @@ class Team:
         self._publish, self._lead, serve = (library.kernel(name) for name in KERNELS)
         self._control = aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
         self._address = self._control.ctypes.data
-        self._wake = [threading.Semaphore(0) for _ in range(threads)]
+        # Locks as signals, each released in one step: an interrupt within a threading.Semaphore would leave it locked.
+        self._wake = [threading.Lock() for _ in range(threads)]
+        for wake in self._wake:
+            wake.acquire()
         workers = []
         for i in range(1, threads):
             args = (serve, self._control, self._wake[i], i, threads)
@@ -86,22 +90,27 @@ class Team:
             return
         try:
             for wake in self._wake[1:]:
-                wake.release()  # one too many is harmless: the worker serves, finds nothing and sleeps again
+                _signal(wake)  # one too many is harmless: the worker serves, finds nothing and sleeps again
             self._lead(self._address, 0, self.threads)
         finally:
             if self._control[JOB_LED] != self._control[JOB]:  # interrupted again: out of step for good
                 self._control[JOB_STOP] = 1
 
 
-def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Semaphore], threads: int) -> None:
+def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Lock], threads: int) -> None:
     publish(control.ctypes.data, 0, threads)
     mask = int(control[JOB_WAKE])
     for i in range(1, threads):
         if mask >> i & 1:
-            wake[i].release()
+            _signal(wake[i])
 
 
-def _work(serve: library.Kernel, control: np.ndarray, wake: threading.Semaphore, index: int, threads: int) -> None:
+def _signal(wake: threading.Lock) -> None:
+    with contextlib.suppress(RuntimeError):  # not locked: an earlier signal has yet to be noticed
+        wake.release()
+
+
+def _work(serve: library.Kernel, control: np.ndarray, wake: threading.Lock, index: int, threads: int) -> None:
     while not control[JOB_STOP]:
         serve(control.ctypes.data, index, threads)
         if not control[JOB_STOP]:
@@ -111,7 +120,7 @@ def _work(serve: library.Kernel, control: np.ndarray, wake: threading.Semaphore,
 def _stop(
     publish: library.Kernel,
     control: np.ndarray,
-    wake: list[threading.Semaphore],
+    wake: list[threading.Lock],
     workers: list[threading.Thread],
     threads: int,
 ) -> None:

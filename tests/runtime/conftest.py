@@ -1,0 +1,40 @@
+"""Converted files that several tests run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeq.container.reader import File, open_file
+from edgeq.quantize.pipeline import convert
+
+Convert = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Convert:
+    """`converted(checkpoint, type)`: the path of the file, made once."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    def make(checkpoint: Path, type: str) -> Path:
+        path = folder / f"{checkpoint.name}-{type}.eqf"
+        if not path.exists():
+            convert(checkpoint, path, type)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def tiny(converted: Convert, tiny_model: Path) -> Iterator[Callable[[str], File]]:
+    """`tiny(type)`: the bundled model as an open file of that type."""
+    files: dict[str, File] = {}
+
+    def get(type: str) -> File:
+        if type not in files:
+            files[type] = open_file(converted(tiny_model, type))
+        return files[type]
+
+    yield get
+    for file in files.values():
+        file.close()

@@ -1,0 +1,148 @@
+"""Write tests/golden/: what transformers computes in float32, for the tests to compare with.
+
+    python tools/make_golden.py [--models FOLDER]
+
+Needs torch and transformers, and tokenizers and sentencepiece for the prompts; edgeq needs none of the first two. Run
+it again after the bundled model has changed. FOLDER holds the checkpoints stories260K and babyllama105; without it
+their files stay as they are.
+
+Of a model: a prompt, the tokens that follow it greedily, and logits at every position: of the likeliest tokens, of
+others that differ from position to position until every token had its turn, and log(sum(exp(logits))) of all.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tokenizers
+import torch
+import transformers
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden"
+sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
+
+import random_checkpoints  # noqa: E402
+
+PROMPT_TOKENS, GENERATED = 56, 200
+LIKELIEST, OTHERS = 4, 24  # logits kept per position
+MARGIN = 0.002  # of the likeliest token over the next one: below, rounding could change the text
+PROMPTS = (
+    "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. One "
+    "sunny day she found a big red ball under a tree. She wanted to take it home, but then a small dog came and looked "
+    "at her with sad eyes.",
+    "Tom and Ben were best friends. They liked to go to the lake and look for frogs. One day they saw a boat that had "
+    "no owner. Ben said they should ask his mom before they go in. Tom did not want to wait, so he jumped in alone.",
+    "The old bear lived in a cave near the river. Every morning he went to catch fish for his breakfast. But one day "
+    "the river was dry, and there were no fish at all. The bear was very hungry and did not know what to do next.",
+    "One day, a boy named Tim got a new kite for his birthday. It was blue and had a long tail. He ran to the hill to "
+    "fly it high in the sky, and his sister came with him. The wind was strong that day and the kite went up and up.",
+)
+
+
+def load(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def logits_of(model: Any, tokens: list[int]) -> np.ndarray:
+    """f32 [tokens, vocabulary]."""
+    with torch.no_grad():
+        result: np.ndarray = model(torch.tensor([tokens])).logits[0].float().numpy()
+    return result
+
+
+def encode(folder: Path, text: str) -> list[int]:
+    """The first tokens of a prompt, with the beginning-of-text token before them."""
+    bos = json.loads((folder / "config.json").read_text())["bos_token_id"]
+    if (folder / "tokenizer.json").exists():
+        ids = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    else:
+        ids = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).encode(text)
+    if len(ids) < PROMPT_TOKENS - 1:
+        raise SystemExit(f"{folder}: the prompt is too short: {len(ids)} tokens")
+    return [bos, *ids[: PROMPT_TOKENS - 1]]
+
+
+def greedy(model: Any, prompt: list[int]) -> tuple[list[int], float]:
+    """The prompt and its continuation, end-of-text tokens included, and the smallest margin of a choice."""
+    tokens, smallest = list(prompt), np.inf
+    with torch.no_grad():
+        output = model(torch.tensor([tokens]), use_cache=True)
+        for step in range(GENERATED):
+            row = output.logits[0, -1].float()
+            best = row.topk(2)
+            smallest = min(smallest, float(best.values[0] - best.values[1]))
+            tokens.append(int(best.indices[0]))
+            if step < GENERATED - 1:
+                output = model(torch.tensor([tokens[-1:]]), past_key_values=output.past_key_values, use_cache=True)
+    return tokens, smallest
+
+
+def sample(logits: np.ndarray) -> dict[str, Any]:
+    """The logits to keep: ids [positions, kept], their logits, and the sum over all."""
+    positions, vocabulary = logits.shape
+    likeliest = np.argsort(-logits, axis=1, kind="stable")[:, :LIKELIEST]
+    spread = (np.arange(OTHERS) * vocabulary // OTHERS)[None, :] + np.arange(positions)[:, None]
+    ids = np.concatenate([likeliest, spread % vocabulary], axis=1).astype(np.uint16)
+    wide = logits.astype(np.float64)
+    top = wide.max(axis=1, keepdims=True)
+    total = (top + np.log(np.exp(wide - top).sum(axis=1, keepdims=True)))[:, 0]
+    return {"ids": ids, "logits": np.take_along_axis(logits, ids.astype(np.int64), axis=1), "logsumexp": total}
+
+
+def write_model(name: str, folder: Path) -> dict[str, Any]:
+    """tests/golden/<name>.npz; returns what the manifest says of it."""
+    weights = folder / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    model = load(folder)
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != digest:
+        raise SystemExit(f"{weights}: was replaced while it was read: run again")
+    tokens, margin = max((greedy(model, encode(folder, text)) for text in PROMPTS), key=lambda result: result[1])
+    print(f"{name}: smallest margin {margin:.4f}")
+    if margin < MARGIN:
+        raise SystemExit(f"{name}: every prompt meets a choice that rounding could change: add prompts")
+    kept = sample(logits_of(model, tokens))
+    np.savez_compressed(GOLDEN / f"{name}.npz", tokens=np.array(tokens, np.uint16), prompt=PROMPT_TOKENS, **kept)
+    return {"sha256": digest, "margin": round(margin, 4)}
+
+
+def write_architectures() -> dict[str, str]:
+    """tests/golden/architectures.npz: logits of every random checkpoint; returns their fingerprints."""
+    logits: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for case in random_checkpoints.CASES:
+            model = load(random_checkpoints.write(case, Path(folder) / case))
+            logits[case] = logits_of(model, random_checkpoints.make(case)[2])
+            print(f"{case}: logits within {np.abs(logits[case]).max():.2f}")
+    np.savez_compressed(GOLDEN / "architectures.npz", **logits)
+    return {case: random_checkpoints.digest(case) for case in logits}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, help="folder of the checkpoints stories260K and babyllama105")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    manifest_path = GOLDEN / "manifest.json"
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {"models": {}}
+    folders = {"tiny_model": REPOSITORY / "tools" / "tiny_model"}
+    if options.models:
+        folders |= {name: options.models / name for name in ("stories260K", "babyllama105")}
+    for name, folder in folders.items():
+        manifest["models"][name] = write_model(name, folder)
+    manifest["architectures"] = write_architectures()
+    manifest["made_with"] = {"torch": torch.__version__, "transformers": transformers.__version__}
+    manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
