@@ -14,15 +14,15 @@ __version__ = "0.1.0"
 __all__ = ["EdgeqError", "Model", "__version__", "convert", "load"]
 
 if TYPE_CHECKING:
+    from edgeq.conversion import convert
     from edgeq.errors import EdgeqError
     from edgeq.model import Model, load
-    from edgeq.quantize.pipeline import convert
 
 _HOMES = {
     "EdgeqError": "edgeq.errors",
     "Model": "edgeq.model",
     "load": "edgeq.model",
-    "convert": "edgeq.quantize.pipeline",
+    "convert": "edgeq.conversion",
 }
 
 

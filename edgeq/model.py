@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from edgeq.arguments import Sampling, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File, open_file
-from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
+from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.stops import StopStrings
@@ -22,19 +23,9 @@ if TYPE_CHECKING:
 
     from edgeq.runtime.session import Session
 
-PROMPT_CHUNK = 512  # tokens of a prompt per call, so that Ctrl-C is heard within a long prompt
-
-
-class Sampling(TypedDict, total=False):
-    """The keywords of SamplerParams, which see."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    repetition_window: int
-    seed: int | None
+# A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
+PIECE_S = 0.5
+LEAST_PIECE, LARGEST_PIECE = 16, 512  # tokens
 
 
 @dataclass
@@ -86,18 +77,14 @@ class Model:
         self._template_source = chat_template
         self._tokens: list[int] = []  # those whose keys and values the session holds
         self._generation = 0
+        self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
+        self._closed = False
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises TokenizerError where the file holds none, or one for another model."""
-        tokenizer = load_tokenizer({name: self.file.asset(name) for name in self.file.assets})
-        ends = [i for i in (tokenizer.bos_id, *tokenizer.eos_ids) if i is not None and i >= self.vocab_size]
-        if ends:
-            raise TokenizerError(
-                f"{self.file.path}: the tokenizer's special token {ends[0]} is beyond the model's vocabulary of "
-                f"{self.vocab_size}: convert again with the tokenizer that belongs to the checkpoint"
-            )
-        return tokenizer
+        assets = {name: self.file.asset(name) for name in self.file.assets}
+        return load_tokenizer(assets, self.file.path, self.vocab_size)
 
     @cached_property
     def chat_template(self) -> ChatTemplate:
@@ -139,12 +126,12 @@ class Model:
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
         Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full. Raises
-        ContextError for a prompt that does not fit, UsageError for a value that cannot work.
+        ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
         """
         began = time.perf_counter()
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
-        continues = bool(prompt)
-        return self._start(tokens, max_tokens, stop, sampling, continues, began)
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        return self._start(tokens, max_tokens, stop, sampling, len(prompt) > 0, began)
 
     def chat(
         self,
@@ -162,13 +149,33 @@ class Model:
         the model has no chat template or it refuses the conversation; otherwise as `generate`.
         """
         began = time.perf_counter()
-        prompt = self.chat_template.render(messages, tools=tools, **(template_variables or {}))
-        tokens = self.tokenizer.encode(prompt, add_special=False)
+        tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
         return self._start(tokens, max_tokens, stop, sampling, False, began)
 
+    def chat_tokens(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The prompt that `chat` gives to the model for a conversation. Raises TemplateError as `chat` does."""
+        self._check_open()
+        check_messages(messages)
+        try:
+            prompt = self.chat_template.render(messages, tools=tools, **(template_variables or {}))
+        except TemplateError as error:
+            name = self.file.path if self._template_source is None else "the given template"
+            raise TemplateError(f"{name}: {error}") from error
+        return self.tokenizer.encode(prompt, add_special=False)
+
     def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
-        """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation."""
-        checked = self._checked([int(token) for token in tokens])
+        """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation.
+
+        Raises ContextError for too many tokens, UsageError for none, for one that is no token, or a closed model.
+        """
+        self._check_open()
+        checked = self._checked(token_ids(tokens))
         self._generation += 1
         self._tokens.clear()
         self.session.rewind(0)
@@ -178,6 +185,7 @@ class Model:
 
     def close(self) -> None:
         """Stop the threads and let go of the file. The model cannot be used after this."""
+        self._closed = True
         self.session.close()
         self.file.close()
 
@@ -193,6 +201,10 @@ class Model:
         name = os.path.basename(self.file.path)
         kind = self.file.metadata.get("architecture", "unknown architecture")
         return f"<edgeq.Model {name}: {kind}, {self.parameters:,} parameters, context {self.context}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self.file.path}: the model is closed: load it again")
 
     def _checked(self, tokens: list[int]) -> list[int]:
         """The tokens, if the model can take them."""
@@ -217,14 +229,13 @@ class Model:
         continues: bool,
         began: float,
     ) -> Iterator[str]:
-        if max_tokens is not None and max_tokens < 0:
-            raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")
+        check_numbers(max_tokens, sampling)
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
         request = _Request(
             tokens=tokens,
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             sampler=Sampler(SamplerParams(**sampling)),
-            stops=StopStrings([stop] if isinstance(stop, str) else stop),
+            stops=StopStrings(stop_strings(stop)),
             continues=continues,
             began=began,
         )
@@ -256,15 +267,13 @@ class Model:
         if request.max_tokens == 0:
             return
         tokens, timings = list(request.tokens), self.timings
-        clock = time.perf_counter()
-        logits = self._advance(tokens)
-        timings.prompt_s = time.perf_counter() - clock
+        self._check_current(generation)
+        logits = self._prompt(tokens)
         for count in range(request.max_tokens):
-            if generation != self._generation:
-                raise UsageError("this answer cannot go on: the model has begun another one since")
+            self._check_current(generation)
             clock = time.perf_counter()
             if count > 0:
-                logits = self._advance(tokens)
+                logits = self._append(tokens[-1:])
             token = request.sampler.sample(logits, tokens)
             tokens.append(token)
             timings.generated_tokens += 1
@@ -274,8 +283,37 @@ class Model:
                 timings.generation_s += time.perf_counter() - clock
             yield token
 
-    def _advance(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
-        """Logits f32[vocab] after `tokens`, of which the session computes only what it does not hold yet."""
+    def _check_current(self, generation: int) -> None:
+        """UsageError for an answer whose keys and values the session no longer has."""
+        self._check_open()
+        if generation != self._generation:
+            raise UsageError("this answer cannot go on: the model has begun another one since")
+
+    def _prompt(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
+        """Logits f32[vocab] after `tokens`, of which the session computes only what it does not hold yet.
+
+        An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
+        """
+        start = self._keep(tokens)
+        timings = self.timings
+        timings.cached_tokens = start
+        while start < len(tokens):
+            piece = tokens[start : start + self._piece]
+            clock = time.perf_counter()
+            logits = self._append(piece)
+            seconds = time.perf_counter() - clock
+            timings.prompt_tokens += len(piece)
+            timings.prompt_s += seconds
+            start += len(piece)
+            if len(piece) == self._piece:
+                self._piece = _piece_size(len(piece), seconds)
+        return logits
+
+    def _keep(self, tokens: list[int]) -> int:
+        """Rewind to what `tokens` has in common with what the session holds; how many tokens that are.
+
+        The last token is always computed again, for its logits.
+        """
         held = min(len(self._tokens), int(self.session.position))  # an interrupt may have come between the two
         most = min(held, len(tokens) - 1)
         if self._tokens[:most] != tokens[:most]:
@@ -283,14 +321,19 @@ class Model:
         if most != self.session.position:
             self.session.rewind(most)
         del self._tokens[most:]
-        if self.timings.generated_tokens == 0:
-            self.timings.cached_tokens, self.timings.prompt_tokens = most, len(tokens) - most
-        for start in range(most, len(tokens), PROMPT_CHUNK):
-            chunk = tokens[start : start + PROMPT_CHUNK]
-            logits = self.session.eval(chunk)
-            self._tokens += chunk
-        last: npt.NDArray[np.float32] = logits[-1]
-        return last
+        return most
+
+    def _append(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
+        """Logits f32[vocab] after these further tokens."""
+        logits: npt.NDArray[np.float32] = self.session.eval(tokens)[-1]
+        self._tokens += tokens
+        return logits
+
+
+def _piece_size(tokens: int, seconds: float) -> int:
+    """Tokens that take PIECE_S where `tokens` took `seconds`: a multiple of 16, which the kernels like best."""
+    size = int(tokens * PIECE_S / max(seconds, 1e-9)) // 16 * 16
+    return max(LEAST_PIECE, min(size, LARGEST_PIECE))
 
 
 def load(
@@ -304,9 +347,10 @@ def load(
     """Load a `.eqf` file.
 
     `threads`: None takes EDGEQ_THREADS, or else the physical cores. `context`: positions for prompt and answer
-    together; None takes what the model was trained for. `chat_template`: Jinja source instead of the model's own.
-    `announce` hears one line if kernels must be compiled first.
-    Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run.
+    together; None takes what the model was trained for, at most 4096. `chat_template`: Jinja source instead of the
+    model's own. `announce` hears one line if kernels must be compiled first.
+    Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run,
+    TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
     from edgeq.runtime.session import Session
@@ -317,4 +361,12 @@ def load(
     except BaseException:
         file.close()
         raise
-    return Model(file, session, time.perf_counter() - began, chat_template)
+    model = Model(file, session, chat_template=chat_template)
+    try:
+        if file.assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+            _ = model.tokenizer  # now rather than with the first text: it belongs to loading
+    except BaseException:
+        model.close()
+        raise
+    model.timings.load_s = time.perf_counter() - began
+    return model

@@ -48,7 +48,7 @@ class MemoryFile:
 
     def __init__(self, assets: dict[str, bytes], vocab: int = 270):
         self.assets = assets
-        self.tensors = {"token_embd.weight": SimpleNamespace(shape=(vocab, 8), nbytes=vocab * 4)}
+        self.tensors = {"token_embd.weight": SimpleNamespace(shape=(vocab, 8), nbytes=vocab * 4, type="Q4_0")}
         self.metadata = {"architecture": "llama", "provenance": {"recipe": "Q4_0"}}
         self.closed = False
 

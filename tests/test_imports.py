@@ -22,9 +22,11 @@ ALLOWED: dict[str, set[str]] = {
     "quantize": {"blocks", "container", "checkpoints", "models", "kernels"},
     "runtime": {"blocks", "container", "models", "kernels"},
     "text": set(),
-    "model": {"container", "runtime", "text"},
-    "cli": {"container", "model", "quantize", "runtime", "text"},
-    "__init__": {"model", "quantize"},
+    "arguments": set(),
+    "model": {"arguments", "container", "runtime", "text"},
+    "conversion": {"quantize", "text"},
+    "cli": {"container", "conversion", "model", "quantize", "runtime", "text"},
+    "__init__": {"conversion", "model"},
     "__main__": {"cli"},
 }
 COMMON = {"", "errors", "environment"}

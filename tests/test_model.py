@@ -4,8 +4,9 @@ import pytest
 import small_tokenizers as small
 from counting import GREEDY, CountingSession, MemoryFile, counting_model
 
+from edgeq import model as module
 from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
-from edgeq.model import PROMPT_CHUNK, Model
+from edgeq.model import LARGEST_PIECE, LEAST_PIECE, Model, load
 
 
 def test_generate_streams_pieces():
@@ -59,6 +60,14 @@ def test_a_full_context_ends_the_text():
         ("a", {"max_tokens": -1}, "max_tokens is -1"),
         ("a", {"temperature": -1.0}, "temperature is -1.0"),
         ("a", {"stop": [""]}, "stop string is empty"),
+        (b"abc", {}, "must be a str or a sequence of token ids, not bytes"),
+        (["a"], {}, "must be a str or a sequence of token ids, not list"),
+        (None, {}, "must be a str or a sequence of token ids, not NoneType"),
+        ("a", {"temperature": "x"}, "temperature is 'x': it must be a number"),
+        ("a", {"top_k": 2.5}, "top_k is 2.5: it must be a whole number"),
+        ("a", {"max_tokens": "5"}, "max_tokens is '5': it must be a whole number"),
+        ("a", {"seed": -1}, "seed is -1: give 0 or more, or none at all"),
+        ("a", {"stop": 5}, "stop must be a str or a sequence of them"),
     ],
 )
 def test_bad_requests_fail_at_once(prompt, options, message):
@@ -66,10 +75,90 @@ def test_bad_requests_fail_at_once(prompt, options, message):
         counting_model().generate(prompt, **options)
 
 
-def test_long_prompts_go_in_chunks():
-    model = counting_model(context=1000)
-    list(model.generate([7] * (PROMPT_CHUNK + 3), 1, **GREEDY))
-    assert model.session.calls == [PROMPT_CHUNK, 3]
+@pytest.mark.parametrize("messages", ["hello", ["hello"], [5], 5])
+def test_messages_are_dicts(messages):
+    with pytest.raises(UsageError, match="messages must be a list of dicts"):
+        counting_model().chat(messages)
+
+
+def test_a_closed_model_says_so():
+    model = counting_model()
+    going = model.generate("a", **GREEDY)
+    next(going)
+    model.close()
+    model.close()
+    for use in (
+        lambda: model.generate("a"),
+        lambda: model.chat([{"role": "user", "content": "a"}]),
+        lambda: model.logits([1]),
+        lambda: next(going),
+    ):
+        with pytest.raises(UsageError, match=r"counting\.eqf: the model is closed"):
+            use()
+
+
+def loading(monkeypatch, assets):
+    file, session = MemoryFile(assets), CountingSession()
+    monkeypatch.setattr(module, "open_file", lambda path: file)
+    monkeypatch.setattr("edgeq.runtime.session.Session", lambda *arguments, **options: session)
+    return file, session
+
+
+def test_load_reads_the_tokenizer(monkeypatch):
+    loading(monkeypatch, small.byte_level_assets())
+    model = load("m.eqf")
+    assert "tokenizer" in model.__dict__ and model.timings.load_s > 0
+    loading(monkeypatch, {})
+    with load("m.eqf") as model:
+        assert model.logits([1, 2]).shape == (2, 270), "token ids need no tokenizer"
+        with pytest.raises(TokenizerError, match=r"counting\.eqf: has no tokenizer\.json or tokenizer\.model"):
+            model.generate("a")
+
+
+def test_load_lets_go_of_a_file_with_a_broken_tokenizer(monkeypatch):
+    file, session = loading(monkeypatch, {"tokenizer.json": b"{"})
+    with pytest.raises(TokenizerError, match=r"counting\.eqf: tokenizer\.json cannot be read"):
+        load("m.eqf")
+    assert file.closed and session.closed
+
+
+def test_long_prompts_go_in_pieces_of_about_half_a_second(monkeypatch):
+    """By a clock that says 0.1 s per 16 tokens of the first piece, then 1 s per piece, then nothing."""
+    now, steps = 0.0, iter([0.1, 1.0, *[1e-6] * 9])
+    model = counting_model(context=2000)
+    real = model.session.eval
+
+    def slow(tokens, all_logits=False):
+        nonlocal now
+        now += next(steps)
+        return real(tokens, all_logits)
+
+    monkeypatch.setattr(model.session, "eval", slow)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    list(model.generate([7] * 600, 1, **GREEDY))
+    assert model.session.calls == [LEAST_PIECE, 80, 32, 472]
+    list(model.generate([8] * 600, 1, **GREEDY))
+    assert model.session.calls[4:] == [LARGEST_PIECE, 88], "the speed is remembered"
+
+
+def test_an_interrupted_prompt_keeps_what_was_computed(monkeypatch):
+    model = counting_model(context=200)
+    real, prompt = model.session.eval, [*range(50)]
+
+    def interrupted(tokens, all_logits=False):
+        if model.session.position > 0:
+            raise KeyboardInterrupt
+        return real(tokens, all_logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.session, "eval", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(model.generate(prompt, 1, **GREEDY))
+    assert (model.timings.prompt_tokens, model.timings.cached_tokens) == (LEAST_PIECE, 0)
+    assert model.timings.prompt_s > 0
+    assert "".join(model.generate(prompt, 1, **GREEDY)) == "2", "50, the byte after 49"
+    assert (model.timings.prompt_tokens, model.timings.cached_tokens) == (50 - LEAST_PIECE, LEAST_PIECE)
+    assert model.session.evaluated == prompt
 
 
 def test_chat_computes_only_what_is_new():

@@ -365,9 +365,9 @@ to try and to test inference software; it knows nothing else and should be used 
 - Chat: `<|user|>request<|end|><|assistant|>`, as the template in `tokenizer_config.json` writes it. It takes requests
   such as "Tell me a story about a dog and a ball."; a story ends with `<|end|>` (plain text with `<|endoftext|>`).
 - Data: part of the TinyStories validation set (Eldan and Li, 2023, `roneneldan/TinyStories`), whose licence is
-  CDLA-Sharing-1.0: {len(stories.train):,} stories, read {passes}, a third of them laid out as chat.
-- Training: from random weights with `tools/train_tiny_model.py` (Muon and AdamW, weight decay, dropout,
-  one cosine cycle).
+  CDLA-Sharing-1.0: {len(stories.train):,} stories, read {passes}, part of them laid out as chat.
+- Training: from random weights with `tools/train_tiny_model.py` (Muon and AdamW, weight decay, dropout, one
+  cosine cycle).
 - Held out: the last {HELD_OUT_STORIES} stories of `tinystories_val.txt`, which is everything from byte
   {stories.held_out_offset:,} of the file on. Neither the tokenizer nor the model trained on them; the checkpoint was
   chosen by the loss on them. The weights as stored have loss {loss:.4f} nats per token there (perplexity
@@ -393,7 +393,7 @@ def train(arguments: argparse.Namespace) -> None:
     corpus = Corpus(stories.train, tokenizer, arguments.chat_share, arguments.seed)
     model = build_model(arguments.dropout, arguments.start)
     optimizers = build_optimizers(model, arguments.rate)
-    short, full = corpus.batches(8, 256), corpus.batches(4, 512)  # 2048 tokens either way
+    short, full = corpus.batches(12, 256), corpus.batches(6, 512)  # 3072 tokens either way
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_tokenizer(arguments.out, tokenizer)
     corpus_tokens = sum(len(ids) for _, ids in corpus.stories)
@@ -402,7 +402,7 @@ def train(arguments: argparse.Namespace) -> None:
         progress = (time.process_time() - began) / (60 * arguments.minutes * arguments.threads)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group["lr"] = arguments.rate * rate_at(progress)
-        tokens = next(short if progress < 0.6 else full)
+        tokens = next(short if progress < 0.7 else full)
         model.train()
         loss = next_token_losses(model, tokens).mean()
         loss.backward()
@@ -411,7 +411,7 @@ def train(arguments: argparse.Namespace) -> None:
             optimizer.step()
             optimizer.zero_grad()
         seen += tokens.numel()
-        if progress >= next_look:
+        if progress >= min(next_look, 1.0):
             next_look = progress + 0.04
             held_out_loss, count = evaluate(rounded(model), stories.held_out, tokenizer)
             print(f"{progress:6.1%} {seen:9d} tokens, loss {loss.item():.3f}, held out {held_out_loss:.4f}", flush=True)

@@ -101,7 +101,13 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     missing or damaged.
     """
     text = os.fspath(source)
-    path = Path(text).expanduser()
+    try:
+        return _open(text, Path(os.path.expanduser(text)), revision)
+    except OSError as e:  # a folder that may not be listed or entered
+        raise CheckpointError(f"{e.filename or text}: cannot be read: {e.strerror or e}") from None
+
+
+def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if text and path.is_dir():
         return Checkpoint(text, path, index_folder(path))
     if path.is_file():
@@ -109,7 +115,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             raise CheckpointError(f"{text}: is no checkpoint: give a folder, a .safetensors file or a .bin file")
         return Checkpoint(text, path.parent, index_file(path))
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
-        raise CheckpointError(f"{text}: no such file or folder")
+        hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
+        raise CheckpointError(f"{text}: no such file or folder{hint}")
     folder = hub.fetch(text, revision, ASSETS)
     return Checkpoint(text, folder, index_folder(folder))
 

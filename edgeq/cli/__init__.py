@@ -3,6 +3,8 @@
 Whatever is the input's fault ends with one line on stderr, `edgeq: ...`, and exit code 2; Ctrl-C with 130.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +14,14 @@ import click
 from edgeq.errors import EdgeqError
 
 VERBS = ("convert", "run", "chat", "show", "verify", "bench", "version")
+
+ENVIRONMENT = """
+\b
+Environment variables:
+  EDGEQ_THREADS  threads, where --threads is not given
+  EDGEQ_CACHE    folder of compiled kernels  [default: ~/.cache/edgeq]
+  EDGEQ_ISA      body of the kernels, e.g. avx2 or portable  [default: the best one]
+"""
 
 
 class Verbs(click.Group):
@@ -27,7 +37,12 @@ class Verbs(click.Group):
         return command
 
 
-@click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=ENVIRONMENT,
+)
 @click.version_option(package_name="edgeq", message="edgeq %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -38,11 +53,10 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows "?"
+    _prepare_streams()
     try:
         result = cli.main(None if arguments is None else list(arguments), prog_name="edgeq", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except EdgeqError as error:
         return _fail(str(error), error.exit_code)
@@ -51,10 +65,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgeq"
         return _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+    except OSError as error:
+        if error.filename is not None:  # those of files are EdgeqErrors: this one would be a fault of the program
+            raise
+        _drop_output()
+        return _fail(f"the output cannot be written: {error.strerror}", 2)
     except MemoryError:
         return _fail("not enough memory: try a smaller model, a coarser type or a smaller --context", 2)
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("edgeq: " + " ".join(message.split()), err=True)
+    with contextlib.suppress(OSError):  # where stderr cannot be written either, the exit code has to do
+        click.echo("edgeq: " + " ".join(message.split()), err=True)
     return code
+
+
+def _prepare_streams() -> None:
+    """Streams that were closed lead nowhere; text comes in as strict UTF-8, and goes out however the terminal can."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the end)
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows "?"
+
+
+def _drop_output() -> None:
+    """Lead stdout nowhere, so that what is still buffered does not fail a second time when Python ends."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,25 +1,30 @@
 """`edgeq convert`: a Hugging Face checkpoint to one `.eqf` file."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.options import THREADS
+from edgeq.cli.options import threads_option
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
     from edgeq.quantize.pipeline import Report
 
+TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S
+and Q4_0 are a little smaller; BF16, F16 and F32 do not quantize."""
+NAMED = 3  # unused tensors that are named
+
 
 @click.command("convert", short_help="Convert a checkpoint to one .eqf file.")
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME-TYPE.eqf]")
-@click.option("--type", "kind", default="Q4_K_M", show_default=True, help="Recipe: Q8_0, Q4_K_M, F16, ...")
+@click.option("--type", "kind", default="Q4_K_M", show_default=True, help=TYPE_HELP)
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Convert a checkpoint without tokenizer; it runs on ids only.")
-@THREADS
+@threads_option("all processors")
 def command(
     source: str, output: Path | None, kind: str, revision: str | None, allow_no_tokenizer: bool, threads: int | None
 ) -> None:
@@ -27,9 +32,10 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from edgeq.quantize.pipeline import convert
+    from edgeq.conversion import convert
 
-    name = Path(source).expanduser().resolve() if Path(source).expanduser().exists() else Path(source)
+    local = Path(os.path.expanduser(source))
+    name = local.resolve() if os.path.exists(local) else Path(source)
     output = output or Path(f"{name.stem if name.is_file() else name.name}-{kind.upper()}.eqf")
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<28}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
@@ -47,10 +53,14 @@ def command(
 
 
 def show_report(report: "Report") -> None:
-    """What became of the tensors: the file, its types, and each tensor that could not have the recipe's type."""
-    for (reason, kind), tensors in _fallbacks(report).items():
+    """What became of the tensors: those that could not have the recipe's type, those not used; the file, its types."""
+    for reason, tensors in _fallbacks(report).items():
         more = f" and {len(tensors) - 1} more like it" if len(tensors) > 1 else ""
-        click.echo(f"note: {tensors[0]}{more}: {reason} ({kind})")
+        click.echo(f"note: {tensors[0]}{more}: {reason}")
+    if unused := report.unused:
+        names = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
+        is_not = "tensor of the checkpoint is" if len(unused) == 1 else "tensors of the checkpoint are"
+        click.echo(f"note: {len(unused)} {is_not} not used: {names}")
     types = Counter(tensor.type for tensor in report.tensors)
     click.echo(
         f"{report.path}: {report.architecture}, {count(report.weights)} parameters, {report.recipe} "
@@ -59,9 +69,9 @@ def show_report(report: "Report") -> None:
     )
 
 
-def _fallbacks(report: "Report") -> dict[tuple[str, str], list[str]]:
-    """(reason, type) -> names of the tensors."""
-    groups: dict[tuple[str, str], list[str]] = {}
+def _fallbacks(report: "Report") -> dict[str, list[str]]:
+    """Reason -> names of the tensors."""
+    groups: dict[str, list[str]] = {}
     for tensor in report.fallbacks:
-        groups.setdefault((str(tensor.fallback), tensor.type), []).append(tensor.name)
+        groups.setdefault(str(tensor.fallback), []).append(tensor.name)
     return groups

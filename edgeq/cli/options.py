@@ -14,7 +14,24 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-THREADS = click.option("-t", "--threads", type=click.IntRange(1), help="Threads.  [default: the physical cores]")
+
+def threads_option(default: str) -> Callable[[Function], Function]:
+    """`--threads`; its help names the default that stands where EDGEQ_THREADS is not set either."""
+    return click.option(
+        "-t", "--threads", type=click.IntRange(1), help=f"Threads.  [default: EDGEQ_THREADS, or {default}]"
+    )
+
+
+def check_text(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Callback of arguments that a model reads. UsageError where the command line's bytes are not UTF-8."""
+    for text in (value,) if isinstance(value, str) else value or ():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            name = parameter.opts[-1] if parameter.opts[-1].startswith("-") else f"the {parameter.name}"
+            raise UsageError(f"{name} is not UTF-8 text: convert it to UTF-8")
+    return value
+
+
+THREADS = threads_option("the physical cores")
 
 # The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
 _SAMPLING = (
@@ -25,11 +42,18 @@ _SAMPLING = (
     click.option("--repetition-penalty", type=float, help="Above 1 avoids tokens used lately.  [default: 1.0]"),
     click.option("--seed", type=int, help="Seed of the draws: the same one gives the same text."),
     click.option("-n", "--max-tokens", type=click.IntRange(0), help="End after so many tokens.  [default: no limit]"),
-    click.option("--stop", multiple=True, help="End before this text; may be given several times."),
+    click.option(
+        "--stop", multiple=True, callback=check_text, help="End before this text; may be given several times."
+    ),
 )
 _MODEL = (
     THREADS,
-    click.option("-c", "--context", type=click.IntRange(1), help="Positions for prompt and answer together."),
+    click.option(
+        "-c",
+        "--context",
+        type=click.IntRange(1),
+        help="Positions for prompt and answer together.  [default: what the model was trained for, at most 4096]",
+    ),
     click.option(
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),

@@ -105,20 +105,23 @@ def _print(facts: dict[str, Any]) -> None:
         ("assets", ", ".join(f"{name} ({binary_size(size)})" for name, size in facts["assets"].items()) or "none"),
     ):
         pairs.add_row(name, "unknown" if value is None else str(value))
-    console.print(pairs)
-    console.print()
+    parts: list[Table | str] = [pairs, ""]
     types = _table("type", "tensors", "parameters", "size", "bits per weight")
     for kind, sums in facts["types"].items():
         numbers = (str(sums["tensors"]), count(sums["parameters"]), binary_size(sums["bytes"]))
         types.add_row(kind, *numbers, f"{sums['bits_per_weight']:.3f}")
-    console.print(types)
+    parts.append(types)
     if "tensors" in facts:
         rows = _table("tensor", "shape", "type", "size", "bits per weight")
         for row in facts["tensors"]:
             shape = " x ".join(map(str, row["shape"]))
             rows.add_row(row["name"], shape, row["type"], binary_size(row["bytes"]), f"{row['bits_per_weight']:.3f}")
-        console.print()
-        console.print(rows)
+        parts += ["", rows]
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())  # rich fills a table's lines with blanks
 
 
 def _template_line(template: str | dict[str, str] | None) -> str:

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.options import THREADS
+from edgeq import environment
+from edgeq.cli.options import threads_option
+
+THREADS = 2  # more do not help where the disk is the limit
 
 
 @click.command("verify", short_help="Check a file's checksums.")
 @click.argument("model", type=click.Path(path_type=Path))
-@THREADS
+@threads_option(str(THREADS))
 def command(model: Path, threads: int | None) -> None:
     """Check every tensor and asset of MODEL, an .eqf file, against its checksum."""
     from rich.console import Console
@@ -22,7 +25,10 @@ def command(model: Path, threads: int | None) -> None:
     with open_file(model) as file:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("checking", total=None)
-            file.verify(lambda done, total: progress.update(task, completed=done, total=total), threads or 2)
+            file.verify(
+                lambda done, total: progress.update(task, completed=done, total=total),
+                threads or environment.threads() or THREADS,
+            )
         click.echo(
             f"{model}: sound: {len(file.tensors)} tensors, {len(file.assets)} assets, {binary_size(file.nbytes)}"
         )

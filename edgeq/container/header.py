@@ -68,12 +68,16 @@ def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int]:
 
     FormatError if this is no `.eqf` file or it is cut short; UnsupportedError for another version.
     """
+    if not prefix:
+        raise FormatError(f"{path}: truncated after 0 bytes, the file is empty: copy or convert it again")
     if prefix[:8] != MAGIC[: len(prefix)]:
         if prefix[:4] == b"GGUF":
             raise FormatError(f"{path}: this is a GGUF file, not an .eqf file: convert the original checkpoint")
         if prefix[1:4] == MAGIC[1:4]:
             raise FormatError(f"{path}: damaged by a text-mode transfer: copy it again in binary mode")
-        raise FormatError(f"{path}: not an .eqf file (its first bytes are {prefix[:8].hex(' ') or 'missing'})")
+        if prefix[8:9] == b"{" or prefix[:4] == b"PK\x03\x04":
+            raise FormatError(f"{path}: is a checkpoint's weights, not an .eqf file: run `edgeq convert FOLDER` first")
+        raise FormatError(f"{path}: not an .eqf file (its first bytes are {prefix[:8].hex(' ')})")
     if len(prefix) < PREFIX_BYTES:
         raise FormatError(f"{path}: truncated after {len(prefix)} bytes: copy or convert it again")
     _, version, length, crc = struct.unpack(PREFIX, prefix)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgeq.container.header import header_bytes, parse
 from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
-from edgeq.errors import ChecksumError, FormatError
+from edgeq.errors import ChecksumError, FormatError, UsageError
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
 
@@ -62,13 +62,16 @@ class File:
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of tensor `name`, u8[nbytes], 64-byte aligned: a read-only view of the map, no copy.
 
-        KeyError if there is no such tensor. The view stays valid after close().
+        KeyError if there is no such tensor; UsageError if the file is closed. The view stays valid after close().
         """
+        self._check_open()
         info = self.tensors[name]
         return np.frombuffer(self._map, np.uint8, info.nbytes, info.offset)
 
     def asset(self, name: str) -> bytes:
-        """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged."""
+        """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; UsageError if the
+        file is closed."""
+        self._check_open()
         info = self.assets[name]
         content = self._pread(info.nbytes, info.offset)
         if zlib.crc32(content) != info.crc32:
@@ -80,6 +83,7 @@ class File:
 
         Reads by small chunks, so that memory does not grow with the file; zlib releases the GIL, so threads help.
         """
+        self._check_open()
         entries: list[tuple[str, TensorInfo | AssetInfo]] = [("tensor", t) for t in self.tensors.values()]
         entries += [("asset", a) for a in self.assets.values()]
         total, done = sum(e.nbytes for _, e in entries), 0
@@ -110,6 +114,10 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._fd < 0:
+            raise UsageError(f"{self.path}: the file is closed: open it again")
 
     def _crc(self, entry: TensorInfo | AssetInfo) -> int:
         crc, offset, end = 0, entry.offset, entry.offset + entry.nbytes

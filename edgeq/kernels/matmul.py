@@ -29,7 +29,7 @@ from edgeq.simd.vector import (
     zero_f32x16,
 )
 
-CHUNK = 128  # tokens per pass over a panel: their accumulators (8 KiB) and one unpacked super-block stay in L1
+CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 TOTALS_BYTES = CHUNK * 64
 AHEAD = 2048  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
 
@@ -203,28 +203,30 @@ def _make_quantized(name: str, isa: Isa):
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         panels = (rows + 15) // 16
-        for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            panel = weights + p * panel_bytes
-            here = out + p * 64
-            row_bias = bias + p * 64 if bias != 0 else 0
-            if count == 1:
-                _finish(here, matvec(panel, groups, words, sums, scales, mins), row_bias, accumulate)
-            else:
-                for first in range(0, count, CHUNK):
-                    n = min(CHUNK, count - first)
-                    panel_times_tiles(
-                        panel,
-                        groups,
-                        words + first * columns,
-                        sums + first * groups * SUMS_BYTES,
-                        (n + tile - 1) // tile,
-                        lines,
-                        scales,
-                        mins,
-                        totals,
-                    )
-                    for t in range(n):
-                        _finish(here + (first + t) * stride, load_f32x16(totals + t * 64), row_bias, accumulate)
+        first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
+        if count == 1:
+            for p in range(first_panel, last_panel):
+                row_bias = bias + p * 64 if bias != 0 else 0
+                value = matvec(weights + p * panel_bytes, groups, words, sums, scales, mins)
+                _finish(out + p * 64, value, row_bias, accumulate)
+            return
+        for first in range(0, count, CHUNK):
+            n = min(CHUNK, count - first)
+            for p in range(first_panel, last_panel):
+                row_bias = bias + p * 64 if bias != 0 else 0
+                panel_times_tiles(
+                    weights + p * panel_bytes,
+                    groups,
+                    words + first * columns,
+                    sums + first * groups * SUMS_BYTES,
+                    (n + tile - 1) // tile,
+                    lines,
+                    scales,
+                    mins,
+                    totals,
+                )
+                for t in range(n):
+                    _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 
     return kernel
 

@@ -1,8 +1,9 @@
 """Converts a checkpoint to a `.eqf` file, a few thousand rows at a time: memory does not grow with the model."""
 
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -20,6 +21,7 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
+from edgeq.models.llama import LAYER_TENSORS, TENSORS
 from edgeq.quantize.recipes import Recipe, recipe
 
 CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
@@ -28,7 +30,12 @@ BF16_MAX = 3.3895313892515355e38
 
 # (tensor's name, its index, number of tensors, f32 bytes of weights converted so far, f32 bytes of all weights)
 Progress = Callable[[str, int, int, int, int], None]
+# (the checkpoint's small files by name, what to call the checkpoint in messages, rows of the token embedding)
+CheckAssets = Callable[[Mapping[str, bytes], str, int], None]
 F32Array = npt.NDArray[np.float32]
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_DERIVED = re.compile(r"(.+\.)?rotary_emb\.inv_freq|lm_head\.weight")  # what config.json or the embedding tells as well
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Converted:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. `nbytes` is the file's; `seconds` the time it took."""
+    """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
+    tensors that the model does not need."""
 
     path: str
     recipe: str
@@ -69,6 +77,11 @@ class Report:
         """The tensors whose type is not the recipe's."""
         return [t for t in self.tensors if t.fallback]
 
+    @property
+    def unused(self) -> list[str]:
+        """The skipped tensors that say something of their own: not rotary tables, nor a tied head."""
+        return [name for name in self.skipped if not _DERIVED.fullmatch(name)]
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -88,14 +101,15 @@ def convert(
     revision: str | None = None,
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
+    check_assets: CheckAssets | None = None,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
     `out` appears whole or not at all; an existing file is replaced at the end. `progress` hears of every chunk,
-    `announce` one line if encoders must be compiled first. Raises UsageError for an unknown
-    `type` or an `out` that belongs to the checkpoint; CheckpointError for missing, misshapen or non-finite tensors;
-    UnsupportedError for an unknown architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if
-    `out` cannot be written.
+    `announce` one line if encoders must be compiled first; `check_assets` may refuse the checkpoint's small files
+    before anything is written. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
+    CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown
+    architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
     chosen = recipe(type)
@@ -106,6 +120,8 @@ def convert(
         _check_unquantized(checkpoint)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
+        if check_assets:
+            check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
         jobs, skipped = _plan(checkpoint, model, chosen)
         with Writer(
             out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
@@ -175,24 +191,8 @@ def _check_values(checkpoint: Checkpoint, job: _Job, start: int, rows: F32Array)
 
 def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[list[_Job], list[str]]:
     """The tensors to convert, in the model's order, and the checkpoint's names that are not needed."""
-    sources: dict[str, str] = {}
-    skipped: list[str] = []
-    for hf_name in checkpoint.tensors:
-        name = model.tensor_name(hf_name)
-        if name is None:
-            skipped.append(hf_name)
-        elif name in sources:
-            raise CheckpointError(f"{checkpoint.source}: {hf_name!r} and {sources[name]!r} are the same tensor {name}")
-        else:
-            sources[name] = hf_name
+    sources, skipped = _sources(checkpoint, model)
     expected = model.expected()
-    missing = [name for name in expected if name not in sources]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise CheckpointError(
-            f"{checkpoint.source}: has no tensor for {missing[0]}{more}: the checkpoint is incomplete"
-        )
-    skipped += [hf_name for name, hf_name in sources.items() if name not in expected]
     tied = "output.weight" not in expected
     jobs: list[_Job] = []
     for name, shape in expected.items():
@@ -208,6 +208,54 @@ def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[
             kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"
         jobs.append(_Job(ref.name, TensorSpec(name, shape, kind), fallback))
     return jobs, skipped
+
+
+def _sources(checkpoint: Checkpoint, model: Architecture) -> tuple[dict[str, str], list[str]]:
+    """(the file's name -> the checkpoint's, of every tensor that the model needs; the checkpoint's other names)."""
+    sources: dict[str, str] = {}
+    skipped: list[str] = []
+    for hf_name in checkpoint.tensors:
+        name = model.tensor_name(hf_name)
+        if name is None:
+            skipped.append(hf_name)
+        elif name in sources:
+            raise CheckpointError(f"{checkpoint.source}: {hf_name!r} and {sources[name]!r} are the same tensor {name}")
+        else:
+            sources[name] = hf_name
+    expected = model.expected()
+    missing = [name for name in expected if name not in sources]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{checkpoint.source}: has no tensor {_checkpoint_name(missing[0], model)!r}{more}: "
+            "the checkpoint is incomplete, or its config.json belongs to another model"
+        )
+    for name, hf_name in sources.items():
+        if name not in expected:
+            _refuse_surplus_layer(checkpoint, model, name, hf_name)
+            skipped.append(hf_name)
+    return sources, skipped
+
+
+def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str, hf_name: str) -> None:
+    """CheckpointError for a tensor of a layer past the last: without its layer the model would be another one."""
+    layer = _LAYER.match(name)
+    if layer and int(layer[1]) >= model.num_hidden_layers:
+        raise CheckpointError(
+            f"{checkpoint.source}: tensor {hf_name!r} belongs to no layer: config.json has num_hidden_layers "
+            f"{model.num_hidden_layers}: take the config.json that belongs to the weights"
+        )
+
+
+def _checkpoint_name(name: str, model: Architecture) -> str:
+    """What a checkpoint calls the file's tensor `name`; `name` itself for an architecture without Llama's names."""
+    names = {own: hf_name for hf_name, own in TENSORS.items()}
+    parts = {own: hf_name for hf_name, own in LAYER_TENSORS.items()}
+    if layer := _LAYER.match(name):
+        part, kind = name[layer.end() :].rsplit(".", 1)
+        names[name] = f"model.layers.{layer[1]}.{parts.get(part, part)}.{kind}"
+    hf_name = names.get(name, name)
+    return hf_name if model.tensor_name(hf_name) == name else name
 
 
 def _exceeds_f16(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> bool:

@@ -6,6 +6,7 @@ down projection of the layers where errors weigh most, get more bits than the re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from edgeq.blocks.table import GROUP, block_type
 from edgeq.errors import UsageError
@@ -89,6 +90,7 @@ RECIPES = {
         Recipe("Q4_0", "Q4_0", "Q6_K"),
     )
 }
+LEAST_ALIKE = 0.6  # of SequenceMatcher's ratio, for a name to be taken as a slip
 ALIASES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 
@@ -97,5 +99,9 @@ def recipe(name: str) -> Recipe:
     key = name.upper()
     found = RECIPES.get(ALIASES.get(key, key))
     if found is None:
-        raise UsageError(f"unknown type {name!r}: known are {', '.join([*RECIPES, *ALIASES])}")
+        known = [*RECIPES, *ALIASES]
+        alike = {other: SequenceMatcher(None, key, other).ratio() for other in known}
+        near = max(alike, key=lambda other: alike[other])  # the first one at a tie, so `_M` rather than `_S`
+        hint = f"did you mean {near}? " if alike[near] >= LEAST_ALIKE else ""
+        raise UsageError(f"unknown type {name!r}: {hint}Known are {', '.join(known)}")
     return found

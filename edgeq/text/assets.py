@@ -70,7 +70,7 @@ def json_asset(assets: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         value = json.loads(bytes(data))
     except ValueError as error:
-        raise TokenizerError(f"{name} is not valid JSON ({error}): convert the model again") from error
+        raise TokenizerError(f"{name} is not valid JSON ({error}): download the checkpoint's own") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{name} holds a {type(value).__name__}, not a JSON object: is it the right file?")
     return value

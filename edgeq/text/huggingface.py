@@ -18,7 +18,8 @@ class JsonBackend:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(bytes(data))
         except ValueError as error:
-            raise TokenizerError(f"tokenizer.json cannot be read ({error}): convert the model again") from error
+            why = " ".join(str(error).split())
+            raise TokenizerError(f"tokenizer.json cannot be read ({why}): download the checkpoint's own") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._lock = threading.Lock()

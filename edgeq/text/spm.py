@@ -89,9 +89,7 @@ def _load(data: bytes) -> Any:
     try:
         spm.LoadFromSerializedProto(data)
     except RuntimeError as error:
-        raise TokenizerError(
-            "tokenizer.model is not a sentencepiece model: convert the model again from a whole checkpoint"
-        ) from error
+        raise TokenizerError("tokenizer.model is not a sentencepiece model: download the checkpoint's own") from error
     return spm
 
 

@@ -130,12 +130,33 @@ class Tokenizer:
         return frozenset(ids | {by_name[name] for name in ends})
 
 
-def load_tokenizer(assets: Mapping[str, bytes]) -> Tokenizer:
+def load_tokenizer(assets: Mapping[str, bytes], source: str = "the model", vocab_size: int | None = None) -> Tokenizer:
     """The tokenizer in a model's assets (file name -> bytes): `tokenizer.json`, or else `tokenizer.model`.
 
-    Raises TokenizerError where there is none, or it cannot be read.
+    Raises TokenizerError, which begins with `source`, where there is none, it cannot be read, or the tokens that
+    begin and end a text are none of the model's `vocab_size`.
     """
-    settings = read_settings(assets)
+    try:
+        settings = read_settings(assets)
+        tokenizer = _read(assets, settings)
+        if vocab_size is not None:
+            _check_special_ids(tokenizer, settings, vocab_size)
+    except TokenizerError as error:
+        raise TokenizerError(f"{source}: {error}") from error
+    return tokenizer
+
+
+def _check_special_ids(tokenizer: Tokenizer, settings: TokenizerSettings, vocab_size: int) -> None:
+    ids = {*tokenizer.eos_ids, *settings.eos_ids, tokenizer.bos_id} - {None}
+    outside = [i for i in ids if i is not None and i >= vocab_size]
+    if outside:
+        raise TokenizerError(
+            f"the tokenizer's special token {min(outside)} is beyond the model's vocabulary of {vocab_size}: "
+            "use the tokenizer that belongs to the checkpoint"
+        )
+
+
+def _read(assets: Mapping[str, bytes], settings: TokenizerSettings) -> Tokenizer:
     if "tokenizer.json" in assets:
         from edgeq.text.huggingface import JsonBackend
 
@@ -148,6 +169,4 @@ def load_tokenizer(assets: Mapping[str, bytes]) -> Tokenizer:
         if settings.add_bos is None:  # what Hugging Face's Llama tokenizer does unless told otherwise
             settings = replace(settings, add_bos=True)
         return Tokenizer(SentencePieceBackend(assets["tokenizer.model"], settings), settings)
-    raise TokenizerError(
-        "the model has no tokenizer.json or tokenizer.model: put one beside the checkpoint and convert it again"
-    )
+    raise TokenizerError("has no tokenizer.json or tokenizer.model: put one beside the checkpoint and convert it again")

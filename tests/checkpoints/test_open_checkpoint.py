@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,28 @@ def test_damaged_config(folder: Path, content: bytes) -> None:
 
 def test_what_is_no_checkpoint(folder: Path) -> None:
     assert "no checkpoint" in refused(folder / "README.md")
-    for none in ("/no/such/folder", "./none", "none.safetensors", "a/b/c", ""):
-        assert "no such file or folder" in refused(none)
+    for none in ("/no/such/folder", "./none", "none.safetensors", "a/b/c", "", "~nobody-of-this-name/x"):
+        assert refused(none) == f"{none}: no such file or folder"
+    url = "https://huggingface.co/someone/model"
+    assert refused(url) == f"{url}: no such file or folder: give a Hub repository as owner/name, not as a URL"
+
+
+@pytest.fixture
+def locked(folder: Path) -> Iterator[Path]:
+    """A checkpoint that this process may neither list nor enter. Root may everything, so it becomes nobody."""
+    save_file(WEIGHTS, folder / "model.safetensors")
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_read(locked: Path) -> None:
+    for source in (locked, locked / "model.safetensors"):
+        assert refused(source).endswith(": cannot be read: Permission denied")
 
 
 HUB = """

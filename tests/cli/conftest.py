@@ -19,8 +19,9 @@ class Outcome(NamedTuple):
 def edgeq(capfd, monkeypatch) -> Callable[..., Outcome]:
     """edgeq("run", "m.eqf", stdin="text") -> Outcome."""
 
-    def run(*arguments: object, stdin: str = "") -> Outcome:
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    def run(*arguments: object, stdin: str | bytes = "") -> Outcome:
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), errors="surrogateescape"))
         code = main([str(argument) for argument in arguments])
         return Outcome(code, *capfd.readouterr())
 

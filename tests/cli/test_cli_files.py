@@ -2,12 +2,18 @@
 
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
 from counting import counting_model
+from safetensors.numpy import load_file, save_file
 
 import edgeq as package
 from edgeq.cli import VERBS
+from edgeq.cli.convert import show_report
+from edgeq.quantize.pipeline import Converted, Report
+from edgeq.quantize.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +37,7 @@ def test_convert_writes_a_file_and_a_summary(edgeq, tiny_model, tmp_path, monkey
     ("arguments", "message"),
     [
         (["--type", "Q9"], "unknown type 'Q9'"),
+        (["--type", "Q4_K_L"], "unknown type 'Q4_K_L': did you mean Q4_K_M? "),
         (["-o", "missing/x.eqf"], "missing"),
     ],
 )
@@ -40,6 +47,49 @@ def test_convert_errors(edgeq, tiny_model, tmp_path, monkeypatch, arguments, mes
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert result.err.startswith("edgeq: ") and message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path):
+    return shutil.copytree(tiny_model, tmp_path / "folder" / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("asset", "content", "message"),
+    [
+        ("tokenizer.json", "{", "tokenizer.json cannot be read"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json holds a list"),
+        ("generation_config.json", '{"eos_token_id": 999999}', "special token 999999 is beyond the model's vocabulary"),
+    ],
+)
+def test_convert_refuses_a_broken_tokenizer(edgeq, checkpoint, tmp_path, asset, content, message):
+    (checkpoint / asset).write_text(content)
+    result = edgeq("convert", checkpoint, "-o", tmp_path / "m.eqf")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith(f"edgeq: {checkpoint}: ") and message in result.err
+    assert not (tmp_path / "m.eqf").exists()
+
+
+def test_convert_tells_of_unused_tensors(edgeq, checkpoint, tmp_path):
+    weights = load_file(checkpoint / "model.safetensors")
+    extra = {f"extra.{letter}": np.ones(2, np.float32) for letter in "abcd"}
+    save_file(weights | extra, checkpoint / "model.safetensors")
+    result = edgeq("convert", checkpoint, "--type", "F16", "-o", tmp_path / "m.eqf", "-t", 1)
+    assert "note: 4 tensors of the checkpoint are not used: extra.a, extra.b, extra.c, ...\n" in result.out
+
+
+def test_convert_names_each_fallback_once(capsys):
+    report = Report(
+        "m.eqf", "Q8_0", "llama", [Converted("a", (4, 100), "F16", 800, "rows of 100: F16 instead of Q8_0")], 900, 1.0
+    )
+    show_report(report)
+    assert capsys.readouterr().out.splitlines()[0] == "note: a: rows of 100: F16 instead of Q8_0"
+
+
+def test_convert_help_has_every_recipe(edgeq):
+    text = edgeq("convert", "--help").out
+    assert all(f"{name}" in re.findall(r"\w+", text) for name in RECIPES)
+    assert "[default: EDGEQ_THREADS, or all processors]" in " ".join(text.split())
 
 
 def test_show(edgeq, converted, tiny_model):
@@ -58,9 +108,10 @@ def test_show(edgeq, converted, tiny_model):
     assert "tensors" not in json.loads(edgeq("show", converted, "-o", "json").out)
     text = edgeq("show", converted, "--tensors").out
     assert "chat template" in text and "blk.0.attn_q.weight" in text and "16.000" in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
-def test_verify(edgeq, converted, tmp_path):
+def test_verify(edgeq, converted, tmp_path, monkeypatch):
     result = edgeq("verify", converted)
     assert result.code == 0 and "sound" in result.out
     damaged = tmp_path / "damaged.eqf"
@@ -70,6 +121,8 @@ def test_verify(edgeq, converted, tmp_path):
     result = edgeq("verify", damaged)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "checksum" in result.err
+    monkeypatch.setenv("EDGEQ_THREADS", "many")
+    assert edgeq("verify", converted).err.startswith("edgeq: EDGEQ_THREADS is 'many'")
 
 
 @pytest.fixture
@@ -101,6 +154,7 @@ def test_version_and_help(edgeq):
     assert edgeq("--version").out == f"edgeq {package.__version__}\n"
     top = edgeq("--help")
     assert top.code == 0 and all(f"\n  {verb} " in top.out for verb in VERBS)
+    assert all(f" EDGEQ_{name} " in top.out for name in ("THREADS", "CACHE", "ISA"))
     assert edgeq().out == top.out
     for verb in VERBS:
         assert edgeq(verb, "-h").out.startswith(f"Usage: edgeq {verb}")

@@ -1,8 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import small_tokenizers as small
 from counting import counting_model
 
+from edgeq.cli import main
 from edgeq.cli.options import _SAMPLING
+from edgeq.errors import UsageError
 from edgeq.runtime.sampler import SamplerParams
 
 
@@ -14,6 +20,7 @@ def model(monkeypatch):
 
     def load(path, **options):
         loads.append((str(path), options))
+        model._closed = False
         return model
 
     monkeypatch.setattr("edgeq.model.load", load)
@@ -44,6 +51,65 @@ def test_prompt_from_stdin(edgeq, model):
     assert edgeq("run", "m.eqf", "-", "-n", 2, "--temp", 0, stdin="cd").out == "ef\n"
 
 
+def test_one_newline_at_the_end_of_a_piped_prompt_is_dropped(edgeq, model):
+    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, stdin="ab\n").out == "cd\n"
+    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, "--echo", stdin="ab\n\n").out == "ab\n\v\f\n"
+    assert "less one newline at its end" in " ".join(edgeq("run", "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ((), b"a\xff", "the prompt on stdin is not UTF-8 text: convert it to UTF-8"),
+        (("a\udcff",), b"", "the prompt is not UTF-8 text: convert it to UTF-8"),
+        (("a", "--chat", "--system", "\udcff"), b"", "--system is not UTF-8 text: convert it to UTF-8"),
+        (("a", "--stop", "a", "--stop", "\udcff"), b"", "--stop is not UTF-8 text: convert it to UTF-8"),
+    ],
+)
+def test_text_that_is_not_utf_8(edgeq, model, arguments, stdin, message):
+    assert edgeq("run", "m.eqf", *arguments, stdin=stdin) == (2, "", f"edgeq: {message}\n")
+
+
+def test_an_error_within_a_text_ends_its_line(edgeq, model, monkeypatch):
+    real = model.session.eval
+
+    def failing(tokens, all_logits=False):
+        if model.session.position > 2:
+            raise UsageError("no more")
+        return real(tokens, all_logits)
+
+    monkeypatch.setattr(model.session, "eval", failing)
+    assert edgeq("run", "m.eqf", "ab", "--temp", 0) == (2, "cd\n", "edgeq: no more\n")
+    monkeypatch.setattr(model.session, "position", 3)
+    model._tokens[:] = b"abc"
+    assert edgeq("run", "m.eqf", "abcd", "--temp", 0) == (2, "", "edgeq: no more\n"), "no empty line"
+
+
+def test_closed_streams(model, monkeypatch, capfd):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", None)
+    assert main(["run", "m.eqf", "ab", "-n", "2"]) == 0
+    assert main(["run", "m.eqf"]) == 2, "nothing on stdin: an empty prompt"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device of Linux")
+@pytest.mark.parametrize("arguments", [["version"], ["--help"], ["convert", "--help"]])
+def test_output_that_cannot_be_written(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "edgeq", *arguments], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"edgeq: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device of Linux")
+def test_an_answer_that_cannot_be_written(model, monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["run", "m.eqf", "ab", "-n", "2"]) == 2
+    assert capfd.readouterr().err == "edgeq: the output cannot be written: No space left on device\n"
+
+
 def test_chat_flag_uses_the_template(edgeq, model):
     result = edgeq("run", "m.eqf", "x", "--chat", "--system", "s", "--temp", 0)
     assert result.out == ";<=>?@ABC\n"
@@ -63,6 +129,7 @@ def test_timings_go_to_stderr(edgeq, model):
         (["m.eqf", "a" * 65], "the prompt has 65 tokens, the context 64"),
         (["m.eqf", ""], "the prompt is empty"),
         (["m.eqf", "a", "--temp", "-1"], "temperature is -1.0"),
+        (["m.eqf", "a", "--seed", "-1"], "seed is -1: give 0 or more, or none at all"),
         (["m.eqf", "a", "--system", "x"], "--system needs --chat"),
         (["m.eqf", "a", "--seed", "x"], "'x' is not a valid integer. (see edgeq run --help)"),
         (["m.eqf", "a", "--template", "nowhere"], "'nowhere' does not exist"),

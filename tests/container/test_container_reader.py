@@ -1,6 +1,7 @@
 """The reader: maps without copying, opens in the time of the header, finds damage."""
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from edgeq.container.reader import open_file
 from edgeq.container.writer import TensorSpec, Writer
-from edgeq.errors import ChecksumError, FormatError
+from edgeq.errors import ChecksumError, FormatError, UsageError
 
 
 @pytest.fixture
@@ -36,6 +37,30 @@ def test_views_outlive_the_file(path: Path) -> None:
     with open_file(path) as f:
         data = f.data("blk.3.ffn_norm.weight")
     assert (data.view(np.float32) == 3).all()
+
+
+def test_a_closed_file_says_so(path: Path) -> None:
+    f = open_file(path)
+    f.close()
+    f.close()
+    for use in (lambda: f.data("blk.3.ffn_norm.weight"), lambda: f.asset("tokenizer.json"), f.verify):
+        with pytest.raises(UsageError, match="the file is closed"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (struct.pack("<Q", 50) + b'{"a":{}}' + bytes(90), "is a checkpoint's weights.* `edgeq convert FOLDER`"),
+        (b"PK\x03\x04" + bytes(90), "is a checkpoint's weights.* `edgeq convert FOLDER`"),
+        (b"something else", r"not an \.eqf file \(its first bytes are 73 6f 6d 65 74 68 69 6e\)"),
+    ],
+)
+def test_what_is_no_eqf_file(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "m.eqf").write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        open_file(tmp_path / "m.eqf")
 
 
 def test_open_reads_only_the_header(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,18 @@ def test_missing_and_misshapen_tensors(checkpoint: Path, tmp_path: Path) -> None
     message = refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
     assert Q in message and "[32, 64]" in message and "[64, 64]" in message
     change(checkpoint, lambda t: t.pop(Q))
-    assert "blk.1.attn_q.weight" in refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
+    message = refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
+    assert f"has no tensor {Q!r}: the checkpoint is incomplete, or its config.json belongs to another model" in message
+    change(checkpoint, lambda t: t.pop("lm_head.weight"))
+    assert f"{Q!r} (and 1 more)" in refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
+    change_config(checkpoint, attention_bias=True, num_hidden_layers=1)
+    assert "'model.layers.0.self_attn.q_proj.bias'" in refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
+
+
+def test_layers_that_config_json_does_not_know(checkpoint: Path, tmp_path: Path) -> None:
+    change_config(checkpoint, num_hidden_layers=1)
+    message = refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
+    assert "'model.layers.1." in message and "config.json has num_hidden_layers 1" in message
 
 
 def test_integer_tensor(checkpoint: Path, tmp_path: Path) -> None:
@@ -172,6 +183,19 @@ def test_unneeded_tensors_are_skipped(checkpoint: Path, tmp_path: Path) -> None:
     change(checkpoint, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32)}))
     report = convert(checkpoint, tmp_path / "m.eqf", threads=1)
     assert report.skipped == ["model.layers.0.self_attn.rotary_emb.inv_freq"]
+    assert report.unused == [], "it follows from config.json"
+
+
+def test_unused_tensors_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    bias, extra = Q.replace("weight", "bias"), "model.layers.0.extra.weight"
+    change(checkpoint, lambda t: t.update({bias: np.ones(64, np.float32), extra: np.ones(3, np.float32)}))
+    assert sorted(convert(checkpoint, tmp_path / "m.eqf", threads=1).unused) == sorted([bias, extra])
+
+
+def test_a_tied_head_is_no_news(checkpoint: Path, tmp_path: Path) -> None:
+    change_config(checkpoint, tie_word_embeddings=True)
+    report = convert(checkpoint, tmp_path / "m.eqf", threads=1)
+    assert (report.skipped, report.unused) == (["lm_head.weight"], [])
 
 
 def test_unsupported_models(checkpoint: Path, tmp_path: Path) -> None:
@@ -185,6 +209,20 @@ def test_no_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
     assert "tokenizer.json" in refused(TokenizerError, checkpoint, tmp_path / "m.eqf")
     convert(checkpoint, tmp_path / "m.eqf", "Q8_0", threads=1, allow_no_tokenizer=True)
+
+
+def test_assets_can_be_refused(checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def check(assets: Any, source: str, vocab_size: int) -> None:
+        seen.append((sorted(assets), source, vocab_size))
+        raise TokenizerError("no good")
+
+    with pytest.raises(TokenizerError, match="no good"):
+        convert(checkpoint, tmp_path / "m.eqf", threads=1, check_assets=check)
+    vocab_size = json.loads((checkpoint / "config.json").read_text())["vocab_size"]
+    assert seen == [(sorted(p.name for p in checkpoint.glob("*.json")), str(checkpoint), vocab_size)]
+    assert not (tmp_path / "m.eqf").exists()
 
 
 def test_unknown_type(checkpoint: Path, tmp_path: Path) -> None:

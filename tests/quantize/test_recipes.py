@@ -20,6 +20,14 @@ def test_names() -> None:
         assert all(known in str(caught.value) for known in [*RECIPES, *ALIASES])
 
 
+def test_a_near_miss_is_suggested() -> None:
+    for wrong, near in (("Q4_K_L", "Q4_K_M"), ("q8", "Q8_0"), ("BF61", "BF16"), ("Q4KM", "Q4_K_M")):
+        with pytest.raises(UsageError, match=f"unknown type '{wrong}': did you mean {near}\\? Known are F32"):
+            recipe(wrong)
+    with pytest.raises(UsageError, match="unknown type 'xyz': Known are F32"):
+        recipe("xyz")
+
+
 def test_every_type_is_in_the_table() -> None:
     for r in RECIPES.values():
         assert {r.base, r.head, *(rule.type for rule in r.rules)} <= set(BLOCK_TYPES)

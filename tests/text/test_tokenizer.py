@@ -148,6 +148,17 @@ def test_bad_assets_give_one_clear_line(assets, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "generation", [{}, {"eos_token_id": [small.END_OF_TEXT, 300]}], ids=["of the tokenizer", "of generation_config"]
+)
+def test_special_ids_beyond_the_models_vocabulary(generation):
+    assets = small.byte_level_assets() | {"generation_config.json": json.dumps(generation).encode()}
+    rows = max([small.IM_END, *generation.get("eos_token_id", [])])
+    assert load_tokenizer(assets, "m.eqf", vocab_size=rows + 1).eos_ids >= {small.IM_END}
+    with pytest.raises(TokenizerError, match=f"m.eqf: .* special token {rows} is beyond .* vocabulary of {rows}"):
+        load_tokenizer(assets, "m.eqf", vocab_size=rows)
+
+
 def test_a_word_piece_tokenizer_is_refused():
     assets = small.byte_level_assets()
     model = json.loads(assets["tokenizer.json"])

@@ -1,0 +1,65 @@
+"""What callers pass to a model, checked before any work: each mistake is a UsageError of one line."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, TypedDict
+
+from edgeq.errors import UsageError
+
+REALS = ("temperature", "top_p", "min_p", "repetition_penalty")
+INTEGERS = ("max_tokens", "top_k", "repetition_window", "seed")
+OPTIONAL = ("max_tokens", "seed")
+
+
+class Sampling(TypedDict, total=False):
+    """The keywords of SamplerParams, which see."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    repetition_window: int
+    seed: int | None
+
+
+def check_numbers(max_tokens: int | None, sampling: Sampling) -> None:
+    """UsageError for what is no number, for a negative `max_tokens`, and for a negative seed.
+
+    The ranges of the other numbers are SamplerParams' to check.
+    """
+    for name, value in {"max_tokens": max_tokens, **sampling}.items():
+        if value is None and name in OPTIONAL:
+            continue
+        if name in REALS and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise UsageError(f"{name} is {value!r}: it must be a number")
+        if name in INTEGERS and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise UsageError(f"{name} is {value!r}: it must be a whole number")
+    if max_tokens is not None and max_tokens < 0:
+        raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")
+    seed = sampling.get("seed")
+    if seed is not None and seed < 0:
+        raise UsageError(f"seed is {seed}: give 0 or more, or none at all for another text each time")
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """UsageError for what is no conversation."""
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise UsageError('messages must be a list of dicts, e.g. [{"role": "user", "content": "Hello"}]')
+
+
+def stop_strings(stop: str | Sequence[str]) -> list[str]:
+    """The stop strings as a list."""
+    if isinstance(stop, str):
+        return [stop]
+    if not isinstance(stop, Iterable) or not all(isinstance(text, str) for text in stop):
+        raise UsageError(f"stop must be a str or a sequence of them, not {stop!r}")
+    return list(stop)
+
+
+def token_ids(tokens: Sequence[int]) -> list[int]:
+    """Token ids as plain integers."""
+    numbers = isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes | bytearray)
+    if not numbers or not all(isinstance(token, Integral) for token in tokens):
+        raise UsageError(f"a prompt must be a str or a sequence of token ids, not {type(tokens).__name__}")
+    return [int(token) for token in tokens]
