@@ -1,0 +1,73 @@
+"""Two engines as resident processes that take turns: requests and answers, one JSON line each. Standard library only.
+
+An engine script calls `serve`; `Engine` is the other side. What an engine prints goes to stderr, never among answers.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class EngineError(RuntimeError):
+    """An engine ended, or answered with an error."""
+
+
+class Engine:
+    """A child process that answers requests; it sleeps while it waits for one."""
+
+    def __init__(self, command: Sequence[str]):
+        self.command = list(command)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.hello = self._answer()
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """The answer. Raises EngineError."""
+        assert self.process.stdin is not None
+        try:
+            print(json.dumps({"request": request, **arguments}), file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            raise EngineError(f"{self.command[1]} has ended") from None
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise EngineError(f"{self.command[1]} ended with code {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EngineError(f"{self.command[1]}: {answer['error']}")
+        return answer["answer"]
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+def timed(run: Callable[[], None], least: float = 0.25) -> float:
+    """Seconds of a run, the mean of as many as fill `least` seconds: a short one is hard to time."""
+    runs, began = 0, time.perf_counter()
+    while runs == 0 or time.perf_counter() - began < least:
+        run()
+        runs += 1
+    return (time.perf_counter() - began) / runs
+
+
+def serve(hello: Any, handlers: Mapping[str, Callable[..., Any]]) -> None:
+    """Answer requests until stdin ends. `hello` is the first answer."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints would break the answers
+    print(json.dumps({"answer": hello}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"answer": handlers[request.pop("request")](**request)}
+        except (RuntimeError, ValueError, KeyError, MemoryError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
