@@ -11,7 +11,7 @@ from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import Team
 
 READ_BYTES = 256 << 20  # beyond any cache
-_DOT_REPETITIONS = 200_000
+_DOT_REPETITIONS = 2_000_000  # some 100 ms: a core that was idle needs a while to reach its speed
 
 
 def _best(run: Callable[[], None], repetitions: int) -> float:
