@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import BLOCK_TYPES
@@ -35,11 +36,10 @@ def test_error_on_gaussian_rows(name):
 
 @pytest.mark.parametrize("model", [model for model in LLAMA if model != "gaussian"])
 def test_error_on_real_rows(model, shared_data: Path):
-    safetensors = pytest.importorskip("safetensors.numpy")
     path = shared_data / "models" / model / "model.safetensors"
     if not path.exists():
         pytest.skip(f"no {path}")
-    matrices = [tensor for _, tensor in sorted(safetensors.load_file(path).items()) if tensor.ndim == 2]
+    matrices = [tensor for _, tensor in sorted(load_file(path).items()) if tensor.ndim == 2]
     rows = [m.astype(np.float32).reshape(-1)[: m.size // 256 * 256].reshape(-1, 256) for m in matrices]
     weights = np.concatenate(rows)[:1024]
     for name in QUANTIZED:
