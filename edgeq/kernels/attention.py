@@ -1,24 +1,36 @@
-"""Causal grouped-query attention over the KV cache.
+"""Causal grouped-query attention over the KV cache, flash-style (arXiv:2205.14135): one pass over blocks of positions.
 
-A tile of H query heads of one key/value head shares every read of the cache. Keys lie in panels of 16 positions, so a
-score vector is 16 positions and needs no horizontal sum; values lie in columns of 16, so an output vector is 16
-values. Every (token, head) is computed alone and in position order: results do not depend on threads or batches.
+The query heads that share a key/value head, of one token (decode) or of several (prefill), are the rows of an item:
+every key and value that is read serves all of them, in register tiles of `width` rows. Keys lie in panels of 16
+positions, so a score vector is 16 positions and needs no horizontal sum; values lie in columns of 16, so an output
+vector is 16 values.
+
+A block of positions gives each row a partial result: the largest score m, the sum l of 2**(score - m), and the values
+so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
+multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A single token's blocks are
+shared out among the threads, and the last to finish merges.
 """
+
+from types import SimpleNamespace
 
 import numpy as np
 
-from edgeq.kernels.layout import KV_BYTES
+from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
+from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
+from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import bits_f32, load_f32, load_i64, stack, store_f32
+from edgeq.simd.memory import bits_f32, load_f32, load_i64, prefetch, store_f32
+from edgeq.simd.threads import atomic_add, atomic_exchange
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
     device,
-    exp,
+    exp2_of_nonpositive,
+    fma,
+    larger,
     load_f16x16,
     load_f32x16,
     max_f32,
-    maximum,
     mul,
     select_below,
     splat_f32,
@@ -29,110 +41,283 @@ from edgeq.simd.vector import (
 )
 
 _LOWEST = np.float32(-np.inf)
+_LOG2_E = np.float32(1.4426950408889634)
+_ROW = 4 * BLOCK  # bytes of one row's scores
+_SPAN = 64  # positions whose values are widened at once: 4 KiB of L1
+_AHEAD = 4096  # bytes asked for ahead: hardware prefetchers stop at the end of a page
+
+_places = device(attention_places)
 
 
 @device
-def _softmax(scores, first, last, scale):
-    """exp(scale * (score - max)) of positions [first, last) in place, zero around them; returns the sum.
+def _softmax(scores, begin, end, low, high, at):
+    """Scores of block positions [low, high) become 2**(score - max), those around them in [begin, end) zero.
 
-    `scores` starts at position first rounded down to 16.
+    Writes max and sum at `at` and `at` + 4. `begin` counts from a multiple of 16.
     """
-    base = first // 16 * 16
+    base = begin // 16 * 16
     largest = splat_f32(_LOWEST)
-    for j in range(base, last, 16):
-        at = scores + (j - base) * 4
-        row = select_below(last - j, load_f32x16(at), splat_f32(_LOWEST))
-        row = select_below(first - j, splat_f32(_LOWEST), row)
-        row = mul(row, splat_f32(scale))
-        store_f32x16(at, row)
-        largest = maximum(largest, row)
-    top = splat_f32(max_f32(largest))
+    for j in range(base, end, 16):
+        row = load_f32x16(scores + 4 * j)
+        if j < low or j + 16 > high:
+            row = select_below(high - j, row, splat_f32(_LOWEST))
+            row = select_below(low - j, splat_f32(_LOWEST), row)
+            store_f32x16(scores + 4 * j, row)
+        largest = larger(largest, row)
+    top = max_f32(largest)
     total = zero_f32x16()
-    for j in range(base, last, 16):
-        at = scores + (j - base) * 4
-        row = exp(sub(load_f32x16(at), top))
-        store_f32x16(at, row)
+    for j in range(base, end, 16):
+        row = exp2_of_nonpositive(sub(load_f32x16(scores + 4 * j), splat_f32(top)))
+        if j < low or j + 16 > high:
+            row = select_below(high - j, row, zero_f32x16())
+            row = select_below(low - j, zero_f32x16(), row)
+        store_f32x16(scores + 4 * j, row)
         total = add(total, row)
-    return sum_f32(total)
+    store_f32(at, top)
+    store_f32(at + 4, sum_f32(total))
+
+
+def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
+    """What an item is made of, for register tiles of `width` rows over a cache of f16 or f32."""
+    element = KV_BYTES[kind]
+    load_row = {"f16": load_f16x16, "f32": load_f32x16}[kind]
+    ops = operations(isa, width)
+    tile_zero, tile_add_outer = ops.tile_zero, ops.tile_add_outer
+    tile_load, tile_store = ops.tile_load, ops.tile_store
+    tile_bytes = 64 * width
+
+    @device
+    def pack(q, q_stride, head_dim, rows, group, scale, queries):
+        """Rows of q as [tile][head_dim][width] f32, times `scale`; rows that fill the last tile are zero."""
+        for r in range((rows + width - 1) // width * width):
+            token = r // group
+            source = q + token * q_stride + (r - token * group) * head_dim * 4
+            target = queries + (r // width * head_dim * width + r % width) * 4
+            for d in range(head_dim):
+                value = load_f32(source + 4 * d) * scale if r < rows else np.float32(0.0)
+                store_f32(target + d * width * 4, value)
+
+    @device
+    def widen(source, rows, wide):
+        """Rows of 16 cache elements as f32, once for all tiles."""
+        for i in range(rows):
+            prefetch(source + _AHEAD + i * 16 * element)
+            store_f32x16(wide + i * 64, load_row(source + i * 16 * element))
+
+    @device
+    def scores_of(queries, tiles, keys, head_dim, begin, end, scores, wide):
+        """q . k for block positions [begin, end), begin rounded down to 16: [row][BLOCK]."""
+        for j in range(begin // 16 * 16, end, 16):
+            widen(keys + j * head_dim * element, head_dim, wide)
+            for t in range(tiles):
+                tile = tile_zero()
+                query = queries + t * head_dim * 4 * width
+                for d in range(head_dim):
+                    tile = tile_add_outer(tile, load_f32x16(wide + d * 64), query + d * 4 * width, 4)
+                tile_store(scores + t * width * _ROW + 4 * j, _ROW, tile)
+
+    @device
+    def weighted_values(weights, tiles, values, step, columns, begin, end, sums, wide):
+        """Sum of weight[position] * value[position] over [begin, end): [tile][column][width][16]."""
+        for c in range(columns):
+            for first in range(begin, end, _SPAN):
+                last = min(end, first + _SPAN)
+                widen(values + c * step + first * 16 * element, last - first, wide)
+                for t in range(tiles):
+                    at = sums + (t * columns + c) * tile_bytes
+                    weight = weights + t * width * _ROW
+                    tile = tile_load(at, 64) if first > begin else tile_zero()
+                    for p in range(first, last):
+                        tile = tile_add_outer(tile, load_f32x16(wide + (p - first) * 64), weight + 4 * p, _ROW)
+                    tile_store(at, 64, tile)
+
+    @device
+    def merge(sums, peaks, rows, columns, totals, tops):
+        """Add a block's partial results (sums; max and sum in `peaks`) to the rows' totals; rows without any: l = 0."""
+        for r in range(rows):
+            if load_f32(peaks + 8 * r + 4) == np.float32(0.0):
+                continue
+            before, here = load_f32(tops + 8 * r), load_f32(peaks + 8 * r)
+            top = before if before > here else here
+            old = exp2_of_nonpositive(sub(splat_f32(before), splat_f32(top)))
+            new = exp2_of_nonpositive(sub(splat_f32(here), splat_f32(top)))
+            store_f32(tops + 8 * r, top)
+            kept = mul(splat_f32(load_f32(tops + 8 * r + 4)), old)
+            store_f32(tops + 8 * r + 4, max_f32(fma(splat_f32(load_f32(peaks + 8 * r + 4)), new, kept)))
+            at = r // width * columns * tile_bytes + r % width * 64
+            for c in range(at, at + columns * tile_bytes, tile_bytes):
+                total = mul(load_f32x16(totals + c), old)
+                store_f32x16(totals + c, fma(load_f32x16(sums + c), new, total))
+
+    return SimpleNamespace(pack=pack, scores_of=scores_of, weighted_values=weighted_values, merge=merge)
+
+
+@device
+def _first_block(args, position):
+    """The first position of the first block that a token at `position` sees."""
+    window = load_i64(args + 88)
+    return max(0, position + 1 - window) // BLOCK * BLOCK if window != 0 else 0
+
+
+@device
+def _clear(totals, nbytes, tops, rows):
+    """No position seen yet."""
+    for i in range(0, nbytes, 64):
+        store_f32x16(totals + i, zero_f32x16())
+    for r in range(rows):
+        store_f32(tops + 8 * r, _LOWEST)
+        store_f32(tops + 8 * r + 4, np.float32(0.0))
+
+
+def _make_finish(isa: Isa, width: int):
+    keep = make_keep(isa.tile)
+
+    @device
+    def finish(totals, tops, rows, group, columns, head_dim, out, stride, words, sums, token, head, groups, count):
+        """Totals over sums as rows of `out`, and quantized where a quantized matrix follows."""
+        for r in range(rows):
+            here = r // group
+            first = (head + r - here * group) * head_dim
+            inverse = splat_f32(np.float32(1.0) / load_f32(tops + 8 * r + 4))
+            target = out + (token + here) * stride + first * 4
+            at = totals + r // width * columns * width * 64 + r % width * 64
+            if head_dim % 32 == 0:
+                for c in range(0, columns, 2):
+                    low = mul(load_f32x16(at + c * width * 64), inverse)
+                    high = mul(load_f32x16(at + (c + 1) * width * 64), inverse)
+                    place = (first + c * 16) // 32
+                    keep(low, high, target + c * 64, words, sums, token + here, place, groups, count)
+            else:
+                for c in range(columns):
+                    store_f32x16(at, mul(load_f32x16(at + c * width * 64), inverse))
+                    for d in range(min(16, head_dim - c * 16)):
+                        store_f32(target + c * 64 + 4 * d, load_f32(at + 4 * d))
+
+    return finish
 
 
 def make(variant: str, isa: Isa):
-    """`variant` is `H-f16` or `H-f32`: query heads per tile and the cache's element.
+    """`variant` is `H-f16` or `H-f32`: rows per tile for a single token, and the cache's element.
 
     Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
-    (f32 bits), window or 0, scratch for scores (H x context f32 per thread), token count and first position addresses.
+    (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
+    position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between).
     """
     width_text, kind = variant.split("-")
-    width, element = int(width_text), KV_BYTES[kind]
-    load_row = {"f16": load_f16x16, "f32": load_f32x16}[kind]
-    ops = operations(isa, width)
-    tile_zero, tile_add_outer, tile_store = ops.tile_zero, ops.tile_add_outer, ops.tile_store
-
-    @device
-    def scores_of(q, q_step, keys, head_dim, first, last, scores, context):
-        """q . k of positions first (rounded down to 16) to last, for the tile's heads."""
-        base = first // 16 * 16
-        for j in range(base, last, 16):
-            panel = keys + j * head_dim * element
-            tile = tile_zero()
-            for d in range(head_dim):
-                tile = tile_add_outer(tile, load_row(panel + d * 16 * element), q + 4 * d, q_step)
-            tile_store(scores + (j - base) * 4, context * 4, tile)
-
-    @device
-    def weighted_values(column, first, last, weights, context, rows):
-        """Sum of weight[position] * value[position] over 16 values, for the tile's heads."""
-        base = first // 16 * 16
-        tile = tile_zero()
-        for j in range(first, last):
-            tile = tile_add_outer(tile, load_row(column + j * 16 * element), weights + (j - base) * 4, context * 4)
-        tile_store(rows, 64, tile)
-
-    tile_bytes = width * 64
+    decode = _make_attend(isa, int(width_text), kind)
+    prefill = decode if int(width_text) == isa.tile else _make_attend(isa, isa.tile, kind)
 
     def kernel(args, thread, n_threads):
-        q, q_stride, out, out_stride = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        heads, kv_heads, head_dim = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-        keys, values, context = load_i64(args + 56), load_i64(args + 64), load_i64(args + 72)
-        scale, window = bits_f32(load_i64(args + 80)), load_i64(args + 88)
-        scores = load_i64(args + 96) + thread * width * context * 4
-        count, start = load_i64(load_i64(args + 104)), load_i64(load_i64(args + 112))
-        group = heads // kv_heads
-        tiles = (group + width - 1) // width
-        columns = (head_dim + 15) // 16
-        rows = stack(tile_bytes)
-        every = kv_heads * tiles
-        for item in range(count * every * thread // n_threads, count * every * (thread + 1) // n_threads):
-            token = item // every
-            kv_head = (item - token * every) // tiles
-            # the last tile of a group that does not divide evenly overlaps the one before
-            head = kv_head * group + min((item % tiles) * width, group - width)
-            last = start + token + 1
-            first = max(0, last - window) if window != 0 else 0
-            head_keys = keys + kv_head * context * head_dim * element
-            scores_of(
-                q + token * q_stride + head * head_dim * 4,
-                head_dim * 4,
-                head_keys,
-                head_dim,
-                first,
-                last,
-                scores,
-                context,
-            )
-            inverse = stack(64)
-            for h in range(width):
-                total = _softmax(scores + h * context * 4, first, last, scale)
-                store_f32(inverse + 4 * h, np.float32(1.0) / total)
-            for c in range(columns):
-                column = values + ((kv_head * columns + c) * context) * 16 * element
-                weighted_values(column, first, last, scores, context, rows)
-                for h in range(width):
-                    target = out + token * out_stride + ((head + h) * head_dim + c * 16) * 4
-                    for d in range(min(16, head_dim - c * 16)):
-                        store_f32(target + 4 * d, load_f32(rows + h * 64 + 4 * d) * load_f32(inverse + 4 * h))
+        if load_i64(load_i64(args + 112)) == 1:
+            decode(args, thread, n_threads)
+        else:
+            prefill(args, thread, n_threads)
 
-    return kernel
+    def one_kernel(args, thread, n_threads):
+        decode(args, thread, n_threads)
+
+    return one_kernel if decode is prefill else kernel
+
+
+def _make_attend(isa: Isa, width: int, kind: str):
+    """`attend(args, thread, n_threads)` in register tiles of `width` rows."""
+    element = KV_BYTES[kind]
+    pieces = _make_pieces(isa, width, kind)
+    pack, scores_of, weighted_values, merge = pieces.pack, pieces.scores_of, pieces.weighted_values, pieces.merge
+    finish = _make_finish(isa, width)
+
+    @device
+    def block_of(args, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
+        """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
+        head_dim, context, window = load_i64(args + 48), load_i64(args + 72), load_i64(args + 88)
+        columns = (head_dim + 15) // 16
+        tiles = (rows + width - 1) // width
+        end = min(BLOCK, position + (rows - 1) // group + 1 - base)
+        begin = max(0, position + 1 - window - base) if window != 0 else 0
+        keys = load_i64(args + 56) + (kv_head * context + base) * head_dim * element
+        values = load_i64(args + 64) + (kv_head * columns * context + base) * 16 * element
+        scores_of(queries, tiles, keys, head_dim, begin, end, scores, wide)
+        for r in range(rows):
+            high = min(BLOCK, position + r // group + 1 - base)
+            low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
+            if low < high:
+                _softmax(scores + r * _ROW, begin, end, low, high, peaks + 8 * r)
+            else:
+                store_f32(peaks + 8 * r + 4, np.float32(0.0))
+        weighted_values(scores, tiles, values, context * 16 * element, columns, begin, end, sums, wide)
+
+    @device
+    def finish_rows(args, totals, tops, kv_head, token, rows, group, count):
+        heads, head_dim = load_i64(args + 32), load_i64(args + 48)
+        finish(
+            totals,
+            tops,
+            rows,
+            group,
+            (head_dim + 15) // 16,
+            head_dim,
+            load_i64(args + 16),
+            load_i64(args + 24),
+            load_i64(args + 128),
+            load_i64(args + 136),
+            token,
+            kv_head * group,
+            heads * head_dim // 32,
+            count,
+        )
+
+    @device
+    def item(args, scratch, kv_head, token, tokens, count, base, blocks):
+        """Rows of `tokens` tokens of one key/value head, over the blocks from `base` on: all of them, or, of a single
+        token, one of `blocks` that several threads may share."""
+        head_dim = load_i64(args + 48)
+        group = load_i64(args + 32) // load_i64(args + 40)
+        rows = tokens * group
+        columns = (head_dim + 15) // 16
+        padded = (rows + width - 1) // width * width
+        queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
+        q = load_i64(args) + token * load_i64(args + 8) + kv_head * group * head_dim * 4
+        pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * _LOG2_E, queries)
+        _clear(totals, padded * columns * 64, tops, padded)
+        position = load_i64(load_i64(args + 120)) + token
+        end = position + tokens
+        part_bytes = padded * columns * 64 + padded * 8
+        partials, counter = load_i64(args + 144), load_i64(args + 152) + 8 * kv_head
+        first_part = partials + kv_head * blocks * part_bytes
+        if count == 1:
+            sums = first_part + (base - _first_block(args, position)) // BLOCK * part_bytes
+            peaks = sums + padded * columns * 64
+            end = min(end, base + BLOCK)
+        for at in range(base, end, BLOCK):
+            block_of(args, queries, kv_head, position, rows, group, at, scores, wide, sums, peaks)
+            parts = 1
+            if count == 1:
+                if atomic_add(counter, 1) != blocks - 1:
+                    return
+                atomic_exchange(counter, 0)
+                parts, sums, peaks = blocks, first_part, first_part + padded * columns * 64
+            for part in range(parts):
+                merge(sums + part * part_bytes, peaks + part * part_bytes, rows, columns, totals, tops)
+        finish_rows(args, totals, tops, kv_head, token, rows, group, count)
+
+    @device
+    def attend(args, thread, n_threads):
+        heads, kv_heads = load_i64(args + 32), load_i64(args + 40)
+        scratch = load_i64(args + 96) + thread * load_i64(args + 104)
+        count, position = load_i64(load_i64(args + 112)), load_i64(load_i64(args + 120))
+        # as many tokens in an item as fill its rows, but enough items for every thread
+        tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
+        blocks = 1
+        if count == 1:
+            blocks = (position - _first_block(args, position)) // BLOCK + 1
+        for i in range(thread, (count + tokens - 1) // tokens * kv_heads * blocks, n_threads):
+            # in turns: later tokens see more positions
+            kv_head = i // blocks % kv_heads
+            first = i // (blocks * kv_heads) * tokens
+            base = _first_block(args, position + first) + i % blocks * BLOCK
+            item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks)
+
+    return attend
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0) -> np.ndarray:

@@ -13,7 +13,25 @@ SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (quantize.p
 KV_BYTES = {"f16": 2, "f32": 4}
 
 
-def heads_per_tile(heads: int, kv_heads: int) -> int:
-    """Query heads that one attention tile takes: at most 4, dividing a group of heads with the least left over."""
+# Attention works on blocks of positions, and on items of at most so many (token, query head) rows of one kv head
+ATTENTION_BLOCK, ATTENTION_ROWS = 256, 64
+
+
+def heads_per_tile(heads: int, kv_heads: int, most: int) -> int:
+    """Query heads of a single token in one attention tile: at most `most`, filling the tiles of a group evenly."""
     group = heads // kv_heads
-    return -(-group // -(-group // 4))
+    return -(-group // -(-group // most))
+
+
+def attention_places(scratch: int, rows: int, head_dim: int) -> tuple[int, int, int, int, int, int, int, int]:
+    """Where an attention item of `rows` rows (whole tiles) keeps things in a thread's scratch, and where that ends:
+    queries, scores, widened keys or values, sums and peaks of a block, totals and tops. Also compiled by the kernel."""
+    padded = (head_dim + 15) // 16 * 16
+    queries = scratch
+    scores = queries + rows * padded * 4
+    wide = scores + rows * ATTENTION_BLOCK * 4
+    sums = wide + max(64, padded) * 64
+    peaks = sums + rows * padded * 4
+    totals = peaks + (rows * 8 + 63) // 64 * 64
+    tops = totals + rows * padded * 4
+    return queries, scores, wide, sums, peaks, totals, tops, tops + (rows * 8 + 63) // 64 * 64

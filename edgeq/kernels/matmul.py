@@ -31,7 +31,7 @@ from edgeq.simd.vector import (
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 TOTALS_BYTES = CHUNK * 64
-AHEAD = 2048  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
+AHEAD = 1536  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
 
 
 def make(variant: str, isa: Isa):

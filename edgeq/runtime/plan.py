@@ -10,16 +10,23 @@ from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import FormatError
 from edgeq.kernels import library
-from edgeq.kernels.layout import GROUP, STEP_WORDS, SUMS_BYTES, heads_per_tile
+from edgeq.kernels.layout import (
+    ATTENTION_BLOCK,
+    ATTENTION_ROWS,
+    GROUP,
+    STEP_WORDS,
+    SUMS_BYTES,
+    attention_places,
+    heads_per_tile,
+)
 from edgeq.models.architecture import Architecture
-from edgeq.models.graph import Rope, Value
+from edgeq.models.graph import Heads, Rope, Value
 from edgeq.runtime.kv_cache import KVCache, rope_tables
 from edgeq.runtime.memory import aligned, round_up
 from edgeq.runtime.record import Operation, Recorder
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
-PACKING = {"norm", "silu_mul"}  # kernels that also write their result as packed int8 activations
 ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
 
 
@@ -80,7 +87,7 @@ class Compiler:
         self.written: set[int] = set()
         self.caches: dict[int, KVCache] = {}
         self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
-        self.scores: dict[int, np.ndarray] = {}  # attention's scratch, by query heads per tile
+        self.attention_memory: dict[Heads, tuple[np.ndarray, int, np.ndarray, np.ndarray]] = {}
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
 
     def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
@@ -93,7 +100,7 @@ class Compiler:
             if op.output.index not in self.buffers:
                 self.buffers[op.output.index] = self._allocate(op.output, op.output.index in packed)
             getattr(self, f"_{op.kind}")(op)
-            if op.kind not in PACKING and op.output.index in packed and last_use[op.output.index] != i:
+            if not _packs(op) and op.output.index in packed and last_use[op.output.index] != i:
                 self._quantize(op.output)
             for value in {v.index: v for v in (*op.inputs, op.output)}.values():
                 if last_use[value.index] == i and value.index != logits.index:
@@ -104,7 +111,7 @@ class Compiler:
         tape = aligned(len(names) * STEP_WORDS * 8).view(np.int64)
         for i, ((name, args), barrier) in enumerate(zip(self.steps, self.barriers, strict=True)):
             tape[STEP_WORDS * i :][:STEP_WORDS] = kernels[name].address, args.ctypes.data, barrier
-        self.keep += [self.buffers, self.free, self.tables, self.scores, [args for _, args in self.steps]]
+        self.keep += [self.buffers, self.free, self.tables, self.attention_memory, [args for _, args in self.steps]]
         rows = self.buffers[logits.index].rows
         return Plan(
             self.params,
@@ -335,9 +342,7 @@ class Compiler:
         assert op.heads is not None
         q, out, heads = self.buffers[op.inputs[0].index], self.buffers[op.output.index], op.heads
         cache = self.caches[op.layer]
-        tile = heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads)
-        if tile not in self.scores:
-            self.scores[tile] = self._new(self.threads * tile * self.context * 4)
+        scratch, per_thread, partials, counters = self._attention_memory(heads)
         args = [
             q.rows.ctypes.data,
             q.stride,
@@ -351,11 +356,41 @@ class Compiler:
             self.context,
             _bits(1.0 / math.sqrt(heads.head_dim)),
             heads.sliding_window or 0,
-            self.scores[tile].ctypes.data,
+            scratch.ctypes.data,
+            per_thread,
             self._param(TOKENS),
             self._param(POSITION),
+            *(self._packed_addresses(out) if _packs(op) else (0, 0)),
+            partials.ctypes.data,
+            counters.ctypes.data,
         ]
-        self._step(f"attention:{tile}-{self.kv}", args, [q, cache], [out])
+        self._step(f"attention:{self._tile(heads)}-{self.kv}", args, [q, cache], [out])
+
+    def _tile(self, heads: Heads) -> int:
+        most = library.chosen_isa().tile
+        return heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads, most)
+
+    def _attention_memory(self, heads: Heads) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+        """Scratch, its bytes per thread, partial results and counters: layers run in turn and share them."""
+        if heads not in self.attention_memory:
+            group, most = heads.num_attention_heads // heads.num_key_value_heads, library.chosen_isa().tile
+            per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), most), heads.head_dim)[-1]
+            rows = round_up(group, self._tile(heads))
+            blocks = heads.num_key_value_heads * -(-self.context // ATTENTION_BLOCK)
+            self.attention_memory[heads] = (
+                self._new(self.threads * per_thread),
+                per_thread,
+                self._new(blocks * rows * 4 * (round_up(heads.head_dim, 16) + 2)),
+                self._new(heads.num_key_value_heads * 8),
+            )
+        return self.attention_memory[heads]
+
+
+def _packs(op: Operation) -> bool:
+    """Whether an operation's kernel also writes its result as packed int8 activations."""
+    if op.kind == "attention":
+        return op.heads is not None and op.heads.head_dim % GROUP == 0
+    return op.kind in ("norm", "silu_mul")
 
 
 def _allocation(memory: object) -> object:

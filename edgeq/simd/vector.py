@@ -1,5 +1,7 @@
 """Operations on 16-lane vectors that LLVM lowers well on every CPU: loads, arithmetic, reductions, exp."""
 
+import math
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -192,6 +194,12 @@ def maximum(b, x, y):
     return emit.call(b, "llvm.maximum.v16f32", F32X16, [x, y])
 
 
+@operation(f32x16, f32x16, f32x16)
+def larger(b, x, y):
+    """The larger; y where either is NaN."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
 @operation(f32x16, i32x16)
 def i32_to_f32(b, x):
     return b.sitofp(x, F32X16)
@@ -281,6 +289,25 @@ def exp(b, x):
     result = b.fmul(b.fmul(p, _ldexp_two(b, first)), _ldexp_two(b, second))
     result = b.select(below, constant(0.0), result)
     return b.select(above, constant(float("inf")), result)
+
+
+@operation(f32x16, f32x16)
+def exp2_of_nonpositive(b, x):
+    """2**x for x <= 0, within 2 ulp and at least 2**-126; NaN stays NaN. A softmax needs no more, at half the cost.
+
+    x = n + r, |r| <= 1/2: adding 1.5 * 2**23 rounds to the integer n and leaves it in the low bits, from where it is
+    moved to the exponent of the Taylor polynomial of degree 6 in r (its remainder is below 2**-22.9 there).
+    """
+    constant = lambda value: emit.splat_constant(F32X16, value)  # noqa: E731
+    x = b.select(b.fcmp_ordered("<", x, constant(-126.0)), constant(-126.0), x)
+    shifted = b.fadd(x, constant(12582912.0))
+    r = b.fsub(x, b.fsub(shifted, constant(12582912.0)))
+    coefficients = [math.log(2) ** k / math.factorial(k) for k in range(7)]
+    p = constant(coefficients[6])
+    for coefficient in coefficients[5::-1]:
+        p = emit.fma(b, p, r, constant(coefficient))
+    exponent = b.shl(b.bitcast(shifted, I32X16), emit.splat_constant(I32X16, 23))
+    return b.bitcast(b.add(b.bitcast(p, I32X16), exponent), F32X16)
 
 
 # ---- activations ----

@@ -5,8 +5,8 @@ import pytest
 from kernel_calls import BODIES, address, call
 
 from edgeq.kernels import attention
-from edgeq.kernels.layout import heads_per_tile
-from edgeq.runtime.memory import round_up
+from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
+from edgeq.runtime.memory import aligned, round_up
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -25,22 +25,21 @@ def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray
     return np.ascontiguousarray(panels.astype(element))
 
 
-@pytest.mark.parametrize("kind", ["f16", "f32"])
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "window"),
-    [(8, 4, 8, 0), (4, 4, 16, 0), (6, 2, 64, 0), (14, 2, 64, 0), (8, 1, 48, 10), (5, 1, 32, 0)],
-)
-def test_attention_matches_twin(kind, heads, kv_heads, head_dim, window):
-    rng = np.random.default_rng(heads)
-    tokens, start, context, threads = 4, 30, 64, 3
+def run(q, k, v, start, window, kind, threads, context, packed=False):
+    """The kernel's rows, and its packed activations."""
+    tokens, heads, head_dim = q.shape
+    kv_heads = k.shape[1]
     element = np.float16 if kind == "f16" else np.float32
-    q = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32)
-    k, v = rng.standard_normal((2, start + tokens, kv_heads, head_dim)).astype(element).astype(np.float32)
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
-    tile = heads_per_tile(heads, kv_heads)
-    scores = np.zeros((threads, tile, context), np.float32)
-    out = np.zeros((tokens, heads, head_dim), np.float32)
+    group, tile = heads // kv_heads, heads_per_tile(heads, kv_heads, BODY.isa.tile)
+    rows = round_up(max(group, ATTENTION_ROWS), BODY.isa.tile)
+    per_thread = attention_places(0, rows, head_dim)[-1]
+    scratch = aligned(threads * per_thread)
+    blocks = kv_heads * (context // ATTENTION_BLOCK + 1)
+    partials, counters = aligned(blocks * round_up(group, tile) * 4 * (head_dim + 18)), aligned(8 * kv_heads)
     count, position = np.array([tokens], np.int64), np.array([start], np.int64)
+    out = np.zeros((tokens, heads, head_dim), np.float32)
+    words, sums = aligned(round_up(tokens, 16) * heads * head_dim), aligned(round_up(tokens, 16) * heads * head_dim)
     call(
         BODY.kernel(f"attention:{tile}-{kind}"),
         address(q),
@@ -55,16 +54,81 @@ def test_attention_matches_twin(kind, heads, kv_heads, head_dim, window):
         context,
         int(np.float32(1 / np.sqrt(head_dim)).view(np.int32)),
         window,
-        address(scores),
+        address(scratch),
+        per_thread,
         address(count),
         address(position),
+        address(words) if packed else 0,
+        address(sums) if packed else 0,
+        address(partials),
+        address(counters),
         threads=threads,
     )
+    assert not counters.any()
+    return out, words, sums
+
+
+def random_case(tokens, start, heads, kv_heads, head_dim, kind):
+    rng = np.random.default_rng(heads)
+    element = np.float16 if kind == "f16" else np.float32
+    q = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32)
+    k, v = rng.standard_normal((2, start + tokens, kv_heads, head_dim)).astype(element).astype(np.float32)
+    return q, k, v
+
+
+SHAPES = [
+    (8, 4, 8, 0),
+    (4, 4, 16, 0),
+    (6, 2, 64, 0),
+    (14, 2, 64, 0),
+    (8, 1, 48, 10),
+    (5, 1, 32, 0),
+    (4, 1, 256, 300),
+    (70, 1, 8, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window", "kind"), [(*shape, "f16") for shape in SHAPES] + [(14, 2, 64, 0, "f32")]
+)
+@pytest.mark.parametrize(("tokens", "start"), [(4, 30), (1, 0), (1, 255), (1, 700), (37, 500)])
+def test_attention_matches_twin(heads, kv_heads, head_dim, window, kind, tokens, start):
+    q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, kind)
+    out, _, _ = run(q, k, v, start, window, kind, threads=3, context=round_up(start + tokens, 16))
     np.testing.assert_allclose(out, attention.reference(q, k, v, start, window), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)
+def test_same_bits_however_it_is_split(heads, kv_heads, head_dim, window):
+    """A prompt at once, and its last token alone, on 1 and 5 threads."""
+    q, k, v = random_case(21, 600, heads, kv_heads, head_dim, "f16")
+    together, _, _ = run(q, k, v, 600, window, "f16", 1, 1024)
+    for tokens, threads in [(1, 1), (1, 5), (9, 2)]:
+        parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024)
+        np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
+
+
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_packs_its_rows_as_quantize_does(tokens):
+    q, k, v = random_case(tokens, 40, 6, 2, 64, "f16")
+    out, words, sums = run(q, k, v, 40, 0, "f16", 2, 64, packed=True)
+    wanted_words, wanted_sums = np.zeros_like(words), np.zeros_like(sums)
+    count = np.array([tokens], np.int64)
+    args = [address(out), out.strides[0], 6 * 64, address(wanted_words), address(wanted_sums), address(count)]
+    call(BODY.kernel("quantize"), *args)
+    np.testing.assert_array_equal(words, wanted_words)
+    np.testing.assert_array_equal(sums, wanted_sums)
+
+
+def test_a_nan_is_not_hidden():
+    q, k, v = random_case(2, 20, 4, 1, 16, "f32")
+    k[3] = np.nan
+    out, _, _ = run(q, k, v, 20, 0, "f32", 1, 32)
+    assert np.isnan(out).all()
 
 
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "tile"), [(8, 8, 1), (8, 4, 2), (9, 3, 3), (32, 4, 4), (14, 2, 4), (10, 2, 3)]
 )
 def test_heads_per_tile(heads, kv_heads, tile):
-    assert heads_per_tile(heads, kv_heads) == tile
+    assert heads_per_tile(heads, kv_heads, 4) == tile
