@@ -179,14 +179,14 @@ def _make_finish(isa: Isa, width: int):
             here = r // group
             first = (head + r - here * group) * head_dim
             inverse = splat_f32(np.float32(1.0) / load_f32(tops + 8 * r + 4))
-            target = out + (token + here) * stride + first * 4
+            target = out + (token + here) * stride + first * 4 if out != 0 else 0
             at = totals + r // width * columns * width * 64 + r % width * 64
             if head_dim % 32 == 0:
                 for c in range(0, columns, 2):
                     low = mul(load_f32x16(at + c * width * 64), inverse)
                     high = mul(load_f32x16(at + (c + 1) * width * 64), inverse)
                     place = (first + c * 16) // 32
-                    keep(low, high, target + c * 64, words, sums, token + here, place, groups, count)
+                    keep(low, high, target + c * 64 if out != 0 else 0, words, sums, token + here, place, groups, count)
             else:
                 for c in range(columns):
                     store_f32x16(at, mul(load_f32x16(at + c * width * 64), inverse))

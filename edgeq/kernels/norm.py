@@ -27,8 +27,8 @@ def _sum_of_squares(x, padded):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: x, x stride, width, weight, eps (f32 bits), out, out stride, words (or 0), sums, address of the
-    token count.
+    """Argument block: x, x stride, width, weight, eps (f32 bits), out (or 0), out stride, words (or 0), sums,
+    address of the token count.
 
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.
@@ -54,7 +54,8 @@ def make(variant: str, isa: Isa):
             source = x + token * x_stride + group * 128
             low = mul(mul(load_f32x16(source), factor), load_f32x16(weight + group * 128))
             high = mul(mul(load_f32x16(source + 64), factor), load_f32x16(weight + group * 128 + 64))
-            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
+            target = out + token * out_stride + group * 128 if out != 0 else 0
+            keep(low, high, target, words, sums, token, group, groups, count)
 
     return kernel
 

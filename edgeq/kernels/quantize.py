@@ -64,14 +64,15 @@ def make_place(tile: int):
 
 
 def make_keep(tile: int):
-    """`keep(low, high, out, words, sums, token, group, groups, count)`: write 32 values of a row as f32 at `out`, and
-    quantized into their place if `words` is not 0."""
+    """`keep(low, high, out, words, sums, token, group, groups, count)`: write 32 values of a row as f32 at `out`
+    and quantized into their place, each where its address is not 0."""
     place = make_place(tile)
 
     @device
     def keep(low, high, out, words, sums, token, group, groups, count):
-        store_f32x16(out, low)
-        store_f32x16(out + 64, high)
+        if out != 0:
+            store_f32x16(out, low)
+            store_f32x16(out + 64, high)
         if words != 0:
             place(low, high, words, sums, token, group, groups, count)
 

@@ -15,7 +15,8 @@ def _silu_mul(gate, up):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: gate, up, stride of both, width, out, out stride, words (or 0), sums, token count address."""
+    """Argument block: gate, up, stride of both, width, out (or 0), out stride, words (or 0), sums, address of
+    the token count."""
     keep = make_keep(isa.tile)
 
     def kernel(args, thread, n_threads):
@@ -30,7 +31,8 @@ def make(variant: str, isa: Isa):
             at = token * stride + group * 128
             low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
             high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
-            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
+            target = out + token * out_stride + group * 128 if out != 0 else 0
+            keep(low, high, target, words, sums, token, group, groups, count)
 
     return kernel
 

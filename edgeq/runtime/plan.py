@@ -32,12 +32,18 @@ ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may 
 
 @dataclass
 class Buffer:
-    """Rows of f32, and the same rows as packed int8 activations where a quantized matrix reads them."""
+    """Rows of f32, and the same rows as packed int8 activations where a quantized matrix reads them; no f32 rows
+    where nothing else does."""
 
-    rows: np.ndarray
+    rows: np.ndarray | None
     stride: int
     words: np.ndarray | None = None
     sums: np.ndarray | None = None
+
+    @property
+    def address(self) -> int:
+        """Of the f32 rows; 0 if there are none."""
+        return 0 if self.rows is None else int(self.rows.ctypes.data)
 
 
 @dataclass
@@ -95,10 +101,12 @@ class Compiler:
         recorder = Recorder(self.shapes)
         logits = self.model.graph(recorder)
         last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
-        packed = self._packed_values(recorder.operations)
+        packed, only_packed = self._packed_values(recorder.operations), self._only_packed(recorder.operations)
         for i, op in enumerate(recorder.operations):
             if op.output.index not in self.buffers:
-                self.buffers[op.output.index] = self._allocate(op.output, op.output.index in packed)
+                self.buffers[op.output.index] = self._allocate(
+                    op.output, op.output.index in packed, op.output.index not in only_packed
+                )
             getattr(self, f"_{op.kind}")(op)
             if not _packs(op) and op.output.index in packed and last_use[op.output.index] != i:
                 self._quantize(op.output)
@@ -113,6 +121,7 @@ class Compiler:
             tape[STEP_WORDS * i :][:STEP_WORDS] = kernels[name].address, args.ctypes.data, barrier
         self.keep += [self.buffers, self.free, self.tables, self.attention_memory, [args for _, args in self.steps]]
         rows = self.buffers[logits.index].rows
+        assert rows is not None
         return Plan(
             self.params,
             self.tokens,
@@ -141,6 +150,14 @@ class Compiler:
         """Values that some quantized matrix reads."""
         return {op.inputs[0].index for op in operations if op.kind == "linear" and self._is_packed(op.weight)}
 
+    def _only_packed(self, operations: list[Operation]) -> set[int]:
+        """Values that a kernel writes packed and that nothing reads as f32 rows."""
+        written = {op.output.index for op in operations if _packs(op)} & self._packed_values(operations)
+        for op in operations:
+            if op.kind != "linear" or not self._is_packed(op.weight):
+                written -= {value.index for value in op.inputs}
+        return written
+
     # ---- memory ----
 
     def _take(self, nbytes: int) -> np.ndarray:
@@ -154,11 +171,13 @@ class Compiler:
         self.scratch_bytes += nbytes
         return aligned(nbytes)
 
-    def _allocate(self, value: Value, packed: bool) -> Buffer:
+    def _allocate(self, value: Value, packed: bool, plain: bool) -> Buffer:
         rows, width = self.capacity[value.outputs], round_up(value.width, GROUP)
-        # Rows whose width is padded keep zeros in the padding, so they are never recycled memory.
-        data = self._take(rows * width * 4) if width == value.width else self._new(rows * width * 4)
-        buffer = Buffer(data[: rows * width * 4].view(np.float32).reshape(rows, width), width * 4)
+        buffer = Buffer(None, width * 4)
+        if plain:
+            # Rows whose width is padded keep zeros in the padding, so they are never recycled memory.
+            data = self._take(rows * width * 4) if width == value.width else self._new(rows * width * 4)
+            buffer.rows = data[: rows * width * 4].view(np.float32).reshape(rows, width)
         if packed:
             buffer.words = self._take(rows * width)
             buffer.sums = self._take(rows * width // GROUP * SUMS_BYTES)
@@ -224,7 +243,7 @@ class Compiler:
             self._weights(op.weight),
             info.shape[1],
             self.tokens.ctypes.data,
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             self._count(op.output),
         ]
@@ -233,12 +252,12 @@ class Compiler:
     def _norm(self, op: Operation) -> None:
         x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
         args = [
-            x.rows.ctypes.data,
+            x.address,
             x.stride,
             op.output.width,
             self._vector(op.weight),
             _bits(op.eps),
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             *self._packed_addresses(out),
             self._count(op.output),
@@ -249,11 +268,11 @@ class Compiler:
         gate, up = (self.buffers[v.index] for v in op.inputs)
         out = self.buffers[op.output.index]
         args = [
-            gate.rows.ctypes.data,
-            up.rows.ctypes.data,
+            gate.address,
+            up.address,
             gate.stride,
             op.output.width,
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             *self._packed_addresses(out),
             self._count(op.output),
@@ -263,10 +282,10 @@ class Compiler:
     def _copy_rows(self, op: Operation) -> None:
         x, out = self.buffers[op.inputs[0].index], self.buffers[op.output.index]
         args = [
-            x.rows.ctypes.data,
+            x.address,
             x.stride,
             op.output.width,
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             self._param(FIRST_OUTPUT),
             self._param(OUTPUTS),
@@ -276,7 +295,7 @@ class Compiler:
     def _quantize(self, value: Value) -> None:
         buffer = self.buffers[value.index]
         args = [
-            buffer.rows.ctypes.data,
+            buffer.address,
             buffer.stride,
             value.width,
             *self._packed_addresses(buffer),
@@ -290,13 +309,13 @@ class Compiler:
         if self._is_packed(op.weight):
             source = self._packed_addresses(x)
         else:
-            source = (x.rows.ctypes.data, x.stride)
+            source = (x.address, x.stride)
         args = [
             self._weights(op.weight),
             info.shape[0],
             info.shape[1],
             *source,
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             self._count(op.output),
             self._vector(op.bias) if op.bias else 0,
@@ -310,10 +329,10 @@ class Compiler:
         heads, cache = op.heads, KVCache(op.heads, self.context, self.kv)
         self.caches[op.layer] = cache
         args = [
-            q.rows.ctypes.data,
+            q.address,
             q.stride,
-            k.rows.ctypes.data,
-            v.rows.ctypes.data,
+            k.address,
+            v.address,
             k.stride,
             heads.num_attention_heads,
             heads.num_key_value_heads,
@@ -344,9 +363,9 @@ class Compiler:
         cache = self.caches[op.layer]
         scratch, per_thread, partials, counters = self._attention_memory(heads)
         args = [
-            q.rows.ctypes.data,
+            q.address,
             q.stride,
-            out.rows.ctypes.data,
+            out.address,
             out.stride,
             heads.num_attention_heads,
             heads.num_key_value_heads,
