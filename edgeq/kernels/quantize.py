@@ -11,11 +11,9 @@ from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, store_f32, store_i32
 from edgeq.simd.vector import (
-    absolute,
     device,
+    largest_magnitude,
     load_f32x16,
-    max_f32,
-    maximum,
     mul,
     round_to_i32,
     splat_f32,
@@ -30,7 +28,7 @@ _SMALLEST = np.float32(1e-30)  # below, 127 / max would overflow; such a group i
 @device
 def quantize_group(low, high, words, sums, tile):
     """Quantize 32 values (two vectors) of one token; `words` and `sums` are that token's places in its tile."""
-    largest = max_f32(maximum(absolute(low), absolute(high)))
+    largest = largest_magnitude(low, high)
     if largest < _SMALLEST:
         scale, inverse = np.float32(0.0), np.float32(0.0)
     else:

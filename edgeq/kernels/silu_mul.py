@@ -5,13 +5,26 @@ import numpy as np
 from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
-from edgeq.simd.vector import add, device, div, exp, load_f32x16, mul, neg, splat_f32
+from edgeq.simd.vector import (
+    absolute,
+    add,
+    device,
+    div,
+    exp_of_nonpositive,
+    load_f32x16,
+    mul,
+    neg,
+    select_negative,
+    splat_f32,
+)
 
 
 @device
 def _silu_mul(gate, up):
+    """With e = exp(-|gate|), which never overflows: the sigmoid is 1 / (1 + e) or, below zero, e / (1 + e)."""
     one = splat_f32(np.float32(1.0))
-    return mul(div(gate, add(one, exp(neg(gate)))), up)
+    e = exp_of_nonpositive(neg(absolute(gate)))
+    return mul(mul(gate, div(select_negative(gate, e, one), add(one, e))), up)
 
 
 def make(variant: str, isa: Isa):
@@ -25,14 +38,18 @@ def make(variant: str, isa: Isa):
         words, sums = load_i64(args + 48), load_i64(args + 56)
         count = load_i64(load_i64(args + 64))
         groups = (width + 31) // 32
-        for item in range(count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads):
-            token = item // groups
-            group = item - token * groups
+        first, last = count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads
+        token = first // groups
+        group = first - token * groups
+        for _ in range(first, last):
             at = token * stride + group * 128
             low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
             high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
             target = out + token * out_stride + group * 128 if out != 0 else 0
             keep(low, high, target, words, sums, token, group, groups, count)
+            group += 1
+            if group == groups:
+                token, group = token + 1, 0
 
     return kernel
 

@@ -189,12 +189,6 @@ def absolute(b, x):
 
 
 @operation(f32x16, f32x16, f32x16)
-def maximum(b, x, y):
-    """The larger; NaN where either is NaN."""
-    return emit.call(b, "llvm.maximum.v16f32", F32X16, [x, y])
-
-
-@operation(f32x16, f32x16, f32x16)
 def larger(b, x, y):
     """The larger; y where either is NaN."""
     return b.select(b.fcmp_ordered(">", x, y), x, y)
@@ -207,9 +201,15 @@ def i32_to_f32(b, x):
 
 @operation(i32x16, f32x16)
 def round_to_i32(b, x):
-    """Nearest integer, ties to even, saturating; NaN becomes 0."""
-    nearest = emit.call(b, "llvm.nearbyint.v16f32", F32X16, [x])
-    return emit.call(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, [nearest])
+    """Nearest integer, ties to even, of values within 2**23; larger ones are cut to that, NaN becomes 0.
+
+    Not llvm.fptosi.sat, which LLVM takes apart into scalars on x86.
+    """
+    limit = emit.splat_constant(F32X16, 8388608.0)
+    x = b.select(b.fcmp_ordered("ord", x, x), x, emit.splat_constant(F32X16, 0.0))
+    x = b.select(b.fcmp_ordered("<", x, limit), x, limit)
+    x = b.select(b.fcmp_ordered(">", x, b.fneg(limit)), x, b.fneg(limit))
+    return b.fptosi(emit.call(b, "llvm.nearbyint.v16f32", F32X16, [x]), I32X16)
 
 
 @operation(f32x16, types.int64, f32x16, f32x16)
@@ -218,6 +218,12 @@ def select_below(b, count, x, y):
     lanes = ir.Constant(I32X16, list(range(16)))
     wanted = emit.splat(b, b.trunc(count, I32), 16)
     return b.select(b.icmp_signed("<", lanes, wanted), x, y)
+
+
+@operation(f32x16, f32x16, f32x16, f32x16)
+def select_negative(b, where, x, y):
+    """x in the lanes where `where` is below zero, y in the others."""
+    return b.select(b.fcmp_ordered("<", where, emit.splat_constant(F32X16, 0.0)), x, y)
 
 
 # ---- reductions: a fixed tree, so that the same bits come out everywhere ----
@@ -244,6 +250,17 @@ def max_f32(b, x):
         return emit.call(b, f"llvm.maximum.v{lanes}f32", low.type, [low, high])
 
     return _tree(b, x, larger)
+
+
+@operation(types.float32, f32x16, f32x16)
+def largest_magnitude(b, x, y):
+    """The largest |lane| of both; NaN if any is. Without their signs, floats order as their bits, NaNs above all."""
+    bits = [b.and_(b.bitcast(v, I32X16), emit.splat_constant(I32X16, 0x7FFFFFFF)) for v in (x, y)]
+
+    def larger(low, high):
+        return emit.call(b, f"llvm.smax.v{low.type.count}i32", low.type, [low, high])
+
+    return b.bitcast(_tree(b, larger(*bits), larger), emit.F32)
 
 
 @operation(types.int64, i32x16)
@@ -291,23 +308,43 @@ def exp(b, x):
     return b.select(above, constant(float("inf")), result)
 
 
-@operation(f32x16, f32x16)
-def exp2_of_nonpositive(b, x):
-    """2**x for x <= 0, within 2 ulp and at least 2**-126; NaN stays NaN. A softmax needs no more, at half the cost.
+def _exp2_of_nonpositive(b, x, hi, lo):
+    """2**(x * (hi + lo)) for x * (hi + lo) in [-126, 0]; NaN stays NaN.
 
-    x = n + r, |r| <= 1/2: adding 1.5 * 2**23 rounds to the integer n and leaves it in the low bits, from where it is
-    moved to the exponent of the Taylor polynomial of degree 6 in r (its remainder is below 2**-22.9 there).
+    The exponent is n + r, |r| <= 1/2: adding 1.5 * 2**23 rounds to the integer n and leaves it in the low bits, from
+    where it is moved to the exponent of the Taylor polynomial of degree 6 in r (its remainder is below 2**-22.9).
     """
     constant = lambda value: emit.splat_constant(F32X16, value)  # noqa: E731
-    x = b.select(b.fcmp_ordered("<", x, constant(-126.0)), constant(-126.0), x)
-    shifted = b.fadd(x, constant(12582912.0))
-    r = b.fsub(x, b.fsub(shifted, constant(12582912.0)))
+    shifted = emit.fma(b, x, constant(hi), constant(12582912.0))
+    r = emit.fma(b, x, constant(hi), b.fneg(b.fsub(shifted, constant(12582912.0))))
+    if lo:
+        r = emit.fma(b, x, constant(lo), r)
     coefficients = [math.log(2) ** k / math.factorial(k) for k in range(7)]
     p = constant(coefficients[6])
     for coefficient in coefficients[5::-1]:
         p = emit.fma(b, p, r, constant(coefficient))
     exponent = b.shl(b.bitcast(shifted, I32X16), emit.splat_constant(I32X16, 23))
     return b.bitcast(b.add(b.bitcast(p, I32X16), exponent), F32X16)
+
+
+def _at_least(b, x, least):
+    """x, or `least` where x is smaller; NaN stays."""
+    least = emit.splat_constant(F32X16, least)
+    return b.select(b.fcmp_ordered("<", x, least), least, x)
+
+
+@operation(f32x16, f32x16)
+def exp2_of_nonpositive(b, x):
+    """2**x for x <= 0, within 2 ulp and at least 2**-126; NaN stays NaN. All that a softmax needs."""
+    return _exp2_of_nonpositive(b, _at_least(b, x, -126.0), 1.0, 0.0)
+
+
+@operation(f32x16, f32x16)
+def exp_of_nonpositive(b, x):
+    """e**x for x <= 0, within 2 ulp, 0 below -87.33; NaN stays NaN."""
+    least = emit.splat_constant(F32X16, -87.33)
+    result = _exp2_of_nonpositive(b, _at_least(b, x, -87.33), 1.4426950216293335, 1.925963e-08)
+    return b.select(b.fcmp_ordered("<", x, least), emit.splat_constant(F32X16, 0.0), result)
 
 
 # ---- activations ----
