@@ -19,7 +19,7 @@ from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
 from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import bits_f32, load_f32, load_i64, prefetch, store_f32
+from edgeq.simd.memory import bits_f32, load_f16, load_f32, load_i64, prefetch, store_f32
 from edgeq.simd.threads import atomic_add, atomic_exchange
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
@@ -30,6 +30,7 @@ from edgeq.simd.vector import (
     larger,
     load_f16x16,
     load_f32x16,
+    load_i8x16,
     max_f32,
     mul,
     select_below,
@@ -77,10 +78,48 @@ def _softmax(scores, begin, end, low, high, at):
     store_f32(at + 4, sum_f32(total))
 
 
-def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
-    """What an item is made of, for register tiles of `width` rows over a cache of f16 or f32."""
+def _make_widen_float(kind: str):
+    """Rows of 16 f16 or f32 as f32, once for all tiles."""
     element = KV_BYTES[kind]
     load_row = {"f16": load_f16x16, "f32": load_f32x16}[kind]
+
+    @device
+    def widen_keys(panel, head_dim, wide):
+        for i in range(head_dim):
+            prefetch(panel + _AHEAD + i * 16 * element)
+            store_f32x16(wide + i * 64, load_row(panel + i * 16 * element))
+
+    @device
+    def widen_values(column, scales, positions, wide):
+        widen_keys(column, positions, wide)
+
+    return widen_keys, widen_values
+
+
+def _make_widen_q8_0():
+    """Rows of 16 int8 as f32, times their scales: of 16 positions for keys, of one for values (see rope.py)."""
+
+    @device
+    def widen_keys(panel, head_dim, wide):
+        for first in range(0, head_dim, 32):
+            scale = load_f16x16(panel + head_dim * 16 + first)
+            for d in range(first, min(head_dim, first + 32)):
+                prefetch(panel + _AHEAD + d * 16)
+                store_f32x16(wide + d * 64, mul(load_i8x16(panel + d * 16), scale))
+
+    @device
+    def widen_values(column, scales, positions, wide):
+        for i in range(positions):
+            prefetch(column + _AHEAD + i * 16)
+            store_f32x16(wide + i * 64, mul(load_i8x16(column + i * 16), splat_f32(load_f16(scales + 2 * i))))
+
+    return widen_keys, widen_values
+
+
+def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
+    """What an item is made of, for register tiles of `width` rows over a cache of `kind` elements."""
+    widen_keys, widen_values = _make_widen_q8_0() if kind == "q8_0" else _make_widen_float(kind)
+    element = KV_BYTES[kind]
     ops = operations(isa, width)
     tile_zero, tile_add_outer = ops.tile_zero, ops.tile_add_outer
     tile_load, tile_store = ops.tile_load, ops.tile_store
@@ -98,17 +137,10 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
                 store_f32(target + d * width * 4, value)
 
     @device
-    def widen(source, rows, wide):
-        """Rows of 16 cache elements as f32, once for all tiles."""
-        for i in range(rows):
-            prefetch(source + _AHEAD + i * 16 * element)
-            store_f32x16(wide + i * 64, load_row(source + i * 16 * element))
-
-    @device
-    def scores_of(queries, tiles, keys, head_dim, begin, end, scores, wide):
+    def scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide):
         """q . k for block positions [begin, end), begin rounded down to 16: [row][BLOCK]."""
         for j in range(begin // 16 * 16, end, 16):
-            widen(keys + j * head_dim * element, head_dim, wide)
+            widen_keys(keys + j * position_bytes, head_dim, wide)
             for t in range(tiles):
                 tile = tile_zero()
                 query = queries + t * head_dim * 4 * width
@@ -117,12 +149,13 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
                 tile_store(scores + t * width * _ROW + 4 * j, _ROW, tile)
 
     @device
-    def weighted_values(weights, tiles, values, step, columns, begin, end, sums, wide):
+    def weighted_values(weights, tiles, values, scales, context, columns, begin, end, sums, wide):
         """Sum of weight[position] * value[position] over [begin, end): [tile][column][width][16]."""
         for c in range(columns):
             for first in range(begin, end, _SPAN):
                 last = min(end, first + _SPAN)
-                widen(values + c * step + first * 16 * element, last - first, wide)
+                at = c // 2 * context + first
+                widen_values(values + (c * context + first) * 16 * element, scales + 2 * at, last - first, wide)
                 for t in range(tiles):
                     at = sums + (t * columns + c) * tile_bytes
                     weight = weights + t * width * _ROW
@@ -197,7 +230,7 @@ def _make_finish(isa: Isa, width: int):
 
 
 def make(variant: str, isa: Isa):
-    """`variant` is `H-f16` or `H-f32`: rows per tile for a single token, and the cache's element.
+    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0).
 
     Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
@@ -221,7 +254,7 @@ def make(variant: str, isa: Isa):
 
 def _make_attend(isa: Isa, width: int, kind: str):
     """`attend(args, thread, n_threads)` in register tiles of `width` rows."""
-    element = KV_BYTES[kind]
+    element, quantized = KV_BYTES[kind], kind == "q8_0"
     pieces = _make_pieces(isa, width, kind)
     pack, scores_of, weighted_values, merge = pieces.pack, pieces.scores_of, pieces.weighted_values, pieces.merge
     finish = _make_finish(isa, width)
@@ -234,9 +267,13 @@ def _make_attend(isa: Isa, width: int, kind: str):
         tiles = (rows + width - 1) // width
         end = min(BLOCK, position + (rows - 1) // group + 1 - base)
         begin = max(0, position + 1 - window - base) if window != 0 else 0
-        keys = load_i64(args + 56) + (kv_head * context + base) * head_dim * element
-        values = load_i64(args + 64) + (kv_head * columns * context + base) * 16 * element
-        scores_of(queries, tiles, keys, head_dim, begin, end, scores, wide)
+        scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
+        position_bytes = head_dim * element + scale_bytes
+        keys = load_i64(args + 56) + (kv_head * context + base) * position_bytes
+        values = load_i64(args + 64) + kv_head * context * (columns * 16 * element + scale_bytes)
+        scales = values + context * columns * 16 * element + 2 * base
+        values += base * 16 * element
+        scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
         for r in range(rows):
             high = min(BLOCK, position + r // group + 1 - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
@@ -244,7 +281,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
                 _softmax(scores + r * _ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
-        weighted_values(scores, tiles, values, context * 16 * element, columns, begin, end, sums, wide)
+        weighted_values(scores, tiles, values, scales, context, columns, begin, end, sums, wide)
 
     @device
     def finish_rows(args, totals, tops, kv_head, token, rows, group, count):

@@ -10,7 +10,13 @@ STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
 GROUP = 32  # columns that share an activation scale
 SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (quantize.py)
 
-KV_BYTES = {"f16": 2, "f32": 4}
+# KV cache: bytes of an element. q8_0 has, beside them, an f16 scale per 32 values of a head and position.
+KV_BYTES = {"f16": 2, "f32": 4, "q8_0": 1}
+
+
+def kv_scale_bytes(kind: str, head_dim: int) -> int:
+    """Bytes of the scales of one position of a key or value head."""
+    return 2 * -(-head_dim // GROUP) if kind == "q8_0" else 0
 
 
 # Attention works on blocks of positions, and on items of at most so many (token, query head) rows of one kv head

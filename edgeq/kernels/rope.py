@@ -1,14 +1,17 @@
 """Rotary position embedding, and the KV cache's newest entries.
 
-Rotates q in place, and writes rotated k and v into the layer's cache, f16 or f32, laid out for attention's vectors:
-keys [kv head][position / 16][head_dim][16 positions], values [kv head][head_dim / 16][position][16].
+Rotates q in place, and writes rotated k and v into the layer's cache, laid out for attention's vectors: keys
+[kv head][position / 16][head_dim][16 positions], values [kv head][head_dim / 16][position][16], as f16, f32 or q8_0.
+
+q8_0 is GGUF's: 32 values of a head share the f16 scale max |x| / 127. The scales of a key panel follow its codes, as
+[head_dim / 32][16 positions]; those of a value head follow its columns, as [head_dim / 32][position].
 """
 
 import numpy as np
 
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_f32, load_i64, store_f16, store_f32
+from edgeq.simd.memory import load_f32, load_i64, store_f16, store_f32, store_u8
 from edgeq.simd.vector import device
 
 
@@ -24,11 +27,9 @@ def _rotate(x, table, half, interleaved):
         store_f32(second, b * c + a * s)
 
 
-def make(variant: str, isa: Isa):
-    """Argument block: q, q stride, k, v, stride of k and v, query heads, kv heads, head_dim, tables, half, interleaved,
-    keys, values, context, address of the token count, address of the first position."""
-    element = KV_BYTES[variant]
-    store = {"f16": store_f16, "f32": store_f32}[variant]
+def _make_keep_float(kind: str):
+    element = KV_BYTES[kind]
+    store = {"f16": store_f16, "f32": store_f32}[kind]
 
     @device
     def keep_key(source, keys, head, head_dim, context, position):
@@ -42,6 +43,62 @@ def make(variant: str, isa: Isa):
         for d in range(head_dim):
             at = ((head * blocks + d // 16) * context + position) * 16 + d % 16
             store(values + at * element, load_f32(source + 4 * d))
+
+    return keep_key, keep_value
+
+
+def _make_keep_q8_0():
+    @device
+    def largest_of(source, count):
+        """The largest |x|; NaN if any is."""
+        largest = np.float32(0.0)
+        for d in range(count):
+            value = abs(load_f32(source + 4 * d))
+            if not value <= largest:
+                largest = value
+                if value != value:
+                    break
+        return largest
+
+    @device
+    def code(value, largest):
+        """round(x / scale) as the bits of an int8, halves away from zero, as GGUF's reference does."""
+        if not largest > np.float32(0.0):
+            return 0
+        scaled = value * (np.float32(1.0) / (largest / np.float32(127.0)))
+        return int(scaled + np.float32(0.5)) if scaled >= np.float32(0.0) else int(scaled - np.float32(0.5))
+
+    @device
+    def keep_key(source, keys, head, head_dim, context, position):
+        groups = (head_dim + 31) // 32
+        panel = keys + (head * (context // 16) + position // 16) * 16 * (head_dim + 2 * groups)
+        lane = position % 16
+        for g in range(groups):
+            count = min(32, head_dim - 32 * g)
+            largest = largest_of(source + 128 * g, count)
+            store_f16(panel + head_dim * 16 + (g * 16 + lane) * 2, largest / np.float32(127.0))
+            for d in range(32 * g, 32 * g + count):
+                store_u8(panel + d * 16 + lane, code(load_f32(source + 4 * d), largest))
+
+    @device
+    def keep_value(source, values, head, head_dim, context, position):
+        groups, blocks = (head_dim + 31) // 32, (head_dim + 15) // 16
+        codes = values + head * context * (16 * blocks + 2 * groups)
+        scales = codes + context * 16 * blocks
+        for g in range(groups):
+            count = min(32, head_dim - 32 * g)
+            largest = largest_of(source + 128 * g, count)
+            store_f16(scales + (g * context + position) * 2, largest / np.float32(127.0))
+            for d in range(32 * g, 32 * g + count):
+                store_u8(codes + (d // 16 * context + position) * 16 + d % 16, code(load_f32(source + 4 * d), largest))
+
+    return keep_key, keep_value
+
+
+def make(variant: str, isa: Isa):
+    """Argument block: q, q stride, k, v, stride of k and v, query heads, kv heads, head_dim, tables, half, interleaved,
+    keys, values, context, address of the token count, address of the first position."""
+    keep_key, keep_value = _make_keep_q8_0() if variant == "q8_0" else _make_keep_float(variant)
 
     def kernel(args, thread, n_threads):
         q, q_stride = load_i64(args), load_i64(args + 8)

@@ -2,21 +2,21 @@
 
 import numpy as np
 
-from edgeq.kernels.layout import KV_BYTES
+from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.graph import Heads
 from edgeq.runtime.memory import aligned, round_up
 
 
 class KVCache:
-    """Keys and values of one layer for `context` positions (a multiple of 16), elements f16 or f32.
+    """Keys and values of one layer for `context` positions (a multiple of 16), elements f16, f32 or q8_0.
 
     Memory is committed by the system as positions are written.
     """
 
     def __init__(self, heads: Heads, context: int, kind: str):
-        element = KV_BYTES[kind] * heads.num_key_value_heads * context
-        self.keys = aligned(element * heads.head_dim)
-        self.values = aligned(element * round_up(heads.head_dim, 16))
+        rows, scales = heads.num_key_value_heads * context, kv_scale_bytes(kind, heads.head_dim)
+        self.keys = aligned(rows * (KV_BYTES[kind] * heads.head_dim + scales))
+        self.values = aligned(rows * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales))
 
     @property
     def nbytes(self) -> int:

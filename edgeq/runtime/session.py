@@ -11,7 +11,7 @@ import psutil
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
-from edgeq.kernels.layout import KV_BYTES
+from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
@@ -28,7 +28,7 @@ class Session:
 
     context: positions to reserve; by default as many as the model was trained for, at most 4096
     threads: default EDGEQ_THREADS or the physical cores
-    kv:      element of the KV cache, "f16" or "f32"; by default f32 for a file of F32 weights, else f16
+    kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
     Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments, ContextError
     for a context that does not fit in memory. Not for two threads at a time.
@@ -140,8 +140,8 @@ class Session:
 def check_memory(model: Architecture, context: int, kv: str) -> None:
     """Raises ContextError if the KV cache of `context` positions is larger than the memory that is free."""
     heads = model.heads
-    width = heads.head_dim + round_up(heads.head_dim, 16)
-    position = model.num_hidden_layers * heads.num_key_value_heads * width * KV_BYTES[kv]
+    width = KV_BYTES[kv] * (heads.head_dim + round_up(heads.head_dim, 16)) + 2 * kv_scale_bytes(kv, heads.head_dim)
+    position = model.num_hidden_layers * heads.num_key_value_heads * width
     free = psutil.virtual_memory().available
     if context * position > free:
         raise ContextError(

@@ -6,6 +6,8 @@ from kernel_calls import BODIES, address, call
 
 from edgeq.kernels import attention
 from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
+from edgeq.models.graph import Heads
+from edgeq.runtime.kv_cache import KVCache
 from edgeq.runtime.memory import aligned, round_up
 
 BODY = next(body for body in BODIES if body.native)
@@ -27,10 +29,19 @@ def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray
 
 def run(q, k, v, start, window, kind, threads, context, packed=False):
     """The kernel's rows, and its packed activations."""
-    tokens, heads, head_dim = q.shape
-    kv_heads = k.shape[1]
     element = np.float16 if kind == "f16" else np.float32
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
+    heads = Heads(q.shape[1], k.shape[1], q.shape[2])
+    return attend(q, keys, values, heads, start, window, kind, threads, context, packed)
+
+
+def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False):
+    tokens, heads, kv_heads, head_dim = (
+        len(q),
+        shape.num_attention_heads,
+        shape.num_key_value_heads,
+        shape.head_dim,
+    )
     group, tile = heads // kv_heads, heads_per_tile(heads, kv_heads, BODY.isa.tile)
     rows = round_up(max(group, ATTENTION_ROWS), BODY.isa.tile)
     per_thread = attention_places(0, rows, head_dim)[-1]
@@ -106,6 +117,55 @@ def test_same_bits_however_it_is_split(heads, kv_heads, head_dim, window):
     for tokens, threads in [(1, 1), (1, 5), (9, 2)]:
         parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024)
         np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
+
+
+def as_q8_0(x):
+    """[..., head_dim] as GGUF's q8_0 makes of it: codes, f16 scales per 32 values, and what they stand for."""
+    padded = np.zeros((*x.shape[:-1], round_up(x.shape[-1], 32)), np.float32)
+    padded[..., : x.shape[-1]] = x
+    groups = padded.reshape(*x.shape[:-1], -1, 32)
+    scales = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+    scaled = groups * (np.float32(1) / np.where(scales > 0, scales, 1))
+    codes = (np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))).astype(np.int8)
+    scales = scales.astype(np.float16)
+    values = (codes * scales.astype(np.float32)).reshape(padded.shape)[..., : x.shape[-1]]
+    return codes.reshape(padded.shape)[..., : x.shape[-1]], scales[..., 0], values
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(6, 2, 64), (3, 1, 48)])
+def test_a_q8_0_cache(heads, kv_heads, head_dim):
+    """Kept by the rope kernel (which here rotates by nothing), read by attention."""
+    tokens, context, kind = 21, 48, "q8_0"
+    q, k, v = random_case(tokens, 0, heads, kv_heads, head_dim, "f32")
+    v[3] = 0
+    heads_kept = Heads(heads, kv_heads, head_dim)
+    cache = KVCache(heads_kept, context, kind)
+    table = np.zeros((context, 2, head_dim // 2), np.float32)
+    table[:, 0] = 1
+    count, position = np.array([tokens], np.int64), np.array([0], np.int64)
+    shape = [heads, kv_heads, head_dim]
+    sizes = [head_dim // 2, 0, address(cache.keys), address(cache.values), context, address(count), address(position)]
+    sources = [address(q), q.strides[0], address(k), address(v), k.strides[0]]
+    call(BODY.kernel(f"rope:{kind}"), *sources, *shape, address(table), *sizes, threads=2)
+
+    (key_codes, key_scales, keys), (value_codes, value_scales, values) = as_q8_0(k), as_q8_0(v)
+    panels = cache.keys.reshape(kv_heads, context // 16, -1)
+    kept = panels[:, :, : head_dim * 16].view(np.int8).reshape(kv_heads, context // 16, head_dim, 16)
+    kept = kept.transpose(1, 3, 0, 2).reshape(context, kv_heads, head_dim)[:tokens]
+    np.testing.assert_array_equal(kept, key_codes)
+    scales = (
+        np.ascontiguousarray(panels[:, :, head_dim * 16 :]).view(np.float16).reshape(kv_heads, context // 16, -1, 16)
+    )
+    np.testing.assert_array_equal(scales.transpose(1, 3, 0, 2).reshape(context, kv_heads, -1)[:tokens], key_scales)
+    columns = cache.values.reshape(kv_heads, -1)
+    kept = columns[:, : head_dim * context].view(np.int8).reshape(kv_heads, head_dim // 16, context, 16)
+    np.testing.assert_array_equal(kept.transpose(2, 0, 1, 3).reshape(context, kv_heads, -1)[:tokens], value_codes)
+    scales = np.ascontiguousarray(columns[:, head_dim * context :]).view(np.float16).reshape(kv_heads, -1, context)
+    np.testing.assert_array_equal(scales.transpose(2, 0, 1)[:tokens], value_scales)
+
+    for n in (1, 13):  # the last tokens
+        out = attend(q[-n:], cache.keys, cache.values, heads_kept, tokens - n, 0, kind, 2, context)[0]
+        np.testing.assert_allclose(out, attention.reference(q[-n:], keys, values, tokens - n), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 6])
