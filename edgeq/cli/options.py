@@ -57,6 +57,7 @@ _MODEL = (
     click.option(
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
+    click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory."),
 )
 
 
@@ -68,7 +69,7 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "template"), "loading"))
+    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "template", "force"), "loading"))
 
 
 def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:
@@ -92,6 +93,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         threads=loading.get("threads"),
         context=loading.get("context"),
         chat_template=None if template is None else read_text(template),
+        force=loading.get("force", False),
         announce=lambda line: click.echo(f"edgeq: {line}", err=True),
     )
 
