@@ -27,7 +27,7 @@ ROW_TILE = 16  # buffers hold a multiple of this many rows
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
 LIBRARIES = 16 * MIB  # loaded kernels, threads, chat templates, logits
 COMPILER = 100 * MIB  # Numba and LLVM's passes, where kernels must be compiled first
-TOKENIZERS = {"tokenizer.json": 800, "tokenizer.model": 250}  # bytes per token of the vocabulary
+TOKENIZERS = {"tokenizer.json": 700, "tokenizer.model": 250}  # bytes per token of the vocabulary
 
 
 @dataclass(frozen=True)

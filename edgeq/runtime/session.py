@@ -11,7 +11,7 @@ from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
 from edgeq.kernels.layout import KV_BYTES
-from edgeq.models import architecture
+from edgeq.models import Architecture, architecture
 from edgeq.runtime.fit import POSITIONS, Fit, available_memory
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
@@ -50,7 +50,7 @@ class Session:
         if context is not None and context < 1:
             raise UsageError(f"a context of {context} positions cannot work: give at least 1")
         trained = self.model.max_position_embeddings
-        self.context = context or min(trained, DEFAULT_CONTEXT)
+        self.context = context or default_context(self.model)
         if self.context > trained and announce:
             announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
         self.threads = team_size(threads)
@@ -138,6 +138,11 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def default_context(model: Architecture) -> int:
+    """Positions of a session that asks for none: what the model was trained for, at most 4096."""
+    return min(model.max_position_embeddings, DEFAULT_CONTEXT)
 
 
 def kv_for(file: File) -> str:
