@@ -6,6 +6,7 @@
 | `EDGEQ_THREADS`   | threads that run a model                        | physical cores allowed                      |
 | `EDGEQ_CACHE`     | folder of compiled kernels                      | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
+| `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
 
 import os
@@ -41,4 +42,10 @@ def cache_folder() -> Path:
 def test_data() -> Path | None:
     """The folder of test data named by the environment, if any."""
     text = os.environ.get("EDGEQ_TEST_DATA")
+    return Path(text) if text else None
+
+
+def test_cgroup() -> Path | None:
+    """The folder of the memory control group in which tests may make groups of their own, if any is named."""
+    text = os.environ.get("EDGEQ_TEST_CGROUP")
     return Path(text) if text else None

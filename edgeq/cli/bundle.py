@@ -95,9 +95,7 @@ export PATH
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "board", type=click.Choice(list(BOARDS)), required=True, help="The board that it is for.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option(
-    "--python", "version", help="Version of Python on the board; Raspberry Pi OS 12 has 3.11.  [default: 3.13]"
-)
+@click.option("--python", "version", help="Python on the board; Raspberry Pi OS 12 has 3.11.  [default: 3.13]")
 @click.option("--no-wheels", is_flag=True, help="Leave Python packages out: edgeq is installed there already.")
 @click.option(
     "--edgeq-wheel",
