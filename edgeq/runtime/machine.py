@@ -49,9 +49,9 @@ class Cores:
     def restriction(self, threads: int) -> frozenset[int] | None:
         """The CPUs that a team's workers must keep to: the fast ones if there are slow ones that the team leaves out.
 
-        None where the system's scheduler should choose: all cores are alike, or more threads than fast cores.
+        None where the system's scheduler should choose: no workers, all cores alike, or more threads than fast cores.
         """
-        if not self.slow or self.used != self.fast or threads > len(self.fast):
+        if not self.slow or self.used != self.fast or not 1 < threads <= len(self.fast):
             return None
         return frozenset(cpu for core in self.fast for cpu in core.cpus)
 

@@ -59,7 +59,7 @@ class Team:
         for wake in self._wake:
             wake.acquire()
         workers = []
-        cpus = machine.cores().restriction(threads) if threads > 1 else None
+        cpus = machine.cores().restriction(threads)
         for i in range(1, threads):
             args = (serve, self._control, self._wake[i], i, threads, cpus)
             worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)

@@ -69,14 +69,14 @@ def test_kernels_that_cannot_be_had(edgeq, tiny, monkeypatch):
 def test_a_board(edgeq, monkeypatch):
     fast = machine.Core((4,), 1024), machine.Core((5,), 1024)
     slow = machine.Core((0,), 530), machine.Core((1,), 530)
-    found = machine.Cores((0, 1, 4, 5), fast, slow, fast, 1.5, 1, ("a reason",))
+    found = machine.Cores((0, 1, 4, 5), fast, slow, fast, 2.5, 2, ("a reason",))
     monkeypatch.setattr(machine, "cores", lambda: found)
     monkeypatch.setattr(machine, "page_size", lambda: 16384)
     out = edgeq("doctor", "--no-speed").out
     assert "cores    fast        2 (CPUs 4, 5)\n         slow        2 (CPUs 0, 1)\n" in out
-    assert "threads     1, kept to CPUs 4, 5\n                     a reason\n" in out
+    assert "threads     2, kept to CPUs 4, 5\n                     a reason\n" in out
     assert "pages       16.00 KiB" in out
-    assert "2, asked for; 1 by default" in edgeq("doctor", "--no-speed", "-t", 2).out
+    assert "3, asked for; 2 by default\n" in edgeq("doctor", "--no-speed", "-t", 3).out
 
 
 def test_a_body_that_was_asked_for(edgeq, monkeypatch):
