@@ -3,7 +3,7 @@
 | variable          | meaning                                         | default                                     |
 |-------------------|-------------------------------------------------|---------------------------------------------|
 | `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
-| `EDGEQ_THREADS`   | threads that run a model                        | physical cores allowed                      |
+| `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
 | `EDGEQ_CACHE`     | folder of compiled kernels                      | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |

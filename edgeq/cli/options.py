@@ -31,7 +31,7 @@ def check_text(context: click.Context, parameter: click.Parameter, value: Any) -
     return value
 
 
-THREADS = threads_option("the physical cores")
+THREADS = threads_option("the fast cores, one thread each")
 
 # The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
 _SAMPLING = (

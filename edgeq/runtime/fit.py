@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.kernels import library
-from edgeq.kernels.layout import GROUP, KV_BYTES, SUMS_BYTES, heads_per_tile
+from edgeq.kernels.layout import KV_BYTES
 from edgeq.models.architecture import Architecture
-from edgeq.models.graph import Heads, Value
 from edgeq.runtime import cgroups, machine
 from edgeq.runtime.memory import round_up
-from edgeq.runtime.record import Operation, Recorder
+from edgeq.runtime.plan import ROW_TILE, Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 MIB = 1 << 20
 POSITIONS = 16  # the KV cache holds a multiple of these
-ROW_TILE = 16  # buffers hold a multiple of this many rows
+BLOCK = 256  # positions by which plans are compared: what attention reserves grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
 LIBRARIES = 16 * MIB  # loaded kernels, threads, chat templates, logits
+SCRATCH = 256 * MIB  # more than most models' buffers
 COMPILER = 100 * MIB  # Numba and LLVM's passes, where kernels must be compiled first
 TOKENIZERS = {"tokenizer.json": 700, "tokenizer.model": 250}  # bytes per token of the vocabulary
 
@@ -51,17 +50,15 @@ class Estimate:
 
 
 class Fit:
-    """What a model needs for a context, as a session of `threads` threads and batches of `batch` tokens will."""
+    """What a model needs for a context, as a session of `threads` threads and batches of `batch` tokens will.
+
+    Raises FormatError for a file that lacks tensors, as the plan compiler does.
+    """
 
     def __init__(self, file: File, model: Architecture, kv: str, batch: int, outputs: int, threads: int) -> None:
-        self.file, self.kv = file, kv
+        self.file, self.model, self.kv = file, model, kv
         self.batch, self.outputs, self.threads = batch, outputs, threads
-        recorder = Recorder(model.expected())
-        self._logits = model.graph(recorder)
-        self._operations = recorder.operations
-        attention = [op for op in self._operations if op.kind == "rope"]
-        self._heads = [op.heads for op in attention if op.heads is not None]
-        self._ropes = {op.rope for op in attention if op.rope is not None}
+        self._plans: dict[int, tuple[_Memory, _Memory]] = {}
         tokenizer = next((size for name, size in TOKENIZERS.items() if name in file.assets), 0)
         self._program = LIBRARIES + model.vocab_size * tokenizer
 
@@ -71,20 +68,34 @@ class Fit:
 
     def estimate(self, context: int) -> Estimate:
         """For `context` positions."""
-        return self._estimate(context, self._compiler)
-
-    def _estimate(self, context: int, compiler: int) -> Estimate:
-        positions = round_up(context, POSITIONS)
-        position = sum(_position_bytes(heads, self.kv) for heads in self._heads)
-        buffers = _buffers(self.file, self._operations, self._logits, self._rows(min(self.batch, context)))
-        scores = sum(4 * self.threads * tile for tile in {_tile(heads) for heads in self._heads})
-        tables = sum(8 * len(rope.inverse_frequencies) for rope in self._ropes)
+        first, more = self._planned(min(self.batch, context))
+        blocks = -(-context // BLOCK) - 1
         return Estimate(
             weights=sum(info.nbytes for info in self.file.tensors.values()),
-            kv=positions * position,
-            scratch=buffers + positions * (scores + tables),
-            program=self._program + compiler,
+            kv=first.kv // BLOCK * round_up(context, POSITIONS),
+            scratch=first.scratch + blocks * more.scratch,
+            program=self._program + self._compiler,
         )
+
+    def _rough(self, context: int) -> int:
+        """About the total, without planning, from the heads that most layers have."""
+        heads = self.model.heads
+        width = heads.head_dim + round_up(heads.head_dim, 16)
+        kv = KV_BYTES[self.kv] * self.model.num_hidden_layers * heads.num_key_value_heads * width
+        return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
+
+    def _planned(self, batch: int) -> tuple["_Memory", "_Memory"]:
+        """What the plan compiler reserves for BLOCK positions and for every BLOCK more, in batches of `batch`."""
+        rows = round_up(batch, ROW_TILE)
+        if rows not in self._plans:
+            first, second = (self._reserved(positions, rows) for positions in (BLOCK, 2 * BLOCK))
+            self._plans[rows] = first, _Memory(second.kv - first.kv, second.scratch - first.scratch)
+        return self._plans[rows]
+
+    def _reserved(self, positions: int, rows: int) -> "_Memory":
+        compiler = Compiler(self.file, self.model, positions, rows, self.outputs, self.threads, self.kv)
+        compiler.place()
+        return _Memory(sum(cache.nbytes for cache in compiler.caches.values()), compiler.scratch_bytes)
 
     def largest_context(self, available: int) -> int:
         """The largest context whose estimate is at most `available` bytes, a multiple of 16; 0 if there is none."""
@@ -101,8 +112,8 @@ class Fit:
 
     def check(self, context: int, available: int) -> None:
         """Raises MemoryLimitError, which says what would fit, if `available` bytes are too few."""
-        if self._estimate(context, COMPILER).total <= available:
-            return  # whether kernels are there to be found makes no difference, and takes longer than all the rest
+        if 2 * self._rough(context) <= available:
+            return  # planning takes a while; where there is plenty, nobody has to wait for it
         need = self.estimate(context)
         if need.total <= available:
             return
@@ -114,8 +125,11 @@ class Fit:
             f"{_mib(available)} MiB are available: {advice}, or insist with --force (force=True): it may be very slow"
         )
 
-    def _rows(self, batch: int) -> dict[bool, int]:
-        return {False: round_up(batch, ROW_TILE), True: round_up(self.outputs, ROW_TILE)}
+
+@dataclass(frozen=True)
+class _Memory:
+    kv: int
+    scratch: int
 
 
 def available_memory(root: Path = machine.ROOT) -> int:
@@ -126,56 +140,6 @@ def available_memory(root: Path = machine.ROOT) -> int:
     free = machine.memory(root).available
     limit = cgroups.memory_limit(root)
     return free if limit is None else min(free, limit.available)
-
-
-def _position_bytes(heads: Heads, kv: str) -> int:
-    """One position's keys and values in a layer (see kv_cache.py)."""
-    return KV_BYTES[kv] * heads.num_key_value_heads * (heads.head_dim + round_up(heads.head_dim, 16))
-
-
-def _tile(heads: Heads) -> int:
-    return heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads)
-
-
-def _buffers(file: File, operations: list[Operation], logits: Value, rows: dict[bool, int]) -> int:
-    """Bytes of activation buffers: a value takes memory that an earlier one no longer needs, as in plan.py."""
-    packed = {op.inputs[0].index for op in operations if op.kind == "linear" and _quantized(file, op.weight)}
-    last_use = {value.index: i for i, op in enumerate(operations) for value in (*op.inputs, op.output)}
-    live: dict[int, list[int]] = {}
-    free: list[int] = []
-    total = 0
-    for i, op in enumerate(operations):
-        if op.output.index not in live:
-            pieces, new = _place(op.output, rows[op.output.outputs], op.output.index in packed, free)
-            live[op.output.index] = pieces
-            total += new
-        for index in {value.index for value in (*op.inputs, op.output)}:
-            if last_use[index] == i and index != logits.index:
-                free += live.pop(index)
-    return total
-
-
-def _place(value: Value, rows: int, packed: bool, free: list[int]) -> tuple[list[int], int]:
-    """The pieces that hold a value, some of them taken from `free`, and how many bytes of them are new."""
-    width = round_up(value.width, GROUP)
-    sizes = [4 * rows * width]
-    if packed:
-        sizes += [rows * width, rows * width // GROUP * SUMS_BYTES]
-    pieces, new = [], 0
-    for i, size in enumerate(sizes):
-        padded = i == 0 and width != value.width  # rows with padding must hold zeros there: never recycled
-        fitting = [piece for piece in free if size <= piece <= 2 * size and not padded]
-        if fitting:
-            free.remove(min(fitting))
-        else:
-            new += size
-        pieces.append(min(fitting, default=size))
-    return pieces, new
-
-
-def _quantized(file: File, weight: str) -> bool:
-    info = file.tensors.get(weight)  # the plan compiler says it if one is missing
-    return info is not None and block_type(info.type).quantized
 
 
 def kernel_names(file: File) -> list[str]:
