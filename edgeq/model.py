@@ -347,7 +347,7 @@ def load(
 ) -> Model:
     """Load a `.eqf` file.
 
-    `threads`: None takes EDGEQ_THREADS, or else the physical cores. `context`: positions for prompt and answer
+    `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `chat_template`: Jinja source instead of the
     model's own. `force` loads also what does not seem to fit in memory. `announce` hears one line if kernels must be
     compiled first.

@@ -32,7 +32,7 @@ class Board:
 BOARDS = {
     "pi5": Board("Raspberry Pi 5 (Cortex-A76)", "cortex-a76", "aarch64", "3.13"),
     "pi4": Board("Raspberry Pi 4 (Cortex-A72)", "cortex-a72", "aarch64", "3.13"),
-    "generic-arm64": Board("any 64-bit ARM board", "generic", "aarch64", "3.13"),
+    "generic-arm64": Board("any 64-bit ARM board", "cortex-a72", "aarch64", "3.13"),
     "x86-64-v3": Board("x86-64 with AVX2, from 2013 on", "x86-64-v3", "x86_64", "3.13"),
 }
 
@@ -127,7 +127,7 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
     then nothing is left behind.
     """
     from edgeq.container.reader import open_file
-    from edgeq.runtime.kernel_state import library_path, prebuilt_library
+    from edgeq.runtime.kernel_state import prebuilt_library
 
     open_file(model).close()
     library = prebuilt_library(board.cpu)
@@ -137,9 +137,8 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
             folder.mkdir()
             _link(model, folder / model.name)
             if library is not None:
-                kept = library_path(board.cpu, folder / "cache")
-                kept.parent.mkdir(parents=True)
-                shutil.copyfile(library, kept)
+                (folder / "kernels").mkdir()
+                shutil.copyfile(library, folder / "kernels" / library.name)
             if python is not None:
                 add_wheels(folder, board, python, edgeq_wheel, compiler=library is None)
             _write_texts(folder, board, model.name, python, library is not None)
@@ -248,7 +247,7 @@ def _write_texts(folder: Path, board: Board, model: str, python: str | None, lib
         major, minor = python.split(".")
         setup = SETUP.format(python=python, major=major, minor=minor)
     check = CHECK.format(machine=board.machine, model=quoted, setup=setup)
-    settings = SETTINGS + ('EDGEQ_CACHE="$PWD/cache"\nexport EDGEQ_CACHE\n' if library else "")
+    settings = SETTINGS + ('EDGEQ_KERNELS="$PWD/kernels"\nexport EDGEQ_KERNELS\n' if library else "")
     (folder / "settings").write_text(settings, encoding="utf-8")
     (folder / "check").write_text(check, encoding="utf-8")
     (folder / "check").chmod(0o755)
@@ -257,7 +256,7 @@ def _write_texts(folder: Path, board: Board, model: str, python: str | None, lib
         count = len(list((folder / "wheels").glob("*.whl")))
         contents.append(f"    wheels, requirements.txt: {count} Python packages for Python {python} on {board.machine}")
     if library:
-        contents.append(f"    cache: kernels, compiled for {board.cpu}")
+        contents.append(f"    kernels: compiled for {board.cpu}")
     kernels = (
         "The kernels come compiled, without a compiler."
         if library

@@ -83,14 +83,13 @@ def _problem(facts: Facts, about: str, wrong: str, advice: str) -> None:
 
 
 def _cpu(facts: Facts) -> Facts:
-    from edgeq.kernels import library
     from edgeq.runtime import machine
+    from edgeq.runtime.kernel_state import bodies, kernel_state
 
-    name = library.chosen_isa().name
+    name = kernel_state(()).body
     if sys.maxsize < 1 << 32:
         _problem(facts, "cpu", "this Python is a 32-bit one", "use a 64-bit system: packages exist for those only")
-    bodies = library.bodies()
-    better = list(takewhile(lambda row: row[0] != name, bodies))
+    better = list(takewhile(lambda row: row[0] != name, bodies()))
     if any(not lacking for _, _, lacking in better):
         _problem(facts, "cpu", f"EDGEQ_ISA asks for {name}, which is slower than need be", "unset EDGEQ_ISA")
     return {
@@ -179,14 +178,12 @@ def _speed(facts: Facts, team: int) -> Facts | None:
 
 def _model(facts: Facts, file: "File", context: int | None, team: int) -> Facts:
     from edgeq.cli.bench import work
-    from edgeq.models import architecture
-    from edgeq.runtime.fit import Fit, available_memory, kernel_names
+    from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
-    from edgeq.runtime.session import BATCH, OUTPUT_ROWS, default_context, kv_for
+    from edgeq.runtime.session import default_context, fit_of
 
-    known = architecture(file.metadata["config"], str(file.path))
-    context = context or default_context(known)
-    fit = Fit(file, known, kv_for(file), BATCH, OUTPUT_ROWS, team)
+    fit = fit_of(file, team)
+    context = context or default_context(fit.model)
     need, available = fit.estimate(context), available_memory()
     largest = fit.largest_context(available)
     runs = _judge(facts, fit, context, available)
@@ -203,7 +200,7 @@ def _model(facts: Facts, file: "File", context: int | None, team: int) -> Facts:
         "need": {**asdict(need), "total": need.total},
         "available": available,
         "largest_context": largest,
-        "trained_context": known.max_position_embeddings,
+        "trained_context": fit.model.max_position_embeddings,
         "to_compile": list(state.missing),
         "bytes_per_token": asked,
         "expected_rate": bandwidth / asked if bandwidth else None,

@@ -30,12 +30,15 @@ def kernel_state(names: Sequence[str]) -> KernelState:
     return KernelState(environment.cache_folder(), body, missing, find_spec("numba") is not None)
 
 
-def library_path(cpu: str, cache: Path) -> Path:
-    """Where a cache folder holds the library of kernels that were compiled ahead of time for `cpu` (LLVM's name)."""
-    return cache / "libraries" / f"edgeq-{cpu}.so"
+def bodies() -> list[tuple[str, str, list[str]]]:
+    """Instruction set bodies for CPUs of this kind, best first: name, chips, and the features that this CPU lacks."""
+    return library.bodies()
 
 
 def prebuilt_library(cpu: str) -> Path | None:
-    """The library of ready kernels for `cpu` in this machine's cache; None if there is none."""
-    path = library_path(cpu, environment.cache_folder())
+    """The library of kernels that were built ahead of time for `cpu` (LLVM's name), on any machine; None without one.
+
+    It is `CPU.eqk` in the folder that EDGEQ_KERNELS names, else in the user's data folder.
+    """
+    path = (environment.kernels_folder() or environment.data_folder()) / f"{cpu}.eqk"
     return path if path.is_file() else None

@@ -26,7 +26,7 @@ class Session:
     """Evaluates tokens one after the other; what has been evaluated is in the KV cache, up to `position`.
 
     context: positions to reserve; by default as many as the model was trained for, at most 4096
-    threads: default EDGEQ_THREADS or the physical cores
+    threads: default EDGEQ_THREADS or the cores worth using
     kv:      element of the KV cache, "f16" or "f32"; by default f32 for a file of F32 weights, else f16
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
@@ -138,6 +138,12 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def fit_of(file: File, threads: int) -> Fit:
+    """What a session with the usual options needs. Raises UnsupportedError, FormatError for a file it cannot run."""
+    model = architecture(file.metadata["config"], str(file.path))
+    return Fit(file, model, kv_for(file), BATCH, OUTPUT_ROWS, threads)
 
 
 def default_context(model: Architecture) -> int:

@@ -74,14 +74,14 @@ def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
 
 
 def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
-    library = tmp_path / "cache" / "libraries" / "edgeq-cortex-a72.so"
-    library.parent.mkdir(parents=True)
+    library = tmp_path / "built" / "cortex-a72.eqk"
+    library.parent.mkdir()
     library.write_bytes(b"kernels")
+    monkeypatch.setenv("EDGEQ_KERNELS", str(library.parent))
     assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0
-    assert (tmp_path / "b/cache/libraries/edgeq-cortex-a72.so").read_bytes() == b"kernels"
+    assert (tmp_path / "b/kernels/cortex-a72.eqk").read_bytes() == b"kernels"
     assert not any("numba" in argument or "llvmlite" in argument for argument in pip[1])
-    assert 'EDGEQ_CACHE="$PWD/cache"' in (tmp_path / "b/settings").read_text()
+    assert 'EDGEQ_KERNELS="$PWD/kernels"' in (tmp_path / "b/settings").read_text()
     assert "The kernels come compiled" in (tmp_path / "b/README.txt").read_text()
     assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
     assert any("numba" in argument for argument in pip[3]), "those kernels are another board's"

@@ -12,13 +12,13 @@ from edgeq.errors import MemoryLimitError
 from edgeq.models import architecture
 from edgeq.runtime import session as sessions
 from edgeq.runtime.fit import COMPILER, Fit
-from edgeq.runtime.session import OUTPUT_ROWS, Session, kv_for
+from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session, kv_for
 
 MIB = 1 << 20
 
 
-def fit_of(file: File, batch: int = 512, threads: int = 2) -> Fit:
-    return Fit(file, architecture(file.metadata["config"], file.path), kv_for(file), batch, OUTPUT_ROWS, threads)
+def fit_of(file: File, batch: int = BATCH) -> Fit:
+    return Fit(file, architecture(file.metadata["config"], file.path), kv_for(file), batch, OUTPUT_ROWS, 2)
 
 
 @pytest.mark.parametrize(("type", "context", "batch"), [("Q4_K_M", 40, 512), ("Q8_0", 1000, 64), ("F32", 512, 512)])
