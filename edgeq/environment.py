@@ -3,9 +3,11 @@
 | variable          | meaning                                         | default                                     |
 |-------------------|-------------------------------------------------|---------------------------------------------|
 | `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
-| `EDGEQ_THREADS`   | threads that run a model                        | physical cores allowed                      |
+| `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
 | `EDGEQ_CACHE`     | folder of compiled kernels                      | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
+| `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
+| `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
 
 import os
@@ -38,7 +40,25 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edgeq"
 
 
+def data_folder() -> Path:
+    """The user's folder of libraries of kernels: `$XDG_DATA_HOME/edgeq/kernels` or `~/.local/share/edgeq/kernels`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "edgeq" / "kernels"
+
+
+def kernels_folder() -> Path | None:
+    """The folder of libraries of kernels that is named by the environment, if any."""
+    text = os.environ.get("EDGEQ_KERNELS")
+    return Path(text) if text else None
+
+
 def test_data() -> Path | None:
     """The folder of test data named by the environment, if any."""
     text = os.environ.get("EDGEQ_TEST_DATA")
+    return Path(text) if text else None
+
+
+def test_cgroup() -> Path | None:
+    """The folder of the memory control group in which tests may make groups of their own, if any is named."""
+    text = os.environ.get("EDGEQ_TEST_CGROUP")
     return Path(text) if text else None

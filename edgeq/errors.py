@@ -45,3 +45,7 @@ class OutputError(EdgeqError):
 
 class ContextError(EdgeqError):
     """A prompt or conversation needs more positions than the context has."""
+
+
+class MemoryLimitError(EdgeqError):
+    """A model needs more memory, for its weights or its context, than this machine or control group has."""

@@ -341,23 +341,27 @@ def load(
     *,
     threads: int | None = None,
     context: int | None = None,
+    kv: str | None = None,
     chat_template: str | None = None,
+    force: bool = False,
     announce: Callable[[str], None] | None = None,
 ) -> Model:
     """Load a `.eqf` file.
 
-    `threads`: None takes EDGEQ_THREADS, or else the physical cores. `context`: positions for prompt and answer
-    together; None takes what the model was trained for, at most 4096. `chat_template`: Jinja source instead of the
-    model's own. `announce` hears one line if kernels must be compiled first.
+    `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
+    together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
+    "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `force` loads
+    also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled first.
     Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run,
-    TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
+    MemoryLimitError for one that does not fit in memory, TokenizerError for a tokenizer that cannot be read; a file
+    without one still runs on token ids.
     """
     began = time.perf_counter()
     from edgeq.runtime.session import Session
 
     file = open_file(path)
     try:
-        session = Session(file, context=context, threads=threads, announce=announce)
+        session = Session(file, context=context, threads=threads, kv=kv, force=force, announce=announce)
     except BaseException:
         file.close()
         raise

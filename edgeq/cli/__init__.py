@@ -13,7 +13,7 @@ import click
 
 from edgeq.errors import EdgeqError
 
-VERBS = ("convert", "run", "chat", "show", "verify", "bench", "version")
+VERBS = ("convert", "run", "chat", "show", "verify", "bench", "doctor", "bundle", "version")
 
 ENVIRONMENT = """
 \b

@@ -31,7 +31,7 @@ def check_text(context: click.Context, parameter: click.Parameter, value: Any) -
     return value
 
 
-THREADS = threads_option("the physical cores")
+THREADS = threads_option("the fast cores, one thread each")
 
 # The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
 _SAMPLING = (
@@ -55,8 +55,14 @@ _MODEL = (
         help="Positions for prompt and answer together.  [default: what the model was trained for, at most 4096]",
     ),
     click.option(
+        "--kv",
+        type=click.Choice(["f16", "q8_0", "f32"]),
+        help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
+    ),
+    click.option(
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
+    click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory."),
 )
 
 
@@ -68,7 +74,7 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "template"), "loading"))
+    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "kv", "template", "force"), "loading"))
 
 
 def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:
@@ -91,7 +97,9 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         path,
         threads=loading.get("threads"),
         context=loading.get("context"),
+        kv=loading.get("kv"),
         chat_template=None if template is None else read_text(template),
+        force=loading.get("force", False),
         announce=lambda line: click.echo(f"edgeq: {line}", err=True),
     )
 

@@ -83,6 +83,13 @@ def chosen_isa() -> isa_table.Isa:
     return isa_table.choose()
 
 
+def bodies() -> list[tuple[str, str, list[str]]]:
+    """Instruction set bodies for CPUs of this kind, best first: name, chips, and the features that this CPU lacks."""
+    features = isa_table.host_features()
+    rows = [isa for isa in isa_table.TABLE if not isa.needs or isa.needs & features.keys()]
+    return [(isa.name, isa.chips, sorted(need for need in isa.needs if not features.get(need))) for isa in rows]
+
+
 def missing(names: Iterable[str]) -> list[str]:
     """Those of `names` that are not in the cache, or damaged there, and would be compiled."""
     isa = isa_table.choose()

@@ -8,8 +8,10 @@ import numpy as np
 from edgeq.kernels import library
 from edgeq.kernels.layout import STEP_WORDS
 from edgeq.runtime.memory import aligned
+from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
 
+KERNELS = (*TEAM_KERNELS, "probe:read", "probe:dot-4")  # of the measurements with 4-bit codes
 READ_BYTES = 256 << 20  # beyond any cache
 _DOT_REPETITIONS = 2_000_000  # some 100 ms: a core that was idle needs a while to reach its speed
 

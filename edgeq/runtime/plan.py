@@ -97,22 +97,7 @@ class Compiler:
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
 
     def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
-        self._check_tensors()
-        recorder = Recorder(self.shapes)
-        logits = self.model.graph(recorder)
-        last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
-        packed, only_packed = self._packed_values(recorder.operations), self._only_packed(recorder.operations)
-        for i, op in enumerate(recorder.operations):
-            if op.output.index not in self.buffers:
-                self.buffers[op.output.index] = self._allocate(
-                    op.output, op.output.index in packed, op.output.index not in only_packed
-                )
-            getattr(self, f"_{op.kind}")(op)
-            if not _packs(op) and op.output.index in packed and last_use[op.output.index] != i:
-                self._quantize(op.output)
-            for value in {v.index: v for v in (*op.inputs, op.output)}.values():
-                if last_use[value.index] == i and value.index != logits.index:
-                    self._release(self.buffers.pop(value.index))
+        logits = self.place()
         names = [name for name, _ in self.steps]
         kernels = library.prepare([*names, *TEAM_KERNELS], announce)
         self.barriers = [*self.barriers[1:], True]  # a barrier before a step follows the one before it
@@ -132,6 +117,29 @@ class Compiler:
             self.scratch_bytes,
             self.keep,
         )
+
+    def place(self) -> Value:
+        """Lay out all buffers and steps, without kernels; the result is the logits.
+
+        Memory is reserved only: but for vectors and rope tables nothing is written to it.
+        """
+        self._check_tensors()
+        recorder = Recorder(self.shapes)
+        logits = self.model.graph(recorder)
+        last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
+        packed, only_packed = self._packed_values(recorder.operations), self._only_packed(recorder.operations)
+        for i, op in enumerate(recorder.operations):
+            if op.output.index not in self.buffers:
+                self.buffers[op.output.index] = self._allocate(
+                    op.output, op.output.index in packed, op.output.index not in only_packed
+                )
+            getattr(self, f"_{op.kind}")(op)
+            if not _packs(op) and op.output.index in packed and last_use[op.output.index] != i:
+                self._quantize(op.output)
+            for value in {v.index: v for v in (*op.inputs, op.output)}.values():
+                if last_use[value.index] == i and value.index != logits.index:
+                    self._release(self.buffers.pop(value.index))
+        return logits
 
     def _check_tensors(self) -> None:
         for name, shape in self.model.expected().items():

@@ -6,13 +6,13 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
-from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
+from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import Architecture, architecture
+from edgeq.runtime.fit import POSITIONS, Fit, available_memory
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
 from edgeq.runtime.team import Team, team_size
@@ -20,18 +20,18 @@ from edgeq.runtime.team import Team, team_size
 BATCH = 512  # tokens per pass of a prompt
 OUTPUT_ROWS = 16  # rows of logits per pass
 DEFAULT_CONTEXT = 4096
-POSITIONS = 16  # the KV cache holds a multiple of these
 
 
 class Session:
     """Evaluates tokens one after the other; what has been evaluated is in the KV cache, up to `position`.
 
     context: positions to reserve; by default as many as the model was trained for, at most 4096
-    threads: default EDGEQ_THREADS or the physical cores
+    threads: default EDGEQ_THREADS or the cores worth using
     kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
+    force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
-    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments, ContextError
-    for a context that does not fit in memory. Not for two threads at a time.
+    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
+    MemoryLimitError for what does not fit in memory. Not for two threads at a time.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Session:
         threads: int | None = None,
         kv: str | None = None,
         batch: int = BATCH,
+        force: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self.model = architecture(file.metadata["config"], str(file.path))
@@ -49,17 +50,19 @@ class Session:
         if context is not None and context < 1:
             raise UsageError(f"a context of {context} positions cannot work: give at least 1")
         trained = self.model.max_position_embeddings
-        self.context = context or min(trained, DEFAULT_CONTEXT)
+        self.context = context or default_context(self.model)
         if self.context > trained and announce:
             announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
         self.threads = team_size(threads)
-        self.kv = kv or _kv_for(file)
+        self.kv = kv or kv_for(file)
         if self.kv not in KV_BYTES:
             raise UsageError(f"a KV cache of {self.kv} is unknown: give one of {', '.join(KV_BYTES)}")
         if batch < 1:
             raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
-        check_memory(self.model, self.context, self.kv)
         self.batch = min(batch, self.context)
+        fit = Fit(file, self.model, self.kv, batch, OUTPUT_ROWS, self.threads)
+        if not force:
+            fit.check(self.context, available_memory())
         positions = round_up(self.context, POSITIONS)
         compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv)
         self.plan = compiler.compile(announce)
@@ -137,20 +140,18 @@ class Session:
         self.close()
 
 
-def check_memory(model: Architecture, context: int, kv: str) -> None:
-    """Raises ContextError if the KV cache of `context` positions is larger than the memory that is free."""
-    heads = model.heads
-    width = KV_BYTES[kv] * (heads.head_dim + round_up(heads.head_dim, 16)) + 2 * kv_scale_bytes(kv, heads.head_dim)
-    position = model.num_hidden_layers * heads.num_key_value_heads * width
-    free = psutil.virtual_memory().available
-    if context * position > free:
-        raise ContextError(
-            f"a context of {context} positions needs {context * position / 2**30:.1f} GiB for its KV cache, "
-            f"{free / 2**30:.1f} GiB are free: ask for at most {free // position}"
-        )
+def fit_of(file: File, threads: int) -> Fit:
+    """What a session with the usual options needs. Raises UnsupportedError, FormatError for a file it cannot run."""
+    model = architecture(file.metadata["config"], str(file.path))
+    return Fit(file, model, kv_for(file), BATCH, OUTPUT_ROWS, threads)
 
 
-def _kv_for(file: File) -> str:
+def default_context(model: Architecture) -> int:
+    """Positions of a session that asks for none: what the model was trained for, at most 4096."""
+    return min(model.max_position_embeddings, DEFAULT_CONTEXT)
+
+
+def kv_for(file: File) -> str:
     """f32 where every matrix is F32: such a file is there for exactness."""
     types = {info.type for info in file.tensors.values() if len(info.shape) == 2}
     return "f32" if types == {block_type("F32").name} else "f16"

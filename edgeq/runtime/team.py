@@ -11,7 +11,6 @@ import time
 import weakref
 
 import numpy as np
-import psutil
 
 from edgeq import environment
 from edgeq.errors import UsageError
@@ -27,20 +26,20 @@ from edgeq.kernels.layout import (
     MAX_THREADS,
     WORKER_BYTES,
 )
+from edgeq.runtime import machine
 from edgeq.runtime.memory import aligned
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 
 
 def team_size(threads: int | None = None) -> int:
-    """`threads`, else EDGEQ_THREADS, else the physical cores that this process may use.
+    """`threads`, else EDGEQ_THREADS, else the cores worth using (see machine.py).
 
     Raises UsageError for a number that cannot work: less than 1 or more than 64.
     """
     threads = environment.threads() if threads is None else threads
     if threads is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, min(allowed, psutil.cpu_count(logical=False) or allowed, MAX_THREADS))
+        threads = min(machine.cores().threads, MAX_THREADS)
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"{threads} threads cannot work: give 1 to {MAX_THREADS}")
     return threads
@@ -60,8 +59,9 @@ class Team:
         for wake in self._wake:
             wake.acquire()
         workers = []
+        cpus = machine.cores().restriction(threads)
         for i in range(1, threads):
-            args = (serve, self._control, self._wake[i], i, threads)
+            args = (serve, self._control, self._wake[i], i, threads, cpus)
             worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)
             worker.start()
             workers.append(worker)
@@ -110,7 +110,17 @@ def _signal(wake: threading.Lock) -> None:
         wake.release()
 
 
-def _work(serve: library.Kernel, control: np.ndarray, wake: threading.Lock, index: int, threads: int) -> None:
+def _work(
+    serve: library.Kernel,
+    control: np.ndarray,
+    wake: threading.Lock,
+    index: int,
+    threads: int,
+    cpus: frozenset[int] | None,
+) -> None:
+    if cpus is not None:
+        with contextlib.suppress(OSError):  # CPUs that went offline since: the scheduler's choice will do
+            os.sched_setaffinity(threading.get_native_id(), cpus)
     while not control[JOB_STOP]:
         serve(control.ctypes.data, index, threads)
         if not control[JOB_STOP]:

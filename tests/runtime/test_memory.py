@@ -1,6 +1,7 @@
 """Weights are read where the system mapped the file: clean pages that processes share."""
 
 import importlib.util
+import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_two_processes_share_the_file(memory: ModuleType, tiny: Callable[[str], 
     both = memory.measure(file.path, 2, 256, 4)
     for report in (alone, *both):
         mapping = report["mapping"]
-        assert matrices <= mapping["Rss"] <= file.nbytes + 4096, "every matrix is read, through the mapping"
+        assert matrices <= mapping["Rss"] <= file.nbytes + mmap.PAGESIZE, "every matrix is read, through the mapping"
         assert mapping["Private_Dirty"] == mapping["Shared_Dirty"] == 0
         limit = report["session"]["weights"] + report["session"]["kv"] + memory.ALLOWANCE
         assert report["status"]["VmHWM"] <= limit

@@ -127,11 +127,14 @@ def test_the_cache_follows_the_weights(tiny: Callable[[str], File]) -> None:
 
 def test_cache_elements(file: File) -> None:
     results = {}
-    for kv in ("f16", "f32"):
+    memory = {}
+    for kv in ("f16", "q8_0", "f32"):
         with Session(file, context=32, threads=2, kv=kv) as session:
             results[kv] = session.eval(TEXT, all_logits=True)
-    difference = np.abs(results["f16"] - results["f32"]).max()
-    assert 0 < difference < 0.5
+            memory[kv] = session.memory()["kv"]
+    for kv in ("f16", "q8_0"):
+        assert 0 < np.abs(results[kv] - results["f32"]).max() < 0.5
+    assert memory["q8_0"] * 32 == memory["f16"] * 17, "8.5 bits for 16"
 
 
 def test_the_default_context(file: File) -> None:

@@ -1,0 +1,273 @@
+"""`edgeq bundle`: a folder with everything that a board needs to run a model without a network."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+import click
+
+from edgeq.cli.units import binary_size
+from edgeq.errors import OutputError, UsageError
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is known of a target: LLVM's name of its CPU, the machine that `uname -m` tells, its usual Python."""
+
+    title: str
+    cpu: str
+    machine: str
+    python: str
+
+
+BOARDS = {
+    "pi5": Board("Raspberry Pi 5 (Cortex-A76)", "cortex-a76", "aarch64", "3.13"),
+    "pi4": Board("Raspberry Pi 4 (Cortex-A72)", "cortex-a72", "aarch64", "3.13"),
+    "generic-arm64": Board("any 64-bit ARM board", "cortex-a72", "aarch64", "3.13"),
+    "x86-64-v3": Board("x86-64 with AVX2, from 2013 on", "x86-64-v3", "x86_64", "3.13"),
+}
+
+# pip takes tags as they are: a wheel for an older C library is found only if its tag is listed too.
+GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
+COMPILER = {"numba", "llvmlite"}  # not needed where the kernels come compiled
+
+README = """\
+{name} for {title}
+
+Copy this folder to the board, then, on the board and in this folder:
+
+    sh check                          # sets edgeq up, then looks at the board and the model
+
+    . ./settings
+    edgeq chat {model}
+    edgeq run {model} "Once upon a time" -n 100
+
+The first step needs no network{python}.
+{kernels}
+
+What is here:
+{contents}
+"""
+
+CHECK = """\
+#!/bin/sh
+# Sets edgeq up in this folder if that has not been done, without a network; then looks at this machine and the model.
+set -eu
+cd -- "$(dirname -- "$0")"
+if [ "$(uname -m)" != {machine} ]; then
+    echo "check: this bundle is for {machine}, this machine is $(uname -m): make one with edgeq bundle --for" >&2
+    exit 2
+fi
+{setup}. ./settings
+exec edgeq doctor {model}
+"""
+
+SETUP = """\
+if [ ! -x venv/bin/edgeq ]; then
+    python=$(command -v python{python} || command -v python3 || true)
+    if ! "${{python:-false}}" -c 'import sys; sys.exit(sys.version_info[:2] != ({major}, {minor}))'; then
+        echo "check: the wheels here are for Python {python}: install it, or edgeq bundle with another --python" >&2
+        exit 2
+    fi
+    rm -rf venv
+    "$python" -m venv venv
+    venv/bin/python -m pip install --quiet --no-index --no-deps --find-links wheels -r requirements.txt
+fi
+"""
+
+SETTINGS = """\
+# Read this into a shell that stands in this folder:  . ./settings
+PATH="$PWD/venv/bin:$PATH"
+export PATH
+"""
+
+
+@click.command("bundle", short_help="Make a folder that runs a model on a board, offline.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--for", "board", type=click.Choice(list(BOARDS)), required=True, help="The board that it is for.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--python", "version", help="Python on the board; Raspberry Pi OS 12 has 3.11.  [default: 3.13]")
+@click.option("--no-wheels", is_flag=True, help="Leave Python packages out: edgeq is installed there already.")
+@click.option(
+    "--edgeq-wheel",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="edgeq's own wheel.  [default: built from the source tree that runs]",
+)
+def command(model: Path, board: str, out: Path, version: str | None, no_wheels: bool, edgeq_wheel: Path | None) -> None:
+    """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
+
+    It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, compiled kernels if
+    this machine has them for the board, a README and a script that sets up and checks the board.
+    """
+    target = BOARDS[board]
+    python = _python_version(version or target.python)
+    if os.path.lexists(out):
+        raise UsageError(f"{out}: exists already: remove it, or choose another folder")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
+    size = make(model, target, out, None if no_wheels else python, edgeq_wheel)
+    click.echo(
+        f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {shlex.quote(out.name)}/check"
+    )
+
+
+def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: Path | None = None) -> int:
+    """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out.
+
+    Raises FormatError for a model that is none, OutputError where wheels cannot be had or the folder not be written;
+    then nothing is left behind.
+    """
+    from edgeq.container.reader import open_file
+    from edgeq.runtime.kernel_state import prebuilt_library
+
+    open_file(model).close()
+    library = prebuilt_library(board.cpu)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
+            folder = Path(temporary) / out.name
+            folder.mkdir()
+            _link(model, folder / model.name)
+            if library is not None:
+                (folder / "kernels").mkdir()
+                shutil.copyfile(library, folder / "kernels" / library.name)
+            if python is not None:
+                add_wheels(folder, board, python, edgeq_wheel, compiler=library is None)
+            _write_texts(folder, board, model.name, python, library is not None)
+            size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
+            os.rename(folder, out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return size
+
+
+def _python_version(text: str) -> str:
+    match = re.fullmatch(r"3\.(\d+)", text)
+    if match is None or int(match[1]) < 11:
+        raise UsageError(f"--python is {text!r}: give a version from 3.11 on, like 3.13")
+    return text
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy on another disk."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _flush(path: Path) -> int:
+    """Make sure that a file is on the disk before the bundle gets its name; its bytes."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+# ---- wheels ----
+
+
+def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None, compiler: bool) -> None:
+    """wheels/ with edgeq and all it needs on the board, and requirements.txt with their versions.
+
+    Raises OutputError where pip cannot make or download them.
+    """
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    if edgeq_wheel is not None:
+        own = wheels / edgeq_wheel.name
+        shutil.copyfile(edgeq_wheel, own)
+    else:
+        own = _build(wheels)
+    needs = requirements(own)
+    if not compiler:
+        needs = [need for need in needs if _name(need) not in COMPILER]
+    tags = [argument for glibc in GLIBC for argument in ("--platform", f"{glibc}_{board.machine}")]
+    download = ["download", "--dest", str(wheels), "--only-binary=:all:", "--implementation", "cp"]
+    _pip([*download, "--python-version", python, *tags, *needs], f"wheels for {board.machine} and Python {python}")
+    pins = sorted(pinned(path) for path in wheels.glob("*.whl"))
+    (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel depends on, without its extras. Raises UsageError for a file that is no wheel."""
+    try:
+        with zipfile.ZipFile(wheel) as content:
+            name = next(name for name in content.namelist() if name.endswith(".dist-info/METADATA"))
+            metadata = HeaderParser().parsestr(content.read(name).decode())
+    except (OSError, zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
+        raise UsageError(f"{wheel}: is no wheel: give one that `pip wheel` made") from error
+    return [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
+
+
+def pinned(wheel: Path) -> str:
+    """ "numpy-2.4.0-cp313-cp313-manylinux.whl" -> "numpy==2.4.0"."""
+    name, version = wheel.name.split("-")[:2]
+    return f"{name}=={version}"
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def _build(wheels: Path) -> Path:
+    """edgeq's own wheel, from the source tree that runs."""
+    import edgeq
+
+    tree = Path(edgeq.__file__).resolve().parent.parent
+    if not (tree / "pyproject.toml").is_file():
+        raise UsageError("edgeq runs from an installed package, which is no source tree: give its --edgeq-wheel FILE")
+    _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree)], "edgeq's own wheel")
+    return next(wheels.glob("edgeq-*.whl"))
+
+
+def _pip(arguments: Sequence[str], what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if "ERROR" in line or "No module named" in line]
+        why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {result.returncode}"
+        raise OutputError(f"{what} cannot be had: {why}: connect to the network, or leave wheels out with --no-wheels")
+
+
+# ---- texts ----
+
+
+def _write_texts(folder: Path, board: Board, model: str, python: str | None, library: bool) -> None:
+    quoted = shlex.quote(model)
+    setup = ""
+    if python is not None:
+        major, minor = python.split(".")
+        setup = SETUP.format(python=python, major=major, minor=minor)
+    check = CHECK.format(machine=board.machine, model=quoted, setup=setup)
+    settings = SETTINGS + ('EDGEQ_KERNELS="$PWD/kernels"\nexport EDGEQ_KERNELS\n' if library else "")
+    (folder / "settings").write_text(settings, encoding="utf-8")
+    (folder / "check").write_text(check, encoding="utf-8")
+    (folder / "check").chmod(0o755)
+    contents = [f"    {model}: the model, {binary_size((folder / model).stat().st_size)}"]
+    if python is not None:
+        count = len(list((folder / "wheels").glob("*.whl")))
+        contents.append(f"    wheels, requirements.txt: {count} Python packages for Python {python} on {board.machine}")
+    if library:
+        contents.append(f"    kernels: compiled for {board.cpu}")
+    kernels = (
+        "The kernels come compiled, without a compiler."
+        if library
+        else "The first run of a model compiles its kernels, once, and says so."
+    )
+    text = README.format(
+        name=model,
+        title=board.title,
+        model=quoted,
+        python=f"; it needs Python {python} with venv" if python else " but an installed edgeq",
+        kernels=kernels,
+        contents="\n".join([*contents, "    check, settings: scripts for the shell"]),
+    )
+    (folder / "README.txt").write_text(text, encoding="utf-8")

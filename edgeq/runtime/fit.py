@@ -1,0 +1,153 @@
+"""Will a model run in the memory there is? An estimate before anything is loaded, and the largest context that fits.
+
+What counts is what the process will hold once its context is full: the file's pages, which must stay in the page cache
+or every token reads them from the disk again; keys and values; buffers; and what the program itself still has to load.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edgeq.container.reader import File
+from edgeq.errors import MemoryLimitError
+from edgeq.kernels import library
+from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
+from edgeq.models.architecture import Architecture
+from edgeq.runtime import cgroups, machine
+from edgeq.runtime.memory import round_up
+from edgeq.runtime.plan import ROW_TILE, Compiler
+from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+
+MIB = 1 << 20
+POSITIONS = 16  # the KV cache holds a multiple of these
+BLOCK = 256  # positions by which plans are compared: what attention reserves grows in such steps
+
+# Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
+LIBRARIES = 16 * MIB  # loaded kernels, threads, chat templates, logits
+SCRATCH = 256 * MIB  # more than most models' buffers
+COMPILER = 100 * MIB  # Numba and LLVM's passes, where kernels must be compiled first
+TOKENIZERS = {"tokenizer.json": 700, "tokenizer.model": 250}  # bytes per token of the vocabulary
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that loading and filling a context will take, beside what the process has already.
+
+    weights: of the file, as pages that the system can drop and read again
+    kv:      keys and values of the whole context
+    scratch: activations, rope tables, attention's scores
+    program: libraries, tokenizer, the compiler where it must run
+    """
+
+    weights: int
+    kv: int
+    scratch: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.scratch + self.program
+
+
+class Fit:
+    """What a model needs for a context, as a session of `threads` threads and batches of `batch` tokens will.
+
+    Raises FormatError for a file that lacks tensors, as the plan compiler does.
+    """
+
+    def __init__(self, file: File, model: Architecture, kv: str, batch: int, outputs: int, threads: int) -> None:
+        self.file, self.model, self.kv = file, model, kv
+        self.batch, self.outputs, self.threads = batch, outputs, threads
+        self._plans: dict[int, tuple[_Memory, _Memory]] = {}
+        tokenizer = next((size for name, size in TOKENIZERS.items() if name in file.assets), 0)
+        self._program = LIBRARIES + model.vocab_size * tokenizer
+
+    @cached_property
+    def _compiler(self) -> int:
+        return COMPILER if library.missing(kernel_names(self.file)) else 0
+
+    def estimate(self, context: int) -> Estimate:
+        """For `context` positions."""
+        first, more = self._planned(min(self.batch, context))
+        blocks = -(-context // BLOCK) - 1
+        return Estimate(
+            weights=sum(info.nbytes for info in self.file.tensors.values()),
+            kv=first.kv // BLOCK * round_up(context, POSITIONS),
+            scratch=first.scratch + blocks * more.scratch,
+            program=self._program + self._compiler,
+        )
+
+    def _rough(self, context: int) -> int:
+        """About the total, without planning, from the heads that most layers have."""
+        heads = self.model.heads
+        width = KV_BYTES[self.kv] * (heads.head_dim + round_up(heads.head_dim, 16))
+        width += 2 * kv_scale_bytes(self.kv, heads.head_dim)
+        kv = self.model.num_hidden_layers * heads.num_key_value_heads * width
+        return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
+
+    def _planned(self, batch: int) -> tuple["_Memory", "_Memory"]:
+        """What the plan compiler reserves for BLOCK positions and for every BLOCK more, in batches of `batch`."""
+        rows = round_up(batch, ROW_TILE)
+        if rows not in self._plans:
+            first, second = (self._reserved(positions, rows) for positions in (BLOCK, 2 * BLOCK))
+            self._plans[rows] = first, _Memory(second.kv - first.kv, second.scratch - first.scratch)
+        return self._plans[rows]
+
+    def _reserved(self, positions: int, rows: int) -> "_Memory":
+        compiler = Compiler(self.file, self.model, positions, rows, self.outputs, self.threads, self.kv)
+        compiler.place()
+        return _Memory(sum(cache.nbytes for cache in compiler.caches.values()), compiler.scratch_bytes)
+
+    def largest_context(self, available: int) -> int:
+        """The largest context whose estimate is at most `available` bytes, a multiple of 16; 0 if there is none."""
+        low, high = 0, 1
+        while high < 1 << 32 and self.estimate(high * POSITIONS).total <= available:
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.estimate(middle * POSITIONS).total <= available:
+                low = middle
+            else:
+                high = middle
+        return low * POSITIONS
+
+    def check(self, context: int, available: int) -> None:
+        """Raises MemoryLimitError, which says what would fit, if `available` bytes are too few."""
+        if 2 * self._rough(context) <= available:
+            return  # planning takes a while; where there is plenty, nobody has to wait for it
+        need = self.estimate(context)
+        if need.total <= available:
+            return
+        largest = self.largest_context(available)
+        parts = f"weights {_mib(need.weights)}, KV cache {_mib(need.kv)}, rest {_mib(need.scratch + need.program)}"
+        advice = f"take a --context of at most {largest}" if largest else "no context fits, so take a smaller type"
+        raise MemoryLimitError(
+            f"{self.file.path}: a context of {context} needs {_mib(need.total)} MiB of memory ({parts}), "
+            f"{_mib(available)} MiB are available: {advice}, or insist with --force (force=True): it may be very slow"
+        )
+
+
+@dataclass(frozen=True)
+class _Memory:
+    kv: int
+    scratch: int
+
+
+def available_memory(root: Path = machine.ROOT) -> int:
+    """Bytes that this process can still get: what the system has, or its control group if that has less.
+
+    Cached file pages count as available, as the system drops them when memory is needed. Swap does not count.
+    """
+    free = machine.memory(root).available
+    limit = cgroups.memory_limit(root)
+    return free if limit is None else min(free, limit.available)
+
+
+def kernel_names(file: File) -> list[str]:
+    """Kernels that any run of this file needs; the plan knows the rest."""
+    types = {info.type for info in file.tensors.values() if len(info.shape) == 2}
+    return [*TEAM_KERNELS, *(f"matmul:{kind}" for kind in sorted(types))]
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / MIB:.0f}"

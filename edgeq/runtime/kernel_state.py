@@ -1,0 +1,44 @@
+"""Are the kernels there, or must they be compiled first, and could they be?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgeq import environment
+from edgeq.kernels import library
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """Where compiled kernels are kept, which of those asked for are missing, and whether Numba is there to compile."""
+
+    folder: Path
+    body: str
+    missing: tuple[str, ...]
+    compiler: bool
+
+    @property
+    def usable(self) -> bool:
+        return self.compiler or not self.missing
+
+
+def kernel_state(names: Sequence[str]) -> KernelState:
+    """The state of the kernels `names` for the body that runs here. Raises UnsupportedError for an impossible body."""
+    body = library.chosen_isa().name
+    missing = tuple(library.missing(names))
+    return KernelState(environment.cache_folder(), body, missing, find_spec("numba") is not None)
+
+
+def bodies() -> list[tuple[str, str, list[str]]]:
+    """Instruction set bodies for CPUs of this kind, best first: name, chips, and the features that this CPU lacks."""
+    return library.bodies()
+
+
+def prebuilt_library(cpu: str) -> Path | None:
+    """The library of kernels that were built ahead of time for `cpu` (LLVM's name), on any machine; None without one.
+
+    It is `CPU.eqk` in the folder that EDGEQ_KERNELS names, else in the user's data folder.
+    """
+    path = (environment.kernels_folder() or environment.data_folder()) / f"{cpu}.eqk"
+    return path if path.is_file() else None

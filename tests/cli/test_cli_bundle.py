@@ -1,0 +1,169 @@
+"""`edgeq bundle`: what is in the folder; pip is played, as a test has no network."""
+
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edgeq.cli import bundle
+
+RUN = subprocess.run
+
+METADATA = """\
+Metadata-Version: 2.4
+Name: edgeq
+Version: 9.9
+Requires-Dist: numba>=0.61
+Requires-Dist: numpy>=2.0
+Requires-Dist: llvmlite ; python_version > "3"
+Requires-Dist: pytest>=8; extra == 'dev'
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    sound = Path(__file__).resolve().parents[2] / "formats" / "malformed" / "sound.eqf"
+    path = tmp_path / "a model.eqf"
+    path.write_bytes(sound.read_bytes())
+    return path
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Plays pip: makes the wheel that is asked for, "downloads" numpy; the list has its arguments."""
+    calls: list[list[str]] = []
+
+    def run(command, **options):
+        if "pip" not in command:
+            return RUN(command, **options)
+        arguments = command[command.index("pip") + 1 :]
+        calls.append(arguments)
+        if "wheel" in arguments:
+            folder = Path(arguments[arguments.index("--wheel-dir") + 1])
+            with zipfile.ZipFile(folder / "edgeq-9.9-py3-none-any.whl", "w") as wheel:
+                wheel.writestr("edgeq-9.9.dist-info/METADATA", METADATA)
+        else:
+            folder = Path(arguments[arguments.index("--dest") + 1])
+            (folder / "numpy-2.4.0-cp313-cp313-manylinux_2_28_aarch64.whl").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(bundle.subprocess, "run", run)
+    return calls
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
+    out = tmp_path / "bundle"
+    code, said, err = edgeq("bundle", model, "--for", "pi5", "-o", out)
+    assert (code, err) == (0, "") and "Raspberry Pi 5" in said
+    wheels = {"wheels/edgeq-9.9-py3-none-any.whl", "wheels/numpy-2.4.0-cp313-cp313-manylinux_2_28_aarch64.whl"}
+    assert names(out) == wheels | {"a model.eqf", "README.txt", "check", "settings", "requirements.txt"}
+    assert (out / "a model.eqf").samefile(model), "the same disk: no second copy"
+    assert (out / "requirements.txt").read_text() == "edgeq==9.9\nnumpy==2.4.0\n"
+    download = pip[1]
+    assert {"numba>=0.61", "numpy>=2.0"} < set(download) and not any("pytest>" in argument for argument in download)
+    assert "manylinux_2_28_aarch64" in download and download[download.index("--python-version") + 1] == "3.13"
+    readme = (out / "README.txt").read_text()
+    assert "edgeq chat 'a model.eqf'" in readme and "compiles its kernels" in readme
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a model.eqf", "bundle"]
+
+
+def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, monkeypatch):
+    library = tmp_path / "built" / "cortex-a72.eqk"
+    library.parent.mkdir()
+    library.write_bytes(b"kernels")
+    monkeypatch.setenv("EDGEQ_KERNELS", str(library.parent))
+    assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0
+    assert (tmp_path / "b/kernels/cortex-a72.eqk").read_bytes() == b"kernels"
+    assert not any("numba" in argument or "llvmlite" in argument for argument in pip[1])
+    assert 'EDGEQ_KERNELS="$PWD/kernels"' in (tmp_path / "b/settings").read_text()
+    assert "The kernels come compiled" in (tmp_path / "b/README.txt").read_text()
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
+    assert any("numba" in argument for argument in pip[3]), "those kernels are another board's"
+
+
+def test_without_wheels(edgeq, model, pip, tmp_path):
+    assert edgeq("bundle", model, "--for", "generic-arm64", "--no-wheels", "-o", tmp_path / "b").code == 0
+    assert names(tmp_path / "b") == {"a model.eqf", "README.txt", "check", "settings"}
+    assert pip == []
+
+
+def test_offline(edgeq, model, tmp_path, monkeypatch):
+    said = "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution found for numpy>=2.0\n"
+    monkeypatch.setattr(
+        bundle.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, "", said)
+    )
+    code, out, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert "No matching distribution found for numpy>=2.0" in err and "--no-wheels" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a model.eqf"], "nothing is left behind"
+
+
+def test_a_copy_on_another_disk(edgeq, model, tmp_path, monkeypatch):
+    def link(*arguments):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    assert edgeq("bundle", model, "--for", "pi4", "--no-wheels", "-o", tmp_path / "b").code == 0
+    copy = tmp_path / "b" / "a model.eqf"
+    assert copy.read_bytes() == model.read_bytes() and not copy.samefile(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--python", "3.9"], "--python is '3.9': give a version from 3.11 on"),
+        (["--python", "three"], "--python is 'three'"),
+        (["-o", "no/such/b"], "does not exist: make it first"),
+        (["-o", "here"], "here: exists already"),
+        (["--edgeq-wheel", "here/no.whl"], "no.whl: is no wheel"),
+        (["--for", "pi9"], "pi9"),
+    ],
+)
+def test_mistakes(edgeq, model, pip, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "no.whl").write_text("text")
+    arguments = ["bundle", model, "--for", "pi5", "-o", "b", *options]
+    code, _, err = edgeq(*arguments)
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a model.eqf", "here"]
+
+
+def test_the_model_is_checked(edgeq, tmp_path):
+    (tmp_path / "m.eqf").write_bytes(b"GGUF")
+    code, _, err = edgeq("bundle", tmp_path / "m.eqf", "--for", "pi5", "-o", tmp_path / "b")
+    assert code == 2 and "m.eqf" in err and not (tmp_path / "b").exists()
+
+
+def test_the_check_script(edgeq, model, pip, tmp_path):
+    """It refuses another machine and another Python in one line; with a set-up folder it runs the doctor."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in (
+        ("uname", "echo ${MACHINE:-aarch64}"),
+        ("python3", "exit 1"),
+        ("dirname", 'exec /usr/bin/dirname "$@"'),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+
+    def check(**environment):
+        command = ["/bin/sh", str(tmp_path / "b" / "check")]
+        return subprocess.run(command, env={"PATH": str(tools), **environment}, capture_output=True, text=True)
+
+    other = check(MACHINE="x86_64")
+    assert other.returncode == 2 and "this bundle is for aarch64, this machine is x86_64" in other.stderr
+    old = check()
+    assert old.returncode == 2 and "the wheels here are for Python 3.13" in old.stderr
+    program = tmp_path / "b" / "venv" / "bin" / "edgeq"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    assert check().stdout == "doctor a model.eqf\n"
