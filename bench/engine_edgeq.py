@@ -1,11 +1,15 @@
-"""edgeq as a resident engine for bench/compare.py: `engine_edgeq.py model.eqf context`."""
+"""edgeq as a resident engine for bench/pair.py: `engine_edgeq.py model.eqf context`.
+
+`engine_edgeq.py model.eqf context --once TOKENS` takes a prompt of so many ids, finds one token and ends.
+"""
 
 import sys
 from functools import cache
 
-from turns import serve, timed
+from turns import BATCH, serve, timed
 
 import edgeq
+from edgeq.cli.roofline import kv_nbytes
 from edgeq.container.reader import open_file
 from edgeq.kernels import library
 from edgeq.runtime.limits import dot_peak, read_bandwidth
@@ -15,18 +19,30 @@ from edgeq.text.tokenizer import load_tokenizer
 
 def main() -> None:
     file, context = open_file(sys.argv[1]), int(sys.argv[2])
+    if "--once" in sys.argv:
+        with Session(file, context=context) as session:
+            tokens = list(range(1, int(sys.argv[4]) + 1))
+            print(session.eval(tokens)[-1].argmax())
+        return
 
     @cache
     def session(threads: int) -> Session:
-        return Session(file, context=context, threads=threads)
+        return Session(file, context=context, threads=threads, batch=BATCH)
 
-    def seconds(tokens: list[int], batch: bool, threads: int) -> float:
-        """Time of `tokens` from an empty context: all at once, or one after the other."""
+    def fill(model: Session, tokens: list[int]) -> None:
+        """Make the context as deep as `tokens`, with whatever is there already: which ids makes no difference."""
+        model.rewind(min(len(tokens), model.position))
+        if missing := tokens[model.position :]:
+            model.eval(missing)
+
+    def seconds(before: list[int], tokens: list[int], batch: bool, threads: int) -> float:
+        """Time of `tokens` after `before`: in batches, or one after the other."""
         model = session(threads)
         parts = [tokens] if batch else [[token] for token in tokens]
+        fill(model, before)
 
         def run() -> None:
-            model.rewind(0)
+            model.rewind(len(before))
             for part in parts:
                 model.eval(part)
 
@@ -39,15 +55,23 @@ def main() -> None:
         return [int(row.argmax()) for row in model.eval(tokens, all_logits=True)]
 
     def limits(threads: int, bits: list[int]) -> dict[str, object]:
-        """Bytes per second read from memory; multiply-adds per second of the byte dots for each code width."""
+        """Bytes per second read from memory; multiply-adds per second of the byte dots for each code width.
+
+        Short, as they are measured around every turn: each runs once to warm up and then once or twice.
+        """
         team = session(threads).team
-        return {"read": read_bandwidth(team), "dots": {str(b): dot_peak(team, b) for b in bits}}
+        return {"read": read_bandwidth(team, 2), "dots": {str(b): dot_peak(team, b, 1) for b in bits}}
+
+    def kv(threads: int) -> dict[str, int]:
+        """Bytes of keys and values of a position; positions that attention looks back at most, or 0."""
+        model = session(threads)
+        return {"nbytes": kv_nbytes(model), "window": model.model.heads.sliding_window or 0}
 
     def tokens(text: str) -> list[int]:
         return load_tokenizer({name: file.asset(name) for name in file.assets}).encode(text)
 
     hello = {"version": edgeq.__version__, "isa": library.chosen_isa().name}
-    serve(hello, {"seconds": seconds, "likeliest": likeliest, "limits": limits, "tokens": tokens})
+    serve(hello, {"seconds": seconds, "likeliest": likeliest, "limits": limits, "kv": kv, "tokens": tokens})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+BATCH = 512  # tokens of a prompt that an engine takes at once
+
 
 class EngineError(RuntimeError):
     """An engine ended, or answered with an error."""

@@ -1,5 +1,6 @@
 """`edgeq bench` against the machine's limits, and the scripts of bench/."""
 
+import importlib
 import json
 import os
 import sys
@@ -12,12 +13,13 @@ from counting import counting_model
 
 import edgeq as package
 from edgeq.blocks.reference import decode
-from edgeq.cli import bench, main
+from edgeq.cli import bench, main, roofline
+from edgeq.cli.roofline import Case, Result
 from edgeq.container.reader import open_file
-from edgeq.errors import UnsupportedError
+from edgeq.errors import UnsupportedError, UsageError
 
 BENCH = package.__path__[0] + "/../bench"
-LIMITS = bench.Limits(read_bandwidth=1e9, dot_peak={4: 2e9, 6: 1e9})
+LIMITS = roofline.Limits(read_bandwidth=1e9, dot_peak={4: 2e9, 6: 1e9})
 
 
 def tensor(kind: str, *shape: int, nbytes: int = 0) -> SimpleNamespace:
@@ -34,54 +36,94 @@ TIED = LAYER | {"token_embd.weight": tensor("Q6_K", 50, 20, nbytes=900)}
 
 @pytest.mark.parametrize("tensors", [UNTIED, TIED], ids=["untied", "tied"])
 def test_work_of_a_token(tensors):
-    asked = bench.work(tensors)
+    asked = roofline.work(tensors)
     assert asked.nbytes == 1000, "the head counts once, an embedding that is only looked up does not"
     assert asked.bits == [6, 4]
-    assert asked.multiply_adds(1) == {4: 200, 6: 1000}
-    assert asked.multiply_adds(512) == {4: 512 * 200, 6: 1000}, "a prompt needs the logits of its last token"
+    assert asked.multiply_adds(Case("tg", 3)) == {4: 600, 6: 3000}
+    assert asked.multiply_adds(Case("pp", 512)) == {4: 512 * 200, 6: 1000}, "a prompt needs its last token's logits"
+
+
+def test_a_token_reads_weights_and_the_keys_and_values_before_it():
+    asked = roofline.work(UNTIED, kv_nbytes=10)
+    assert asked.bytes_read(Case("tg", 2)) == 2 * 1000 + (1 + 2) * 10
+    assert asked.bytes_read(Case("tg", 2, 100)) == 2 * 1000 + (101 + 102) * 10
+    assert asked.bytes_read(Case("pp", 2, 100)) is None
+    assert roofline.work(UNTIED, 10, window=50).bytes_read(Case("tg", 2, 49)) == 2 * 1000 + (50 + 50) * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("pp512", Case("pp", 512)), ("tg128", Case("tg", 128)), ("tg128@d4096", Case("tg", 128, 4096))],
+)
+def test_names_of_tests(name, case):
+    assert Case.parse(name) == case and str(case) == name
+
+
+@pytest.mark.parametrize("name", ["xx512", "pp0", "pp", "tg128@4096", "tg128@d", "tg128 @ d1"])
+def test_what_is_no_test(name):
+    with pytest.raises(UsageError, match="is no test"):
+        Case.parse(name)
 
 
 def test_figures_against_the_limits():
-    asked = bench.work(UNTIED)
-    prompt = bench.Result("pp10", 10, [3e-6, 4e-6, 9e-6]).figures(asked, LIMITS)
+    asked = roofline.work(UNTIED)
+    prompt = Result(Case("pp", 10), [[0.0, 3e-6], [1.0, 1 + 4e-6], [2.0, 2 + 9e-6]], LIMITS).figures(asked)
     assert prompt["multiply_adds_per_second"] == pytest.approx(3000 / 4e-6), "the median repetition"
     assert prompt["of_dot_peak"] == pytest.approx((2000 / 2e9 + 1000 / 1e9) / 4e-6)
-    assert prompt["first_token_seconds"] == 4e-6
-    text = bench.Result("tg2", 2, [8e-6], [3e-6, 5e-6]).figures(asked, LIMITS)
+    assert prompt["dot_peak"] == pytest.approx(3000 / (2000 / 2e9 + 1000 / 1e9)), "of the mix of widths"
+    assert prompt["first_token_seconds"] == pytest.approx(4e-6)
+    assert prompt["bytes_per_second"] is None and prompt["of_read_bandwidth"] is None
+    text = Result(Case("tg", 2), [[0.0, 3e-6, 8e-6]], LIMITS).figures(asked)
     assert text["bytes_per_second"] == pytest.approx(2000 / 8e-6)
     assert text["of_read_bandwidth"] == pytest.approx(0.25)
-    assert (text["token_seconds_p50"], text["token_seconds_p99"]) == (3e-6, 5e-6)
+    assert (text["token_seconds_p50"], text["token_seconds_p99"]) == pytest.approx((3e-6, 5e-6))
 
 
 def test_plain_weights_have_no_dot_peak():
-    asked = bench.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)})
+    asked = roofline.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)})
     assert asked.bits == [16]
-    assert bench.Result("pp4", 4, [1.0]).figures(asked, LIMITS)["of_dot_peak"] is None
+    assert Result(Case("pp", 4), [[0.0, 1.0]], LIMITS).figures(asked)["of_dot_peak"] is None
+
+
+def test_limits_of_a_shared_machine_are_medians():
+    measured = [roofline.Limits(read, {4: dots}) for read, dots in [(1.0, 30.0), (9.0, 10.0), (2.0, 20.0)]]
+    assert roofline.middle(measured) == roofline.Limits(2.0, {4: 20.0})
 
 
 def test_percentiles_are_values_that_occurred():
     values = [float(i) for i in range(1, 101)]
-    assert [bench.percentile(reversed(values), p) for p in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
-    assert bench.percentile([7.0], 99) == 7.0
+    assert [roofline.percentile(reversed(values), p) for p in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
+    assert roofline.percentile([7.0], 99) == 7.0
+
+
+def test_a_course_has_a_rate_per_interval():
+    course = roofline.Course(every=1.0)
+    ended = [course.add(now, 0.25 if now < 10 else 0.5) for now in (1, 2, 3, 4, 10, 11)]
+    assert ended == [False, False, False, True, False, True]
+    assert course.rates == [(4, 4.0), (11, 2.0)]
+    assert course.summary() == {"min": 2.0, "median": 3.0, "max": 4.0}
 
 
 @pytest.fixture
 def counting(monkeypatch):
-    model = counting_model()
+    model = counting_model(context=256)
     model.file.tensors = dict(UNTIED, **{"token_embd.weight": tensor("Q4_K", 270, 8, nbytes=7)})
+    model.session.memory = lambda: {"weights": 1007, "kv": 256 * 10, "scratch": 0}
+    model.session.model = SimpleNamespace(heads=SimpleNamespace(sliding_window=None))
     monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
     monkeypatch.setattr(bench, "machine_limits", lambda threads, bits: LIMITS)
     return model
 
 
-def test_bench_shows_limits_and_latencies_beside_the_table(counting, capsys):
+def test_bench_shows_limits_latencies_and_memory_beside_the_table(counting, capsys):
     assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-r", "2"]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 4, "the table stays the one of llama-bench"
-    limits, prompt, text = err.strip().splitlines()
-    assert limits == "limits  1.0 GB/s read, 2 (4-bit codes), 1 (6-bit codes) G multiply-adds/s"
+    limits, prompt, text, memory = err.strip().splitlines()
+    assert limits == "limits      1.0 GB/s read, 2 (4-bit codes), 1 (6-bit codes) G multiply-adds/s"
     assert prompt.startswith("pp16") and "first token after" in prompt and "% of the limit" in prompt
     assert text.startswith("tg4") and "GB/s" in text and "p95" in text and "p99" in text
+    assert "resident" in memory and memory.endswith("KV cache 2.50 KiB")
 
 
 def test_bench_json_has_all_of_it(counting, capsys):
@@ -90,7 +132,28 @@ def test_bench_json_has_all_of_it(counting, capsys):
     assert {"multiply_adds_per_second", "of_dot_peak", "first_token_seconds"} <= prompt.keys()
     assert {"bytes_per_second", "of_read_bandwidth", "token_seconds_p50", "token_seconds_p95"} <= text.keys()
     assert text["limits"] == {"read_bandwidth": 1e9, "dot_peak": {"4": 2e9, "6": 1e9}}
-    assert text["bytes_per_second"] == pytest.approx(1000 * 4 / sorted(text["seconds"])[1])
+    assert text["bytes_per_second"] == pytest.approx((1000 * 4 + 10 * 10) / sorted(text["seconds"])[1])
+    assert (text["kv_bytes"], text["kv_bytes_per_token"]) == (2560, 10) and text["resident_bytes"] > 0
+
+
+def test_bench_at_a_depth(counting, capsys):
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-d", "0", "-d", "100", "-r", "2", "-o", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["test"] for row in rows] == ["pp16", "tg4", "pp16@d100", "tg4@d100"]
+    calls = counting.session.calls
+    assert [n for n in calls if n not in (16, 1)] == [100], "filled once for both"
+    assert calls[-8:] == [1] * 8 and counting.session.position == 100
+
+
+def test_bench_over_minutes(counting, capsys):
+    assert main(["bench", "m.eqf", "-n", "4", "-d", "100", "--minutes", "0.001"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines and all(line.endswith(" tokens/s") and " s " in line for line in lines)
+    assert last.startswith("tg4@d100: min ") and ", median " in last and ", max " in last
+    assert main(["bench", "m.eqf", "-n", "4", "--minutes", "0.001", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["min"] <= found["median"] <= found["max"] and found["over_time"]
+    assert main(["bench", "m.eqf", "-n", "4", "-n", "5", "--minutes", "1"]) == 2
 
 
 # ---- bench/ ----
@@ -100,12 +163,8 @@ def test_bench_json_has_all_of_it(counting, capsys):
 def scripts(monkeypatch):
     """The modules of bench/, which are scripts and no package."""
     monkeypatch.syspath_prepend(BENCH)
-    import compare
-    import export_gguf
-    import results_table
-    import turns
-
-    return SimpleNamespace(compare=compare, export_gguf=export_gguf, results_table=results_table, turns=turns)
+    names = ("compare", "export_gguf", "pair", "results_table", "turns")
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
 def converted(folder, tiny_model, kind):
@@ -187,6 +246,8 @@ class FakeEngine:
         self.process = SimpleNamespace(pid=os.getpid())
 
     def ask(self, request, **arguments):
+        if request == "kv":
+            return {"nbytes": 64, "window": 0}
         if request == "limits":
             return {"read": 1e12, "dots": {str(bits): 1e12 for bits in arguments["bits"]}}
         self.asked.append(self.name)
@@ -198,7 +259,7 @@ class FakeEngine:
 
 def test_compare_takes_turns_and_keeps_results(scripts, tiny_model, tmp_path, monkeypatch, capsys):
     model, results = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "results" / "cpu.csv"
-    monkeypatch.setattr(scripts.compare, "Engine", FakeEngine)
+    monkeypatch.setattr(scripts.pair, "Engine", FakeEngine)
 
     def run(*arguments):
         FakeEngine.asked.clear()
@@ -211,8 +272,12 @@ def test_compare_takes_turns_and_keeps_results(scripts, tiny_model, tmp_path, mo
     table = run("--tests", "tg4", "pp8", "--threads", "1", "--repetitions", "1")
     assert [line.split(" | ")[1] for line in table[2:]] == ["pp8", "tg4"], "pp8 was replaced where it stood"
     assert table[3].startswith("| tiny-Q8_0 | tg4 | 1 | 1000 | 500 | 2.00 |")
-    run("--tests", "pp8", "--threads", "2", "--repetitions", "1")
-    assert len(run("--table")) == 2 + 3
+    run("--tests", "pp8", "tg4@d8", "--threads", "2", "--repetitions", "1")
+    assert len(run("--table")) == 2 + 4
+    cells = {(row["test"], row["threads"]): row for row in scripts.compare.results_table.read(results)}
+    deep, flat = cells["tg4@d8", "2"], cells["tg4", "1"]
+    assert float(deep["mb_per_token"]) - float(flat["mb_per_token"]) == pytest.approx(8 * 64 / 1e6, rel=0.01)
+    assert float(deep["peer_gb_per_second"]) == pytest.approx(float(deep["gb_per_second"]) / 2, rel=0.1)
 
 
 def test_bad_test_names(scripts, monkeypatch, capsys):
@@ -226,7 +291,7 @@ def test_the_edgeq_engine(scripts, tiny_model, tmp_path):
     model = converted(tmp_path, tiny_model, "Q8_0")
     engine = scripts.turns.Engine([sys.executable, f"{BENCH}/engine_edgeq.py", str(model), "32"])
     tokens = engine.ask("tokens", text="Once upon a time")
-    assert engine.ask("seconds", tokens=tokens, batch=True, threads=1) > 0
+    assert engine.ask("seconds", before=tokens, tokens=tokens, batch=True, threads=1) > 0
     one, two = (engine.ask("likeliest", tokens=tokens, threads=n) for n in (1, 2))
     assert one == two and len(one) == len(tokens)
     engine.close()

@@ -5,20 +5,16 @@ The table goes to stdout, what it is measured against and the latencies to stder
 """
 
 import json
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import ceil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from statistics import mean, median, stdev
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
+import psutil
 
 from edgeq.cli.options import THREADS, load_model
+from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_nbytes, middle, work
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
 
@@ -34,75 +30,70 @@ COLUMNS = (  # name, width, whether numbers stand to the right
     ("test", 13, True),
     ("t/s", 20, True),
 )
+INTERVAL = 10.0  # seconds of a line of --minutes
 
 
-class _Tensor(Protocol):
-    """What `Work` needs to know of a tensor."""
+@click.command("bench", short_help="Measure speed.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", "prompts", type=click.IntRange(0), multiple=True, help="Prompt tokens.  [default: 512]")
+@click.option("-n", "--generate", "texts", type=click.IntRange(0), multiple=True, help="New tokens.  [default: 128]")
+@click.option(
+    "-d", "--depth", "depths", type=click.IntRange(0), multiple=True, help="Tokens before a test's.  [default: 0]"
+)
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Generate for so long instead, and show the speed over time: a board that gets hot slows down.",
+)
+@click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", show_default=True)
+@THREADS
+def command(
+    model: Path,
+    prompts: tuple[int, ...],
+    texts: tuple[int, ...],
+    depths: tuple[int, ...],
+    repetitions: int,
+    minutes: float | None,
+    output: str,
+    threads: int | None,
+) -> None:
+    """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def nbytes(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one token asks of the machine, as far as weights go (attention to earlier tokens comes on top).
-
-    nbytes: bytes of the matrices it reads
-    layers, head: multiply-adds per bits of a weight's code, in the layers and for the logits
+    -p, -n and -d may be given several times; 0 leaves the test out. tg128@d4096 generates 128 tokens after 4096.
     """
-
-    nbytes: int
-    layers: Mapping[int, int]
-    head: Mapping[int, int]
-
-    @property
-    def bits(self) -> list[int]:
-        """Widths of the codes, the most used one first; 16 and 32 are plain weights."""
-        total = Counter(self.layers) + Counter(self.head)
-        return [bits for bits, _ in total.most_common()]
-
-    def multiply_adds(self, tokens: int) -> dict[int, int]:
-        """Of a prompt: every layer for each token, logits for the last one only."""
-        return {b: tokens * self.layers.get(b, 0) + self.head.get(b, 0) for b in self.bits}
-
-
-def code_bits(block_type: str) -> int:
-    """Bits of a weight's code, which the names of block types tell: 4 of Q4_K, 16 of BF16."""
-    return int(re.findall(r"\d+", block_type)[0])
+    kinds = {"tg": texts or (128,)} if minutes else {"pp": prompts or (512,), "tg": texts or (128,)}
+    cases = [Case(kind, n, depth) for depth in depths or (0,) for kind, ns in kinds.items() for n in ns if n]
+    if not cases:
+        raise UsageError("there is nothing to measure: give -p or -n a number above 0")
+    if minutes and len(cases) > 1:
+        raise UsageError("--minutes takes one test: give one -n and one -d")
+    loading = {"context": max(case.positions for case in cases)} | ({"threads": threads} if threads else {})
+    with load_model(model, loading) as loaded:
+        if minutes:
+            course = endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None)
+            _show_course(describe(loaded), cases[0], course, output)
+        else:
+            _bench(loaded, cases, repetitions, output)
 
 
-def work(tensors: Mapping[str, _Tensor]) -> Work:
-    """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits."""
-    head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
-    nbytes, layers, head = 0, Counter[int](), Counter[int]()
-    for name, tensor in tensors.items():
-        if len(tensor.shape) < 2 or (name == "token_embd.weight" and name != head_name):
-            continue
-        nbytes += tensor.nbytes
-        (head if name == head_name else layers)[code_bits(tensor.type)] += tensor.shape[0] * tensor.shape[1]
-    return Work(nbytes, layers, head)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the machine does at most with the model's threads.
-
-    read_bandwidth: bytes per second from memory
-    dot_peak: multiply-adds per second of byte dot products from L1, per bits of a code
-    """
-
-    read_bandwidth: float
-    dot_peak: Mapping[int, float]
-
-    def dot_seconds(self, multiply_adds: Mapping[int, int]) -> float | None:
-        """Time that the dot products alone would take; None where some weights are not codes."""
-        if not all(bits in self.dot_peak for bits in multiply_adds):
-            return None
-        return sum(n / self.dot_peak[bits] for bits, n in multiply_adds.items())
+def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
+    """Every test, shown as `output` says."""
+    head = describe(model)
+    asked = work(model.file.tensors, kv_nbytes(model.session), model.session.model.heads.sliding_window or 0)
+    if output == "md":
+        click.echo(_line([name for name, _, _ in COLUMNS]))
+        click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
+    results = []
+    for case in cases:
+        results.append(measure(model, case, repetitions, asked.bits))
+        if output == "md":
+            click.echo(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
+    memory = model.session.memory() | {"resident": max(result.resident or 0 for result in results)}
+    if output == "json":
+        click.echo(json.dumps([_row(head, r, asked, memory) for r in results], indent=2))
+    else:
+        click.echo("\n".join(["", *notes(results, asked, memory)]), err=True)
 
 
 def machine_limits(threads: int, bits: Iterable[int]) -> Limits:
@@ -115,90 +106,6 @@ def machine_limits(threads: int, bits: Iterable[int]) -> Limits:
         return Limits(read_bandwidth(team), {b: dot_peak(team, b) for b in bits if b <= 8})
     finally:
         team.close()
-
-
-def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that at least `percent` per cent of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
-
-
-@dataclass(frozen=True)
-class Result:
-    """One test: its name, e.g. pp512 or tg128, the seconds of each repetition, and of each generated token."""
-
-    test: str
-    tokens: int
-    seconds: list[float]
-    token_seconds: list[float] = field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second, the mean over repetitions."""
-        return mean(self.tokens / s for s in self.seconds)
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the tokens per second."""
-        return stdev(self.tokens / s for s in self.seconds) if len(self.seconds) > 1 else 0.0
-
-    def figures(self, work: Work, limits: Limits) -> dict[str, float | None]:
-        """The test against the machine's limits, from the median repetition; seconds of a token or until the first."""
-        seconds = median(self.seconds)
-        if self.token_seconds:
-            read = work.nbytes * self.tokens / seconds
-            latency = {f"token_seconds_p{p}": percentile(self.token_seconds, p) for p in (50, 95, 99)}
-            return {"bytes_per_second": read, "of_read_bandwidth": read / limits.read_bandwidth, **latency}
-        operations = work.multiply_adds(self.tokens)
-        dots = limits.dot_seconds(operations)
-        return {
-            "multiply_adds_per_second": sum(operations.values()) / seconds,
-            "of_dot_peak": None if dots is None else dots / seconds,
-            "first_token_seconds": seconds,
-        }
-
-
-@click.command("bench", short_help="Measure speed.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-p", "--prompt", "prompts", type=click.IntRange(0), multiple=True, help="Prompt tokens.  [default: 512]")
-@click.option("-n", "--generate", "texts", type=click.IntRange(0), multiple=True, help="New tokens.  [default: 128]")
-@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True)
-@click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", show_default=True)
-@THREADS
-def command(
-    model: Path,
-    prompts: tuple[int, ...],
-    texts: tuple[int, ...],
-    repetitions: int,
-    output: str,
-    threads: int | None,
-) -> None:
-    """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
-
-    -p and -n may be given several times; 0 leaves the test out.
-    """
-    tests = [("pp", n) for n in prompts or (512,) if n] + [("tg", n) for n in texts or (128,) if n]
-    if not tests:
-        raise UsageError("there is nothing to measure: give -p or -n a number above 0")
-    need = max(n for _, n in tests)
-    loading = {"context": need} | ({"threads": threads} if threads else {})
-    with load_model(model, loading) as loaded:
-        head, asked = describe(loaded), work(loaded.file.tensors)
-        limits = machine_limits(loaded.session.threads, asked.bits)
-        if output == "md":
-            click.echo(_line([name for name, _, _ in COLUMNS]))
-            click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
-        results = []
-        for kind, n in tests:
-            results.append(measure(loaded, kind, n, repetitions))
-            if output == "md":
-                click.echo(
-                    _line([*head.values(), results[-1].test, f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"])
-                )
-    if output == "json":
-        click.echo(json.dumps([_row(head, r, asked, limits) for r in results], indent=2))
-    else:
-        click.echo("\n".join(["", *notes(results, asked, limits)]), err=True)
 
 
 def describe(model: "Model") -> dict[str, str]:
@@ -214,37 +121,95 @@ def describe(model: "Model") -> dict[str, str]:
     }
 
 
-def measure(model: "Model", kind: str, n: int, repetitions: int) -> Result:
-    """Time one test. A first run, which reads the file's pages in, does not count.
-
-    pp: n tokens in one go. tg: n tokens one after another from an empty context. Which ids they are makes no difference
-    to the time, as every weight is read for each.
-    """
+def _fill(model: "Model", depth: int) -> None:
+    """Make the context `depth` tokens deep: what is there already stays."""
     session = model.session
-    tokens = [i * 7919 % model.vocab_size for i in range(n)]
-    steps = [tokens] if kind == "pp" else [[token] for token in tokens]
-    seconds, token_seconds = [], []
+    session.rewind(min(depth, session.position))
+    if missing := depth - session.position:
+        session.eval(_tokens(model, missing))
+
+
+def _tokens(model: "Model", count: int) -> list[int]:
+    """Some ids. Which they are makes no difference to the time, as every weight is read for each."""
+    return [i * 7919 % model.vocab_size for i in range(count)]
+
+
+def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -> Result:
+    """Time one test, and the machine's limits before and after it.
+
+    A first run, which reads the file's pages in, does not count. Every run begins at the same depth.
+    """
+    session, tokens, bits = model.session, _tokens(model, case.tokens), list(bits)
+    steps = [tokens] if case.kind == "pp" else [[token] for token in tokens]
+    _fill(model, case.depth)
+    limits = [machine_limits(session.threads, bits)]
+    clocks = []
     for repetition in range(repetitions + 1):
-        session.rewind(0)
+        session.rewind(case.depth)
         warm_up = repetition == 0
         clock = [time.perf_counter()]
         for step in steps[:8] if warm_up else steps:
             session.eval(step)
             clock.append(time.perf_counter())
         if not warm_up:
-            seconds.append(clock[-1] - clock[0])
-            token_seconds += [after - before for before, after in pairwise(clock)]
-    session.rewind(0)
-    return Result(f"{kind}{n}", n, seconds, token_seconds if kind == "tg" else [])
+            clocks.append(clock)
+    resident = psutil.Process().memory_info().rss
+    limits.append(machine_limits(session.threads, bits))
+    session.rewind(case.depth)
+    return Result(case, clocks, middle(limits), resident)
 
 
-def notes(results: Iterable[Result], asked: Work, limits: Limits) -> list[str]:
-    """Lines for people: the machine's limits, and each test against them."""
+def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None], every: float = INTERVAL) -> Course:
+    """Repeat a tg test for `seconds`; `say` hears a line per interval. Rewinding and filling do not count."""
+    session, course = model.session, Course(min(every, seconds))
+    _fill(model, case.depth)
+    began = now = time.perf_counter()
+    while now - began < seconds:
+        session.rewind(case.depth)
+        for token in _tokens(model, case.tokens):
+            start = time.perf_counter()
+            session.eval([token])
+            now = time.perf_counter()
+            if course.add(now - began, now - start):
+                say(_course_line(course))
+            if now - began >= seconds:
+                break
+    if not course.rates:
+        course.end(now - began)
+        say(_course_line(course))
+    return course
+
+
+def _course_line(course: Course) -> str:
+    seconds, rate = course.rates[-1]
+    return f"{seconds:8.0f} s {rate:10.2f} tokens/s"
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+
+
+def _show_course(head: Mapping[str, str], case: Case, course: Course, output: str) -> None:
+    """What became of the speed."""
+    summary = course.summary()
+    if output == "json":
+        times = [{"seconds": seconds, "tokens_per_second": rate} for seconds, rate in course.rates]
+        click.echo(json.dumps({**head, "test": str(case), **summary, "over_time": times}, indent=2))
+    else:
+        low, middling, high = summary.values()
+        click.echo(f"{case}: min {low:.2f}, median {middling:.2f}, max {high:.2f} tokens/s")
+
+
+def notes(results: list[Result], asked: Work, memory: Mapping[str, int]) -> list[str]:
+    """Lines for people: the machine's limits, each test against those of its own minutes, and memory."""
+    limits = middle([result.limits for result in results])
     dots = ", ".join(f"{peak / 1e9:.0f} ({bits}-bit codes)" for bits, peak in limits.dot_peak.items())
-    lines = [f"limits  {limits.read_bandwidth / 1e9:.1f} GB/s read" + (f", {dots} G multiply-adds/s" if dots else "")]
+    lines = [
+        f"limits      {limits.read_bandwidth / 1e9:.1f} GB/s read" + (f", {dots} G multiply-adds/s" if dots else "")
+    ]
     for result in results:
-        figures = result.figures(asked, limits)
-        if result.token_seconds:
+        figures = result.figures(asked)
+        if result.case.kind == "tg":
             p50, p95, p99 = (1e3 * (figures[f"token_seconds_p{p}"] or 0.0) for p in (50, 95, 99))
             rate, share = (figures["bytes_per_second"] or 0.0) / 1e9, figures["of_read_bandwidth"]
             tail = f"a token takes {p50:.2f} ms (p95 {p95:.2f}, p99 {p99:.2f})"
@@ -254,23 +219,32 @@ def notes(results: Iterable[Result], asked: Work, limits: Limits) -> list[str]:
             tail = f"first token after {figures['first_token_seconds']:.3f} s"
             text = f"{rate:.1f} G multiply-adds/s"
         percent = "" if share is None else f", {100 * share:.0f} % of the limit"
-        if share is not None and share > 1 and result.token_seconds:
+        if share is not None and share > 1 and result.case.kind == "tg":
             percent += " (weights come from the cache)"
-        lines.append(f"{result.test:7} {text}{percent}; {tail}")
+        lines.append(f"{result.case!s:11} {text}{percent}; {tail}")
+    lines.append(
+        f"memory      {binary_size(memory['resident'])} resident at most, of which the file's pages are shared; "
+        f"file {binary_size(memory['weights'])}, KV cache {binary_size(memory['kv'])}"
+    )
     return lines
 
 
-def _row(head: Mapping[str, str], result: Result, asked: Work, limits: Limits) -> dict[str, Any]:
+def _row(head: Mapping[str, str], result: Result, asked: Work, memory: Mapping[str, int]) -> dict[str, Any]:
     """A test in JSON: seconds, bytes and multiply-adds, never rounded."""
     return {
         **head,
-        "test": result.test,
-        "tokens": result.tokens,
+        "test": str(result.case),
+        "tokens": result.case.tokens,
+        "depth": result.case.depth,
         "seconds": result.seconds,
         "tokens_per_second": result.rate,
         "spread": result.spread,
-        **result.figures(asked, limits),
-        "limits": {"read_bandwidth": limits.read_bandwidth, "dot_peak": dict(limits.dot_peak)},
+        **result.figures(asked),
+        "limits": {"read_bandwidth": result.limits.read_bandwidth, "dot_peak": dict(result.limits.dot_peak)},
+        "resident_bytes": result.resident,
+        "kv_bytes": memory["kv"],
+        "kv_bytes_per_token": asked.kv_nbytes,
+        "file_bytes": memory["weights"],
     }
 
 
