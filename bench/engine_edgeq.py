@@ -9,7 +9,7 @@ from functools import cache
 from turns import BATCH, serve, timed
 
 import edgeq
-from edgeq.cli.roofline import kv_nbytes
+from edgeq.cli.roofline import kv_read
 from edgeq.container.reader import open_file
 from edgeq.kernels import library
 from edgeq.runtime.limits import dot_peak, read_bandwidth
@@ -62,10 +62,9 @@ def main() -> None:
         team = session(threads).team
         return {"read": read_bandwidth(team, 2), "dots": {str(b): dot_peak(team, b, 1) for b in bits}}
 
-    def kv(threads: int) -> dict[str, int]:
-        """Bytes of keys and values of a position; positions that attention looks back at most, or 0."""
-        model = session(threads)
-        return {"nbytes": kv_nbytes(model), "window": model.model.heads.sliding_window or 0}
+    def kv(threads: int) -> list[tuple[int, int]]:
+        """What a token reads of the KV cache, as `Work.kv`."""
+        return list(kv_read(session(threads)).items())
 
     def tokens(text: str) -> list[int]:
         return load_tokenizer({name: file.asset(name) for name in file.assets}).encode(text)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Pair:
         with open_file(model) as file:
             self.vocabulary = file.tensors["token_embd.weight"].shape[0]
             matrices = {t.name: export_gguf.target(t, True) for t in file.tensors.values() if len(t.shape) == 2}
-            bare = work(file.tensors)
+            asked = work(file.tensors, {})
             head = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
             self.peer_nbytes = sum(
                 to.row_bytes * file.tensors[name].shape[0]
@@ -65,8 +66,7 @@ class Pair:
         except BaseException:
             self.edgeq.close()
             raise
-        kv = self.edgeq.ask("kv", threads=1)
-        self.work = Work(bare.nbytes, bare.layers, bare.head, kv["nbytes"], kv["window"])
+        self.work: Work = replace(asked, kv=dict(self.edgeq.ask("kv", threads=1)))
 
     @property
     def engines(self) -> tuple[Engine, Engine]:

@@ -36,7 +36,7 @@ TIED = LAYER | {"token_embd.weight": tensor("Q6_K", 50, 20, nbytes=900)}
 
 @pytest.mark.parametrize("tensors", [UNTIED, TIED], ids=["untied", "tied"])
 def test_work_of_a_token(tensors):
-    asked = roofline.work(tensors)
+    asked = roofline.work(tensors, {})
     assert asked.nbytes == 1000, "the head counts once, an embedding that is only looked up does not"
     assert asked.bits == [6, 4]
     assert asked.multiply_adds(Case("tg", 3)) == {4: 600, 6: 3000}
@@ -44,11 +44,12 @@ def test_work_of_a_token(tensors):
 
 
 def test_a_token_reads_weights_and_the_keys_and_values_before_it():
-    asked = roofline.work(UNTIED, kv_nbytes=10)
+    asked = roofline.work(UNTIED, {0: 10})
     assert asked.bytes_read(Case("tg", 2)) == 2 * 1000 + (1 + 2) * 10
     assert asked.bytes_read(Case("tg", 2, 100)) == 2 * 1000 + (101 + 102) * 10
     assert asked.bytes_read(Case("pp", 2, 100)) is None
-    assert roofline.work(UNTIED, 10, window=50).bytes_read(Case("tg", 2, 49)) == 2 * 1000 + (50 + 50) * 10
+    local = roofline.work(UNTIED, {0: 10, 50: 1})
+    assert local.bytes_read(Case("tg", 2, 49)) == 2 * 1000 + (50 + 51) * 10 + (50 + 50) * 1, "of layers with a window"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_is_no_test(name):
 
 
 def test_figures_against_the_limits():
-    asked = roofline.work(UNTIED)
+    asked = roofline.work(UNTIED, {})
     prompt = Result(Case("pp", 10), [[0.0, 3e-6], [1.0, 1 + 4e-6], [2.0, 2 + 9e-6]], LIMITS).figures(asked)
     assert prompt["multiply_adds_per_second"] == pytest.approx(3000 / 4e-6), "the median repetition"
     assert prompt["of_dot_peak"] == pytest.approx((2000 / 2e9 + 1000 / 1e9) / 4e-6)
@@ -80,7 +81,7 @@ def test_figures_against_the_limits():
 
 
 def test_plain_weights_have_no_dot_peak():
-    asked = roofline.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)})
+    asked = roofline.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)}, {})
     assert asked.bits == [16]
     assert Result(Case("pp", 4), [[0.0, 1.0]], LIMITS).figures(asked)["of_dot_peak"] is None
 
@@ -109,8 +110,8 @@ def counting(monkeypatch):
     model = counting_model(context=256)
     model.file.tensors = dict(UNTIED, **{"token_embd.weight": tensor("Q4_K", 270, 8, nbytes=7)})
     model.session.memory = lambda: {"weights": 1007, "kv": 256 * 10, "scratch": 0}
-    model.session.model = SimpleNamespace(heads=SimpleNamespace(sliding_window=None))
     monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr(bench, "kv_read", lambda session: {0: 10})
     monkeypatch.setattr(bench, "machine_limits", lambda threads, bits: LIMITS)
     return model
 
@@ -247,7 +248,7 @@ class FakeEngine:
 
     def ask(self, request, **arguments):
         if request == "kv":
-            return {"nbytes": 64, "window": 0}
+            return [[0, 64]]
         if request == "limits":
             return {"read": 1e12, "dots": {str(bits): 1e12 for bits in arguments["bits"]}}
         self.asked.append(self.name)
@@ -291,6 +292,7 @@ def test_the_edgeq_engine(scripts, tiny_model, tmp_path):
     model = converted(tmp_path, tiny_model, "Q8_0")
     engine = scripts.turns.Engine([sys.executable, f"{BENCH}/engine_edgeq.py", str(model), "32"])
     tokens = engine.ask("tokens", text="Once upon a time")
+    assert engine.ask("kv", threads=1) == [[0, 6 * 2 * 2 * 32 * 2]], "layers, k and v, heads, head_dim, f16"
     assert engine.ask("seconds", before=tokens, tokens=tokens, batch=True, threads=1) > 0
     one, two = (engine.ask("likeliest", tokens=tokens, threads=n) for n in (1, 2))
     assert one == two and len(one) == len(tokens)

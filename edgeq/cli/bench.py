@@ -14,7 +14,7 @@ import click
 import psutil
 
 from edgeq.cli.options import THREADS, load_model
-from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_nbytes, middle, work
+from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
 
@@ -80,7 +80,7 @@ def command(
 def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
     """Every test, shown as `output` says."""
     head = describe(model)
-    asked = work(model.file.tensors, kv_nbytes(model.session), model.session.model.heads.sliding_window or 0)
+    asked = work(model.file.tensors, kv_read(model.session))
     if output == "md":
         click.echo(_line([name for name, _, _ in COLUMNS]))
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
@@ -243,7 +243,7 @@ def _row(head: Mapping[str, str], result: Result, asked: Work, memory: Mapping[s
         "limits": {"read_bandwidth": result.limits.read_bandwidth, "dot_peak": dict(result.limits.dot_peak)},
         "resident_bytes": result.resident,
         "kv_bytes": memory["kv"],
-        "kv_bytes_per_token": asked.kv_nbytes,
+        "kv_bytes_per_token": sum(asked.kv.values()),
         "file_bytes": memory["weights"],
     }
 

@@ -60,15 +60,13 @@ class Work:
 
     nbytes: bytes of the matrices that a token reads
     layers, head: multiply-adds per bits of a weight's code, in the layers and for the logits
-    kv_nbytes: bytes of keys and values of one position, in all layers
-    window: positions that attention looks back at most; 0 is all
+    kv: bytes of keys and values of one position, in all layers that look back over so many positions; 0 is all
     """
 
     nbytes: int
     layers: Mapping[int, int]
     head: Mapping[int, int]
-    kv_nbytes: int = 0
-    window: int = 0
+    kv: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def bits(self) -> list[int]:
@@ -87,8 +85,8 @@ class Work:
         if case.kind == "pp":
             return None
         ends = range(case.depth + 1, case.positions + 1)
-        seen = sum(min(end, self.window) for end in ends) if self.window else sum(ends)
-        return case.tokens * self.nbytes + seen * self.kv_nbytes
+        seen = sum(nbytes * min(end, window or end) for window, nbytes in self.kv.items() for end in ends)
+        return case.tokens * self.nbytes + seen
 
 
 def code_bits(block_type: str) -> int:
@@ -96,7 +94,7 @@ def code_bits(block_type: str) -> int:
     return int(re.findall(r"\d+", block_type)[0])
 
 
-def work(tensors: Mapping[str, _Tensor], kv_nbytes: int = 0, window: int = 0) -> Work:
+def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int]) -> Work:
     """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits."""
     head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     nbytes, layers, head = 0, Counter[int](), Counter[int]()
@@ -105,12 +103,20 @@ def work(tensors: Mapping[str, _Tensor], kv_nbytes: int = 0, window: int = 0) ->
             continue
         nbytes += tensor.nbytes
         (head if name == head_name else layers)[code_bits(tensor.type)] += tensor.shape[0] * tensor.shape[1]
-    return Work(nbytes, layers, head, kv_nbytes, window)
+    return Work(nbytes, layers, head, kv)
 
 
-def kv_nbytes(session: "Session") -> int:
-    """Bytes of keys and values of one position. The cache holds a multiple of 16 positions."""
-    return session.memory()["kv"] // (-(-session.context // 16) * 16)
+def kv_read(session: "Session") -> dict[int, int]:
+    """`Work.kv` of a session. Its caches hold a multiple of 16 positions."""
+    from edgeq.runtime.record import Recorder
+
+    recorder = Recorder({name: tensor.shape for name, tensor in session.file.tensors.items()})
+    session.model.graph(recorder)
+    attentions = [operation.heads for operation in recorder.operations if operation.kind == "attention"]
+    positions, total = -(-session.context // 16) * 16, Counter[int]()
+    for heads, cache in zip(attentions, session.plan.caches, strict=True):
+        total[(heads.sliding_window if heads else None) or 0] += cache.nbytes // positions
+    return dict(total)
 
 
 @dataclass(frozen=True)
