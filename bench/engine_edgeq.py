@@ -1,6 +1,6 @@
 """edgeq as a resident engine for bench/pair.py: `engine_edgeq.py model.eqf context`.
 
-`engine_edgeq.py model.eqf context --once TOKENS` takes a prompt of so many ids, finds one token and ends.
+`engine_edgeq.py model.eqf context --once TOKENS THREADS` takes a prompt of so many ids, finds one token and ends.
 """
 
 import sys
@@ -20,9 +20,9 @@ from edgeq.text.tokenizer import load_tokenizer
 def main() -> None:
     file, context = open_file(sys.argv[1]), int(sys.argv[2])
     if "--once" in sys.argv:
-        with Session(file, context=context) as session:
-            tokens = list(range(1, int(sys.argv[4]) + 1))
-            print(session.eval(tokens)[-1].argmax())
+        count, threads = int(sys.argv[4]), int(sys.argv[5])
+        with Session(file, context=context, threads=threads) as once:
+            print(once.eval(range(1, count + 1))[-1].argmax())
         return
 
     @cache
