@@ -176,15 +176,13 @@ def matmuls(threads: int, options: argparse.Namespace) -> Iterator[KernelRow]:
             took, nbytes = seconds[f"matmul:{name}"] + seconds["head"], asked.nbytes / 1e9
             yield row(f"matvec:{name}", shape, threads, took, nbytes / took, "GB/s", limits.read_bandwidth / 1e9)
             seconds, limits = measured(session, TILE_TOKENS, 0, options.seconds)
-            amount = TILE_TOKENS * sum(asked.layers.values()) / 1e9
-            peak = limits.dot_peak.get(code_bits(name))
+            shape, peak = f"{TILE_TOKENS} tokens", limits.dot_peak.get(code_bits(name))
             took, limit = seconds[f"matmul:{name}"], None if peak is None else peak / 1e9
-            yield row(
-                f"matmul:{name}", f"{TILE_TOKENS} tokens", threads, took, amount / took, "G multiply-adds/s", limit
-            )
-            written = TILE_TOKENS * 4 * model.metadata["config"]["hidden_size"] / 1e9
+            rate = TILE_TOKENS * sum(asked.layers.values()) / 1e9 / took
+            yield row(f"matmul:{name}", shape, threads, took, rate, "G multiply-adds/s", limit)
             took = seconds[f"embedding:{name}"]
-            yield row(f"embedding:{name}", shape, threads, took, written / took, "GB/s")
+            rate = TILE_TOKENS * 4 * model.metadata["config"]["hidden_size"] / 1e9 / took
+            yield row(f"embedding:{name}", shape, threads, took, rate, "GB/s")
 
 
 def attention(threads: int, options: argparse.Namespace) -> Iterator[KernelRow]:

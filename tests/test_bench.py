@@ -164,7 +164,8 @@ def test_bench_over_minutes(counting, capsys):
 def scripts(monkeypatch):
     """The modules of bench/, which are scripts and no package."""
     monkeypatch.syspath_prepend(BENCH)
-    names = ("compare", "export_gguf", "pair", "results_table", "turns")
+    names = ("compare", "convert_speed", "export_gguf", "kernels", "machine", "pair", "plot", "results_table")
+    names += ("startup", "synthetic", "table_file", "turns", "under_load")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -297,3 +298,103 @@ def test_the_edgeq_engine(scripts, tiny_model, tmp_path):
     one, two = (engine.ask("likeliest", tokens=tokens, threads=n) for n in (1, 2))
     assert one == two and len(one) == len(tokens)
     engine.close()
+
+
+def test_rows_are_merged_by_their_key(scripts, tmp_path):
+    path, kernels = tmp_path / "results" / "kernels.csv", scripts.kernels
+    first = kernels.row("norm", "512 tokens", 1, 2.0, 0.5, "GB/s")
+    limited = kernels.row("matvec:Q4_K", "1 token", 2, 0.25, 8.0, "GB/s", 10.0)
+    scripts.table_file.keep(path, [first, limited])
+    scripts.table_file.keep(path, [kernels.row("norm", "512 tokens", 1, 1.0, 1.0, "GB/s")])
+    cells = scripts.table_file.read(path)
+    assert [(c["kernel"], c["threads"], c["value"]) for c in cells] == [("norm", "1", "1"), ("matvec:Q4_K", "2", "8")]
+    assert scripts.table_file.keep(path, []) == cells, "nothing new changes nothing"
+    lines = kernels.markdown(cells).splitlines()
+    assert lines[2].endswith("| 1 | GB/s |  |") and lines[3].endswith("| 8 | GB/s | 80 % of 10.0 |")
+
+
+def test_results_of_an_older_version_lack_columns(scripts, tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("kernel,shape,isa,threads,value\nrope:f16,1 token,avx2,1,3\n")
+    scripts.table_file.keep(path, [scripts.kernels.row("norm", "512 tokens", 1, 2.0, 0.5, "GB/s")])
+    old, new = scripts.table_file.read(path)
+    assert (old["kernel"], old["unit"], new["unit"]) == ("rope:f16", "", "GB/s")
+
+
+def test_files_of_a_machine(scripts, monkeypatch):
+    monkeypatch.setattr(scripts.machine, "cpu_name", lambda: "Cortex-A76 (rev 1)")
+    monkeypatch.setattr(scripts.machine, "cores", lambda: 4)
+    assert scripts.machine.results_file().name == "cortex-a76-rev-1-4-cores.csv"
+    assert scripts.machine.results_file("kernels").name == "kernels-cortex-a76-rev-1-4-cores.csv"
+
+
+def test_kernels_are_timed_in_runs_and_the_head_apart(scripts):
+    runs = scripts.kernels.runs(["norm", "matmul:Q4_K", "matmul:Q4_K", "norm", "matmul:Q6_K"])
+    assert runs == [("norm", 0, 1), ("matmul:Q4_K", 1, 2), ("norm", 3, 1), ("matmul:Q6_K", 4, 1)]
+    walks = [[(name, scale * (first + 1)) for name, first, _ in runs] for scale in (1.0, 2.0, 10.0)]
+    assert scripts.kernels.per_kernel(walks) == {"norm": 2 * (1 + 4), "matmul:Q4_K": 4, "head": 10}
+
+
+def test_a_synthetic_model_runs(scripts):
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = scripts.synthetic.SyntheticFile("Q8_0", nbytes_at_least=100_000, vocab_size=32, **shape)
+    layers = model.metadata["config"]["num_hidden_layers"]
+    smaller = scripts.synthetic.SyntheticFile("Q8_0", layers - 1, vocab_size=32, **shape)
+    assert smaller.nbytes < 100_000 <= model.nbytes
+    with scripts.kernels.open_session(model, 1, context=32) as session:
+        scripts.kernels.fill(session, 32)
+        walked = scripts.kernels.walk(session, 1, 31)
+        assert {"matmul:Q8_0", "norm", "silu_mul"} <= {name for name, _ in walked}
+        assert np.isfinite(session.plan.logits[0]).all() and session.plan.logits[0].any()
+
+
+def compared(scripts, test, **columns):
+    cells = dict.fromkeys(scripts.results_table.Row.__dataclass_fields__, "")
+    return cells | {"test": test, "model": "m", "same_bits": "True", "threads": "2", "ratio": "2"} | columns
+
+
+def test_what_is_drawn(scripts):
+    deep = compared(scripts, "tg8@d16", gb_per_second="10", peer_gb_per_second="6", read_bandwidth_gb="20")
+    old = compared(scripts, "tg8", gb_per_second="10", read_bandwidth_gb="20")
+    other_bits = old | {"same_bits": "False"}
+    prompt = compared(scripts, "pp8", g_multiply_adds_per_second="50", dot_peak_g="100")
+    plain = compared(scripts, "pp8", g_multiply_adds_per_second="50")
+    generation, prompts = scripts.plot.panels([deep, old, other_bits, prompt, plain])
+    assert [(bar.label, bar.ours, bar.peer, bar.limit) for bar in generation.bars] == [
+        ("m  tg8@d16", 10, 6, 20),
+        ("m  tg8", 10, 5, 20),
+        ("m *  tg8", 10, None, 20),
+    ]
+    assert [(bar.ours, bar.peer, bar.limit) for bar in prompts.bars] == [(50, 25, 100)], "plain weights have no peak"
+    assert scripts.plot.panels([plain]) == []
+
+
+def test_what_a_start_imports(scripts):
+    text = "import time: self [us] | cumulative | imported package\nimport time:  3 |  9 |   numpy\n"
+    assert scripts.startup.modules(text + "import time:  1 |  1 |     numpy.core\n") == "numpy"
+    assert scripts.startup.modules(text + "import time:  1 |  1 | numba\n") == "numba numpy"
+    assert scripts.startup.modules("import time:  1 |  1 | numbers\n") == "neither"
+
+
+def test_slowdown_under_load(scripts):
+    pair = SimpleNamespace(model=SimpleNamespace(stem="m"))
+    row = scripts.under_load.row(pair, Case("tg", 10), 2, 2, "edgeq", [1.0, 2.0, 9.0], [4.0, 5.0, 8.0])
+    assert (row.alone, row.loaded, row.slowdown) == (5.0, 2.0, 2.5)
+
+
+def test_load_ends_with_its_block(scripts):
+    with scripts.under_load.Load(2) as load:
+        assert [child.poll() for child in load.children] == [None, None]
+    assert all(child.poll() is not None for child in load.children)
+
+
+def test_rounding_errors_are_those_of_the_codes(scripts, tiny_model, tmp_path):
+    exact, made = (converted(tmp_path, tiny_model, kind) for kind in ("F16", "Q8_0"))
+    errors = scripts.convert_speed.edgeq_errors(exact, made, rows=64)
+    assert 0.003 < errors.relative < 0.007 and str(errors) == "43 Q8_0"
+    assert scripts.convert_speed.edgeq_errors(exact, exact, rows=64).relative == 0
+    for path in (exact, made):
+        scripts.export_gguf.export(path, path.with_suffix(".gguf"))
+    theirs = scripts.convert_speed.llama_errors(exact.with_suffix(".gguf"), made.with_suffix(".gguf"), rows=10**6)
+    ours = scripts.convert_speed.edgeq_errors(exact, made, rows=10**6)
+    assert theirs.relative == pytest.approx(ours.relative, rel=1e-6), "the same bits, the rows of q and k re-ordered"
