@@ -12,12 +12,9 @@ bench/results/convert-<CPU>-<cores>-cores.csv.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +26,7 @@ import gguf
 import numpy as np
 from machine import cores, machine, results_file
 from table_file import Measured, keep, table
+from turns import EngineError, wall
 
 import edgeq
 from edgeq.blocks.reference import decode
@@ -57,10 +55,6 @@ class ConvertRow(Measured):
     file_bytes: int
     error: float
     types: str
-
-
-class Failed(RuntimeError):
-    """A process ended with an error."""
 
 
 class Errors:
@@ -108,17 +102,6 @@ def llama_errors(exact: Path, made: Path, rows: int) -> Errors:
             parts = (source[tensor.name], tensor)
             errors.add(tensor.tensor_type.name, *(gguf.quants.dequantize(t.data[:rows], t.tensor_type) for t in parts))
     return errors
-
-
-def wall(command: Sequence[str]) -> float:
-    """Seconds of a process."""
-    start = time.perf_counter()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise Failed(f"{command[1]} ended with code {done.returncode}: {lines[-1]}")
-    return seconds
 
 
 def measure(checkpoint: Path, folder: Path, options: argparse.Namespace) -> list[ConvertRow]:
@@ -187,7 +170,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             rows = measure(options.checkpoint, Path(folder), options)
-    except (EdgeqError, Failed, OSError) as error:
+    except (EdgeqError, EngineError, OSError) as error:
         sys.exit(f"convert_speed.py: {error}")
     keep(options.results, rows)
     cells = [

@@ -11,6 +11,7 @@ from turns import BATCH, serve, timed
 import edgeq
 from edgeq.cli.roofline import kv_read
 from edgeq.container.reader import open_file
+from edgeq.errors import EdgeqError
 from edgeq.kernels import library
 from edgeq.runtime.limits import dot_peak, read_bandwidth
 from edgeq.runtime.session import Session
@@ -70,7 +71,7 @@ def main() -> None:
         return load_tokenizer({name: file.asset(name) for name in file.assets}).encode(text)
 
     hello = {"version": edgeq.__version__, "isa": library.chosen_isa().name}
-    serve(hello, {"seconds": seconds, "likeliest": likeliest, "limits": limits, "kv": kv, "tokens": tokens})
+    serve(hello, {"seconds": seconds, "likeliest": likeliest, "limits": limits, "kv": kv, "tokens": tokens}, EdgeqError)
 
 
 if __name__ == "__main__":

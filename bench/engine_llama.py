@@ -7,8 +7,12 @@ Runs under a Python that has the `llama_cpp` package, and needs nothing else.
 import ctypes
 import sys
 
-import llama_cpp as llama
 from turns import BATCH, serve, timed
+
+try:
+    import llama_cpp as llama
+except ImportError:
+    sys.exit(f"{sys.executable} has no llama_cpp: give --peer-python a Python that has it")
 
 
 @llama.llama_log_callback

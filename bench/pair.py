@@ -35,7 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def gguf_file(model: Path, options: argparse.Namespace) -> Path:
-    """The model for llama.cpp, written where it is missing or older."""
+    """The model for llama.cpp, written where it is missing or older. EdgeqError for a file that is none."""
+    open_file(model).close()  # a file that is none is told before anything is written
     path: Path = (options.gguf or model.parent) / f"{model.stem}.gguf"
     if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
         print(f"writing {path}", file=sys.stderr)

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ import pair as sides
 from machine import cores, machine, results_file
 from pair import HERE, TEXT, gguf_file
 from table_file import Measured, keep, table
+from turns import EngineError, wall
 
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
@@ -49,23 +49,6 @@ class StartRow(Measured):
     seconds: list[float]
     median_seconds: float
     imports: str
-
-
-class Failed(RuntimeError):
-    """A process ended with an error."""
-
-
-def wall(command: Sequence[str], extra: Mapping[str, str]) -> float:
-    """Seconds of a process."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        command, env=os.environ | extra, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise Failed(f"{' '.join(command)} ended with code {done.returncode}: {lines[-1]}")
-    return seconds
 
 
 def imported(command: Sequence[str], extra: Mapping[str, str]) -> str:
@@ -130,13 +113,13 @@ def measure(model: Path, options: argparse.Namespace) -> list[StartRow]:
     gguf = gguf_file(model, options)
     wanted = commands(model, gguf, prompt_of(model, options.tokens), options)
     run = wanted[f"edgeq run, {options.tokens} + 1 tokens"]
-    wall(run, {})  # compiles what is missing
+    wall(run)  # compiles what is missing
     for path in (model, gguf):
         read_in(path)
     seconds: dict[str, list[float]] = {what: [] for what in wanted}
     for _ in range(options.repetitions):
         for what, command in wanted.items():
-            seconds[what].append(wall(command, {}))
+            seconds[what].append(wall(command))
     imports = {what: imported(command, {}) for what, command in wanted.items()}
     if hasattr(os, "posix_fadvise"):
         for engine, path in (("edgeq", model), ("llama.cpp", gguf)):
@@ -144,10 +127,10 @@ def measure(model: Path, options: argparse.Namespace) -> list[StartRow]:
             cold = seconds[f"{what}, file not in the page cache"] = []
             for _ in range(options.repetitions):
                 drop(path)
-                cold.append(wall(wanted[what], {}))
+                cold.append(wall(wanted[what]))
     with tempfile.TemporaryDirectory() as empty:
         first = f"edgeq run, {options.tokens} + 1 tokens, nothing compiled yet"
-        seconds[first] = [wall(run, {"EDGEQ_CACHE": empty})]
+        seconds[first] = [wall(run, os.environ | {"EDGEQ_CACHE": empty})]
     with tempfile.TemporaryDirectory() as empty:
         imports[first] = imported(run, {"EDGEQ_CACHE": empty})
     return [
@@ -178,7 +161,7 @@ def main() -> None:
         parser.error(f"--tokens must lie between 1 and {CONTEXT - 1}")
     try:
         rows = measure(options.model, options)
-    except (EdgeqError, Failed, OSError) as error:
+    except (EdgeqError, EngineError, OSError) as error:
         sys.exit(f"startup.py: {error}")
     keep(options.results, rows)
     headings = (("process", False), ("seconds", True), ("processes", True), ("imports", False))

@@ -1,6 +1,7 @@
-"""Two engines as resident processes that take turns: requests and answers, one JSON line each. Standard library only.
+"""Engines as processes: resident ones that take turns, and ones that are timed whole. Standard library only.
 
-An engine script calls `serve`; `Engine` is the other side. What an engine prints goes to stderr, never among answers.
+Requests to a resident engine and its answers are one JSON line each. An engine script calls `serve`;
+`Engine` is the other side. What an engine prints goes to stderr, never among answers.
 """
 
 import json
@@ -23,7 +24,10 @@ class Engine:
 
     def __init__(self, command: Sequence[str]):
         self.command = list(command)
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
         self.hello = self._answer()
 
     def ask(self, request: str, **arguments: Any) -> Any:
@@ -52,6 +56,22 @@ class Engine:
         self.process.wait(timeout=30)
 
 
+def wall(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
+    """Seconds of a process, from its start to its end. Raises EngineError if it fails."""
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise EngineError(f"{' '.join(command[:3])} ended with code {done.returncode}: {lines[-1]}")
+    return seconds
+
+
 def timed(run: Callable[[], None], least: float = 0.25) -> float:
     """Seconds of a run, the mean of as many as fill `least` seconds: a short one is hard to time."""
     runs, began = 0, time.perf_counter()
@@ -61,8 +81,8 @@ def timed(run: Callable[[], None], least: float = 0.25) -> float:
     return (time.perf_counter() - began) / runs
 
 
-def serve(hello: Any, handlers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answer requests until stdin ends. `hello` is the first answer."""
+def serve(hello: Any, handlers: Mapping[str, Callable[..., Any]], *faults: type[Exception]) -> None:
+    """Answer requests until stdin ends. `hello` is the first answer; `faults` are answered as errors, too."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library that prints would break the answers
     print(json.dumps({"answer": hello}), file=answers, flush=True)
@@ -70,6 +90,6 @@ def serve(hello: Any, handlers: Mapping[str, Callable[..., Any]]) -> None:
         request = json.loads(line)
         try:
             answer = {"answer": handlers[request.pop("request")](**request)}
-        except (RuntimeError, ValueError, KeyError, MemoryError) as error:
+        except (RuntimeError, ValueError, KeyError, MemoryError, *faults) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)

@@ -1,0 +1,268 @@
+"""The scripts of bench/: what they compute and keep, and the engines that they talk to."""
+
+import importlib
+import os
+import sys
+from types import SimpleNamespace
+
+import gguf
+import numpy as np
+import pytest
+
+import edgeq as package
+from edgeq.blocks.reference import decode
+from edgeq.cli.roofline import Case
+from edgeq.container.reader import open_file
+from edgeq.errors import UnsupportedError
+
+BENCH = package.__path__[0] + "/../bench"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The modules of bench/, which are scripts and no package."""
+    monkeypatch.syspath_prepend(BENCH)
+    names = ("compare", "convert_speed", "export_gguf", "kernels", "machine", "pair", "plot", "results_table")
+    names += ("startup", "synthetic", "table_file", "turns", "under_load")
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+
+
+def converted(folder, tiny_model, kind):
+    path = folder / f"tiny-{kind}.eqf"
+    package.convert(tiny_model, path, kind)
+    return path
+
+
+def test_export_holds_the_same_weights(scripts, tiny_model, tmp_path):
+    source, out = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "tiny.gguf"
+    scripts.export_gguf.export(source, out)
+    written = {t.name: t for t in gguf.GGUFReader(out).tensors}
+    with open_file(source) as file:
+        assert written.keys() == file.tensors.keys()
+        heads = {"attn_q": 6, "attn_k": 2}
+        for info in file.tensors.values():
+            weights = gguf.quants.dequantize(written[info.name].data, written[info.name].tensor_type)
+            if len(info.shape) == 1:
+                assert np.array_equal(weights, file.data(info.name).view(np.float32))
+                continue
+            ours = decode(file.data(info.name), *info.shape, info.type)
+            count = next((n for part, n in heads.items() if part in info.name), 0)
+            if count:  # neighbours (2i, 2i + 1) are what halves (i, i + 16) were
+                weights = weights.reshape(count, 16, 2, -1).swapaxes(1, 2).reshape(info.shape)
+            assert np.array_equal(weights, ours), info.name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-Q8_0.eqf", "tiny.gguf"]
+
+
+def test_export_of_rows_that_gguf_cannot_hold(scripts, tiny_model, tmp_path):
+    source, out = converted(tmp_path, tiny_model, "Q4_K_M"), tmp_path / "tiny.gguf"
+    with pytest.raises(UnsupportedError, match=r"token_embd.*multiple of 256, not 192"):
+        scripts.export_gguf.export(source, out)
+    assert not out.exists()
+    targets = scripts.export_gguf.export(source, out, fallback=True)
+    assert {to.type for to in targets.values()} == {"Q5_0", "Q8_0"} and all(to.again for to in targets.values())
+    weights = {t.name: t for t in gguf.GGUFReader(out).tensors}["blk.0.ffn_up.weight"]
+    with open_file(source) as file:
+        info = file.tensors["blk.0.ffn_up.weight"]
+        ours = decode(file.data(info.name), *info.shape, info.type)
+    again = gguf.quants.dequantize(weights.data, weights.tensor_type)
+    assert np.abs(again - ours).max() < 0.05 * np.abs(ours).max()
+
+
+ECHO = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from turns import serve
+def fail():
+    raise ValueError("no such thing")
+def loud(text):
+    print("noise")
+    return text
+serve("ready", {"loud": loud, "fail": fail, "leave": lambda: sys.exit(3)})
+"""
+
+
+def test_engines_answer_in_turn(scripts, tmp_path):
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    engine = scripts.turns.Engine([sys.executable, str(script), BENCH])
+    assert engine.hello == "ready"
+    assert engine.ask("loud", text="a") == "a", "what a handler prints does not get among the answers"
+    with pytest.raises(scripts.turns.EngineError, match="ValueError: no such thing"):
+        engine.ask("fail")
+    assert engine.ask("loud", text="b") == "b"
+    with pytest.raises(scripts.turns.EngineError, match="ended with code 3"):
+        engine.ask("leave")
+    engine.close()
+
+
+def test_processes_that_fail_are_one_line(scripts):
+    turns = scripts.turns
+    assert turns.wall([sys.executable, "-c", "pass"]) > 0
+    with pytest.raises(turns.EngineError, match=r"ended with code 1: ValueError: no such thing$"):
+        turns.wall([sys.executable, "-c", "raise ValueError('no such thing')"])
+    for start in (turns.wall, turns.Engine):
+        with pytest.raises(turns.EngineError, match=r"^/no/python cannot be started"):
+            start(["/no/python", "engine.py"])
+
+
+class FakeEngine:
+    """edgeq takes 1 ms a token, the other 2 ms."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def __init__(self, command):
+        self.name = "edgeq" if "engine_edgeq" in command[1] else "peer"
+        self.hello = {"version": "1.0", "isa": "avx2"}
+        self.process = SimpleNamespace(pid=os.getpid())
+
+    def ask(self, request, **arguments):
+        if request == "kv":
+            return [[0, 64]]
+        if request == "limits":
+            return {"read": 1e12, "dots": {str(bits): 1e12 for bits in arguments["bits"]}}
+        self.asked.append(self.name)
+        return len(arguments["tokens"]) * (1e-3 if self.name == "edgeq" else 2e-3)
+
+    def close(self):
+        pass
+
+
+def test_compare_takes_turns_and_keeps_results(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model, results = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "results" / "cpu.csv"
+    monkeypatch.setattr(scripts.pair, "Engine", FakeEngine)
+
+    def run(*arguments):
+        FakeEngine.asked.clear()
+        monkeypatch.setattr("sys.argv", ["compare.py", str(model), "--results", str(results), *arguments])
+        scripts.compare.main()
+        return capsys.readouterr().out.splitlines()
+
+    run("--tests", "pp8", "--threads", "1", "--repetitions", "3")
+    assert FakeEngine.asked == ["edgeq", "peer"] * 4, "a warm-up and three turns"
+    table = run("--tests", "tg4", "pp8", "--threads", "1", "--repetitions", "1")
+    assert [line.split(" | ")[1] for line in table[2:]] == ["pp8", "tg4"], "pp8 was replaced where it stood"
+    assert table[3].startswith("| tiny-Q8_0 | tg4 | 1 | 1000 | 500 | 2.00 |")
+    run("--tests", "pp8", "tg4@d8", "--threads", "2", "--repetitions", "1")
+    assert len(run("--table")) == 2 + 4
+    cells = {(row["test"], row["threads"]): row for row in scripts.compare.results_table.read(results)}
+    deep, flat = cells["tg4@d8", "2"], cells["tg4", "1"]
+    assert float(deep["mb_per_token"]) - float(flat["mb_per_token"]) == pytest.approx(8 * 64 / 1e6, rel=0.01)
+    assert float(deep["peer_gb_per_second"]) == pytest.approx(float(deep["gb_per_second"]) / 2, rel=0.1)
+
+
+def test_bad_test_names(scripts, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare.py", "m.eqf", "--tests", "xx512"])
+    with pytest.raises(SystemExit):
+        scripts.compare.main()
+    assert "'xx512' is no test" in capsys.readouterr().err
+
+
+def test_the_edgeq_engine(scripts, tiny_model, tmp_path):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    engine = scripts.turns.Engine([sys.executable, f"{BENCH}/engine_edgeq.py", str(model), "32"])
+    tokens = engine.ask("tokens", text="Once upon a time")
+    assert engine.ask("kv", threads=1) == [[0, 6 * 2 * 2 * 32 * 2]], "layers, k and v, heads, head_dim, f16"
+    assert engine.ask("seconds", before=tokens, tokens=tokens, batch=True, threads=1) > 0
+    one, two = (engine.ask("likeliest", tokens=tokens, threads=n) for n in (1, 2))
+    assert one == two and len(one) == len(tokens)
+    engine.close()
+
+
+def test_rows_are_merged_by_their_key(scripts, tmp_path):
+    path, kernels = tmp_path / "results" / "kernels.csv", scripts.kernels
+    first = kernels.row("norm", "512 tokens", 1, 2.0, 0.5, "GB/s")
+    limited = kernels.row("matvec:Q4_K", "1 token", 2, 0.25, 8.0, "GB/s", 10.0)
+    scripts.table_file.keep(path, [first, limited])
+    scripts.table_file.keep(path, [kernels.row("norm", "512 tokens", 1, 1.0, 1.0, "GB/s")])
+    cells = scripts.table_file.read(path)
+    assert [(c["kernel"], c["threads"], c["value"]) for c in cells] == [("norm", "1", "1"), ("matvec:Q4_K", "2", "8")]
+    assert scripts.table_file.keep(path, []) == cells, "nothing new changes nothing"
+    lines = kernels.markdown(cells).splitlines()
+    assert lines[2].endswith("| 1 | GB/s |  |") and lines[3].endswith("| 8 | GB/s | 80 % of 10.0 |")
+
+
+def test_results_of_an_older_version_lack_columns(scripts, tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("kernel,shape,isa,threads,value\nrope:f16,1 token,avx2,1,3\n")
+    scripts.table_file.keep(path, [scripts.kernels.row("norm", "512 tokens", 1, 2.0, 0.5, "GB/s")])
+    old, new = scripts.table_file.read(path)
+    assert (old["kernel"], old["unit"], new["unit"]) == ("rope:f16", "", "GB/s")
+
+
+def test_files_of_a_machine(scripts, monkeypatch):
+    monkeypatch.setattr(scripts.machine, "cpu_name", lambda: "Cortex-A76 (rev 1)")
+    monkeypatch.setattr(scripts.machine, "cores", lambda: 4)
+    assert scripts.machine.results_file().name == "cortex-a76-rev-1-4-cores.csv"
+    assert scripts.machine.results_file("kernels").name == "kernels-cortex-a76-rev-1-4-cores.csv"
+
+
+def test_kernels_are_timed_in_runs_and_the_head_apart(scripts):
+    runs = scripts.kernels.runs(["norm", "matmul:Q4_K", "matmul:Q4_K", "norm", "matmul:Q6_K"])
+    assert runs == [("norm", 0, 1), ("matmul:Q4_K", 1, 2), ("norm", 3, 1), ("matmul:Q6_K", 4, 1)]
+    walks = [[(name, scale * (first + 1)) for name, first, _ in runs] for scale in (1.0, 2.0, 10.0)]
+    assert scripts.kernels.per_kernel(walks) == {"norm": 2 * (1 + 4), "matmul:Q4_K": 4, "head": 10}
+
+
+def test_a_synthetic_model_runs(scripts):
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = scripts.synthetic.SyntheticFile("Q8_0", nbytes_at_least=100_000, vocab_size=32, **shape)
+    layers = model.metadata["config"]["num_hidden_layers"]
+    smaller = scripts.synthetic.SyntheticFile("Q8_0", layers - 1, vocab_size=32, **shape)
+    assert smaller.nbytes < 100_000 <= model.nbytes
+    with scripts.kernels.open_session(model, 1, context=32) as session:
+        scripts.kernels.fill(session, 32)
+        walked = scripts.kernels.walk(session, 1, 31)
+        assert {"matmul:Q8_0", "norm", "silu_mul"} <= {name for name, _ in walked}
+        assert np.isfinite(session.plan.logits[0]).all() and session.plan.logits[0].any()
+
+
+def compared(scripts, test, **columns):
+    cells = dict.fromkeys(scripts.results_table.Row.__dataclass_fields__, "")
+    return cells | {"test": test, "model": "m", "same_bits": "True", "threads": "2", "ratio": "2"} | columns
+
+
+def test_what_is_drawn(scripts):
+    deep = compared(scripts, "tg8@d16", gb_per_second="10", peer_gb_per_second="6", read_bandwidth_gb="20")
+    old = compared(scripts, "tg8", gb_per_second="10", read_bandwidth_gb="20")
+    other_bits = old | {"same_bits": "False"}
+    prompt = compared(scripts, "pp8", g_multiply_adds_per_second="50", dot_peak_g="100")
+    plain = compared(scripts, "pp8", g_multiply_adds_per_second="50")
+    generation, prompts = scripts.plot.panels([deep, old, other_bits, prompt, plain])
+    assert [(bar.label, bar.ours, bar.peer, bar.limit) for bar in generation.bars] == [
+        ("m  tg8@d16", 10, 6, 20),
+        ("m  tg8", 10, 5, 20),
+        ("m *  tg8", 10, None, 20),
+    ]
+    assert [(bar.ours, bar.peer, bar.limit) for bar in prompts.bars] == [(50, 25, 100)], "plain weights have no peak"
+    assert scripts.plot.panels([plain]) == []
+
+
+def test_what_a_start_imports(scripts):
+    text = "import time: self [us] | cumulative | imported package\nimport time:  3 |  9 |   numpy\n"
+    assert scripts.startup.modules(text + "import time:  1 |  1 |     numpy.core\n") == "numpy"
+    assert scripts.startup.modules(text + "import time:  1 |  1 | numba\n") == "numba numpy"
+    assert scripts.startup.modules("import time:  1 |  1 | numbers\n") == "neither"
+
+
+def test_slowdown_under_load(scripts):
+    pair = SimpleNamespace(model=SimpleNamespace(stem="m"))
+    row = scripts.under_load.row(pair, Case("tg", 10), 2, 2, "edgeq", [1.0, 2.0, 9.0], [4.0, 5.0, 8.0])
+    assert (row.alone, row.loaded, row.slowdown) == (5.0, 2.0, 2.5)
+
+
+def test_load_ends_with_its_block(scripts):
+    with scripts.under_load.Load(2) as load:
+        assert [child.poll() for child in load.children] == [None, None]
+    assert all(child.poll() is not None for child in load.children)
+
+
+def test_rounding_errors_are_those_of_the_codes(scripts, tiny_model, tmp_path):
+    exact, made = (converted(tmp_path, tiny_model, kind) for kind in ("F16", "Q8_0"))
+    errors = scripts.convert_speed.edgeq_errors(exact, made, rows=64)
+    assert 0.003 < errors.relative < 0.007 and str(errors) == "43 Q8_0"
+    assert scripts.convert_speed.edgeq_errors(exact, exact, rows=64).relative == 0
+    for path in (exact, made):
+        scripts.export_gguf.export(path, path.with_suffix(".gguf"))
+    theirs = scripts.convert_speed.llama_errors(exact.with_suffix(".gguf"), made.with_suffix(".gguf"), rows=10**6)
+    ours = scripts.convert_speed.edgeq_errors(exact, made, rows=10**6)
+    assert theirs.relative == pytest.approx(ours.relative, rel=1e-6), "the same bits, the rows of q and k re-ordered"
