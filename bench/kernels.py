@@ -160,7 +160,7 @@ def limits_of(session: Session, bits: list[int]) -> Limits:
 
 def measured(session: Session, tokens: int, position: int, least: float) -> tuple[dict[str, float], Limits]:
     """Seconds per kernel, and the machine's limits of the same minute."""
-    bits = work(session.file.tensors, {}).bits
+    bits = work(session.file.tensors).bits
     before = limits_of(session, bits)
     walks = repeated(lambda: walk(session, tokens, position), least)
     return per_kernel(walks), middle([before, limits_of(session, bits)])
@@ -169,7 +169,7 @@ def measured(session: Session, tokens: int, position: int, least: float) -> tupl
 def matmuls(threads: int, options: argparse.Namespace) -> Iterator[KernelRow]:
     for name in options.types:
         model = SyntheticFile(name, nbytes_at_least=options.megabytes << 20)
-        asked = work(model.tensors, {})
+        asked = work(model.tensors)
         shape = f"1 token, {asked.nbytes / 1e6:.0f} MB"
         with open_session(model, threads, context=TILE_TOKENS) as session:
             seconds, limits = measured(session, 1, 0, options.seconds)

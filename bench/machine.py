@@ -1,28 +1,19 @@
 """What is measured on: the machine's name, its cores, and who else keeps them busy."""
 
-import os
-import platform
 import re
 from pathlib import Path
 
 import psutil
 
+from edgeq.runtime.machine import cores as found_cores
+from edgeq.runtime.machine import cpu_name
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def cpu_name() -> str:
-    """The CPU's name as the system tells it."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
 def cores() -> int:
-    """Physical cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+    """Physical cores that a team runs on unless it is told otherwise."""
+    return found_cores().threads
 
 
 def machine() -> str:

@@ -53,7 +53,7 @@ class Pair:
         with open_file(model) as file:
             self.vocabulary = file.tensors["token_embd.weight"].shape[0]
             matrices = {t.name: export_gguf.target(t, True) for t in file.tensors.values() if len(t.shape) == 2}
-            asked = work(file.tensors, {})
+            asked = work(file.tensors)
             head = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
             self.peer_nbytes = sum(
                 to.row_bytes * file.tensors[name].shape[0]

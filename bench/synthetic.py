@@ -1,6 +1,6 @@
 """A llama of any shape in memory, for measurements that need no file: real codes, the same in every panel."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class SyntheticFile:
     """
 
     path = "synthetic"
+    assets: ClassVar[dict[str, bytes]] = {}
 
     def __init__(
         self, block_type: str, layers: int | None = None, nbytes_at_least: int = 0, shared: bool = False, **shape: int

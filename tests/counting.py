@@ -35,6 +35,9 @@ class CountingSession:
             logits[row, self.jumps.get(token, token + 1)] = 9.0
         return logits
 
+    def memory(self):
+        return {"weights": 1007, "kv": 10 * self.context, "scratch": 0}
+
     def rewind(self, position):
         assert position <= self.position
         self.position = position

@@ -27,7 +27,7 @@ TIED = LAYER | {"token_embd.weight": tensor("Q6_K", 50, 20, nbytes=900)}
 
 @pytest.mark.parametrize("tensors", [UNTIED, TIED], ids=["untied", "tied"])
 def test_work_of_a_token(tensors):
-    asked = roofline.work(tensors, {})
+    asked = roofline.work(tensors)
     assert asked.nbytes == 1000, "the head counts once, an embedding that is only looked up does not"
     assert asked.bits == [6, 4]
     assert asked.multiply_adds(Case("tg", 3)) == {4: 600, 6: 3000}
@@ -58,7 +58,7 @@ def test_what_is_no_test(name):
 
 
 def test_figures_against_the_limits():
-    asked = roofline.work(UNTIED, {})
+    asked = roofline.work(UNTIED)
     prompt = Result(Case("pp", 10), [[0.0, 3e-6], [1.0, 1 + 4e-6], [2.0, 2 + 9e-6]], LIMITS).figures(asked)
     assert prompt["multiply_adds_per_second"] == pytest.approx(3000 / 4e-6), "the median repetition"
     assert prompt["of_dot_peak"] == pytest.approx((2000 / 2e9 + 1000 / 1e9) / 4e-6)
@@ -72,7 +72,7 @@ def test_figures_against_the_limits():
 
 
 def test_plain_weights_have_no_dot_peak():
-    asked = roofline.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)}, {})
+    asked = roofline.work({"output.weight": tensor("BF16", 4, 8, nbytes=64)})
     assert asked.bits == [16]
     assert Result(Case("pp", 4), [[0.0, 1.0]], LIMITS).figures(asked)["of_dot_peak"] is None
 
@@ -100,7 +100,6 @@ def test_a_course_has_a_rate_per_interval():
 def counting(monkeypatch):
     model = counting_model(context=256)
     model.file.tensors = dict(UNTIED, **{"token_embd.weight": tensor("Q4_K", 270, 8, nbytes=7)})
-    model.session.memory = lambda: {"weights": 1007, "kv": 256 * 10, "scratch": 0}
     monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
     monkeypatch.setattr(bench, "kv_read", lambda session: {0: 10})
     monkeypatch.setattr(bench, "machine_limits", lambda threads, bits: LIMITS)

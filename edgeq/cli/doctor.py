@@ -177,7 +177,7 @@ def _speed(facts: Facts, team: int) -> Facts | None:
 
 
 def _model(facts: Facts, file: "File", context: int | None, team: int) -> Facts:
-    from edgeq.cli.bench import work
+    from edgeq.cli.roofline import work
     from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
     from edgeq.runtime.session import default_context, fit_of

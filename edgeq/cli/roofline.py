@@ -94,7 +94,7 @@ def code_bits(block_type: str) -> int:
     return int(re.findall(r"\d+", block_type)[0])
 
 
-def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int]) -> Work:
+def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None) -> Work:
     """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits."""
     head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     nbytes, layers, head = 0, Counter[int](), Counter[int]()
@@ -103,7 +103,7 @@ def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int]) -> Work:
             continue
         nbytes += tensor.nbytes
         (head if name == head_name else layers)[code_bits(tensor.type)] += tensor.shape[0] * tensor.shape[1]
-    return Work(nbytes, layers, head, kv)
+    return Work(nbytes, layers, head, kv or {})
 
 
 def kv_read(session: "Session") -> dict[int, int]:

@@ -129,6 +129,7 @@ def test_verify(edgeq, converted, tmp_path, monkeypatch):
 def counting(monkeypatch):
     model = counting_model()
     monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.cli.bench.kv_read", lambda session: {0: 10})
     return model
 
 
