@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from edgeq.kernels.elementwise import tanh
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
 from edgeq.kernels.quantize import make_keep
@@ -48,6 +49,14 @@ _SPAN = 64  # positions whose values are widened at once: 4 KiB of L1
 _AHEAD = 4096  # bytes asked for ahead: hardware prefetchers stop at the end of a page
 
 _places = device(attention_places)
+
+
+@device
+def _cap(scores, begin, end, cap):
+    """cap * tanh(score / cap) of block positions [begin, end) in place; `begin` counts from a multiple of 16."""
+    for j in range(begin // 16 * 16, end, 16):
+        capped = tanh(mul(load_f32x16(scores + 4 * j), splat_f32(np.float32(1.0) / cap)))
+        store_f32x16(scores + 4 * j, mul(capped, splat_f32(cap)))
 
 
 @device
@@ -234,7 +243,8 @@ def make(variant: str, isa: Isa):
 
     Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
-    position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between).
+    position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
+    cap of the scores (f32 bits) or 0.
     """
     width_text, kind = variant.split("-")
     decode = _make_attend(isa, int(width_text), kind)
@@ -263,6 +273,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
     def block_of(args, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
         """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
         head_dim, context, window = load_i64(args + 48), load_i64(args + 72), load_i64(args + 88)
+        cap = bits_f32(load_i64(args + 160))
         columns = (head_dim + 15) // 16
         tiles = (rows + width - 1) // width
         end = min(BLOCK, position + (rows - 1) // group + 1 - base)
@@ -278,6 +289,8 @@ def _make_attend(isa: Isa, width: int, kind: str):
             high = min(BLOCK, position + r // group + 1 - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
             if low < high:
+                if cap != np.float32(0.0):
+                    _cap(scores + r * _ROW, begin, end, cap * _LOG2_E)
                 _softmax(scores + r * _ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
@@ -357,10 +370,13 @@ def _make_attend(isa: Isa, width: int, kind: str):
     return attend
 
 
-def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0) -> np.ndarray:
+def reference(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0, cap: float = 0.0
+) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
 
-    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0.
+    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0. If
+    `cap` is not 0, scores are capped to within it.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -371,6 +387,8 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: i
         for h in range(heads):
             keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
             scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)
+            if cap:
+                scores = cap * np.tanh(scores / cap)
             weights = np.exp(scores - scores.max())
             result[t, h] = weights @ values / weights.sum()
     return result

@@ -6,6 +6,7 @@ from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_i64
 from edgeq.simd.vector import (
+    add,
     device,
     fma,
     load_f32x16,
@@ -27,13 +28,15 @@ def _sum_of_squares(x, padded):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: x, x stride, width, weight, eps (f32 bits), out (or 0), out stride, words (or 0), sums,
+    """`variant` is empty, or `add` to add the result to what `out` holds.
+
+    Argument block: x, x stride, width, weight, eps (f32 bits), out (or 0), out stride, words (or 0), sums,
     address of the token count.
 
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.
     """
-    keep = make_keep(isa.tile)
+    keep, adds = make_keep(isa.tile), variant == "add"
 
     def kernel(args, thread, n_threads):
         x, x_stride, width = load_i64(args), load_i64(args + 8), load_i64(args + 16)
@@ -55,6 +58,8 @@ def make(variant: str, isa: Isa):
             low = mul(mul(load_f32x16(source), factor), load_f32x16(weight + group * 128))
             high = mul(mul(load_f32x16(source + 64), factor), load_f32x16(weight + group * 128 + 64))
             target = out + token * out_stride + group * 128 if out != 0 else 0
+            if adds:
+                low, high = add(load_f32x16(target), low), add(load_f32x16(target + 64), high)
             keep(low, high, target, words, sums, token, group, groups, count)
 
     return kernel

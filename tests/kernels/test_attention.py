@@ -27,7 +27,7 @@ def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray
     return np.ascontiguousarray(panels.astype(element))
 
 
-def run(q, k, v, start, window, kind, threads, context, packed=False):
+def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0):
     """The kernel's rows, and its packed activations."""
     element = np.float16 if kind == "f16" else np.float32
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
@@ -73,6 +73,7 @@ def attend(q, keys, values, shape, start, window, kind, threads, context, packed
         address(sums) if packed else 0,
         address(partials),
         address(counters),
+        int(np.float32(cap).view(np.int32)),
         threads=threads,
     )
     assert not counters.any()
@@ -107,6 +108,16 @@ def test_attention_matches_twin(heads, kv_heads, head_dim, window, kind, tokens,
     q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, kind)
     out, _, _ = run(q, k, v, start, window, kind, threads=3, context=round_up(start + tokens, 16))
     np.testing.assert_allclose(out, attention.reference(q, k, v, start, window), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("window", [0, 10])
+@pytest.mark.parametrize(("tokens", "start"), [(4, 30), (1, 300)])
+def test_scores_are_capped(window, tokens, start):
+    q, k, v = random_case(tokens, start, 8, 2, 24, "f16")
+    out, _, _ = run(q, k, v, start, window, "f16", threads=3, context=round_up(start + tokens, 16), cap=0.7)
+    expected = attention.reference(q, k, v, start, window, 0.7)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
+    assert np.abs(expected - attention.reference(q, k, v, start, window)).max() > 0.1
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)
