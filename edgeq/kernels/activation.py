@@ -64,7 +64,7 @@ _FUNCTIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": _re
 def make(variant: str, isa: Isa):
     """`variant` names the function, with `-mul` behind it if the result is multiplied by `up`.
 
-    Argument block: x, up (or 0), stride of both, width, out, out stride, words (or 0), sums, token count address.
+    Argument block: x, up (or 0), stride of both, width, out (or 0), out stride, words (or 0), sums, token count address.
     """
     name, _, mul_up = variant.partition("-")
     keep, function, gated = make_keep(isa.tile), _FUNCTIONS[name], mul_up == "mul"
@@ -82,7 +82,8 @@ def make(variant: str, isa: Isa):
             low, high = function(load_f32x16(x + at)), function(load_f32x16(x + at + 64))
             if gated:
                 low, high = mul(low, load_f32x16(up + at)), mul(high, load_f32x16(up + at + 64))
-            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
+            target = out + token * out_stride + group * 128 if out != 0 else 0
+            keep(low, high, target, words, sums, token, group, groups, count)
 
     return kernel
 

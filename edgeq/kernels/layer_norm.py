@@ -38,7 +38,7 @@ def _variance(x, width, mean):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: x, x stride, width, weight, bias (or 0), eps (f32 bits), out, out stride, words (or 0), sums,
+    """Argument block: x, x stride, width, weight, bias (or 0), eps (f32 bits), out (or 0), out stride, words (or 0), sums,
     address of the token count.
 
     Rows, weight and bias are padded with zeros to 32 columns. Threads share the groups of 32 columns, each measuring
@@ -74,7 +74,8 @@ def make(variant: str, isa: Isa):
             low = normalized(row + at, weight + at, low_bias, mean, factor)
             at, high_bias = at + 64, low_bias + 64 if bias != 0 else 0
             high = normalized(row + at, weight + at, high_bias, mean, factor)
-            keep(low, high, out + token * out_stride + group * 128, words, sums, token, group, groups, count)
+            target = out + token * out_stride + group * 128 if out != 0 else 0
+            keep(low, high, target, words, sums, token, group, groups, count)
 
     return kernel
 

@@ -1,13 +1,24 @@
-"""Reading Hugging Face's `config.json`: required numbers, and the forms that rotary scaling comes in."""
+"""Reading Hugging Face's `config.json`: required numbers, activations, and the attention of each layer."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.models.graph import Rope
 
 LARGEST = (1 << 31) - 1
+
+# What config.json calls an activation -> what the graph calls it
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
 def integer(config: Mapping[str, Any], key: str, source: str, default: int | None = None, most: int = LARGEST) -> int:
@@ -16,57 +27,64 @@ def integer(config: Mapping[str, Any], key: str, source: str, default: int | Non
     if value is None:
         value = default
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise CheckpointError(f"{source}: {key} is {_shown(value)}, a positive integer is needed, at most {most}")
+        raise CheckpointError(f"{source}: {key} is {shown(value)}, a positive integer is needed, at most {most}")
     return value
 
 
-def number(config: Mapping[str, Any], key: str, source: str, default: float) -> float:
+def number(config: Mapping[str, Any], key: str, source: str, default: float | None = None) -> float:
     """A positive number of the configuration; CheckpointError if it is something else."""
     value = config.get(key, default)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-30 <= value <= 1e30:
-        raise CheckpointError(f"{source}: {key} is {_shown(value)}, a positive number is needed, from 1e-30 to 1e30")
+        raise CheckpointError(f"{source}: {key} is {shown(value)}, a positive number is needed, from 1e-30 to 1e30")
     return float(value)
 
 
-def _shown(value: Any) -> str:
+def optional(config: Mapping[str, Any], key: str, source: str, default: float | None = None) -> float:
+    """A positive number of the configuration, or 0 where it is null."""
+    return 0.0 if config.get(key, default) is None else number(config, key, source, default)
+
+
+def shown(value: Any) -> str:
     """A value for a message: a configuration may hold megabytes there."""
     return repr(value)[:60]
 
 
-def rope(config: Mapping[str, Any], head_dim: int, source: str) -> Rope:
-    """The rotary embedding, with `linear` or `llama3` scaling.
+def activation(config: Mapping[str, Any], key: str, source: str, default: str) -> str:
+    """The graph's name of the activation; UnsupportedError for an unknown one."""
+    value = config.get(key)
+    if value is None:
+        value = default
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise UnsupportedError(f"{source}: {key} {shown(value)} is not supported; supported are {known}")
+    return ACTIVATIONS[value]
 
-    Newer checkpoints keep theta and scaling together in `rope_parameters`, older ones have `rope_theta` and
-    `rope_scaling`. Raises UnsupportedError for another scaling, CheckpointError for one that is malformed.
+
+def refuse(config: Mapping[str, Any], source: str, **usual: Any) -> None:
+    """UnsupportedError for a key that is neither missing, null nor as usual: this version computes only the usual."""
+    for key, value in usual.items():
+        if config.get(key) not in (None, value):
+            raise UnsupportedError(f"{source}: {key} {shown(config[key])} is not supported; supported is {value!r}")
+
+
+def windows(config: Mapping[str, Any], source: str, layers: int, usual: list[bool]) -> list[int | None]:
+    """The window of each layer, None where it sees every position.
+
+    `layer_types` says which layers are local; without it those that are true in `usual`. UnsupportedError for a kind
+    of layer that is neither, CheckpointError for a list that is too short or a window that is none.
     """
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(scaling, Mapping):
-        raise CheckpointError(f"{source}: the rope scaling is {_shown(scaling)}, an object is needed")
-    theta = number(scaling if "rope_theta" in scaling else config, "rope_theta", source, 10000.0)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    frequencies = [theta ** (-2.0 * i / head_dim) for i in range(head_dim // 2)]
-    if kind == "linear":
-        factor = number(scaling, "factor", source, 1.0)
-        frequencies = [frequency / factor for frequency in frequencies]
-    elif kind == "llama3":
-        frequencies = [_llama3(frequency, scaling, config, source) for frequency in frequencies]
-    elif kind != "default":
-        raise UnsupportedError(f"{source}: rope scaling {_shown(kind)} is not supported; linear and llama3 are")
-    return Rope(tuple(frequencies))
-
-
-def _llama3(frequency: float, scaling: Mapping[str, Any], config: Mapping[str, Any], source: str) -> float:
-    """Llama 3.1's scaling: long wavelengths are divided by `factor`, short ones kept, a linear blend between."""
-    factor = number(scaling, "factor", source, 8.0)
-    low = number(scaling, "low_freq_factor", source, 1.0)
-    high = number(scaling, "high_freq_factor", source, 4.0)
-    if not low < high:
-        raise CheckpointError(f"{source}: low_freq_factor is {low}, it must be below high_freq_factor, {high}")
-    trained = number(scaling, "original_max_position_embeddings", source, 8192.0)
-    turns = trained * frequency / (2.0 * math.pi)
-    if turns < low:
-        return frequency / factor
-    if turns > high:
-        return frequency
-    blend = (turns - low) / (high - low)
-    return (1.0 - blend) * frequency / factor + blend * frequency
+    kinds = config.get("layer_types")
+    if kinds is None:
+        local = usual
+    else:
+        if not isinstance(kinds, list) or len(kinds) < layers:
+            raise CheckpointError(f"{source}: layer_types is {shown(kinds)}, a list of {layers} is needed")
+        names = {"full_attention": False, "sliding_attention": True}
+        for kind in kinds[:layers]:
+            if kind not in names:
+                raise UnsupportedError(f"{source}: layers of type {shown(kind)} are not supported")
+        local = [names[kind] for kind in kinds[:layers]]
+    if not any(local):
+        return [None] * layers
+    window = integer(config, "sliding_window", source, 4096)
+    return [window if here else None for here in local]

@@ -1,64 +1,63 @@
 """Llama (1, 2, 3.x), and the frame for its relatives (arXiv:2302.13971)."""
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgeq.errors import CheckpointError, UnsupportedError
+from edgeq.errors import CheckpointError
 from edgeq.models import config as read
-from edgeq.models.graph import Graph, Heads, Value
-
-# Hugging Face's name -> the file's name (GGUF's)
-TENSORS = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-LAYER_TENSORS = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+from edgeq.models.graph import Graph, Heads, Rope, Value
+from edgeq.models.rope import rope
+from edgeq.models.tensors import Tensors
 
 
 class Model:
     """Llama: pre-norm, rotary grouped-query attention, SwiGLU."""
 
     name = "llama"
+    prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
+    layer_norm = False  # LayerNorm with a bias instead of RMSNorm
+    norm_add = 0.0  # to be added to the norms' weights
+    head_norms = False  # a norm on every query and key head
+    # What leaving out tie_word_embeddings, rope_theta, partial_rotary_factor and head_dim means; without the last one
+    # heads share hidden_size
+    tied = False
+    theta = 10000.0
+    partial = 1.0
+    head_dim: int | None = None
+    # What the activation and the norms' epsilon are called, and what leaving them out means
+    act_key, act = "hidden_act", "silu"
+    eps_key, eps = "rms_norm_eps", 1e-6
 
     def __init__(self, config: Mapping[str, Any], source: str) -> None:
-        if config.get("hidden_act", "silu") not in ("silu", "swish"):
-            raise UnsupportedError(f"{source}: hidden_act {config['hidden_act']!r} is not supported; supported is silu")
         self.hidden_size = read.integer(config, "hidden_size", source)
         self.intermediate_size = read.integer(config, "intermediate_size", source)
         self.num_hidden_layers = read.integer(config, "num_hidden_layers", source, most=10_000)
         self.vocab_size = read.integer(config, "vocab_size", source)
         self.max_position_embeddings = read.integer(config, "max_position_embeddings", source, 2048)
-        self.rms_norm_eps = read.number(config, "rms_norm_eps", source, 1e-6)
-        self.tie_word_embeddings = bool(config.get("tie_word_embeddings", False))
-        num_attention_heads = read.integer(config, "num_attention_heads", source)
-        self.heads = Heads(
-            num_attention_heads,
-            read.integer(config, "num_key_value_heads", source, num_attention_heads),
-            read.integer(config, "head_dim", source, self.hidden_size // num_attention_heads, most=65_536),
-            self.sliding_window(config, source),
-        )
+        self.norm_eps = read.number(config, self.eps_key, source, self.eps)
+        self.tie_word_embeddings = bool(config.get("tie_word_embeddings", self.tied))
+        self.activation = read.activation(config, self.act_key, source, self.act)
+        self.heads = self.read_heads(config, source)
         self._check_heads(source)
-        self.rope = read.rope(config, self.heads.head_dim, source)
+        self.windows = self.read_windows(config, source)
+        self.rope = self.read_rope(config, source)
         self.qkv_bias, self.output_bias = self.attention_biases(config)
         self.mlp_bias = bool(config.get("mlp_bias", False))
+        self.read_more(config, source)
+        self.tensors = Tensors()
+        self.list_tensors(self.tensors)
 
-    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Whether q, k, v and whether the output projection have a bias."""
-        bias = bool(config.get("attention_bias", False))
-        return bias, bias
+    # ---- the configuration ----
+
+    def read_heads(self, config: Mapping[str, Any], source: str) -> Heads:
+        """The attention's shape."""
+        heads = read.integer(config, "num_attention_heads", source)
+        return Heads(
+            heads,
+            read.integer(config, "num_key_value_heads", source, heads),
+            read.integer(config, "head_dim", source, self.head_dim or self.hidden_size // heads, most=65_536),
+        )
 
     def _check_heads(self, source: str) -> None:
         heads, kv_heads, head_dim = (
@@ -71,68 +70,141 @@ class Model:
         if head_dim % 2:
             raise CheckpointError(f"{source}: head_dim is {head_dim}, rotary embedding needs an even number")
 
-    def layer_heads(self, layer: int) -> Heads:
-        """The attention of a layer."""
-        return self.heads
+    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
+        """Positions that each layer's attention looks back over, None for all."""
+        return [None] * self.num_hidden_layers
 
-    def sliding_window(self, config: Mapping[str, Any], source: str) -> int | None:
-        """Positions that attention looks back over, None for all."""
-        return None
+    def read_rope(self, config: Mapping[str, Any], source: str) -> Rope:
+        """The rotary embedding."""
+        return rope(config, self.heads.head_dim, source, self.partial, self.theta)
 
-    def tensor_name(self, hf_name: str) -> str | None:
-        """The file's name for a checkpoint's tensor; None for one that is not needed."""
-        if hf_name == "lm_head.weight" and self.tie_word_embeddings:
-            return None
-        match = _LAYER.fullmatch(hf_name)
-        if match is None:
-            return TENSORS.get(hf_name)
-        layer, part, kind = match.groups()
-        return f"blk.{layer}.{LAYER_TENSORS[part]}.{kind}" if part in LAYER_TENSORS else None
+    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Whether q, k, v and whether the output projection have a bias."""
+        bias = bool(config.get("attention_bias", False))
+        return bias, bias
 
-    def expected(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor the graph uses and its shape, [rows, columns] for matrices."""
-        n, m = self.hidden_size, self.intermediate_size
-        q = self.heads.num_attention_heads * self.heads.head_dim
-        kv = self.heads.num_key_value_heads * self.heads.head_dim
-        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocab_size, n)}
+    def read_more(self, config: Mapping[str, Any], source: str) -> None:
+        """What only this architecture has."""
+
+    # ---- the weights: the file's name, Hugging Face's name, the shape ----
+
+    def list_tensors(self, t: Tensors) -> None:
+        """Every tensor that the graph uses."""
+        t.matrix("token_embd", "model.embed_tokens", self.vocab_size, self.hidden_size)
         for i in range(self.num_hidden_layers):
-            matrices = {
-                "attn_q": (q, n, self.qkv_bias),
-                "attn_k": (kv, n, self.qkv_bias),
-                "attn_v": (kv, n, self.qkv_bias),
-                "attn_output": (n, q, self.output_bias),
-                "ffn_gate": (m, n, self.mlp_bias),
-                "ffn_up": (m, n, self.mlp_bias),
-                "ffn_down": (n, m, self.mlp_bias),
-            }
-            for part, (rows, columns, bias) in matrices.items():
-                shapes[f"blk.{i}.{part}.weight"] = (rows, columns)
-                if bias:
-                    shapes[f"blk.{i}.{part}.bias"] = (rows,)
-            shapes[f"blk.{i}.attn_norm.weight"] = (n,)
-            shapes[f"blk.{i}.ffn_norm.weight"] = (n,)
-        shapes["output_norm.weight"] = (n,)
+            self.layer_tensors(t.within(f"blk.{i}.", f"model.layers.{i}."), i)
+        self.norm_tensors(t, "output_norm", "model.norm")
         if not self.tie_word_embeddings:
-            shapes["output.weight"] = (self.vocab_size, n)
-        return shapes
+            t.matrix("output", "lm_head", self.vocab_size, self.hidden_size)
+
+    def layer_tensors(self, t: Tensors, i: int) -> None:
+        """The tensors of layer i."""
+        self.attention_tensors(t)
+        self.mlp_tensors(t, i)
+        self.norm_tensors(t, "attn_norm", "input_layernorm")
+        self.norm_tensors(t, "ffn_norm", "post_attention_layernorm")
+
+    def attention_tensors(self, t: Tensors) -> None:
+        """The projections of an attention."""
+        n, q, kv = self.hidden_size, self.q_width, self.kv_width
+        t.matrix("attn_q", "self_attn.q_proj", q, n, self.qkv_bias)
+        t.matrix("attn_k", "self_attn.k_proj", kv, n, self.qkv_bias)
+        t.matrix("attn_v", "self_attn.v_proj", kv, n, self.qkv_bias)
+        t.matrix("attn_output", "self_attn.o_proj", n, q, self.output_bias)
+        if self.head_norms:
+            self.norm_tensors(t, "attn_q_norm", "self_attn.q_norm", self.heads.head_dim)
+            self.norm_tensors(t, "attn_k_norm", "self_attn.k_norm", self.heads.head_dim)
+
+    def mlp_tensors(self, t: Tensors, i: int) -> None:
+        """The matrices of layer i after its attention."""
+        n, m = self.hidden_size, self.intermediate_size
+        t.matrix("ffn_gate", "mlp.gate_proj", m, n, self.mlp_bias)
+        t.matrix("ffn_up", "mlp.up_proj", m, n, self.mlp_bias)
+        t.matrix("ffn_down", "mlp.down_proj", n, m, self.mlp_bias)
+
+    def norm_tensors(self, t: Tensors, name: str, source: str, width: int | None = None) -> None:
+        """A norm over `width` values, by default over the residual stream."""
+        t.norm(name, source, width or self.hidden_size, self.layer_norm, self.norm_add)
+
+    @property
+    def q_width(self) -> int:
+        """Values of all query heads."""
+        return self.heads.num_attention_heads * self.heads.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Values of all key heads, and of all value heads."""
+        return self.heads.num_key_value_heads * self.heads.head_dim
+
+    # ---- the graph ----
 
     def graph(self, g: Graph) -> Value:
         """The forward pass, token ids to logits."""
-        x = g.embedding("token_embd.weight")
+        x = self.embed(g)
         for i in range(self.num_hidden_layers):
-            blk = f"blk.{i}"
-            h = g.rms_norm(x, f"{blk}.attn_norm.weight", self.rms_norm_eps)
-            q = self._linear(g, h, f"{blk}.attn_q", self.qkv_bias)
-            k = self._linear(g, h, f"{blk}.attn_k", self.qkv_bias)
-            v = self._linear(g, h, f"{blk}.attn_v", self.qkv_bias)
-            attended = g.attention(q, k, v, self.layer_heads(i), self.rope, layer=i)
-            x = self._linear(g, attended, f"{blk}.attn_output", self.output_bias, add_to=x)
-            h = g.rms_norm(x, f"{blk}.ffn_norm.weight", self.rms_norm_eps)
-            gate = self._linear(g, h, f"{blk}.ffn_gate", self.mlp_bias)
-            up = self._linear(g, h, f"{blk}.ffn_up", self.mlp_bias)
-            x = self._linear(g, g.silu_mul(gate, up), f"{blk}.ffn_down", self.mlp_bias, add_to=x)
-        x = g.rms_norm(g.outputs(x), "output_norm.weight", self.rms_norm_eps)
-        return g.linear(x, "token_embd.weight" if self.tie_word_embeddings else "output.weight")
+            x = self.layer(g, x, i)
+        return self.head(g, self.norm(g, g.outputs(x), "output_norm"))
 
-    def _linear(self, g: Graph, x: Value, name: str, bias: bool, add_to: Value | None = None) -> Value:
-        return g.linear(x, f"{name}.weight", f"{name}.bias" if bias else None, add_to)
+    def embed(self, g: Graph) -> Value:
+        """Token ids to the first layer's input."""
+        return g.embedding("token_embd.weight")
+
+    def layer(self, g: Graph, x: Value, i: int) -> Value:
+        """A layer adds its attention, then its MLP, to the residual stream x."""
+        x = self.attention(g, self.norm(g, x, f"blk.{i}.attn_norm"), i, x)
+        return self.mlp(g, self.norm(g, x, f"blk.{i}.ffn_norm"), i, x)
+
+    def attention(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """The attention of layer i on h, added to `add_to`."""
+        q = self.linear(g, h, f"blk.{i}.attn_q")
+        k = self.linear(g, h, f"blk.{i}.attn_k")
+        v = self.linear(g, h, f"blk.{i}.attn_v")
+        q, k = self.before_rope(g, q, k, i)
+        return self.linear(g, self.attend(g, q, k, v, i), f"blk.{i}.attn_output", add_to)
+
+    def attend(self, g: Graph, q: Value, k: Value, v: Value, i: int) -> Value:
+        """The heads of layer i."""
+        return g.attention(q, k, v, self.layer_heads(i), self.layer_rope(i), layer=i)
+
+    def before_rope(self, g: Graph, q: Value, k: Value, i: int) -> tuple[Value, Value]:
+        """What happens to queries and keys before they are rotated."""
+        if self.head_norms:
+            q = g.head_norm(q, f"blk.{i}.attn_q_norm.weight", self.norm_eps)
+            k = g.head_norm(k, f"blk.{i}.attn_k_norm.weight", self.norm_eps)
+        return q, k
+
+    def layer_heads(self, i: int) -> Heads:
+        """The attention of layer i, with its window."""
+        return replace(self.heads, sliding_window=self.windows[i])
+
+    def layer_rope(self, i: int) -> Rope:
+        """The rotary embedding of layer i."""
+        return self.rope
+
+    def mlp(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """The MLP of layer i on h, gated if it has a gate, added to `add_to`."""
+        if f"blk.{i}.ffn_gate.weight" in self.tensors:
+            gate = self.linear(g, h, f"blk.{i}.ffn_gate")
+            h = self.gated(g, gate, self.linear(g, h, f"blk.{i}.ffn_up"), i)
+        else:
+            h = g.activation(self.linear(g, h, f"blk.{i}.ffn_up"), self.activation)
+        return self.linear(g, h, f"blk.{i}.ffn_down", add_to)
+
+    def gated(self, g: Graph, gate: Value, up: Value, i: int) -> Value:
+        """activation(gate) * up."""
+        return g.silu_mul(gate, up) if self.activation == "silu" else g.activation(gate, self.activation, up)
+
+    def head(self, g: Graph, x: Value) -> Value:
+        """The last norm's result to logits."""
+        return self.linear(g, x, "token_embd" if self.tie_word_embeddings else "output")
+
+    def norm(self, g: Graph, x: Value, name: str, add_to: Value | None = None) -> Value:
+        """The architecture's norm; with `add_to` (RMSNorm only) added to that value."""
+        if self.layer_norm:
+            return g.layer_norm(x, f"{name}.weight", f"{name}.bias", self.norm_eps)
+        return g.rms_norm(x, f"{name}.weight", self.norm_eps, add_to)
+
+    def linear(self, g: Graph, x: Value, name: str, add_to: Value | None = None) -> Value:
+        """The matrix `name`, with a bias where there is one."""
+        bias = f"{name}.bias"
+        return g.linear(x, f"{name}.weight", bias if bias in self.tensors else None, add_to)

@@ -14,7 +14,8 @@ class Model(llama.Model):
 
     name = "mistral"
 
-    def sliding_window(self, config: Mapping[str, Any], source: str) -> int | None:
+    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
         """v0.1 has 4096, which is also what leaving it out means; later versions have null."""
         wanted = config.get("sliding_window", WINDOW)
-        return read.integer(config, "sliding_window", source, WINDOW) if wanted else None
+        window = read.integer(config, "sliding_window", source, WINDOW) if wanted else None
+        return [window] * self.num_hidden_layers

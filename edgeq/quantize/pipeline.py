@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 import edgeq
 from edgeq import environment
-from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
-from edgeq.models.llama import LAYER_TENSORS, TENSORS
+from edgeq.models.tensors import Tensor
 from edgeq.quantize.recipes import Recipe, recipe
+from edgeq.quantize.sources import Chunk, Sources, chunks
 
 CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
 F16_MAX = 65504.0
@@ -34,8 +34,9 @@ Progress = Callable[[str, int, int, int, int], None]
 CheckAssets = Callable[[Mapping[str, bytes], str, int], None]
 F32Array = npt.NDArray[np.float32]
 
-_LAYER = re.compile(r"blk\.(\d+)\.")
-_DERIVED = re.compile(r"(.+\.)?rotary_emb\.inv_freq|lm_head\.weight")  # what config.json or the embedding tells as well
+_LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
+# What config.json or the embedding tells as well: rotary tables, causal masks, a tied head
+_DERIVED = re.compile(r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|lm_head\.weight)")
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class Report:
 
 @dataclass(frozen=True)
 class _Job:
-    """One tensor to convert: its name in the checkpoint, and what it becomes."""
+    """One tensor to convert: what it is made from, and what it becomes."""
 
-    source: str
+    tensor: Tensor
     spec: TensorSpec
     fallback: str | None
 
@@ -127,141 +128,122 @@ def convert(
             out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
         ) as w:
             prepare({j.spec.type for j in jobs}, announce)
-            _convert_all(checkpoint, jobs, w, threads, progress)
+            _convert_all(checkpoint, model, jobs, w, threads, progress)
     tensors = [Converted(j.spec.name, j.spec.shape, j.spec.type, w.tensor_bytes(j.spec.name), j.fallback) for j in jobs]
     seconds = time.perf_counter() - started
     return Report(os.fspath(out), chosen.name, model.name, tensors, w.nbytes, seconds, skipped)
 
 
 def _convert_all(
-    checkpoint: Checkpoint, jobs: list[_Job], writer: Writer, threads: int, progress: Progress | None
+    checkpoint: Checkpoint,
+    model: Architecture,
+    jobs: list[_Job],
+    writer: Writer,
+    threads: int,
+    progress: Progress | None,
 ) -> None:
     total, done = sum(4 * prod(j.spec.shape) for j in jobs), 0
-    for index, job, start, rows in _read_ahead(checkpoint, jobs):
-        _check_values(checkpoint, job, start, rows)
-        data = encode_panels(rows, job.spec.type, threads) if rows.ndim == 2 else rows
+    for index, job, chunk, rows in _read_ahead(Sources(checkpoint, model), jobs):
+        _check_values(checkpoint, job, chunk, rows)
+        data = encode_panels(rows, job.spec.type, threads) if len(job.spec.shape) > 1 else rows
         writer.write(job.spec.name, data)
         done += rows.nbytes
         if progress:
             progress(job.spec.name, index, len(jobs), done, total)
 
 
-def _read_ahead(checkpoint: Checkpoint, jobs: list[_Job]) -> Iterator[tuple[int, _Job, int, F32Array]]:
-    """(index of the job, job, first row, rows) of every chunk; the next one is read while this one is used."""
-    places = [(i, job, start, stop) for i, job in enumerate(jobs) for start, stop in _chunks(job.spec.shape)]
+def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array]]:
+    """(index of the job, job, chunk, its rows) of every chunk; the next one is read while this one is used."""
+    places = [(i, job, chunk) for i, job in enumerate(jobs) for chunk in chunks(job.tensor, CHUNK_BYTES)]
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(checkpoint.read_rows, jobs[0].source, *places[0][2:])
-        for n, (i, job, start, _) in enumerate(places):
+        ahead = pool.submit(sources.read, places[0][2])
+        for n, (i, job, chunk) in enumerate(places):
             rows = ahead.result()
             if n + 1 < len(places):
-                _, following, *bounds = places[n + 1]
-                ahead = pool.submit(checkpoint.read_rows, following.source, *bounds)
-            yield i, job, start, rows
+                ahead = pool.submit(sources.read, places[n + 1][2])
+            yield i, job, chunk, rows
 
 
-def _chunks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(first row, row after the last) of chunks of whole panels."""
-    row_bytes = 4 * prod(shape[1:])
-    step = max(CHUNK_BYTES // row_bytes // PANEL_ROWS, 1) * PANEL_ROWS
-    for start in range(0, shape[0], step):
-        yield start, min(start + step, shape[0])
-
-
-def _check_values(checkpoint: Checkpoint, job: _Job, start: int, rows: F32Array) -> None:
+def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array) -> None:
     """CheckpointError if a weight is not finite, or too large for the tensor's type."""
     low, high = float(rows.min()), float(rows.max())
     limit = {"F32": inf, "BF16": BF16_MAX}.get(job.spec.type, F16_MAX)
     if -limit <= low and high <= limit and low != -inf and high != inf:  # a NaN fails the comparisons
         return
     bad = ~np.isfinite(rows)
-    where = f"{checkpoint.source}: tensor {job.source!r}"
+    where = f"{checkpoint.source}: tensor {chunk.part.source!r}"
     if bad.any():
-        position = np.argwhere(bad)[0]
-        value = rows[tuple(position)]
-        position[0] += start
-        raise CheckpointError(f"{where} holds {value} at {position.tolist()}: the checkpoint is damaged")
-    position = np.argwhere(np.abs(rows) > limit)[0]
-    value = rows[tuple(position)]
-    position[0] += start
+        place = np.argwhere(bad)[0]
+        raise CheckpointError(
+            f"{where} holds {rows[tuple(place)]} at {chunk.position(place)}: the checkpoint is damaged"
+        )
+    place = np.argwhere(np.abs(rows) > limit)[0]
     wider = "F32" if job.spec.type == "BF16" else "BF16 or F32"
     raise CheckpointError(
-        f"{where} holds {value:.6g} at {position.tolist()}, too large for {job.spec.type}: convert to {wider}"
+        f"{where} holds {rows[tuple(place)]:.6g} at {chunk.position(place)}, too large for {job.spec.type}: "
+        f"convert to {wider}"
     )
 
 
 def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[list[_Job], list[str]]:
     """The tensors to convert, in the model's order, and the checkpoint's names that are not needed."""
-    sources, skipped = _sources(checkpoint, model)
-    expected = model.expected()
-    tied = "output.weight" not in expected
+    sources = Sources(checkpoint, model)
+    skipped = _check_names(checkpoint, model, sources)
+    tied = "output.weight" not in model.tensors
     jobs: list[_Job] = []
-    for name, shape in expected.items():
-        ref = checkpoint.tensors[sources[name]]
-        if ref.shape != shape:
-            has, needs = list(ref.shape), list(shape)
-            raise CheckpointError(
-                f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
-            )
-        choice = chosen.type_for(name, shape, model.num_hidden_layers, tied)
+    for name, tensor in model.tensors.items():
+        _check_shapes(checkpoint, tensor, sources)
+        choice = chosen.type_for(name, tensor.shape, model.num_hidden_layers, tied)
         kind, fallback = choice.type, choice.fallback
-        if kind == "F16" and ref.dtype in ("F32", "BF16", "F64") and _exceeds_f16(checkpoint, ref.name, shape):
+        if kind == "F16" and _exceeds_f16(checkpoint, tensor, sources):
             kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"
-        jobs.append(_Job(ref.name, TensorSpec(name, shape, kind), fallback))
+        jobs.append(_Job(tensor, TensorSpec(name, tensor.shape, kind), fallback))
     return jobs, skipped
 
 
-def _sources(checkpoint: Checkpoint, model: Architecture) -> tuple[dict[str, str], list[str]]:
-    """(the file's name -> the checkpoint's, of every tensor that the model needs; the checkpoint's other names)."""
-    sources: dict[str, str] = {}
-    skipped: list[str] = []
-    for hf_name in checkpoint.tensors:
-        name = model.tensor_name(hf_name)
-        if name is None:
-            skipped.append(hf_name)
-        elif name in sources:
-            raise CheckpointError(f"{checkpoint.source}: {hf_name!r} and {sources[name]!r} are the same tensor {name}")
-        else:
-            sources[name] = hf_name
-    expected = model.expected()
-    missing = [name for name in expected if name not in sources]
+def _check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> None:
+    for part in tensor.parts:
+        ref = checkpoint.tensors[sources.name(part.source) or ""]
+        if ref.shape != part.shape:
+            has, needs = list(ref.shape), list(part.shape)
+            raise CheckpointError(
+                f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
+            )
+
+
+def _check_names(checkpoint: Checkpoint, model: Architecture, sources: Sources) -> list[str]:
+    """The checkpoint's names that the model does not need; CheckpointError if one that it needs is missing."""
+    needed = list(dict.fromkeys(part.source for tensor in model.tensors.values() for part in tensor.parts))
+    found = {source: sources.name(source) for source in needed}
+    missing = [source for source in needed if found[source] is None]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise CheckpointError(
-            f"{checkpoint.source}: has no tensor {_checkpoint_name(missing[0], model)!r}{more}: "
+            f"{checkpoint.source}: has no tensor {missing[0]!r}{more}: "
             "the checkpoint is incomplete, or its config.json belongs to another model"
         )
-    for name, hf_name in sources.items():
-        if name not in expected:
-            _refuse_surplus_layer(checkpoint, model, name, hf_name)
-            skipped.append(hf_name)
-    return sources, skipped
+    used = set(found.values())
+    skipped = [name for name in checkpoint.tensors if name not in used]
+    for name in skipped:
+        _refuse_surplus_layer(checkpoint, model, name)
+    return skipped
 
 
-def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str, hf_name: str) -> None:
+def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str) -> None:
     """CheckpointError for a tensor of a layer past the last: without its layer the model would be another one."""
     layer = _LAYER.match(name)
-    if layer and int(layer[1]) >= model.num_hidden_layers:
+    if layer and layer[1] in model.prefixes and int(layer[2]) >= model.num_hidden_layers:
         raise CheckpointError(
-            f"{checkpoint.source}: tensor {hf_name!r} belongs to no layer: config.json has num_hidden_layers "
+            f"{checkpoint.source}: tensor {name!r} belongs to no layer: config.json has num_hidden_layers "
             f"{model.num_hidden_layers}: take the config.json that belongs to the weights"
         )
 
 
-def _checkpoint_name(name: str, model: Architecture) -> str:
-    """What a checkpoint calls the file's tensor `name`; `name` itself for an architecture without Llama's names."""
-    names = {own: hf_name for hf_name, own in TENSORS.items()}
-    parts = {own: hf_name for hf_name, own in LAYER_TENSORS.items()}
-    if layer := _LAYER.match(name):
-        part, kind = name[layer.end() :].rsplit(".", 1)
-        names[name] = f"model.layers.{layer[1]}.{parts.get(part, part)}.{kind}"
-    hf_name = names.get(name, name)
-    return hf_name if model.tensor_name(hf_name) == name else name
-
-
-def _exceeds_f16(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> bool:
+def _exceeds_f16(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> bool:
     """Whether a weight does not fit F16; a pass of its own, as sizes must be known before anything is written."""
-    chunks = (checkpoint.read_rows(name, start, stop) for start, stop in _chunks(shape))
-    return any(float(rows.max()) > F16_MAX or float(rows.min()) < -F16_MAX for rows in chunks)
+    wide = {checkpoint.tensors[sources.name(part.source) or ""].dtype for part in tensor.parts} & {"F32", "BF16", "F64"}
+    found = (sources.read(chunk) for chunk in chunks(tensor, CHUNK_BYTES)) if wide else ()
+    return any(float(rows.max()) > F16_MAX or float(rows.min()) < -F16_MAX for rows in found)
 
 
 def _metadata(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, revision: str | None) -> dict[str, Any]:

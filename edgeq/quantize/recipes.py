@@ -11,6 +11,9 @@ from difflib import SequenceMatcher
 from edgeq.blocks.table import GROUP, block_type
 from edgeq.errors import UsageError
 
+# Small, and errors in them weigh much: learned positions, and what routes tokens to experts or gates a shared one
+KEPT = {"position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp"}
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -41,14 +44,15 @@ class Recipe:
     def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
         """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
 
-        Vectors are F32. A matrix whose rows the chosen type cannot hold becomes F16.
+        Vectors are F32, and so are the small matrices in KEPT. A matrix whose rows the chosen type cannot hold
+        becomes F16.
         """
-        if len(shape) == 1:
+        if len(shape) == 1 or name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT:
             return Choice("F32")
         wanted = self._wanted(name, n_layers, tied)
-        if block_type(wanted).accepts(shape[1]):
+        if block_type(wanted).accepts(shape[-1]):
             return Choice(wanted)
-        return Choice("F16", f"rows of {shape[1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
+        return Choice("F16", f"rows of {shape[-1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
 
     def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
         if name == "output.weight" or (tied and name == "token_embd.weight"):

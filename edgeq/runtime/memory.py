@@ -14,3 +14,8 @@ def aligned(nbytes: int) -> np.ndarray:
 
 def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+def bits(value: float) -> int:
+    """An f32 as kernels' argument blocks carry it."""
+    return int(np.float32(value).view(np.int32))

@@ -21,8 +21,9 @@ from edgeq.kernels.layout import (
 )
 from edgeq.models.architecture import Architecture
 from edgeq.models.graph import Heads, Rope, Value
+from edgeq.runtime import steps
 from edgeq.runtime.kv_cache import KVCache, rope_tables
-from edgeq.runtime.memory import aligned, round_up
+from edgeq.runtime.memory import aligned, bits, round_up
 from edgeq.runtime.record import Operation, Recorder
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
@@ -66,10 +67,6 @@ class Plan:
     @property
     def kv_bytes(self) -> int:
         return sum(cache.nbytes for cache in self.caches)
-
-
-def _bits(value: float) -> int:
-    return int(np.float32(value).view(np.int32))
 
 
 class Compiler:
@@ -133,7 +130,10 @@ class Compiler:
                 self.buffers[op.output.index] = self._allocate(
                     op.output, op.output.index in packed, op.output.index not in only_packed
                 )
-            getattr(self, f"_{op.kind}")(op)
+            if op.kind in steps.STEPS:
+                steps.STEPS[op.kind](self, op)
+            else:
+                getattr(self, f"_{op.kind}")(op)
             if not _packs(op) and op.output.index in packed and last_use[op.output.index] != i:
                 self._quantize(op.output)
             for value in {v.index: v for v in (*op.inputs, op.output)}.values():
@@ -142,7 +142,8 @@ class Compiler:
         return logits
 
     def _check_tensors(self) -> None:
-        for name, shape in self.model.expected().items():
+        for name, tensor in self.model.tensors.items():
+            shape = tensor.shape
             if name not in self.shapes:
                 raise FormatError(f"{self.file.path}: tensor {name} is missing: convert the checkpoint again")
             if tuple(self.shapes[name]) != shape:
@@ -162,6 +163,8 @@ class Compiler:
         """Values that a kernel writes packed and that nothing reads as f32 rows."""
         written = {op.output.index for op in operations if _packs(op)} & self._packed_values(operations)
         for op in operations:
+            if op.accumulate or not _packs(op):
+                written.discard(op.output.index)
             if op.kind != "linear" or not self._is_packed(op.weight):
                 written -= {value.index for value in op.inputs}
         return written
@@ -264,13 +267,13 @@ class Compiler:
             x.stride,
             op.output.width,
             self._vector(op.weight),
-            _bits(op.eps),
+            bits(op.eps),
             out.address,
             out.stride,
             *self._packed_addresses(out),
             self._count(op.output),
         ]
-        self._step("norm", args, [x], [out])
+        self._step("norm:add" if op.accumulate else "norm", args, [x], [out])
 
     def _silu_mul(self, op: Operation) -> None:
         gate, up = (self.buffers[v.index] for v in op.inputs)
@@ -359,10 +362,10 @@ class Compiler:
     def _tables(self, op: Operation) -> np.ndarray:
         assert op.rope is not None
         if op.rope not in self.tables:
-            rope = op.rope
+            rope = op.rope.for_context(self.context)
             table = rope_tables(rope.inverse_frequencies, self.context, rope.attention_factor)
             self.scratch_bytes += table.nbytes
-            self.tables[rope] = table
+            self.tables[op.rope] = table
         return self.tables[op.rope]
 
     def _attention(self, op: Operation) -> None:
@@ -381,7 +384,7 @@ class Compiler:
             cache.keys.ctypes.data,
             cache.values.ctypes.data,
             self.context,
-            _bits(1.0 / math.sqrt(heads.head_dim)),
+            bits(heads.scale or 1.0 / math.sqrt(heads.head_dim)),
             heads.sliding_window or 0,
             scratch.ctypes.data,
             per_thread,
@@ -390,6 +393,7 @@ class Compiler:
             *(self._packed_addresses(out) if _packs(op) else (0, 0)),
             partials.ctypes.data,
             counters.ctypes.data,
+            bits(heads.softcap),
         ]
         self._step(f"attention:{self._tile(heads)}-{self.kv}", args, [q, cache], [out])
 
@@ -417,7 +421,7 @@ def _packs(op: Operation) -> bool:
     """Whether an operation's kernel also writes its result as packed int8 activations."""
     if op.kind == "attention":
         return op.heads is not None and op.heads.head_dim % GROUP == 0
-    return op.kind in ("norm", "silu_mul")
+    return op.kind in ("norm", "silu_mul", "layer_norm", "activation")
 
 
 def _allocation(memory: object) -> object:

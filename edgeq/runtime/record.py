@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from edgeq.models.graph import Heads, Rope, Value
+from edgeq.models.graph import Experts, Heads, Rope, Value
 
 
 @dataclass
 class Operation:
-    """One operation. `inputs` are read, `output` is written (added to, for a linear with `accumulate`)."""
+    """One operation. `inputs` are read, `output` is written (added to, for a linear or a norm with `accumulate`).
+
+    `factor` and `variant` are what elementwise kernels need; `eps` is a norm's.
+    """
 
     kind: str
     inputs: tuple[Value, ...]
@@ -19,6 +22,9 @@ class Operation:
     heads: Heads | None = None
     rope: Rope | None = None
     layer: int = 0
+    variant: str = ""
+    factor: float = 1.0
+    experts: Experts | None = None
 
 
 @dataclass
@@ -40,8 +46,18 @@ class Recorder:
     def embedding(self, weight: str) -> Value:
         return self._add(Operation("embedding", (), self._value(self.shapes[weight][1]), weight))
 
-    def rms_norm(self, x: Value, weight: str, eps: float) -> Value:
-        return self._add(Operation("norm", (x,), self._value(x.width, x.outputs), weight, eps=eps))
+    def add_positions(self, x: Value, weight: str) -> Value:
+        return self._add(Operation("positions", (), x, weight))
+
+    def rms_norm(self, x: Value, weight: str, eps: float, add_to: Value | None = None) -> Value:
+        output = self._value(x.width, x.outputs) if add_to is None else add_to
+        return self._add(Operation("norm", (x,), output, weight, accumulate=add_to is not None, eps=eps))
+
+    def layer_norm(self, x: Value, weight: str, bias: str | None, eps: float) -> Value:
+        return self._add(Operation("layer_norm", (x,), self._value(x.width, x.outputs), weight, bias, eps=eps))
+
+    def head_norm(self, x: Value, weight: str, eps: float) -> Value:
+        return self._add(Operation("head_norm", (), x, weight, eps=eps))
 
     def linear(self, x: Value, weight: str, bias: str | None = None, add_to: Value | None = None) -> Value:
         output = self._value(self.shapes[weight][0], x.outputs) if add_to is None else add_to
@@ -53,6 +69,25 @@ class Recorder:
 
     def silu_mul(self, gate: Value, up: Value) -> Value:
         return self._add(Operation("silu_mul", (gate, up), self._value(gate.width, gate.outputs)))
+
+    def activation(self, x: Value, kind: str, up: Value | None = None) -> Value:
+        inputs, variant = ((x,), kind) if up is None else ((x, up), f"{kind}-mul")
+        return self._add(Operation("activation", inputs, self._value(x.width, x.outputs), variant=variant))
+
+    def experts(self, x: Value, router: Value, experts: Experts, add_to: Value) -> Value:
+        return self._add(Operation("experts", (x, router), add_to, experts=experts))
+
+    def sigmoid_gate(self, x: Value, gate: Value, add_to: Value) -> Value:
+        return self._add(Operation("elementwise", (x, gate), add_to, variant="gate"))
+
+    def scale(self, x: Value, factor: float) -> Value:
+        return self._add(Operation("elementwise", (), x, variant="scale", factor=factor))
+
+    def add(self, x: Value, y: Value, factor: float = 1.0) -> Value:
+        return self._add(Operation("elementwise", (y,), x, variant="add", factor=factor))
+
+    def softcap(self, x: Value, cap: float) -> Value:
+        return self._add(Operation("elementwise", (), x, variant="softcap", factor=cap))
 
     def outputs(self, x: Value) -> Value:
         return self._add(Operation("copy_rows", (x,), self._value(x.width, True)))

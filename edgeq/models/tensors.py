@@ -1,0 +1,98 @@
+"""The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one tensor of a checkpoint.
+
+    source: its Hugging Face name; shape: all of it, as it is there
+    rows:   how many of its rows are meant. They lie in runs of `run` rows, the first run from row `first` on, each
+            further one `step` rows after the one before: a slice of a fused tensor, or the heads of one kind in it.
+    transposed: the rows are the columns of what is there
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    rows: int
+    first: int = 0
+    run: int = 0
+    step: int = 0
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Where a slice lies in a tensor of `rows` rows: see Part; a run of 0 is the whole slice."""
+
+    rows: int
+    first: int = 0
+    run: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file: `parts` one after the other, `add` added to every value.
+
+    shape: [n], [rows, columns], or [experts, rows, columns] with one part per expert
+    """
+
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    add: float = 0.0
+
+
+class Tensors(dict[str, Tensor]):
+    """Tensors by their names in the file (GGUF's), collected one by one in the order in which they are used."""
+
+    def __init__(self, own: str = "", theirs: str = "", into: "Tensors | None" = None) -> None:
+        super().__init__()
+        self._own, self._theirs, self._into = own, theirs, self if into is None else into
+
+    def within(self, own: str, theirs: str) -> "Tensors":
+        """To add tensors whose names begin with `own` in the file, with `theirs` in the checkpoint."""
+        return Tensors(own, theirs, self._into)
+
+    def vector(self, name: str, source: str, n: int, add: float = 0.0) -> None:
+        """`name` of n values."""
+        source = self._theirs + source
+        self._into[self._own + name] = Tensor((n,), (Part(source, (n,), n),), add)
+
+    def norm(self, name: str, source: str, n: int, bias: bool = False, add: float = 0.0) -> None:
+        """A norm's `name.weight` and, if it has one, `name.bias`."""
+        self.vector(f"{name}.weight", f"{source}.weight", n, add)
+        if bias:
+            self.vector(f"{name}.bias", f"{source}.bias", n)
+
+    def matrix(
+        self, name: str, source: str, rows: int, columns: int, bias: bool = False, transposed: bool = False
+    ) -> None:
+        """`name.weight` [rows, columns] and, if it has one, `name.bias`; `transposed`: it is [columns, rows] there."""
+        self.slice(name, source, rows, columns, Fused(rows), bias, transposed)
+
+    def slice(
+        self,
+        name: str,
+        source: str,
+        rows: int,
+        columns: int,
+        fused: "Fused",
+        bias: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        """`name.weight` and `name.bias`: `rows` rows of a fused tensor."""
+        first, run, step = fused.first, fused.run or rows, fused.step
+        there = (columns, fused.rows) if transposed else (fused.rows, columns)
+        part = Part(f"{self._theirs}{source}.weight", there, rows, first, run, step, transposed)
+        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,))
+        if bias:
+            part = Part(f"{self._theirs}{source}.bias", (fused.rows,), rows, first, run, step)
+            self._into[f"{self._own}{name}.bias"] = Tensor((rows,), (part,))
+
+    def experts(self, name: str, source: str, count: int, rows: int, columns: int) -> None:
+        """`name.weight` [count, rows, columns]; `source` names an expert's tensor, `{}` standing for its number."""
+        sources = [f"{self._theirs}{source.format(i)}.weight" for i in range(count)]
+        parts = tuple(Part(one, (rows, columns), rows) for one in sources)
+        self._into[f"{self._own}{name}.weight"] = Tensor((count, rows, columns), parts)

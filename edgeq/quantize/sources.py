@@ -1,0 +1,99 @@
+"""Reads what a model's tensors are made from: rows of a checkpoint's tensors, a chunk at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.table import PANEL_ROWS
+from edgeq.checkpoints import Checkpoint
+from edgeq.models import Architecture
+from edgeq.models.tensors import Part, Tensor
+
+F32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows `start` to `stop` of a part, each value to be raised by `add`."""
+
+    part: Part
+    start: int
+    stop: int
+    add: float = 0.0
+
+    def position(self, place: npt.NDArray[np.intp]) -> list[int]:
+        """Where a value at `place` of the chunk's rows is in the checkpoint's tensor."""
+        row, *columns = (int(i) for i in place)
+        at = [_row(self.part, self.start + row), *columns]
+        return at[::-1] if self.part.transposed else at
+
+
+def chunks(tensor: Tensor, nbytes: int) -> Iterator[Chunk]:
+    """A tensor's rows in chunks of whole panels, about `nbytes` of f32 each."""
+    columns = tensor.shape[-1] if len(tensor.shape) > 1 else 1
+    step = max(nbytes // (4 * columns) // PANEL_ROWS, 1) * PANEL_ROWS
+    for part in tensor.parts:
+        for start in range(0, part.rows, step):
+            yield Chunk(part, start, min(start + step, part.rows), tensor.add)
+
+
+def _row(part: Part, index: int) -> int:
+    """Where the row `index` of a part is in its tensor."""
+    run, within = divmod(index, part.run or part.rows)
+    return part.first + run * part.step + within
+
+
+class Sources:
+    """A checkpoint's tensors by the names that a model calls them."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Architecture) -> None:
+        self._checkpoint = checkpoint
+        self._prefixes = model.prefixes
+        self._whole: tuple[str, F32Array] | None = None  # the tensor that was transposed last
+
+    def name(self, source: str) -> str | None:
+        """What the checkpoint calls the tensor `source`: its prefix may be another one. None if it has none."""
+        if source in self._checkpoint.tensors:
+            return source
+        usual = self._prefixes[0] if self._prefixes else ""
+        if source.startswith(usual):
+            for prefix in self._prefixes[1:]:
+                name = prefix + source[len(usual) :]
+                if name in self._checkpoint.tensors:
+                    return name
+        return None
+
+    def read(self, chunk: Chunk) -> F32Array:
+        """The rows of a chunk, f32 [rows] or [rows, columns]."""
+        part, name = chunk.part, self.name(chunk.part.source)
+        assert name is not None, "checked before anything is read"
+        if part.transposed and len(part.shape) > 1:
+            rows = np.ascontiguousarray(
+                self._transposed(name)[_row(part, chunk.start) : _row(part, chunk.stop - 1) + 1]
+            )
+        else:
+            rows = self._runs(name, chunk)
+        if rows.ndim > 1:
+            rows = rows.reshape(len(rows), prod(rows.shape[1:]))
+        return rows + np.float32(chunk.add) if chunk.add else rows
+
+    def _runs(self, name: str, chunk: Chunk) -> F32Array:
+        """Read run by run."""
+        part, pieces, start = chunk.part, [], chunk.start
+        run = part.run or part.rows
+        while start < chunk.stop:
+            stop = min(chunk.stop, (start // run + 1) * run)
+            first = _row(part, start)
+            pieces.append(self._checkpoint.read_rows(name, first, first + stop - start))
+            start = stop
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _transposed(self, name: str) -> F32Array:
+        """All of a tensor with its axes exchanged: its columns lie too far apart to be read by themselves."""
+        if self._whole is None or self._whole[0] != name:
+            self._whole = None
+            self._whole = name, self._checkpoint.read(name).T
+        return self._whole[1]
