@@ -9,7 +9,27 @@ from edgeq.models.architecture import Architecture
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
-SUPPORTED = ("llama", "mistral", "qwen2")
+SUPPORTED = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "phi3",
+    "smollm3",
+    "olmo2",
+    "granite",
+    "stablelm",
+    "starcoder2",
+    "phi",
+    "gpt2",
+    "gpt_neox",
+    "falcon",
+    "bitnet",
+)
 
 
 def architecture(config: Mapping[str, Any], source: str = "the checkpoint's config.json") -> Architecture:

@@ -17,10 +17,14 @@ QWEN2 = random_checkpoints.CASES["qwen2"]
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"model_type": "gpt2"}, UnsupportedError, "model_type 'gpt2' is not supported; supported are llama, mistral"),
+        (
+            {"model_type": "mamba"},
+            UnsupportedError,
+            "model_type 'mamba' is not supported; supported are llama, mistral",
+        ),
         ({"model_type": None}, UnsupportedError, "model_type None is not supported"),
-        ({"hidden_act": "gelu"}, UnsupportedError, "hidden_act 'gelu' is not supported"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, UnsupportedError, "rope scaling 'yarn' is not supported"),
+        ({"hidden_act": "mish"}, UnsupportedError, "hidden_act 'mish' is not supported"),
+        ({"rope_scaling": {"rope_type": "mrope"}}, UnsupportedError, "rope scaling 'mrope' is not supported"),
         ({"rope_scaling": "linear"}, CheckpointError, "rope scaling is 'linear', an object is needed"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, CheckpointError, "factor is 0, a positive number"),
         ({"hidden_size": None}, CheckpointError, "hidden_size is None, a positive integer is needed"),
@@ -69,9 +73,9 @@ def test_defaults() -> None:
     """A configuration of Llama 1's time."""
     old = ("num_key_value_heads", "rope_theta", "attention_bias", "mlp_bias", "tie_word_embeddings", "rms_norm_eps")
     model = architecture({key: value for key, value in LLAMA.items() if key not in old})
-    assert (model.heads.num_key_value_heads, model.heads.head_dim, model.rms_norm_eps) == (4, 16, 1e-6)
+    assert (model.heads.num_key_value_heads, model.heads.head_dim, model.norm_eps) == (4, 16, 1e-6)
     assert model.rope.inverse_frequencies[1] == pytest.approx(10000 ** (-2 / 16))
-    assert "output.weight" in model.expected() and "blk.0.attn_q.bias" not in model.expected()
+    assert "output.weight" in model.tensors and "blk.0.attn_q.bias" not in model.tensors
 
 
 def test_rope_of_both_spellings() -> None:
@@ -94,19 +98,29 @@ def test_llama3_scaling() -> None:
 
 
 def test_tensor_names() -> None:
-    model = architecture(LLAMA)
-    assert model.tensor_name("model.layers.11.self_attn.o_proj.weight") == "blk.11.attn_output.weight"
-    assert model.tensor_name("model.layers.0.mlp.down_proj.weight") == "blk.0.ffn_down.weight"
-    assert model.tensor_name("lm_head.weight") == "output.weight"
-    assert architecture(QWEN2).tensor_name("lm_head.weight") is None
-    assert architecture(QWEN2).tensor_name("model.layers.1.self_attn.k_proj.bias") == "blk.1.attn_k.bias"
-    for unknown in ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.x.mlp.up_proj.weight", "head.weight"):
-        assert model.tensor_name(unknown) is None
+    """The file's names are GGUF's, the checkpoint's Hugging Face's."""
+    model = architecture({**LLAMA, "num_hidden_layers": 12})
+    sources = {name: tensor.parts[0].source for name, tensor in model.tensors.items()}
+    assert sources["blk.11.attn_output.weight"] == "model.layers.11.self_attn.o_proj.weight"
+    assert sources["blk.0.ffn_down.weight"] == "model.layers.0.mlp.down_proj.weight"
+    assert sources["output.weight"] == "lm_head.weight"
+    assert "output.weight" not in architecture(QWEN2).tensors
+    assert architecture(QWEN2).tensors["blk.1.attn_k.bias"].parts[0].source == "model.layers.1.self_attn.k_proj.bias"
 
 
 @pytest.mark.parametrize("case", random_checkpoints.CASES)
 def test_a_checkpoint_has_what_is_expected(case: str) -> None:
-    config = random_checkpoints.CASES[case]
-    model = architecture(config)
-    names = {model.tensor_name(name): shape for name, shape in random_checkpoints.shapes(config).items()}
-    assert names == model.expected()
+    """Every row of the checkpoint's tensors is needed, and needed once."""
+    model = architecture(random_checkpoints.CASES[case])
+    rows: dict[str, list[int]] = {}
+    for tensor in model.tensors.values():
+        for part in tensor.parts:
+            run = part.run or part.rows
+            places = [part.first + i // run * part.step + i % run for i in range(part.rows)]
+            rows.setdefault(part.source, []).extend(places)
+    shapes = random_checkpoints.shapes(random_checkpoints.CASES[case])
+    assert rows.keys() == shapes.keys()
+    parts = {part.source: part for tensor in model.tensors.values() for part in tensor.parts}
+    for name, places in rows.items():
+        assert parts[name].shape == shapes[name]
+        assert sorted(places) == list(range(shapes[name][1 if parts[name].transposed else 0])), name
