@@ -370,9 +370,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
     return attend
 
 
-def reference(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0, cap: float = 0.0
-) -> np.ndarray:
+def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0, cap: float = 0.0) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0. If
