@@ -131,7 +131,7 @@ def cases() -> dict[str, tuple[bytes, str, list[str]]]:
         "ragged.eqf": (tensor(type="Q4_K"), "FormatError", ["token_embd.weight", "multiple of 32"]),
         "vector_f16.eqf": (tensor(shape=[24]), "FormatError", ["token_embd.weight", "F32"]),
         "shape_empty.eqf": (tensor(shape=[]), "FormatError", ["token_embd.weight", "dimensions"]),
-        "shape_3d.eqf": (tensor(shape=[1, 3, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
+        "shape_4d.eqf": (tensor(shape=[1, 1, 3, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
         "shape_zero.eqf": (tensor(shape=[0, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
         "shape_negative.eqf": (tensor(shape=[-3, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
         "shape_float.eqf": (tensor(shape=[3.0, 8]), "FormatError", ["token_embd.weight", "dimensions"]),

@@ -131,15 +131,16 @@ def block_type(name: str) -> BlockType:
 
 
 def tensor_bytes(name: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor of block type `name`: panels for a matrix; a plain F32 run for a vector.
+    """Bytes of a tensor of block type `name`: panels for a matrix, matrix after matrix for three dimensions; a plain
+    F32 run for a vector.
 
     UnsupportedError if the type is unknown, or cannot hold a tensor of that shape.
     """
     bt = block_type(name)
-    if not shape or len(shape) > 2 or min(shape) < 1:
-        raise UnsupportedError(f"a tensor has one or two positive dimensions, not {list(shape)}")
-    if len(shape) == 2:
-        return bt.tensor_bytes(shape[0], shape[1])
+    if not shape or len(shape) > 3 or min(shape) < 1:
+        raise UnsupportedError(f"a tensor has one to three positive dimensions, not {list(shape)}")
+    if len(shape) > 1:
+        return prod(shape[:-2]) * bt.tensor_bytes(shape[-2], shape[-1])
     if bt.name != "F32":
         raise UnsupportedError(f"a vector is stored as F32, not {bt.name}")
     return prod(shape) * bt.element_bytes

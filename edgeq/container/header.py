@@ -187,8 +187,8 @@ class _Checker:
             known = ", ".join(BLOCK_TYPES)
             raise UnsupportedError(f"{self.path}: {where} has the unknown type {kind[:40]!r}, known are {known}")
         dims = self.member(entry, "shape", list, where)
-        if not 1 <= len(dims) <= 2 or any(type(n) is not int or not 0 < n < 1 << 31 for n in dims):
-            self.fail(f"{where} does not have one or two positive dimensions below 2**31")
+        if not 1 <= len(dims) <= 3 or any(type(n) is not int or not 0 < n < 1 << 31 for n in dims):
+            self.fail(f"{where} does not have one to three positive dimensions below 2**31")
         shape = tuple(dims)
         try:
             expected = tensor_bytes(kind, shape)

@@ -21,7 +21,8 @@ MAX_HEADER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: GGUF's name, shape ([outputs, inputs], or [n] for a vector) and block type."""
+    """A tensor to be written: GGUF's name, shape ([outputs, inputs], [experts, outputs, inputs], or [n] for a vector)
+    and block type."""
 
     name: str
     shape: tuple[int, ...]

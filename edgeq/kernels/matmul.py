@@ -36,6 +36,31 @@ AHEAD = 1536  # bytes that a matvec asks for ahead: hardware prefetchers stop at
 
 def make(variant: str, isa: Isa):
     """The kernel for the block type `variant`."""
+    multiply = make_multiply(variant, isa)
+
+    def kernel(args, thread, n_threads):
+        multiply(
+            load_i64(args),
+            load_i64(args + 8),
+            load_i64(args + 16),
+            load_i64(args + 24),
+            load_i64(args + 32),
+            load_i64(args + 40),
+            load_i64(args + 48),
+            load_i64(load_i64(args + 56)),
+            load_i64(args + 64),
+            load_i64(args + 72),
+            thread,
+            n_threads,
+        )
+
+    return kernel
+
+
+def make_multiply(variant: str, isa: Isa):
+    """`multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads)` for the
+    block type `variant`: a matrix times `count` tokens; for float types f32 rows and their stride are words and sums.
+    """
     if variant in codes.FLOATS:
         return _make_float(variant, isa)
     return _make_quantized(variant, isa)
@@ -192,12 +217,8 @@ def _make_quantized(name: str, isa: Isa):
                 )
             block += header_bytes + here * group_bytes
 
-    def kernel(args, thread, n_threads):
-        weights, rows, columns = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-        words, sums = load_i64(args + 24), load_i64(args + 32)
-        out, stride = load_i64(args + 40), load_i64(args + 48)
-        count = load_i64(load_i64(args + 56))
-        bias, accumulate = load_i64(args + 64), load_i64(args + 72)
+    @device
+    def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads):
         scales, mins = stack(1024), stack(512)
         lines, totals = stack(4096), stack(TOTALS_BYTES)
         groups = columns // 32
@@ -228,7 +249,7 @@ def _make_quantized(name: str, isa: Isa):
                 for t in range(n):
                     _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 
-    return kernel
+    return multiply
 
 
 def _make_float(name: str, isa: Isa):
@@ -239,12 +260,8 @@ def _make_float(name: str, isa: Isa):
     one_zero, one_add_outer, one_store = one.tile_zero, one.tile_add_outer, one.tile_store
     totals_bytes = tile * 64
 
-    def kernel(args, thread, n_threads):
-        weights, rows, columns = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-        x, x_stride = load_i64(args + 24), load_i64(args + 32)
-        out, stride = load_i64(args + 40), load_i64(args + 48)
-        count = load_i64(load_i64(args + 56))
-        bias, accumulate = load_i64(args + 64), load_i64(args + 72)
+    @device
+    def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, thread, n_threads):
         totals = stack(totals_bytes)
         panels = (rows + 15) // 16
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
@@ -265,7 +282,7 @@ def _make_float(name: str, isa: Isa):
                 for t in range(min(tile, count - first)):
                     _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 
-    return kernel
+    return multiply
 
 
 def reference(

@@ -29,6 +29,10 @@ SUPPORTED = (
     "gpt_neox",
     "falcon",
     "bitnet",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
 )
 
 

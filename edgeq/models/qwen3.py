@@ -10,7 +10,7 @@ class Model(qwen2.Model):
     """Qwen3."""
 
     name = "qwen3"
-    head_dim = 128
+    head_dim: int | None = 128
     head_norms = True
 
     def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:

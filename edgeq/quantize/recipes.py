@@ -17,7 +17,8 @@ KEPT = {"position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp"}
 
 @dataclass(frozen=True)
 class Rule:
-    """Matrices `blk.N.<part>.weight` of the layers where `layers(N, number of layers)` get `type`."""
+    """Matrices `blk.N.<part>.weight`, and experts' `<part>_exps` and `<part>_shexp`, of the layers where
+    `layers(N, number of layers)` get `type`."""
 
     part: str
     layers: Callable[[int, int], bool]
@@ -59,8 +60,9 @@ class Recipe:
             return self.head
         parts = name.split(".")
         if parts[0] == "blk" and parts[-1] == "weight":
+            part = ".".join(parts[2:-1]).removesuffix("_exps").removesuffix("_shexp")
             for rule in self.rules:
-                if rule.part == ".".join(parts[2:-1]) and rule.layers(int(parts[1]), n_layers):
+                if rule.part == part and rule.layers(int(parts[1]), n_layers):
                     return rule.type
         return self.base
 

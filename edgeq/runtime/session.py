@@ -153,5 +153,5 @@ def default_context(model: Architecture) -> int:
 
 def kv_for(file: File) -> str:
     """f32 where every matrix is F32: such a file is there for exactness."""
-    types = {info.type for info in file.tensors.values() if len(info.shape) == 2}
+    types = {info.type for info in file.tensors.values() if len(info.shape) > 1}
     return "f32" if types == {block_type("F32").name} else "f16"

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgeq.errors import ContextError
+from edgeq.kernels.layout import GROUP, SUMS_BYTES
 from edgeq.runtime.memory import bits, round_up
 from edgeq.runtime.record import Operation
 
 POSITION = 1  # the word of Plan.params that holds the first position
 
 if TYPE_CHECKING:
-    from edgeq.runtime.plan import Compiler
+    from edgeq.runtime.plan import Buffer, Compiler
 
 
 def _layer_norm(c: Compiler, op: Operation) -> None:
@@ -70,10 +73,66 @@ def _elementwise(c: Compiler, op: Operation) -> None:
     c._step(f"elementwise:{op.variant}", args, [*others], [x])
 
 
+def _rows(c: Compiler, rows: int, width: int, read_by: str = "") -> Buffer:
+    """Rows that experts work on; packed too if the matrix `read_by` is quantized."""
+    from edgeq.runtime.plan import Buffer
+
+    width = round_up(width, GROUP)
+    buffer = Buffer(c._take(rows * width * 4)[: rows * width * 4].view(np.float32).reshape(rows, width), width * 4)
+    if read_by and c._is_packed(read_by):
+        buffer.words = c._take(rows * width)
+        buffer.sums = c._take(rows * width // GROUP * SUMS_BYTES)
+    return buffer
+
+
+def _multiply(c: Compiler, weight: str, x: Buffer, out: Buffer, segments: np.ndarray) -> None:
+    info = c.file.tensors[weight]
+    experts, rows, columns = info.shape
+    source = c._packed_addresses(x) if c._is_packed(weight) else (x.address, x.stride)
+    args = [c._weights(weight), rows, columns, *source, out.address, out.stride, info.nbytes // experts]
+    c._step(f"experts:{info.type}", [*args, segments.ctypes.data], [x, segments], [out])
+
+
+def _experts(c: Compiler, op: Operation) -> None:
+    """Route, gather each expert's rows, gate and up, SwiGLU, down, and add up; all layers share the memory."""
+    assert op.experts is not None
+    mix, tokens, n = op.experts, c.capacity[False], op.output.width
+    names = [f"{mix.prefix}_{part}_exps.weight" for part in ("gate", "up", "down")]
+    m = c.shapes[names[0]][1]
+    x, router, out = (c.buffers[v.index] for v in (*op.inputs, op.output))
+    pairs, count = tokens * mix.top_k, c._count(op.output)
+    rows = round_up(pairs, 16) + 16 * min(mix.count, pairs)  # a segment's last tile may be short
+    of_pairs = c._take(pairs * 20)
+    chosen, slots, weights = of_pairs[: pairs * 8], of_pairs[pairs * 8 : pairs * 16], of_pairs[pairs * 16 :]
+    table = c._take((rows + 4 * mix.count + 1) * 8)
+    sources, segments = table[: rows * 8], table[rows * 8 : (rows + 3 * mix.count + 1) * 8]
+    cursors = table[(rows + 3 * mix.count + 1) * 8 :]
+    wide, gate, up = _rows(c, rows, n, names[0]), _rows(c, rows, m, names[2]), _rows(c, rows, m)
+    to_chosen, to_slots, to_weights = (int(memory.ctypes.data) for memory in (chosen, slots, weights))
+    to_sources, to_segments, to_cursors = (int(memory.ctypes.data) for memory in (sources, segments, cursors))
+    args = [router.address, router.stride, mix.count, mix.top_k, int(mix.normalized), to_chosen, to_weights, count]
+    c._step("route:choose", args, [router], [of_pairs])
+    args = [mix.count, mix.top_k, to_chosen, to_slots, to_sources, to_segments, to_cursors, count]
+    c._step("route:group", args, [of_pairs], [of_pairs, table])
+    args = [x.address, x.stride, n, wide.address, wide.stride, *c._packed_addresses(wide), to_segments, to_sources]
+    c._step("expert_rows:gather", args, [x, table], [wide])
+    _multiply(c, names[0], wide, gate, segments)
+    _multiply(c, names[1], wide, up, segments)
+    args = [gate.address, up.address, m, gate.address, gate.stride, *c._packed_addresses(gate), to_segments]
+    c._step("expert_rows:silu_mul", args, [up, table], [gate])
+    _multiply(c, names[2], gate, wide, segments)
+    args = [out.address, out.stride, n, wide.address, wide.stride, mix.top_k, to_slots, to_weights, count]
+    c._step("expert_rows:combine", args, [wide, of_pairs], [out])
+    for buffer in (wide, gate, up):
+        c._release(buffer)
+    c.free += [of_pairs, table]
+
+
 STEPS: dict[str, Callable[[Compiler, Operation], None]] = {
     "layer_norm": _layer_norm,
     "head_norm": _head_norm,
     "positions": _positions,
     "activation": _activation,
     "elementwise": _elementwise,
+    "experts": _experts,
 }

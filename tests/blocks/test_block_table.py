@@ -48,7 +48,8 @@ def test_what_a_type_cannot_hold():
 def test_bytes_of_a_shape():
     assert tensor_bytes("F32", [10]) == 40
     assert tensor_bytes("Q8_0", [17, 64]) == 2 * (256 + 2 * 512)
-    for name, shape in (("F16", [10]), ("F32", []), ("F32", [1, 2, 3]), ("F32", [0, 5])):
+    assert tensor_bytes("Q8_0", [3, 17, 64]) == 3 * tensor_bytes("Q8_0", [17, 64])
+    for name, shape in (("F16", [10]), ("F32", []), ("F32", [1, 2, 3, 4]), ("F32", [0, 5])):
         with pytest.raises(UnsupportedError):
             tensor_bytes(name, shape)
 

@@ -202,6 +202,46 @@ _BITNET = {
     "rms_norm_eps": 1e-12,
 }
 
+_MIXTRAL = {
+    **_LLAMA,
+    "model_type": "mixtral",
+    "architectures": ["MixtralForCausalLM"],
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "sliding_window": None,
+}
+_OLMOE = {
+    **_LLAMA,
+    "model_type": "olmoe",
+    "architectures": ["OlmoeForCausalLM"],
+    "intermediate_size": 96,
+    "num_experts": 20,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": False,
+}
+_QWEN3_MOE = {
+    **_QWEN3,
+    "model_type": "qwen3_moe",
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "head_dim": 24,
+    "tie_word_embeddings": False,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+}
+_QWEN2_MOE = {
+    **_LLAMA,
+    "model_type": "qwen2_moe",
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "num_experts": 7,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 40,
+    "shared_expert_intermediate_size": 96,
+    "norm_topk_prob": False,
+    "mlp_bias": False,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -276,6 +316,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "falcon-sequential": {**_FALCON, "multi_query": False, "parallel_attn": False, "tie_word_embeddings": False},
     "bitnet": _BITNET,
+    "mixtral": _MIXTRAL,
+    "olmoe": _OLMOE,
+    "qwen3-moe": _QWEN3_MOE,
+    "qwen3-moe-some-dense": {**_QWEN3_MOE, "num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
+    "qwen2-moe": _QWEN2_MOE,
+    "qwen2-moe-ragged": {**_QWEN2_MOE, "hidden_size": 72, "moe_intermediate_size": 44, "num_attention_heads": 6},
 }
 
 
@@ -333,6 +379,8 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values *= 0.5
         elif any(part in name for part in EMBEDDINGS):
             values *= 0.5 if config.get("tie_word_embeddings", True) else 1.0
+        elif ".gate.weight" in name:  # routers: choices that rounding does not change
+            values *= 8.0 / np.sqrt(shape[1])
         else:
             gain = 4.0 if any(part in name for part in (".q_proj", ".k_proj", "qkv", "query_key", "c_attn")) else 2.0
             values *= gain / np.sqrt(shape[1])

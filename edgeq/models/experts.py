@@ -1,0 +1,31 @@
+"""A mixture of experts in the place of the MLP: what Mixtral, Qwen's and OLMoE's layers have in common."""
+
+from edgeq.errors import CheckpointError
+from edgeq.models import llama
+from edgeq.models.graph import Experts, Graph, Value
+from edgeq.models.tensors import Tensors
+
+NAMES = ("mlp.gate", "mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj")
+
+
+def check(source: str, count: int, top_k: int) -> None:
+    """CheckpointError if there are fewer experts than each token needs."""
+    if top_k > count:
+        raise CheckpointError(f"{source}: num_experts_per_tok is {top_k}, there are {count} experts")
+
+
+def tensors(model: llama.Model, t: Tensors, count: int, width: int, names: tuple[str, str, str, str] = NAMES) -> None:
+    """The router, and the experts' matrices of `width` values in between, stacked; `names` are the checkpoint's."""
+    router, gate, up, down = names
+    t.matrix("ffn_gate_inp", router, count, model.hidden_size)
+    t.experts("ffn_gate_exps", gate, count, width, model.hidden_size)
+    t.experts("ffn_up_exps", up, count, width, model.hidden_size)
+    t.experts("ffn_down_exps", down, count, model.hidden_size, width)
+
+
+def mixture(
+    model: llama.Model, g: Graph, h: Value, i: int, top_k: int, normalized: bool, count: int, add_to: Value
+) -> Value:
+    """The experts of layer i on h, added to `add_to`."""
+    router = model.linear(g, h, f"blk.{i}.ffn_gate_inp")
+    return g.experts(h, router, Experts(count, top_k, normalized, f"blk.{i}.ffn"), add_to)

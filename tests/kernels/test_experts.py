@@ -1,0 +1,137 @@
+"""The kernels of mixtures of experts against their NumPy twins."""
+
+import numpy as np
+import pytest
+from kernel_calls import BODIES, address, call, random_panels
+
+from edgeq.blocks.reference import decode
+from edgeq.blocks.table import block_type
+from edgeq.kernels import expert_rows, experts, route, silu_mul
+from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.runtime.memory import aligned, round_up
+
+BODY = next(body for body in BODIES if body.native)
+
+
+class Routed:
+    """Tokens routed by the kernels: `chosen`, `weights`, `slots`, `sources` and `segments`."""
+
+    def __init__(self, logits: np.ndarray, top_k: int, normalized: bool, threads: int = 1):
+        tokens, self.experts = logits.shape
+        padded = np.zeros((tokens, round_up(self.experts, 32)), np.float32)  # zeros beyond: they must not be chosen
+        padded[:, : self.experts] = logits
+        self.count, self.top_k, self.threads = np.array([tokens], np.int64), top_k, threads
+        self.chosen = np.full((tokens, top_k), -1, np.int64)
+        self.weights, self.slots = np.zeros((tokens, top_k), np.float32), np.full((tokens, top_k), -1, np.int64)
+        self.capacity = round_up(tokens * top_k, 16) + 16 * min(self.experts, tokens * top_k)
+        self.sources, self.table = np.full(self.capacity, -1, np.int64), np.zeros(1 + 3 * self.experts, np.int64)
+        scratch = np.zeros(self.experts, np.int64)
+        call(
+            BODY.kernel("route:choose"),
+            address(padded),
+            padded.strides[0],
+            self.experts,
+            top_k,
+            int(normalized),
+            address(self.chosen),
+            address(self.weights),
+            address(self.count),
+            threads=threads,
+        )
+        call(
+            BODY.kernel("route:group"),
+            self.experts,
+            top_k,
+            address(self.chosen),
+            address(self.slots),
+            address(self.sources),
+            address(self.table),
+            address(scratch),
+            address(self.count),
+            threads=threads,
+        )
+        self.segments = [tuple(s) for s in self.table[1 : 1 + 3 * self.table[0]].reshape(-1, 3).tolist()]
+
+
+def random_logits(tokens: int, count: int) -> np.ndarray:
+    logits = np.random.default_rng(tokens).standard_normal((tokens, count)).astype(np.float32) * 3 - 4
+    logits[0, : count // 2] = logits[0, 0]  # ties
+    return logits
+
+
+@pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (5, 7, 4), (33, 20, 3), (9, 128, 8), (3, 4, 4)])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_routing_matches_twin(tokens, count, top_k, normalized):
+    logits = random_logits(tokens, count)
+    routed = Routed(logits, top_k, normalized, threads=3)
+    chosen, weights = route.reference(logits, top_k, normalized)
+    np.testing.assert_array_equal(routed.chosen, chosen)
+    np.testing.assert_allclose(routed.weights, weights, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (40, 2, 2)])
+def test_tokens_of_an_expert_lie_side_by_side(tokens, count, top_k):
+    routed = Routed(random_logits(tokens, count), top_k, True)
+    assert [expert for expert, _, _ in routed.segments] == sorted({int(e) for e in routed.chosen.ravel()})
+    end = 0
+    for expert, first, n in routed.segments:
+        assert first % 16 == 0 and first >= end
+        end = first + n
+        expected = np.flatnonzero((routed.chosen == expert).any(axis=1))
+        np.testing.assert_array_equal(routed.sources[first:end], expected)
+        here = routed.slots[routed.chosen == expert]
+        np.testing.assert_array_equal(np.sort(here), np.arange(first, end))
+    assert round_up(end, 16) <= routed.capacity
+    assert (routed.sources[routed.slots] == np.arange(tokens)[:, None]).all()
+
+
+def test_not_a_number_stays_within_the_experts():
+    routed = Routed(np.full((2, 6), np.nan, np.float32), 2, True)
+    assert ((routed.chosen >= 0) & (routed.chosen < 6)).all()
+
+
+def test_combine_matches_twin():
+    rng = np.random.default_rng(3)
+    routed = Routed(random_logits(5, 7), 4, False)
+    rows, out = rng.standard_normal((routed.capacity, 64)), rng.standard_normal((5, 64))
+    rows, out = rows.astype(np.float32), out.astype(np.float32)
+    found = out.copy()
+    head = (address(found), found.strides[0], 50, address(rows), rows.strides[0], 4)
+    tail = (address(routed.slots), address(routed.weights), address(routed.count))
+    call(BODY.kernel("expert_rows:combine"), *head, *tail, threads=2)
+    expected = expert_rows.reference(rows, routed.slots, routed.weights, out)
+    np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize(("tokens", "count"), [(1, 6), (70, 3)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
+    """Gather, then the expert matrices, then SwiGLU's product of what they give with itself."""
+    rng = np.random.default_rng(tokens)
+    rows, columns = 40, 288
+    panels = [random_panels(rng, name, rows, columns).reshape(-1).view(np.uint8) for _ in range(count)]
+    weights = aligned(sum(p.nbytes for p in panels))
+    weights[:] = np.concatenate(panels)
+    routed = Routed(random_logits(tokens, count), 2, True)
+    x = rng.standard_normal((tokens, columns)).astype(np.float32)
+    capacity, quantized = routed.capacity, block_type(name).quantized
+    wide, out = np.zeros((capacity, columns), np.float32), np.zeros((capacity, 64), np.float32)
+    words, sums = aligned(capacity * columns), aligned(capacity * columns // 32 * SUMS_BYTES)
+    packed = (address(words), address(sums)) if quantized else (0, 0)
+    head = (address(x), x.strides[0], columns, address(wide), wide.strides[0], *packed)
+    tail = (address(routed.table), address(routed.sources))
+    call(BODY.kernel("expert_rows:gather"), *head, *tail, threads=threads)
+    source = packed if quantized else (address(wide), wide.strides[0])
+    head = (address(weights), rows, columns, *source, address(out), out.strides[0], panels[0].nbytes)
+    call(BODY.kernel(f"experts:{name}"), *head, address(routed.table), threads=threads)
+    decoded = np.stack([decode(p, rows, columns, name) for p in panels])
+    used = routed.slots.ravel()
+    gathered = np.zeros_like(wide)
+    gathered[used] = x[routed.sources[used]]
+    expected = experts.reference(decoded, name, gathered, routed.segments)
+    np.testing.assert_allclose(out[used, :rows], expected[used], rtol=2e-4, atol=2e-4)
+    both = (address(out), address(out), rows, address(out), out.strides[0], 0, 0)
+    before = out.copy()
+    call(BODY.kernel("expert_rows:silu_mul"), *both, address(routed.table), threads=threads)
+    np.testing.assert_allclose(out[used], silu_mul.reference(before[used], before[used]), rtol=1e-5, atol=1e-6)
