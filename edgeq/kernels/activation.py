@@ -10,7 +10,7 @@ import numpy as np
 from edgeq.kernels.quantize import make_keep
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
-from edgeq.simd.vector import absolute, add, device, div, exp, fma, load_f32x16, maximum, mul, neg, splat_f32, sub
+from edgeq.simd.vector import absolute, add, device, div, exp, fma, larger, load_f32x16, mul, neg, splat_f32, sub
 
 _ROOT = np.float32(math.sqrt(2.0 / math.pi))
 
@@ -44,17 +44,17 @@ def _gelu(x):
     p = fma(t, p, splat_f32(np.float32(-0.284496736)))
     p = fma(t, p, splat_f32(np.float32(0.254829592)))
     tail = mul(mul(mul(p, t), splat_f32(np.float32(0.5))), exp(mul(mul(z, z), splat_f32(np.float32(-0.5)))))
-    return sub(maximum(x, splat_f32(np.float32(0.0))), mul(z, tail))
+    return sub(larger(x, splat_f32(np.float32(0.0))), mul(z, tail))
 
 
 @device
 def _relu(x):
-    return maximum(x, splat_f32(np.float32(0.0)))
+    return larger(splat_f32(np.float32(0.0)), x)  # in this order a NaN stays one
 
 
 @device
 def _relu2(x):
-    positive = maximum(x, splat_f32(np.float32(0.0)))
+    positive = _relu(x)
     return mul(positive, positive)
 
 
@@ -64,7 +64,8 @@ _FUNCTIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": _re
 def make(variant: str, isa: Isa):
     """`variant` names the function, with `-mul` behind it if the result is multiplied by `up`.
 
-    Argument block: x, up (or 0), stride of both, width, out (or 0), out stride, words (or 0), sums, token count address.
+    Argument block: x, up (or 0), stride of both, width, out (or 0), out stride, words (or 0), sums, address of the
+    token count.
     """
     name, _, mul_up = variant.partition("-")
     keep, function, gated = make_keep(isa.tile), _FUNCTIONS[name], mul_up == "mul"

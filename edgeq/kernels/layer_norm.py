@@ -38,8 +38,8 @@ def _variance(x, width, mean):
 
 
 def make(variant: str, isa: Isa):
-    """Argument block: x, x stride, width, weight, bias (or 0), eps (f32 bits), out (or 0), out stride, words (or 0), sums,
-    address of the token count.
+    """Argument block: x, x stride, width, weight, bias (or 0), eps (f32 bits), out (or 0), out stride, words (or 0),
+    sums, address of the token count.
 
     Rows, weight and bias are padded with zeros to 32 columns. Threads share the groups of 32 columns, each measuring
     the rows it meets for itself: cheaper than a barrier.

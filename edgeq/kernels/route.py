@@ -13,9 +13,9 @@ from edgeq.simd.vector import (
     add,
     device,
     exp,
+    larger,
     load_f32x16,
     max_f32,
-    maximum,
     select_below,
     splat_f32,
     sub,
@@ -36,7 +36,7 @@ def _exp(x):
 def _largest(logits, experts):
     largest = splat_f32(_LOWEST)
     for i in range(0, experts, 16):
-        largest = maximum(largest, select_below(experts - i, load_f32x16(logits + 4 * i), splat_f32(_LOWEST)))
+        largest = larger(largest, select_below(experts - i, load_f32x16(logits + 4 * i), splat_f32(_LOWEST)))
     return max_f32(largest)
 
 

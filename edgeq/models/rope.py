@@ -54,6 +54,10 @@ def rope(
     # Phi-3's configuration has the length of the first training beside the scaling, and this one counts
     key = "original_max_position_embeddings"
     original = read.integer(config if key in config else scaling, key, source, 8192 if name == "llama3" else trained)
+    if theta <= 1.0 or original < 2:
+        raise CheckpointError(
+            f"{source}: rope_theta is {theta}, original_max_position_embeddings is {original}: {name} needs larger ones"
+        )
     if name == "llama3":
         return Rope(tuple(_llama3(frequency, scaling, original, source) for frequency in frequencies))
     default = trained / original

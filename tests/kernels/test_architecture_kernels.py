@@ -104,6 +104,15 @@ def test_activation_matches_twin(kind, gated, width):
     out.check(activation.reference(x, kind, up), atol=4e-6 if kind == "gelu" else 1e-6)
 
 
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh", "relu", "relu2"])
+def test_not_a_number_stays_one(kind):
+    x = np.array([[np.nan, 1.0]], np.float32)
+    source, out, count = rows(x), Out(x), np.array([1], np.int64)
+    head = (address(source), 0, source.strides[0], 2)
+    call(BODY.kernel(f"activation:{kind}"), *head, *out.arguments, address(count))
+    assert np.isnan(out.rows[0, 0]) and out.rows[0, 1] > 0.5
+
+
 @pytest.mark.parametrize("kind", ["scale", "add", "softcap", "gate"])
 @pytest.mark.parametrize(("tokens", "width"), [(1, 64), (5, 100)])
 def test_elementwise_matches_twin(kind, tokens, width):

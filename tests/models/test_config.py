@@ -49,6 +49,70 @@ def test_what_cannot_be_run_is_refused(change: dict[str, Any], error: type[Excep
     assert str(caught.value).startswith("m/config.json: ") and "\n" not in str(caught.value)
 
 
+def config(case: str, **change: Any) -> dict[str, Any]:
+    return {**random_checkpoints.CASES[case], **change}
+
+
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 7}
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "error", "message"),
+    [
+        ("gemma", {"use_bidirectional_attention": True}, UnsupportedError, "use_bidirectional_attention True is not"),
+        ("gemma2", {"attn_logit_softcapping": -1}, CheckpointError, "attn_logit_softcapping is -1, a positive number"),
+        ("gemma2", {"layer_types": ["full_attention"]}, CheckpointError, "layer_types is .*, a list of 3 is needed"),
+        ("gemma2", {"layer_types": ["chunked_attention"] * 3}, UnsupportedError, "layers of type 'chunked_attention'"),
+        ("phi3", {"rope_scaling": LONG}, CheckpointError, "long_factor is .*, a list of 8 positive numbers is needed"),
+        ("phi3", {"partial_rotary_factor": 0.7}, CheckpointError, "11 of 16 values per head are rotated"),
+        ("smollm3", {"no_rope_layers": [1]}, CheckpointError, "no_rope_layers is .*, a list of 4 is needed"),
+        (
+            "stablelm",
+            {"qk_layernorm": True},
+            UnsupportedError,
+            "qk_layernorm True is not supported; supp",
+        ),
+        ("phi", {"qk_layernorm": True}, UnsupportedError, "qk_layernorm True is not supported"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, UnsupportedError, "scale_attn_by_inverse_layer_idx True"),
+        ("gpt2", {"scale_attn_weights": False}, UnsupportedError, "scale_attn_weights False"),
+        ("falcon", {"alibi": True}, UnsupportedError, "alibi True is not supported"),
+        ("gpt-neox", {"hidden_act": "mish"}, UnsupportedError, "hidden_act 'mish' is not supported"),
+        ("olmoe", {"clip_qkv": 8.0}, UnsupportedError, "clip_qkv 8.0 is not supported"),
+        ("mixtral", {"hidden_act": "gelu"}, UnsupportedError, "hidden_act 'gelu' is not supported"),
+        ("mixtral", {"num_experts_per_tok": 6}, CheckpointError, "num_experts_per_tok is 6, there are 5 experts"),
+        ("qwen3-moe", {"mlp_only_layers": 3}, CheckpointError, "mlp_only_layers is 3, a list of layers is needed"),
+        ("qwen3-moe", {"moe_intermediate_size": None}, CheckpointError, "moe_intermediate_size is None"),
+        ("gemma3", {"model_type": "gemma3"}, CheckpointError, "text_config is None, an object is needed"),
+        ("llama", {"rope_scaling": {"type": "yarn"}, "rope_theta": 1}, CheckpointError, "rope_theta is 1.0"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "longrope"}, "max_position_embeddings": 1},
+            CheckpointError,
+            "original_max_position_embeddings is 1",
+        ),
+    ],
+)
+def test_what_a_family_cannot_have_is_refused(
+    case: str, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        architecture(config(case, **change), "m/config.json")
+    assert str(caught.value).startswith("m/config.json: ") and "\n" not in str(caught.value)
+
+
+def test_rope_grows_with_the_session() -> None:
+    """Longrope and dynamic have other frequencies in sessions for more positions than they were trained for."""
+    short = architecture(config("phi3-longrope-short")).rope
+    assert short.for_context(128) != short.for_context(144)
+    assert short.for_context(144).inverse_frequencies[-1] == pytest.approx(short.inverse_frequencies[-1] * 2.5 / 16)
+    dynamic = architecture(config("llama-rope-dynamic")).rope
+    assert dynamic.for_context(256).inverse_frequencies == dynamic.inverse_frequencies
+    grown = dynamic.for_context(512).inverse_frequencies
+    assert grown[0] == dynamic.inverse_frequencies[0]
+    theta = 10000.0 * (4.0 * 512 / 256 - 3.0) ** (16 / 14)
+    assert grown[5] == pytest.approx(theta ** (-10 / 16))
+
+
 @pytest.mark.parametrize(
     ("config", "windows"),
     [
