@@ -3,8 +3,8 @@
     python tools/make_golden.py [--models FOLDER]
 
 Needs torch and transformers, and tokenizers and sentencepiece for the prompts; edgeq needs none of the first two. Run
-it again after the bundled model has changed. FOLDER holds the checkpoints stories260K and babyllama105; without it
-their files stay as they are.
+it again after the bundled model has changed. FOLDER holds the checkpoints stories260K, babyllama105 and bitllama-3M;
+without it their files stay as they are.
 
 Of a model: a prompt, the tokens that follow it greedily, and logits at every position: of the likeliest tokens, of
 others that differ from position to position until every token had its turn, and log(sum(exp(logits))) of all.
@@ -139,7 +139,7 @@ def write_architectures(known: dict[str, str]) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder of the checkpoints stories260K and babyllama105")
+    parser.add_argument("--models", type=Path, help="folder of checkpoints, as above")
     parser.add_argument("--all", action="store_true", help="also compute anew what has not changed")
     parser.add_argument("--architectures", action="store_true", help="only the random checkpoints of architectures")
     options = parser.parse_args()
@@ -149,7 +149,7 @@ def main() -> None:
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {"models": {}}
     folders = {} if options.architectures else {"tiny_model": REPOSITORY / "tools" / "tiny_model"}
     if options.models:
-        folders |= {name: options.models / name for name in ("stories260K", "babyllama105")}
+        folders |= {name: options.models / name for name in ("stories260K", "babyllama105", "bitllama-3M")}
     for name, folder in folders.items():
         manifest["models"][name] = write_model(name, folder)
     manifest["architectures"] = write_architectures({} if options.all else manifest.get("architectures", {}))

@@ -1,17 +1,43 @@
 """BitNet b1.58: Llama with a norm before each output projection; its weights are -1, 0 or 1 times a scale per matrix
 (arXiv:2402.17764)."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.models import config as read
 from edgeq.models import llama
 from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
 
 
 class Model(llama.Model):
-    """BitNet, its weights as numbers."""
+    """BitNet, its weights as numbers: ternary ones, or those from training, which are rounded to ternary ones."""
 
     name = "bitnet"
     act = "relu2"
     eps = 1e-5
+
+    def read_more(self, config: Mapping[str, Any], source: str) -> None:
+        """Whether the weights are those from training."""
+        quantization = config.get("quantization_config") or {}
+        self.rounded = bool(quantization)
+        if not self.rounded:
+            return
+        online = isinstance(quantization, Mapping) and quantization.get("quantization_mode") == "online"
+        if not online or quantization.get("linear_class") != "autobitlinear" or quantization.get("use_rms_norm"):
+            raise UnsupportedError(
+                f"{source}: quantization_config {read.shown(quantization)} is not supported: convert the checkpoint "
+                "whose weights are not packed (its name ends in -bf16)"
+            )
+
+    def list_tensors(self, t: Tensors) -> None:
+        """The matrices of the layers are ternary."""
+        super().list_tensors(t)
+        for name, tensor in t.items():
+            if self.rounded and name.startswith("blk.") and len(tensor.shape) == 2:
+                t[name] = replace(tensor, ternary=True)
 
     def attention_tensors(self, t: Tensors) -> None:
         """The norm lies between the heads and the output projection."""

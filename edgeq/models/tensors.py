@@ -36,12 +36,14 @@ class Fused:
 class Tensor:
     """A tensor of the file: `parts` one after the other, `add` added to every value.
 
-    shape: [n], [rows, columns], or [experts, rows, columns] with one part per expert
+    shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
+    ternary: weights are rounded to -s, 0 or s, s being the mean of |weight| over the tensor (arXiv:2402.17764)
     """
 
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
     add: float = 0.0
+    ternary: bool = False
 
 
 class Tensors(dict[str, Tensor]):

@@ -118,7 +118,7 @@ def convert(
     with open_checkpoint(source, revision) as checkpoint:
         _refuse_overwriting(checkpoint, os.fspath(out))
         model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
-        _check_unquantized(checkpoint)
+        _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
         if check_assets:
@@ -256,9 +256,9 @@ def _metadata(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, revis
     return {"architecture": model.name, "config": checkpoint.config, "provenance": provenance}
 
 
-def _check_unquantized(checkpoint: Checkpoint) -> None:
+def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
     quantization = checkpoint.config.get("quantization_config")
-    if quantization:
+    if quantization and not any(tensor.ternary for tensor in model.tensors.values()):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise UnsupportedError(
             f"{checkpoint.source}: is already quantized (method {method!r}): convert the original checkpoint"

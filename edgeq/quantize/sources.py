@@ -17,12 +17,12 @@ F32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows `start` to `stop` of a part, each value to be raised by `add`."""
+    """Rows `start` to `stop` of a part of a tensor."""
 
+    tensor: Tensor
     part: Part
     start: int
     stop: int
-    add: float = 0.0
 
     def position(self, place: npt.NDArray[np.intp]) -> list[int]:
         """Where a value at `place` of the chunk's rows is in the checkpoint's tensor."""
@@ -37,7 +37,7 @@ def chunks(tensor: Tensor, nbytes: int) -> Iterator[Chunk]:
     step = max(nbytes // (4 * columns) // PANEL_ROWS, 1) * PANEL_ROWS
     for part in tensor.parts:
         for start in range(0, part.rows, step):
-            yield Chunk(part, start, min(start + step, part.rows), tensor.add)
+            yield Chunk(tensor, part, start, min(start + step, part.rows))
 
 
 def _row(part: Part, index: int) -> int:
@@ -52,6 +52,7 @@ class Sources:
     def __init__(self, checkpoint: Checkpoint, model: Architecture) -> None:
         self._checkpoint = checkpoint
         self._prefixes = model.prefixes
+        self._scales: dict[str, np.float32] = {}  # of ternary tensors
         self._whole: tuple[str, F32Array] | None = None  # the tensor that was transposed last
 
     def name(self, source: str) -> str | None:
@@ -67,7 +68,24 @@ class Sources:
         return None
 
     def read(self, chunk: Chunk) -> F32Array:
-        """The rows of a chunk, f32 [rows] or [rows, columns]."""
+        """The rows of a chunk, f32 [rows] or [rows, columns], as they belong in the file."""
+        rows = self._stored(chunk)
+        if chunk.tensor.ternary:
+            scale = self._scale(chunk)
+            rows = np.clip(np.rint(rows / scale), -1.0, 1.0) * scale
+        return rows + np.float32(chunk.tensor.add) if chunk.tensor.add else rows
+
+    def _scale(self, chunk: Chunk) -> np.float32:
+        """The mean of |weight| over the chunk's part, which is read a second time for it."""
+        part = chunk.part
+        if part.source not in self._scales:
+            whole = chunks(chunk.tensor, max(4 * (chunk.stop - chunk.start) * part.shape[-1], 1 << 20))
+            total = sum(float(np.abs(self._stored(one), dtype=np.float64).sum()) for one in whole)
+            self._scales[part.source] = np.float32(max(total / (part.rows * part.shape[-1]), 1e-5))
+        return self._scales[part.source]
+
+    def _stored(self, chunk: Chunk) -> F32Array:
+        """The rows of a chunk as they are in the checkpoint."""
         part, name = chunk.part, self.name(chunk.part.source)
         assert name is not None, "checked before anything is read"
         if part.transposed and len(part.shape) > 1:
@@ -78,7 +96,7 @@ class Sources:
             rows = self._runs(name, chunk)
         if rows.ndim > 1:
             rows = rows.reshape(len(rows), prod(rows.shape[1:]))
-        return rows + np.float32(chunk.add) if chunk.add else rows
+        return rows
 
     def _runs(self, name: str, chunk: Chunk) -> F32Array:
         """Read run by run."""

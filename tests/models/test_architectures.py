@@ -9,7 +9,7 @@ import random_checkpoints
 from safetensors.numpy import load_file, save_file
 
 from edgeq.container.reader import open_file
-from edgeq.errors import ContextError
+from edgeq.errors import ContextError, UnsupportedError
 from edgeq.models import architecture
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.session import Session
@@ -147,3 +147,24 @@ def test_the_language_model_of_gemma_3_with_eyes(prefix: str, tmp_path: Path) ->
     assert report.unused == ["vision_tower.head.weight"]
     found = logits(folder, random_checkpoints.make("gemma3")[2])
     assert np.abs(found - np.load(GOLDEN / "architectures.npz")["gemma3"]).max() <= 1e-3
+
+
+def test_bitnet_s_weights_from_training_become_ternary(tmp_path: Path) -> None:
+    """The same file as from a checkpoint whose matrices are ternary already."""
+    trained, ternary = (random_checkpoints.write("bitnet", tmp_path / name) for name in ("trained", "ternary"))
+    config = json.loads((trained / "config.json").read_text())
+    online = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": online}))
+    tensors = load_file(ternary / "model.safetensors")
+    for name, weights in tensors.items():
+        if weights.ndim == 2 and ".layers." in name:
+            scale = np.float32(np.abs(weights.astype(np.float64)).mean())
+            tensors[name] = np.clip(np.rint(weights / scale), -1, 1) * scale
+    save_file(tensors, ternary / "model.safetensors")
+    prompt = random_checkpoints.make("bitnet")[2]
+    found, expected = logits(trained, prompt), logits(ternary, prompt)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - np.load(GOLDEN / "architectures.npz")["bitnet"]).max() > 0.5
+    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitnet"}}))
+    with pytest.raises(UnsupportedError, match="the checkpoint whose weights are not packed"):
+        logits(trained, prompt)
