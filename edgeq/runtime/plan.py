@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
-from edgeq.errors import FormatError
+from edgeq.errors import ContextError, FormatError
 from edgeq.kernels import library
 from edgeq.kernels.layout import (
     ATTENTION_BLOCK,
@@ -91,10 +91,16 @@ class Compiler:
         self.caches: dict[int, KVCache] = {}
         self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
         self.attention_memory: dict[Heads, tuple[np.ndarray, int, np.ndarray, np.ndarray]] = {}
+        self.learned_positions: int | None = None  # there are embeddings of so many only
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
 
     def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
         logits = self.place()
+        most = self.learned_positions
+        if most is not None and self.context > round_up(most, ROW_TILE):
+            raise ContextError(
+                f"{self.file.path}: has embeddings of {most} positions: ask for a context of at most {most}"
+            )
         names = [name for name, _ in self.steps]
         kernels = library.prepare([*names, *TEAM_KERNELS], announce)
         self.barriers = [*self.barriers[1:], True]  # a barrier before a step follows the one before it

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.errors import ContextError
 from edgeq.kernels.layout import GROUP, SUMS_BYTES
 from edgeq.runtime.memory import bits, round_up
 from edgeq.runtime.record import Operation
@@ -44,8 +43,7 @@ def _head_norm(c: Compiler, op: Operation) -> None:
 
 def _positions(c: Compiler, op: Operation) -> None:
     x, rows = c.buffers[op.output.index], c.shapes[op.weight][0]
-    if c.context > round_up(rows, 16):
-        raise ContextError(f"{c.file.path}: has embeddings of {rows} positions: ask for a context of at most {rows}")
+    c.learned_positions = rows
     args = [c._weights(op.weight), op.output.width, x.address, x.stride]
     c._step("positions", [*args, c._count(op.output), c._param(POSITION)], [], [x])
 

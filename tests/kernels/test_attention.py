@@ -32,10 +32,10 @@ def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0):
     element = np.float16 if kind == "f16" else np.float32
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
     heads = Heads(q.shape[1], k.shape[1], q.shape[2])
-    return attend(q, keys, values, heads, start, window, kind, threads, context, packed)
+    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap)
 
 
-def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False):
+def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0):
     tokens, heads, kv_heads, head_dim = (
         len(q),
         shape.num_attention_heads,
