@@ -33,6 +33,7 @@ SUPPORTED = (
     "qwen2_moe",
     "qwen3_moe",
     "olmoe",
+    "lfm2",
 )
 
 

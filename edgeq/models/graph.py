@@ -95,6 +95,9 @@ class Graph(Protocol):
     def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:
         """Rotate q and k, append k and v to the layer's KV cache, softmax(scale q k^T) v, causal."""
 
+    def short_conv(self, x: Value, weight: str, bias: str | None, layer: int) -> Value:
+        """x holds B, C and x': C * (B * x' through a causal convolution by `weight` [channels, taps] (+ bias))."""
+
     def silu_mul(self, gate: Value, up: Value) -> Value:
         """gate * sigmoid(gate) * up."""
 

@@ -93,6 +93,13 @@ class Tensors(dict[str, Tensor]):
             part = Part(f"{self._theirs}{source}.bias", (fused.rows,), rows, first, run, step)
             self._into[f"{self._own}{name}.bias"] = Tensor((rows,), (part,))
 
+    def depthwise(self, name: str, source: str, channels: int, taps: int, bias: bool = False) -> None:
+        """`name.weight` [channels, taps] of a convolution whose channels do not mix, and its bias if it has one."""
+        part = Part(f"{self._theirs}{source}.weight", (channels, 1, taps), channels)
+        self._into[f"{self._own}{name}.weight"] = Tensor((channels, taps), (part,))
+        if bias:
+            self.vector(f"{name}.bias", f"{source}.bias", channels)
+
     def experts(self, name: str, source: str, count: int, rows: int, columns: int) -> None:
         """`name.weight` [count, rows, columns]; `source` names an expert's tensor, `{}` standing for its number."""
         sources = [f"{self._theirs}{source.format(i)}.weight" for i in range(count)]

@@ -23,6 +23,17 @@ class KVCache:
         return self.keys.nbytes + self.values.nbytes
 
 
+class ConvCache:
+    """The rows that a layer's short convolution looks back on: f32 [context, width]."""
+
+    def __init__(self, width: int, context: int):
+        self.rows = aligned(context * width * 4)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+
 def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: float = 1.0) -> np.ndarray:
     """cos and sin of every position: f32 [positions, 2, half].
 

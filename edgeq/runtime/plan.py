@@ -22,7 +22,7 @@ from edgeq.kernels.layout import (
 from edgeq.models.architecture import Architecture
 from edgeq.models.graph import Heads, Rope, Value
 from edgeq.runtime import steps
-from edgeq.runtime.kv_cache import KVCache, rope_tables
+from edgeq.runtime.kv_cache import ConvCache, KVCache, rope_tables
 from edgeq.runtime.memory import aligned, bits, round_up
 from edgeq.runtime.record import Operation, Recorder
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
@@ -56,7 +56,7 @@ class Plan:
     logits: np.ndarray
     tape: np.ndarray
     kernels: list[str]
-    caches: list[KVCache]
+    caches: list[KVCache | ConvCache]
     scratch_bytes: int
     keep: list[object] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Compiler:
         self.barriers: list[bool] = []
         self.read: set[int] = set()
         self.written: set[int] = set()
-        self.caches: dict[int, KVCache] = {}
+        self.caches: dict[int, KVCache | ConvCache] = {}
         self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
         self.attention_memory: dict[Heads, tuple[np.ndarray, int, np.ndarray, np.ndarray]] = {}
         self.learned_positions: int | None = None  # there are embeddings of so many only
@@ -378,6 +378,7 @@ class Compiler:
         assert op.heads is not None
         q, out, heads = self.buffers[op.inputs[0].index], self.buffers[op.output.index], op.heads
         cache = self.caches[op.layer]
+        assert isinstance(cache, KVCache)
         scratch, per_thread, partials, counters = self._attention_memory(heads)
         args = [
             q.address,

@@ -67,6 +67,9 @@ class Recorder:
         self._add(Operation("rope", (k, v), q, heads=heads, rope=rope, layer=layer))
         return self._add(Operation("attention", (q,), self._value(q.width), heads=heads, layer=layer))
 
+    def short_conv(self, x: Value, weight: str, bias: str | None, layer: int) -> Value:
+        return self._add(Operation("short_conv", (x,), self._value(x.width // 3), weight, bias, layer=layer))
+
     def silu_mul(self, gate: Value, up: Value) -> Value:
         return self._add(Operation("silu_mul", (gate, up), self._value(gate.width, gate.outputs)))
 

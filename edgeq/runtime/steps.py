@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.kernels.layout import GROUP, SUMS_BYTES
+from edgeq.runtime.kv_cache import ConvCache
 from edgeq.runtime.memory import bits, round_up
 from edgeq.runtime.record import Operation
 
@@ -69,6 +70,26 @@ def _elementwise(c: Compiler, op: Operation) -> None:
     y, gate = (*[(b.address, b.stride) for b in others], (0, 0), (0, 0))[:2]
     args = [x.address, x.stride, op.output.width, *y, *gate, bits(op.factor), c._count(op.output)]
     c._step(f"elementwise:{op.variant}", args, [*others], [x])
+
+
+def _short_conv(c: Compiler, op: Operation) -> None:
+    x, out, width = c.buffers[op.inputs[0].index], c.buffers[op.output.index], op.output.width
+    cache = c.caches[op.layer] = ConvCache(width, c.context)
+    args = [
+        x.address,
+        x.stride,
+        width,
+        c._weights(op.weight),
+        c.shapes[op.weight][1],
+        c._vector(op.bias) if op.bias else 0,
+        cache.rows.ctypes.data,
+        4 * width,
+        out.address,
+        out.stride,
+        c._count(op.output),
+        c._param(POSITION),
+    ]
+    c._step("short_conv", args, [x], [out, cache])
 
 
 def _rows(c: Compiler, rows: int, width: int, read_by: str = "") -> Buffer:
@@ -133,4 +154,5 @@ STEPS: dict[str, Callable[[Compiler, Operation], None]] = {
     "activation": _activation,
     "elementwise": _elementwise,
     "experts": _experts,
+    "short_conv": _short_conv,
 }

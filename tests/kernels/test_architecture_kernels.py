@@ -5,7 +5,7 @@ import pytest
 from kernel_calls import BODIES, Packed, address, call
 
 from edgeq.blocks.reference import encode
-from edgeq.kernels import activation, elementwise, head_norm, layer_norm, norm, positions, quantize
+from edgeq.kernels import activation, elementwise, head_norm, layer_norm, norm, positions, quantize, short_conv
 from edgeq.runtime.memory import round_up
 
 BODY = next(body for body in BODIES if body.native)
@@ -148,3 +148,35 @@ def test_positions_match_twin(start):
     head = (address(panels), 40, address(found), found.strides[0])
     call(BODY.kernel("positions"), *head, address(count), address(position), threads=2)
     np.testing.assert_array_equal(found[:5, :40], positions.reference(x, weights, start))
+
+
+@pytest.mark.parametrize("taps", [1, 3, 4])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_short_conv_matches_twin(taps, has_bias):
+    """Eleven tokens at once, then one by one, on several threads."""
+    rng = np.random.default_rng(taps)
+    tokens, width = 14, 48
+    x = rng.standard_normal((tokens, 3 * width)).astype(np.float32)
+    weight = rng.standard_normal((width, taps)).astype(np.float32)
+    bias = rng.standard_normal(width).astype(np.float32) if has_bias else None
+    panels, kept, out = np.array(encode(weight, "F32")), np.full((16, width), np.nan, np.float32), np.zeros((16, width))
+    out = out.astype(np.float32)
+    for first, tokens_now in ((0, 11), (11, 1), (12, 1), (13, 1)):
+        count, position = np.array([tokens_now], np.int64), np.array([first], np.int64)
+        call(
+            BODY.kernel("short_conv"),
+            address(x[first:]),
+            x.strides[0],
+            width,
+            address(panels),
+            taps,
+            address(bias),
+            address(kept),
+            kept.strides[0],
+            address(out[first:]),
+            out.strides[0],
+            address(count),
+            address(position),
+            threads=2,
+        )
+    np.testing.assert_allclose(out[:tokens], short_conv.reference(x, weight, bias), rtol=1e-5, atol=1e-5)

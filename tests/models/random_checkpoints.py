@@ -202,6 +202,28 @@ _BITNET = {
     "rms_norm_eps": 1e-12,
 }
 
+_LFM2 = {
+    "model_type": "lfm2",
+    "architectures": ["Lfm2ForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 150,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "norm_eps": 1e-5,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "block_auto_adjust_ff_dim": True,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_multiple_of": 32,
+    "layer_types": ["conv", "full_attention", "conv", "conv"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _MIXTRAL = {
     **_LLAMA,
     "model_type": "mixtral",
@@ -316,6 +338,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "falcon-sequential": {**_FALCON, "multi_query": False, "parallel_attn": False, "tie_word_embeddings": False},
     "bitnet": _BITNET,
+    "lfm2": _LFM2,
+    "lfm2-bias": {**_LFM2, "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False},
     "mixtral": _MIXTRAL,
     "olmoe": _OLMOE,
     "qwen3-moe": _QWEN3_MOE,
@@ -383,7 +407,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values *= 8.0 / np.sqrt(shape[1])
         else:
             gain = 4.0 if any(part in name for part in (".q_proj", ".k_proj", "qkv", "query_key", "c_attn")) else 2.0
-            values *= gain / np.sqrt(shape[1])
+            values *= gain / np.sqrt(shape[-1])
         weights[name] = values.astype(np.float32)
     prompt = [int(token) for token in random.randint(0, config["vocab_size"], POSITIONS)]
     return config, weights, prompt
