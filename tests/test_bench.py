@@ -57,6 +57,13 @@ def test_what_is_no_test(name):
         Case.parse(name)
 
 
+def test_a_token_reads_the_experts_it_is_sent_to():
+    experts = {"blk.0.ffn_up_exps.weight": tensor("Q4_K", 8, 10, 20, nbytes=400)}
+    asked = roofline.work(UNTIED | experts, experts_read=2 / 8)
+    assert asked.nbytes == 1000 + 100
+    assert asked.multiply_adds(roofline.Case("tg", 1)) == {4: 200 + 2 * 200, 6: 1000}
+
+
 def test_figures_against_the_limits():
     asked = roofline.work(UNTIED)
     prompt = Result(Case("pp", 10), [[0.0, 3e-6], [1.0, 1 + 4e-6], [2.0, 2 + 9e-6]], LIMITS).figures(asked)

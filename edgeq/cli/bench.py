@@ -80,7 +80,7 @@ def command(
 def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
     """Every test, shown as `output` says."""
     head = describe(model)
-    asked = work(model.file.tensors, kv_read(model.session))
+    asked = work(model.file.tensors, kv_read(model.session), model.session.model.experts_read)
     if output == "md":
         click.echo(_line([name for name, _, _ in COLUMNS]))
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -94,15 +94,17 @@ def code_bits(block_type: str) -> int:
     return int(re.findall(r"\d+", block_type)[0])
 
 
-def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None) -> Work:
-    """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits."""
+def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, experts_read: float = 1.0) -> Work:
+    """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits; of
+    experts' matrices, those of three dimensions, a token reads the part `experts_read`."""
     head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     nbytes, layers, head = 0, Counter[int](), Counter[int]()
     for name, tensor in tensors.items():
         if len(tensor.shape) < 2 or (name == "token_embd.weight" and name != head_name):
             continue
-        nbytes += tensor.nbytes
-        (head if name == head_name else layers)[code_bits(tensor.type)] += tensor.shape[0] * tensor.shape[1]
+        part = experts_read if len(tensor.shape) == 3 else 1.0
+        nbytes += round(tensor.nbytes * part)
+        (head if name == head_name else layers)[code_bits(tensor.type)] += round(prod(tensor.shape) * part)
     return Work(nbytes, layers, head, kv or {})
 
 
@@ -112,10 +114,15 @@ def kv_read(session: "Session") -> dict[int, int]:
 
     recorder = Recorder({name: tensor.shape for name, tensor in session.file.tensors.items()})
     session.model.graph(recorder)
-    attentions = [operation.heads for operation in recorder.operations if operation.kind == "attention"]
+    windows: list[int | None] = []
+    for operation in recorder.operations:
+        if operation.heads and operation.kind == "attention":
+            windows.append(operation.heads.sliding_window)
+        elif operation.kind == "short_conv":  # looks back as far as it has taps
+            windows.append(recorder.shapes[operation.weight][1])
     positions, total = -(-session.context // 16) * 16, Counter[int]()
-    for heads, cache in zip(attentions, session.plan.caches, strict=True):
-        total[(heads.sliding_window if heads else None) or 0] += cache.nbytes // positions
+    for window, cache in zip(windows, session.plan.caches, strict=True):
+        total[window or 0] += cache.nbytes // positions
     return dict(total)
 
 

@@ -12,6 +12,7 @@ class Architecture(Protocol):
 
     tensors:  every tensor that the graph uses, by its name in the file
     prefixes: what the checkpoint's names in `tensors` begin with, and what they may begin with instead
+    experts_read: the part of the experts' matrices, those of three dimensions, that one token reads
     """
 
     name: str
@@ -21,6 +22,7 @@ class Architecture(Protocol):
     heads: Heads
     tensors: Mapping[str, Tensor]
     prefixes: tuple[str, ...]
+    experts_read: float
 
     def __init__(self, config: Mapping[str, Any], source: str) -> None: ...
 

@@ -8,10 +8,11 @@ from edgeq.models.tensors import Tensors
 NAMES = ("mlp.gate", "mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj")
 
 
-def check(source: str, count: int, top_k: int) -> None:
-    """CheckpointError if there are fewer experts than each token needs."""
+def part_read(source: str, count: int, top_k: int) -> float:
+    """The part of the experts that a token needs; CheckpointError if there are fewer than that."""
     if top_k > count:
         raise CheckpointError(f"{source}: num_experts_per_tok is {top_k}, there are {count} experts")
+    return top_k / count
 
 
 def tensors(model: llama.Model, t: Tensors, count: int, width: int, names: tuple[str, str, str, str] = NAMES) -> None:

@@ -16,6 +16,7 @@ class Model:
 
     name = "llama"
     prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
+    experts_read = 1.0
     layer_norm = False  # LayerNorm with a bias instead of RMSNorm
     norm_add = 0.0  # to be added to the norms' weights
     head_norms = False  # a norm on every query and key head

@@ -32,7 +32,7 @@ class Model(llama.Model):
         read.refuse(config, source, hidden_act="silu")
         self.num_experts = read.integer(config, "num_local_experts", source, 8, most=4096)
         self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 2)
-        experts.check(source, self.num_experts, self.num_experts_per_tok)
+        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
 
     def mlp_tensors(self, t: Tensors, i: int) -> None:
         """Every expert is a gated MLP."""

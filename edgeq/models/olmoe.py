@@ -21,7 +21,7 @@ class Model(llama.Model):
         self.num_experts = read.integer(config, "num_experts", source, 64, most=4096)
         self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 8)
         self.norm_topk_prob = bool(config.get("norm_topk_prob", False))
-        experts.check(source, self.num_experts, self.num_experts_per_tok)
+        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
 
     def attention_tensors(self, t: Tensors) -> None:
         """The norms of q and k go over all heads at once."""

@@ -28,7 +28,7 @@ class Model(qwen3.Model):
         self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 8)
         self.norm_topk_prob = bool(config.get("norm_topk_prob", False))
         self.moe_intermediate_size = read.integer(config, "moe_intermediate_size", source)
-        experts.check(source, self.num_experts, self.num_experts_per_tok)
+        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
         step, dense = read.integer(config, "decoder_sparse_step", source, 1), config.get("mlp_only_layers") or []
         if not isinstance(dense, list):
             raise CheckpointError(f"{source}: mlp_only_layers is {read.shown(dense)}, a list of layers is needed")
