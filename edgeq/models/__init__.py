@@ -34,6 +34,7 @@ SUPPORTED = (
     "qwen3_moe",
     "olmoe",
     "lfm2",
+    "ernie4_5",
 )
 
 
