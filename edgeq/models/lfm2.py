@@ -20,7 +20,8 @@ class Model(llama.Model):
     eps_key, eps = "norm_eps", 1e-5
 
     def __init__(self, config: Mapping[str, Any], source: str) -> None:
-        width = read.integer(config, "intermediate_size", source, config.get("block_ff_dim") or 12288)
+        size = "block_ff_dim" if config.get("block_ff_dim") is not None else "intermediate_size"
+        width = read.integer(config, size, source, 12288, most=1 << 28)
         if config.get("block_auto_adjust_ff_dim", True):
             width = int(read.number(config, "block_ffn_dim_multiplier", source, 1.0) * int(2 * width / 3))
             multiple = read.integer(config, "block_multiple_of", source, 256)

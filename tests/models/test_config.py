@@ -82,6 +82,9 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0]
         ("mixtral", {"num_experts_per_tok": 6}, CheckpointError, "num_experts_per_tok is 6, there are 5 experts"),
         ("qwen3-moe", {"mlp_only_layers": 3}, CheckpointError, "mlp_only_layers is 3, a list of layers is needed"),
         ("qwen3-moe", {"moe_intermediate_size": None}, CheckpointError, "moe_intermediate_size is None"),
+        ("lfm2", {"layer_types": ["mamba"] * 4}, UnsupportedError, "layers of type 'mamba' are not supported"),
+        ("lfm2", {"layer_types": ["conv"]}, CheckpointError, "layer_types is .*, a list of 4 is needed"),
+        ("lfm2", {"hidden_size": 72}, UnsupportedError, "hidden_size is 72, a multiple of 16 is needed"),
         ("gemma3", {"model_type": "gemma3"}, CheckpointError, "text_config is None, an object is needed"),
         ("llama", {"rope_scaling": {"type": "yarn"}, "rope_theta": 1}, CheckpointError, "rope_theta is 1.0"),
         (
@@ -98,6 +101,15 @@ def test_what_a_family_cannot_have_is_refused(
     with pytest.raises(error, match=message) as caught:
         architecture(config(case, **change), "m/config.json")
     assert str(caught.value).startswith("m/config.json: ") and "\n" not in str(caught.value)
+
+
+def test_the_mlp_of_lfm2() -> None:
+    """Two thirds of what is given, times a factor, rounded up; older checkpoints give it under another name."""
+    assert architecture(config("lfm2")).tensors["blk.0.ffn_up.weight"].shape == (128, 64)
+    assert architecture(config("lfm2", block_ff_dim=300)).tensors["blk.0.ffn_up.weight"].shape == (224, 64)
+    assert architecture(config("lfm2-bias")).tensors["blk.0.ffn_up.weight"].shape == (150, 64)
+    older = config("lfm2", layer_types=None, full_attn_idxs=[1])
+    assert architecture(older).tensors == architecture(config("lfm2")).tensors
 
 
 def test_rope_grows_with_the_session() -> None:
