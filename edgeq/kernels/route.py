@@ -8,7 +8,7 @@ packed in tiles of its own.
 import numpy as np
 
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_f32, load_i64, store_f32, store_i64
+from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32, store_i64
 from edgeq.simd.vector import (
     add,
     device,
@@ -67,6 +67,7 @@ def _choose(args, thread, n_threads):
     logits, stride, experts = load_i64(args), load_i64(args + 8), load_i64(args + 16)
     top_k, normalized = load_i64(args + 24), load_i64(args + 32)
     chosen, weights, count = load_i64(args + 40), load_i64(args + 48), load_i64(load_i64(args + 56))
+    factor = bits_f32(load_i64(args + 64))
     for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
         row = logits + token * stride
         largest = _largest(row, experts)
@@ -83,7 +84,7 @@ def _choose(args, thread, n_threads):
                 total += weight
         for k in range(top_k):
             at = weights + (token * top_k + k) * 4
-            store_f32(at, load_f32(at) / total)
+            store_f32(at, load_f32(at) / total * factor)
 
 
 def _group(args, thread, n_threads):
@@ -120,7 +121,7 @@ def _group(args, thread, n_threads):
 
 def make(variant: str, isa: Isa):
     """`choose`: logits, stride, experts, top_k, 1 if weights are normalized over the chosen, chosen experts (int64
-    [tokens][top_k]), their weights (f32), token count address.
+    [tokens][top_k]), their weights (f32), token count address, a factor of the weights (f32 bits).
 
     `group`: experts, top_k, chosen, slots (int64 like chosen), sources (int64 [slots], the token in each), segments,
     scratch (int64 [experts]), token count address. One thread does it: it is a pass over a few numbers per token.
@@ -128,10 +129,10 @@ def make(variant: str, isa: Isa):
     return {"choose": _choose, "group": _group}[variant]
 
 
-def reference(logits: np.ndarray, top_k: int, normalized: bool) -> tuple[np.ndarray, np.ndarray]:
+def reference(logits: np.ndarray, top_k: int, normalized: bool, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The NumPy twin of `choose`: [tokens, experts] f32 -> experts int64 [tokens, top_k], weights f32."""
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     of_chosen = np.take_along_axis(weights, chosen, axis=1)
     total = (of_chosen if normalized else weights).sum(axis=1, keepdims=True)
-    return chosen, (of_chosen / total).astype(np.float32)
+    return chosen, (of_chosen / total * factor).astype(np.float32)

@@ -33,6 +33,7 @@ SUPPORTED = (
     "qwen2_moe",
     "qwen3_moe",
     "olmoe",
+    "granitemoe",
     "lfm2",
     "ernie4_5",
 )

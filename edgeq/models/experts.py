@@ -25,8 +25,16 @@ def tensors(model: llama.Model, t: Tensors, count: int, width: int, names: tuple
 
 
 def mixture(
-    model: llama.Model, g: Graph, h: Value, i: int, top_k: int, normalized: bool, count: int, add_to: Value
+    model: llama.Model,
+    g: Graph,
+    h: Value,
+    i: int,
+    top_k: int,
+    normalized: bool,
+    count: int,
+    add_to: Value,
+    factor: float = 1.0,
 ) -> Value:
-    """The experts of layer i on h, added to `add_to`."""
+    """The experts of layer i on h, times `factor`, added to `add_to`."""
     router = model.linear(g, h, f"blk.{i}.ffn_gate_inp")
-    return g.experts(h, router, Experts(count, top_k, normalized, f"blk.{i}.ffn"), add_to)
+    return g.experts(h, router, Experts(count, top_k, normalized, f"blk.{i}.ffn", factor), add_to)

@@ -63,12 +63,14 @@ class Heads:
 @dataclass(frozen=True)
 class Experts:
     """A mixture of experts: `top_k` of `count` per token, weighted by the softmax over all, or, if `normalized`, over
-    the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`."""
+    the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`. What the
+    experts give is multiplied by `factor`."""
 
     count: int
     top_k: int
     normalized: bool
     prefix: str
+    factor: float = 1.0
 
 
 class Graph(Protocol):

@@ -11,6 +11,7 @@ class Part:
     rows:   how many of its rows are meant. They lie in runs of `run` rows, the first run from row `first` on, each
             further one `step` rows after the one before: a slice of a fused tensor, or the heads of one kind in it.
     transposed: the rows are the columns of what is there
+    plane:  the part lies in this matrix of a tensor of three dimensions
     """
 
     source: str
@@ -20,6 +21,7 @@ class Part:
     run: int = 0
     step: int = 0
     transposed: bool = False
+    plane: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,4 +106,10 @@ class Tensors(dict[str, Tensor]):
         """`name.weight` [count, rows, columns]; `source` names an expert's tensor, `{}` standing for its number."""
         sources = [f"{self._theirs}{source.format(i)}.weight" for i in range(count)]
         parts = tuple(Part(one, (rows, columns), rows) for one in sources)
+        self._into[f"{self._own}{name}.weight"] = Tensor((count, rows, columns), parts)
+
+    def stacked(self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused) -> None:
+        """As `experts`, of one tensor [count, fused.rows, columns]: a slice of each of its matrices."""
+        whole, there = f"{self._theirs}{source}.weight", (count, fused.rows, columns)
+        parts = tuple(Part(whole, there, rows, fused.first, plane=i) for i in range(count))
         self._into[f"{self._own}{name}.weight"] = Tensor((count, rows, columns), parts)

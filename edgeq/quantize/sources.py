@@ -28,6 +28,8 @@ class Chunk:
         """Where a value at `place` of the chunk's rows is in the checkpoint's tensor."""
         row, *columns = (int(i) for i in place)
         at = [_row(self.part, self.start + row), *columns]
+        if self.part.plane is not None:
+            at = [self.part.plane, *at]
         return at[::-1] if self.part.transposed else at
 
 
@@ -53,7 +55,7 @@ class Sources:
         self._checkpoint = checkpoint
         self._prefixes = model.prefixes
         self._scales: dict[str, np.float32] = {}  # of ternary tensors
-        self._whole: tuple[str, F32Array] | None = None  # the tensor that was transposed last
+        self._whole: tuple[str, int, F32Array] | None = None  # the tensor, or a matrix of one, that was read last
 
     def name(self, source: str) -> str | None:
         """What the checkpoint calls the tensor `source`: its prefix may be another one. None if it has none."""
@@ -88,6 +90,9 @@ class Sources:
         """The rows of a chunk as they are in the checkpoint."""
         part, name = chunk.part, self.name(chunk.part.source)
         assert name is not None, "checked before anything is read"
+        if part.plane is not None:
+            first = _row(part, chunk.start)
+            return self._plane(name, part.plane)[first : first + chunk.stop - chunk.start]
         if part.transposed and len(part.shape) > 1:
             rows = np.ascontiguousarray(
                 self._transposed(name)[_row(part, chunk.start) : _row(part, chunk.stop - 1) + 1]
@@ -111,7 +116,14 @@ class Sources:
 
     def _transposed(self, name: str) -> F32Array:
         """All of a tensor with its axes exchanged: its columns lie too far apart to be read by themselves."""
-        if self._whole is None or self._whole[0] != name:
+        if self._whole is None or self._whole[:2] != (name, 0):
             self._whole = None
-            self._whole = name, self._checkpoint.read(name).T
-        return self._whole[1]
+            self._whole = name, 0, self._checkpoint.read(name).T
+        return self._whole[2]
+
+    def _plane(self, name: str, index: int) -> F32Array:
+        """A matrix of a tensor of three dimensions."""
+        if self._whole is None or self._whole[:2] != (name, index):
+            self._whole = None
+            self._whole = name, index, self._checkpoint.read_rows(name, index, index + 1)[0]
+        return self._whole[2]

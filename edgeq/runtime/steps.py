@@ -130,6 +130,7 @@ def _experts(c: Compiler, op: Operation) -> None:
     to_chosen, to_slots, to_weights = (int(memory.ctypes.data) for memory in (chosen, slots, weights))
     to_sources, to_segments, to_cursors = (int(memory.ctypes.data) for memory in (sources, segments, cursors))
     args = [router.address, router.stride, mix.count, mix.top_k, int(mix.normalized), to_chosen, to_weights, count]
+    args += [bits(mix.factor)]
     c._step("route:choose", args, [router], [of_pairs])
     args = [mix.count, mix.top_k, to_chosen, to_slots, to_sources, to_segments, to_cursors, count]
     c._step("route:group", args, [of_pairs], [of_pairs, table])

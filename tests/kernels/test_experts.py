@@ -16,7 +16,7 @@ BODY = next(body for body in BODIES if body.native)
 class Routed:
     """Tokens routed by the kernels: `chosen`, `weights`, `slots`, `sources` and `segments`."""
 
-    def __init__(self, logits: np.ndarray, top_k: int, normalized: bool, threads: int = 1):
+    def __init__(self, logits: np.ndarray, top_k: int, normalized: bool, threads: int = 1, factor: float = 1.0):
         tokens, self.experts = logits.shape
         padded = np.zeros((tokens, round_up(self.experts, 32)), np.float32)  # zeros beyond: they must not be chosen
         padded[:, : self.experts] = logits
@@ -36,6 +36,7 @@ class Routed:
             address(self.chosen),
             address(self.weights),
             address(self.count),
+            int(np.float32(factor).view(np.int32)),
             threads=threads,
         )
         call(
@@ -63,8 +64,8 @@ def random_logits(tokens: int, count: int) -> np.ndarray:
 @pytest.mark.parametrize("normalized", [False, True])
 def test_routing_matches_twin(tokens, count, top_k, normalized):
     logits = random_logits(tokens, count)
-    routed = Routed(logits, top_k, normalized, threads=3)
-    chosen, weights = route.reference(logits, top_k, normalized)
+    routed = Routed(logits, top_k, normalized, threads=3, factor=0.7)
+    chosen, weights = route.reference(logits, top_k, normalized, 0.7)
     np.testing.assert_array_equal(routed.chosen, chosen)
     np.testing.assert_allclose(routed.weights, weights, rtol=2e-6)
 

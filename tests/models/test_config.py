@@ -193,10 +193,13 @@ def test_a_checkpoint_has_what_is_expected(case: str) -> None:
         for part in tensor.parts:
             run = part.run or part.rows
             places = [part.first + i // run * part.step + i % run for i in range(part.rows)]
-            rows.setdefault(part.source, []).extend(places)
+            start = 0 if part.plane is None else part.plane * part.shape[1]
+            rows.setdefault(part.source, []).extend(start + place for place in places)
     shapes = random_checkpoints.shapes(random_checkpoints.CASES[case])
     assert rows.keys() == shapes.keys()
     parts = {part.source: part for tensor in model.tensors.values() for part in tensor.parts}
     for name, places in rows.items():
         assert parts[name].shape == shapes[name]
-        assert sorted(places) == list(range(shapes[name][1 if parts[name].transposed else 0])), name
+        axes = shapes[name][:2] if parts[name].plane is not None else shapes[name][:1]
+        axes = shapes[name][1:] if parts[name].transposed else axes
+        assert sorted(places) == list(range(math.prod(axes))), name
