@@ -191,7 +191,7 @@ def _model(facts: Facts, file: "File", context: int | None, team: int) -> Facts:
     if not state.usable:
         _problem(facts, "model", f"its kernels are missing: {', '.join(state.missing)}", "install numba")
         runs = False
-    asked = work(file.tensors).nbytes
+    asked = work(file.tensors, experts_read=fit.model.experts_read).nbytes
     bandwidth = (facts.get("speed") or {}).get("read_bandwidth")
     return {
         "file": str(file.path),
