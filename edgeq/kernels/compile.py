@@ -9,48 +9,59 @@ from importlib import import_module
 import llvmlite.binding as llvm
 from numba.core import types
 
+from edgeq.errors import UnsupportedError
 from edgeq.simd.isa import Isa
-from edgeq.simd.target import entry, kernel_target
+from edgeq.simd.machine import Machine, host, is_aarch64, machine
+from edgeq.simd.target import entry, kernel_target, target_machine
 
 SIGNATURE = types.void(types.int64, types.int64, types.int64)
 
 
-def target_machine(cpu: str | None = None) -> llvm.TargetMachine:
-    """The code generator for this CPU, or for the one that LLVM calls `cpu`."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    features = "" if cpu else llvm.get_host_cpu_features().flatten()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(
-        cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="default"
-    )
+def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Machine | None = None) -> llvm.ModuleRef:
+    """The optimised LLVM module of a kernel, with its C entry point `symbol`; for this machine or another one.
 
-
-def kernel_module(family: str, variant: str, isa: Isa, symbol: str) -> llvm.ModuleRef:
-    """The optimised LLVM module of a kernel, with its C entry point `symbol`."""
+    Raises UnsupportedError if the machine lacks what the body needs: LLVM would abort the process.
+    """
+    machine = machine or host()
+    if is_aarch64(machine.triple) and not isa.needs <= machine.has:
+        lacking = ", ".join(sorted(isa.needs - machine.has))
+        raise UnsupportedError(f"the kernel body {isa.name} needs {lacking}, which {machine.cpu} does not have")
+    kernel_target.aim(machine)
     function = entry(import_module(f"edgeq.kernels.{family}").make(variant, isa))
     with kernel_target.installed():
         function.compile(SIGNATURE)
     overload = function.overloads[SIGNATURE.args]
     module = llvm.parse_assembly(str(overload.library._final_module))
-    module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name)))
+    module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name, module)))
     module.verify()
     return module
 
 
-def compile_kernel(family: str, variant: str, isa: Isa, symbol: str) -> bytes:
-    """The object file of a kernel."""
-    return target_machine().emit_object(kernel_module(family, variant, isa, symbol))
+def compile_kernel(
+    family: str,
+    variant: str,
+    isa: Isa,
+    symbol: str,
+    cpu: str | None = None,
+    features: str | None = None,
+    triple: str | None = None,
+) -> bytes:
+    """The object file of a kernel: for this machine, or for the one that LLVM calls `cpu` (see simd/machine.py)."""
+    target = machine(cpu, features, triple)
+    return target_machine(target).emit_object(kernel_module(family, variant, isa, symbol, target))
 
 
-def assembly(family: str, variant: str, isa: Isa, cpu: str | None = None) -> str:
-    """The assembly of a kernel, to read and to assert on; for this CPU, or for the one that LLVM calls `cpu`."""
-    return target_machine(cpu).emit_assembly(kernel_module(family, variant, isa, "kernel"))
+def assembly(family: str, variant: str, isa: Isa, cpu: str | None = None, features: str | None = None) -> str:
+    """The assembly of a kernel, to read and to assert on; for this machine, or for the one that LLVM calls `cpu`."""
+    target = machine(cpu, features)
+    return target_machine(target).emit_assembly(kernel_module(family, variant, isa, "kernel", target))
 
 
-def _entry_point(symbol: str, mangled: str) -> str:
+def _entry_point(symbol: str, mangled: str, module: llvm.ModuleRef) -> str:
     """A C function around Numba's calling convention (result pointer, exception pointer, arguments -> status)."""
     return f"""
+target triple = "{module.triple}"
+target datalayout = "{module.data_layout}"
 declare i32 @"{mangled}"(ptr, ptr, i64, i64, i64)
 define void @"{symbol}"(i64 %args, i64 %thread, i64 %threads) {{
   %result = alloca ptr

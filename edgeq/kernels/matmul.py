@@ -20,12 +20,10 @@ from edgeq.simd.vector import (
     add,
     device,
     fma,
-    i32_to_f32,
     load_f32x16,
     load_splat_f32,
     mul,
     store_f32x16,
-    store_u8x64,
     zero_f32x16,
 )
 
@@ -80,7 +78,7 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
     has_mins, halves = kind.has_mins, kind.halves
-    dot_start, dot_four, dot_eight = ops.dot_start, ops.dot_four, ops.dot_eight
+    dot_start, dot_four, dot_eight, dot_to_f32 = ops.dot_start, ops.dot_four, ops.dot_eight, ops.dot_to_f32
 
     @device
     def group_32(group, words, total, sums, scale):
@@ -89,7 +87,7 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         dot = dot_eight(dot_start(sums + 8), line0, line1, line2, line3, line4, line5, line6, line7, words)
-        return fma(mul(i32_to_f32(dot), load_f32x16(scale)), load_splat_f32(sums), total)
+        return fma(mul(dot_to_f32(dot), load_f32x16(scale)), load_splat_f32(sums), total)
 
     @device
     def group_16(group, words, total, sums, scale):
@@ -99,8 +97,8 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         second = dot_four(dot_start(sums + 16), line4, line5, line6, line7, words + 16)
-        part = mul(i32_to_f32(first), load_f32x16(scale))
-        part = fma(i32_to_f32(second), load_f32x16(scale + 64), part)
+        part = mul(dot_to_f32(first), load_f32x16(scale))
+        part = fma(dot_to_f32(second), load_f32x16(scale + 64), part)
         return fma(part, load_splat_f32(sums), total)
 
     group_dot = group_16 if halves else group_32
@@ -179,9 +177,8 @@ def _make_quantized(name: str, isa: Isa):
     lines_per_dot = 4 if kind.halves else 8
     tile = isa.tile
     matvec = _make_matvec(kind, operations(isa, 1, kind.bits, lines_per_dot, kind.zero_point))
-    tile_step = _make_tile_step(
-        kind, operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point), tile, isa.registers < 32
-    )
+    ops = operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point)
+    tile_step, store_pair = _make_tile_step(kind, ops, tile, isa.registers < 32), ops.store_pair
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
 
@@ -192,8 +189,7 @@ def _make_quantized(name: str, isa: Isa):
         for g in range(groups):
             for i in range(4):
                 low, high = pair(block + header_bytes + g * group_bytes, i)
-                store_u8x64(lines + g * 512 + i * 128, low)
-                store_u8x64(lines + g * 512 + i * 128 + 64, high)
+                store_pair(lines + g * 512 + i * 128, low, high)
 
     @device
     def panel_times_tiles(panel, groups, words, sums, tiles, lines, scales, mins, totals):

@@ -17,4 +17,5 @@ def _wide_dot(body, b, codes, activations):
 
 _body = Pmaddubsw(32, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", _wide_dot)
 dot_lines, dot_tile = _body.dot_lines, _body.dot_tile
+BIAS = 0
 CENTRED = frozenset({8})

@@ -3,6 +3,7 @@
 from edgeq.simd import emit
 from edgeq.simd.pmaddubsw import Pmaddubsw
 
+BIAS = 0
 CENTRED: frozenset[int] = frozenset()
 
 

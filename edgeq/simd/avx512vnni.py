@@ -3,6 +3,7 @@
 from edgeq.simd import emit
 from edgeq.simd.emit import I32X16
 
+BIAS = 0
 CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
 
 

@@ -4,9 +4,21 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
+from edgeq.simd import machine
+
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 FALSE = ir.Constant(ir.IntType(1), 0)
 U8X64, I32X16, F32X16 = ir.VectorType(I8, 64), ir.VectorType(I32, 16), ir.VectorType(F32, 16)
+U8X16, I32X4 = ir.VectorType(I8, 16), ir.VectorType(I32, 4)
+
+# The bits of the f32 1.5 * 2**23: this plus an integer below 2**22 are the bits of 1.5 * 2**23 plus that integer. A dot
+# that starts here becomes a float by one subtraction, which is exact, where a conversion is slow.
+FLOAT_BIAS = 0x4B400000
+
+
+def is_aarch64(builder: ir.IRBuilder) -> bool:
+    """Whether the code being built is for AArch64."""
+    return machine.is_aarch64(builder.module.triple)
 
 
 def splat_constant(vector: ir.VectorType, value: float) -> ir.Constant:
@@ -33,6 +45,17 @@ def half(builder: ir.IRBuilder, value: ir.Value, which: int) -> ir.Value:
 
 def concat(builder: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
     return shuffle(builder, low, high, range(2 * low.type.count))
+
+
+def quarters(builder: ir.IRBuilder, value: ir.Value) -> list[ir.Value]:
+    """The four 128-bit registers of a 512-bit vector."""
+    lanes = value.type.count // 4
+    return [shuffle(builder, value, value, range(q * lanes, (q + 1) * lanes)) for q in range(4)]
+
+
+def join(builder: ir.IRBuilder, parts: Sequence[ir.Value]) -> ir.Value:
+    """The inverse of `quarters`."""
+    return concat(builder, concat(builder, parts[0], parts[1]), concat(builder, parts[2], parts[3]))
 
 
 def offset(builder: ir.IRBuilder, address: ir.Value, nbytes: int) -> ir.Value:
@@ -68,6 +91,12 @@ def splat_word(builder: ir.IRBuilder, address: ir.Value, lanes: int) -> ir.Value
     """The 4 bytes at `address` repeated over `lanes` bytes: 4 activations against every row of a code line."""
     word = load(builder, address, I32, 4)
     return builder.bitcast(splat(builder, word, lanes // 4), ir.VectorType(I8, lanes))
+
+
+def repeat_word(builder: ir.IRBuilder, value: ir.Value, lane: int) -> ir.Value:
+    """Word (4 bytes) `lane` of 16 bytes, in every word: AArch64 instructions `by lane` take it in as it is."""
+    words = builder.bitcast(value, I32X4)
+    return builder.bitcast(shuffle(builder, words, words, [lane] * 4), value.type)
 
 
 def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:

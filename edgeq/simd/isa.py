@@ -4,11 +4,11 @@ Everything LLVM lowers well by itself is written once in `vector`; a body holds 
 the same bits: the dot products are exact integers and every float operation is spelled out in the shared kernels.
 """
 
-import functools
 from dataclasses import dataclass
 
 from edgeq import environment
 from edgeq.errors import UnsupportedError
+from edgeq.simd.machine import host_features as host_features
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Isa:
     """One instruction set body.
 
     `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
-    `tile` the tokens that a matmul tile keeps in registers, `registers` the vector registers there are.
+    `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32 that fit in them.
     """
 
     name: str
@@ -42,16 +42,32 @@ TABLE: tuple[Isa, ...] = (
     ),
     Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
     Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, 16, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
+    Isa(
+        "neon_i8mm",
+        "edgeq.simd.neon_i8mm",
+        frozenset({"neon", "dotprod", "i8mm"}),
+        4,
+        8,
+        "Arm Cortex-A510, A710, X2 and later; Neoverse N2, V1, V2; AWS Graviton 3, 4; Apple M2 and later",
+    ),
+    Isa(
+        "neon_dotprod",
+        "edgeq.simd.neon_dotprod",
+        frozenset({"neon", "dotprod"}),
+        4,
+        8,
+        "Arm Cortex-A55, A75, A76 (Raspberry Pi 5), A77, A78, X1; Neoverse N1; AWS Graviton 2; Apple M1",
+    ),
+    Isa(
+        "neon",
+        "edgeq.simd.neon",
+        frozenset({"neon"}),
+        4,
+        8,
+        "Arm Cortex-A53 (Raspberry Pi 3), A57, A72 (Raspberry Pi 4), A73",
+    ),
     Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows"),
 )
-
-
-@functools.cache
-def host_features() -> dict[str, bool]:
-    """CPU features by LLVM's names, as this machine has them."""
-    import llvmlite.binding as llvm
-
-    return dict(llvm.get_host_cpu_features())
 
 
 def available() -> list[Isa]:

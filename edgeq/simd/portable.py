@@ -4,6 +4,7 @@ from llvmlite import ir
 
 from edgeq.simd import emit
 
+BIAS = 0
 CENTRED: frozenset[int] = frozenset()
 
 _WIDE = ir.VectorType(emit.I32, 64)

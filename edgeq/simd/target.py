@@ -5,12 +5,17 @@ chosen CPU by kernels/compile.py), which is faster and lets a body be compiled o
 """
 
 import contextlib
-from functools import cached_property
+import functools
+import weakref
 
+import llvmlite.binding as llvm
 from numba.core import cpu, typing
+from numba.core.codegen import AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.descriptors import TargetDescriptor
 from numba.core.registry import CPUDispatcher, cpu_target
+
+from edgeq.simd.machine import Machine, host
 
 
 class _Context(cpu.CPUContext):
@@ -20,16 +25,63 @@ class _Context(cpu.CPUContext):
         return [fndesc].append
 
 
+def target_machine(machine: Machine) -> llvm.TargetMachine:
+    """LLVM's code generator for a machine."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+class _Codegen(AOTCPUCodegen):
+    """Numba's code generator, optimising for any machine."""
+
+    def __init__(self, machine: Machine):
+        self._machine = machine
+        super().__init__("edgeq", cpu_name="host")
+
+    def _init(self, llvm_module):
+        super()._init(llvm_module)
+        self._tm = target_machine(self._machine)
+        self._target_data = self._tm.target_data
+        self._data_layout = str(self._target_data)
+
+    def _create_empty_module(self, name):
+        module = super()._create_empty_module(name)
+        module.triple = self._machine.triple
+        return module
+
+
 class _Target(TargetDescriptor):
+    """The machine that kernels are compiled for, with Numba's contexts of it."""
+
     options = cpu.CPUTargetOptions
 
-    @cached_property
+    def __init__(self):
+        super().__init__("cpu")
+        self._machine = host()
+
+    @functools.cached_property
     def typing_context(self):
         return typing.Context()
 
-    @cached_property
+    @functools.cached_property
     def target_context(self):
-        return _Context(self.typing_context, self._target_name).with_aot_codegen("edgeq", cpu_name="host")
+        codegen = _Codegen(self._machine)
+        return _Context(self.typing_context, self._target_name).subtarget(_internal_codegen=codegen, aot_mode=True)
+
+    def aim(self, machine: Machine) -> None:
+        """Compile for `machine` from here on. Whatever was compiled for another one is forgotten."""
+        if machine == self._machine:
+            return
+        self._machine = machine
+        for name in ("typing_context", "target_context"):
+            vars(self).pop(name, None)
+        for dispatcher in _dispatchers:
+            dispatcher._reset_overloads()
+            dispatcher.typingctx, dispatcher.targetctx = self.typing_context, self.target_context
+            dispatcher.typingctx.insert_global(dispatcher, dispatcher._type)
 
     @contextlib.contextmanager
     def installed(self):
@@ -47,7 +99,8 @@ class _Target(TargetDescriptor):
                         vars(cpu_target)[name] = value
 
 
-kernel_target = _Target("cpu")
+_dispatchers: weakref.WeakSet = weakref.WeakSet()
+kernel_target = _Target()
 
 _OPTIONS = {
     "nopython": True,
@@ -60,6 +113,10 @@ _OPTIONS = {
 
 class _Dispatcher(CPUDispatcher):
     targetdescr = kernel_target
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        _dispatchers.add(self)
 
 
 def entry(function):

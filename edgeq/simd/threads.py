@@ -45,7 +45,10 @@ def pause(typingctx):
     """Tell the core that this is a spin loop; nothing on CPUs whose hint is not known here."""
 
     def generate(context, b, signature, args):
-        if context.codegen().magic_tuple()[0].startswith(("x86_64", "i686", "amd64")):
+        if emit.is_aarch64(b):
+            # `yield` does nothing on most cores; `isb` empties the pipeline, some tens of cycles
+            emit.call(b, "llvm.aarch64.isb", ir.VoidType(), [emit.I32(15)])
+        elif b.module.triple.startswith(("x86_64", "i686", "amd64")):
             emit.call(b, "llvm.x86.sse2.pause", ir.VoidType(), [])
         return context.get_dummy_value()
 

@@ -27,10 +27,16 @@ def _shift_for(zero_point: int) -> int:
 
 def operations(isa: Isa, tokens: int, code_bits: int = 8, lines: int = 8, zero_point: int = 0) -> SimpleNamespace:
     """The tile operations for `tokens` tokens; the dot products for groups of `lines` lines of `code_bits` codes."""
-    return SimpleNamespace(
-        **_float_tiles(tokens),
-        **_dots(import_module(isa.module), tokens, code_bits, lines, zero_point),
-    )
+    body = import_module(isa.module)
+    return SimpleNamespace(**_float_tiles(body, tokens), **_dots(body, tokens, code_bits, lines, zero_point))
+
+
+def _to_floats(body, b, dots):
+    """Dots as f32, exactly: they start at the body's BIAS, 0 or the bits of a large float."""
+    if body.BIAS == 0:
+        return b.sitofp(dots, F32X16)
+    bias = b.bitcast(emit.splat_constant(I32X16, body.BIAS), F32X16)
+    return b.fsub(b.bitcast(dots, F32X16), bias)
 
 
 def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dict:
@@ -40,9 +46,13 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
     def start(b, sums):
         """-zero_point * sum of the activations, the value that a group's dot starts at; `sums` holds -sum."""
         if centred:
-            return lambda t: emit.splat_constant(I32X16, 0)
-        shift = emit.splat_constant(I32X16, _shift_for(zero_point))
-        return lambda t: b.shl(_splat_at(b, sums, t, I32), shift)
+            return lambda t: emit.splat_constant(I32X16, body.BIAS)
+
+        def value(t):
+            at = emit.load(b, emit.offset(b, sums, 4 * t), I32, 4)
+            return emit.splat(b, b.add(b.shl(at, I32(_shift_for(zero_point))), I32(body.BIAS)), 16)
+
+        return value
 
     @intrinsic
     def dot_group(typingctx, line_address, word_address, sums):
@@ -71,7 +81,32 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
         """total + eight code lines . 32 activations, for a matvec."""
         return i32x16(i32x16, *[u8x64] * 8, types.int64), dot_lines
 
-    return {"dot_group": dot_group, "dot_start": dot_start, "dot_four": dot_four, "dot_eight": dot_eight}
+    @intrinsic
+    def dot_to_f32(typingctx, dot):
+        return f32x16(i32x16), lambda context, b, signature, args: _to_floats(body, b, args[0])
+
+    @intrinsic
+    def store_pair(typingctx, address, low, high):
+        """Store two code lines as `dot_group` reads them."""
+
+        def generate(context, b, signature, args):
+            address, low, high = args
+            if hasattr(body, "arrange_pair"):
+                low, high = body.arrange_pair(b, low, high)
+            emit.store(b, address, low, 32)
+            emit.store(b, emit.offset(b, address, 64), high, 32)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, u8x64, u8x64), generate
+
+    return {
+        "dot_group": dot_group,
+        "dot_start": dot_start,
+        "dot_four": dot_four,
+        "dot_eight": dot_eight,
+        "dot_to_f32": dot_to_f32,
+        "store_pair": store_pair,
+    }
 
 
 def _pack(b, llvm_type, values):
@@ -81,7 +116,7 @@ def _pack(b, llvm_type, values):
     return tile
 
 
-def _float_tiles(tokens: int) -> dict:
+def _float_tiles(body, tokens: int) -> dict:
     floats, ints = Tile(f32x16, tokens), Tile(i32x16, tokens)
 
     def unpack(b, tile):
@@ -121,7 +156,7 @@ def _float_tiles(tokens: int) -> dict:
         """f32(dots[t]) * scale."""
 
         def generate(context, b, signature, args):
-            return _pack(b, floats.llvm, [b.fmul(b.sitofp(dot, F32X16), args[1]) for dot in unpack(b, args[0])])
+            return _pack(b, floats.llvm, [b.fmul(_to_floats(body, b, dot), args[1]) for dot in unpack(b, args[0])])
 
         return floats(ints, f32x16), generate
 
@@ -131,7 +166,7 @@ def _float_tiles(tokens: int) -> dict:
 
         def generate(context, b, signature, args):
             pairs = zip(unpack(b, args[0]), unpack(b, args[2]), strict=True)
-            return _pack(b, floats.llvm, [emit.fma(b, b.sitofp(dot, F32X16), args[1], row) for dot, row in pairs])
+            return _pack(b, floats.llvm, [emit.fma(b, _to_floats(body, b, dot), args[1], row) for dot, row in pairs])
 
         return floats(ints, f32x16, floats), generate
 

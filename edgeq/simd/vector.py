@@ -102,8 +102,12 @@ def load_splat_f32(b, address):
 
 
 def _byte_shift(b, value, count):
-    """Shift bytes right by `count` (an LLVM i64), as 16-bit lanes because x86 has no byte shift; bits of the
-    neighbour byte come in at the top and the caller's mask drops them."""
+    """Shift bytes right by `count` (an LLVM i64); the caller's mask drops what comes in at the top.
+
+    As 16-bit lanes on x86, which has no byte shift: bits of the neighbour byte come in.
+    """
+    if emit.is_aarch64(b):
+        return b.lshr(value, emit.splat(b, b.trunc(count, I8), value.type.count))
     words = ir.VectorType(I16, value.type.count // 2)
     shifted = b.lshr(b.bitcast(value, words), emit.splat(b, b.trunc(count, I16), words.count))
     return b.bitcast(shifted, value.type)
@@ -123,6 +127,8 @@ def bits_u8x16(b, value, shift, mask):
 
 def _or_shifted(b, low, high, shift):
     """low | high << shift; the caller guarantees that no bit leaves its byte."""
+    if emit.is_aarch64(b):
+        return b.or_(low, b.shl(high, emit.splat(b, b.trunc(shift, I8), high.type.count)))
     words = ir.VectorType(I16, high.type.count // 2)
     moved = b.shl(b.bitcast(high, words), emit.splat(b, b.trunc(shift, I16), words.count))
     return b.or_(low, b.bitcast(moved, low.type))
