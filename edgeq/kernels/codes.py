@@ -14,13 +14,13 @@ from edgeq.simd.vector import (
     load_bf16x16,
     load_f16x16,
     load_f32x16,
-    load_i8x16,
     load_u8x16,
     load_u8x64,
     mul,
     neg,
     or_shifted_u8x16,
     or_shifted_u8x64,
+    scale_i8_rows,
     store_f32x16,
     u8x16_to_f32,
 )
@@ -32,7 +32,10 @@ FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16
 
 
 def reader(name: str) -> SimpleNamespace:
-    """`header(block, scales, mins)` and `pair(codes, i)` of a type, with the constants of its table row."""
+    """`header(block, scales, mins)` and `pair(codes, i)` of a type, with the constants of its table row.
+
+    `direct`: its header is nothing but the groups' scales, as rows of 16 f16.
+    """
     row: BlockType = block_type(name)
     header, pair = _READERS[name]
     return SimpleNamespace(
@@ -44,6 +47,7 @@ def reader(name: str) -> SimpleNamespace:
         zero_point=row.zero_point,
         has_mins=row.has_mins,
         halves=row.scale_group == 16,
+        direct=header is _header_per_group,
     )
 
 
@@ -58,29 +62,35 @@ def _header_per_group(block, scales, mins):
 
 
 @device
-def _coded_6_bits(low, high, d, out):
-    """8 groups of 6-bit codes, low 4 bits at `low` and top 2 at `high`, times d."""
-    for j in range(4):
-        nibbles = load_u8x16(low + 16 * j)
-        near = or_shifted_u8x16(bits_u8x16(nibbles, 0, 15), bits_u8x16(load_u8x16(high), 2 * j, 3), 4)
-        far = or_shifted_u8x16(bits_u8x16(nibbles, 4, 15), bits_u8x16(load_u8x16(high + 16), 2 * j, 3), 4)
-        store_f32x16(out + j * ROW, mul(u8x16_to_f32(near), d))
-        store_f32x16(out + (j + 4) * ROW, mul(u8x16_to_f32(far), d))
+def _coded_6_bits(low, high, d, j, out):
+    """Groups j and j + 4 of 8 groups of 6-bit codes, low 4 bits at `low` and top 2 at `high`, times d."""
+    nibbles = load_u8x16(low + 16 * j)
+    near = or_shifted_u8x16(bits_u8x16(nibbles, 0, 15), bits_u8x16(load_u8x16(high), 2 * j, 3), 4)
+    far = or_shifted_u8x16(bits_u8x16(nibbles, 4, 15), bits_u8x16(load_u8x16(high + 16), 2 * j, 3), 4)
+    store_f32x16(out + j * ROW, mul(u8x16_to_f32(near), d))
+    store_f32x16(out + (j + 4) * ROW, mul(u8x16_to_f32(far), d))
+
+
+@device
+def _eight_coded(low, high, d, out):
+    # written out, so that the shifts are constants whether LLVM unrolls loops or not
+    _coded_6_bits(low, high, d, 0, out)
+    _coded_6_bits(low, high, d, 1, out)
+    _coded_6_bits(low, high, d, 2, out)
+    _coded_6_bits(low, high, d, 3, out)
 
 
 @device
 def _header_k(block, scales, mins):
     """Q4_K, Q5_K: 6-bit scales times d, 6-bit mins times dmin."""
-    _coded_6_bits(block + 64, block + 128, load_f16x16(block), scales)
-    _coded_6_bits(block + 160, block + 224, neg(load_f16x16(block + 32)), mins)
+    _eight_coded(block + 64, block + 128, load_f16x16(block), scales)
+    _eight_coded(block + 160, block + 224, neg(load_f16x16(block + 32)), mins)
 
 
 @device
 def _header_6(block, scales, mins):
     """Q6_K: signed 8-bit scales of 16 sub-groups, times d."""
-    d = load_f16x16(block)
-    for g in range(16):
-        store_f32x16(scales + g * ROW, mul(load_i8x16(block + 32 + g * 16), d))
+    scale_i8_rows(block + 32, load_f16x16(block), scales)
 
 
 # ---- codes: group address, i in 0..3 -> code lines 2i and 2i + 1 ----

@@ -20,6 +20,7 @@ from edgeq.simd.vector import (
     add,
     device,
     fma,
+    load_f16x16,
     load_f32x16,
     load_splat_f32,
     mul,
@@ -80,6 +81,10 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
     has_mins, halves = kind.has_mins, kind.halves
     dot_start, dot_four, dot_eight, dot_to_f32 = ops.dot_start, ops.dot_four, ops.dot_eight, ops.dot_to_f32
 
+    # Scales that lie in the header as f16 rows (Q4_0, Q8_0) are read from there, the others as `header` wrote them.
+    direct = kind.direct
+    load_scale, scale_step = (load_f16x16, 32) if direct else (load_f32x16, 128 if halves else 64)
+
     @device
     def group_32(group, words, total, sums, scale):
         line0, line1 = pair(group, 0)
@@ -87,7 +92,7 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         dot = dot_eight(dot_start(sums + 8), line0, line1, line2, line3, line4, line5, line6, line7, words)
-        return fma(mul(dot_to_f32(dot), load_f32x16(scale)), load_splat_f32(sums), total)
+        return fma(mul(dot_to_f32(dot), load_scale(scale)), load_splat_f32(sums), total)
 
     @device
     def group_16(group, words, total, sums, scale):
@@ -102,7 +107,6 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         return fma(part, load_splat_f32(sums), total)
 
     group_dot = group_16 if halves else group_32
-    scale_step = 128 if halves else 64
 
     @device
     def matvec(panel, groups, words, sums, scales, mins):
@@ -110,13 +114,17 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         total = zero_f32x16()
         block = panel
         for first in range(0, groups, 8):
-            header(block, scales, mins)
+            if direct:
+                scale = block
+            else:
+                header(block, scales, mins)
+                scale = scales
             group = block + header_bytes
             here = min(8, groups - first)
             for g in range(here):
                 for line in range(0, group_bytes, 64):
                     prefetch(group + AHEAD + line)
-                total = group_dot(group, words, total, sums, scales + g * scale_step)
+                total = group_dot(group, words, total, sums, scale + g * scale_step)
                 if has_mins:
                     total = fma(load_f32x16(mins + g * 64), load_splat_f32(sums + 4), total)
                 group += group_bytes

@@ -99,6 +99,12 @@ def repeat_word(builder: ir.IRBuilder, value: ir.Value, lane: int) -> ir.Value:
     return builder.bitcast(shuffle(builder, words, words, [lane] * 4), value.type)
 
 
+def conceal(builder: ir.IRBuilder, value: ir.Value, constraint: str) -> ir.Value:
+    """The same value, of which LLVM no longer knows where it came from; `constraint` names the kind of register."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(kind, "", f"={constraint},0", side_effect=False), [value], attrs=("readnone", "nounwind"))
+
+
 def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
     """The same values, behind an empty x86 assembly statement that LLVM cannot look through or move code across.
 

@@ -20,7 +20,7 @@ _BYTES, _SHORTS = ir.VectorType(emit.I8, 8), ir.VectorType(emit.I16, 8)
 
 def dot_lines(b, total, lines, words, code_bits):
     """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
-    activations = [emit.splat_word(b, emit.offset(b, words, 4 * j), 16) for j in range(len(lines))]
+    activations = [_repeated_word(b, emit.offset(b, words, 4 * j)) for j in range(len(lines))]
     quarters = [emit.quarters(b, line) for line in lines]
     parts = [
         _dot_rows(b, part, [line[q] for line in quarters], activations, code_bits)
@@ -52,8 +52,8 @@ def _sums_of_rows(b, lines, words, tokens, count, code_bits, q):
         for j in range(first, first + step):
             codes = _signed(b, emit.load(b, emit.offset(b, lines, 64 * j + 16 * q), U8X16, 16), code_bits)
             for t in range(tokens):
-                words_of_line = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), 16)
-                shorts[t] = _add_products(b, shorts[t], codes, words_of_line)
+                word = _repeated_word(b, emit.offset(b, words, 4 * (j * tokens + t)))
+                shorts[t] = _add_products(b, shorts[t], codes, word)
         wide = [_widen(b, wide[t], shorts[t]) for t in range(tokens)]
     return [_pairs(b, *parts) for parts in wide]
 
@@ -70,6 +70,11 @@ def _dot_rows(b, total, lines, activations, code_bits):
             return _sadalp(b, total, _addp(b, *shorts))
         wide = _widen(b, wide, shorts)
     return b.add(total, _pairs(b, *wide))
+
+
+def _repeated_word(b, address):
+    """A word in every lane. LLVM must not see that the halves are equal: it would move codes instead of `smull2`."""
+    return emit.conceal(b, emit.splat_word(b, address, 16), "w")
 
 
 def _signed(b, codes, code_bits):

@@ -11,6 +11,11 @@ BIAS = emit.FLOAT_BIAS
 CENTRED = frozenset({8})  # 8-bit codes are made signed by flipping their top bit, which takes 128 away
 
 
+def start(b, scalar):
+    """`scalar` in 16 lanes, by an instruction for every register that takes no vector pipe."""
+    return emit.join(b, [emit.splat(b, emit.conceal(b, scalar, "r"), 4) for _ in range(4)])
+
+
 def dot_lines(b, total, lines, words, code_bits):
     """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
     parts = emit.quarters(b, total)

@@ -60,7 +60,7 @@ class _Target(TargetDescriptor):
 
     def __init__(self):
         super().__init__("cpu")
-        self._machine = host()
+        self.machine = host()
 
     @functools.cached_property
     def typing_context(self):
@@ -68,14 +68,14 @@ class _Target(TargetDescriptor):
 
     @functools.cached_property
     def target_context(self):
-        codegen = _Codegen(self._machine)
+        codegen = _Codegen(self.machine)
         return _Context(self.typing_context, self._target_name).subtarget(_internal_codegen=codegen, aot_mode=True)
 
     def aim(self, machine: Machine) -> None:
         """Compile for `machine` from here on. Whatever was compiled for another one is forgotten."""
-        if machine == self._machine:
+        if machine == self.machine:
             return
-        self._machine = machine
+        self.machine = machine
         for name in ("typing_context", "target_context"):
             vars(self).pop(name, None)
         for dispatcher in _dispatchers:
@@ -101,6 +101,11 @@ class _Target(TargetDescriptor):
 
 _dispatchers: weakref.WeakSet = weakref.WeakSet()
 kernel_target = _Target()
+
+def machine_has(feature: str) -> bool:
+    """Whether the machine that is being compiled for has a feature, for operations with two ways of doing the same."""
+    return feature in kernel_target.machine.has
+
 
 _OPTIONS = {
     "nopython": True,

@@ -45,12 +45,13 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
 
     def start(b, sums):
         """-zero_point * sum of the activations, the value that a group's dot starts at; `sums` holds -sum."""
+        splat = getattr(body, "start", lambda b, scalar: emit.splat(b, scalar, 16))
         if centred:
-            return lambda t: emit.splat_constant(I32X16, body.BIAS)
+            return lambda t: splat(b, I32(body.BIAS))
 
         def value(t):
             at = emit.load(b, emit.offset(b, sums, 4 * t), I32, 4)
-            return emit.splat(b, b.add(b.shl(at, I32(_shift_for(zero_point))), I32(body.BIAS)), 16)
+            return splat(b, b.add(b.shl(at, I32(_shift_for(zero_point))), I32(body.BIAS)))
 
         return value
 

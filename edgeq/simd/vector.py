@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 from edgeq.simd import emit
 from edgeq.simd.emit import F32X16, I8, I16, I32, I32X16, I64
 from edgeq.simd.target import device as device
+from edgeq.simd.target import machine_has
 from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
 
 
@@ -66,10 +67,20 @@ def load_bf16x16(b, address):
     return b.bitcast(b.shl(wide, emit.splat_constant(I32X16, 16)), F32X16)
 
 
-@operation(f32x16, types.int64)
-def load_i8x16(b, address):
+def _load_i8x16(b, address):
     """16 signed bytes as f32."""
+    if emit.is_aarch64(b) and machine_has("dotprod"):
+        biased = b.xor(emit.load(b, address, emit.U8X16), emit.splat_constant(emit.U8X16, 128))
+        return _bytes_to_f32(b, biased, 128)
     return b.sitofp(b.sext(emit.load(b, address, ir.VectorType(I8, 16)), I32X16), F32X16)
+
+
+@operation(types.void, types.int64, f32x16, types.int64)
+def scale_i8_rows(b, address, d, out):
+    """16 rows of 16 signed bytes, times the lanes of d, as 16 rows of f32 at `out`."""
+    for row in range(16):
+        value = b.fmul(_load_i8x16(b, emit.offset(b, address, 16 * row)), d)
+        emit.store(b, emit.offset(b, out, 64 * row), value, 4)
 
 
 @operation(u8x16, types.int64)
@@ -144,8 +155,30 @@ def or_shifted_u8x16(b, low, high, shift):
     return _or_shifted(b, low, high, shift)
 
 
+_SHORTS = ir.VectorType(I16, 8)
+
+
+def _bytes_to_f32(b, value, zero):
+    """Bytes - zero as f32: put below the bits of 2**23 by one table lookup per register, and 2**23 + zero subtracted.
+
+    Cores that have `sdot` look a byte up in two registers at once, and convert four integers in four cycles.
+    """
+    exponent = ir.Constant(emit.U8X16, [0x4B] + [0] * 15)
+    registers = []
+    for first in range(0, 16, 4):
+        table = ir.Constant(emit.U8X16, [at for row in range(first, first + 4) for at in (row, 17, 17, 16)])
+        registers.append(emit.call(b, "llvm.aarch64.neon.tbl2.v16i8", emit.U8X16, [value, exponent, table]))
+    bits = b.bitcast(emit.join(b, registers), F32X16)
+    return b.fsub(bits, emit.splat_constant(F32X16, 8388608.0 + zero))
+
+
 @operation(f32x16, u8x16)
 def u8x16_to_f32(b, value):
+    if emit.is_aarch64(b) and machine_has("dotprod"):
+        return _bytes_to_f32(b, value, 0)
+    if emit.is_aarch64(b):
+        halves = emit.conceal(b, b.zext(emit.half(b, value, 0), _SHORTS), "w"), b.zext(emit.half(b, value, 1), _SHORTS)
+        return b.uitofp(b.zext(emit.concat(b, halves[0], emit.conceal(b, halves[1], "w")), I32X16), F32X16)
     # via signed i32: every byte fits, and x86 before AVX-512 has no unsigned conversion
     return b.sitofp(b.zext(value, I32X16), F32X16)
 
