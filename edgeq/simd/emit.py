@@ -106,13 +106,14 @@ def conceal(builder: ir.IRBuilder, value: ir.Value, constraint: str) -> ir.Value
 
 
 def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
-    """The same values, behind an empty x86 assembly statement that LLVM cannot look through or move code across.
+    """The same values (one register each), behind an empty assembly statement that LLVM cannot look through or move code across.
 
     A hot loop keeps the order and the register pressure it was written with: without it, LLVM regroups the sums of a
     tile and spills the weights.
     """
     outputs = ir.LiteralStructType([value.type for value in values])
     kind = ir.FunctionType(outputs, [value.type for value in values])
-    constraints = ",".join(["=v"] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
+    register = "=w" if is_aarch64(builder) else "=v"
+    constraints = ",".join([register] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
     result = builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), values)
     return [builder.extract_value(result, i) for i in range(len(values))]

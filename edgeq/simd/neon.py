@@ -20,13 +20,21 @@ _BYTES, _SHORTS = ir.VectorType(emit.I8, 8), ir.VectorType(emit.I16, 8)
 
 def dot_lines(b, total, lines, words, code_bits):
     """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
-    activations = [_repeated_word(b, emit.offset(b, words, 4 * j)) for j in range(len(lines))]
-    quarters = [emit.quarters(b, line) for line in lines]
-    parts = [
-        _dot_rows(b, part, [line[q] for line in quarters], activations, code_bits)
-        for q, part in enumerate(emit.quarters(b, total))
-    ]
-    return emit.join(b, parts)
+    step = min(SUMS_IN_INT16[code_bits], len(lines))
+    wide: list = [None] * 4
+    for first in range(0, len(lines), step):
+        shorts: list = [None] * 4
+        for j in range(first, first + step):
+            word = _repeated_word(b, emit.offset(b, words, 4 * j))
+            codes = [_signed(b, part, code_bits) for part in emit.quarters(b, lines[j])]
+            shorts = [_add_products(b, sums, part, word) for sums, part in zip(shorts, codes, strict=True)]
+            shorts = _in_pairs(emit.pin(b, [value for pair in shorts for value in pair]))
+        if step == len(lines) and 2 * step <= SUMS_IN_INT16[code_bits]:
+            pairs = [_addp(b, *sums) for sums in shorts]
+            return emit.join(b, [_sadalp(b, *both) for both in zip(emit.quarters(b, total), pairs, strict=True)])
+        wide = [_widen(b, *both) for both in zip(wide, shorts, strict=True)]
+    sums = [_pairs(b, *both) for both in wide]
+    return emit.join(b, [b.add(*both) for both in zip(emit.quarters(b, total), sums, strict=True)])
 
 
 def dot_tile(b, lines, words, tokens, count, code_bits, start):
@@ -54,27 +62,18 @@ def _sums_of_rows(b, lines, words, tokens, count, code_bits, q):
             for t in range(tokens):
                 word = _repeated_word(b, emit.offset(b, words, 4 * (j * tokens + t)))
                 shorts[t] = _add_products(b, shorts[t], codes, word)
+            shorts = _in_pairs(emit.pin(b, [value for pair in shorts for value in pair]))
         wide = [_widen(b, wide[t], shorts[t]) for t in range(tokens)]
     return [_pairs(b, *parts) for parts in wide]
-
-
-def _dot_rows(b, total, lines, activations, code_bits):
-    """total + 4 rows . activations: registers of code lines against repeated words."""
-    step = min(SUMS_IN_INT16[code_bits], len(lines))
-    wide = None
-    for first in range(0, len(lines), step):
-        shorts = None
-        for j in range(first, first + step):
-            shorts = _add_products(b, shorts, _signed(b, lines[j], code_bits), activations[j])
-        if step == len(lines) and 2 * step <= SUMS_IN_INT16[code_bits]:
-            return _sadalp(b, total, _addp(b, *shorts))
-        wide = _widen(b, wide, shorts)
-    return b.add(total, _pairs(b, *wide))
 
 
 def _repeated_word(b, address):
     """A word in every lane. LLVM must not see that the halves are equal: it would move codes instead of `smull2`."""
     return emit.conceal(b, emit.splat_word(b, address, 16), "w")
+
+
+def _in_pairs(values):
+    return [values[i : i + 2] for i in range(0, len(values), 2)]
 
 
 def _signed(b, codes, code_bits):

@@ -38,6 +38,8 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
         for t in range(tokens):
             activations = emit.load(b, emit.offset(b, words, 4 * j * tokens + 16 * (t // 4)), U8X16, 4)
             totals[t] = [_sdot(b, part, code, activations, t % 4) for part, code in zip(totals[t], codes, strict=True)]
+        pinned = emit.pin(b, [part for parts in totals for part in parts])
+        totals = [pinned[4 * t : 4 * t + 4] for t in range(tokens)]
     return [emit.join(b, parts) for parts in totals]
 
 

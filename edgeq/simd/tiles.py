@@ -48,12 +48,15 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
         splat = getattr(body, "start", lambda b, scalar: emit.splat(b, scalar, 16))
         if centred:
             return lambda t: splat(b, I32(body.BIAS))
+        shift = _shift_for(zero_point)
+        if body.BIAS == 0:
+            return lambda t: b.shl(_splat_at(b, sums, t, I32), emit.splat_constant(I32X16, shift))
 
-        def value(t):
+        def biased(t):
             at = emit.load(b, emit.offset(b, sums, 4 * t), I32, 4)
-            return splat(b, b.add(b.shl(at, I32(_shift_for(zero_point))), I32(body.BIAS)))
+            return splat(b, b.add(b.shl(at, I32(shift)), I32(body.BIAS)))
 
-        return value
+        return biased
 
     @intrinsic
     def dot_group(typingctx, line_address, word_address, sums):
