@@ -14,6 +14,7 @@ from edgeq.simd.vector import (
     load_bf16x16,
     load_f16x16,
     load_f32x16,
+    load_i8x16,
     load_u8x16,
     load_u8x64,
     mul,
@@ -23,6 +24,7 @@ from edgeq.simd.vector import (
     scale_i8_rows,
     store_f32x16,
     u8x16_to_f32,
+    zero_f32x16,
 )
 
 ROW = 64  # bytes of 16 f32, and of one code line
@@ -31,10 +33,11 @@ ROW = 64  # bytes of 16 f32, and of one code line
 FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
 
 
-def reader(name: str) -> SimpleNamespace:
+def reader(name: str, late: bool = False) -> SimpleNamespace:
     """`header(block, scales, mins)` and `pair(codes, i)` of a type, with the constants of its table row.
 
-    `direct`: its header is nothing but the groups' scales, as rows of 16 f16.
+    `rows` is how a matvec reads scales: (prepare, factors, scale row, min row), see below. `late` asks for computing
+    each where it is used, instead of writing all of a header to memory first.
     """
     row: BlockType = block_type(name)
     header, pair = _READERS[name]
@@ -47,7 +50,7 @@ def reader(name: str) -> SimpleNamespace:
         zero_point=row.zero_point,
         has_mins=row.has_mins,
         halves=row.scale_group == 16,
-        direct=header is _header_per_group,
+        rows=_ROWS[name] if late or header is _header_per_group else (header, _no_factors, _stored, _stored),
     )
 
 
@@ -92,6 +95,74 @@ def _header_6(block, scales, mins):
     """Q6_K: signed 8-bit scales of 16 sub-groups, times d."""
     scale_i8_rows(block + 32, load_f16x16(block), scales)
 
+
+# ---- scales of a matvec: rows of f32, read from memory where `header` wrote them, or computed from the header ----
+#
+# prepare(block, scales, mins); factors(block) -> (d, dmin), lanes of 16 rows; row(block, written, index, factor) -> f32
+
+
+@device
+def _nothing(block, scales, mins):
+    pass
+
+
+@device
+def _no_factors(block):
+    return zero_f32x16(), zero_f32x16()
+
+
+@device
+def _stored(block, written, i, factor):
+    return load_f32x16(written + i * ROW)
+
+
+@device
+def _f16_row(block, written, i, factor):
+    return load_f16x16(block + i * 32)
+
+
+@device
+def _factors_k(block):
+    return load_f16x16(block), neg(load_f16x16(block + 32))
+
+
+@device
+def _coded(low, i, factor):
+    """Group i of 8 groups of 6-bit codes, low 4 bits at `low`, top 2 behind, times a factor."""
+    nibbles = bits_u8x16(load_u8x16(low + 16 * (i & 3)), i & 4, 15)
+    top = bits_u8x16(load_u8x16(low + 64 + 4 * (i & 4)), 2 * (i & 3), 3)
+    return mul(u8x16_to_f32(or_shifted_u8x16(nibbles, top, 4)), factor)
+
+
+@device
+def _scale_row_k(block, written, i, factor):
+    return _coded(block + 64, i, factor)
+
+
+@device
+def _min_row_k(block, written, i, factor):
+    return _coded(block + 160, i, factor)
+
+
+@device
+def _factors_6(block):
+    return load_f16x16(block), zero_f32x16()
+
+
+@device
+def _scale_row_6(block, written, i, factor):
+    return mul(load_i8x16(block + 32 + 16 * i), factor)
+
+
+_F16_ROWS = (_nothing, _no_factors, _f16_row, _stored)
+_K_ROWS = (_nothing, _factors_k, _scale_row_k, _min_row_k)
+_ROWS = {
+    "Q4_0": _F16_ROWS,
+    "Q8_0": _F16_ROWS,
+    "Q4_K": _K_ROWS,
+    "Q5_K": _K_ROWS,
+    "Q6_K": (_nothing, _factors_6, _scale_row_6, _stored),
+}
 
 # ---- codes: group address, i in 0..3 -> code lines 2i and 2i + 1 ----
 

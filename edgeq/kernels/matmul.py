@@ -20,7 +20,6 @@ from edgeq.simd.vector import (
     add,
     device,
     fma,
-    load_f16x16,
     load_f32x16,
     load_splat_f32,
     mul,
@@ -76,34 +75,31 @@ def _finish(out, value, bias, accumulate):
 
 
 def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
-    header, pair = kind.header, kind.pair
-    header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
+    pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
     has_mins, halves = kind.has_mins, kind.halves
     dot_start, dot_four, dot_eight, dot_to_f32 = ops.dot_start, ops.dot_four, ops.dot_eight, ops.dot_to_f32
 
-    # Scales that lie in the header as f16 rows (Q4_0, Q8_0) are read from there, the others as `header` wrote them.
-    direct = kind.direct
-    load_scale, scale_step = (load_f16x16, 32) if direct else (load_f32x16, 128 if halves else 64)
+    prepare, factors, scale_row, min_row = kind.rows
 
     @device
-    def group_32(group, words, total, sums, scale):
+    def group_32(group, words, total, sums, block, scales, g, d):
         line0, line1 = pair(group, 0)
         line2, line3 = pair(group, 1)
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         dot = dot_eight(dot_start(sums + 8), line0, line1, line2, line3, line4, line5, line6, line7, words)
-        return fma(mul(dot_to_f32(dot), load_scale(scale)), load_splat_f32(sums), total)
+        return fma(mul(dot_to_f32(dot), scale_row(block, scales, g, d)), load_splat_f32(sums), total)
 
     @device
-    def group_16(group, words, total, sums, scale):
+    def group_16(group, words, total, sums, block, scales, g, d):
         line0, line1 = pair(group, 0)
         line2, line3 = pair(group, 1)
         first = dot_four(dot_start(sums + 12), line0, line1, line2, line3, words)
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         second = dot_four(dot_start(sums + 16), line4, line5, line6, line7, words + 16)
-        part = mul(dot_to_f32(first), load_f32x16(scale))
-        part = fma(dot_to_f32(second), load_f32x16(scale + 64), part)
+        part = mul(dot_to_f32(first), scale_row(block, scales, 2 * g, d))
+        part = fma(dot_to_f32(second), scale_row(block, scales, 2 * g + 1, d), part)
         return fma(part, load_splat_f32(sums), total)
 
     group_dot = group_16 if halves else group_32
@@ -114,19 +110,16 @@ def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
         total = zero_f32x16()
         block = panel
         for first in range(0, groups, 8):
-            if direct:
-                scale = block
-            else:
-                header(block, scales, mins)
-                scale = scales
+            prepare(block, scales, mins)
+            d, dmin = factors(block)
             group = block + header_bytes
             here = min(8, groups - first)
             for g in range(here):
                 for line in range(0, group_bytes, 64):
                     prefetch(group + AHEAD + line)
-                total = group_dot(group, words, total, sums, scale + g * scale_step)
+                total = group_dot(group, words, total, sums, block, scales, g, d)
                 if has_mins:
-                    total = fma(load_f32x16(mins + g * 64), load_splat_f32(sums + 4), total)
+                    total = fma(min_row(block, mins, g, dmin), load_splat_f32(sums + 4), total)
                 group += group_bytes
                 words += 32
                 sums += SUMS_BYTES
@@ -181,7 +174,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
 
 
 def _make_quantized(name: str, isa: Isa):
-    kind = codes.reader(name)
+    kind = codes.reader(name, isa.reads_scales_late)
     lines_per_dot = 4 if kind.halves else 8
     tile = isa.tile
     matvec = _make_matvec(kind, operations(isa, 1, kind.bits, lines_per_dot, kind.zero_point))

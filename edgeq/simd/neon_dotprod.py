@@ -24,6 +24,7 @@ def dot_lines(b, total, lines, words, code_bits):
         for lane, line in enumerate(lines[first : first + 4]):
             codes = [_signed(b, part, code_bits) for part in emit.quarters(b, line)]
             parts = [_sdot(b, part, code, activations, lane) for part, code in zip(parts, codes, strict=True)]
+        parts = emit.pin(b, parts)
     return emit.join(b, parts)
 
 

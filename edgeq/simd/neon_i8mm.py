@@ -25,6 +25,7 @@ def dot_lines(b, total, lines, words, code_bits):
         for lane, line in enumerate(lines[first : first + 4]):
             codes = emit.quarters(b, line)
             parts = [_usdot(b, part, code, activations, lane) for part, code in zip(parts, codes, strict=True)]
+        parts = emit.pin(b, parts)
     return emit.join(b, parts)
 
 

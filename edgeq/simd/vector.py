@@ -75,6 +75,12 @@ def _load_i8x16(b, address):
     return b.sitofp(b.sext(emit.load(b, address, ir.VectorType(I8, 16)), I32X16), F32X16)
 
 
+@operation(f32x16, types.int64)
+def load_i8x16(b, address):
+    """16 signed bytes as f32."""
+    return _load_i8x16(b, address)
+
+
 @operation(types.void, types.int64, f32x16, types.int64)
 def scale_i8_rows(b, address, d, out):
     """16 rows of 16 signed bytes, times the lanes of d, as 16 rows of f32 at `out`."""
