@@ -45,9 +45,9 @@ CASES = (
     Case("neon", "cortex-a72", "cortex-a72", r"smull2?|smlal2?", 1),
     Case("neon_dotprod", "cortex-a76", "neoverse-n1", r"sdot", 2),
     Case("neon_i8mm", "neoverse-n2", "neoverse-n2", r"usdot|usmmla", 2),
-    Case("avx512vnni", "icelake-server", "icelake-server", r"vpdpbusd", 1),
+    Case("avx512vnni", "icelake-server", "icelake-server", r"vpdpbusd", 2),
     Case("avx512vnni", "znver4", "znver4", r"vpdpbusd", 1),
-    Case("avx512", "skylake-avx512", "skylake-avx512", r"vpmaddubsw", 1),
+    Case("avx512", "skylake-avx512", "skylake-avx512", r"vpmaddubsw", 2),
 )
 
 

@@ -124,7 +124,9 @@ def emulated(cache: Path, cpu: str, arguments: list[str], **options: object) -> 
         "HOME": str(cache),
     }
     command = [str(root / "usr/bin/qemu-aarch64-static"), "-L", str(root), "-cpu", cpu]
-    return subprocess.run([*command, str(root / "usr/bin/python3.11"), *arguments], env=environment, text=True, **options)
+    return subprocess.run(
+        [*command, str(root / "usr/bin/python3.11"), *arguments], env=environment, text=True, **options
+    )
 
 
 # ---- kernels ----
@@ -213,7 +215,9 @@ def inside(expected_path: str, body: str, models: dict[str, str]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Run edgeq's AArch64 kernels in an emulator, against this machine's bits.")
+    parser = argparse.ArgumentParser(
+        description="Run edgeq's AArch64 kernels in an emulator, against this machine's bits."
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "arm_emulation", help="where the parts are kept")
     parser.add_argument("--cpu", nargs="*", default=list(CPUS), choices=list(CPUS))
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)

@@ -102,7 +102,9 @@ def repeat_word(builder: ir.IRBuilder, value: ir.Value, lane: int) -> ir.Value:
 def conceal(builder: ir.IRBuilder, value: ir.Value, constraint: str) -> ir.Value:
     """The same value, of which LLVM no longer knows where it came from; `constraint` names the kind of register."""
     kind = ir.FunctionType(value.type, [value.type])
-    return builder.call(ir.InlineAsm(kind, "", f"={constraint},0", side_effect=False), [value], attrs=("readnone", "nounwind"))
+    return builder.call(
+        ir.InlineAsm(kind, "", f"={constraint},0", side_effect=False), [value], attrs=("readnone", "nounwind")
+    )
 
 
 def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:

@@ -40,7 +40,7 @@ def dot_lines(b, total, lines, words, code_bits):
 def dot_tile(b, lines, words, tokens, count, code_bits, start):
     """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 
-    Words (4 activations) lie [line][token]. Four rows are done after the other, so that all their sums fit in registers.
+    Words (4 activations) lie [line][token]. Done four rows at a time: their sums fit in registers.
     """
     starts = [start(t) for t in range(tokens)]
     dots: list[list] = [[] for _ in range(tokens)]

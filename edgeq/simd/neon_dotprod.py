@@ -35,7 +35,9 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
     """
     totals = [emit.quarters(b, start(t)) for t in range(tokens)]
     for j in range(count):
-        codes = [_signed(b, emit.load(b, emit.offset(b, lines, 64 * j + 16 * q), U8X16, 16), code_bits) for q in range(4)]
+        codes = [
+            _signed(b, emit.load(b, emit.offset(b, lines, 64 * j + 16 * q), U8X16, 16), code_bits) for q in range(4)
+        ]
         for t in range(tokens):
             activations = emit.load(b, emit.offset(b, words, 4 * j * tokens + 16 * (t // 4)), U8X16, 4)
             totals[t] = [_sdot(b, part, code, activations, t % 4) for part, code in zip(totals[t], codes, strict=True)]

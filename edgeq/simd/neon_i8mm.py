@@ -59,7 +59,9 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
         pinned = emit.pin(b, [*totals[0], *totals[1]])
         totals = [pinned[:8], pinned[8:]]
     return [
-        emit.join(b, [emit.shuffle(b, totals[t // 2][r], totals[t // 2][r + 1], (_EVEN, _ODD)[t % 2]) for r in (0, 2, 4, 6)])
+        emit.join(
+            b, [emit.shuffle(b, totals[t // 2][r], totals[t // 2][r + 1], (_EVEN, _ODD)[t % 2]) for r in (0, 2, 4, 6)]
+        )
         for t in range(tokens)
     ]
 

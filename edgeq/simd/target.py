@@ -102,6 +102,7 @@ class _Target(TargetDescriptor):
 _dispatchers: weakref.WeakSet = weakref.WeakSet()
 kernel_target = _Target()
 
+
 def machine_has(feature: str) -> bool:
     """Whether the machine that is being compiled for has a feature, for operations with two ways of doing the same."""
     return feature in kernel_target.machine.has

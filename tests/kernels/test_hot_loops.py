@@ -45,5 +45,5 @@ def test_matmul_tile(name, isa, cpu, instruction, dots):
     block = hottest(name, isa, cpu, instruction)
     assert sum(line.startswith(instruction) for line in block) == dots
     assert not [line for line in block if "call" in line.split()[0]]
-    stores = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line)]
+    stores = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
     assert not stores, "spills in the hot loop"
