@@ -32,7 +32,7 @@ ISA = {row.name: row for row in TABLE}
 
 @dataclass(frozen=True)
 class Case:
-    """A body on a CPU: what LLVM compiles for, what llvm-mca models, the dot instructions, and how many start a cycle."""
+    """A body on a CPU: what LLVM compiles for, what llvm-mca models, the dot instructions, how many start a cycle."""
 
     isa: str
     cpu: str
@@ -97,7 +97,7 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
 
 
 def prefill_loop(lines: list[str], dots: str) -> list[str]:
-    """Instructions of one group and tile of tokens in a matmul: the smallest loop that multiplies without prefetching."""
+    """Instructions of one group and tile of tokens in a matmul: it multiplies and does not prefetch."""
     for first, last in loops(lines):
         part = lines[first : last + 1]
         if count(part, dots) > 0 and count(part, r"prf\w+|prefetch\w+") == 0:

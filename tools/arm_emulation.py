@@ -19,8 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -230,7 +228,7 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     try:
         fetch(cache)
-    except (Unavailable, urllib.error.URLError) as error:
+    except Unavailable as error:
         print(f"arm_emulation: skipped: {error}")
         return SKIPPED
     return compare(cache, arguments.cpu, models)

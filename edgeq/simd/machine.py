@@ -59,7 +59,7 @@ def check_64_bit() -> None:
     """Raises UnsupportedError on a 32-bit system: there are no wheels of the compiler for it."""
     if sys.maxsize < 2**32:
         raise UnsupportedError(
-            f"this is a 32-bit Python on {platform.machine()}: edgeq needs a 64-bit operating system (aarch64 or x86_64)"
+            f"this is a 32-bit Python on {platform.machine()}: edgeq needs a 64-bit system (aarch64 or x86_64)"
         )
 
 
