@@ -23,7 +23,7 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
     Raises UnsupportedError if the machine lacks what the body needs: LLVM would abort the process.
     """
     machine = machine or host()
-    if is_aarch64(machine.triple) and not isa.needs <= machine.has:
+    if (is_aarch64(machine.triple) or "neon" in isa.needs) and not isa.needs <= machine.has:
         lacking = ", ".join(sorted(isa.needs - machine.has))
         raise UnsupportedError(f"the kernel body {isa.name} needs {lacking}, which {machine.cpu} does not have")
     kernel_target.aim(machine)

@@ -110,8 +110,8 @@ def conceal(builder: ir.IRBuilder, value: ir.Value, constraint: str) -> ir.Value
 def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
     """The same values, one register each, behind an empty assembly statement.
 
-    LLVM cannot look through it, nor move code across: a hot loop keeps the order and the register pressure it was written with: without it, LLVM regroups the sums of a
-    tile and spills the weights.
+    LLVM cannot look through it, nor move code across. A hot loop keeps the order and the register pressure it was
+    written with; without it, LLVM regroups the sums of a tile and spills the weights.
     """
     outputs = ir.LiteralStructType([value.type for value in values])
     kind = ir.FunctionType(outputs, [value.type for value in values])

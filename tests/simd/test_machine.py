@@ -74,3 +74,9 @@ for cpu in AARCH64_CPUS:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "not a recognized" not in result.stderr
+
+
+def test_a_body_of_another_architecture_is_refused():
+    foreign = "avx2" if platform.machine() in ("aarch64", "arm64") else "neon"
+    with pytest.raises(UnsupportedError, match=f"the kernel body {foreign} needs "):
+        compile_kernel("norm", "", ISA[foreign], "kernel")
