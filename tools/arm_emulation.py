@@ -2,7 +2,7 @@
 
     python tools/arm_emulation.py [--cache FOLDER] [--cpu cortex-a72 cortex-a76 max]
 
-Fetches once, into the cache folder and nowhere else (some 350 MB, no root): qemu's user emulator, Python 3.11 for arm64
+Fetches once, into the cache folder and nowhere else (some 400 MB, no root): qemu's user emulator, Python 3.11 for arm64
 from Debian, and PyPI's aarch64 wheels. qemu enforces each CPU's instruction set: `sdot` on a Cortex-A72 is an illegal
 instruction. Every result must have the same bits as on this machine:
 
@@ -89,6 +89,9 @@ def fetch(cache: Path) -> None:
         shutil.rmtree(cache / name, ignore_errors=True)
     for architecture, packages in _DEBIAN.items():
         _debian(cache / f"apt-{architecture}", architecture, packages, cache / "root")
+    for emulator in (cache / "root/usr/bin").glob("qemu-*"):
+        if emulator.name != "qemu-aarch64-static":
+            emulator.unlink()
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
     platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_17", "2014")]
     target = ["--only-binary=:all:", *platforms, "--python-version=3.11", f"--target={cache / 'site'}"]
@@ -108,6 +111,7 @@ def _debian(folder: Path, architecture: str, packages: tuple[str, ...], root: Pa
     root.mkdir(exist_ok=True)
     for package in sorted(folder.glob("*.deb")):
         _run(["dpkg", "-x", str(package), str(root)])
+    shutil.rmtree(folder)
 
 
 def emulated(cache: Path, cpu: str, arguments: list[str], **options: object) -> subprocess.CompletedProcess:
