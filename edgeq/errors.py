@@ -31,6 +31,10 @@ class UnsupportedError(EdgeqError):
     """A model architecture, block type or machine that this version does not know."""
 
 
+class KernelError(EdgeqError):
+    """A kernel could not be compiled here, or a library of compiled kernels cannot be used."""
+
+
 class TokenizerError(EdgeqError):
     """A tokenizer is missing, unreadable, or does not fit the model."""
 

@@ -1,6 +1,7 @@
 """Options that several verbs share, and what they stand for."""
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -88,6 +89,18 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
     return wrapper
 
 
+class Announcer:
+    """Tells on stderr what makes someone wait; at a terminal also how far it is, in a line that goes away again."""
+
+    def __call__(self, line: str) -> None:
+        click.echo(f"edgeq: {line}", err=True)
+
+    def progress(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            text = f"edgeq: {done} of {total} compiled" if done < total else ""
+            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+
+
 def load_model(path: Path, loading: dict[str, Any]) -> "Model":
     """The model, loaded as the options say."""
     from edgeq.model import load
@@ -100,7 +113,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         kv=loading.get("kv"),
         chat_template=None if template is None else read_text(template),
         force=loading.get("force", False),
-        announce=lambda line: click.echo(f"edgeq: {line}", err=True),
+        announce=Announcer(),
     )
 
 

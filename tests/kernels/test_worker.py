@@ -1,0 +1,112 @@
+"""Compiling kernels in other processes."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from edgeq.errors import KernelError
+from edgeq.kernels import library, worker
+from edgeq.simd import isa
+from tests.kernel_calls import address, call
+
+SMALL = ["execute:publish", "copy_rows", "execute:lead"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    yield
+    assert [child for child in psutil.Process().children() if "edgeq.kernels.worker" in " ".join(child.cmdline())] == []
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
+
+
+def jobs(names: list[str]) -> list[worker.Job]:
+    return [worker.Job(name, isa.choose().name, f"test_{name.replace(':', '_')}") for name in names]
+
+
+def test_every_job_gives_its_own_object():
+    objects = dict(worker.compile_all(jobs(SMALL), 2))
+    assert set(objects) == set(jobs(SMALL))
+    assert all(job.symbol.encode() in code for job, code in objects.items())
+
+
+def test_a_kernel_that_cannot_be_compiled_is_one_line():
+    with pytest.raises(KernelError, match=r"kernel norm cannot be compiled: StopIteration"):
+        list(worker.compile_all([worker.Job("norm", "no_such_body", "norm")], 1))
+    with pytest.raises(
+        KernelError, match=r"kernel execute:nonsense cannot be compiled: KeyError: 'nonsense'"
+    ) as caught:
+        list(worker.compile_all(jobs(["execute:nonsense"]), 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    start = worker._start
+
+    def start_and_kill(log):
+        process = start(log)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(worker, "_start", start_and_kill)
+    with pytest.raises(KernelError, match=r"kernel \S+ cannot be compiled: its process was ended by signal 9"):
+        list(worker.compile_all(jobs(SMALL), 1))
+
+
+def test_giving_up_half_way_ends_the_processes():
+    results = worker.compile_all(jobs(["matmul:Q4_K", "copy_rows"]), 2)
+    began = time.monotonic()
+    next(results)
+    results.close()
+    assert time.monotonic() - began < 60
+
+
+def test_prepare_compiles_keeps_and_tells(empty_cache: None):
+    class Heard(list):
+        def __init__(self):
+            self.steps = []
+
+        def __call__(self, line):
+            self.append(line)
+
+        def progress(self, done, total):
+            self.steps.append((done, total))
+
+    heard = Heard()
+    library._kernel.cache_clear()
+    kernels = library.prepare(SMALL, heard)
+    assert len(heard) == 1 and heard[0].startswith("compiling 3 kernels for ")
+    assert heard.steps == [(0, 3), (1, 3), (2, 3), (3, 3), (3, 3)]
+    assert library.missing(SMALL) == []
+    source, target = np.ones((2, 32), np.float32), np.zeros((2, 32), np.float32)
+    first, count = np.zeros(1, np.int64), np.array([2], np.int64)
+    call(kernels["copy_rows"], address(source), 128, 32, address(target), 128, address(first), address(count))
+    assert np.array_equal(source, target)
+
+
+def test_where_no_process_can_be_started(empty_cache: None, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args, **options):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    library._kernel.cache_clear()
+    assert set(library.prepare(SMALL[:2])) == set(SMALL[:2])
+    assert library.missing(SMALL[:2]) == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "megabytes", "count", "expected"), [(4, 8000, 12, 4), (4, 8000, 2, 2), (4, 700, 12, 2), (4, 90, 12, 1)]
+)
+def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, cores: int, megabytes: int, count: int, expected: int):
+    memory = psutil.virtual_memory()._replace(available=megabytes << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert worker.processes(count) == expected
