@@ -13,13 +13,14 @@ import click
 
 from edgeq.errors import EdgeqError
 
-VERBS = ("convert", "run", "chat", "show", "verify", "bench", "doctor", "bundle", "version")
+VERBS = ("convert", "run", "chat", "show", "verify", "bench", "doctor", "bundle", "kernels", "version")
 
 ENVIRONMENT = """
 \b
 Environment variables:
   EDGEQ_THREADS  threads, where --threads is not given
   EDGEQ_CACHE    folder of compiled kernels  [default: ~/.cache/edgeq]
+  EDGEQ_KERNELS  folder of kernels built ahead of time  [default: the package, then ~/.local/share/edgeq/kernels]
   EDGEQ_ISA      body of the kernels, e.g. avx2 or portable  [default: the best one]
 """
 

@@ -1,20 +1,26 @@
-"""Find a kernel's machine code, compiling it on first use. Imports no Numba unless something must be compiled."""
+"""Find a kernel's machine code: in a library built ahead of time, in the cache, or by compiling it.
+
+Imports neither Numba nor llvmlite unless something must be compiled (or the system cannot run kernel files).
+"""
 
 import contextlib
 import ctypes
 import functools
+import os
+import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
-
-import llvmlite.binding as llvm
+from pathlib import Path
+from typing import Any
 
 from edgeq import environment
-from edgeq.kernels import cache
+from edgeq.errors import KernelError
+from edgeq.kernels import cache, image, prebuilt
+from edgeq.kernels.sources import can_compile, sources
 from edgeq.simd import isa as isa_table
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-_LOADING = threading.RLock()  # LLVM's engine is not for two threads at a time
-_fresh: dict[tuple[str, isa_table.Isa], bytes] = {}  # compiled by this process's workers, not yet loaded
+_LOADING = threading.RLock()  # one thread loads or compiles at a time
 
 
 class Kernel:
@@ -29,27 +35,20 @@ class Kernel:
         self._function(args, thread, n_threads)
 
 
-class _Engine:
-    """The process's loaded objects."""
-
-    def __init__(self) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
-        self._jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-
-    def load(self, code: bytes, symbol: str) -> int:
-        self._jit.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._jit.finalize_object()
-        return int(self._jit.get_function_address(symbol))
-
-
-_engine = functools.cache(_Engine)
+_loaded: dict[tuple[str, str], Kernel] = {}  # by name and body
 
 
 def chosen_isa() -> isa_table.Isa:
-    """The instruction set body that kernels are compiled for."""
-    return isa_table.choose()
+    """The instruction set body whose kernels run here.
+
+    The one that EDGEQ_ISA names, or the best one that this CPU has; where Numba is not installed, that of the best
+    library built ahead of time. Raises UnsupportedError for an EDGEQ_ISA that cannot run here.
+    """
+    isa = isa_table.choose()
+    library = prebuilt.best()
+    if library and library.isa != isa.name and not can_compile():
+        return next(row for row in isa_table.TABLE if row.name == library.isa)
+    return isa
 
 
 def bodies() -> list[tuple[str, str, list[str]]]:
@@ -60,69 +59,181 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 
 
 def missing(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are not in the cache, or damaged there, and would be compiled."""
-    isa = isa_table.choose()
-    return [name for name in dict.fromkeys(names) if cache.read(name, isa) is None]
+    """Those of `names` that are neither built ahead of time nor in the cache, or damaged there."""
+    isa = chosen_isa()
+    with _LOADING:
+        return [name for name in dict.fromkeys(names) if _find(name, isa) is None]
 
 
 def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
-    """The kernel `family:variant`, e.g. `matmul:Q4_K`, for `isa` or the chosen instruction set body."""
+    """The kernel `family:variant`, e.g. `matmul:Q4_K`, for `isa` or the chosen instruction set body.
+
+    Raises KernelError if it must be compiled and cannot be.
+    """
+    isa = isa or chosen_isa()
     with _LOADING:
-        return _kernel(name, isa or isa_table.choose())
+        found = _find(name, isa)
+        if found is None:
+            _check_compiler(name, isa)
+            from edgeq.kernels.compile import compile_kernel
 
-
-@functools.cache
-def _kernel(name: str, isa: isa_table.Isa) -> Kernel:
-    code = _fresh.pop((name, isa), None) or cache.read(name, isa)
-    if code is None:
-        from edgeq.kernels.compile import compile_kernel
-
-        family, _, variant = name.partition(":")
-        code = compile_kernel(family, variant, isa, _symbol(name, isa))
-        cache.keep(name, isa, code)
-    return Kernel(name, _engine().load(code, _symbol(name, isa)))
+            family, _, variant = name.partition(":")
+            found = _adopt(name, isa, compile_kernel(family, variant, isa, symbol(name, isa)))[0]
+        return found
 
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> dict[str, Kernel]:
     """The kernels `names`; those that are missing are compiled first, several at a time.
 
-    `announce` hears one line when there are some; where it has a method `progress(done, total)`, that hears how far
-    the work is, and (total, total) at its end, however it ends. Raises KernelError if a kernel cannot be compiled.
+    `announce` hears one line when there are some, and one for each library of kernels that is stale or damaged. Where
+    it has a method `progress(done, total)`, that hears how far the work is, and (total, total) at its end, however it
+    ends. Raises KernelError if a kernel cannot be compiled.
     """
     names = list(dict.fromkeys(names))
     absent = missing(names)
-    if absent and announce is not None:
-        cpu = llvm.get_host_cpu_name()
-        announce(f"compiling {len(absent)} kernels for {cpu} ({isa_table.choose().name}), once: {', '.join(absent)}")
-    if len(absent) > 1:
+    if absent:
+        for line in prebuilt.problems():
+            if announce is not None:
+                announce(line)
+        _check_compiler(absent[0], chosen_isa())
+        if announce is not None:
+            announce(f"compiling {len(absent)} kernels for this CPU ({chosen_isa().name}), once: {', '.join(absent)}")
         with contextlib.suppress(OSError):  # no process can be started: they are compiled here, one after the other
-            _compile(absent, getattr(announce, "progress", lambda done, total: None))
+            kept = len(absent) == 1 or _compile(absent, getattr(announce, "progress", lambda done, total: None))
+            if not kept and announce is not None:
+                folder = environment.cache_folder()
+                announce(f"{folder} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)")
     kernels = {name: kernel(name) for name in names}
     cache.mark_used()
     if absent:
         cache.prune()
-        if announce is not None and missing(absent):
-            announce(
-                f"{environment.cache_folder()} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)"
-            )
     return kernels
 
 
-def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> None:
-    """Have kernels compiled by other processes. What is ready stays, even if a later one fails."""
+def symbol(name: str, isa: isa_table.Isa) -> str:
+    """The name of a kernel's entry point in its object."""
+    return f"edgeq_{name}_{isa.name}".replace(":", "_")
+
+
+def _check_compiler(name: str, isa: isa_table.Isa) -> None:
+    if not can_compile():
+        raise KernelError(
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed: install numba, or "
+            f"put a library that `edgeq kernels build` made elsewhere into {environment.data_folder()}"
+        )
+
+
+def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> bool:
+    """Have kernels compiled by other processes; what is ready stays, even if a later one fails.
+
+    False if the cache cannot be written. OSError if no process can be started.
+    """
     from edgeq.kernels import worker
 
-    isa = isa_table.choose()
-    jobs = [worker.Job(name, isa.name, _symbol(name, isa)) for name in names]
+    isa, kept = chosen_isa(), True
+    jobs = [worker.Job(name, isa.name, symbol(name, isa)) for name in names]
     try:
         progress(0, len(jobs))
         for done, (job, code) in enumerate(worker.compile_all(jobs, worker.processes(len(jobs))), 1):
-            cache.keep(job.name, isa, code)
-            _fresh[job.name, isa] = code
+            with _LOADING:
+                kept = _adopt(job.name, isa, code)[1] and kept
             progress(done, len(jobs))
     finally:
         progress(len(jobs), len(jobs))
+    return kept
 
 
-def _symbol(name: str, isa: isa_table.Isa) -> str:
-    return f"edgeq_{name}_{isa.name}".replace(":", "_")
+def cached() -> str:
+    """How many kernels were compiled here, and where they are."""
+    return f"{len(list(cache.folder().glob('*.eqk')))} kernels in {cache.folder()}"
+
+
+# ---- loading ----
+
+
+def _find(name: str, isa: isa_table.Isa) -> Kernel | None:
+    """A kernel that is there already: loaded, built ahead of time, or in the cache."""
+    key = name, isa.name
+    if key not in _loaded:
+        address = _from_library(name, isa)
+        if address is None:
+            # A damaged file is compiled anew: running it would crash the process.
+            with contextlib.suppress(KernelError):
+                address = _from_file(cache.path(name, isa), name, isa)
+        if address is not None:
+            _loaded[key] = Kernel(name, address)
+    return _loaded.get(key)
+
+
+def _from_library(name: str, isa: isa_table.Isa) -> int | None:
+    library = prebuilt.best()
+    if library is None or library.isa != isa.name:
+        return None
+    try:
+        return library.address(name)
+    except KernelError as error:  # from now on it is one that cannot be used
+        library.problem = str(error)
+        return _from_library(name, isa)
+
+
+def _from_file(path: Path, name: str, isa: isa_table.Isa) -> int:
+    """The address of the kernel in its file. KernelError if that is damaged, another's or not there."""
+    if image.supported():
+        header, code = image.load(path)
+        address = code + header.kernels.get(name, -code)
+    else:
+        header, content = image.read(path)
+        address = _engine().load(content, symbol(name, isa)) if name in header.kernels else 0
+    if not address or header.isa != isa.name:
+        raise KernelError(f"{path}: is not kernel {name}")
+    return address
+
+
+def _adopt(name: str, isa: isa_table.Isa, code: bytes) -> tuple[Kernel, bool]:
+    """Load the object of a kernel that has just been compiled and keep it; False if the cache cannot be written."""
+    architecture, kernels = platform.machine(), {name: 0}
+    if image.supported():
+        from edgeq.kernels.link import link
+
+        architecture, code, kernels = link({name: (code, symbol(name, isa))})
+    needs = tuple(sorted(isa.needs))
+    content = image.render(architecture, "host", needs, isa.name, sources(), kernels, code)
+    kept = cache.keep(name, isa, content)
+    with _as_file(content, cache.path(name, isa) if kept else None) as path:
+        found = _loaded[name, isa.name] = Kernel(name, _from_file(path, name, isa))
+    return found, kept
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes, kept: Path | None) -> Any:
+    """The path of a file with this content: the one in the cache, or one in memory where there is none."""
+    if kept is not None:
+        yield kept
+        return
+    handle = os.memfd_create("edgeq-kernel")
+    try:
+        os.write(handle, content)
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+class _Engine:
+    """LLVM's loader of objects, for systems that cannot run kernel files."""
+
+    def __init__(self) -> None:
+        import llvmlite.binding as llvm
+
+        self._llvm = llvm
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+        self._jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+    def load(self, code: bytes, symbol: str) -> int:
+        self._jit.add_object_file(self._llvm.ObjectFileRef.from_data(code))
+        self._jit.finalize_object()
+        return int(self._jit.get_function_address(symbol))
+
+
+_engine = functools.cache(_Engine)

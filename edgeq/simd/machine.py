@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from edgeq.errors import UnsupportedError
+from edgeq.simd import cpuinfo
 
 AARCH64 = "aarch64-unknown-linux-gnu"
 
@@ -69,6 +70,8 @@ def host_features() -> dict[str, bool]:
     check_64_bit()
     if platform.machine().lower() in ("aarch64", "arm64"):
         return _aarch64_features()
+    if sys.platform == "linux":
+        return cpuinfo.x86_features()
     import llvmlite.binding as llvm
 
     return dict(llvm.get_host_cpu_features())
@@ -87,8 +90,8 @@ def host() -> Machine:
     """This machine. An AArch64 CPU that is not in the list is `generic` with the features it has."""
     import llvmlite.binding as llvm
 
-    triple, features = llvm.get_process_triple(), host_features()
-    cpu = llvm.get_host_cpu_name()
+    triple, cpu = llvm.get_process_triple(), llvm.get_host_cpu_name()
+    features = host_features() if is_aarch64(triple) else llvm.get_host_cpu_features()
     if is_aarch64(triple) and cpu not in AARCH64_CPUS:
         cpu = "generic"
     return Machine(triple, cpu, ",".join(f"{'+' if there else '-'}{name}" for name, there in sorted(features.items())))

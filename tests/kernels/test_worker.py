@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import library, worker
+from edgeq.kernels import cache, library, worker
 from edgeq.simd import isa
 from tests.kernel_calls import address, call
 
@@ -25,7 +25,18 @@ def nothing_left_behind():
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
+    """No kernel is there, neither on disk nor in this process."""
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path / "none"))
+    monkeypatch.setattr(library, "_loaded", {})
+
+
+def copy(kernel: library.Kernel) -> None:
+    """Run `copy_rows` and look at what it did."""
+    source, target = np.ones((2, 32), np.float32), np.zeros((2, 32), np.float32)
+    first, count = np.zeros(1, np.int64), np.array([2], np.int64)
+    call(kernel, address(source), 128, 32, address(target), 128, address(first), address(count))
+    assert np.array_equal(source, target)
 
 
 def jobs(names: list[str]) -> list[worker.Job]:
@@ -81,15 +92,11 @@ def test_prepare_compiles_keeps_and_tells(empty_cache: None):
             self.steps.append((done, total))
 
     heard = Heard()
-    library._kernel.cache_clear()
     kernels = library.prepare(SMALL, heard)
     assert len(heard) == 1 and heard[0].startswith("compiling 3 kernels for ")
     assert heard.steps == [(0, 3), (1, 3), (2, 3), (3, 3), (3, 3)]
     assert library.missing(SMALL) == []
-    source, target = np.ones((2, 32), np.float32), np.zeros((2, 32), np.float32)
-    first, count = np.zeros(1, np.int64), np.array([2], np.int64)
-    call(kernels["copy_rows"], address(source), 128, 32, address(target), 128, address(first), address(count))
-    assert np.array_equal(source, target)
+    copy(kernels["copy_rows"])
 
 
 def test_where_no_process_can_be_started(empty_cache: None, monkeypatch: pytest.MonkeyPatch):
@@ -97,7 +104,6 @@ def test_where_no_process_can_be_started(empty_cache: None, monkeypatch: pytest.
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    library._kernel.cache_clear()
     assert set(library.prepare(SMALL[:2])) == set(SMALL[:2])
     assert library.missing(SMALL[:2]) == []
 
@@ -110,3 +116,26 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, cores: int, megabyt
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     assert worker.processes(count) == expected
+
+
+def test_a_cache_that_cannot_be_written(empty_cache: None, tmp_path: Path):
+    (tmp_path / "cache").touch()
+    lines: list[str] = []
+    assert set(library.prepare(SMALL, lines.append)) == set(SMALL)
+    assert len(lines) == 2 and lines[1].startswith(f"{tmp_path / 'cache'} cannot be written: kernels will be compiled")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another kernel"])
+def test_a_damaged_file_is_compiled_anew(empty_cache: None, monkeypatch: pytest.MonkeyPatch, damage: str):
+    row = library.chosen_isa()
+    library.prepare(["copy_rows", "execute:lead"])
+    path = cache.path("copy_rows", row)
+    content = path.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    other = cache.path("execute:lead", row).read_bytes()
+    path.write_bytes({"flip": flipped, "cut": content[:-1], "empty": b"", "another kernel": other}[damage])
+    monkeypatch.setattr(library, "_loaded", {})
+    assert library.missing(["copy_rows", "execute:lead"]) == ["copy_rows"]
+    copy(library.kernel("copy_rows"))
+    assert library.missing(["copy_rows"]) == []
+    assert path.read_bytes() != flipped

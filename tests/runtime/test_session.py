@@ -164,8 +164,9 @@ def test_announces_what_it_must_compile(file: File, monkeypatch: pytest.MonkeyPa
     lines: list[str] = []
     with Session(file, context=16, threads=1, announce=lines.append):
         assert lines == []
-    answers = iter([["norm", "matmul:Q4_K"], []])
+    answers = iter([["norm", "matmul:Q4_K"]])
     monkeypatch.setattr(library, "missing", lambda names: next(answers))
+    monkeypatch.setattr(library, "_compile", lambda names, progress: True)
     with Session(file, context=16, threads=1, announce=lines.append):
         assert len(lines) == 1
         assert lines[0].startswith("compiling 2 kernels for ") and lines[0].endswith(", once: norm, matmul:Q4_K")

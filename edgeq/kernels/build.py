@@ -1,0 +1,50 @@
+"""Build a library of kernels ahead of time, for this CPU or any other of `catalog.CPUS`, on any machine with Numba."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeq.errors import KernelError, OutputError
+from edgeq.kernels import cache, catalog, image, library, worker
+from edgeq.kernels.link import link
+from edgeq.kernels.prebuilt import SUFFIX
+from edgeq.kernels.sources import can_compile, sources
+
+
+def build(
+    cpu: catalog.Cpu,
+    folder: Path,
+    names: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Compile `names`, by default every kernel there is, for `cpu` into one file of `folder`; its path.
+
+    `progress` hears how many kernels are done, of how many. Raises KernelError if one cannot be compiled, OutputError
+    if the file cannot be written.
+    """
+    if not can_compile():
+        raise KernelError("kernels can be built only where Numba is installed: install numba")
+    names = catalog.names(cpu.isa) if names is None else list(names)
+    jobs = [
+        worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
+        for name in names
+    ]
+    objects: dict[str, tuple[bytes, str]] = {}
+    progress(0, len(jobs))
+    try:
+        for job, code in worker.compile_all(jobs, worker.processes(len(jobs))):
+            objects[job.name] = code, job.symbol
+            progress(len(objects), len(jobs))
+    except OSError as error:
+        raise KernelError(f"no process can be started to compile kernels in: {error.strerror}") from error
+    architecture, code, entries = link({name: objects[name] for name in names})
+    if architecture != cpu.architecture:
+        raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
+    needs = tuple(sorted(cpu.needs))
+    content = image.render(architecture, cpu.name, needs, cpu.isa.name, sources(), entries, code)
+    path = folder / f"{cpu.name}{SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        cache.write(path, content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
+    return path

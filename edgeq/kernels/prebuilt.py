@@ -1,0 +1,96 @@
+"""Libraries of kernels that were built ahead of time: find the one that fits this CPU and these sources.
+
+Looked for as `*.eqk` in the folder that EDGEQ_KERNELS names, or else in the package (`edgeq/kernels/prebuilt`) and in
+the user's data folder. Never beside a model: what is downloaded with one must not be run. Imports neither Numba nor
+llvmlite.
+"""
+
+import functools
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeq import environment
+from edgeq.errors import KernelError
+from edgeq.kernels import image
+from edgeq.kernels.sources import sources
+from edgeq.simd import isa as isa_table
+
+SUFFIX = ".eqk"
+PACKAGED = Path(__file__).resolve().parent / "prebuilt"
+
+
+@dataclass
+class Library:
+    """A kernel file that was found; `problem` says why it cannot be used, or is empty."""
+
+    path: Path
+    header: image.Header | None
+    problem: str = ""
+    _code: int | None = field(default=None, repr=False)
+
+    @property
+    def isa(self) -> str:
+        return self.header.isa if self.header else ""
+
+    def address(self, name: str) -> int | None:
+        """Where the kernel `name` is, or None if it is not in the library. KernelError if the library is damaged."""
+        assert self.header is not None
+        if name not in self.header.kernels:
+            return None
+        if self._code is None:
+            self.header, self._code = image.load(self.path)
+        return self._code + self.header.kernels[name]
+
+
+def folders() -> list[Path]:
+    """Where libraries are looked for, in this order."""
+    named = environment.kernels_folder()
+    return [named] if named else [PACKAGED, environment.data_folder()]
+
+
+@functools.cache
+def found(places: tuple[Path, ...]) -> list[Library]:
+    """Every library in these folders, the best that can be used here first."""
+    libraries = [_examine(path) for place in places for path in sorted(place.glob(f"*{SUFFIX}"))]
+    order = {isa.name: i for i, isa in enumerate(isa_table.TABLE)}
+    return sorted(libraries, key=lambda one: (bool(one.problem), order.get(one.isa, len(order)), -_needs(one)))
+
+
+def best() -> Library | None:
+    """The library to use, or None. EDGEQ_ISA rules out those of other bodies."""
+    if not image.supported():
+        return None
+    wanted = environment.isa()
+    usable = (one for one in found(tuple(folders())) if not one.problem)
+    return next((one for one in usable if wanted in (None, one.isa)), None)
+
+
+def problems() -> list[str]:
+    """One line for each library that is refused although it is for this CPU: it is stale or damaged."""
+    if not image.supported():
+        return []
+    return [one.problem for one in found(tuple(folders())) if one.problem.startswith(str(one.path))]
+
+
+def _needs(library: Library) -> int:
+    return len(library.header.needs) if library.header else 0
+
+
+def _examine(path: Path) -> Library:
+    try:
+        header = image.read_header(path)
+    except KernelError as error:
+        return Library(path, None, str(error))
+    return Library(path, header, _problem(path, header))
+
+
+def _problem(path: Path, header: image.Header) -> str:
+    if header.architecture != platform.machine():
+        return f"for {header.architecture}"
+    features = isa_table.host_features()
+    if lacking := [name for name in header.needs if not features.get(name)]:
+        return f"this CPU has no {', '.join(lacking)}"
+    if header.isa not in (isa.name for isa in isa_table.TABLE) or header.sources != sources():
+        return f"{path}: was built from other kernel sources: build it again (`edgeq kernels build`) or remove it"
+    return ""

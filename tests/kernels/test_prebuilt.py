@@ -1,0 +1,179 @@
+"""Libraries built ahead of time: a process that has one needs no compiler; a wrong one is refused, never run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import KernelError
+from edgeq.kernels import build, catalog, image, library, prebuilt
+from edgeq.kernels.sources import sources
+from edgeq.quantize.pipeline import convert
+from edgeq.simd import isa as isa_table
+
+pytestmark = pytest.mark.skipif(not image.supported(), reason="this system cannot run kernel files")
+
+RUN = """
+import sys
+if sys.argv[3] == "alone":
+    sys.modules["numba"] = sys.modules["llvmlite"] = None
+import edgeq
+lines = []
+with edgeq.load(sys.argv[1], threads=2, context=128, announce=lines.append) as model:
+    text = "".join(model.generate(sys.argv[2], 24, temperature=0))
+    kernels = model.session.plan.kernels
+loaded = sorted({name.split(".")[0] for name, module in sys.modules.items() if module})
+import json
+print(json.dumps({"text": text, "lines": lines, "kernels": sorted(set(kernels)), "loaded": loaded}))
+"""
+
+
+def run(model: Path, environment: dict[str, str], how: str = "") -> dict:
+    command = [sys.executable, "-c", RUN, str(model), "Once upon a time", how]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.eqf"
+    convert(str(tiny_model), path, "Q4_K_M")
+    return path
+
+
+@pytest.fixture(scope="module")
+def compiled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the model says with kernels compiled here."""
+    return run(model, {"EDGEQ_KERNELS": str(tmp_path_factory.mktemp("none"))})
+
+
+@pytest.fixture(scope="module")
+def built(compiled: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with the kernels of that model, for a CPU like this one."""
+    names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve"]
+    return build.build(catalog.this_cpu(), tmp_path_factory.mktemp("built"), names)
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the library, where this process looks for libraries."""
+    path = tmp_path / "kernels" / built.name
+    path.parent.mkdir()
+    path.write_bytes(built.read_bytes())
+    monkeypatch.setenv("EDGEQ_KERNELS", str(path.parent))
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_loaded", {})
+    prebuilt.found.cache_clear()
+    return path
+
+
+def rendered(header: image.Header, code: bytes, **changes: object) -> bytes:
+    values = {name: getattr(header, name) for name in ("architecture", "cpu", "needs", "isa", "sources", "kernels")}
+    return image.render(**{**values, **changes}, code=code)
+
+
+def test_a_process_without_numba_says_the_same(model: Path, built: Path, compiled: dict, tmp_path: Path):
+    environment = {"EDGEQ_KERNELS": str(built.parent), "EDGEQ_CACHE": str(tmp_path)}
+    alone = run(model, environment, "alone")
+    assert alone["text"] == compiled["text"] and len(alone["text"]) > 20
+    assert alone["lines"] == [] and list(tmp_path.iterdir()) == []
+    assert not set(alone["loaded"]) & {"numba", "llvmlite"}
+    here = run(model, environment)
+    assert here["text"] == compiled["text"] and not set(here["loaded"]) & {"numba", "llvmlite"}
+
+
+def test_cached_kernels_need_no_llvm_either(model: Path, compiled: dict, tmp_path: Path):
+    again = run(model, {"EDGEQ_KERNELS": str(tmp_path)})
+    assert again["text"] == compiled["text"] and not set(again["loaded"]) & {"numba", "llvmlite"}
+
+
+def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Path, tmp_path: Path):
+    code = "import sys; sys.modules['numba'] = None; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "EDGEQ_KERNELS": str(tmp_path), "EDGEQ_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", code, "run", str(model), "Hello", "-n", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "Numba is not installed: install numba, or put a library" in done.stderr
+
+
+def test_what_is_found(copy: Path):
+    best = prebuilt.best()
+    assert best is not None and best.path == copy and prebuilt.problems() == []
+    assert library.missing(["norm", "execute:lead"]) == []
+    assert library.kernel("norm").address == best.address("norm")
+    assert best.address("encode:Q4_K") is None
+
+
+def test_a_damaged_library_is_not_run(copy: Path):
+    data = bytearray(copy.read_bytes())
+    data[-100] ^= 1
+    copy.write_bytes(data)
+    assert library.missing(["norm"]) == ["norm"]
+    assert prebuilt.problems() == [f"{copy}: is damaged, its checksum is wrong: build it again"]
+    lines: list[str] = []
+    library.prepare(["execute:publish"], lines.append)
+    assert lines[0] == prebuilt.problems()[0] and lines[1].startswith("compiling 1 kernels")
+
+
+def test_a_stale_library_is_not_run(copy: Path):
+    header, code = image.read(copy)
+    copy.write_bytes(rendered(header, code, sources="0" * 16))
+    assert prebuilt.best() is None
+    assert prebuilt.problems() == [
+        f"{copy}: was built from other kernel sources: build it again (`edgeq kernels build`) or remove it"
+    ]
+
+
+def test_a_library_for_another_cpu_is_passed_over_in_silence(copy: Path):
+    header, code = image.read(copy)
+    copy.write_bytes(rendered(header, code, needs=("avx1024",)))
+    copy.with_name("other.eqk").write_bytes(rendered(header, code, architecture="riscv64"))
+    assert prebuilt.best() is None and prebuilt.problems() == []
+    assert sorted(one.problem for one in prebuilt.found((copy.parent,))) == ["for riscv64", "this CPU has no avx1024"]
+
+
+def test_a_file_that_is_no_library(copy: Path):
+    copy.write_bytes(b"not a library")
+    assert prebuilt.best() is None
+    assert prebuilt.problems() == [f"{copy}: is no library of kernels, or is cut short: build it again"]
+
+
+def test_the_best_of_several(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    header, code = image.read(copy)
+    copy.with_name("a.eqk").write_bytes(rendered(header, code, isa="portable", needs=()))
+    copy.with_name("z.eqk").write_bytes(rendered(header, code, needs=header.needs[:2]))
+    best = prebuilt.best()
+    assert best is not None and best.path == copy
+    monkeypatch.setenv("EDGEQ_ISA", "portable")
+    best = prebuilt.best()
+    assert best is not None and best.path.name == "a.eqk"
+
+
+def test_without_numba_a_lesser_body_runs(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    """With Numba, the best body is worth a compilation."""
+    header, code = image.read(copy)
+    copy.write_bytes(rendered(header, code, isa="portable", needs=()))
+    prebuilt.found.cache_clear()
+    assert library.chosen_isa() == isa_table.choose() and isa_table.choose().name != "portable"
+    assert library.missing(["norm"]) == ["norm"]
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    assert library.chosen_isa().name == "portable"
+    assert library.missing(["norm"]) == []
+
+
+def test_build_needs_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(build, "can_compile", lambda: False)
+    with pytest.raises(KernelError, match="only where Numba is installed"):
+        build.build(catalog.CPUS[0], tmp_path)
+
+
+def test_a_library_for_another_architecture(tmp_path: Path):
+    path = build.build(catalog.cpu("cortex-a72"), tmp_path, ["copy_rows", "execute:serve"])
+    header, _ = image.read(path)
+    assert (header.architecture, header.isa, header.needs) == ("aarch64", "neon", ("neon",))
+    assert header.sources == sources() and list(header.kernels) == ["copy_rows", "execute:serve"]
+    assert header.offset == 65536
