@@ -35,6 +35,7 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
     with kernel_target.installed():
         function.compile(SIGNATURE)
     overload = function.overloads[SIGNATURE.args]
+    overload.library.optimize()
     module = llvm.parse_assembly(_EXCEPTION.sub(r"\1 zeroinitializer", str(overload.library._final_module)))
     module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name, module)))
     module.verify()

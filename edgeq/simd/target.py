@@ -10,7 +10,7 @@ import weakref
 
 import llvmlite.binding as llvm
 from numba.core import cpu, typing
-from numba.core.codegen import AOTCPUCodegen
+from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.descriptors import TargetDescriptor
 from numba.core.registry import CPUDispatcher, cpu_target
@@ -34,8 +34,24 @@ def target_machine(machine: Machine) -> llvm.TargetMachine:
     )
 
 
+class _Library(AOTCodeLibrary):
+    """The module of a function. Helpers stay as they are lowered: they are optimised where they were inlined, once.
+
+    Numba would optimise a helper, then whatever calls it, and so on: half of the time that a kernel takes to compile.
+    """
+
+    def _optimize_final_module(self):
+        pass
+
+    def optimize(self):
+        """For the entry point, with everything that it has inlined."""
+        super()._optimize_final_module()
+
+
 class _Codegen(AOTCPUCodegen):
     """Numba's code generator, optimising for any machine."""
+
+    _library_class = _Library
 
     def __init__(self, machine: Machine):
         self._machine = machine
