@@ -357,10 +357,13 @@ def load(
     without one still runs on token ids.
     """
     began = time.perf_counter()
-    from edgeq.runtime.session import Session
-
     file = open_file(path)
     try:
+        from edgeq.runtime.fit import available_memory
+        from edgeq.runtime.session import Session
+
+        if file.nbytes < available_memory():
+            file.read_ahead()
         session = Session(file, context=context, threads=threads, kv=kv, force=force, announce=announce)
     except BaseException:
         file.close()

@@ -23,6 +23,11 @@ def build(
     """
     if not can_compile():
         raise KernelError("kernels can be built only where Numba is installed: install numba")
+    path = folder / f"{cpu.name}{SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     names = catalog.names(cpu.isa) if names is None else list(names)
     jobs = [
         worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
@@ -41,10 +46,12 @@ def build(
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))
     content = image.render(architecture, cpu.name, needs, cpu.isa.name, sources(), entries, code)
-    path = folder / f"{cpu.name}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         cache.write(path, content)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
+        raise _cannot_write(path, error) from error
     return path
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o")

@@ -8,8 +8,6 @@ llvmlite.
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -46,6 +44,8 @@ def keep(name: str, isa: Isa, content: bytes) -> bool:
 
 def write(target: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
+    import tempfile  # here, like shutil below: a process that finds its kernels needs neither
+
     handle, temporary = tempfile.mkstemp(dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -73,6 +73,8 @@ def prune() -> None:
     A folder is renamed before it is emptied, so that no process finds half of one, and two processes that prune at
     once do not meet. Whoever has loaded kernels from it keeps them.
     """
+    import shutil
+
     own = folder()
     try:
         others = [entry for entry in os.scandir(own.parent) if _FOLDER.match(entry.name) and entry.name != own.name]

@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from edgeq.simd import cpuinfo
@@ -36,16 +36,32 @@ def digest() -> str:
 
 
 def compiler_version(package: str) -> str | None:
-    """The version of `numba` or `llvmlite`; None where it is not installed."""
+    """The version of `numba` or `llvmlite`; None where it is not installed.
+
+    Read off the name of the folder that an installer leaves beside a package, as `importlib.metadata` takes longer to
+    import than finding all kernels does.
+    """
+    spec = _spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    beside = [path.stem for path in Path(spec.origin).parent.parent.glob(f"{package}-*.dist-info")]
+    if len(beside) == 1:
+        return beside[0].removeprefix(f"{package}-")
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
+        return "unknown"
 
 
 def can_compile() -> bool:
     """Whether Numba is installed here."""
+    return _spec("numba") is not None
+
+
+def _spec(package: str) -> ModuleSpec | None:
     try:
-        return importlib.util.find_spec("numba") is not None
+        return importlib.util.find_spec(package)
     except ValueError:  # someone has put a stand-in into sys.modules
-        return False
+        return None

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import cached_property
 from typing import Any
 
 from edgeq.errors import TokenizerError
@@ -28,8 +29,15 @@ class JsonBackend:
             i: AddedToken(t.content, t.special or _special_by(settings, i, t.content), t.lstrip, t.rstrip)
             for i, t in self._tokenizer.get_added_tokens_decoder().items()
         }
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         self._byte_level, self.strips_space = self._read_decoder()
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id. To ask for every token takes as long as to read the file, hence a property."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def knows(self, token: int) -> bool:
+        return token >= 0 and self._tokenizer.id_to_token(token) is not None
 
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         # `encode_special_tokens` is a property of the whole tokenizer, hence the lock.

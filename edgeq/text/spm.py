@@ -29,9 +29,12 @@ class SentencePieceBackend:
         controls = (i for i in range(self._size) if self._spm.is_control(i) or self._spm.is_unknown(i))
         self.added = {i: AddedToken(self._spm.id_to_piece(i), special=True) for i in controls} | settings.added
         self._ids = {token.content: i for i, token in self.added.items()}
-        self.vocab_size = max([self._size, *(i + 1 for i in self.added)])
+        self.vocab_size: int = max([self._size, *(i + 1 for i in self.added)])
         pieces = self._spm.encode("a", out_type=str)
         self.strips_space = settings.add_prefix_space and bool(pieces) and pieces[0].startswith("▁")
+
+    def knows(self, token: int) -> bool:
+        return 0 <= token < self._size or token in self.added
 
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         """Ids of the text. A `tokenizer.model` has no rule for `add_special`: the caller adds bos and eos."""

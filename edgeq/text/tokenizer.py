@@ -34,10 +34,12 @@ END_OF_TURN = (
 class Backend(Protocol):
     """What a kind of tokenizer file has to offer."""
 
-    vocab_size: int
     strips_space: bool  # the first piece of a text carries a space that is not part of the text
     added: dict[int, AddedToken]
 
+    @property
+    def vocab_size(self) -> int: ...
+    def knows(self, token: int) -> bool: ...
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]: ...
     def piece_bytes(self, token: int) -> bytes: ...
     def token_id(self, token: str) -> int | None: ...
@@ -53,10 +55,14 @@ class Tokenizer:
     def __init__(self, backend: Backend, settings: TokenizerSettings):
         self._backend = backend
         self._settings = settings
-        self.vocab_size = backend.vocab_size
         self.bos_id = self._role_id("bos_token", settings.bos_ids)
         self.eos_ids = self._find_eos_ids()
         self._hidden = frozenset(i for i, token in backend.added.items() if token.special)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return self._backend.vocab_size
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -116,10 +122,10 @@ class Tokenizer:
             return self._backend.token_id(name)
         if role in self._settings.absent:
             return None
-        return next((i for i in fallback if i < self.vocab_size), None)
+        return next((i for i in fallback if self._backend.knows(i)), None)
 
     def _find_eos_ids(self) -> frozenset[int]:
-        ids = {i for i in self._settings.eos_ids if i < self.vocab_size}
+        ids = {i for i in self._settings.eos_ids if self._backend.knows(i)}
         own = self._role_id("eos_token", self._settings.eos_ids)
         if own is not None:
             ids.add(own)

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,25 @@ def test_views_outlive_the_file(path: Path) -> None:
     with open_file(path) as f:
         data = f.data("blk.3.ffn_norm.weight")
     assert (data.view(np.float32) == 3).all()
+
+
+def test_reading_ahead_asks_for_every_byte_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        assert os.fstat(fd).st_size == path.stat().st_size and advice == os.POSIX_FADV_WILLNEED
+        asked.append((offset, offset + length))
+        if asked[-1][1] >= path.stat().st_size:
+            done.set()
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    with open_file(path) as f:
+        f.read_ahead()
+    assert done.wait(10)  # also after the file was closed
+    assert asked[0][0] == 0 and all(end == start for (_, end), (start, _) in pairwise(asked))
+    with pytest.raises(UsageError):
+        f.read_ahead()
 
 
 def test_a_closed_file_says_so(path: Path) -> None:

@@ -1,0 +1,59 @@
+"""`edgeq kernels`: build libraries, list them."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeq.cli import main
+from edgeq.kernels import catalog, prebuilt
+
+
+@pytest.fixture(autouse=True)
+def few_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two kernels stand for all of them."""
+    monkeypatch.setattr(catalog, "names", lambda isa: ["copy_rows", "execute:publish"])
+    monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path / "kernels"))
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    prebuilt.found.cache_clear()
+
+
+def test_build_then_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["kernels", "list"]) == 0
+    assert f"no library in {tmp_path / 'kernels'}" in capsys.readouterr().out
+    assert main(["kernels", "build", "--cpu", "x86-64-v3,cortex-a76"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "edgeq: compiling 2 kernels for x86-64-v3 (avx2)",
+        "edgeq: compiling 2 kernels for cortex-a76 (neon_dotprod)",
+    ]
+    paths = [tmp_path / "kernels" / f"{name}.eqk" for name in ("x86-64-v3", "cortex-a76")]
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [str(path) for path in paths]
+    prebuilt.found.cache_clear()
+    assert main(["kernels", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for path in paths:
+        assert any(line.startswith(f"{path}: ") and "2 kernels" in line for line in lines)
+    assert lines[-1].startswith("compiled here: 0 kernels in ")
+
+
+def test_list_names_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    bad = tmp_path / "kernels" / "bad.eqk"
+    bad.parent.mkdir()
+    bad.write_bytes(b"nothing")
+    assert main(["kernels", "list"]) == 0
+    assert f"{bad}: is no library of kernels, or is cut short: build it again" in capsys.readouterr().out
+
+
+def test_the_list_of_cpus(capsys: pytest.CaptureFixture[str]):
+    assert main(["kernels", "build", "--cpu", "help"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        [cpu.name, cpu.isa.name] for cpu in catalog.CPUS
+    ]
+
+
+def test_what_cannot_be_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["kernels", "build", "--cpu", "pentium"]) == 2
+    assert "kernels cannot be built for 'pentium': choose among x86-64-v3" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["kernels", "build", "--cpu", "x86-64-v3", "-o", str(tmp_path / "file")]) == 2
+    assert "x86-64-v3.eqk: cannot be written: " in capsys.readouterr().err
