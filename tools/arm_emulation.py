@@ -27,11 +27,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = 77
 
-# qemu's CPU -> LLVM's name and features for the kernels, and the body that must be chosen there
+# qemu's CPU -> the library of kernels for it, and the body that must be chosen there
 CPUS = {
-    "cortex-a72": ("cortex-a72", None, "neon"),
-    "cortex-a76": ("cortex-a76", None, "neon_dotprod"),
-    "max": ("generic", "+neon,+dotprod,+i8mm", "neon_i8mm"),
+    "cortex-a72": ("cortex-a72", "neon"),
+    "cortex-a76": ("cortex-a76", "neon_dotprod"),
+    "max": ("neoverse-n2", "neon_i8mm"),
 }
 MATMULS = ("Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F32", "F16", "BF16")
 SHAPES = ((16, 32), (48, 256), (37, 288), (5, 96), (64, 576))
@@ -120,7 +120,8 @@ def emulated(cache: Path, cpu: str, arguments: list[str], **options: object) -> 
     environment = {
         "PYTHONPATH": os.pathsep.join(str(path) for path in (ROOT, ROOT / "tests", cache / "site")),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "EDGEQ_CACHE": str(cache / f"kernels-{cpu}"),
+        "EDGEQ_CACHE": str(cache / "compiled"),
+        "EDGEQ_KERNELS": str(cache / f"kernels-{cpu}"),
         "OPENBLAS_NUM_THREADS": "1",
         "PATH": os.environ["PATH"],
         "HOME": str(cache),
@@ -135,26 +136,10 @@ def emulated(cache: Path, cpu: str, arguments: list[str], **options: object) -> 
 
 
 def build(cache: Path, cpu: str, names: list[str]) -> None:
-    """Compile kernels for an emulated CPU into the cache folder where its edgeq looks."""
-    from edgeq.kernels import library
-    from edgeq.kernels.compile import compile_kernel
-    from edgeq.simd.isa import TABLE
+    """A library of these kernels for an emulated CPU, in the folder where its edgeq looks."""
+    from edgeq.kernels import build, catalog
 
-    llvm_cpu, features, body = CPUS[cpu]
-    code = "from edgeq.kernels import library; print(library.digest())"
-    asked = emulated(cache, cpu, ["-c", code], capture_output=True)
-    if asked.returncode != 0:
-        sys.exit(f"arm_emulation: {asked.stderr.strip()}")
-    folder = cache / f"kernels-{cpu}" / "kernels" / asked.stdout.strip()
-    folder.mkdir(parents=True, exist_ok=True)
-    isa = next(row for row in TABLE if row.name == body)
-    for name in names:
-        path = folder / library.object_path(name, isa).name
-        if not path.is_file():
-            family, _, variant = name.partition(":")
-            symbol = library._symbol(name, isa)
-            code = compile_kernel(family, variant, isa, symbol, llvm_cpu, features, "aarch64-unknown-linux-gnu")
-            path.write_bytes(library._seal(name, isa, code) + code)
+    build.build(catalog.cpu(CPUS[cpu][0]), cache / f"kernels-{cpu}", names)
 
 
 # ---- what runs on both sides ----
@@ -261,7 +246,7 @@ def compare(cache: Path, cpus: list[str], models: dict[str, str]) -> int:
         started = time.perf_counter()
         build(cache, cpu, list(asked))
         built = time.perf_counter()
-        script = [str(Path(__file__)), "--cache", str(cache), "--inside", str(expected), CPUS[cpu][2], cpu]
+        script = [str(Path(__file__)), "--cache", str(cache), "--inside", str(expected), CPUS[cpu][1], cpu]
         code = emulated(cache, cpu, script).returncode
         print(f"{cpu}: kernels {built - started:.0f} s, emulated {time.perf_counter() - built:.0f} s, exit code {code}")
         if code != 0:

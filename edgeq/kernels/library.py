@@ -99,7 +99,7 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
         if announce is not None:
             announce(f"compiling {len(absent)} kernels for this CPU ({chosen_isa().name}), once: {', '.join(absent)}")
         with contextlib.suppress(OSError):  # no process can be started: they are compiled here, one after the other
-            kept = len(absent) == 1 or _compile(absent, getattr(announce, "progress", lambda done, total: None))
+            kept = _compile(absent, getattr(announce, "progress", lambda done, total: None))
             if not kept and announce is not None:
                 folder = environment.cache_folder()
                 announce(f"{folder} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)")
