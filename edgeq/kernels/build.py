@@ -28,6 +28,7 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot_write(path, error) from error
+    made_from = sources()  # before they are compiled: an edit in between must not go unnoticed
     names = catalog.names(cpu.isa) if names is None else list(names)
     jobs = [
         worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
@@ -45,7 +46,7 @@ def build(
     if architecture != cpu.architecture:
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))
-    content = image.render(architecture, cpu.name, needs, cpu.isa.name, sources(), entries, code)
+    content = image.render(architecture, cpu.name, needs, cpu.isa.name, made_from, entries, code)
     try:
         cache.write(path, content)
     except OSError as error:

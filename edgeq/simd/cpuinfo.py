@@ -30,8 +30,11 @@ _X86 = (
 
 @functools.cache
 def _processors() -> list[dict[str, str]]:
-    """/proc/cpuinfo: a dict for each processor."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    """/proc/cpuinfo: a dict for each processor; none where the system has no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
     return [
         {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
         for block in text.split("\n\n")
@@ -39,13 +42,15 @@ def _processors() -> list[dict[str, str]]:
     ]
 
 
-def x86_features() -> dict[str, bool]:
-    """The features of an x86 CPU that kernels may need, by LLVM's names. OSError where there is no /proc/cpuinfo."""
-    flags = set(_processors()[0].get("flags", "").split())
+def x86_features() -> dict[str, bool] | None:
+    """The features of an x86 CPU that kernels may need, by LLVM's names; None where the system does not tell them."""
+    flags = set(next((row["flags"] for row in _processors() if "flags" in row), "").split())
+    if not flags:
+        return None
     return {_LLVM_NAMES.get(name, name): name in flags for name in _X86}
 
 
 def identity() -> str:
-    """What LLVM tells CPUs apart by: vendor, family and model, or the cores' implementers and parts."""
+    """What LLVM tells CPUs apart by: vendor, family and model, or the cores' implementers and parts. May be empty."""
     fields = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
     return ";".join(sorted({",".join(row[f] for f in fields if f in row) for row in _processors()}))

@@ -70,8 +70,8 @@ def host_features() -> dict[str, bool]:
     check_64_bit()
     if platform.machine().lower() in ("aarch64", "arm64"):
         return _aarch64_features()
-    if sys.platform == "linux":
-        return cpuinfo.x86_features()
+    if known := cpuinfo.x86_features():
+        return known
     import llvmlite.binding as llvm
 
     return dict(llvm.get_host_cpu_features())
