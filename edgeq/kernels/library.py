@@ -6,12 +6,10 @@ Imports neither Numba nor llvmlite unless something must be compiled (or the sys
 import contextlib
 import ctypes
 import functools
-import os
 import platform
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgeq import environment
 from edgeq.errors import KernelError
@@ -205,17 +203,17 @@ def _adopt(name: str, isa: isa_table.Isa, code: bytes) -> tuple[Kernel, bool]:
 
 
 @contextlib.contextmanager
-def _as_file(content: bytes, kept: Path | None) -> Any:
-    """The path of a file with this content: the one in the cache, or one in memory where there is none."""
+def _as_file(content: bytes, kept: Path | None) -> Iterator[Path]:
+    """The path of a file with this content: the one in the cache, or one that goes away where there is none."""
     if kept is not None:
         yield kept
         return
-    handle = os.memfd_create("edgeq-kernel")
-    try:
-        os.write(handle, content)
-        yield Path(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield Path(file.name)
 
 
 class _Engine:
