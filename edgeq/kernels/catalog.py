@@ -11,20 +11,26 @@ from edgeq.errors import UnsupportedError
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.simd import isa as isa_table
 
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
+WITHOUT_VARIANTS = ("copy_rows", "head_norm", "layer_norm", "positions", "quantize", "short_conv", "silu_mul")
+
 
 def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
     """The variants of every family of kernels: to run a model of any shape, to convert one, to measure the machine."""
     blocks = list(BLOCK_TYPES)
     return {
         "matmul": blocks,
+        "experts": blocks,
         "embedding": blocks,
         "encode": [name for name in blocks if BLOCK_TYPES[name].quantized],
         "attention": [f"{heads}-{kv}" for heads in range(1, isa.tile + 1) for kv in KV_BYTES],
         "rope": list(KV_BYTES),
-        "norm": [""],
-        "silu_mul": [""],
-        "quantize": [""],
-        "copy_rows": [""],
+        "norm": ["", "add"],
+        "activation": [name + gate for name in ACTIVATIONS for gate in ("", "-mul")],
+        "elementwise": ["scale", "add", "softcap", "gate"],
+        "route": ["choose", "group"],
+        "expert_rows": ["gather", "silu_mul", "combine"],
+        **{family: [""] for family in WITHOUT_VARIANTS},
         "execute": ["publish", "lead", "serve"],
         "probe": ["read", "dot-4", "dot-8"],
     }

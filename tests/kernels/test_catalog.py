@@ -64,3 +64,10 @@ def test_this_cpu(monkeypatch: pytest.MonkeyPatch):
     pretend("x86_64", {"sse2"})
     with pytest.raises(UnsupportedError, match="name one with --cpu"):
         catalog.this_cpu()
+
+
+def test_variants_that_have_a_table():
+    from edgeq.kernels import activation, elementwise
+
+    assert tuple(activation._FUNCTIONS) == catalog.ACTIVATIONS
+    assert list(elementwise._FUNCTIONS) == catalog.variants(TABLE[0])["elementwise"]
