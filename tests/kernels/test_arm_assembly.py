@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import edgeq
-from edgeq.kernels import library
+from edgeq.kernels.sources import digest
 
 sys.path.insert(0, edgeq.__path__[0] + "/../bench")
 import mca
@@ -29,7 +29,7 @@ def assembly(request: pytest.FixtureRequest) -> Callable[[str, str, str], list[s
     folder = request.config.cache.mkdir("edgeq-assembly")
 
     def lines(family: str, variant: str, cpu: str) -> list[str]:
-        kept = folder / f"{library.digest()}-{family}-{variant}-{cpu}.s"
+        kept = folder / f"{digest()}-{family}-{variant}-{cpu}.s"
         if not kept.is_file():
             kept.write_text(mca.assembly(family, variant, mca.ISA[CASES[cpu].isa], cpu))
         return kept.read_text().splitlines()
