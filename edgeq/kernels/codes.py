@@ -50,7 +50,7 @@ def reader(name: str, late: bool = False) -> SimpleNamespace:
         zero_point=row.zero_point,
         has_mins=row.has_mins,
         halves=row.scale_group == 16,
-        rows=_ROWS[name] if late or header is _header_per_group else (header, _no_factors, _stored, _stored),
+        rows=_ROWS[name] if late else (header, _no_factors, _stored, _stored),
     )
 
 
