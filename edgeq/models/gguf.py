@@ -1,0 +1,176 @@
+"""GGUF's metadata as Hugging Face's `config.json`, and back: one row of a table per key, one entry per architecture."""
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeq.errors import FormatError, UnsupportedError
+
+# GGUF's key after the architecture's name -> config.json's key
+KEYS = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+}
+REQUIRED = ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count")
+# Keys of the tokenizer that config.json repeats
+TOKENS = {"tokenizer.ggml.bos_token_id": "bos_token_id", "tokenizer.ggml.eos_token_id": "eos_token_id"}
+
+
+@dataclass(frozen=True)
+class GgufArchitecture:
+    """How one `general.architecture` is written in `config.json`.
+
+    model_type    Hugging Face's name
+    interleaved   rotary embedding turns neighbours (2i, 2i + 1) there, halves (i, i + n / 2) here: the rows of q and k
+                  are in another order
+    fixed         keys that every such model has
+    biases        config.json's key -> a tensor that is there if it is true
+    """
+
+    model_type: str
+    interleaved: bool = False
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    biases: Mapping[str, str] = field(default_factory=dict)
+
+
+ARCHITECTURES = {
+    "llama": GgufArchitecture(
+        "llama",
+        interleaved=True,
+        biases={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
+    ),
+    "qwen2": GgufArchitecture("qwen2", fixed={"use_sliding_window": False}),
+    "qwen3": GgufArchitecture(
+        "qwen3", fixed={"use_sliding_window": False}, biases={"attention_bias": "blk.0.attn_q.bias"}
+    ),
+}
+# Here -> GGUF: Mistral is a Llama there, whose window is not written
+EXPORTED = {known.model_type: name for name, known in ARCHITECTURES.items()} | {"mistral": "llama"}
+
+ROPE_FACTORS = "rope_freqs.weight"  # f32: divisors of the rotary frequencies
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+Vector = Callable[[str], Sequence[float]]
+
+
+def known(name: Any, source: str) -> GgufArchitecture:
+    """The entry of a `general.architecture`. UnsupportedError, with the known ones, for another."""
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{source}: architecture {str(name)[:60]!r} cannot be imported; known are {', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[name]
+
+
+def read_config(
+    metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], vector: Vector, source: str
+) -> dict[str, Any]:
+    """`config.json` of a GGUF model.
+
+    `shapes` are those of its tensors, `vector(name)` the values of one. Raises UnsupportedError for what cannot run
+    here, FormatError for metadata that is missing or of another kind.
+    """
+    name = metadata.get("general.architecture")
+    architecture = known(name, source)
+    config: dict[str, Any] = {"model_type": architecture.model_type, **architecture.fixed}
+    for suffix, key in KEYS.items():
+        value = metadata.get(f"{name}.{suffix}")
+        if value is None and suffix in REQUIRED:
+            raise FormatError(f"{source}: has no {name}.{suffix}: convert the model again")
+        if value is not None:
+            config[key] = _scalar(value, f"{name}.{suffix}", source)
+    for suffix in ("expert_count", "attention.sliding_window"):
+        if metadata.get(f"{name}.{suffix}"):
+            raise UnsupportedError(f"{source}: {name}.{suffix} is not supported: take another model")
+    embedding = shapes.get("token_embd.weight")
+    if embedding is None or len(embedding) != 2:
+        raise FormatError(f"{source}: has no matrix token_embd.weight: this is no whole model")
+    config["vocab_size"] = embedding[0]
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    config |= {key: tensor in shapes for key, tensor in architecture.biases.items()}
+    config |= {key: _scalar(metadata[own], own, source) for own, key in TOKENS.items() if own in metadata}
+    _read_rope(config, metadata, f"{name}.rope", shapes, vector, source)
+    return config
+
+
+def _scalar(value: Any, key: str, source: str) -> int | float:
+    """A number; of a list all of whose numbers are equal, that one."""
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        value = value[0]
+    if isinstance(value, list):
+        raise UnsupportedError(f"{source}: {key} differs from layer to layer, which is not supported")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FormatError(f"{source}: {key} is {str(value)[:40]!r}, a number is needed: convert the model again")
+    return shortest(value) if isinstance(value, float) else value
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same f32: 1e-06, not 9.999999974752427e-07."""
+    for digits in range(1, 10):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("<f", short) == struct.pack("<f", value):
+            return short
+    return value
+
+
+def _read_rope(
+    config: dict[str, Any],
+    metadata: Mapping[str, Any],
+    prefix: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    vector: Vector,
+    source: str,
+) -> None:
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    rotated = metadata.get(f"{prefix}.dimension_count", head_dim)
+    if rotated != head_dim:
+        raise UnsupportedError(f"{source}: {rotated} of {head_dim} values per head are rotated: not supported")
+    kind = metadata.get(f"{prefix}.scaling.type", "linear" if f"{prefix}.scale_linear" in metadata else "none")
+    factor = metadata.get(f"{prefix}.scaling.factor", metadata.get(f"{prefix}.scale_linear", 1.0))
+    if kind not in ("none", "linear", "yarn"):
+        raise UnsupportedError(f"{source}: {prefix}.scaling.type {str(kind)[:40]!r} is not supported")
+    factor = _scalar(factor, f"{prefix}.scaling.factor", source)
+    if kind == "linear" and factor not in (0, 1):
+        config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    if kind == "yarn":
+        original = metadata.get(f"{prefix}.scaling.original_context_length", config["max_position_embeddings"])
+        scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+        config["rope_scaling"] = scaling
+    if ROPE_FACTORS in shapes:
+        if "rope_scaling" in config:
+            raise UnsupportedError(f"{source}: has {ROPE_FACTORS} and another rope scaling: not supported")
+        config["rope_scaling"] = _llama3_scaling(vector(ROPE_FACTORS), config, head_dim, source)
+
+
+def _llama3_scaling(
+    factors: Sequence[float], config: Mapping[str, Any], head_dim: int, source: str
+) -> dict[str, Any] | None:
+    """The parameters of Llama 3's scaling whose divisors these are; None for divisors that are all 1."""
+    factor = max(factors)
+    if factor == min(factors) == 1.0:
+        return None
+    scaling = {"rope_type": "llama3", "factor": shortest(factor), **_LLAMA3}
+    expected = llama3_factors(scaling, config.get("rope_theta", 10000.0), head_dim)
+    if len(factors) != len(expected) or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(factors, expected, strict=True)):
+        raise UnsupportedError(f"{source}: {ROPE_FACTORS} is not Llama 3's rope scaling: not supported")
+    return scaling
+
+
+def llama3_factors(scaling: Mapping[str, Any], theta: float, head_dim: int) -> list[float]:
+    """Divisors of the rotary frequencies by Llama 3's scaling: `factor` for long wavelengths, 1 for short ones."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    factors = []
+    for i in range(head_dim // 2):
+        turns = scaling["original_max_position_embeddings"] * theta ** (-2.0 * i / head_dim) / (2.0 * math.pi)
+        blend = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1.0 / ((1.0 - blend) / scaling["factor"] + blend))
+    return factors
