@@ -47,8 +47,8 @@ def mxfp4_weights(blocks: U8, rows: int, cols: int) -> F32:
     scale = np.ldexp(np.float32(1), data[:, :1].astype(np.int32) - 128)
     codes = _FP4[_nibbles(data[:, 1:])].astype(np.float32)
     with np.errstate(over="ignore"):
-        weights: F32 = (scale * codes).reshape(rows, cols)
-    return weights
+        weights: F32 = np.multiply(scale, codes, dtype=np.float32)
+    return weights.reshape(rows, cols)
 
 
 def _nibbles(packed: U8) -> U8:
@@ -68,7 +68,8 @@ def _signed(values: NDArray[np.int8], d: NDArray[np.float16], rows: int) -> Fiel
 def _q5_codes(blocks: U8, high: int) -> U8:
     """u8 [n, 32] of the 5-bit codes whose top bits are the four bytes at `high`, the others after them."""
     top = np.unpackbits(blocks[:, high : high + 4], axis=1, bitorder="little")
-    return _nibbles(blocks[:, high + 4 :]) | top << 4
+    codes: U8 = _nibbles(blocks[:, high + 4 :]) | top << 4
+    return codes
 
 
 def _q5_0(blocks: U8, rows: int, cols: int) -> Fields:
