@@ -188,11 +188,7 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple
             raise FormatError(f"{file.path}: tensor {name} is {has}, its metadata says {list(shape)}: convert it again")
     jobs, left_out = [], []
     for tensor in file.tensors.values():
-        rotated = _ROTATED.fullmatch(tensor.name) if entry.interleaved else None
-        heads = 0
-        if rotated:
-            own = model.heads
-            heads = own.num_attention_heads if rotated[1] == "q" else own.num_key_value_heads
+        heads = rotated_heads(tensor.name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         try:
             kind, how = _held(file, tensor)
         except UnsupportedError as error:
@@ -289,6 +285,12 @@ def _turn(file: GgufFile, job: _Job, rows: U8) -> npt.NDArray[Any]:
     if job.spec.type == "BF16":
         return encode(mxfp4_weights(rows, count, cols), "BF16")
     return pack_panels(widen(rows, count, cols, name), block_type(job.spec.type))
+
+
+def rotated_heads(name: str, entry: GgufArchitecture, heads: int, kv_heads: int) -> int:
+    """Heads that the rows of a tensor are of, if GGUF has them in another order; else 0."""
+    match = _ROTATED.fullmatch(name) if entry.interleaved else None
+    return 0 if match is None else heads if match[1] == "q" else kv_heads
 
 
 def halves(rows: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:

@@ -174,3 +174,46 @@ def llama3_factors(scaling: Mapping[str, Any], theta: float, head_dim: int) -> l
         blend = min(max((turns - low) / (high - low), 0.0), 1.0)
         factors.append(1.0 / ((1.0 - blend) / scaling["factor"] + blend))
     return factors
+
+
+def write_config(config: Mapping[str, Any], name: str, source: str, notes: list[str]) -> dict[str, Any]:
+    """GGUF's metadata of a `config.json` for the architecture `name`; `notes` gets what it cannot say.
+
+    Raises UnsupportedError for a configuration that GGUF's architecture does not have.
+    """
+    if config.get("use_sliding_window"):
+        raise UnsupportedError(f"{source}: a sliding window cannot be exported")
+    heads = config["num_attention_heads"]
+    parameters = config.get("rope_parameters") or {}
+    values: dict[str, Any] = {key: config[own] for key, own in KEYS.items() if config.get(own) is not None}
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    values |= {"attention.key_length": head_dim, "attention.value_length": head_dim, "rope.dimension_count": head_dim}
+    values.setdefault("attention.head_count_kv", heads)
+    values["attention.layer_norm_rms_epsilon"] = float(config.get("rms_norm_eps", 1e-6))
+    values["rope.freq_base"] = float(parameters.get("rope_theta", config.get("rope_theta", 10000.0)))
+    values["vocab_size"] = config["vocab_size"]
+    window = config.get("sliding_window", 4096) if config.get("model_type") == "mistral" else None
+    if window and window < config.get("max_position_embeddings", 2048):
+        notes.append(f"GGUF has no sliding window for this architecture: the context is its {window} positions")
+        values["context_length"] = window
+    scaling = _scaling(config)
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "linear":
+        values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
+    elif kind not in ("default", "llama3"):
+        raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported")
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
+    """The values of `rope_freqs.weight`, which is how GGUF has Llama 3's scaling; None for a model without it."""
+    scaling = _scaling(config)
+    if scaling.get("rope_type", scaling.get("type")) != "llama3":
+        return None
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    usual = {"factor": 8.0, **_LLAMA3, **scaling}
+    return llama3_factors(usual, float(scaling.get("rope_theta", config.get("rope_theta", 10000.0))), head_dim)
+
+
+def _scaling(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}

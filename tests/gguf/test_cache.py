@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("gguf")
 
-from gguf_models import write  # noqa: E402  (it needs gguf)
+from gguf_models import write
 
-from edgeq.container import writer  # noqa: E402
-from edgeq.container.reader import open_file  # noqa: E402
-from edgeq.errors import EdgeqError, OutputError  # noqa: E402
-from edgeq.gguf.cache import runnable  # noqa: E402
+from edgeq.container import writer
+from edgeq.container.reader import open_file
+from edgeq.errors import EdgeqError, OutputError
+from edgeq.gguf.cache import runnable
 
 
 @pytest.fixture

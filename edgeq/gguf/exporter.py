@@ -1,0 +1,181 @@
+"""`.eqf` files to GGUF: the inverse of an import, and the way to GGUF for what was converted from a checkpoint."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
+from edgeq.blocks.table import PANEL_ROWS, block_type
+from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, ARRAY, BOOL, F32, I32, STRING, U32, Cursor, Typed
+from edgeq.container.gguf_values import render_metadata as render
+from edgeq.container.gguf_writer import GgufSpec, GgufWriter
+from edgeq.container.reader import File, TensorInfo, open_file
+from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
+from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
+from edgeq.models.gguf import ARCHITECTURES, EXPORTED, ROPE_FACTORS, write_config
+from edgeq.models.gguf import rope_factors as divisors
+from edgeq.text.gguf_vocabulary import tokenizer_metadata
+
+FALLBACKS = {"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}
+CHUNK_ROWS = 2048  # a multiple of a panel's
+
+Bytes = npt.NDArray[np.uint8]
+Progress = Callable[[str, int, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A tensor as it was written; `again` if its weights had to be encoded again."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export did. `nbytes` is the file's."""
+
+    path: str
+    architecture: str
+    tensors: list[Exported]
+    nbytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+def export_gguf(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    fallback: bool = False,
+    allow_no_tokenizer: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the `.eqf` file `source` as the GGUF file `out`: the same blocks, bit for bit.
+
+    An imported model gets back all its metadata. GGUF's k-quants need rows of a multiple of 256 weights; with
+    `fallback` other matrices are encoded again as Q8_0. Raises UnsupportedError for an architecture, a rope scaling or
+    rows that GGUF cannot hold, TokenizerError for such a tokenizer unless `allow_no_tokenizer`, UsageError for an `out`
+    that is the source, OutputError if it cannot be written.
+    """
+    with open_file(source) as file:
+        if os.path.exists(out) and os.path.samefile(file.path, out):
+            raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
+        name = EXPORTED.get(file.metadata["architecture"])
+        if name is None:
+            known = ", ".join(EXPORTED)
+            raise UnsupportedError(f"{file.path}: {file.metadata['architecture']} is not exported; supported: {known}")
+        notes: list[str] = []
+        keys, metadata, alignment = _metadata(file, name, allow_no_tokenizer, notes)
+        tensors = [_target(file, info, fallback) for info in file.tensors.values()]
+        factors = None if ROPE_FACTORS in file.tensors else divisors(file.metadata["config"])
+        specs = [GgufSpec(t.name, t.shape, t.type) for t in tensors]
+        specs += [GgufSpec(ROPE_FACTORS, (len(factors),), "F32")] if factors else []
+        with GgufWriter(out, metadata, keys, specs, alignment) as writer:
+            total, done = sum(info.nbytes for info in file.tensors.values()), 0
+            for index, tensor in enumerate(tensors):
+                for chunk in _chunks(file, tensor, name):
+                    writer.write(chunk)
+                done += file.tensors[tensor.name].nbytes
+                if progress:
+                    progress(tensor.name, index, len(tensors), done, total)
+            if factors:
+                writer.write(np.array(factors, "<f4"))
+        return Report(os.fspath(out), name, tensors, writer.nbytes, notes)
+
+
+def _metadata(file: File, name: str, allow_no_tokenizer: bool, notes: list[str]) -> tuple[int, bytes, int]:
+    """Number of keys, the metadata's bytes, and the alignment of tensors."""
+    if METADATA in file.assets:
+        return _kept(file)
+    config = file.metadata["config"]
+    title = str(file.metadata.get("provenance", {}).get("source", "edgeq"))
+    values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
+    values |= write_config(config, name, file.path, notes)
+    assets = {asset: file.asset(asset) for asset in file.assets}
+    tokenizer: dict[str, Any] = {"tokenizer.ggml.model": "none"}
+    if assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+        try:
+            tokenizer = tokenizer_metadata(assets, config["vocab_size"], file.path)
+        except TokenizerError as error:
+            if not allow_no_tokenizer:
+                raise
+            notes.append(f"the tokenizer is left out: {error}")
+    values |= tokenizer
+    return len(values), render({key: _typed(value) for key, value in values.items()}), ALIGNMENT
+
+
+def _kept(file: File) -> tuple[int, bytes, int]:
+    """As `_metadata`, what the import kept."""
+
+    def fail(what: str) -> Any:
+        raise FormatError(f"{file.path}: the asset {METADATA} {what}: import the model again")
+
+    data = file.asset(METADATA)
+    cursor = Cursor(memoryview(data), fail)
+    cursor.take(16, "its header")
+    keys = cursor.count(13, "metadata keys")
+    start, alignment = cursor.at, ALIGNMENT
+    for _ in range(keys):
+        key = cursor.string("a key")
+        value = cursor.value(cursor.number(U32, key), key)
+        if key == ALIGNMENT_KEY:
+            alignment = value
+    return keys, data[start:], alignment
+
+
+def _typed(value: Any) -> Typed:
+    """A plain value with the type that GGUF's readers expect."""
+    if isinstance(value, list):
+        return Typed(ARRAY, value, STRING if isinstance(value[0], str) else F32 if isinstance(value[0], float) else I32)
+    kind = {bool: BOOL, int: U32, float: F32, str: STRING}[type(value)]
+    return Typed(kind, value)
+
+
+def _target(file: File, info: TensorInfo, fallback: bool) -> Exported:
+    """How a tensor is written. UnsupportedError if GGUF cannot hold it and `fallback` is off."""
+    if len(info.shape) == 1:
+        original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "F32")
+        return Exported(info.name, info.shape, original if original in ("F16", "BF16") else "F32")
+    try:
+        block_type(info.type).gguf_bytes(*info.shape)
+    except UnsupportedError as error:
+        if not fallback or info.type not in FALLBACKS:
+            raise UnsupportedError(f"{file.path}: {info.name}: {error}: --fallback encodes it again") from None
+        return Exported(info.name, info.shape, FALLBACKS[info.type], again=True)
+    return Exported(info.name, info.shape, info.type)
+
+
+def _chunks(file: File, tensor: Exported, name: str) -> Iterator[npt.NDArray[Any]]:
+    """The tensor's bytes as GGUF has them, some rows at a time."""
+    info = file.tensors[tensor.name]
+    heads = rotated_heads(tensor.name, ARCHITECTURES[name], *_heads(file))
+    data = file.data(tensor.name)
+    if len(info.shape) == 1:
+        vector = data.view("<f4")
+        values = neighbours(vector[:, None], heads).reshape(-1) if heads else vector
+        yield np.ascontiguousarray(to_plain(values, tensor.type))
+        return
+    rows, cols = info.shape
+    panel = block_type(info.type).panel_bytes(cols)
+    step = np.lcm(CHUNK_ROWS, rows // heads) if heads else CHUNK_ROWS
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        part = data[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+        if tensor.again:
+            weights = decode(part, count, cols, info.type)
+            blocks = to_gguf(encode(weights, tensor.type), count, cols, tensor.type)
+        else:
+            blocks = to_gguf(part, count, cols, info.type)
+        lines = blocks.reshape(count, -1)
+        yield neighbours(lines, heads * count // rows) if heads else lines
+
+
+def _heads(file: File) -> tuple[int, int]:
+    config = file.metadata["config"]
+    heads = config["num_attention_heads"]
+    return heads, config.get("num_key_value_heads") or heads
