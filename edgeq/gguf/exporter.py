@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blocks.gguf_panels import panels_to_blocks
 from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
-from edgeq.blocks.table import PANEL_ROWS, block_type
+from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, ARRAY, BOOL, F32, I32, STRING, U32, Cursor, Typed
 from edgeq.container.gguf_values import render_metadata as render
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
@@ -21,7 +22,7 @@ from edgeq.models.gguf import rope_factors as divisors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 
 FALLBACKS = {"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}
-CHUNK_ROWS = 2048  # a multiple of a panel's
+CHUNK_ROWS = 512  # a multiple of a panel's
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int, int, int], None]
@@ -170,9 +171,13 @@ def _chunks(file: File, tensor: Exported, name: str) -> Iterator[npt.NDArray[Any
             weights = decode(part, count, cols, info.type)
             blocks = to_gguf(encode(weights, tensor.type), count, cols, tensor.type)
         else:
-            blocks = to_gguf(part, count, cols, info.type)
+            blocks = _blocks(part, count, cols, block_type(info.type))
         lines = blocks.reshape(count, -1)
         yield neighbours(lines, heads * count // rows) if heads else lines
+
+
+def _blocks(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:
+    return panels_to_blocks(part, rows, cols, bt) if bt.quantized else to_gguf(part, rows, cols, bt.name)
 
 
 def _heads(file: File) -> tuple[int, int]:

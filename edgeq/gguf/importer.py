@@ -19,6 +19,7 @@ import numpy.typing as npt
 import edgeq
 from edgeq import environment
 from edgeq.blocks.gguf_decode import decode_blocks, mxfp4_fits, mxfp4_weights, widen
+from edgeq.blocks.gguf_panels import blocks_to_panels
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.reference import encode, from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
@@ -32,7 +33,7 @@ from edgeq.models.gguf import GgufArchitecture, known, read_config
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import load_tokenizer
 
-CHUNK_BYTES = 2 << 20  # of blocks turned at a time: what a core keeps in its cache
+CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
 EXACT, WIDENED, ENCODED = "exact", "exact in a wider type", "encoded again"
 
@@ -274,7 +275,8 @@ def _turn(file: GgufFile, job: _Job, rows: U8) -> npt.NDArray[Any]:
     if job.heads:
         rows = halves(rows, job.heads * count // job.tensor.shape[0])
     if job.how == EXACT:
-        return from_gguf(rows, count, cols, name)
+        bt = block_type(name)
+        return blocks_to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
     if job.how == ENCODED:
         weights = decode_blocks(rows, count, cols, name)
         if not np.isfinite(weights).all():
