@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeq.blocks.fields import U8
 from edgeq.blocks.table import PANEL_ROWS, SUPER_BLOCK, BlockType, panels
 
-Words = NDArray[np.uint32]  # [words, panels, blocks, 16 rows]
+Words = NDArray[Any]  # u32 [words, panels, blocks, 16 rows]
 
 # Bits that stay in the first word where fields of so many bits are exchanged
 _STAY = {4: np.uint32(0x0F0F0F0F), 2: np.uint32(0x33333333), 1: np.uint32(0x55555555)}
@@ -25,7 +25,7 @@ _SIGN = np.uint32(0x80808080)
 def blocks_to_panels(data: U8, rows: int, cols: int, bt: BlockType) -> U8:
     """Panels u8 [bt.tensor_bytes(rows, cols)] of blocks u8 [bt.gguf_bytes(rows, cols)] of a quantized type."""
     count = panels(rows)
-    blocks = np.ascontiguousarray(data).reshape(rows, cols // bt.gguf_columns, bt.gguf_block_bytes)
+    blocks: U8 = np.ascontiguousarray(data).reshape(rows, cols // bt.gguf_columns, bt.gguf_block_bytes)
     if rows % PANEL_ROWS:
         blocks = np.concatenate([blocks, np.zeros((-rows % PANEL_ROWS, *blocks.shape[1:]), np.uint8)])
     blocks = blocks.reshape(count, PANEL_ROWS, *blocks.shape[1:])
@@ -45,7 +45,7 @@ def panels_to_blocks(data: U8, rows: int, cols: int, bt: BlockType) -> U8:
 
 
 def _stretches(buffer: U8, cols: int, bt: BlockType) -> Iterator[tuple[int, int, U8]]:
-    """(first block, block after the last, u8 [panels, super-blocks, bytes]) of the full super-blocks, and of the rest."""
+    """(first block, block after the last, u8 [panels, super-blocks, bytes]) of full super-blocks, and of the rest."""
     full, per = cols // SUPER_BLOCK, SUPER_BLOCK // bt.gguf_columns
     size = bt.super_block_offset(1)
     if full:
