@@ -18,7 +18,7 @@ def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer
     from rich.console import Console
     from rich.progress import Progress
 
-    from edgeq.gguf.exporter import export_gguf
+    from edgeq.gguf.exporter import AS_Q8_0, export_gguf
 
     output = output or Path(f"{model.stem}.gguf")
     console = Console(stderr=True)
@@ -28,7 +28,7 @@ def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer
         def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
             bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
 
-        report = export_gguf(model, output, fallback, allow_no_tokenizer, progress)
+        report = export_gguf(model, output, AS_Q8_0 if fallback else None, allow_no_tokenizer, progress=progress)
     for note in report.notes:
         click.echo(f"note: {note}")
     if again := [tensor for tensor in report.tensors if tensor.again]:

@@ -1,8 +1,9 @@
 """`.eqf` files to GGUF: the inverse of an import, and the way to GGUF for what was converted from a checkpoint."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,31 @@ from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
-from edgeq.models.gguf import ARCHITECTURES, EXPORTED, ROPE_FACTORS, write_config
+from edgeq.models.gguf import ROPE_FACTORS, GgufArchitecture, exported, write_config
 from edgeq.models.gguf import rope_factors as divisors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 
-FALLBACKS = {"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}
 CHUNK_ROWS = 512  # a multiple of a panel's
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What becomes of matrices that GGUF cannot hold: the block type's replacement in GGUF, and its encoder, which
+    gives u8 [rows, row_bytes] of f32 [rows, cols]."""
+
+    types: Mapping[str, str]
+    encode: Callable[[npt.NDArray[np.float32], str], Bytes]
+
+
+def _encode(weights: npt.NDArray[np.float32], name: str) -> Bytes:
+    rows, cols = weights.shape
+    return panels_to_blocks(encode(weights, name), rows, cols, block_type(name)).reshape(rows, -1)
+
+
+AS_Q8_0 = Fallback({"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}, _encode)
 
 
 @dataclass(frozen=True)
@@ -52,34 +69,32 @@ class Report:
 def export_gguf(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    fallback: bool = False,
+    fallback: Fallback | None = None,
     allow_no_tokenizer: bool = False,
+    tokenizer: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Write the `.eqf` file `source` as the GGUF file `out`: the same blocks, bit for bit.
 
-    An imported model gets back all its metadata. GGUF's k-quants need rows of a multiple of 256 weights; with
-    `fallback` other matrices are encoded again as Q8_0. Raises UnsupportedError for an architecture, a rope scaling or
-    rows that GGUF cannot hold, TokenizerError for such a tokenizer unless `allow_no_tokenizer`, UsageError for an `out`
-    that is the source, OutputError if it cannot be written.
+    An imported model gets back all its metadata. GGUF's k-quants need rows of a multiple of 256 weights; with a
+    `fallback` other matrices are encoded again. `tokenizer` may be left out. Raises UnsupportedError for an
+    architecture, a rope scaling or rows that GGUF cannot hold, TokenizerError for such a tokenizer unless
+    `allow_no_tokenizer`, UsageError for an `out` that is the source, OutputError if it cannot be written.
     """
     with open_file(source) as file:
         if os.path.exists(out) and os.path.samefile(file.path, out):
             raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
-        name = EXPORTED.get(file.metadata["architecture"])
-        if name is None:
-            known = ", ".join(EXPORTED)
-            raise UnsupportedError(f"{file.path}: {file.metadata['architecture']} is not exported; supported: {known}")
+        name, entry = exported(file.metadata["architecture"], file.path)
         notes: list[str] = []
-        keys, metadata, alignment = _metadata(file, name, allow_no_tokenizer, notes)
-        tensors = [_target(file, info, fallback) for info in file.tensors.values()]
+        keys, metadata, alignment = _metadata(file, name, tokenizer, allow_no_tokenizer, notes)
+        tensors = [target(file, info, fallback) for info in file.tensors.values()]
         factors = None if ROPE_FACTORS in file.tensors else divisors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in tensors]
         specs += [GgufSpec(ROPE_FACTORS, (len(factors),), "F32")] if factors else []
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             total, done = sum(info.nbytes for info in file.tensors.values()), 0
             for index, tensor in enumerate(tensors):
-                for chunk in _chunks(file, tensor, name):
+                for chunk in _chunks(file, tensor, entry, fallback):
                     writer.write(chunk)
                 done += file.tensors[tensor.name].nbytes
                 if progress:
@@ -89,24 +104,26 @@ def export_gguf(
         return Report(os.fspath(out), name, tensors, writer.nbytes, notes)
 
 
-def _metadata(file: File, name: str, allow_no_tokenizer: bool, notes: list[str]) -> tuple[int, bytes, int]:
+def _metadata(
+    file: File, name: str, tokenizer: bool, allow_no_tokenizer: bool, notes: list[str]
+) -> tuple[int, bytes, int]:
     """Number of keys, the metadata's bytes, and the alignment of tensors."""
     if METADATA in file.assets:
         return _kept(file)
     config = file.metadata["config"]
     title = str(file.metadata.get("provenance", {}).get("source", "edgeq"))
     values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
-    values |= write_config(config, name, file.path, notes)
+    values |= write_config(config, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
-    tokenizer: dict[str, Any] = {"tokenizer.ggml.model": "none"}
-    if assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+    vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
+    if tokenizer and assets.keys() & {"tokenizer.json", "tokenizer.model"}:
         try:
-            tokenizer = tokenizer_metadata(assets, config["vocab_size"], file.path)
+            vocabulary = tokenizer_metadata(assets, config["vocab_size"], file.path)
         except TokenizerError as error:
             if not allow_no_tokenizer:
                 raise
             notes.append(f"the tokenizer is left out: {error}")
-    values |= tokenizer
+    values |= vocabulary
     return len(values), render({key: _typed(value) for key, value in values.items()}), ALIGNMENT
 
 
@@ -137,43 +154,45 @@ def _typed(value: Any) -> Typed:
     return Typed(kind, value)
 
 
-def _target(file: File, info: TensorInfo, fallback: bool) -> Exported:
-    """How a tensor is written. UnsupportedError if GGUF cannot hold it and `fallback` is off."""
+def target(file: File, info: TensorInfo, fallback: Fallback | None) -> Exported:
+    """How a tensor is written. UnsupportedError if GGUF cannot hold it and there is no fallback for its type."""
     if len(info.shape) == 1:
         original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "F32")
         return Exported(info.name, info.shape, original if original in ("F16", "BF16") else "F32")
     try:
-        block_type(info.type).gguf_bytes(*info.shape)
+        block_type(info.type).gguf_bytes(*info.shape[-2:])
     except UnsupportedError as error:
-        if not fallback or info.type not in FALLBACKS:
+        if fallback is None or info.type not in fallback.types:
             raise UnsupportedError(f"{file.path}: {info.name}: {error}: --fallback encodes it again") from None
-        return Exported(info.name, info.shape, FALLBACKS[info.type], again=True)
+        return Exported(info.name, info.shape, fallback.types[info.type], again=True)
     return Exported(info.name, info.shape, info.type)
 
 
-def _chunks(file: File, tensor: Exported, name: str) -> Iterator[npt.NDArray[Any]]:
+def _chunks(
+    file: File, tensor: Exported, entry: GgufArchitecture, fallback: Fallback | None
+) -> Iterator[npt.NDArray[Any]]:
     """The tensor's bytes as GGUF has them, some rows at a time."""
     info = file.tensors[tensor.name]
-    heads = rotated_heads(tensor.name, ARCHITECTURES[name], *_heads(file))
+    heads = rotated_heads(tensor.name, entry, *_heads(file))
     data = file.data(tensor.name)
     if len(info.shape) == 1:
         vector = data.view("<f4")
         values = neighbours(vector[:, None], heads).reshape(-1) if heads else vector
         yield np.ascontiguousarray(to_plain(values, tensor.type))
         return
-    rows, cols = info.shape
-    panel = block_type(info.type).panel_bytes(cols)
-    step = np.lcm(CHUNK_ROWS, rows // heads) if heads else CHUNK_ROWS
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        part = data[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
-        if tensor.again:
-            weights = decode(part, count, cols, info.type)
-            blocks = to_gguf(encode(weights, tensor.type), count, cols, tensor.type)
-        else:
-            blocks = _blocks(part, count, cols, block_type(info.type))
-        lines = blocks.reshape(count, -1)
-        yield neighbours(lines, heads * count // rows) if heads else lines
+    rows, cols = info.shape[-2:]
+    bt = block_type(info.type)
+    panel = bt.panel_bytes(cols)
+    step = lcm(CHUNK_ROWS, rows // heads) if heads else CHUNK_ROWS
+    for matrix in data.reshape(-1, bt.tensor_bytes(rows, cols)):
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            part = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+            if tensor.again and fallback:
+                lines = fallback.encode(decode(part, count, cols, info.type), tensor.type)
+            else:
+                lines = _blocks(part, count, cols, bt).reshape(count, -1)
+            yield neighbours(lines, heads * count // rows) if heads else lines
 
 
 def _blocks(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:

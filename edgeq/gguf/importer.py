@@ -110,7 +110,7 @@ def import_gguf(
             raise UsageError(f"{os.fspath(out)}: is the GGUF file itself: give another name for the output")
         config = read_config(file.metadata, _shapes(file), lambda name: _vector(file, name).tolist(), file.path)
         model = architecture(config, file.path)
-        entry = known(file.metadata["general.architecture"], file.path)
+        _, entry = known(file.metadata, file.path)
         assets, notes = _assets(file, config, model, allow_no_tokenizer)
         jobs, left_out = _plan(file, model, entry)
         notes += left_out
@@ -180,7 +180,7 @@ def _metadata(file: GgufFile, config: dict[str, Any], model: Architecture, jobs:
 
 def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple[list[_Job], list[str]]:
     """The tensors to write, in the file's order, and which are left out."""
-    expected = model.expected()
+    expected = {name: tensor.shape for name, tensor in model.tensors.items()}
     for name, shape in expected.items():
         if name not in file.tensors:
             raise FormatError(f"{file.path}: has no tensor {name}: the file is incomplete, convert the model again")
@@ -204,16 +204,16 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple
 def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
     """The type that a tensor gets here, and how. UnsupportedError if it cannot be held."""
     where, kind = f"{file.path}: tensor {tensor.name}", tensor.type
-    if len(tensor.shape) > 2:
-        raise UnsupportedError(f"{where} has {len(tensor.shape)} dimensions, one or two are possible")
+    if len(tensor.shape) > 3:
+        raise UnsupportedError(f"{where} has {len(tensor.shape)} dimensions, one to three are possible")
     if len(tensor.shape) == 1:
         if kind.name not in ("F32", "F16", "BF16"):
             raise UnsupportedError(f"{where} is a vector of type {kind.name}: F32, F16, BF16 are possible")
         return "F32", EXACT if kind.name == "F32" else WIDENED
     if not kind.held:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
-    if not block_type(kind.held).accepts(tensor.shape[1]):
-        raise UnsupportedError(f"{where} has rows of {tensor.shape[1]}, no multiple of 32: take an F16 file")
+    if not block_type(kind.held).accepts(tensor.shape[-1]):
+        raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
     if kind.name == "MXFP4" and not all(mxfp4_fits(rows) for _, rows in _chunks(file, tensor, 1)):
         return "BF16", WIDENED
     if kind.native:
@@ -223,11 +223,12 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
 
 def _chunks(file: GgufFile, tensor: GgufTensor, unit: int) -> Iterator[tuple[int, U8]]:
     """(first row, u8 [rows, row_bytes]) of runs of rows, each a multiple of `unit` and of a panel's rows."""
-    data = file.data(tensor.name)
+    data, rows = file.data(tensor.name), tensor.shape[-2]
     unit = lcm(unit, PANEL_ROWS)
     step = max(CHUNK_BYTES // data.shape[1] // unit, 1) * unit
-    for start in range(0, len(data), step):
-        yield start, data[start : start + step]
+    for first in range(0, len(data), rows):  # the matrices of experts follow one another
+        for start in range(first, first + rows, step):
+            yield start, data[start : min(start + step, first + rows)]
 
 
 def _write_all(file: GgufFile, jobs: list[_Job], writer: Writer, threads: int, progress: Progress | None) -> None:
@@ -271,7 +272,7 @@ def _turn(file: GgufFile, job: _Job, rows: U8) -> npt.NDArray[Any]:
     if len(job.tensor.shape) == 1:
         vector = _vector(file, job.tensor.name)
         return halves(vector[:, None], job.heads).reshape(-1) if job.heads else vector
-    count, cols, name = len(rows), job.tensor.shape[1], job.tensor.type.name
+    count, cols, name = len(rows), job.tensor.shape[-1], job.tensor.type.name
     if job.heads:
         rows = halves(rows, job.heads * count // job.tensor.shape[0])
     if job.how == EXACT:

@@ -32,29 +32,71 @@ class GgufArchitecture:
     model_type    Hugging Face's name
     interleaved   rotary embedding turns neighbours (2i, 2i + 1) there, halves (i, i + n / 2) here: the rows of q and k
                   are in another order
+    keys          GGUF's further keys -> config.json's
     fixed         keys that every such model has
     biases        config.json's key -> a tensor that is there if it is true
+    derived       keys that follow from others, which GGUF's readers know by the model's size
     """
 
     model_type: str
     interleaved: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     biases: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
-ARCHITECTURES = {
-    "llama": GgufArchitecture(
-        "llama",
-        interleaved=True,
-        biases={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
-    ),
-    "qwen2": GgufArchitecture("qwen2", fixed={"use_sliding_window": False}),
-    "qwen3": GgufArchitecture(
-        "qwen3", fixed={"use_sliding_window": False}, biases={"attention_bias": "blk.0.attn_q.bias"}
-    ),
+def _gemma_scale(largest: int) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Scores are scaled by the head's size, in the model of so many layers by the residual stream's share of it."""
+
+    def derive(config: Mapping[str, Any]) -> dict[str, Any]:
+        share = config["hidden_size"] // config["num_attention_heads"]
+        whole = config["num_hidden_layers"] == largest
+        return {"query_pre_attn_scalar": share if whole else config.get("head_dim", 256)}
+
+    return derive
+
+
+_ATTENTION_BIAS = {"attention_bias": "blk.0.attn_q.bias"}
+_BIASES = {**_ATTENTION_BIAS, "mlp_bias": "blk.0.ffn_gate.bias"}
+_NO_WINDOW = {"use_sliding_window": False}
+_CAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
 }
+_WINDOW = {"attention.sliding_window": "sliding_window"}
+_EXPERTS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+_MULTIPLIERS = {
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "attention.scale": "attention_multiplier",
+    "logit_scale": "logits_scaling",
+}
+ARCHITECTURES = {
+    "llama": GgufArchitecture("llama", interleaved=True, biases=_BIASES),
+    "qwen2": GgufArchitecture("qwen2", fixed=_NO_WINDOW),
+    "qwen3": GgufArchitecture("qwen3", fixed=_NO_WINDOW, biases=_ATTENTION_BIAS),
+    "qwen3moe": GgufArchitecture(
+        "qwen3_moe",
+        keys=_EXPERTS | {"expert_feed_forward_length": "moe_intermediate_size"},
+        fixed={**_NO_WINDOW, "norm_topk_prob": True},
+    ),
+    "gemma": GgufArchitecture("gemma"),
+    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma_scale(46)),
+    "gemma3": GgufArchitecture("gemma3_text", keys=_WINDOW, derived=_gemma_scale(62)),
+    "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
+    "olmo2": GgufArchitecture("olmo2"),
+    "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}),
+    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed={"no_rope_layer_interval": 4}),
+}
+# A Llama with experts
+MIXTRAL = GgufArchitecture(
+    "mixtral",
+    interleaved=True,
+    keys={"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+)
 # Here -> GGUF: Mistral is a Llama there, whose window is not written
-EXPORTED = {known.model_type: name for name, known in ARCHITECTURES.items()} | {"mistral": "llama"}
+EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {"mistral": "llama", "mixtral": "llama"}
 
 ROPE_FACTORS = "rope_freqs.weight"  # f32: divisors of the rotary frequencies
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -62,13 +104,22 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 Vector = Callable[[str], Sequence[float]]
 
 
-def known(name: Any, source: str) -> GgufArchitecture:
-    """The entry of a `general.architecture`. UnsupportedError, with the known ones, for another."""
+def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitecture]:
+    """`general.architecture` and its entry. UnsupportedError, with the known ones, for another."""
+    name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{source}: architecture {str(name)[:60]!r} cannot be imported; known are {', '.join(ARCHITECTURES)}"
         )
-    return ARCHITECTURES[name]
+    return name, MIXTRAL if name == "llama" and metadata.get("llama.expert_count") else ARCHITECTURES[name]
+
+
+def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
+    """The `general.architecture` that holds a model of this type, and its entry. UnsupportedError if none does."""
+    if model_type not in EXPORTED:
+        raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
+    name = EXPORTED[model_type]
+    return name, MIXTRAL if model_type == "mixtral" else ARCHITECTURES[name]
 
 
 def read_config(
@@ -79,25 +130,27 @@ def read_config(
     `shapes` are those of its tensors, `vector(name)` the values of one. Raises UnsupportedError for what cannot run
     here, FormatError for metadata that is missing or of another kind.
     """
-    name = metadata.get("general.architecture")
-    architecture = known(name, source)
+    name, architecture = known(metadata, source)
     config: dict[str, Any] = {"model_type": architecture.model_type, **architecture.fixed}
-    for suffix, key in KEYS.items():
+    for suffix, key in {**KEYS, **architecture.keys}.items():
         value = metadata.get(f"{name}.{suffix}")
-        if value is None and suffix in REQUIRED:
+        if value is None and (suffix in REQUIRED or suffix in architecture.keys):
             raise FormatError(f"{source}: has no {name}.{suffix}: convert the model again")
         if value is not None:
             config[key] = _scalar(value, f"{name}.{suffix}", source)
     for suffix in ("expert_count", "attention.sliding_window"):
-        if metadata.get(f"{name}.{suffix}"):
+        if metadata.get(f"{name}.{suffix}") and suffix not in architecture.keys:
             raise UnsupportedError(f"{source}: {name}.{suffix} is not supported: take another model")
     embedding = shapes.get("token_embd.weight")
     if embedding is None or len(embedding) != 2:
         raise FormatError(f"{source}: has no matrix token_embd.weight: this is no whole model")
+    if min(config["num_attention_heads"], config["hidden_size"]) < 1:
+        raise FormatError(f"{source}: {name}.attention.head_count must be positive: convert the model again")
     config["vocab_size"] = embedding[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: tensor in shapes for key, tensor in architecture.biases.items()}
     config |= {key: _scalar(metadata[own], own, source) for own, key in TOKENS.items() if own in metadata}
+    config |= architecture.derived(config) if architecture.derived else {}
     _read_rope(config, metadata, f"{name}.rope", shapes, vector, source)
     return config
 
@@ -176,27 +229,35 @@ def llama3_factors(scaling: Mapping[str, Any], theta: float, head_dim: int) -> l
     return factors
 
 
-def write_config(config: Mapping[str, Any], name: str, source: str, notes: list[str]) -> dict[str, Any]:
-    """GGUF's metadata of a `config.json` for the architecture `name`; `notes` gets what it cannot say.
+def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> dict[str, Any]:
+    """GGUF's metadata of a `config.json`; `notes` gets what it cannot say.
 
     Raises UnsupportedError for a configuration that GGUF's architecture does not have.
     """
-    if config.get("use_sliding_window"):
-        raise UnsupportedError(f"{source}: a sliding window cannot be exported")
+    name, architecture = exported(str(config.get("model_type")), source)
+    expected = dict(architecture.fixed) | (architecture.derived(config) if architecture.derived else {})
+    for key, value in expected.items():
+        if config.get(key, value) != value:
+            raise UnsupportedError(f"{source}: {key} is {str(config[key])[:40]}, GGUF's {name} has {value}")
     heads = config["num_attention_heads"]
-    parameters = config.get("rope_parameters") or {}
-    values: dict[str, Any] = {key: config[own] for key, own in KEYS.items() if config.get(own) is not None}
+    keys = {**KEYS, **architecture.keys}
+    values: dict[str, Any] = {key: config[own] for key, own in keys.items() if config.get(own) is not None}
+    missing = [own for key, own in architecture.keys.items() if key not in values]
+    if missing:
+        raise UnsupportedError(f"{source}: its config.json does not say {missing[0]}, which GGUF's {name} needs")
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     values |= {"attention.key_length": head_dim, "attention.value_length": head_dim, "rope.dimension_count": head_dim}
     values.setdefault("attention.head_count_kv", heads)
     values["attention.layer_norm_rms_epsilon"] = float(config.get("rms_norm_eps", 1e-6))
-    values["rope.freq_base"] = float(parameters.get("rope_theta", config.get("rope_theta", 10000.0)))
+    scaling = _scaling(config)
+    values["rope.freq_base"] = float(scaling.get("rope_theta", config.get("rope_theta", 10000.0)))
     values["vocab_size"] = config["vocab_size"]
-    window = config.get("sliding_window", 4096) if config.get("model_type") == "mistral" else None
+    window = config.get("sliding_window", 4096) if config["model_type"] == "mistral" else None
+    if "attention.sliding_window" not in keys:
+        window = window or (config.get("sliding_window") if config["model_type"] == "mixtral" else None)
     if window and window < config.get("max_position_embeddings", 2048):
         notes.append(f"GGUF has no sliding window for this architecture: the context is its {window} positions")
         values["context_length"] = window
-    scaling = _scaling(config)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}

@@ -15,7 +15,7 @@ from edgeq.container.gguf_reader import open_gguf  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, UnsupportedError, UsageError  # noqa: E402
-from edgeq.gguf.exporter import export_gguf  # noqa: E402
+from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models.gguf import llama3_factors, read_config, rope_factors, write_config  # noqa: E402
 from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402
@@ -78,7 +78,7 @@ def test_rows_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):
     with pytest.raises(UnsupportedError, match="needs rows of a multiple of 256, not 192: --fallback"):
         export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
     assert not (tmp_path / "m.gguf").exists()
-    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=True)
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
     assert any(t.again and t.type == "Q8_0" for t in report.tensors)
     with pytest.raises(UsageError, match="is the model itself"):
         export_gguf(tmp_path / "m.eqf", tmp_path / "m.eqf")
@@ -98,7 +98,7 @@ CONFIG = {
 
 def config_back(config: dict) -> dict:
     notes: list[str] = []
-    metadata = {"general.architecture": "llama"} | write_config(config, "llama", "m", notes)
+    metadata = {"general.architecture": "llama"} | write_config(config, "m", notes)
     factors = rope_factors(config)
     shapes = {"token_embd.weight": (48, 256)} | ({"rope_freqs.weight": (32,)} if factors else {})
     return read_config(metadata, shapes, lambda name: np.array(factors, np.float32).tolist(), "m")
@@ -116,18 +116,18 @@ def test_rope_scalings_come_back():
     assert factors[0] == 1.0 and abs(factors[-1] - 32.0) < 1e-9
     with pytest.raises(UnsupportedError, match="is not Llama 3's rope scaling"):
         shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (32,)}
-        metadata = {"general.architecture": "llama"} | write_config(CONFIG, "llama", "m", [])
+        metadata = {"general.architecture": "llama"} | write_config(CONFIG, "m", [])
         read_config(metadata, shapes, lambda name: [1.0, 2.0] * 16, "m")
 
 
 def test_what_gguf_cannot_say():
     notes: list[str] = []
-    values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "llama", "m", notes)
+    values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "m", notes)
     assert values["llama.context_length"] == 4096 and "no sliding window" in notes[0]
     with pytest.raises(UnsupportedError, match="rope scaling 'yarn' cannot be exported"):
-        write_config(CONFIG | {"rope_scaling": {"type": "yarn"}}, "llama", "m", notes)
-    with pytest.raises(UnsupportedError, match="a sliding window cannot be exported"):
-        write_config(CONFIG | {"use_sliding_window": True}, "qwen2", "m", notes)
+        write_config(CONFIG | {"rope_scaling": {"type": "yarn"}}, "m", notes)
+    with pytest.raises(UnsupportedError, match="use_sliding_window is True, GGUF's qwen2 has False"):
+        write_config(CONFIG | {"model_type": "qwen2", "use_sliding_window": True}, "m", notes)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"llama.expert_count": (8, U32)}, r"m\.gguf: llama\.expert_count is not supported"),
+        ({"llama.expert_count": (8, U32)}, r"m\.gguf: has no llama\.expert_used_count"),
+        ({"llama.attention.sliding_window": (8, U32)}, r"m\.gguf: llama\.attention\.sliding_window is not supported"),
         ({"llama.rope.scaling.type": ("magic", TEXT)}, "scaling.type 'magic' is not supported"),
         ({"llama.rope.dimension_count": (16, U32)}, "16 of 64 values per head are rotated"),
         (
