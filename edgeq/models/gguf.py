@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.models import architecture as architecture_of
+from edgeq.models import llama
 
 # GGUF's key after the architecture's name -> config.json's key
 KEYS = {
@@ -20,7 +22,10 @@ KEYS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
 }
-REQUIRED = ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count")
+REQUIRED = (
+    *("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count"),
+    "attention.layer_norm_rms_epsilon",
+)
 # Keys of the tokenizer that config.json repeats
 TOKENS = {"tokenizer.ggml.bos_token_id": "bos_token_id", "tokenizer.ggml.eos_token_id": "eos_token_id"}
 
@@ -46,19 +51,27 @@ class GgufArchitecture:
     derived: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
-def _gemma_scale(largest: int) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Scores are scaled by the head's size, in the model of so many layers by the residual stream's share of it."""
+def _gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Every so many layers one is global. Scores are scaled by the head's size, in the model with the most layers by
+    the residual stream's share of it."""
 
     def derive(config: Mapping[str, Any]) -> dict[str, Any]:
         share = config["hidden_size"] // config["num_attention_heads"]
-        whole = config["num_hidden_layers"] == largest
-        return {"query_pre_attn_scalar": share if whole else config.get("head_dim", 256)}
+        layers = config["num_hidden_layers"]
+        kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+        scalar = share if layers == largest else config.get("head_dim", 256)
+        return {"query_pre_attn_scalar": scalar, "layer_types": kinds}
 
     return derive
 
 
-_ATTENTION_BIAS = {"attention_bias": "blk.0.attn_q.bias"}
-_BIASES = {**_ATTENTION_BIAS, "mlp_bias": "blk.0.ffn_gate.bias"}
+def _smollm3(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every fourth layer has no rotary embedding."""
+    return {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(config["num_hidden_layers"])]}
+
+
+_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
+_SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 _NO_WINDOW = {"use_sliding_window": False}
 _CAPS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -75,19 +88,21 @@ _MULTIPLIERS = {
 ARCHITECTURES = {
     "llama": GgufArchitecture("llama", interleaved=True, biases=_BIASES),
     "qwen2": GgufArchitecture("qwen2", fixed=_NO_WINDOW),
-    "qwen3": GgufArchitecture("qwen3", fixed=_NO_WINDOW, biases=_ATTENTION_BIAS),
+    "qwen3": GgufArchitecture("qwen3", fixed={**_NO_WINDOW, "attention_bias": False}),
     "qwen3moe": GgufArchitecture(
         "qwen3_moe",
         keys=_EXPERTS | {"expert_feed_forward_length": "moe_intermediate_size"},
-        fixed={**_NO_WINDOW, "norm_topk_prob": True},
+        fixed={**_NO_WINDOW, "attention_bias": False, "norm_topk_prob": True, **_SPARSE},
     ),
     "gemma": GgufArchitecture("gemma"),
-    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma_scale(46)),
-    "gemma3": GgufArchitecture("gemma3_text", keys=_WINDOW, derived=_gemma_scale(62)),
+    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma(2, 46)),
+    "gemma3": GgufArchitecture(
+        "gemma3_text", keys=_WINDOW, fixed={"rope_local_base_freq": 10000.0}, derived=_gemma(6, 62)
+    ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "olmo2": GgufArchitecture("olmo2"),
     "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}),
-    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed={"no_rope_layer_interval": 4}),
+    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed=_NO_WINDOW, derived=_smollm3),
 }
 # A Llama with experts
 MIXTRAL = GgufArchitecture(
@@ -146,6 +161,9 @@ def read_config(
         raise FormatError(f"{source}: has no matrix token_embd.weight: this is no whole model")
     if min(config["num_attention_heads"], config["hidden_size"]) < 1:
         raise FormatError(f"{source}: {name}.attention.head_count must be positive: convert the model again")
+    # What leaving these out means to GGUF's readers, whatever it means in the architecture's config.json
+    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    config.setdefault("rope_theta", 10000.0)
     config["vocab_size"] = embedding[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: tensor in shapes for key, tensor in architecture.biases.items()}
@@ -201,21 +219,27 @@ def _read_rope(
     if ROPE_FACTORS in shapes:
         if "rope_scaling" in config:
             raise UnsupportedError(f"{source}: has {ROPE_FACTORS} and another rope scaling: not supported")
-        config["rope_scaling"] = _llama3_scaling(vector(ROPE_FACTORS), config, head_dim, source)
+        config["rope_scaling"] = _scaling_of(vector(ROPE_FACTORS), config, head_dim, source)
 
 
-def _llama3_scaling(
+def _scaling_of(
     factors: Sequence[float], config: Mapping[str, Any], head_dim: int, source: str
 ) -> dict[str, Any] | None:
-    """The parameters of Llama 3's scaling whose divisors these are; None for divisors that are all 1."""
+    """The scaling whose divisors these are: Llama 3's, another one written out, or None for divisors that are all 1."""
+    if len(factors) != head_dim // 2 or not all(0 < divisor < math.inf for divisor in factors):
+        raise FormatError(f"{source}: {ROPE_FACTORS} is no list of {head_dim // 2} divisors: convert the model again")
     factor = max(factors)
     if factor == min(factors) == 1.0:
         return None
     scaling = {"rope_type": "llama3", "factor": shortest(factor), **_LLAMA3}
     expected = llama3_factors(scaling, config.get("rope_theta", 10000.0), head_dim)
-    if len(factors) != len(expected) or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(factors, expected, strict=True)):
-        raise UnsupportedError(f"{source}: {ROPE_FACTORS} is not Llama 3's rope scaling: not supported")
-    return scaling
+    if all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(factors, expected, strict=True)):
+        return scaling
+    divisors = [shortest(divisor) for divisor in factors]
+    return {"rope_type": "longrope", "factor": 1.0, "attention_factor": 1.0, "short_factor": divisors} | {
+        "long_factor": divisors,
+        "original_max_position_embeddings": config["max_position_embeddings"],
+    }
 
 
 def llama3_factors(scaling: Mapping[str, Any], theta: float, head_dim: int) -> list[float]:
@@ -239,18 +263,23 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     for key, value in expected.items():
         if config.get(key, value) != value:
             raise UnsupportedError(f"{source}: {key} is {str(config[key])[:40]}, GGUF's {name} has {value}")
-    heads = config["num_attention_heads"]
+    model = architecture_of(config, source)
+    if not isinstance(model, llama.Model):
+        raise UnsupportedError(f"{source}: {name} cannot be exported")
     keys = {**KEYS, **architecture.keys}
     values: dict[str, Any] = {key: config[own] for key, own in keys.items() if config.get(own) is not None}
     missing = [own for key, own in architecture.keys.items() if key not in values]
     if missing:
         raise UnsupportedError(f"{source}: its config.json does not say {missing[0]}, which GGUF's {name} needs")
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    head_dim = model.heads.head_dim
     values |= {"attention.key_length": head_dim, "attention.value_length": head_dim, "rope.dimension_count": head_dim}
-    values.setdefault("attention.head_count_kv", heads)
-    values["attention.layer_norm_rms_epsilon"] = float(config.get("rms_norm_eps", 1e-6))
+    values["context_length"] = model.max_position_embeddings
+    values["attention.head_count_kv"] = model.heads.num_key_value_heads
+    values["attention.layer_norm_rms_epsilon"] = model.norm_eps
     scaling = _scaling(config)
-    values["rope.freq_base"] = float(scaling.get("rope_theta", config.get("rope_theta", 10000.0)))
+    if "sliding_attention" in scaling:
+        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
+    values["rope.freq_base"] = float(scaling.get("rope_theta", config.get("rope_theta", model.theta)))
     values["vocab_size"] = config["vocab_size"]
     window = config.get("sliding_window", 4096) if config["model_type"] == "mistral" else None
     if "attention.sliding_window" not in keys:
@@ -261,7 +290,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
-    elif kind not in ("default", "llama3"):
+    elif kind not in ("default", "llama3") and rope_factors(config) is None:
         raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported")
     return {f"{name}.{key}": value for key, value in values.items()}
 
@@ -269,6 +298,9 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
 def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
     """The values of `rope_freqs.weight`, which is how GGUF has Llama 3's scaling; None for a model without it."""
     scaling = _scaling(config)
+    written = scaling.get("short_factor")
+    if written and written == scaling.get("long_factor") and scaling.get("attention_factor") == 1.0:
+        return [float(divisor) for divisor in written]
     if scaling.get("rope_type", scaling.get("type")) != "llama3":
         return None
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]

@@ -8,13 +8,16 @@ import pytest
 
 gguf = pytest.importorskip("gguf")
 
+import random_checkpoints  # noqa: E402
+from architecture_cases import CASES  # noqa: E402
 from gguf_models import LAYERS, write  # noqa: E402  (it needs gguf)
 from token_vectors import read_vectors  # noqa: E402
 
+import edgeq  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.conversion import convert  # noqa: E402
-from edgeq.errors import EdgeqError, UnsupportedError, UsageError  # noqa: E402
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
 from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models.gguf import llama3_factors, read_config, rope_factors, write_config  # noqa: E402
@@ -114,10 +117,68 @@ def test_rope_scalings_come_back():
     # The divisors of the first and last frequencies: those of long wavelengths only
     factors = llama3_factors(llama3, 500000.0, 64)
     assert factors[0] == 1.0 and abs(factors[-1] - 32.0) < 1e-9
-    with pytest.raises(UnsupportedError, match="is not Llama 3's rope scaling"):
-        shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (32,)}
+    other = [1.0 + i / 4 for i in range(32)]
+    longrope = {"rope_type": "longrope", "attention_factor": 1.0, "short_factor": other, "long_factor": other}
+    longrope |= {"factor": 1.0, "original_max_position_embeddings": 131072}
+    assert config_back(CONFIG | {"rope_scaling": longrope})["rope_scaling"] == longrope
+    with pytest.raises(FormatError, match="is no list of 32 divisors"):
+        shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (2,)}
         metadata = {"general.architecture": "llama"} | write_config(CONFIG, "m", [])
-        read_config(metadata, shapes, lambda name: [1.0, 2.0] * 16, "m")
+        read_config(metadata, shapes, lambda name: [1.0, 2.0], "m")
+
+
+def changed(case: str) -> dict:
+    """The test's configuration, or its nearest that GGUF can say."""
+    config = dict(CASES[case])
+    if config["model_type"] in ("gemma2", "gemma3_text"):
+        config["query_pre_attn_scalar"] = config["head_dim"]
+    if case == "gemma3":
+        config["rope_local_base_freq"] = 10000.0
+    return config
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("llama", "llama-bias", "llama-head-dim", "llama-rope-linear", "llama-rope-llama3", "mistral-no-window"),
+        *(
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "smollm3",
+            "olmo2",
+            "granite",
+            "mixtral",
+            "olmoe",
+            "qwen3-moe",
+        ),
+    ],
+)
+def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(CASES, case, changed(case))
+    _, _, prompt = random_checkpoints.make(case)
+    convert(random_checkpoints.write(case, tmp_path / case), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    logits = []
+    for name in ("m.eqf", "back.eqf"):
+        with edgeq.load(tmp_path / name) as model:
+            logits.append(model.logits(prompt))
+    if case == "llama-rope-llama3":  # its divisors went through f32
+        assert np.abs(logits[0] - logits[1]).max() < 1e-3
+    else:
+        assert np.array_equal(*logits)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["llama-rope-dynamic", "gemma2", "smollm3-window", "qwen3-bias", "qwen3-moe-some-dense", "gemma3-rope-by-layer"],
+)
+def test_configurations_that_gguf_does_not_have(case: str):
+    with pytest.raises(UnsupportedError, match="m: "):
+        write_config(CASES[case], "m", [])
 
 
 def test_what_gguf_cannot_say():
