@@ -97,7 +97,10 @@ ARCHITECTURES = {
     "gemma": GgufArchitecture("gemma"),
     "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma(2, 46)),
     "gemma3": GgufArchitecture(
-        "gemma3_text", keys=_WINDOW, fixed={"rope_local_base_freq": 10000.0}, derived=_gemma(6, 62)
+        "gemma3_text",
+        keys=_WINDOW,
+        fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+        derived=_gemma(6, 62),
     ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "olmo2": GgufArchitecture("olmo2"),

@@ -133,7 +133,7 @@ def changed(case: str) -> dict:
     if config["model_type"] in ("gemma2", "gemma3_text"):
         config["query_pre_attn_scalar"] = config["head_dim"]
     if case == "gemma3":
-        config["rope_local_base_freq"] = 10000.0
+        config |= {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6}
     return config
 
 
