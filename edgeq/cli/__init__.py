@@ -13,7 +13,20 @@ import click
 
 from edgeq.errors import EdgeqError
 
-VERBS = ("convert", "import", "export", "run", "chat", "show", "verify", "bench", "doctor", "bundle", "kernels", "version")
+VERBS = (
+    "convert",
+    "import",
+    "export",
+    "run",
+    "chat",
+    "show",
+    "verify",
+    "bench",
+    "doctor",
+    "bundle",
+    "kernels",
+    "version",
+)
 
 ENVIRONMENT = """
 \b

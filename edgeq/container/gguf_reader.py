@@ -220,15 +220,6 @@ class GgufFile:
         self.close()
 
 
-def is_gguf(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a file that begins as GGUF files do."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
 def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     """Open a GGUF model by any of its files: see GgufFile."""
     return GgufFile(path)

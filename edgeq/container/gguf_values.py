@@ -1,5 +1,6 @@
 """GGUF's metadata values: reading and writing them. Source: docs/gguf.md of ggml."""
 
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ class Typed:
     kind: int
     value: Any
     element: int = STRING
+
+
+def is_gguf(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a file that begins as GGUF files do."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 class Cursor:

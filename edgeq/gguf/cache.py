@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeq import environment
-from edgeq.container.gguf_reader import is_gguf, open_gguf
+from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import OutputError
 
 REVISION = 1  # raised when imported files change
@@ -22,6 +22,8 @@ def runnable(path: str | os.PathLike[str], announce: Callable[[str], None] | Non
     """
     if not is_gguf(path):
         return os.fspath(path)
+    from edgeq.container.gguf_reader import open_gguf
+
     with open_gguf(path) as file:
         paths, nbytes = file.files, file.nbytes
     folder = environment.cache_folder() / "models"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.container.gguf_reader import is_gguf, open_gguf
+from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import (
     ARRAY,
     BOOL,
@@ -16,6 +16,7 @@ from edgeq.container.gguf_values import (
     U32,
     U64,
     Typed,
+    is_gguf,
     render_metadata,
     render_string,
 )
