@@ -346,18 +346,21 @@ def load(
     force: bool = False,
     announce: Callable[[str], None] | None = None,
 ) -> Model:
-    """Load a `.eqf` file.
+    """Load a `.eqf` file, or a GGUF file, which is imported into the cache first.
 
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `force` loads
-    also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled first.
+    also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled, or a GGUF file
+    imported, first.
     Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run,
     MemoryLimitError for one that does not fit in memory, TokenizerError for a tokenizer that cannot be read; a file
     without one still runs on token ids.
     """
     began = time.perf_counter()
-    file = open_file(path)
+    from edgeq.gguf.cache import runnable
+
+    file = open_file(runnable(path, announce))
     try:
         from edgeq.runtime.fit import available_memory
         from edgeq.runtime.session import Session

@@ -23,9 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"blocks", "container", "models", "kernels"},
     "text": set(),
     "arguments": set(),
-    "model": {"arguments", "container", "runtime", "text"},
+    "gguf": {"blocks", "container", "kernels", "models", "text"},
+    "model": {"arguments", "container", "gguf", "runtime", "text"},
     "conversion": {"quantize", "text"},
-    "cli": {"container", "conversion", "kernels", "model", "quantize", "runtime", "text"},
+    "cli": {"container", "conversion", "gguf", "kernels", "model", "quantize", "runtime", "text"},
     "__init__": {"conversion", "model"},
     "__main__": {"cli"},
 }

@@ -13,7 +13,20 @@ import click
 
 from edgeq.errors import EdgeqError
 
-VERBS = ("convert", "run", "chat", "show", "verify", "bench", "doctor", "bundle", "kernels", "version")
+VERBS = (
+    "convert",
+    "import",
+    "export",
+    "run",
+    "chat",
+    "show",
+    "verify",
+    "bench",
+    "doctor",
+    "bundle",
+    "kernels",
+    "version",
+)
 
 ENVIRONMENT = """
 \b
@@ -34,7 +47,8 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"edgeq.cli.{cmd_name}").command
+        module = "import_" if cmd_name == "import" else cmd_name  # `import` cannot name a module
+        command: click.Command = import_module(f"edgeq.cli.{module}").command
         return command
 
 

@@ -31,7 +31,7 @@ def command(
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
-    """Complete PROMPT with MODEL, an .eqf file.
+    """Complete PROMPT with MODEL, an .eqf or .gguf file.
 
     Without PROMPT, or for "-", the prompt is what stdin gives, less one newline at its end.
     """

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(model: Path, tensors: bool, output: str) -> None:
-    """Show what MODEL, an .eqf file, holds: its architecture, types, sizes, chat template and origin."""
+    """Show what MODEL, an .eqf or .gguf file, holds: its architecture, types, sizes, chat template and origin."""
     from edgeq.container.reader import open_file
+    from edgeq.gguf.cache import runnable
 
-    with open_file(model) as file:
+    with open_file(runnable(model, lambda line: click.echo(f"edgeq: {line}", err=True))) as file:
         facts = describe(file)
     if not tensors:
         facts.pop("tensors")

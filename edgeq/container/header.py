@@ -72,7 +72,7 @@ def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int]:
         raise FormatError(f"{path}: truncated after 0 bytes, the file is empty: copy or convert it again")
     if prefix[:8] != MAGIC[: len(prefix)]:
         if prefix[:4] == b"GGUF":
-            raise FormatError(f"{path}: this is a GGUF file, not an .eqf file: convert the original checkpoint")
+            raise FormatError(f"{path}: this is a GGUF file, not an .eqf file: run `edgeq import` first")
         if prefix[1:4] == MAGIC[1:4]:
             raise FormatError(f"{path}: damaged by a text-mode transfer: copy it again in binary mode")
         if prefix[8:9] == b"{" or prefix[:4] == b"PK\x03\x04":

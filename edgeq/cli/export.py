@@ -1,0 +1,41 @@
+"""`edgeq export`: an `.eqf` file as a GGUF file."""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from edgeq.cli.units import binary_size
+
+
+@click.command("export", short_help="Export a model as a GGUF file.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.gguf]")
+@click.option("--fallback", is_flag=True, help="Encode again, as Q8_0, matrices whose rows GGUF's type cannot hold.")
+@click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that GGUF cannot hold.")
+def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
+    """Export MODEL, an .eqf file, as a .gguf file with the same blocks, bit for bit."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from edgeq.gguf.exporter import AS_Q8_0, export_gguf
+
+    output = output or Path(f"{model.stem}.gguf")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("exporting", total=None)
+
+        def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
+            bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
+
+        report = export_gguf(model, output, AS_Q8_0 if fallback else None, allow_no_tokenizer, progress=progress)
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    if again := [tensor for tensor in report.tensors if tensor.again]:
+        more = f" and {len(again) - 1} more like it" if len(again) > 1 else ""
+        click.echo(f"note: {again[0].name}{more}: encoded again as {again[0].type}, GGUF cannot hold such rows")
+    types = Counter(tensor.type for tensor in report.tensors)
+    click.echo(
+        f"{report.path}: {report.architecture}, "
+        f"{', '.join(f'{number} {kind}' for kind, number in types.most_common())}, {binary_size(report.nbytes)}"
+    )

@@ -1,0 +1,237 @@
+"""Opens GGUF files, version 2 and 3, whole or split: checks everything that a damaged or hostile one could claim."""
+
+import contextlib
+import mmap
+import os
+import re
+import stat
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
+from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, U32, U64, VERSION, Cursor
+from edgeq.container.layout import align
+from edgeq.errors import FormatError, UnsupportedError
+
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
+_MOST_DIMENSIONS = 4
+_KEY_BYTES, _TENSOR_BYTES = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # the least that an entry takes
+_LARGEST_ALIGNMENT = 1 << 20
+_AGAIN = "download or copy it again"
+# Once used for types that had been re-ordered for one CPU, or were dropped
+_DROPPED = {4, 5, 31, 32, 33, 36, 37, 38}
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor in a file: shape outermost first ([outputs, inputs] for a matrix), place in bytes from its start."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: GgufType
+    offset: int
+    nbytes: int
+
+
+class _Part:
+    """One GGUF file, mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, GgufTensor] = {}
+        self.map = _map(path)
+        try:
+            self._read(memoryview(self.map))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with contextlib.suppress(BufferError):  # a view from data() keeps the map alive for as long as it is used
+            self.map.close()
+
+    def fail(self, what: str) -> NoReturn:
+        raise FormatError(f"{self.path}: {what}: {_AGAIN}")
+
+    def _read(self, data: memoryview) -> None:
+        try:
+            cursor = Cursor(data, self.fail)
+            self._version(cursor)
+            tensors = cursor.count(_TENSOR_BYTES, "tensors")
+            keys = cursor.count(_KEY_BYTES, "metadata keys")
+            own: list[bytes] = []
+            for _ in range(keys):
+                start = cursor.at
+                key = cursor.string("a metadata key")
+                if key in self.metadata:
+                    self.fail(f"has the metadata key {key[:80]!r} twice")
+                self.metadata[key] = cursor.value(cursor.number(U32, "a metadata type"), f"metadata {key[:80]!r}")
+                if not key.startswith("split."):
+                    own.append(bytes(data[start : cursor.at]))
+            self.keys, self.metadata_bytes = len(own), b"".join(own)
+            self.alignment = self._alignment()
+            entries = [self._tensor(cursor) for _ in range(tensors)]
+            self._place(entries, align(cursor.at, self.alignment), len(data))
+        finally:
+            data.release()
+
+    def _version(self, cursor: Cursor) -> None:
+        if (magic := bytes(cursor.data[:4])) != MAGIC:
+            known = "is an .eqf file already" if magic[1:4] == b"EQF" else f"its first bytes are {magic.hex(' ')}"
+            raise FormatError(f"{self.path}: is not a GGUF file ({known}): give a .gguf file")
+        cursor.at = len(MAGIC)
+        version = cursor.number(U32, "its version")
+        if version and not version & 0xFFFF:
+            raise UnsupportedError(f"{self.path}: is a big-endian GGUF file: convert the model to a little-endian one")
+        if version not in (2, VERSION):
+            raise UnsupportedError(f"{self.path}: is GGUF version {version}, readable are 2 and 3: convert it again")
+
+    def _alignment(self) -> int:
+        value = self.metadata.get(ALIGNMENT_KEY, ALIGNMENT)
+        if type(value) is not int or not 0 < value <= _LARGEST_ALIGNMENT or value & (value - 1):
+            self.fail(f"has {ALIGNMENT_KEY} {str(value)[:40]}, a power of two is needed")
+        return value
+
+    def _tensor(self, cursor: Cursor) -> tuple[str, tuple[int, ...], GgufType, int]:
+        """Name, shape, type and offset of an entry."""
+        name = cursor.string("a tensor's name")
+        where = f"tensor {name[:80]!r}"
+        dims = cursor.number(U32, where)
+        if not 1 <= dims <= _MOST_DIMENSIONS:
+            self.fail(f"{where} has {dims} dimensions, 1 to {_MOST_DIMENSIONS} are possible")
+        shape = tuple(cursor.number(U64, where) for _ in range(dims))[::-1]
+        if not all(0 < n < 1 << 31 for n in shape):
+            self.fail(f"{where} has the shape {list(shape)}: dimensions from 1 to 2**31 - 1 are possible")
+        number = cursor.number(U32, where)
+        if number not in GGUF_TYPES:
+            why = "which llama.cpp dropped" if number in _DROPPED else "which this version does not know"
+            raise UnsupportedError(f"{self.path}: {where} has type {number}, {why}: take another quantization")
+        return name, shape, GGUF_TYPES[number], cursor.number(U64, where)
+
+    def _place(self, entries: list[tuple[str, tuple[int, ...], GgufType, int]], start: int, end: int) -> None:
+        """Check where tensors lie, and keep them."""
+        for name, shape, kind, offset in entries:
+            where = f"tensor {name[:80]!r}"
+            if name in self.tensors:
+                self.fail(f"has {where} twice")
+            if offset % self.alignment:
+                self.fail(f"{where} starts at {offset}, not a multiple of {self.alignment}")
+            try:
+                nbytes = prod(shape[:-1]) * kind.row_bytes(shape[-1])
+            except UnsupportedError as error:
+                self.fail(f"{where}: {error}")
+            if start + offset + nbytes > end:
+                self.fail(f"is truncated: {where} ends at byte {start + offset + nbytes}, the file has {end}")
+            self.tensors[name] = GgufTensor(name, shape, kind, start + offset, nbytes)
+        for before, after in pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
+            if before.offset + before.nbytes > after.offset:
+                self.fail(f"tensors {before.name[:80]!r} and {after.name[:80]!r} overlap")
+
+
+class GgufFile:
+    """An open GGUF model, of one file or several.
+
+    path            that of the first file
+    metadata        key -> value of the first file; arrays are lists
+    metadata_bytes  the same as it lies in the file, `keys` in number, less what says how the model is split
+    tensors         name -> GgufTensor, in the files' order
+    files           every file
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """FormatError or UnsupportedError, each one line, if a file is not sound."""
+        self._parts: list[_Part] = []
+        self._owner: dict[str, _Part] = {}
+        self.tensors: dict[str, GgufTensor] = {}
+        try:
+            self._open(Path(path))
+        except BaseException:
+            self.close()
+            raise
+        first = self._parts[0]
+        self.path = str(first.path)
+        self.metadata, self.metadata_bytes, self.keys = first.metadata, first.metadata_bytes, first.keys
+        self.alignment = first.alignment
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file, in order."""
+        return [part.path for part in self._parts]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(len(part.map) for part in self._parts)
+
+    def _open(self, path: Path) -> None:
+        match = _SPLIT.match(path.name)
+        if match and int(match["count"]) > 1:
+            count = int(match["count"])
+            paths = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+            missing = [one.name for one in paths if not one.exists()]
+            if missing:
+                more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+                raise FormatError(f"{path}: {missing[0]}{more} is missing: put all {count} files into one folder")
+        else:
+            paths = [path]
+        for number, one in enumerate(paths):
+            part = _Part(one)
+            self._parts.append(part)
+            if part.metadata.get("split.count", 1) != len(paths) or part.metadata.get("split.no", 0) != number:
+                part.fail("is not the part of a split model that its name says")
+            for name, tensor in part.tensors.items():
+                if name in self.tensors:
+                    part.fail(f"has tensor {name[:80]!r}, which an earlier file has too")
+                self.tensors[name] = tensor
+                self._owner[name] = part
+
+    def data(self, name: str) -> npt.NDArray[np.uint8]:
+        """u8 [rows, row_bytes] of a tensor, rows being all but its last dimension: a view of the mapped file."""
+        tensor = self.tensors[name]
+        flat = np.frombuffer(self._owner[name].map, np.uint8, tensor.nbytes, tensor.offset)
+        return flat.reshape(prod(tensor.shape[:-1]), -1)
+
+    def release(self, name: str) -> None:
+        """The tensor's pages are not needed any more: they need not stay in memory."""
+        tensor = self.tensors[name]
+        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._owner[name].map.madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
+
+    def close(self) -> None:
+        """Drop the maps; views from data() keep theirs alive for as long as they are used."""
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
+    """Open a GGUF model by any of its files: see GgufFile."""
+    return GgufFile(path)
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FormatError(f"{path}: is not a regular file: give a .gguf file")
+            if not os.fstat(file.fileno()).st_size:
+                raise FormatError(f"{path}: is empty: {_AGAIN}")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be opened: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""GGUF in and out: importing and exporting whole models, and the cache of imported ones."""

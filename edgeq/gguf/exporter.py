@@ -1,0 +1,205 @@
+"""`.eqf` files to GGUF: the inverse of an import, and the way to GGUF for what was converted from a checkpoint."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import lcm
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.gguf_panels import panels_to_blocks
+from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
+from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type
+from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, ARRAY, BOOL, F32, I32, STRING, U32, Cursor, Typed
+from edgeq.container.gguf_values import render_metadata as render
+from edgeq.container.gguf_writer import GgufSpec, GgufWriter
+from edgeq.container.reader import File, TensorInfo, open_file
+from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
+from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
+from edgeq.models.gguf import ROPE_FACTORS, GgufArchitecture, exported, write_config
+from edgeq.models.gguf import rope_factors as divisors
+from edgeq.text.gguf_vocabulary import tokenizer_metadata
+
+CHUNK_ROWS = 512  # a multiple of a panel's
+
+Bytes = npt.NDArray[np.uint8]
+Progress = Callable[[str, int, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What becomes of matrices that GGUF cannot hold: the block type's replacement in GGUF, and its encoder, which
+    gives u8 [rows, row_bytes] of f32 [rows, cols]."""
+
+    types: Mapping[str, str]
+    encode: Callable[[npt.NDArray[np.float32], str], Bytes]
+
+
+def _encode(weights: npt.NDArray[np.float32], name: str) -> Bytes:
+    rows, cols = weights.shape
+    return panels_to_blocks(encode(weights, name), rows, cols, block_type(name)).reshape(rows, -1)
+
+
+AS_Q8_0 = Fallback({"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}, _encode)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A tensor as it was written; `again` if its weights had to be encoded again."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export did. `nbytes` is the file's."""
+
+    path: str
+    architecture: str
+    tensors: list[Exported]
+    nbytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+def export_gguf(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    fallback: Fallback | None = None,
+    allow_no_tokenizer: bool = False,
+    tokenizer: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the `.eqf` file `source` as the GGUF file `out`: the same blocks, bit for bit.
+
+    An imported model gets back all its metadata. GGUF's k-quants need rows of a multiple of 256 weights; with a
+    `fallback` other matrices are encoded again. `tokenizer` may be left out. Raises UnsupportedError for an
+    architecture, a rope scaling or rows that GGUF cannot hold, TokenizerError for such a tokenizer unless
+    `allow_no_tokenizer`, UsageError for an `out` that is the source, OutputError if it cannot be written.
+    """
+    with open_file(source) as file:
+        if os.path.exists(out) and os.path.samefile(file.path, out):
+            raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
+        name, entry = exported(file.metadata["architecture"], file.path)
+        notes: list[str] = []
+        keys, metadata, alignment = _metadata(file, name, tokenizer, allow_no_tokenizer, notes)
+        tensors = [target(file, info, fallback) for info in file.tensors.values()]
+        factors = None if ROPE_FACTORS in file.tensors else divisors(file.metadata["config"])
+        specs = [GgufSpec(t.name, t.shape, t.type) for t in tensors]
+        specs += [GgufSpec(ROPE_FACTORS, (len(factors),), "F32")] if factors else []
+        with GgufWriter(out, metadata, keys, specs, alignment) as writer:
+            total, done = sum(info.nbytes for info in file.tensors.values()), 0
+            for index, tensor in enumerate(tensors):
+                for chunk in _chunks(file, tensor, entry, fallback):
+                    writer.write(chunk)
+                done += file.tensors[tensor.name].nbytes
+                if progress:
+                    progress(tensor.name, index, len(tensors), done, total)
+            if factors:
+                writer.write(np.array(factors, "<f4"))
+        return Report(os.fspath(out), name, tensors, writer.nbytes, notes)
+
+
+def _metadata(
+    file: File, name: str, tokenizer: bool, allow_no_tokenizer: bool, notes: list[str]
+) -> tuple[int, bytes, int]:
+    """Number of keys, the metadata's bytes, and the alignment of tensors."""
+    if METADATA in file.assets:
+        return _kept(file)
+    config = file.metadata["config"]
+    title = str(file.metadata.get("provenance", {}).get("source", "edgeq"))
+    values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
+    values |= write_config(config, file.path, notes)
+    assets = {asset: file.asset(asset) for asset in file.assets}
+    vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
+    if tokenizer and assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+        try:
+            vocabulary = tokenizer_metadata(assets, config["vocab_size"], file.path)
+        except TokenizerError as error:
+            if not allow_no_tokenizer:
+                raise
+            notes.append(f"the tokenizer is left out: {error}")
+    values |= vocabulary
+    return len(values), render({key: _typed(value) for key, value in values.items()}), ALIGNMENT
+
+
+def _kept(file: File) -> tuple[int, bytes, int]:
+    """As `_metadata`, what the import kept."""
+
+    def fail(what: str) -> Any:
+        raise FormatError(f"{file.path}: the asset {METADATA} {what}: import the model again")
+
+    data = file.asset(METADATA)
+    cursor = Cursor(memoryview(data), fail)
+    cursor.take(16, "its header")
+    keys = cursor.count(13, "metadata keys")
+    start, alignment = cursor.at, ALIGNMENT
+    for _ in range(keys):
+        key = cursor.string("a key")
+        value = cursor.value(cursor.number(U32, key), key)
+        if key == ALIGNMENT_KEY:
+            alignment = value
+    return keys, data[start:], alignment
+
+
+def _typed(value: Any) -> Typed:
+    """A plain value with the type that GGUF's readers expect."""
+    if isinstance(value, list):
+        return Typed(ARRAY, value, STRING if isinstance(value[0], str) else F32 if isinstance(value[0], float) else I32)
+    kind = {bool: BOOL, int: U32, float: F32, str: STRING}[type(value)]
+    return Typed(kind, value)
+
+
+def target(file: File, info: TensorInfo, fallback: Fallback | None) -> Exported:
+    """How a tensor is written. UnsupportedError if GGUF cannot hold it and there is no fallback for its type."""
+    if len(info.shape) == 1:
+        original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "F32")
+        return Exported(info.name, info.shape, original if original in ("F16", "BF16") else "F32")
+    try:
+        block_type(info.type).gguf_bytes(*info.shape[-2:])
+    except UnsupportedError as error:
+        if fallback is None or info.type not in fallback.types:
+            raise UnsupportedError(f"{file.path}: {info.name}: {error}: --fallback encodes it again") from None
+        return Exported(info.name, info.shape, fallback.types[info.type], again=True)
+    return Exported(info.name, info.shape, info.type)
+
+
+def _chunks(
+    file: File, tensor: Exported, entry: GgufArchitecture, fallback: Fallback | None
+) -> Iterator[npt.NDArray[Any]]:
+    """The tensor's bytes as GGUF has them, some rows at a time."""
+    info = file.tensors[tensor.name]
+    heads = rotated_heads(tensor.name, entry, *_heads(file))
+    data = file.data(tensor.name)
+    if len(info.shape) == 1:
+        vector = data.view("<f4")
+        values = neighbours(vector[:, None], heads).reshape(-1) if heads else vector
+        yield np.ascontiguousarray(to_plain(values, tensor.type))
+        return
+    rows, cols = info.shape[-2:]
+    bt = block_type(info.type)
+    panel = bt.panel_bytes(cols)
+    step = lcm(CHUNK_ROWS, rows // heads) if heads else CHUNK_ROWS
+    for matrix in data.reshape(-1, bt.tensor_bytes(rows, cols)):
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            part = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+            if tensor.again and fallback:
+                lines = fallback.encode(decode(part, count, cols, info.type), tensor.type)
+            else:
+                lines = _blocks(part, count, cols, bt).reshape(count, -1)
+            yield neighbours(lines, heads * count // rows) if heads else lines
+
+
+def _blocks(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:
+    return panels_to_blocks(part, rows, cols, bt) if bt.quantized else to_gguf(part, rows, cols, bt.name)
+
+
+def _heads(file: File) -> tuple[int, int]:
+    config = file.metadata["config"]
+    heads = config["num_attention_heads"]
+    return heads, config.get("num_key_value_heads") or heads

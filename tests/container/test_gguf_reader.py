@@ -1,0 +1,153 @@
+"""Damaged and hostile GGUF files: one clear line each."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from edgeq.container.gguf_reader import open_gguf
+from edgeq.container.gguf_values import (
+    ARRAY,
+    BOOL,
+    F32,
+    I32,
+    STRING,
+    U8,
+    U32,
+    U64,
+    Typed,
+    is_gguf,
+    render_metadata,
+    render_string,
+)
+from edgeq.container.gguf_writer import GgufSpec, GgufWriter
+from edgeq.errors import FormatError, OutputError, UnsupportedError
+
+VALUES = {
+    "general.architecture": Typed(STRING, "llama"),
+    "numbers": Typed(ARRAY, [1, -2], I32),
+    "texts": Typed(ARRAY, ["", "ünïcode"], STRING),
+    "flags": Typed(ARRAY, [True, False], BOOL),
+    "half": Typed(F32, 0.5),
+}
+
+
+def tensor(name: str = "t", dims=(32, 2), kind: int = 8, offset: int = 0) -> bytes:
+    return render_string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def model(
+    metadata: bytes | None = None,
+    keys: int = len(VALUES),
+    tensors: tuple[bytes, ...] = (tensor(),),
+    count: int | None = None,
+    version: int = 3,
+    data: int = 128,
+) -> bytes:
+    """A small file, wrong in what the caller says."""
+    metadata = render_metadata(VALUES) if metadata is None else metadata
+    head = struct.pack("<4sIQQ", b"GGUF", version, len(tensors) if count is None else count, keys)
+    head += metadata + b"".join(tensors)
+    return head + bytes(-len(head) % 32) + bytes(data)
+
+
+def test_a_sound_file(tmp_path: Path):
+    for version in (2, 3):
+        (tmp_path / "m.gguf").write_bytes(model(version=version))
+        with open_gguf(tmp_path / "m.gguf") as file:
+            assert file.metadata == {key: typed.value for key, typed in VALUES.items()}
+            assert file.tensors["t"].shape == (2, 32) and file.tensors["t"].type.name == "Q8_0"
+            assert file.data("t").shape == (2, 34)
+    assert is_gguf(tmp_path / "m.gguf") and not is_gguf(tmp_path) and not is_gguf(tmp_path / "none")
+
+
+def nested(depth: int) -> bytes:
+    return struct.pack("<IQ", ARRAY, 1) * depth + struct.pack("<IQ", U8, 0)
+
+
+HOSTILE = [
+    (b"", FormatError, "is empty"),
+    (b"GG", FormatError, "is not a GGUF file"),
+    (b"\x89EQF\r\n\x1a\n", FormatError, "is an .eqf file already"),
+    (b"PK\x03\x04" + bytes(40), FormatError, "its first bytes are 50 4b 03 04"),
+    (b"GGUF\x03", FormatError, "is truncated inside its version"),
+    (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), UnsupportedError, "is a big-endian GGUF file"),
+    (model(version=1), UnsupportedError, "is GGUF version 1, readable are 2 and 3"),
+    (model(version=4), UnsupportedError, "is GGUF version 4"),
+    (model(count=1 << 60), FormatError, "claims 1152921504606846976 tensors, more than"),
+    (model(keys=1 << 40), FormatError, "claims 1099511627776 metadata keys"),
+    (model(render_string("k")[:-1] + b"\xff" * 7, 1), FormatError, "is truncated|unknown value type|metadata"),
+    (model(struct.pack("<Q", 1 << 62), 1), FormatError, "is truncated inside a metadata key"),
+    (model(render_string("k") + struct.pack("<I", 13), 1), FormatError, "unknown value type 13 in metadata 'k'"),
+    (
+        model(render_string("k") + struct.pack("<IIQ", ARRAY, STRING, 1 << 50), 1),
+        FormatError,
+        "claims 1125899906842624 elements of metadata 'k'",
+    ),
+    (
+        model(render_string("k") + struct.pack("<IIQ", ARRAY, 99, 1), 1),
+        FormatError,
+        "array of the unknown value type 99",
+    ),
+    (model(render_string("k") + struct.pack("<I", ARRAY) + nested(40), 1), FormatError, "nests arrays too deep"),
+    (model(render_metadata(VALUES) * 2, 2 * len(VALUES)), FormatError, "metadata key 'general.architecture' twice"),
+    (model(render_metadata({"general.alignment": Typed(U32, 0)}), 1), FormatError, "general.alignment 0, a power of"),
+    (model(render_metadata({"general.alignment": Typed(U64, 48)}), 1), FormatError, "general.alignment 48, a power"),
+    (model(render_metadata({"general.alignment": Typed(STRING, "x")}), 1), FormatError, "general.alignment x"),
+    (model(tensors=(tensor(), tensor())), FormatError, "has tensor 't' twice"),
+    (model(tensors=(tensor(), tensor("u", offset=32))), FormatError, "tensors 't' and 'u' overlap"),
+    (model(tensors=(tensor(offset=16),)), FormatError, "starts at 16, not a multiple of 32"),
+    (model(tensors=(tensor(offset=96),)), FormatError, "is truncated: tensor 't' ends at byte"),
+    (model(tensors=(tensor(offset=(1 << 64) - 32),)), FormatError, "is truncated: tensor 't' ends at byte"),
+    (model(tensors=(tensor(dims=(1 << 30, 1 << 30)),)), FormatError, "is truncated: tensor 't' ends at byte"),
+    (model(tensors=(tensor(dims=(0, 2)),)), FormatError, r"has the shape \[2, 0\]"),
+    (model(tensors=(tensor(dims=(1 << 63, 2)),)), FormatError, "dimensions from 1 to 2"),
+    (model(tensors=(tensor(dims=()),)), FormatError, "has 0 dimensions"),
+    (model(tensors=(tensor(dims=(1,) * 5),)), FormatError, "has 5 dimensions"),
+    (model(tensors=(tensor(dims=(33, 2)),)), FormatError, "Q8_0 needs rows of a multiple of 32 weights, not 33"),
+    (model(tensors=(tensor(kind=31),)), UnsupportedError, "type 31, which llama.cpp dropped"),
+    (model(tensors=(tensor(kind=77),)), UnsupportedError, "type 77, which this version does not know"),
+    (model(render_metadata({"split.count": Typed(U32, 3)}), 1), FormatError, "is not the part of a split model"),
+]
+
+
+@pytest.mark.parametrize(("content", "error", "message"), HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_files_are_refused_in_one_line(content, error, message, tmp_path: Path):
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(content)
+    with pytest.raises(error, match=message) as caught:
+        open_gguf(path)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
+
+
+def test_every_truncation_is_noticed(tmp_path: Path):
+    whole = model()[: -(128 - 68)]
+    path = tmp_path / "cut.gguf"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises((FormatError, UnsupportedError)):
+            open_gguf(path)
+
+
+def test_files_that_are_none(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "missing.gguf"):
+        with pytest.raises(FormatError, match="cannot be opened"):
+            open_gguf(path)
+
+
+def test_the_writer_writes_whole_files_only(tmp_path: Path):
+    spec, path = GgufSpec("t", (2, 32), "Q8_0"), tmp_path / "m.gguf"
+    with pytest.raises(ValueError, match="not complete"), GgufWriter(path, b"", 0, [spec]) as writer:
+        writer.write(bytes(67))
+    with pytest.raises(ValueError, match="more bytes"), GgufWriter(path, b"", 0, [spec]) as writer:
+        writer.write(bytes(69))
+    with pytest.raises(OutputError, match="does not exist"), GgufWriter(path / "m.gguf", b"", 0, [spec]):
+        pass
+    with pytest.raises(OutputError, match="is not a regular file"), GgufWriter(tmp_path, b"", 0, [spec]):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with GgufWriter(path, b"", 0, [spec]) as writer:
+        writer.write(bytes(range(34)))
+        writer.write(bytes(range(34)))
+    with open_gguf(path) as file:
+        assert file.data("t").tolist() == [list(range(34))] * 2

@@ -1,0 +1,52 @@
+"""`edgeq run model.gguf`: imported once, and again when the file has changed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gguf")
+
+from gguf_models import write
+
+from edgeq.container import writer
+from edgeq.container.reader import open_file
+from edgeq.errors import EdgeqError, OutputError
+from edgeq.gguf.cache import runnable
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def test_imported_once_and_again_when_the_file_changes(tmp_path: Path, cache: Path):
+    model = tmp_path / "m.gguf"
+    write(model, "Q8_0")
+    heard: list[str] = []
+    first = Path(runnable(model, heard.append))
+    assert first.parent == cache and len(heard) == 1 and str(first) in heard[0] and "once" in heard[0]
+    assert Path(runnable(model, heard.append)) == first and len(heard) == 1
+    os.utime(model, (1, 1))
+    second = Path(runnable(model, heard.append))
+    assert second != first and list(cache.iterdir()) == [second]
+    with open_file(second) as file:
+        file.verify()
+
+
+def test_other_files_are_left_as_they_are(tmp_path: Path, cache: Path):
+    for name in ("m.eqf", "missing.gguf"):
+        assert runnable(tmp_path / name) == str(tmp_path / name)
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(EdgeqError, match="GGUF version 0"):
+        runnable(tmp_path / "bad.gguf")
+    assert not cache.exists()
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "m.gguf", "Q8_0")
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
+    with pytest.raises(OutputError, match=r"make room; or set EDGEQ_CACHE, or `edgeq import"):
+        runnable(tmp_path / "m.gguf")
+    assert list(cache.iterdir()) == []

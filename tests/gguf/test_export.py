@@ -1,0 +1,235 @@
+"""`.eqf` files as GGUF files: round trips, and checkpoints as llama.cpp's converter would write them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+gguf = pytest.importorskip("gguf")
+
+import random_checkpoints  # noqa: E402
+from architecture_cases import CASES  # noqa: E402
+from gguf_models import LAYERS, write  # noqa: E402  (it needs gguf)
+from token_vectors import read_vectors  # noqa: E402
+
+import edgeq  # noqa: E402
+from edgeq.container.gguf_reader import open_gguf  # noqa: E402
+from edgeq.container.reader import open_file  # noqa: E402
+from edgeq.conversion import convert  # noqa: E402
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
+from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
+from edgeq.gguf.importer import import_gguf  # noqa: E402
+from edgeq.models.gguf import llama3_factors, read_config, rope_factors, write_config  # noqa: E402
+from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402
+from edgeq.text.gguf_vocabulary import tokenizer_metadata  # noqa: E402
+from edgeq.text.tokenizer import load_tokenizer  # noqa: E402
+
+MIXED = {"attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "ffn_up": "Q4_0", "ffn_down": "Q8_0", "output": "F16"}
+
+
+@pytest.mark.parametrize("kinds", [MIXED | {"token_embd": "BF16"}, "F32"], ids=["mixed types", "F32"])
+def test_a_round_trip_gives_the_same_file(kinds, tmp_path: Path):
+    """Every tensor's bytes, all metadata, known or not, their order and their alignment."""
+    write(tmp_path / "m.gguf", kinds, **{"general.alignment": (64, gguf.GGUFValueType.UINT32)})
+    raw = (tmp_path / "m.gguf").read_bytes()
+    with open_gguf(tmp_path / "m.gguf") as file:
+        assert file.alignment == 64
+    import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
+    export_gguf(tmp_path / "m.eqf", tmp_path / "back.gguf")
+    back = (tmp_path / "back.gguf").read_bytes()
+    with open_gguf(tmp_path / "m.gguf") as a, open_gguf(tmp_path / "back.gguf") as b:
+        assert a.metadata_bytes == b.metadata_bytes and list(a.tensors) == list(b.tensors)
+        assert all(a.tensors[name].type == b.tensors[name].type for name in a.tensors)
+        assert all(np.array_equal(a.data(name), b.data(name)) for name in a.tensors)
+        start = min(tensor.offset for tensor in b.tensors.values())
+        assert start % 64 == 0
+    if kinds == "F32":  # no tensor needs padding, whose place writers choose
+        assert raw == back
+
+
+def test_a_widened_type_is_exported_as_what_holds_it(tmp_path: Path):
+    write(tmp_path / "m.gguf", "Q5_0")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "back.gguf")
+    assert {t.type for t in report.tensors if len(t.shape) == 2} == {"Q8_0"}
+    back = gguf.GGUFReader(tmp_path / "back.gguf")
+    for a, b in zip(gguf.GGUFReader(tmp_path / "m.gguf").tensors, back.tensors, strict=True):
+        both = [gguf.quants.dequantize(t.data, t.tensor_type) for t in (a, b)]
+        assert np.array_equal(*both)
+
+
+def test_a_checkpoint_there_and_back(tiny_model: Path, tmp_path: Path):
+    convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    assert report.architecture == "llama" and report.notes == []
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        assert {n: (t.type, t.crc32) for n, t in a.tensors.items()} == {
+            n: (t.type, t.crc32) for n, t in b.tensors.items()
+        }
+        one, other = (load_tokenizer({name: f.asset(name) for name in f.assets}) for f in (a, b))
+        text = "Once upon a time, the 3 bears said: “hello”  <|endoftext|>\n"
+        assert one.encode(text) == other.encode(text)
+        assert (one.bos_id, one.eos_ids) == (other.bos_id, other.eos_ids)
+        own, theirs = a.metadata["config"], b.metadata["config"]
+        assert all(own.get(key, value) == value for key, value in theirs.items() if key != "head_dim")
+
+
+def test_rows_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):
+    convert(tiny_model, tmp_path / "m.eqf", "Q4_K_M")
+    with pytest.raises(UnsupportedError, match="needs rows of a multiple of 256, not 192: --fallback"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    assert not (tmp_path / "m.gguf").exists()
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
+    assert any(t.again and t.type == "Q8_0" for t in report.tensors)
+    with pytest.raises(UsageError, match="is the model itself"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.eqf")
+
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 131072,
+    "rope_theta": 500000.0,
+    "vocab_size": 48,
+}
+
+
+def config_back(config: dict) -> dict:
+    notes: list[str] = []
+    metadata = {"general.architecture": "llama"} | write_config(config, "m", notes)
+    factors = rope_factors(config)
+    shapes = {"token_embd.weight": (48, 256)} | ({"rope_freqs.weight": (32,)} if factors else {})
+    return read_config(metadata, shapes, lambda name: np.array(factors, np.float32).tolist(), "m")
+
+
+def test_rope_scalings_come_back():
+    llama3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    llama3["original_max_position_embeddings"] = 8192
+    assert config_back(CONFIG | {"rope_scaling": llama3})["rope_scaling"] == llama3
+    linear = {"rope_type": "linear", "factor": 4.0}
+    assert config_back(CONFIG | {"rope_scaling": linear})["rope_scaling"] == linear
+    assert "rope_scaling" not in config_back(CONFIG)
+    # The divisors of the first and last frequencies: those of long wavelengths only
+    factors = llama3_factors(llama3, 500000.0, 64)
+    assert factors[0] == 1.0 and abs(factors[-1] - 32.0) < 1e-9
+    other = [1.0 + i / 4 for i in range(32)]
+    longrope = {"rope_type": "longrope", "attention_factor": 1.0, "short_factor": other, "long_factor": other}
+    longrope |= {"factor": 1.0, "original_max_position_embeddings": 131072}
+    assert config_back(CONFIG | {"rope_scaling": longrope})["rope_scaling"] == longrope
+    with pytest.raises(FormatError, match="is no list of 32 divisors"):
+        shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (2,)}
+        metadata = {"general.architecture": "llama"} | write_config(CONFIG, "m", [])
+        read_config(metadata, shapes, lambda name: [1.0, 2.0], "m")
+
+
+def changed(case: str) -> dict:
+    """The test's configuration, or its nearest that GGUF can say."""
+    config = dict(CASES[case])
+    if config["model_type"] in ("gemma2", "gemma3_text"):
+        config["query_pre_attn_scalar"] = config["head_dim"]
+    if case == "gemma3":
+        config |= {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6}
+    return config
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("llama", "llama-bias", "llama-head-dim", "llama-rope-linear", "llama-rope-llama3", "mistral-no-window"),
+        *(
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "smollm3",
+            "olmo2",
+            "granite",
+            "mixtral",
+            "olmoe",
+            "qwen3-moe",
+        ),
+    ],
+)
+def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(CASES, case, changed(case))
+    _, _, prompt = random_checkpoints.make(case)
+    convert(random_checkpoints.write(case, tmp_path / case), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    logits = []
+    for name in ("m.eqf", "back.eqf"):
+        with edgeq.load(tmp_path / name) as model:
+            logits.append(model.logits(prompt))
+    if case == "llama-rope-llama3":  # its divisors went through f32
+        assert np.abs(logits[0] - logits[1]).max() < 1e-3
+    else:
+        assert np.array_equal(*logits)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["llama-rope-dynamic", "gemma2", "smollm3-window", "qwen3-bias", "qwen3-moe-some-dense", "gemma3-rope-by-layer"],
+)
+def test_configurations_that_gguf_does_not_have(case: str):
+    with pytest.raises(UnsupportedError, match="m: "):
+        write_config(CASES[case], "m", [])
+
+
+def test_what_gguf_cannot_say():
+    notes: list[str] = []
+    values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "m", notes)
+    assert values["llama.context_length"] == 4096 and "no sliding window" in notes[0]
+    with pytest.raises(UnsupportedError, match="rope scaling 'yarn' cannot be exported"):
+        write_config(CONFIG | {"rope_scaling": {"type": "yarn"}}, "m", notes)
+    with pytest.raises(UnsupportedError, match="use_sliding_window is True, GGUF's qwen2 has False"):
+        write_config(CONFIG | {"model_type": "qwen2", "use_sliding_window": True}, "m", notes)
+
+
+@pytest.mark.parametrize(
+    ("folder", "vectors", "size", "model"),
+    [
+        ("gpt2", "gpt-2", 50257, ("gpt2", "gpt-2")),
+        ("qwen2.5", "qwen2", 151936, ("gpt2", "qwen2")),
+        ("smollm2", "starcoder", 49152, ("gpt2", "starcoder")),
+        ("phi-3", "phi-3", 32064, ("llama", "default")),
+        ("open_llama_3b", None, 32000, ("llama", "default")),
+    ],
+)
+def test_tokenizers_there_and_back(shared_data: Path, folder: str, vectors: str | None, size: int, model):
+    """A tokenizer exported and imported again gives the ids of the original, and llama.cpp's where these are known."""
+    assets = {p.name: p.read_bytes() for p in (shared_data / "tokenizers" / folder).iterdir()}
+    metadata = tokenizer_metadata(assets, size, "m")
+    assert (metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]) == model
+    original, back = load_tokenizer(assets), load_tokenizer(tokenizer_assets(metadata, "m"))
+    cases = read_vectors(shared_data / "ggml-vocab", vectors or "llama-spm")
+    assert len(cases) == 47
+    for text, ids in cases:
+        expected = ids if vectors and folder != "smollm2" else original.encode(text, add_special=False)
+        assert back.encode(text, add_special=False) == expected, repr(text)
+        assert back.encode(text) == original.encode(text), repr(text)
+    assert original.bos_id in (back.bos_id, None) and back.eos_ids >= original.eos_ids
+
+
+def test_a_tokenizer_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Whitespace"}, document["pre_tokenizer"]],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    convert(folder, tmp_path / "m.eqf", "Q8_0")
+    with pytest.raises(EdgeqError, match="cuts words as no pre-tokenizer of GGUF does"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", allow_no_tokenizer=True)
+    assert "the tokenizer is left out" in report.notes[0]
+    assert "no tokenizer" in import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf").notes[0]
