@@ -46,7 +46,8 @@ class SyntheticFile:
     @staticmethod
     def _tensors(config: dict[str, Any], block_type: str) -> dict[str, TensorInfo]:
         tensors = {}
-        for name, shape in architecture(config, "synthetic").expected().items():
+        for name, tensor in architecture(config, "synthetic").tensors.items():
+            shape = tensor.shape
             kind = block_type if len(shape) == 2 else "F32"
             tensors[name] = TensorInfo(name, shape, kind, 0, tensor_bytes(kind, shape), 0)
         return tensors
