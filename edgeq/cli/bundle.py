@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.options import Announcer
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
 
@@ -105,8 +106,8 @@ export PATH
 def command(model: Path, board: str, out: Path, version: str | None, no_wheels: bool, edgeq_wheel: Path | None) -> None:
     """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
 
-    It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, compiled kernels if
-    this machine has them for the board, a README and a script that sets up and checks the board.
+    It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, kernels
+    compiled for the board, a README and a script that sets up and checks the board.
     """
     target = BOARDS[board]
     python = _python_version(version or target.python)
@@ -127,18 +128,16 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
     then nothing is left behind.
     """
     from edgeq.container.reader import open_file
-    from edgeq.runtime.kernel_state import prebuilt_library
+    from edgeq.runtime.kernel_state import put_library
 
     open_file(model).close()
-    library = prebuilt_library(board.cpu)
+    announce = Announcer()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
             folder = Path(temporary) / out.name
             folder.mkdir()
             _link(model, folder / model.name)
-            if library is not None:
-                (folder / "kernels").mkdir()
-                shutil.copyfile(library, folder / "kernels" / library.name)
+            library = put_library(board.cpu, folder / "kernels", announce, announce.progress)
             if python is not None:
                 add_wheels(folder, board, python, edgeq_wheel, compiler=library is None)
             _write_texts(folder, board, model.name, python, library is not None)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,31 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     features = isa_table.host_features()
     rows = [isa for isa in isa_table.TABLE if not isa.needs or isa.needs & features.keys()]
     return [(isa.name, isa.chips, sorted(need for need in isa.needs if not features.get(need))) for isa in rows]
+
+
+def put_library(
+    cpu: str, folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]
+) -> Path | None:
+    """Put the library of all kernels for `cpu` (a name of kernels/catalog.py) into `folder`; its path.
+
+    It is one that was built from these sources, else it is built now; None where there is neither it nor a compiler.
+    """
+    from edgeq.kernels import catalog
+
+    ready = prebuilt.built_for(cpu)
+    if ready is not None:
+        folder.mkdir()
+        return Path(shutil.copyfile(ready, folder / ready.name))
+    if not can_compile():
+        return None
+    from edgeq.kernels.build import build
+
+    target = catalog.cpu(cpu)
+    announce(f"compiling {len(catalog.names(target.isa))} kernels for {cpu}")
+    try:
+        return build(target, folder, progress=progress)
+    finally:
+        progress(1, 1)
 
 
 def missing(names: Iterable[str]) -> list[str]:

@@ -57,6 +57,14 @@ def found(places: tuple[Path, ...]) -> list[Library]:
     return sorted(libraries, key=lambda one: (bool(one.problem), order.get(one.isa, len(order)), -_needs(one)))
 
 
+def built_for(cpu: str) -> Path | None:
+    """A library that was built for `cpu` from these sources, whether it runs here or not."""
+    for one in found(tuple(folders())):
+        if one.header is not None and one.header.cpu == cpu and one.header.sources == sources():
+            return one.path
+    return None
+
+
 def best() -> Library | None:
     """The library to use, or None. EDGEQ_ISA rules out those of other bodies."""
     if not image.supported():

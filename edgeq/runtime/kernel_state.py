@@ -1,6 +1,6 @@
 """Are the kernels there, or must they be compiled first, and could they be?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,10 +35,8 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     return library.bodies()
 
 
-def prebuilt_library(cpu: str) -> Path | None:
-    """The library of kernels that were built ahead of time for `cpu` (LLVM's name), on any machine; None without one.
-
-    It is `CPU.eqk` in the folder that EDGEQ_KERNELS names, else in the user's data folder.
-    """
-    path = (environment.kernels_folder() or environment.data_folder()) / f"{cpu}.eqk"
-    return path if path.is_file() else None
+def put_library(
+    cpu: str, folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]
+) -> Path | None:
+    """Put the library of all kernels for `cpu` into `folder`, see kernels/library.py."""
+    return library.put_library(cpu, folder, announce, progress)

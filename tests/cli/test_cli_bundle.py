@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeq.cli import bundle
+from edgeq.kernels import image, library
+from edgeq.kernels.sources import sources
 
 RUN = subprocess.run
 
@@ -28,6 +30,13 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "a model.eqf"
     path.write_bytes(sound.read_bytes())
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch, tmp_path_factory):
+    """Compiling a board's kernels takes a while: here nothing can, and no library is there, unless a test says so."""
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path_factory.mktemp("no kernels")))
 
 
 @pytest.fixture
@@ -74,17 +83,37 @@ def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
 
 
 def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, monkeypatch):
-    library = tmp_path / "built" / "cortex-a72.eqk"
-    library.parent.mkdir()
-    library.write_bytes(b"kernels")
-    monkeypatch.setenv("EDGEQ_KERNELS", str(library.parent))
+    """A library built from these sources is taken for the board whose CPU it is for, and no other."""
+    built = tmp_path / "built"
+    built.mkdir()
+    content = image.render("aarch64", "cortex-a72", (), "neon", sources(), {"norm": 0}, b"code")
+    (built / "mine.eqk").write_bytes(content)
+    stale = image.render("aarch64", "cortex-a76", (), "neon_dotprod", "0" * 16, {"norm": 0}, b"code")
+    (built / "stale.eqk").write_bytes(stale)
+    monkeypatch.setenv("EDGEQ_KERNELS", str(built))
     assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0
-    assert (tmp_path / "b/kernels/cortex-a72.eqk").read_bytes() == b"kernels"
+    assert (tmp_path / "b/kernels/mine.eqk").read_bytes() == content
     assert not any("numba" in argument or "llvmlite" in argument for argument in pip[1])
     assert 'EDGEQ_KERNELS="$PWD/kernels"' in (tmp_path / "b/settings").read_text()
     assert "The kernels come compiled" in (tmp_path / "b/README.txt").read_text()
     assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
-    assert any("numba" in argument for argument in pip[3]), "those kernels are another board's"
+    assert any("numba" in argument for argument in pip[3]), "those kernels are stale, and nothing here compiles others"
+
+
+def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, monkeypatch):
+    built = []
+
+    def build(cpu, folder, progress):
+        built.append(cpu.name)
+        folder.mkdir()
+        (folder / f"{cpu.name}.eqk").write_bytes(b"kernels")
+        return folder / f"{cpu.name}.eqk"
+
+    monkeypatch.setattr(library, "can_compile", lambda: True)
+    monkeypatch.setattr("edgeq.kernels.build.build", build)
+    code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
+    assert (code, built) == (0, ["cortex-a76"]) and "kernels for cortex-a76" in err
+    assert (tmp_path / "b/kernels/cortex-a76.eqk").read_bytes() == b"kernels"
 
 
 def test_without_wheels(edgeq, model, pip, tmp_path):
