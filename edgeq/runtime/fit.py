@@ -23,7 +23,7 @@ POSITIONS = 16  # the KV cache holds a multiple of these
 BLOCK = 256  # positions by which plans are compared: what attention reserves grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
-LIBRARIES = 16 * MIB  # loaded kernels, threads, chat templates, logits
+LIBRARIES = 6 * MIB  # loaded kernels, threads, chat templates, logits
 SCRATCH = 256 * MIB  # more than most models' buffers
 COMPILER = 100 * MIB  # Numba and LLVM's passes, where kernels must be compiled first
 TOKENIZERS = {"tokenizer.json": 700, "tokenizer.model": 250}  # bytes per token of the vocabulary

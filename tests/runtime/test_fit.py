@@ -69,7 +69,7 @@ def test_the_largest_context(tiny: Callable[[str], File]) -> None:
         largest = fit.largest_context(available)
         assert largest % 16 == 0
         assert fit.estimate(largest).total <= available < fit.estimate(largest + 16).total
-    assert fit.largest_context(10 * MIB) == 0
+    assert fit.largest_context(5 * MIB) == 0
 
 
 def test_what_is_refused(tiny: Callable[[str], File]) -> None:
@@ -83,7 +83,7 @@ def test_what_is_refused(tiny: Callable[[str], File]) -> None:
     largest = fit.largest_context(64 * MIB)
     assert f" 64 MiB are available: take a --context of at most {largest}, or insist with --force" in line
     with pytest.raises(MemoryLimitError, match="no context fits, so take a smaller type"):
-        fit.check(16, 10 * MIB)
+        fit.check(16, 5 * MIB)
 
 
 def test_a_compiler_must_fit_too(tiny: Callable[[str], File], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_compiler_must_fit_too(tiny: Callable[[str], File], monkeypatch: pytes
 
 def test_loading_is_refused_or_forced(tiny: Callable[[str], File], monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny("Q4_K_M").path
-    monkeypatch.setattr(sessions, "available_memory", lambda: 10 * MIB)
+    monkeypatch.setattr(sessions, "available_memory", lambda: 5 * MIB)
     with pytest.raises(MemoryLimitError):
         edgeq.load(path, context=16)
     with edgeq.load(path, context=16, force=True) as model:
