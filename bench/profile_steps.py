@@ -40,7 +40,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
-    with open_file(options.model) as file, Session(file, threads=options.threads, announce=print) as session:
+    context = options.position + options.tokens
+    with (
+        open_file(options.model) as file,
+        Session(file, context=context, threads=options.threads, announce=print) as session,
+    ):
         runs = [profile(session, options.tokens, options.position) for _ in range(options.repetitions + 1)][1:]
         median = {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
         total = sum(median.values())
