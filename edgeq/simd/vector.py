@@ -239,11 +239,6 @@ def larger(b, x, y):
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-@operation(f32x16, i32x16)
-def i32_to_f32(b, x):
-    return b.sitofp(x, F32X16)
-
-
 @operation(i32x16, f32x16)
 def round_to_i32(b, x):
     """Nearest integer, ties to even, of values within 2**23; larger ones are cut to that, NaN becomes 0.
