@@ -1,21 +1,22 @@
 """Chat templates: the Jinja programs in checkpoints that write a conversation as one prompt.
 
-They come with a download and are not to be trusted: they run in Jinja's sandbox, without files, imports or attributes
-of Python objects. The surroundings are those that Hugging Face's `apply_chat_template` offers.
+They come with a download and are not to be trusted: they run in a sandbox with bounds (sandbox.py). The surroundings
+are those that Hugging Face's `apply_chat_template` offers, and the prompts are the same, character for character.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgeq.errors import TemplateError
+from edgeq.errors import TemplateError, UsageError
 
 if TYPE_CHECKING:
     import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # What a template can raise on a conversation that it was not written for.
-_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # names of an answer's reasoning, the best known first
 
 
 class ChatTemplate:
@@ -56,21 +57,30 @@ class ChatTemplate:
         """
         import jinja2
 
+        from edgeq.text.sandbox import bounded
+
+        if not messages:
+            raise TemplateError("the conversation is empty: give at least one message")
         if name is None:
-            name = "tool_use" if tools and "tool_use" in self._sources else "default"
+            name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
+        surroundings = {
+            **self._special_tokens,
+            **{key: _plain(value) for key, value in variables.items()},
+            "messages": _messages(messages),
+            "tools": _dictionaries("tools", tools),
+            "documents": _dictionaries("documents", documents),
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            return self._template(name).render(
-                **self._special_tokens,
-                **{
-                    "messages": [dict(message) for message in messages],
-                    "tools": tools,
-                    "documents": documents,
-                    "add_generation_prompt": add_generation_prompt,
-                    **variables,
-                },
-            )
+            template = self._template(name)
+            with bounded():
+                return template.render(surroundings)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"the chat template is malformed: line {error.lineno}: {error.message}") from error
+        except SyntaxError as error:  # Python's, of what Jinja compiles to
+            raise TemplateError(f"the chat template is malformed: {_one_line(error)}") from error
+        except jinja2.exceptions.SecurityError as error:
+            raise TemplateError(f"the chat template was stopped: {_one_line(error)}") from error
         except jinja2.TemplateError as error:
             raise TemplateError(f"the chat template refuses this conversation: {_one_line(error)}") from error
         except _TEMPLATE_FAULTS as error:
@@ -78,7 +88,7 @@ class ChatTemplate:
 
     def _template(self, name: str) -> "jinja2.Template":
         if name not in self._compiled:
-            self._compiled[name] = _environment().from_string(self.source(name))
+            self._compiled[name] = _compile(self.source(name))
         return self._compiled[name]
 
 
@@ -86,17 +96,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _environment() -> "ImmutableSandboxedEnvironment":
-    """The sandbox with the filters and functions that templates rely on."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _compile(source: str) -> "jinja2.Template":
+    """A template in the sandbox, with the filters and functions that templates rely on."""
+    from edgeq.text.sandbox import Sandbox
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_tag()]
-    )
-    environment.filters["tojson"] = _tojson
+    environment = Sandbox()
+    environment.add_filter("tojson", _tojson)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
-    return environment
+    return environment.from_string(source)
 
 
 def _tojson(
@@ -117,22 +125,43 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
-    from datetime import datetime
-
     return datetime.now().strftime(layout)
 
 
-def _generation_tag() -> Any:
-    """An extension for `{% generation %}...{% endgeneration %}`, which marks answers for training: the body counts."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
+def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation as templates expect it: fields that are None left out, an answer's reasoning under each name."""
+    talk = []
+    for message in messages:
+        fields = {key: _plain(value) for key, value in message.items() if value is not None}
+        reasoning = next((fields[name] for name in _REASONING if name in fields), None)
+        if reasoning is not None:
+            fields = {"thinking": reasoning, **fields, "reasoning_content": reasoning}
+        talk.append(fields)
+    return talk
 
-    class GenerationTag(Extension):
-        tags = {"generation"}  # noqa: RUF012  (Jinja's own interface)
 
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+def _dictionaries(what: str, values: Sequence[Mapping[str, Any]] | None) -> list[Any] | None:
+    if values is not None and not all(isinstance(value, Mapping) for value in values):
+        raise UsageError(f"{what} must be dictionaries, as in JSON: {_plain(values)!r:.80}")
+    return None if values is None else [_plain(value) for value in values]
 
-    return GenerationTag
+
+def _plain(value: Any) -> Any:
+    """A copy of JSON's types, which is all that a template may get hold of; anything else becomes its type's name."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of an Enum, too, what it stands for
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return _plain(value.item())  # a NumPy scalar
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    return f"<{type(value).__name__}>"

@@ -65,7 +65,7 @@ def test_chat_templates():
     assert load_tokenizer(tokenizer_assets(metadata(), "m")).chat_template is None
     named = metadata() | {"tokenizer.chat_template": "hello", "tokenizer.chat_template.tool_use": "tools"}
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
-    assert template is not None and template.render([]) == "hello"
+    assert template is not None and template.render([{"role": "user", "content": "?"}]) == "hello"
     named["tokenizer.chat_templates"] = ["tool_use"]
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
     assert template is not None and template.names == ["default", "tool_use"]
