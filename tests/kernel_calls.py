@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
+from edgeq.blocks.table import block_type
 from edgeq.kernels import library
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.runtime.memory import aligned, round_up
@@ -152,7 +153,7 @@ def matmul(
     if bias is not None:
         padded = np.zeros(round_up(rows, 32), np.float32)
         padded[:rows] = bias
-    quantized = name[0] == "Q"
+    quantized = block_type(name).quantized
     source = (address(packed.words), address(packed.sums)) if quantized else (address(packed.rows), 4 * x.shape[1])
     call(
         body.kernel(f"matmul:{name}"),

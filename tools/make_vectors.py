@@ -22,6 +22,7 @@ from edgeq.blocks.table import BLOCK_TYPES, GROUP, PANEL_ROWS, SUPER_BLOCK, Bloc
 
 FORMATS = Path(__file__).resolve().parents[1] / "formats"
 QUANTIZED_SHAPES = [(17, 32), (3, 96), (2, 256), (1, 288), (2, 576)]
+LIMITS = {"u6": 64}  # of the factors of a scale, where these are no whole bytes
 PLAIN_SHAPES = [(17, 32), (3, 40)]
 
 
@@ -54,7 +55,7 @@ def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
             bits = np.where(bits & 0x7C00 == 0x7C00, bits & 0xFBFF, bits)
             filled.append(bits.astype(np.uint16).view(np.float16).reshape(part.shape))
             continue
-        limit = 64 if bt.scales == "u6" and seed > 0 else bt.levels + 1 if seed == 0 else 256
+        limit = LIMITS.get(bt.scales, 256) if seed > 0 else bt.levels + 1
         filled.append((words % np.uint64(limit)).astype(np.uint8).view(part.dtype).reshape(part.shape))
     return Fields(*filled)
 
@@ -111,7 +112,10 @@ def write_json(path: Path, document: dict[str, object]) -> None:
 
 
 def main() -> None:
-    types = [{**asdict(bt), "planes": list(bt.planes), "group_bytes": bt.group_bytes} for bt in BLOCK_TYPES.values()]
+    types = [
+        {**asdict(bt), "planes": list(bt.planes), "values": list(bt.values), "group_bytes": bt.group_bytes}
+        for bt in BLOCK_TYPES.values()
+    ]
     sizes = {"panel_rows": PANEL_ROWS, "group_columns": GROUP, "super_block_columns": SUPER_BLOCK}
     write_json(FORMATS / "types.json", {**sizes, "types": types})
     files = Files(FORMATS / "vectors")

@@ -65,18 +65,6 @@ def _signed(values: NDArray[np.int8], d: NDArray[np.float16], rows: int) -> Fiel
     return Fields((values.view(np.uint8) ^ 0x80).reshape(rows, -1), d)
 
 
-def _q5_codes(blocks: U8, high: int) -> U8:
-    """u8 [n, 32] of the 5-bit codes whose top bits are the four bytes at `high`, the others after them."""
-    top = np.unpackbits(blocks[:, high : high + 4], axis=1, bitorder="little")
-    codes: U8 = _nibbles(blocks[:, high + 4 :]) | top << 4
-    return codes
-
-
-def _q5_0(blocks: U8, rows: int, cols: int) -> Fields:
-    data = blocks.reshape(-1, 22)
-    return _signed(_q5_codes(data, 2).view(np.int8) - np.int8(16), _f16(data[:, :2], rows), rows)
-
-
 def _iq4_nl(blocks: U8, rows: int, cols: int) -> Fields:
     data = blocks.reshape(-1, 18)
     return _signed(_IQ4[_nibbles(data[:, 2:])], _f16(data[:, :2], rows), rows)
@@ -125,18 +113,6 @@ def _tq2_0(blocks: U8, rows: int, cols: int) -> Fields:
     return _ternary(codes, _f16(data[:, 64:], rows), rows, cols)
 
 
-def _q4_1(blocks: U8, rows: int) -> F32:
-    data = blocks.reshape(-1, 20)
-    d, m = _f32(data[:, :2]), _f32(data[:, 2:4])
-    return d * _nibbles(data[:, 4:]).astype(np.float32) + m
-
-
-def _q5_1(blocks: U8, rows: int) -> F32:
-    data = blocks.reshape(-1, 24)
-    d, m = _f32(data[:, :2]), _f32(data[:, 2:4])
-    return d * _q5_codes(data, 4).astype(np.float32) + m
-
-
 def _q2_k(blocks: U8, rows: int) -> F32:
     data = blocks.reshape(-1, 84)
     factors = data[:, :16]
@@ -161,11 +137,10 @@ def _f32(data: U8) -> F32:
 
 
 _WIDEN: dict[str, Callable[[U8, int, int], Fields]] = {
-    "Q5_0": _q5_0,
     "IQ4_NL": _iq4_nl,
     "MXFP4": _mxfp4,
     "Q3_K": _q3_k,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
 }
-_DECODE: dict[str, Callable[[U8, int], F32]] = {"Q4_1": _q4_1, "Q5_1": _q5_1, "Q2_K": _q2_k, "IQ4_XS": _iq4_xs}
+_DECODE: dict[str, Callable[[U8, int], F32]] = {"Q2_K": _q2_k, "IQ4_XS": _iq4_xs}

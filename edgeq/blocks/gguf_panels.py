@@ -4,6 +4,7 @@ The same re-arrangement as `reference.from_gguf` and `to_gguf`, which take codes
 against. A word is four neighbouring codes of one row, as both layouts have them. Words are first gathered as
 [word][panel][block][row], so that all arithmetic is on long contiguous arrays; a panel wants 16 rows of a word side by
 side. Where both layouts cut codes into fields of a word, one turns into the other by exchanging fields of two words.
+Types without such a way go through their fields.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.blocks.fields import U8
+from edgeq.blocks.gguf_blocks import pack_blocks, unpack_blocks
+from edgeq.blocks.panels import pack_panels, unpack_panels
 from edgeq.blocks.table import PANEL_ROWS, SUPER_BLOCK, BlockType, panels
 
 Words = NDArray[Any]  # u32 [words, panels, blocks, 16 rows]
@@ -24,6 +27,8 @@ _SIGN = np.uint32(0x80808080)
 
 def blocks_to_panels(data: U8, rows: int, cols: int, bt: BlockType) -> U8:
     """Panels u8 [bt.tensor_bytes(rows, cols)] of blocks u8 [bt.gguf_bytes(rows, cols)] of a quantized type."""
+    if bt.name not in _TO_PANELS:
+        return pack_panels(unpack_blocks(data, rows, cols, bt), bt)
     count = panels(rows)
     blocks: U8 = np.ascontiguousarray(data).reshape(rows, cols // bt.gguf_columns, bt.gguf_block_bytes)
     if rows % PANEL_ROWS:
@@ -37,6 +42,8 @@ def blocks_to_panels(data: U8, rows: int, cols: int, bt: BlockType) -> U8:
 
 def panels_to_blocks(data: U8, rows: int, cols: int, bt: BlockType) -> U8:
     """The inverse of `blocks_to_panels`."""
+    if bt.name not in _TO_BLOCKS:
+        return pack_blocks(unpack_panels(data, rows, cols, bt), bt)
     buffer = np.ascontiguousarray(data).reshape(panels(rows), bt.panel_bytes(cols))
     blocks = np.empty((len(buffer), PANEL_ROWS, cols // bt.gguf_columns, bt.gguf_block_bytes), np.uint8)
     for first, stop, part in _stretches(buffer, cols, bt):
@@ -116,23 +123,60 @@ def _q8_0_back(part: U8, blocks: U8, bt: BlockType) -> None:
     _scatter(_by_block(_entries(part, 0, 32 * groups, "<u2")), blocks, 0)
 
 
-def _q4_0(blocks: U8, part: U8, bt: BlockType, last: int) -> None:
-    words = _gather(blocks, 2, 4)
+def _nibbles(blocks: U8, part: U8, bt: BlockType, last: int) -> None:
+    """Blocks of 32 weights that end in 16 bytes of nibbles, before them the fifth bits, first the scale and the min."""
     count, superblocks = part.shape[:2]
+    size = bt.gguf_block_bytes
+    words = _gather(blocks, size - 16, 4)
     groups = words.shape[2] // superblocks
     lines = _lines(part, bt, groups).transpose(3, 0, 1, 2, 4)
     for half, packed in enumerate(_exchange(words[0::2], words[1::2], 4)):
         lines[2 * half : 2 * half + 2] = packed.reshape(2, *lines.shape[1:])
-    _entries(part, 0, 32 * groups, "<u2")[:] = _by_group(_gather(blocks, 0, 1, "<u2"), count, superblocks)
+    if bt.bits == 5:
+        tops = _gather(blocks, size - 20, 1)
+        lines[4] = _unshuffle(_unshuffle(tops)).reshape(lines.shape[1:])
+    for place, start, stop, form in _scales(bt, groups):
+        entries = _by_group(_gather(blocks, place, 1, form), count, superblocks)
+        _entries(part, start, stop, form)[:] = entries
 
 
-def _q4_0_back(part: U8, blocks: U8, bt: BlockType) -> None:
-    groups = blocks.shape[2] // part.shape[1]
+def _nibbles_back(part: U8, blocks: U8, bt: BlockType) -> None:
+    size, groups = bt.gguf_block_bytes, blocks.shape[2] // part.shape[1]
     lines = np.ascontiguousarray(_lines(part, bt, groups).transpose(3, 0, 1, 2, 4))
-    lines = lines.reshape(4, len(part), -1, PANEL_ROWS)
-    words = np.stack(_exchange(lines[:2], lines[2:], 4), axis=1).reshape(lines.shape)
-    _scatter(words, blocks, 2)
-    _scatter(_by_block(_entries(part, 0, 32 * groups, "<u2")), blocks, 0)
+    lines = lines.reshape(len(lines), len(part), -1, PANEL_ROWS)
+    words = np.stack(_exchange(lines[:2], lines[2:4], 4), axis=1).reshape(4, *lines.shape[1:])
+    _scatter(words, blocks, size - 16)
+    if bt.bits == 5:
+        _scatter(_shuffle(_shuffle(lines[4:])), blocks, size - 20)
+    for place, start, stop, form in _scales(bt, groups):
+        _scatter(_by_block(_entries(part, start, stop, form)), blocks, place)
+
+
+def _scales(bt: BlockType, groups: int) -> list[tuple[int, int, int, str]]:
+    """(place in a block, start and end in a header, dtype) of each number of a small block."""
+    if bt.scales == "e8m0":
+        return [(0, 0, 16 * groups, "u1")]
+    return [(2 * i, 256 * i, 256 * i + 32 * groups, "<u2") for i in range(1 + bt.has_mins)]
+
+
+# Bits of a word that change places with those `distance` above, for the even ones to end up below the odd ones
+_SWAPS = [(np.uint32(d), np.uint32(m)) for d, m in ((1, 0x22222222), (2, 0x0C0C0C0C), (4, 0x00F000F0), (8, 0x0000FF00))]
+
+
+def _unshuffle(words: Words) -> Words:
+    """Even bits of each word below its odd ones; twice makes bit 4 i + c into bit i of byte c."""
+    for distance, mask in _SWAPS:
+        moved = (words ^ words >> distance) & mask
+        words = words ^ moved ^ moved << distance
+    return words
+
+
+def _shuffle(words: Words) -> Words:
+    """The inverse of `_unshuffle`."""
+    for distance, mask in reversed(_SWAPS):
+        moved = (words ^ words >> distance) & mask
+        words = words ^ moved ^ moved << distance
+    return words
 
 
 def _by_group(numbers: NDArray[Any], count: int, superblocks: int) -> NDArray[Any]:
@@ -207,16 +251,17 @@ def _q6_k_back(part: U8, blocks: U8, bt: BlockType) -> None:
     _scatter(_entries(part, 32, 288, "u1"), blocks, 192)
 
 
+_NIBBLES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4")
 _TO_PANELS: dict[str, Callable[[U8, U8, BlockType, int], None]] = {
     "Q8_0": _q8_0,
-    "Q4_0": _q4_0,
+    **dict.fromkeys(_NIBBLES, _nibbles),
     "Q4_K": _q45_k,
     "Q5_K": _q45_k,
     "Q6_K": _q6_k,
 }
 _TO_BLOCKS: dict[str, Callable[[U8, U8, BlockType], None]] = {
     "Q8_0": _q8_0_back,
-    "Q4_0": _q4_0_back,
+    **dict.fromkeys(_NIBBLES, _nibbles_back),
     "Q4_K": _q45_k_back,
     "Q5_K": _q45_k_back,
     "Q6_K": _q6_k_back,

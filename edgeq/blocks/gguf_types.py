@@ -46,19 +46,19 @@ GGUF_TYPES: dict[int, GgufType] = {
         GgufType("BF16", 30, 1, 2, "BF16", True),
         GgufType("Q8_0", 8, 32, 34, "Q8_0", True),
         GgufType("Q4_0", 2, 32, 18, "Q4_0", True),
+        GgufType("Q4_1", 3, 32, 20, "Q4_1", True),
+        GgufType("Q5_0", 6, 32, 22, "Q5_0", True),
+        GgufType("Q5_1", 7, 32, 24, "Q5_1", True),
         GgufType("Q4_K", 12, 256, 144, "Q4_K", True),
         GgufType("Q5_K", 13, 256, 176, "Q5_K", True),
         GgufType("Q6_K", 14, 256, 210, "Q6_K", True),
         # Whose codes and scales a wider type has room for
-        GgufType("Q5_0", 6, 32, 22, "Q8_0", True),
         GgufType("IQ4_NL", 20, 32, 18, "Q8_0", True),
         GgufType("MXFP4", 39, 32, 17, "Q8_0", True),
         GgufType("Q3_K", 11, 256, 110, "Q6_K", True),
         GgufType("TQ1_0", 34, 256, 54, "Q4_0", True),
         GgufType("TQ2_0", 35, 256, 66, "Q4_0", True),
         # Whose weights are encoded again, in a type with far more levels
-        GgufType("Q4_1", 3, 32, 20, "Q8_0"),
-        GgufType("Q5_1", 7, 32, 24, "Q8_0"),
         GgufType("IQ4_XS", 23, 256, 136, "Q8_0"),
         GgufType("Q2_K", 10, 256, 84, "Q6_K"),
         # Known, so that a message can name them

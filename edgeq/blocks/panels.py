@@ -1,10 +1,12 @@
 """Panels to fields and back: where every bit of a panel lies (`formats/blocks.md`)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.blocks import headers
 from edgeq.blocks.fields import U8, Fields, empty_fields
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, panels
 
@@ -16,14 +18,15 @@ def pack_panels(fields: Fields, bt: BlockType) -> U8:
     """Panels u8 [bt.tensor_bytes(rows, cols)] of quantized fields; rows past the last are zero bytes."""
     rows, cols = fields.codes.shape
     buffer = np.zeros((panels(rows), bt.panel_bytes(cols)), np.uint8)
-    padded = Fields(*(None if part is None else _pad_rows(part) for part in _parts(fields)))  # type: ignore[arg-type]
+    padded = _pad_rows(fields.codes)
+    header_fields = {name: _pad_rows(part) for name, part in fields.header.items()}
     for index, header, groups in _super_blocks(buffer, cols, bt):
         start = index * SUPER_BLOCK
         width = groups.shape[1] * GROUP
-        codes = padded.codes[:, start : start + width]
+        codes = padded[:, start : start + width]
         lines = codes.reshape(len(buffer), PANEL_ROWS, -1, _CODE_LINES, 4).transpose(0, 2, 3, 1, 4)
         groups[:] = _pack_planes(lines.reshape(len(buffer), -1, _CODE_LINES, _LINE), bt)
-        header[:] = _pack_header(padded, index, bt)
+        header[:] = headers.pack(header_fields, index, bt)
     return buffer.reshape(-1)
 
 
@@ -36,8 +39,8 @@ def unpack_panels(data: U8, rows: int, cols: int, bt: BlockType) -> Fields:
         width = groups.shape[1] * GROUP
         lines = _unpack_planes(groups, bt).reshape(len(buffer), -1, _CODE_LINES, PANEL_ROWS, 4)
         fields.codes[:, start : start + width] = lines.transpose(0, 3, 1, 2, 4).reshape(-1, width)
-        _unpack_header(header, fields, index, bt)
-    return Fields(*(None if part is None else part[:rows] for part in _parts(fields)))  # type: ignore[arg-type]
+        headers.unpack(header, fields.header, index, bt)
+    return Fields(fields.codes[:rows], **{name: part[:rows] for name, part in fields.header.items()})
 
 
 def pack_plain(weights: NDArray[np.generic]) -> U8:
@@ -53,11 +56,7 @@ def unpack_plain(data: U8, rows: int, cols: int, dtype: np.dtype[np.generic]) ->
     return np.ascontiguousarray(elements.transpose(0, 2, 1)).reshape(-1, cols)[:rows]
 
 
-def _parts(fields: Fields) -> tuple[NDArray[np.generic] | None, ...]:
-    return fields.codes, fields.d, fields.dmin, fields.scales, fields.mins
-
-
-def _pad_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _pad_rows(values: NDArray[Any]) -> NDArray[Any]:
     missing = -len(values) % PANEL_ROWS
     return np.pad(values, ((0, missing), (0, 0))) if missing else values
 
@@ -106,71 +105,3 @@ def _unpack_planes(groups: U8, bt: BlockType) -> U8:
         start += bits * _LINE
         shift += bits
     return codes
-
-
-def _entries(values: NDArray[np.generic], index: int, per_super_block: int) -> NDArray[np.generic]:
-    """[panels, per_super_block, 16 rows] of values [rows, n]: those of super-block `index`, zero where it is short."""
-    part = values[:, index * per_super_block : (index + 1) * per_super_block]
-    part = np.pad(part, ((0, 0), (0, per_super_block - part.shape[1])))
-    return np.ascontiguousarray(part.reshape(-1, PANEL_ROWS, per_super_block).transpose(0, 2, 1))
-
-
-def _put(entries: NDArray[np.generic], values: NDArray[np.generic], index: int) -> None:
-    """The inverse of `_entries`: entries [panels, n, 16] into values [rows, ...], those of super-block `index`."""
-    per_super_block = entries.shape[1]
-    part = values[:, index * per_super_block : (index + 1) * per_super_block]
-    part[:] = entries.transpose(0, 2, 1).reshape(len(values), per_super_block)[:, : part.shape[1]]
-
-
-def _bytes(entries: NDArray[np.generic]) -> U8:
-    return entries.reshape(len(entries), -1).view(np.uint8)
-
-
-def _pack_header(fields: Fields, index: int, bt: BlockType) -> U8:
-    """u8 [panels, header_bytes] of super-block `index`."""
-    if bt.scales == "f16":
-        return _bytes(_entries(fields.d, index, 8))
-    parts = [_bytes(_entries(fields.d, index, 1))]
-    assert fields.scales is not None
-    if bt.scales == "i8":
-        parts.append(_bytes(_entries(fields.scales, index, 16)))
-    else:
-        assert fields.dmin is not None and fields.mins is not None
-        parts.append(_bytes(_entries(fields.dmin, index, 1)))
-        for values in (fields.scales, fields.mins):
-            parts += _pack_six_bits(_entries(values, index, 8))
-    return np.concatenate(parts, axis=1)
-
-
-def _unpack_header(header: U8, fields: Fields, index: int, bt: BlockType) -> None:
-    """Reads u8 [panels, header_bytes] of super-block `index` into the fields."""
-    count = len(header)
-    if bt.scales == "f16":
-        _put(np.ascontiguousarray(header).view("<f2").reshape(count, 8, PANEL_ROWS), fields.d, index)
-        return
-    _put(np.ascontiguousarray(header[:, :32]).view("<f2").reshape(count, 1, PANEL_ROWS), fields.d, index)
-    assert fields.scales is not None
-    if bt.scales == "i8":
-        _put(header[:, 32:].view(np.int8).reshape(count, 16, PANEL_ROWS), fields.scales, index)
-        return
-    assert fields.dmin is not None and fields.mins is not None
-    _put(np.ascontiguousarray(header[:, 32:64]).view("<f2").reshape(count, 1, PANEL_ROWS), fields.dmin, index)
-    _put(_unpack_six_bits(header[:, 64:160]), fields.scales, index)
-    _put(_unpack_six_bits(header[:, 160:256]), fields.mins, index)
-
-
-def _pack_six_bits(values: NDArray[np.generic]) -> list[U8]:
-    """u8 [panels, 8 groups, 16] in 0..63 -> low nibbles u8 [panels, 4 * 16] and high bits u8 [panels, 2 * 16]."""
-    six: U8 = values.astype(np.uint8)
-    low = (six[:, :4] & 15) | (six[:, 4:] & 15) << 4
-    pairs = (six >> 4).reshape(len(six), 2, 4, PANEL_ROWS)
-    high = pairs[:, :, 0] | pairs[:, :, 1] << 2 | pairs[:, :, 2] << 4 | pairs[:, :, 3] << 6
-    return [low.reshape(len(six), -1), high.reshape(len(six), -1)]
-
-
-def _unpack_six_bits(data: U8) -> U8:
-    """u8 [panels, 96] -> u8 [panels, 8 groups, 16] in 0..63."""
-    low = data[:, :64].reshape(-1, 4, PANEL_ROWS)
-    high = data[:, 64:].reshape(-1, 2, 1, PANEL_ROWS) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    values: U8 = np.concatenate([low & 15, low >> 4], axis=1) | high.reshape(-1, 8, PANEL_ROWS) << 4
-    return values

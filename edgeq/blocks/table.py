@@ -25,14 +25,16 @@ class BlockType:
     name             as in GGUF
     gguf_id          its `ggml_type` number
     element_bytes    bytes of one weight of a plain type, 0 for a quantized type
-    planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (4, 2)
+    planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (2, 1), ...
     scale_group      columns that share one scale (and min)
-    scales           how scales are coded: "f16" per group; "u6" or "i8" multiples of one f16 per row and super-block
+    scales           how scales are coded: "f16", or "e8m0" (an exponent), of each scale group; or multiples of one f16
+                     per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"
     zero_point       code that stands for zero
-    has_mins         whether each group also subtracts a min
+    has_mins         whether each group also has a min: an f16 that is added, or a multiple that is subtracted
     header_bytes     bytes before the groups of a super-block, for 16 rows
     gguf_columns     columns of one GGUF block
     gguf_block_bytes bytes of one GGUF block
+    values           what the 16 codes stand for, where that is not code - zero_point
     """
 
     name: str
@@ -46,6 +48,7 @@ class BlockType:
     header_bytes: int = 0
     gguf_columns: int = 1
     gguf_block_bytes: int = 0
+    values: tuple[int, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -115,6 +118,9 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("BF16", 30, element_bytes=2, gguf_block_bytes=2),
         BlockType("Q8_0", 8, 0, (8,), 32, "f16", 128, False, 256, 32, 34),
         BlockType("Q4_0", 2, 0, (4,), 32, "f16", 8, False, 256, 32, 18),
+        BlockType("Q4_1", 3, 0, (4,), 32, "f16", 0, True, 512, 32, 20),
+        BlockType("Q5_0", 6, 0, (4, 1), 32, "f16", 16, False, 256, 32, 22),
+        BlockType("Q5_1", 7, 0, (4, 1), 32, "f16", 0, True, 512, 32, 24),
         BlockType("Q4_K", 12, 0, (4,), 32, "u6", 0, True, 256, 256, 144),
         BlockType("Q5_K", 13, 0, (4, 1), 32, "u6", 0, True, 256, 256, 176),
         BlockType("Q6_K", 14, 0, (4, 2), 16, "i8", 32, False, 288, 256, 210),

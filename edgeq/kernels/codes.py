@@ -7,6 +7,7 @@ From one row of the block table come the matvec, the matmul and the embedding lo
 from types import SimpleNamespace
 
 from edgeq.blocks.table import BlockType, block_type
+from edgeq.kernels import codes_simple
 from edgeq.simd.vector import (
     bits_u8x16,
     bits_u8x64,
@@ -59,7 +60,7 @@ def reader(name: str, late: bool = False) -> SimpleNamespace:
 
 @device
 def _header_per_group(block, scales, mins):
-    """Q4_0, Q8_0: an f16 scale per group."""
+    """Q4_0, Q5_0, Q8_0: an f16 scale per group."""
     for g in range(8):
         store_f32x16(scales + g * ROW, load_f16x16(block + g * 32))
 
@@ -158,6 +159,9 @@ _F16_ROWS = (_nothing, _no_factors, _f16_row, _stored)
 _K_ROWS = (_nothing, _factors_k, _scale_row_k, _min_row_k)
 _ROWS = {
     "Q4_0": _F16_ROWS,
+    "Q4_1": codes_simple.ROWS,
+    "Q5_0": _F16_ROWS,
+    "Q5_1": codes_simple.ROWS,
     "Q8_0": _F16_ROWS,
     "Q4_K": _K_ROWS,
     "Q5_K": _K_ROWS,
@@ -199,6 +203,9 @@ def _pair_8(codes, i):
 
 _READERS = {
     "Q4_0": (_header_per_group, _pair_4),
+    "Q4_1": (codes_simple.header_offsets, _pair_4),
+    "Q5_0": (_header_per_group, _pair_5),
+    "Q5_1": (codes_simple.header_offsets, _pair_5),
     "Q8_0": (_header_per_group, _pair_8),
     "Q4_K": (_header_k, _pair_4),
     "Q5_K": (_header_k, _pair_5),

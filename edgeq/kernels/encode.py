@@ -6,7 +6,7 @@ its weights on the stack, f32 [256 columns][16 rows].
 """
 
 from edgeq.blocks.table import BlockType, block_type
-from edgeq.kernels import encode_mins, encode_symmetric
+from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
 from edgeq.kernels.search import ROW
 from edgeq.simd.choice import interleave_4, store_line, store_u8x16, to_u8x16
 from edgeq.simd.isa import Isa
@@ -40,8 +40,7 @@ def make(variant: str, isa: Isa):
     bt = block_type(variant)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
     zero_point = float(bt.zero_point)
-    search = encode_mins.make(bt.levels) if bt.has_mins else encode_symmetric.make(bt)
-    write_header = _HEADERS[bt.scales]
+    search, write_header = _searches(bt)
     pack_group = _make_pack(bt)
 
     def kernel(args, thread, n_threads):
@@ -70,6 +69,14 @@ def make(variant: str, isa: Isa):
     return kernel
 
 
+def _searches(bt: BlockType):
+    """The search of a type, and how its header is written."""
+    if bt.has_mins and bt.scales == "f16":
+        return encode_offsets.make(bt.levels), _header_offsets
+    search = encode_mins.make(bt.levels) if bt.has_mins else encode_symmetric.make(bt)
+    return search, _HEADERS[bt.scales]
+
+
 @device
 def _transpose(source, stride, valid, columns, x):
     """`valid` rows of f32 to [columns][16], zero in the other rows."""
@@ -89,6 +96,13 @@ def _transpose(source, stride, valid, columns, x):
 def _header_f16(out, work, d, dmin):
     for g in range(8):
         store_f16x16(out + g * 32, load_f32x16(work + g * ROW))
+
+
+@device
+def _header_offsets(out, work, d, dmin):
+    for g in range(8):
+        store_f16x16(out + g * 32, load_f32x16(work + encode_offsets.SCALES + g * ROW))
+        store_f16x16(out + 256 + g * 32, load_f32x16(work + encode_offsets.MINS + g * ROW))
 
 
 @device

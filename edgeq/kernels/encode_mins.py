@@ -1,6 +1,7 @@
 """The search for w = s q - m (Q4_K, Q5_K), one super-block of 16 rows at a time."""
 
-from edgeq.blocks.scale_search import MIN_ROUNDS, MIN_STEPS, NEIGHBOURS, TINY
+from edgeq.blocks.search_mins import MIN_ROUNDS, MIN_STEPS
+from edgeq.blocks.search_steps import NEIGHBOURS, TINY
 from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16

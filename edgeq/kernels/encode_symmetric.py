@@ -1,6 +1,7 @@
-"""The searches for w = s q (Q8_0, Q4_0 with an f16 scale per group; Q6_K with factors of one), 16 rows at a time."""
+"""The searches for w = s q (Q8_0, Q5_0, Q4_0 with a scale per group; Q6_K with factors of one), 16 rows at a time."""
 
-from edgeq.blocks.scale_search import CODE_RANGE, NEIGHBOURS, SYMMETRIC_STEPS, TINY
+from edgeq.blocks.search_steps import NEIGHBOURS, TINY
+from edgeq.blocks.search_symmetric import CODE_RANGE, STEPS
 from edgeq.blocks.table import BlockType
 from edgeq.kernels.search import ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import larger, smaller, store_u8x16, to_u8x16, where_above
@@ -58,7 +59,7 @@ def make(bt: BlockType):
     columns = bt.scale_group
     per_group = 32 // columns
     size = columns * ROW
-    steps = SYMMETRIC_STEPS[bt.name]
+    steps = STEPS[bt.name]
     coded = bt.scales == "i8"
 
     @device

@@ -1,8 +1,8 @@
-"""Vector steps that both scale searches share, each the twin of a NumPy line of `edgeq.blocks.scale_search`."""
+"""Vector steps that both scale searches share, each the twin of a NumPy line of `edgeq.blocks.search_steps`."""
 
 import numpy as np
 
-from edgeq.blocks.scale_search import F16_MAX, HALF_STEP, TINY
+from edgeq.blocks.search_steps import F16_MAX, HALF_STEP, TINY
 from edgeq.simd.choice import larger, nearest, smaller, through_f16, where_above
 from edgeq.simd.vector import absolute, add, device, div, splat_f32, zero_f32x16
 

@@ -95,6 +95,9 @@ RECIPES = {
         Recipe("Q4_K_M", "Q4_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
         Recipe("Q4_K_S", "Q4_K", "Q6_K", (Rule("attn_v", first_four, "Q5_K"), Rule("ffn_down", first_eighth, "Q5_K"))),
         Recipe("Q4_0", "Q4_0", "Q6_K"),
+        Recipe("Q4_1", "Q4_1", "Q6_K"),
+        Recipe("Q5_0", "Q5_0", "Q6_K"),
+        Recipe("Q5_1", "Q5_1", "Q6_K"),
     )
 }
 LEAST_ALIKE = 0.6  # of SequenceMatcher's ratio, for a name to be taken as a slip

@@ -16,8 +16,8 @@ ROWS, COLS = 24, 512
 WIDENED = [t.name for t in GGUF_TYPES.values() if t.held and t.exact and not t.native]
 DECODED = [t.name for t in GGUF_TYPES.values() if t.held and not t.exact]
 # Where the f16 scales of a block are
-SCALES = {"Q5_0": [0], "IQ4_NL": [0], "Q3_K": [108], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": []}
-SCALES |= {"Q4_1": [0, 2], "Q5_1": [0, 2], "Q2_K": [80, 82], "IQ4_XS": [0]}
+SCALES = {"IQ4_NL": [0], "Q3_K": [108], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": []}
+SCALES |= {"Q2_K": [80, 82], "IQ4_XS": [0]}
 
 
 def random_blocks(name: str, seed: int = 0) -> np.ndarray:

@@ -18,6 +18,9 @@ CASES = json.loads((VECTORS / "manifest.json").read_text())["cases"]
 SIZES = {
     "Q8_0": (256, 512, 128),
     "Q4_0": (256, 256, 8),
+    "Q4_1": (512, 256, 0),
+    "Q5_0": (256, 320, 16),
+    "Q5_1": (512, 320, 0),
     "Q4_K": (256, 256, 0),
     "Q5_K": (256, 320, 0),
     "Q6_K": (288, 384, 32),
@@ -63,7 +66,7 @@ def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np
         q = data[group + 64 * j + p]
     else:
         q = data[group + 64 * (j // 2) + p] >> 4 * (j % 2) & 15
-    if name == "Q5_K":
+    if name.startswith("Q5_"):
         q += 16 * (data[group + 256 + p] >> j & 1)
     if name == "Q6_K":
         q += 16 * (data[group + 256 + 64 * (j // 4) + p] >> 2 * (j % 4) & 3)
@@ -75,8 +78,9 @@ def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np
         low = data[at + 16 * (g % 4) + r] >> 4 * (g // 4) & 15
         return np.float32(low + 16 * (data[at + 64 + 16 * (g // 4) + r] >> 2 * (g % 4) & 3))
 
-    if name in ("Q8_0", "Q4_0"):
-        return half(block + 32 * g + 2 * r) * np.float32(q - zero)
+    if name.endswith(("_0", "_1")):
+        weight = half(block + 32 * g + 2 * r) * np.float32(q - zero)
+        return weight + half(block + 256 + 32 * g + 2 * r) if name.endswith("_1") else weight
     if name == "Q6_K":
         factor = struct.unpack_from("<b", data, block + 32 + 16 * (k % 256 // 16) + r)[0]
         return half(block + 2 * r) * np.float32(factor) * np.float32(q - zero)

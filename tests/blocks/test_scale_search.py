@@ -12,13 +12,18 @@ from edgeq.blocks.table import BLOCK_TYPES
 # RMS error over RMS of the source of llama.cpp's own encoder (ggml_quantize_chunk of llama-cpp-python 0.3.36, no
 # importance matrix), as bench/encode_error.py prints it for the same rows.
 LLAMA = {
-    "gaussian": {"Q8_0": 0.00534, "Q4_0": 0.08588, "Q4_K": 0.07131, "Q5_K": 0.03611, "Q6_K": 0.01773},
-    "babyllama105": {"Q8_0": 0.00440, "Q4_0": 0.07111, "Q4_K": 0.06085, "Q5_K": 0.03054, "Q6_K": 0.01464},
-    "bitllama-3M": {"Q8_0": 0.00302, "Q4_0": 0.09404, "Q4_K": 0.03586, "Q5_K": 0.02391, "Q6_K": 0.01027},
-    "stories260K": {"Q8_0": 0.00537, "Q4_0": 0.08542, "Q4_K": 0.07364, "Q5_K": 0.03655, "Q6_K": 0.01746},
+    "gaussian": {"Q8_0": 0.00534, "Q4_0": 0.08588, "Q4_K": 0.07131, "Q5_K": 0.03611, "Q6_K": 0.01773}
+    | {"Q4_1": 0.07817, "Q5_0": 0.04254, "Q5_1": 0.03781},
+    "babyllama105": {"Q8_0": 0.00440, "Q4_0": 0.07111, "Q4_K": 0.06085, "Q5_K": 0.03054, "Q6_K": 0.01464}
+    | {"Q4_1": 0.06665, "Q5_0": 0.03528, "Q5_1": 0.03212},
+    "bitllama-3M": {"Q8_0": 0.00302, "Q4_0": 0.09404, "Q4_K": 0.03586, "Q5_K": 0.02391, "Q6_K": 0.01027}
+    | {"Q4_1": 0.06231, "Q5_0": 0.04639, "Q5_1": 0.03017},
+    "stories260K": {"Q8_0": 0.00537, "Q4_0": 0.08542, "Q4_K": 0.07364, "Q5_K": 0.03655, "Q6_K": 0.01746}
+    | {"Q4_1": 0.08180, "Q5_0": 0.04306, "Q5_1": 0.03803},
 }
 # What the search gains over that; a change of the search that loses it shows here.
 AT_MOST = {"Q8_0": 0.96, "Q4_0": 0.95, "Q4_K": 0.98, "Q5_K": 0.95, "Q6_K": 0.95}
+AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
 

@@ -26,9 +26,12 @@ from edgeq.text.gguf_vocabulary import tokenizer_metadata  # noqa: E402
 from edgeq.text.tokenizer import load_tokenizer  # noqa: E402
 
 MIXED = {"attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "ffn_up": "Q4_0", "ffn_down": "Q8_0", "output": "F16"}
+SIMPLE = {"attn_q": "Q4_1", "attn_k": "Q5_0", "attn_v": "Q5_1", "ffn_up": "Q4_1", "ffn_down": "Q5_0", "output": "Q5_1"}
 
 
-@pytest.mark.parametrize("kinds", [MIXED | {"token_embd": "BF16"}, "F32"], ids=["mixed types", "F32"])
+@pytest.mark.parametrize(
+    "kinds", [MIXED | {"token_embd": "BF16"}, SIMPLE | {"token_embd": "Q5_1"}, "F32"], ids=["mixed", "simple", "F32"]
+)
 def test_a_round_trip_gives_the_same_file(kinds, tmp_path: Path):
     """Every tensor's bytes, all metadata, known or not, their order and their alignment."""
     write(tmp_path / "m.gguf", kinds, **{"general.alignment": (64, gguf.GGUFValueType.UINT32)})
@@ -49,7 +52,7 @@ def test_a_round_trip_gives_the_same_file(kinds, tmp_path: Path):
 
 
 def test_a_widened_type_is_exported_as_what_holds_it(tmp_path: Path):
-    write(tmp_path / "m.gguf", "Q5_0")
+    write(tmp_path / "m.gguf", "IQ4_NL")
     import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
     report = export_gguf(tmp_path / "m.eqf", tmp_path / "back.gguf")
     assert {t.type for t in report.tensors if len(t.shape) == 2} == {"Q8_0"}

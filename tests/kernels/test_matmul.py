@@ -5,9 +5,10 @@ import pytest
 from kernel_calls import BODIES, matmul, random_panels
 
 from edgeq.blocks.reference import decode
+from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.kernels import matmul as family
 
-QUANTIZED = ["Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 FLOATS = ["F32", "F16", "BF16"]
 # rows, columns: whole panels, ragged panels, and rows of every remainder of groups
 SHAPES = [(16, 32), (48, 256), (37, 288), (5, 96), (64, 576)]
@@ -61,12 +62,9 @@ def test_extreme_codes_do_not_saturate(body, name):
     """All codes at their largest against activations of +-127: the largest sums that can occur."""
     rng = np.random.default_rng(5)
     panels = random_panels(rng, name, 16, 512)
-    start = 0
-    for header, group in [
-        {"Q4_0": (256, 256), "Q8_0": (256, 512), "Q4_K": (256, 256), "Q5_K": (256, 320), "Q6_K": (288, 384)}[name]
-    ] * 2:
-        panels[:, start + header : start + header + 8 * group] = 255
-        start += header + 8 * group
+    bt = BLOCK_TYPES[name]
+    for start in (bt.header_bytes, bt.super_block_offset(1) + bt.header_bytes):
+        panels[:, start : start + 8 * bt.group_bytes] = 255
     weights = decode(panels.reshape(-1), 16, 512, name)
     signs = np.where(rng.random((3, 512)) < 0.5, -1.0, 1.0)
     for x in (np.ones((3, 512)), -np.ones((3, 512)), signs):

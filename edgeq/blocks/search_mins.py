@@ -1,0 +1,119 @@
+"""The search for w = s q - m with m >= 0, where s and m are multiples of d and dmin (Q4_K, Q5_K)."""
+
+import numpy as np
+
+from edgeq.blocks.fields import F32
+from edgeq.blocks.search_steps import (
+    NEIGHBOURS,
+    TINY,
+    half,
+    inverse_of,
+    multiple_of,
+    quotient,
+    round_between,
+    total_of,
+    where,
+)
+
+# What is added to the largest code for each candidate step, best around where few codes are left unused.
+MIN_STEPS = tuple(t / 4 for t in range(-12, 5))
+MIN_ROUNDS = 2
+
+
+def search_mins(x: F32, levels: int) -> tuple[F32, F32, F32, F32, F32]:
+    """d, dmin [1, lanes]; scale and min factors [groups, lanes]; codes, like x."""
+    total = total_of(x)
+    scale, minimum = _best_with_min(x, total, levels)
+    d, dmin = multiple_of(scale, 63), multiple_of(minimum, 63)
+    scales = round_between(scale * inverse_of(d), 0, 63)
+    mins = round_between(minimum * inverse_of(dmin), 0, 63)
+    for _ in range(MIN_ROUNDS):
+        scales, mins, error = _neighbours_with_min(x, total, d, dmin, scales, mins, levels)
+        d, dmin = _refit_with_min(x, total, d, dmin, scales, mins, error, levels)
+    return d, dmin, scales, mins, _codes_with_min(x, d * scales, dmin * mins, levels)
+
+
+def _best_with_min(x: F32, total: F32, levels: int) -> tuple[F32, F32]:
+    """Scale and min [groups, lanes] of the candidate step with the largest gain, before they are coded."""
+    low = np.minimum(x.min(axis=0), np.float32(0))
+    span = x.max(axis=0) - low
+    gain = np.full_like(total, -1)
+    scale, offset = np.zeros_like(total), np.zeros_like(total)
+    for step in MIN_STEPS:
+        inverse = where(span > np.float32(TINY), np.float32(levels + step) / span, np.float32(0))
+        codes = np.minimum(np.rint((x - low) * inverse), np.float32(levels))
+        fit = _fit_with_min(x, total, codes)
+        better = fit[0] > gain
+        gain, scale, offset = (where(better, new, old) for new, old in zip(fit, (gain, scale, offset), strict=True))
+    return np.maximum(scale, np.float32(0)), -offset
+
+
+def _fit_with_min(x: F32, total: F32, codes: F32) -> tuple[F32, F32, F32]:
+    """(gain, scale, offset) of the least-squares fit x ~ scale * codes + offset with offset <= 0."""
+    n = np.float32(len(x))
+    sum_q, sum_qq, sum_xq = total_of(codes), total_of(codes * codes), total_of(x * codes)
+    determinant = n * sum_qq - sum_q * sum_q
+    scale = quotient(n * sum_xq - sum_q * total, determinant)
+    offset: F32 = np.divide(total - scale * sum_q, n, dtype=np.float32)
+    above = offset > 0
+    through_zero = quotient(sum_xq, sum_qq)
+    scale = where(above, through_zero, scale)
+    offset = where(above, np.float32(0), offset)
+    return scale * sum_xq + offset * total, scale, offset
+
+
+def _codes_with_min(x: F32, scale: F32, minimum: F32, levels: int) -> F32:
+    return round_between((x + minimum) * inverse_of(scale), 0, levels)
+
+
+def _error_with_min(x: F32, scale: F32, minimum: F32, levels: int) -> F32:
+    """Squared error [groups, lanes] of the decoded weights, in the decoder's order of operations."""
+    residual = scale * _codes_with_min(x, scale, minimum, levels) - minimum - x
+    return total_of(residual * residual)
+
+
+def _neighbours_with_min(
+    x: F32, total: F32, d: F32, dmin: F32, scales: F32, mins: F32, levels: int
+) -> tuple[F32, F32, F32]:
+    """The factors with the least error near the given ones, and that error, each [groups, lanes].
+
+    For each neighbouring scale factor, the min that fits its codes best, and the two beside that.
+    """
+    error = _error_with_min(x, d * scales, dmin * mins, levels)
+    best: list[F32] = [error, scales, mins]
+    for near in NEIGHBOURS:
+        factor = round_between(scales + np.float32(near), 0, 63)
+        scale = d * factor
+        codes = _codes_with_min(x, scale, dmin * mins, levels)
+        fitted = (scale * total_of(codes) - total) / np.float32(len(x))
+        middle = round_between(fitted * inverse_of(dmin), 0, 63)
+        for beside in (-1, 0, 1):
+            factor_min = round_between(middle + np.float32(beside), 0, 63)
+            error = _error_with_min(x, scale, dmin * factor_min, levels)
+            better = error < best[0]
+            new = error, factor, factor_min
+            best = [where(better, a, b) for a, b in zip(new, best, strict=True)]
+    return best[1], best[2], best[0]
+
+
+def _refit_with_min(
+    x: F32, total: F32, d: F32, dmin: F32, scales: F32, mins: F32, error: F32, levels: int
+) -> tuple[F32, F32]:
+    """d and dmin [1, lanes] fitted to factors and codes: x ~ d (scales codes) - dmin mins. Kept where error falls."""
+    codes = _codes_with_min(x, d * scales, dmin * mins, levels)
+    sum_q, sum_qq, sum_xq = total_of(codes), total_of(codes * codes), total_of(x * codes)
+    n = np.float32(len(x))
+    aa = total_of(scales * scales * sum_qq)
+    ab = total_of(scales * mins * sum_q)
+    bb = total_of(mins * mins * n)
+    ax = total_of(scales * sum_xq)
+    bx = total_of(mins * total)
+    determinant = aa * bb - ab * ab
+    both = np.divide(ax * bb - ab * bx, determinant, dtype=np.float32)
+    new_d = where(determinant > 0, both, quotient(ax, aa))
+    new_dmin = quotient(ab * ax - aa * bx, determinant)
+    new_d = half(np.maximum(new_d, np.float32(0)))
+    new_dmin = half(np.maximum(new_dmin, np.float32(0)))
+    new_error = _error_with_min(x, new_d * scales, new_dmin * mins, levels)
+    better = total_of(new_error) < total_of(error)
+    return where(better, new_d, d), where(better, new_dmin, dmin)
