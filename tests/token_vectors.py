@@ -3,6 +3,16 @@
 import struct
 from pathlib import Path
 
+# Vocabulary -> its vectors that come out as llama.cpp's, and those there are
+PASSED = {
+    "llama-spm": (47, 47),
+    "phi-3": (47, 47),
+    "gpt-2": (47, 47),
+    "falcon": (47, 47),
+    "mpt": (47, 47),
+    "deepseek-coder": (47, 47),
+    "deepseek-llm": (47, 47),
+}
 SEPARATOR = "\n__ggml_vocab_test__\n"
 
 

@@ -115,7 +115,8 @@ def write_model(name: str, folder: Path) -> dict[str, Any]:
         raise SystemExit(f"{name}: every prompt meets a choice that rounding could change: add prompts")
     kept = sample(logits_of(model, tokens))
     np.savez_compressed(GOLDEN / f"{name}.npz", tokens=np.array(tokens, np.uint16), prompt=PROMPT_TOKENS, **kept)
-    return {"sha256": digest, "margin": round(margin, 4)}
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    return {"model_type": kind, "sha256": digest, "margin": round(margin, 4)}
 
 
 def write_architectures(known: dict[str, str]) -> dict[str, str]:
