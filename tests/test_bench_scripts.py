@@ -22,7 +22,17 @@ BENCH = package.__path__[0] + "/../bench"
 def scripts(monkeypatch):
     """The modules of bench/, which are scripts and no package."""
     monkeypatch.syspath_prepend(BENCH)
-    names = ("compare", "convert_speed", "export_gguf", "kernels", "machine", "pair", "plot", "results_table")
+    names = (
+        "compare",
+        "convert_speed",
+        "export_gguf",
+        "gguf_speed",
+        "kernels",
+        "machine",
+        "pair",
+        "plot",
+        "results_table",
+    )
     names += ("startup", "synthetic", "table_file", "turns", "under_load")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
@@ -266,3 +276,14 @@ def test_rounding_errors_are_those_of_the_codes(scripts, tiny_model, tmp_path):
     theirs = scripts.convert_speed.llama_errors(exact.with_suffix(".gguf"), made.with_suffix(".gguf"), rows=10**6)
     ours = scripts.convert_speed.edgeq_errors(exact, made, rows=10**6)
     assert theirs.relative == pytest.approx(ours.relative, rel=1e-6), "the same bits, the rows of q and k re-ordered"
+
+
+def test_gguf_speed(scripts, tmp_path, monkeypatch, capsys):
+    """A model that goes out and comes in again, and a line of figures."""
+    monkeypatch.setattr(scripts.synthetic, "SHAPE", scripts.synthetic.SHAPE | {"hidden_size": 256, "vocab_size": 64})
+    arguments = ["gguf_speed.py", "Q8_0", "--megabytes", "1", "--threads", "1", "--repetitions", "1"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--work", str(tmp_path)])
+    scripts.gguf_speed.main()
+    cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert cells[0] == "Q8_0" and all(float(cell) > 0 for cell in cells[1:]) and len(cells) == 5
+    assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,7 @@ class Writer:
         return self._tensors[name].nbytes
 
     def write(self, name: str, chunk: Chunk) -> None:
-        """Append `chunk` to tensor `name`."""
+        """Append `chunk` to tensor `name`. Different tensors may be written by different threads at once."""
         data = memoryview(chunk).cast("B")
         info, done = self._tensors[name], self._written[name]
         if done + len(data) > info.nbytes:

@@ -18,6 +18,7 @@ from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
+from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
 from edgeq.models.gguf import ROPE_FACTORS, GgufArchitecture, exported, write_config
 from edgeq.models.gguf import rope_factors as divisors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
@@ -91,10 +92,11 @@ def export_gguf(
         factors = None if ROPE_FACTORS in file.tensors else divisors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in tensors]
         specs += [GgufSpec(ROPE_FACTORS, (len(factors),), "F32")] if factors else []
+        rearranger = Rearranger(TO_BLOCKS)
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             total, done = sum(info.nbytes for info in file.tensors.values()), 0
             for index, tensor in enumerate(tensors):
-                for chunk in _chunks(file, tensor, entry, fallback):
+                for chunk in _chunks(file, tensor, entry, fallback, rearranger):
                     writer.write(chunk)
                 done += file.tensors[tensor.name].nbytes
                 if progress:
@@ -169,7 +171,7 @@ def target(file: File, info: TensorInfo, fallback: Fallback | None) -> Exported:
 
 
 def _chunks(
-    file: File, tensor: Exported, entry: GgufArchitecture, fallback: Fallback | None
+    file: File, tensor: Exported, entry: GgufArchitecture, fallback: Fallback | None, rearranger: Rearranger
 ) -> Iterator[npt.NDArray[Any]]:
     """The tensor's bytes as GGUF has them, some rows at a time."""
     info = file.tensors[tensor.name]
@@ -191,12 +193,12 @@ def _chunks(
             if tensor.again and fallback:
                 lines = fallback.encode(decode(part, count, cols, info.type), tensor.type)
             else:
-                lines = _blocks(part, count, cols, bt).reshape(count, -1)
+                lines = (rearranger.to_blocks if bt.quantized else _plain)(part, count, cols, bt).reshape(count, -1)
             yield neighbours(lines, heads * count // rows) if heads else lines
 
 
-def _blocks(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:
-    return panels_to_blocks(part, rows, cols, bt) if bt.quantized else to_gguf(part, rows, cols, bt.name)
+def _plain(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:
+    return to_gguf(part, rows, cols, bt.name)
 
 
 def _heads(file: File) -> tuple[int, int]:

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import struct
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from math import lcm, prod
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ import numpy.typing as npt
 import edgeq
 from edgeq import environment
 from edgeq.blocks.gguf_decode import decode_blocks, mxfp4_fits, mxfp4_weights, widen
-from edgeq.blocks.gguf_panels import blocks_to_panels
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.reference import encode, from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.gguf_reader import GgufFile, GgufTensor, open_gguf
 from edgeq.container.gguf_values import MAGIC, VERSION
 from edgeq.container.writer import TensorSpec, Writer
+from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, FormatError, TokenizerError, UnsupportedError, UsageError
+from edgeq.gguf.rearrange import TO_PANELS, Rearranger
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import GgufArchitecture, known, read_config
@@ -56,26 +57,15 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Sizes[Imported]):
     """What an import did. `nbytes` is the file's, `source_bytes` the GGUF files'; `seconds` the time it took."""
 
     path: str
     architecture: str
-    tensors: list[Imported]
     nbytes: int
     source_bytes: int
     seconds: float
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def weights(self) -> int:
-        """Parameters of the model."""
-        return sum(prod(t.shape) for t in self.tensors)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of all tensors over parameters."""
-        return 8 * sum(t.nbytes for t in self.tensors) / self.weights
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ def import_gguf(
         notes += left_out
         with Writer(out, [job.spec for job in jobs], _metadata(file, config, model, jobs), assets) as writer:
             prepare({job.spec.type for job in jobs if job.how == ENCODED}, announce)
-            _write_all(file, jobs, writer, threads, progress)
+            _write_all(file, jobs, writer, threads, progress, announce)
         tensors = [
             Imported(
                 j.spec.name, j.spec.shape, j.tensor.type.name, j.spec.type, j.how, writer.tensor_bytes(j.spec.name)
@@ -124,7 +114,7 @@ def import_gguf(
             for j in jobs
         ]
         seconds = time.perf_counter() - started
-        return Report(os.fspath(out), model.name, tensors, writer.nbytes, file.nbytes, seconds, notes)
+        return Report(os.fspath(out), model.name, writer.nbytes, file.nbytes, seconds, notes, tensors=tensors)
 
 
 def _shapes(file: GgufFile) -> dict[str, tuple[int, ...]]:
@@ -231,30 +221,38 @@ def _chunks(file: GgufFile, tensor: GgufTensor, unit: int) -> Iterator[tuple[int
             yield start, data[start : min(start + step, first + rows)]
 
 
-def _write_all(file: GgufFile, jobs: list[_Job], writer: Writer, threads: int, progress: Progress | None) -> None:
-    """Turn chunks on all threads, and write them in order; a few are under way at a time."""
-    total, done = sum(job.tensor.nbytes for job in jobs), 0
-    waiting: deque[tuple[int, _Job, int, Future[Any]]] = deque()
+def _write_all(
+    file: GgufFile,
+    jobs: list[_Job],
+    writer: Writer,
+    threads: int,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+) -> None:
+    """Turn and write the tensors on all threads, each tensor by one of them, the largest ones first."""
+    rearranger = Rearranger(TO_PANELS, announce)
+    total, done, lock, stop = sum(job.tensor.nbytes for job in jobs), 0, threading.Lock(), threading.Event()
+
+    def write(place: tuple[int, _Job]) -> None:
+        nonlocal done
+        index, job = place
+        for rows in _pieces(file, job):
+            if stop.is_set():
+                return
+            writer.write(job.spec.name, _turn(file, job, rows, rearranger))
+            with lock:
+                done += rows.nbytes
+                if progress:
+                    progress(job.spec.name, index, len(jobs), done, total)
+        file.release(job.tensor.name)
+
+    largest_first = sorted(enumerate(jobs), key=lambda place: -place[1].tensor.nbytes)
     with ThreadPoolExecutor(threads) as pool:
-
-        def finish() -> None:
-            nonlocal done
-            index, job, nbytes, future = waiting.popleft()
-            writer.write(job.spec.name, future.result())
-            done += nbytes
-            if progress:
-                progress(job.spec.name, index, len(jobs), done, total)
-
         try:
-            for index, job in enumerate(jobs):
-                for rows in _pieces(file, job):
-                    waiting.append((index, job, rows.nbytes, pool.submit(_turn, file, job, rows)))
-                    while len(waiting) > 2 * threads:
-                        finish()
-                file.release(jobs[index - 1].tensor.name)  # this one's last chunks are still under way
-            while waiting:
-                finish()
+            for _ in pool.map(write, largest_first):
+                pass
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)
 
 
@@ -267,7 +265,7 @@ def _pieces(file: GgufFile, job: _Job) -> Iterator[U8]:
         yield rows
 
 
-def _turn(file: GgufFile, job: _Job, rows: U8) -> npt.NDArray[Any]:
+def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.NDArray[Any]:
     """What is written for a run of rows: panels, or the values of a vector."""
     if len(job.tensor.shape) == 1:
         vector = _vector(file, job.tensor.name)
@@ -277,7 +275,7 @@ def _turn(file: GgufFile, job: _Job, rows: U8) -> npt.NDArray[Any]:
         rows = halves(rows, job.heads * count // job.tensor.shape[0])
     if job.how == EXACT:
         bt = block_type(name)
-        return blocks_to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
+        return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
     if job.how == ENCODED:
         weights = decode_blocks(rows, count, cols, name)
         if not np.isfinite(weights).all():

@@ -30,6 +30,7 @@ def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
         "elementwise": ["scale", "add", "softcap", "gate"],
         "route": ["choose", "group"],
         "expert_rows": ["gather", "silu_mul", "combine"],
+        "rearrange": ["to-panels", "to-blocks"],
         **{family: [""] for family in WITHOUT_VARIANTS},
         "execute": ["publish", "lead", "serve"],
         "probe": ["read", "dot-4", "dot-8"],

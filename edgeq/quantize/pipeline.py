@@ -17,6 +17,7 @@ import edgeq
 from edgeq import environment
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.writer import TensorSpec, Writer
+from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
@@ -51,27 +52,16 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
     tensors that the model does not need."""
 
     path: str
     recipe: str
     architecture: str
-    tensors: list[Converted]
     nbytes: int
     seconds: float
     skipped: list[str] = field(default_factory=list)
-
-    @property
-    def weights(self) -> int:
-        """Parameters of the model."""
-        return sum(prod(t.shape) for t in self.tensors)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of all tensors over parameters."""
-        return 8 * sum(t.nbytes for t in self.tensors) / self.weights
 
     @property
     def fallbacks(self) -> list[Converted]:
@@ -131,7 +121,7 @@ def convert(
             _convert_all(checkpoint, model, jobs, w, threads, progress)
     tensors = [Converted(j.spec.name, j.spec.shape, j.spec.type, w.tensor_bytes(j.spec.name), j.fallback) for j in jobs]
     seconds = time.perf_counter() - started
-    return Report(os.fspath(out), chosen.name, model.name, tensors, w.nbytes, seconds, skipped)
+    return Report(os.fspath(out), chosen.name, model.name, w.nbytes, seconds, skipped, tensors=tensors)
 
 
 def _convert_all(

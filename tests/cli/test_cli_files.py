@@ -79,9 +79,8 @@ def test_convert_tells_of_unused_tensors(edgeq, checkpoint, tmp_path):
 
 
 def test_convert_names_each_fallback_once(capsys):
-    report = Report(
-        "m.eqf", "Q8_0", "llama", [Converted("a", (4, 100), "F16", 800, "rows of 100: F16 instead of Q8_0")], 900, 1.0
-    )
+    again = Converted("a", (4, 100), "F16", 800, "rows of 100: F16 instead of Q8_0")
+    report = Report("m.eqf", "Q8_0", "llama", 900, 1.0, tensors=[again])
     show_report(report)
     assert capsys.readouterr().out.splitlines()[0] == "note: a: rows of 100: F16 instead of Q8_0"
 
