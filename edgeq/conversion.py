@@ -10,8 +10,8 @@ from edgeq.text.tokenizer import load_tokenizer
 
 def convert(
     source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    type: str = "Q4_K_M",
+    out: str | os.PathLike[str] | None,
+    type: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     revision: str | None = None,

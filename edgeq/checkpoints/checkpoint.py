@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.checkpoints import hub, stored
+from edgeq.checkpoints import hub
+from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
+from edgeq.checkpoints.quantized import packed_matrices
 from edgeq.checkpoints.stored import Stored
 from edgeq.errors import CheckpointError
 
@@ -28,7 +30,8 @@ ASSETS = [
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor of a checkpoint: its Hugging Face name, shape, and element type as safetensors spells it (`BF16`)."""
+    """A tensor of a checkpoint: its Hugging Face name, shape, and element type as safetensors spells it (`BF16`), or
+    how it is quantized (`GPTQ 4-bit`)."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +43,8 @@ class Checkpoint:
 
     source   what open_checkpoint was given
     config   config.json
-    tensors  Hugging Face name -> TensorRef
+    tensors  Hugging Face name -> TensorRef; a matrix that is stored quantized in several tensors is one here
+    packed   those matrices
     assets   file name -> bytes: those of ASSETS that the checkpoint has
     files    paths of the weight files and assets
     """
@@ -50,29 +54,27 @@ class Checkpoint:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json: a checkpoint is a folder with config.json and weights")
         self.config: dict[str, Any] = read_json(folder / "config.json")
-        self._stored = tensors
-        self.tensors = {t.name: TensorRef(t.name, t.shape, t.dtype) for t in tensors.values()}
+        self._files = Files(tensors)
+        self.packed = packed_matrices(self._files, self.config, source)
+        hidden = {name for matrix in self.packed.values() for name in matrix.stored}
+        self.tensors = {t.name: TensorRef(t.name, t.shape, t.dtype) for t in tensors.values() if t.name not in hidden}
+        self.tensors |= {m.name: TensorRef(m.name, m.shape, m.kind) for m in self.packed.values()}
         self.assets: dict[str, bytes] = {}
         self.files = sorted({t.path for t in tensors.values()})
         for name in ASSETS:
             if (folder / name).is_file():
                 self.assets[name] = _read(folder / name)
                 self.files.append(str(folder / name))
-        self._descriptors: dict[str, int] = {}
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows `start` to `stop` of the first axis as a new f32 array; a vector's rows are its elements.
 
-        Reads just those bytes of the file. KeyError if there is no such tensor; CheckpointError if its elements are
-        not floating point or the file became shorter.
+        Reads just those bytes of the file, of quantized matrices up to all of what they are stored in. KeyError if
+        there is no such tensor; CheckpointError if its elements are not floating point or the file became shorter.
         """
-        tensor = self._stored[name]
-        try:
-            if tensor.path not in self._descriptors:
-                self._descriptors[tensor.path] = os.open(tensor.path, os.O_RDONLY)
-            return stored.read_rows(tensor, self._descriptors[tensor.path], start, stop)
-        except OSError as e:
-            raise CheckpointError(f"{tensor.path}: cannot be read: {e.strerror}") from None
+        if name in self.packed:
+            return self.packed[name].weights(start, stop)
+        return self._files.float_rows(name, start, stop)
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """All of a tensor as f32."""
@@ -81,9 +83,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the weight files; a later read opens them again."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self

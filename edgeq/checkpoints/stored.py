@@ -7,6 +7,7 @@ process's memory, and a checkpoint is larger than a board's RAM.
 import os
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +23,7 @@ ELEMENTS: dict[str, np.dtype[np.generic]] = {
     "BF16": np.dtype("<u2"),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -32,7 +34,7 @@ ELEMENTS: dict[str, np.dtype[np.generic]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("u1"),
 }
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ def read_rows(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[np.
             f"{tensor.path}: tensor {tensor.name!r} has element type {tensor.dtype}, not a floating-point one: "
             "convert the original, unquantized checkpoint"
         )
+    return to_f32(read_elements(tensor, fd, start, stop), tensor.dtype)
+
+
+def read_elements(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[Any]:
+    """Rows `start` to `stop` of the first axis as they are stored, as ELEMENTS says; BF16 as its 16 bits.
+
+    CheckpointError if the element type is unknown or the file ends before them.
+    """
+    if tensor.dtype not in ELEMENTS:
+        raise CheckpointError(f"{tensor.path}: tensor {tensor.name!r} has element type {tensor.dtype}, unknown here")
     if not tensor.shape or not 0 <= start <= stop <= tensor.shape[0]:
         raise ValueError(f"rows {start} to {stop} of tensor {tensor.name!r} of shape {tensor.shape}")
     shape = (stop - start, *tensor.shape[1:])
@@ -76,10 +88,8 @@ def read_rows(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[np.
     raw = np.empty(extent(shape, tensor.strides), element)
     _fill(tensor, fd, raw, tensor.offset + start * tensor.strides[0] * element.itemsize)
     if tensor.strides == row_major(tensor.shape):
-        rows = raw.reshape(shape)
-    else:
-        rows = np.lib.stride_tricks.as_strided(raw, shape, [s * element.itemsize for s in tensor.strides])
-    return _to_f32(rows, tensor.dtype)
+        return raw.reshape(shape)
+    return np.lib.stride_tricks.as_strided(raw, shape, [s * element.itemsize for s in tensor.strides])
 
 
 def _fill(tensor: Stored, fd: int, raw: npt.NDArray[np.generic], offset: int) -> None:
@@ -91,7 +101,8 @@ def _fill(tensor: Stored, fd: int, raw: npt.NDArray[np.generic], offset: int) ->
         target, offset = target[n:], offset + n
 
 
-def _to_f32(rows: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
+def to_f32(rows: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
+    """Elements of a floating-point type in f32; f64 is rounded, all else is exact."""
     if dtype == "F32" and rows.flags.c_contiguous:
         return rows.view(np.float32)
     if dtype != "BF16":

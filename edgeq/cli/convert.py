@@ -1,6 +1,5 @@
 """`edgeq convert`: a Hugging Face checkpoint to one `.eqf` file."""
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +13,25 @@ if TYPE_CHECKING:
     from edgeq.quantize.pipeline import Report
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S
-and Q4_0 are a little smaller; BF16, F16 and F32 do not quantize."""
+and Q4_0 are a little smaller; BF16, F16 and F32 do not quantize.  [default: Q4_K_M; of a checkpoint that is quantized,
+what keeps its codes]"""
 NAMED = 3  # unused tensors that are named
 
 
 @click.command("convert", short_help="Convert a checkpoint to one .eqf file.")
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME-TYPE.eqf]")
-@click.option("--type", "kind", default="Q4_K_M", show_default=True, help=TYPE_HELP)
+@click.option("--type", "kind", help=TYPE_HELP)
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Convert a checkpoint without tokenizer; it runs on ids only.")
 @threads_option("all processors")
 def command(
-    source: str, output: Path | None, kind: str, revision: str | None, allow_no_tokenizer: bool, threads: int | None
+    source: str,
+    output: Path | None,
+    kind: str | None,
+    revision: str | None,
+    allow_no_tokenizer: bool,
+    threads: int | None,
 ) -> None:
     """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name)."""
     from rich.console import Console
@@ -34,9 +39,6 @@ def command(
 
     from edgeq.conversion import convert
 
-    local = Path(os.path.expanduser(source))
-    name = local.resolve() if os.path.exists(local) else Path(source)
-    output = output or Path(f"{name.stem if name.is_file() else name.name}-{kind.upper()}.eqf")
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<28}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -53,10 +55,13 @@ def command(
 
 
 def show_report(report: "Report") -> None:
-    """What became of the tensors: those that could not have the recipe's type, those not used; the file, its types."""
+    """What became of the tensors: those that could not have the recipe's type, those that were quantized already,
+    those not used; the file, its types."""
     for reason, tensors in _fallbacks(report).items():
         more = f" and {len(tensors) - 1} more like it" if len(tensors) > 1 else ""
         click.echo(f"note: {tensors[0]}{more}: {reason}")
+    for line in report.quantized:
+        click.echo(line)
     if unused := report.unused:
         names = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
         is_not = "tensor of the checkpoint is" if len(unused) == 1 else "tensors of the checkpoint are"

@@ -15,16 +15,23 @@ import numpy.typing as npt
 
 import edgeq
 from edgeq import environment
+from edgeq.blocks.reference import decode
+from edgeq.blocks.table import tensor_bytes
 from edgeq.checkpoints import Checkpoint, open_checkpoint
+from edgeq.checkpoints.packed import Rows
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
 from edgeq.models.tensors import Tensor
-from edgeq.quantize.recipes import Recipe, recipe
+from edgeq.quantize import kept
+from edgeq.quantize.kept import Kept
+from edgeq.quantize.recipes import RECIPES, Recipe, recipe
 from edgeq.quantize.sources import Chunk, Sources, chunks
 
+DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
+SAMPLE_ROWS = 64  # rows of each chunk in which the error of encoding again is measured
 CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
 F16_MAX = 65504.0
 BF16_MAX = 3.3895313892515355e38
@@ -42,13 +49,20 @@ _DERIVED = re.compile(r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attent
 
 @dataclass(frozen=True)
 class Converted:
-    """A tensor as it was written; `fallback` says why its type is not the recipe's."""
+    """A tensor as it was written.
+
+    fallback: why its type is not the recipe's
+    kept:     what became of the codes of a tensor that the checkpoint stores quantized
+    error:    RMS error relative to the RMS of the weights, of a sample, where those were encoded again
+    """
 
     name: str
     shape: tuple[int, ...]
     type: str
     nbytes: int
     fallback: str | None = None
+    kept: Kept | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,11 @@ class Report(Sizes[Converted]):
         return [t for t in self.tensors if t.fallback]
 
     @property
+    def quantized(self) -> list[str]:
+        """One line for each fate of the tensors that the checkpoint stores quantized."""
+        return kept.summary((t.kept, t.type, t.error) for t in self.tensors if t.kept)
+
+    @property
     def unused(self) -> list[str]:
         """The skipped tensors that say something of their own: not rotary tables, nor a tied head."""
         return [name for name in self.skipped if not _DERIVED.fullmatch(name)]
@@ -76,17 +95,44 @@ class Report(Sizes[Converted]):
 
 @dataclass(frozen=True)
 class _Job:
-    """One tensor to convert: what it is made from, and what it becomes."""
+    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is encoded again."""
 
     tensor: Tensor
     spec: TensorSpec
     fallback: str | None
+    kept: Kept | None = None
+    noise: "_Noise" = field(default_factory=lambda: _Noise())
+
+    @property
+    def keeps(self) -> bool:
+        """Whether codes are kept as the checkpoint has them."""
+        return self.kept is not None and self.kept.how != kept.ENCODED
+
+
+@dataclass
+class _Noise:
+    """Sums of squares over a sample of a tensor's weights: of what encoding changed, and of the weights."""
+
+    changed: float = 0.0
+    weights: float = 0.0
+
+    def add(self, rows: F32Array, data: npt.NDArray[Any], name: str) -> None:
+        """Compare the first rows with what their panels hold."""
+        sample = rows[:SAMPLE_ROWS]
+        count, columns = sample.shape
+        difference = decode(data[: tensor_bytes(name, sample.shape)], count, columns, name) - sample
+        self.changed += float(np.square(difference, dtype=np.float64).sum())
+        self.weights += float(np.square(sample, dtype=np.float64).sum())
+
+    @property
+    def relative(self) -> float:
+        return float(np.sqrt(self.changed / self.weights)) if self.weights else 0.0
 
 
 def convert(
     source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    type: str = "Q4_K_M",
+    out: str | os.PathLike[str] | None,
+    type: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     revision: str | None = None,
@@ -96,32 +142,60 @@ def convert(
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
-    `out` appears whole or not at all; an existing file is replaced at the end. `progress` hears of every chunk,
+    Without a `type` it is Q4_K_M; but a matrix that the checkpoint stores quantized gets the smallest type that keeps
+    its codes. What none can keep, and what is not quantized there, becomes Q8_0 if codes have more than 4 bits,
+    else Q6_K. With a `type`, codes are kept where the type that a matrix gets happens to hold them.
+
+    `out` appears whole or not at all; an existing file is replaced at the end. None stands for `NAME-TYPE.eqf` here,
+    or `NAME.eqf` where codes are kept. `progress` hears of every chunk,
     `announce` one line if encoders must be compiled first; `check_assets` may refuse the checkpoint's small files
     before anything is written. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
     CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown
     architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
-    chosen = recipe(type)
+    asked = None if type is None else recipe(type)
     threads = threads or environment.threads() or _processors()
     with open_checkpoint(source, revision) as checkpoint:
-        _refuse_overwriting(checkpoint, os.fspath(out))
+        keep = asked is None and bool(checkpoint.packed)
+        chosen = asked or default_recipe(checkpoint)
+        label = f"kept, else {chosen.name}" if keep else chosen.name
+        out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
+        _refuse_overwriting(checkpoint, out)
         model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
         _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
         if check_assets:
             check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
-        jobs, skipped = _plan(checkpoint, model, chosen)
-        with Writer(
-            out, [j.spec for j in jobs], _metadata(checkpoint, model, chosen, revision), checkpoint.assets
-        ) as w:
+        jobs, skipped = _plan(checkpoint, model, chosen, keep)
+        metadata = _metadata(checkpoint, model, label, revision, jobs)
+        with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
             prepare({j.spec.type for j in jobs}, announce)
             _convert_all(checkpoint, model, jobs, w, threads, progress)
-    tensors = [Converted(j.spec.name, j.spec.shape, j.spec.type, w.tensor_bytes(j.spec.name), j.fallback) for j in jobs]
+    tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
-    return Report(os.fspath(out), chosen.name, model.name, w.nbytes, seconds, skipped, tensors=tensors)
+    return Report(out, label, model.name, w.nbytes, seconds, skipped, tensors=tensors)
+
+
+def default_output(source: str | os.PathLike[str], type: str) -> Path:
+    """`NAME-TYPE.eqf`, or `NAME.eqf` without TYPE: NAME is that of the checkpoint's folder, file or repository."""
+    local = Path(os.path.expanduser(source))
+    path = local.resolve() if local.exists() else Path(source)
+    name = path.stem if path.is_file() else path.name
+    return Path(f"{name}-{type}.eqf" if type else f"{name}.eqf")
+
+
+def default_recipe(checkpoint: Checkpoint) -> Recipe:
+    """The recipe without a `type`: for a quantized checkpoint, of what cannot keep its codes or has none."""
+    if not checkpoint.packed:
+        return RECIPES[DEFAULT]
+    return RECIPES["Q8_0" if max(matrix.bits for matrix in checkpoint.packed.values()) > 4 else "Q6_K"]
+
+
+def _converted(job: _Job, nbytes: int) -> Converted:
+    error = job.noise.relative if job.kept and not job.keeps else None
+    return Converted(job.spec.name, job.spec.shape, job.spec.type, nbytes, job.fallback, job.kept, error)
 
 
 def _convert_all(
@@ -134,24 +208,40 @@ def _convert_all(
 ) -> None:
     total, done = sum(4 * prod(j.spec.shape) for j in jobs), 0
     for index, job, chunk, rows in _read_ahead(Sources(checkpoint, model), jobs):
-        _check_values(checkpoint, job, chunk, rows)
-        data = encode_panels(rows, job.spec.type, threads) if len(job.spec.shape) > 1 else rows
-        writer.write(job.spec.name, data)
-        done += rows.nbytes
+        writer.write(job.spec.name, _encoded(checkpoint, job, chunk, rows, threads))
+        done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
         if progress:
             progress(job.spec.name, index, len(jobs), done, total)
 
 
-def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array]]:
+def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array | Rows]]:
     """(index of the job, job, chunk, its rows) of every chunk; the next one is read while this one is used."""
     places = [(i, job, chunk) for i, job in enumerate(jobs) for chunk in chunks(job.tensor, CHUNK_BYTES)]
+
+    def read(place: tuple[int, _Job, Chunk]) -> F32Array | Rows:
+        _, job, chunk = place
+        return sources.read_packed(chunk) if job.keeps else sources.read(chunk)
+
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(sources.read, places[0][2])
+        ahead = pool.submit(read, places[0])
         for n, (i, job, chunk) in enumerate(places):
             rows = ahead.result()
             if n + 1 < len(places):
-                ahead = pool.submit(sources.read, places[n + 1][2])
+                ahead = pool.submit(read, places[n + 1])
             yield i, job, chunk, rows
+
+
+def _encoded(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array | Rows, threads: int) -> npt.NDArray[Any]:
+    """What is written for the rows of a chunk."""
+    if isinstance(rows, Rows):
+        return kept.panels_of(rows, job.spec.type)
+    _check_values(checkpoint, job, chunk, rows)
+    if len(job.spec.shape) == 1:
+        return rows
+    data = encode_panels(rows, job.spec.type, threads)
+    if job.kept:
+        job.noise.add(rows, data, job.spec.type)
+    return data
 
 
 def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array) -> None:
@@ -175,8 +265,11 @@ def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Arra
     )
 
 
-def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[list[_Job], list[str]]:
-    """The tensors to convert, in the model's order, and the checkpoint's names that are not needed."""
+def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: bool) -> tuple[list[_Job], list[str]]:
+    """The tensors to convert, in the model's order, and the checkpoint's names that are not needed.
+
+    keep: tensors that are quantized get types that keep their codes, where there is one
+    """
     sources = Sources(checkpoint, model)
     skipped = _check_names(checkpoint, model, sources)
     tied = "output.weight" not in model.tensors
@@ -184,17 +277,21 @@ def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe) -> tuple[
     for name, tensor in model.tensors.items():
         _check_shapes(checkpoint, tensor, sources)
         choice = chosen.type_for(name, tensor.shape, model.num_hidden_layers, tied)
-        kind, fallback = choice.type, choice.fallback
+        kind, fallback, how = choice.type, choice.fallback, None
+        if packed := sources.packed(tensor):
+            kind, how = kept.choose(packed, None if keep and kind != "F32" else kind, kind)
+            fallback = None if how.how != kept.ENCODED else fallback
         if kind == "F16" and _exceeds_f16(checkpoint, tensor, sources):
             kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"
-        jobs.append(_Job(tensor, TensorSpec(name, tensor.shape, kind), fallback))
+        jobs.append(_Job(tensor, TensorSpec(name, tensor.shape, kind), fallback, how))
     return jobs, skipped
 
 
 def _check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> None:
     for part in tensor.parts:
         ref = checkpoint.tensors[sources.name(part.source) or ""]
-        if ref.shape != part.shape:
+        turned = part.transposed and ref.name in checkpoint.packed  # quantized, they are rows of outputs everywhere
+        if ref.shape != (part.shape[::-1] if turned else part.shape):
             has, needs = list(ref.shape), list(part.shape)
             raise CheckpointError(
                 f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
@@ -236,22 +333,29 @@ def _exceeds_f16(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> bo
     return any(float(rows.max()) > F16_MAX or float(rows.min()) < -F16_MAX for rows in found)
 
 
-def _metadata(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, revision: str | None) -> dict[str, Any]:
+def _metadata(
+    checkpoint: Checkpoint, model: Architecture, recipe: str, revision: str | None, jobs: list[_Job]
+) -> dict[str, Any]:
     """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
     local = Path(checkpoint.source).expanduser()
     source = local.resolve().name if local.exists() else checkpoint.source
-    provenance = {"source": source, "recipe": chosen.name, "tool": f"edgeq {edgeq.__version__}"}
+    provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {edgeq.__version__}"}
     if revision:
         provenance["revision"] = revision
+    if checkpoint.packed:
+        found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
+        provenance["quantized"] = "; ".join(kept.summary(found))
     return {"architecture": model.name, "config": checkpoint.config, "provenance": provenance}
 
 
 def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
+    """UnsupportedError for a checkpoint that says it is quantized, but has no matrix that is."""
     quantization = checkpoint.config.get("quantization_config")
-    if quantization and not any(tensor.ternary for tensor in model.tensors.values()):
+    if quantization and not checkpoint.packed and not any(tensor.ternary for tensor in model.tensors.values()):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise UnsupportedError(
-            f"{checkpoint.source}: is already quantized (method {method!r}): convert the original checkpoint"
+            f"{checkpoint.source}: config.json says that it is quantized (method {method!r}), but no tensor is stored "
+            "that way: convert the original checkpoint"
         )
 
 

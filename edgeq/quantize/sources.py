@@ -1,7 +1,7 @@
 """Reads what a model's tensors are made from: rows of a checkpoint's tensors, a chunk at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint
+from edgeq.checkpoints.packed import Packed, Rows
 from edgeq.models import Architecture
 from edgeq.models.tensors import Part, Tensor
 
@@ -48,6 +49,16 @@ def _row(part: Part, index: int) -> int:
     return part.first + run * part.step + within
 
 
+def _spans(chunk: Chunk) -> Iterator[tuple[int, int]]:
+    """(first, last + 1) of the rows of the checkpoint's tensor, run by run."""
+    run, start = chunk.part.run or chunk.part.rows, chunk.start
+    while start < chunk.stop:
+        stop = min(chunk.stop, (start // run + 1) * run)
+        first = _row(chunk.part, start)
+        yield first, first + stop - start
+        start = stop
+
+
 class Sources:
     """A checkpoint's tensors by the names that a model calls them."""
 
@@ -77,6 +88,19 @@ class Sources:
             rows = np.clip(np.rint(rows / scale), -1.0, 1.0) * scale
         return rows + np.float32(chunk.tensor.add) if chunk.tensor.add else rows
 
+    def packed(self, tensor: Tensor) -> list[Packed]:
+        """The quantized matrices that all of a tensor's parts are rows of; none if a part is not of such a matrix."""
+        names = [self.name(part.source) or "" for part in tensor.parts]
+        found = [self._checkpoint.packed[name] for name in names if name in self._checkpoint.packed]
+        return found if len(found) == len(names) and not tensor.add and not tensor.ternary else []
+
+    def read_packed(self, chunk: Chunk) -> Rows:
+        """The rows of a chunk of a quantized matrix, its codes as they are stored."""
+        matrix = self._checkpoint.packed[self.name(chunk.part.source) or ""]
+        pieces = [matrix.rows(first, last) for first, last in _spans(chunk)]
+        codes, scales = ([getattr(piece, key) for piece in pieces] for key in ("codes", "scales"))
+        return replace(pieces[0], codes=np.concatenate(codes), scales=np.concatenate(scales))
+
     def _scale(self, chunk: Chunk) -> np.float32:
         """The mean of |weight| over the chunk's part, which is read a second time for it."""
         part = chunk.part
@@ -93,7 +117,7 @@ class Sources:
         if part.plane is not None:
             first = _row(part, chunk.start)
             return self._plane(name, part.plane)[first : first + chunk.stop - chunk.start]
-        if part.transposed and len(part.shape) > 1:
+        if part.transposed and len(part.shape) > 1 and name not in self._checkpoint.packed:
             rows = np.ascontiguousarray(
                 self._transposed(name)[_row(part, chunk.start) : _row(part, chunk.stop - 1) + 1]
             )
@@ -105,13 +129,7 @@ class Sources:
 
     def _runs(self, name: str, chunk: Chunk) -> F32Array:
         """Read run by run."""
-        part, pieces, start = chunk.part, [], chunk.start
-        run = part.run or part.rows
-        while start < chunk.stop:
-            stop = min(chunk.stop, (start // run + 1) * run)
-            first = _row(part, start)
-            pieces.append(self._checkpoint.read_rows(name, first, first + stop - start))
-            start = stop
+        pieces = [self._checkpoint.read_rows(name, first, last) for first, last in _spans(chunk)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _transposed(self, name: str) -> F32Array:

@@ -1,0 +1,80 @@
+"""AWQ checkpoints in AutoAWQ's `gemm` packing (arXiv:2306.00978).
+
+Per matrix of `out` rows and `in` columns, 4 bits per code; a 32-bit word holds 8 neighbouring rows, its nibble i (the
+lowest first) that of row ORDER[i]:
+
+    qweight  I32 [in, out / 8]
+    qzeros   I32 [in / group_size, out / 8]
+    scales   F16 [in / group_size, out]
+
+weight = scale * (code - zero).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, expect, survey, unpack
+from edgeq.errors import UnsupportedError
+
+ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+PER_WORD = len(ORDER)
+
+
+def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
+    """The matrices of a checkpoint with `quantization_config` `config`. UnsupportedError for another packing."""
+    layout = str(config.get("checkpoint_format") or config.get("version") or config.get("format") or "gemm").lower()
+    bits = config.get("bits", config.get("w_bit", 4))
+    if layout != "gemm" or bits != 4:
+        raise UnsupportedError(
+            f"{source}: AWQ weights of {bits} bits in the packing {layout!r} are not supported: take a checkpoint of "
+            "4 bits in the packing 'gemm'"
+        )
+    ends = ".qweight"
+    return [Awq(files, name.removesuffix(ends)) for name in files.tensors if name.endswith(ends)]
+
+
+class Awq(Packed):
+    """One matrix."""
+
+    def __init__(self, files: Files, stem: str) -> None:
+        stored = [f"{stem}.{part}" for part in ("qweight", "qzeros", "scales")]
+        self._weight, self._zeros, self._scales = stored
+        columns, words = files.tensors[self._weight].shape
+        rows = words * PER_WORD
+        super().__init__(files, f"{stem}.weight", "AWQ 4-bit", 4, (rows, columns), stored)
+        for name in stored[1:]:
+            if name not in files.tensors:
+                raise self.fail(f"the tensor {name!r} is missing")
+        groups = files.tensors[self._scales].shape[0]
+        if not groups or columns % groups:
+            raise self.fail(f"{columns} columns are not divided evenly by {groups} groups")
+        expect(files, self._weight, ("I32", "U32"), (columns, words))
+        expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows))
+        expect(files, self._zeros, ("I32", "U32"), (groups, words))
+        self._groups = np.arange(columns) // (columns // groups)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        first, last = start // PER_WORD, -(-stop // PER_WORD)
+        cut = slice(start - first * PER_WORD, stop - first * PER_WORD)
+        codes = np.ascontiguousarray(_rows(self.files.whole(self._weight)[:, first:last])[:, cut].T).astype(np.int16)
+        zeros = np.ascontiguousarray(_rows(self.files.whole(self._zeros)[:, first:last])[:, cut].T)
+        codes -= zeros[:, self._groups]
+        scales: F32Array = np.ascontiguousarray(self.files.floats(self._scales)[:, start:stop].T)
+        return Rows(codes, scales, self._groups)
+
+    def survey(self) -> Survey:
+        zeros = _rows(self.files.whole(self._zeros))
+        codes = -int(zeros.max()), 15 - int(zeros.min())
+        return survey(self, self.files.floats(self._scales), self._groups, codes)
+
+
+def _rows(words: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """u8 [n, 8 * words]: one code per row of the weights."""
+    nibbles = unpack(words, 4, words.shape[1] * PER_WORD).reshape(len(words), -1, PER_WORD)
+    codes = np.empty_like(nibbles)
+    codes[..., ORDER] = nibbles
+    return codes.reshape(len(words), -1)

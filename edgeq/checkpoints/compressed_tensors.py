@@ -1,0 +1,146 @@
+"""Checkpoints of compressed-tensors, which llm-compressor writes (https://github.com/vllm-project/compressed-tensors).
+
+Integers packed into words (`pack-quantized`), `out` rows and `in` columns:
+
+    weight_packed      I32 [out, ceil(in * bits / 32)]  code + 2^(bits - 1), a row's codes in order, lowest bits first
+    weight_scale       [out, groups], [out, 1] or [1]
+    weight_zero_point  I32 [ceil(out * bits / 32), groups]: packed likewise along its columns; missing if symmetric
+    weight_shape       [out, in]
+    weight_g_idx       I32 [in]: the group of each column, if not in order
+
+Others (`int-quantized`, `float-quantized`, `naive-quantized`): weight I8 or F8_E4M3 [out, in], weight_scale [out, 1],
+[1], [out, groups] or a grid of blocks, weight_zero_point I8 like the scales. weight = scale * (code - zero point).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, expect, survey, unpack
+from edgeq.errors import UnsupportedError
+
+FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
+
+
+def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
+    """The matrices of a checkpoint with `quantization_config` `config`. UnsupportedError for another format."""
+    _check(config, source)
+    found: list[Packed] = []
+    for name, tensor in files.tensors.items():
+        if name.endswith(".weight_packed"):
+            found.append(PackQuantized(files, name.removesuffix(".weight_packed"), source))
+        elif name.endswith(".weight") and tensor.dtype in ("I8", "F8_E4M3") and len(tensor.shape) == 2:
+            found.append(_scaled(files, name, config, source))
+    return found
+
+
+def _check(config: Mapping[str, Any], source: str) -> None:
+    groups = config.get("config_groups") or {}
+    groups = [group for group in groups.values() if isinstance(group, Mapping)] if isinstance(groups, Mapping) else []
+    for layout in (config.get("format"), *(group.get("format") for group in groups)):
+        if layout not in (None, *FORMATS):
+            raise UnsupportedError(
+                f"{source}: weights in compressed-tensors' format {layout!r} are not supported; "
+                f"{', '.join(FORMATS[:4])} are"
+            )
+    sparsity = config.get("sparsity_config") or {}
+    if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
+        raise UnsupportedError(f"{source}: compressed-tensors' sparse format {sparsity['format']!r} is not supported")
+    transforms = config.get("transform_config") or {}
+    if isinstance(transforms, Mapping) and transforms.get("config_groups"):
+        raise UnsupportedError(f"{source}: weights that compressed-tensors transformed are not supported")
+
+
+def _scaled(files: Files, name: str, config: Mapping[str, Any], source: str) -> Packed:
+    """A matrix of whole bytes."""
+    scale, zeros = f"{name}_scale", f"{name}_zero_point"
+    if scale not in files.tensors:
+        raise UnsupportedError(f"{source}: tensor {name!r} has no {scale!r}: other layouts are not supported")
+    (rows, columns), grid = files.tensors[name].shape, files.tensors[scale].shape
+    if len(grid) < 2:
+        block = (1, columns) if grid == (rows,) and rows > 1 else (rows, columns)
+    else:
+        block = _blocks(files, name, config, source) or (rows // grid[0], columns // grid[1])
+    kind = f"compressed-tensors {'FP8' if files.tensors[name].dtype == 'F8_E4M3' else 'INT8'}"
+    return Scaled(files, name, kind, scale, block, zeros if zeros in files.tensors else "")
+
+
+def _blocks(files: Files, name: str, config: Mapping[str, Any], source: str) -> tuple[int, int] | None:
+    """The size of a block where a group of the configuration has blocks whose grid is this matrix's scales'."""
+    rows, columns = files.tensors[name].shape
+    for group in (config.get("config_groups") or {}).values():
+        block = ((group or {}).get("weights") or {}).get("block_structure")
+        if isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block):
+            height, width = block
+            if files.tensors[f"{name}_scale"].shape == (-(-rows // height), -(-columns // width)):
+                return height, width
+    return None
+
+
+class PackQuantized(Packed):
+    """A matrix of packed integers of 2 to 8 bits."""
+
+    def __init__(self, files: Files, stem: str, source: str) -> None:
+        self._weight, self._scale = f"{stem}.weight_packed", f"{stem}.weight_scale"
+        shape, zeros, index = f"{stem}.weight_shape", f"{stem}.weight_zero_point", f"{stem}.weight_g_idx"
+        if f"{stem}.weight_global_scale" in files.tensors or shape not in files.tensors:
+            raise UnsupportedError(f"{source}: {stem} is packed as 4-bit floats, which is not supported")
+        self._zeros, self._index = (name if name in files.tensors else "" for name in (zeros, index))
+        rows, columns = (int(n) for n in files.whole(shape))
+        words = files.tensors[self._weight].shape[-1]
+        bits = words * 32 // max(columns, 1)
+        optional = [name for name in (self._zeros, self._index) if name]
+        stored = [self._weight, self._scale, shape, *optional]
+        super().__init__(files, f"{stem}.weight", f"compressed-tensors INT{bits}", bits, (rows, columns), stored)
+        if self._scale not in files.tensors:
+            raise self.fail(f"the tensor {self._scale!r} is missing")
+        if not 2 <= bits <= 8 or words != -(-columns * bits // 32):
+            raise UnsupportedError(f"{source}: {stem} has {words} words for {columns} codes: a packing that is unknown")
+        expect(files, self._weight, ("I32",), (rows, words))
+        grid = files.tensors[self._scale].shape
+        self._grid = (grid[0], grid[1]) if len(grid) == 2 else ((rows, 1) if grid == (rows,) and rows > 1 else (1, 1))
+        if self._grid[0] not in (1, rows) or not self._grid[1] or columns % self._grid[1]:
+            raise self.fail(f"scales {list(grid)} do not divide a matrix {[rows, columns]}")
+
+    def _groups(self) -> npt.NDArray[np.intp]:
+        """The group of each column."""
+        columns, count = self.shape[1], self._grid[1]
+        if not self._index:
+            return np.arange(columns) // (columns // count)
+        groups = self.files.whole(self._index).astype(np.intp)
+        if groups.shape != (columns,) or groups.min() < 0 or groups.max() >= count:
+            raise self.fail(f"columns have groups {groups.min()} to {groups.max()}, there are {count}")
+        return groups
+
+    def _zero_points(self) -> npt.NDArray[np.int16]:
+        """i16 [rows or 1, groups], 0 if symmetric."""
+        if not self._zeros:
+            return np.zeros((1, 1), np.int16)
+        zeros = self.files.whole(self._zeros)
+        if zeros.dtype == np.int8:
+            return zeros.reshape(self._grid).astype(np.int16)
+        expect(self.files, self._zeros, ("I32",), (-(-self.shape[0] * self.bits // 32), self._grid[1]))
+        return unpack(zeros.T, self.bits, self.shape[0]).T.astype(np.int16) - np.int16(1 << self.bits - 1)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        words = self.files.rows(self._weight, start, stop)
+        codes = unpack(words, self.bits, self.shape[1]).astype(np.int16) - np.int16(1 << self.bits - 1)
+        groups, zeros = self._groups(), self._zero_points()
+        if self._zeros:
+            codes -= np.broadcast_to(zeros, self._grid if len(zeros) == 1 else zeros.shape)[
+                start if len(zeros) > 1 else 0 : stop if len(zeros) > 1 else 1
+            ][:, groups]
+        return Rows(codes, np.ascontiguousarray(self._scales()[start:stop]), groups)
+
+    def _scales(self) -> F32Array:
+        """f32 [rows, groups]."""
+        scales: F32Array = self.files.floats(self._scale).reshape(self._grid)
+        return np.broadcast_to(scales, (self.shape[0], self._grid[1]))
+
+    def survey(self) -> Survey:
+        zeros, half = self._zero_points(), 1 << self.bits - 1
+        codes = -half - int(zeros.max()), half - 1 - int(zeros.min())
+        return survey(self, self._scales(), self._groups(), codes)

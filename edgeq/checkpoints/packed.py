@@ -1,0 +1,195 @@
+"""A matrix that a checkpoint stores quantized, whatever the method: codes, and scales that groups of columns share."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.stored import FLOATS, to_f32
+from edgeq.errors import CheckpointError
+
+GROUP = 32  # columns of a block: what must share a scale to be held by one
+F32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a packed matrix: weight[r, k] = scales[r, groups[k]] * codes[r, k], or of `codebook[codes[r, k]]`.
+
+    codes    [rows, columns]: i16 with the zero point already subtracted, f32 values, or u8 indices of the codebook
+    scales   f32 [rows, number of groups]
+    groups   [columns]: the group of each column
+    """
+
+    codes: npt.NDArray[Any]
+    scales: F32Array
+    groups: npt.NDArray[np.intp]
+    codebook: F32Array | None = None
+
+    def weights(self) -> F32Array:
+        """f32 [rows, columns]; a product of an f16 or bf16 scale and an integer code is exact."""
+        values = self.codes.astype(np.float32) if self.codebook is None else self.codebook[self.codes]
+        per_row, columns = self.scales.shape[1], values.shape[1]
+        run = columns // per_row
+        if run * per_row == columns and np.array_equal(self.groups, np.arange(columns) // run):
+            shaped = values.reshape(len(values), per_row, run)
+            shaped *= self.scales[:, :, None]
+            return values
+        values *= self.scales[:, self.groups]
+        return values
+
+    def block_scales(self) -> F32Array:
+        """f32 [rows, columns / 32]: the scale of each block of 32 columns, where these share one."""
+        return self.scales[:, self.groups[::GROUP]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a type must be able to hold to hold a packed matrix.
+
+    lowest, highest  range of the integer codes, zero point subtracted; 0, 0 if codes are no integers
+    codebook         name of the codebook, "" if there is none
+    even             whether every 32 columns of a row that follow one another share a scale
+    scale_error      the largest relative error that rounding a scale to f16 makes; infinite if one is out of range
+    """
+
+    lowest: int
+    highest: int
+    codebook: str
+    even: bool
+    scale_error: float
+
+
+class Packed(ABC):
+    """A matrix [rows, columns] that is stored quantized in several tensors.
+
+    name    what the unquantized matrix would be called, `...weight`
+    kind    method and bits for messages: `GPTQ 4-bit`
+    bits    of a code
+    stored  names of the tensors that it is stored in
+    """
+
+    def __init__(self, files: Files, name: str, kind: str, bits: int, shape: tuple[int, int], stored: list[str]):
+        self.files, self.name, self.kind, self.bits = files, name, kind, bits
+        self.shape, self.stored = shape, stored
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop`."""
+
+    @abstractmethod
+    def survey(self) -> Survey:
+        """Reads scales and zero points, not the codes. CheckpointError for a scale that is not finite."""
+
+    def weights(self, start: int, stop: int) -> F32Array:
+        """f32 weights of rows `start` to `stop`."""
+        return self.rows(start, stop).weights()
+
+    def fail(self, what: str) -> CheckpointError:
+        """An error about this matrix, to be raised."""
+        return CheckpointError(
+            f"{self.files.tensors[self.stored[0]].path}: {self.name.removesuffix('.weight')}: {what}"
+        )
+
+
+def expect(files: Files, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    """CheckpointError unless tensor `name` has one of `dtypes` and `shape`."""
+    tensor = files.tensors[name]
+    if tensor.dtype not in dtypes or tensor.shape != shape:
+        has, needs = f"{tensor.dtype} {list(tensor.shape)}", f"{' or '.join(dtypes)} {list(shape)}"
+        raise CheckpointError(
+            f"{tensor.path}: tensor {name!r} is {has}, not {needs}: the checkpoint and its config.json do not fit"
+        )
+
+
+def survey(
+    matrix: Packed, scales: F32Array, groups: npt.NDArray[np.intp], codes: tuple[int, int], codebook: str = ""
+) -> Survey:
+    """The survey of a matrix with all its scales, and the lowest and highest of its codes."""
+    if not np.isfinite(scales).all():
+        raise matrix.fail("a scale is not finite: the checkpoint is damaged")
+    columns = len(groups)
+    full = columns - columns % GROUP
+    even = columns % GROUP == 0 and bool((groups[:full].reshape(-1, GROUP) == groups[:full:GROUP, None]).all())
+    return Survey(*codes, codebook, even, f16_error(scales))
+
+
+def f16_error(scales: F32Array) -> float:
+    """The largest relative error of f32 values rounded to f16; infinite if one does not fit."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        errors = np.abs(scales.astype(np.float16).astype(np.float32) - scales) / np.abs(scales)
+    return float(np.where(scales == 0, 0, errors).max(initial=0.0))
+
+
+def unpack(words: npt.NDArray[Any], bits: int, count: int) -> npt.NDArray[np.uint8]:
+    """u8 [..., count] of codes that follow one another in 32-bit words [..., n], the lowest bits first.
+
+    A code may lie across two words, as those of 3 bits do.
+    """
+    words = np.ascontiguousarray(words).view(np.uint32)
+    if bits == 8:
+        return words.view(np.uint8)[..., :count]
+    if bits == 4:
+        pairs = words.view(np.uint8)
+        return np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(*pairs.shape[:-1], -1)[..., :count]
+    places = np.arange(count) * bits
+    first, shift = places // 32, (places % 32).astype(np.uint64)
+    wide = np.concatenate([words, np.zeros((*words.shape[:-1], 1), np.uint32)], axis=-1).astype(np.uint64)
+    both = wide[..., first] | wide[..., first + 1] << np.uint64(32)
+    return (both >> shift & np.uint64((1 << bits) - 1)).astype(np.uint8)
+
+
+class Scaled(Packed):
+    """A matrix stored as 8-bit integers or floats, with scales f32 [block rows, block columns] of a grid over it.
+
+    zeros: name of a tensor of zero points in the shape of the scales, "" if there is none; `factor` times what is
+    stored is the scale.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        name: str,
+        kind: str,
+        scale: str,
+        block: tuple[int, int],
+        zeros: str = "",
+        factor: float = 1.0,
+    ) -> None:
+        rows, columns = files.tensors[name].shape
+        super().__init__(files, name, kind, 8, (rows, columns), [name, scale, *([zeros] if zeros else [])])
+        self._scale, self._zeros, self._factor, self._block = scale, zeros, np.float32(factor), block
+        self._grid = -(-rows // block[0]), -(-columns // block[1])
+        self._groups = np.arange(columns) // block[1]
+        for one in (scale, *([zeros] if zeros else [])):
+            count = int(np.prod(files.tensors[one].shape, dtype=np.int64))
+            if count != self._grid[0] * self._grid[1]:
+                raise self.fail(f"{one!r} has {count} values, not those of {self._grid[0]} x {self._grid[1]} blocks")
+
+    def _scales(self) -> F32Array:
+        scales: F32Array = self.files.floats(self._scale).reshape(self._grid) * self._factor
+        return scales
+
+    def _zero_points(self) -> npt.NDArray[np.int16]:
+        return self.files.whole(self._zeros).astype(np.int16).reshape(self._grid)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        of_row = np.arange(start, stop) // self._block[0]
+        codes, dtype = self.files.rows(self.name, start, stop), self.files.tensors[self.name].dtype
+        if dtype in FLOATS:
+            codes = to_f32(codes, dtype)
+        else:
+            codes = codes.astype(np.int16)
+            if self._zeros:
+                codes -= self._zero_points()[of_row][:, self._groups]
+        return Rows(codes, self._scales()[of_row], self._groups)
+
+    def survey(self) -> Survey:
+        lowest = highest = 0
+        if self.files.tensors[self.name].dtype not in FLOATS:
+            zeros = self._zero_points() if self._zeros else np.zeros(1, np.int16)
+            lowest, highest = -128 - int(zeros.max()), 127 - int(zeros.min())
+        return survey(self, self._scales(), self._groups, (lowest, highest))

@@ -1,0 +1,39 @@
+"""Which matrices of a checkpoint are stored quantized, by the method that its config.json names."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgeq.checkpoints import awq, bitsandbytes, compressed_tensors, fp8, gptq
+from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.packed import Packed
+from edgeq.errors import UnsupportedError
+
+# quantization_config.quant_method -> what finds the matrices. BitNet's are rounded by its architecture.
+METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
+    "gptq": gptq.find,
+    "awq": awq.find,
+    "compressed-tensors": compressed_tensors.find,
+    "bitsandbytes": bitsandbytes.find,
+    "fp8": fp8.find,
+    "fbgemm_fp8": fp8.find,
+}
+ELSEWHERE = ("bitnet",)
+
+
+def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dict[str, Packed]:
+    """The quantized matrices by the names that they would have unquantized, `...weight`.
+
+    config: of the model, config.json. UnsupportedError, one line, for a method or a layout that is unknown here.
+    """
+    quantization = config.get("quantization_config") or config.get("compression_config")
+    if not quantization:
+        return {}
+    method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    if method in ELSEWHERE:
+        return {}
+    if method not in METHODS:
+        raise UnsupportedError(
+            f"{source}: is already quantized (method {method!r}), which is not supported: convert the original "
+            f"checkpoint, or one of {', '.join(METHODS)}"
+        )
+    return {matrix.name: matrix for matrix in METHODS[method](files, quantization, source)}

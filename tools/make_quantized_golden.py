@@ -1,0 +1,200 @@
+"""Write tests/golden/quantized/: matrices as quantization libraries store them, and what they dequantize them to.
+
+    python tools/make_quantized_golden.py [--sources FOLDER]
+
+Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes. FOLDER holds the packages `auto_gptq` and
+`awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
+the `quantization_config` as metadata.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden" / "quantized"
+Case = tuple[str, dict[str, Any], dict[str, torch.Tensor], torch.Tensor]
+
+
+def weights(rows: int, columns: int) -> torch.Tensor:
+    return torch.randn(rows, columns) * 0.05
+
+
+def ranges(w: torch.Tensor, group: int, bits: int, symmetric: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales f16 and zero points 1 to 2^bits - 1, [rows, groups], of w's groups of columns."""
+    grouped = w.reshape(len(w), -1, group)
+    top = 2**bits - 1
+    if symmetric:
+        scale = 2 * grouped.abs().amax(-1) / top
+        return scale.half(), torch.full_like(scale, 2 ** (bits - 1))
+    low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
+    scale = ((high - low) / top).half()
+    return scale, (-low / scale.float()).round().clamp(1, top)
+
+
+def stub(package: str, folder: Path) -> None:
+    """A package whose own __init__ is not run: it would import far more than the module wanted."""
+    for path in (folder / package, *(folder / package).rglob("*/")):
+        name = ".".join(path.relative_to(folder).parts)
+        module = types.ModuleType(name)
+        module.__path__ = [str(path)]  # type: ignore[attr-defined]
+        sys.modules[name] = module
+
+
+def gptq(sources: Path) -> Iterator[Case]:
+    stub("auto_gptq", sources)
+    linear = importlib.import_module("auto_gptq.nn_modules.qlinear.qlinear_cuda").QuantLinear
+    for bits, group, symmetric, act_order in (
+        (4, 32, True, False),
+        (4, 64, False, False),
+        (4, -1, True, False),
+        (4, 32, True, True),
+        (2, 64, False, False),
+        (3, 32, False, False),
+        (8, 128, True, False),
+    ):
+        w = weights(32, 128)
+        columns = w.shape[1]
+        size = columns if group == -1 else group
+        order = torch.randperm(columns) if act_order else torch.arange(columns)
+        index = torch.empty(columns, dtype=torch.int32)
+        index[order] = torch.arange(columns, dtype=torch.int32) // size
+        scale, zero = ranges(w[:, order], size, bits, symmetric)
+        original = torch.nn.Linear(columns, len(w), bias=False)
+        original.weight.data = w.half()
+        packed = linear(bits, size, columns, len(w), False, weight_dtype=torch.float16)
+        packed.pack(original, scale, zero.half(), index)
+        packed.autogptq_cuda_available = False
+        expected = packed(torch.eye(columns, dtype=torch.float16)).T.contiguous()
+        config = {
+            "quant_method": "gptq",
+            "bits": bits,
+            "group_size": group,
+            "sym": symmetric,
+            "desc_act": act_order,
+            "checkpoint_format": "gptq",
+        }
+        name = f"gptq-{bits}-{'channel' if group == -1 else group}{'' if symmetric else '-asym'}"
+        yield name + ("-act-order" if act_order else ""), config, dict(packed.state_dict()), expected
+
+
+def awq(sources: Path) -> Iterator[Case]:
+    stub("awq", sources)
+    linear = importlib.import_module("awq.modules.linear.gemm").WQLinear_GEMM
+    dequantize = importlib.import_module("awq.utils.packing_utils").dequantize_gemm
+    for group in (32, 128):
+        w = weights(32, 128)
+        scale, zero = ranges(w, group, 4, False)
+        original = torch.nn.Linear(w.shape[1], len(w), bias=False)
+        original.weight.data = w
+        packed = linear.from_linear(original, 4, group, scales=scale.T.contiguous(), zeros=zero.T.contiguous())
+        expected = dequantize(packed.qweight, packed.qzeros, packed.scales, 4, group).T.contiguous()
+        config = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}
+        yield f"awq-{group}", config, dict(packed.state_dict()), expected
+
+
+def compressed_tensors() -> Iterator[Case]:
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    for name, layout, dtype, arguments in (
+        ("int4-group", "pack-quantized", torch.bfloat16, {"num_bits": 4, "strategy": "group", "group_size": 32}),
+        (
+            "int4-group-asym",
+            "pack-quantized",
+            torch.float16,
+            {"num_bits": 4, "strategy": "group", "group_size": 64, "symmetric": False},
+        ),
+        ("int3-group", "pack-quantized", torch.float16, {"num_bits": 3, "strategy": "group", "group_size": 32}),
+        ("int8-channel-packed", "pack-quantized", torch.bfloat16, {"num_bits": 8, "strategy": "channel"}),
+        ("int8-channel", "int-quantized", torch.float32, {"num_bits": 8, "strategy": "channel"}),
+        ("int8-tensor-asym", "int-quantized", torch.float16, {"num_bits": 8, "strategy": "tensor", "symmetric": False}),
+        ("fp8-tensor", "float-quantized", torch.bfloat16, {"num_bits": 8, "type": "float", "strategy": "tensor"}),
+        ("fp8-channel", "float-quantized", torch.float32, {"num_bits": 8, "type": "float", "strategy": "channel"}),
+        (
+            "fp8-block",
+            "float-quantized",
+            torch.float32,
+            {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [16, 48]},
+        ),
+    ):
+        args = QuantizationArgs(**arguments)
+        scheme = QuantizationScheme(targets=["Linear"], weights=args, format=layout)
+        w = weights(32, 128)
+        axis: Any = 1
+        blocks = w
+        if args.strategy == "group":
+            blocks, axis = w.reshape(len(w), -1, args.group_size), 2
+        elif args.strategy == "tensor":
+            blocks, axis = w.reshape(1, -1), 1
+        elif args.strategy == "block":
+            height, width = args.block_structure
+            padded = torch.nn.functional.pad(w, (0, -w.shape[1] % width))
+            blocks, axis = padded.reshape(len(w) // height, height, -1, width).transpose(1, 2).flatten(2), 2
+        scale, zero = calculate_qparams(blocks.amin(axis), blocks.amax(axis), args)
+        if args.strategy == "channel":
+            scale, zero = scale.reshape(-1, 1), zero.reshape(-1, 1)
+        state = {"weight": w.to(dtype), "weight_scale": scale.to(dtype), "weight_zero_point": zero}
+        compressor = BaseCompressor.get_value_from_registry(layout)
+        packed = compressor.compress(state, scheme)
+        expected = compressor.decompress(dict(packed), scheme)["weight"]
+        group = {"targets": ["Linear"], "weights": json.loads(args.model_dump_json())}
+        config = {"quant_method": "compressed-tensors", "format": layout, "config_groups": {"group_0": group}}
+        yield f"compressed-tensors-{name}", config, packed, expected
+
+
+def bitsandbytes() -> Iterator[Case]:
+    from bitsandbytes import functional
+
+    for kind, nested, shape in (("nf4", False, (32, 128)), ("nf4", True, (80, 256)), ("fp4", False, (32, 96))):
+        packed, state = functional.quantize_4bit(weights(*shape), quant_type=kind, compress_statistics=nested)
+        tensors = {"weight": packed} | {f"weight.{key}": value for key, value in state.as_dict(packed=True).items()}
+        config = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": kind}
+        expected = functional.dequantize_4bit(packed, state)
+        yield f"bitsandbytes-{kind}{'-nested' if nested else ''}", config, tensors, expected
+    codes, stats, _ = functional.int8_vectorwise_quant(weights(32, 128).half())
+    tensors = {"weight": codes, "SCB": stats, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+    expected = functional.int8_vectorwise_dequant(codes, stats)
+    yield "bitsandbytes-int8", {"quant_method": "bitsandbytes", "load_in_8bit": True}, tensors, expected
+
+
+def fp8() -> Iterator[Case]:
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    for name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
+        w = weights(32, 128)
+        blocks = w.reshape(2, 16, 4, 32)
+        scale = (blocks.abs().amax((1, 3)) / 448).to(dtype)
+        codes = (blocks / scale.float()[:, None, :, None]).reshape(w.shape).to(torch.float8_e4m3fn)
+        expected = Fp8Dequantize(None)._dequantize_one(codes, scale, torch.float32)
+        config = {"quant_method": "fp8", "weight_block_size": [16, 32], "activation_scheme": "dynamic"}
+        yield f"fp8-block-{name}", config, {"weight": codes, "weight_scale_inv": scale}, expected
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sources", type=Path)
+    sources = parser.parse_args().sources
+    torch.manual_seed(1)
+    GOLDEN.mkdir(exist_ok=True)
+    cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
+    if sources:
+        cases += [*gptq(sources), *awq(sources)]
+    for name, config, tensors, expected in cases:
+        named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}
+        text = json.dumps(config)
+        save_file({**named, "expected": expected.contiguous()}, GOLDEN / f"{name}.safetensors", {"quantization_config": text})
+        print(name, {key: (str(value.dtype), tuple(value.shape)) for key, value in named.items()})
+
+
+if __name__ == "__main__":
+    main()
