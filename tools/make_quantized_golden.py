@@ -4,7 +4,8 @@
 
 Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes. FOLDER holds the packages `auto_gptq` and
 `awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
-the `quantization_config` as metadata.
+the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
+tests/models/quantized_checkpoints.py makes.
 """
 
 import argparse
@@ -16,11 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden" / "quantized"
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
+
+import quantized_checkpoints as made  # noqa: E402
+
 Case = tuple[str, dict[str, Any], dict[str, torch.Tensor], torch.Tensor]
 
 
@@ -180,6 +186,26 @@ def fp8() -> Iterator[Case]:
         yield f"fp8-block-{name}", config, {"weight": codes, "weight_scale_inv": scale}, expected
 
 
+def llama_logits() -> None:
+    """Logits of transformers for weights that quantized checkpoints of a small random model stand for."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    methods = {
+        "gptq": made.gptq(),
+        "gptq-asymmetric": made.gptq(symmetric=False),
+        "awq": made.awq(),
+        "nf4": made.nf4(),
+    }
+    found = {}
+    for name, method in methods.items():
+        config, _, arrays, prompt = made.make("llama", method)
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**config), dtype=torch.float32)
+        model.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+        with torch.no_grad():
+            found[name] = model.eval()(torch.tensor([prompt])).logits[0].numpy()
+    np.savez_compressed(GOLDEN / "llama-logits.npz", **found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sources", type=Path)
@@ -189,10 +215,12 @@ def main() -> None:
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if sources:
         cases += [*gptq(sources), *awq(sources)]
+    llama_logits()
     for name, config, tensors, expected in cases:
         named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}
-        text = json.dumps(config)
-        save_file({**named, "expected": expected.contiguous()}, GOLDEN / f"{name}.safetensors", {"quantization_config": text})
+        named["expected"] = expected.contiguous()
+        about = {"quantization_config": json.dumps(config)}
+        save_file(named, GOLDEN / f"{name}.safetensors", about)
         print(name, {key: (str(value.dtype), tuple(value.shape)) for key, value in named.items()})
 
 

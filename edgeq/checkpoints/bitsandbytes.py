@@ -33,7 +33,7 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
     """The matrices of a checkpoint with `quantization_config` `config`, which does not matter: the tensors tell."""
     found: list[Packed] = []
     states = {name.split(STATE)[0] for name in files.tensors if STATE in name}
-    for name, tensor in files.tensors.items():
+    for name in files.tensors:
         if STATE in name:
             stem, codebook = name.split(STATE)
             found.append(FourBit(files, stem, name, codebook))

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from edgeq.quantize.pipeline import Report
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S
-and Q4_0 are a little smaller; BF16, F16 and F32 do not quantize.  [default: Q4_K_M; of a checkpoint that is quantized,
-what keeps its codes]"""
+and Q4_0 are a little smaller; Q4_1, Q5_0 and Q5_1 are GGUF's older types; BF16, F16 and F32 do not quantize."""
+TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, what keeps its codes]"
 NAMED = 3  # unused tensors that are named
 
 
 @click.command("convert", short_help="Convert a checkpoint to one .eqf file.")
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME-TYPE.eqf]")
-@click.option("--type", "kind", help=TYPE_HELP)
+@click.option("--type", "kind", help=f"{TYPE_HELP}  {TYPE_DEFAULT}")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Convert a checkpoint without tokenizer; it runs on ids only.")
 @threads_option("all processors")

@@ -31,6 +31,8 @@ from edgeq.quantize.recipes import RECIPES, Recipe, recipe
 from edgeq.quantize.sources import Chunk, Sources, chunks
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
+BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and embedding, whose errors weigh most
+KEPT = "kept"  # what the recipe of a quantized one is called
 SAMPLE_ROWS = 64  # rows of each chunk in which the error of encoding again is measured
 CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
 F16_MAX = 65504.0
@@ -143,8 +145,8 @@ def convert(
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
     Without a `type` it is Q4_K_M; but a matrix that the checkpoint stores quantized gets the smallest type that keeps
-    its codes. What none can keep, and what is not quantized there, becomes Q8_0 if codes have more than 4 bits,
-    else Q6_K. With a `type`, codes are kept where the type that a matrix gets happens to hold them.
+    its codes. Where none does, it becomes Q6_K, or Q8_0 if its codes have more than 4 bits; what that checkpoint does
+    not quantize becomes Q8_0. With a `type`, codes are kept where the type that a matrix gets happens to hold them.
 
     `out` appears whole or not at all; an existing file is replaced at the end. None stands for `NAME-TYPE.eqf` here,
     or `NAME.eqf` where codes are kept. `progress` hears of every chunk,
@@ -158,8 +160,8 @@ def convert(
     threads = threads or environment.threads() or _processors()
     with open_checkpoint(source, revision) as checkpoint:
         keep = asked is None and bool(checkpoint.packed)
-        chosen = asked or default_recipe(checkpoint)
-        label = f"kept, else {chosen.name}" if keep else chosen.name
+        chosen = asked or RECIPES[BESIDE_KEPT if keep else DEFAULT]
+        label = KEPT if keep else chosen.name
         out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
         _refuse_overwriting(checkpoint, out)
         model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
@@ -184,13 +186,6 @@ def default_output(source: str | os.PathLike[str], type: str) -> Path:
     path = local.resolve() if local.exists() else Path(source)
     name = path.stem if path.is_file() else path.name
     return Path(f"{name}-{type}.eqf" if type else f"{name}.eqf")
-
-
-def default_recipe(checkpoint: Checkpoint) -> Recipe:
-    """The recipe without a `type`: for a quantized checkpoint, of what cannot keep its codes or has none."""
-    if not checkpoint.packed:
-        return RECIPES[DEFAULT]
-    return RECIPES["Q8_0" if max(matrix.bits for matrix in checkpoint.packed.values()) > 4 else "Q6_K"]
 
 
 def _converted(job: _Job, nbytes: int) -> Converted:
@@ -279,7 +274,7 @@ def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: boo
         choice = chosen.type_for(name, tensor.shape, model.num_hidden_layers, tied)
         kind, fallback, how = choice.type, choice.fallback, None
         if packed := sources.packed(tensor):
-            kind, how = kept.choose(packed, None if keep and kind != "F32" else kind, kind)
+            kind, how = kept.choose(packed, None if keep and kind == chosen.base else kind)
             fallback = None if how.how != kept.ENCODED else fallback
         if kind == "F16" and _exceeds_f16(checkpoint, tensor, sources):
             kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"

@@ -1,0 +1,236 @@
+"""Checkpoints that are quantized already: which codes are kept, what becomes of the others, and that models run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import quantized_checkpoints as made
+import random_checkpoints
+from safetensors.numpy import load_file, save_file
+
+from edgeq.blocks import reference
+from edgeq.cli import main
+from edgeq.container.reader import File, open_file
+from edgeq.errors import CheckpointError, UnsupportedError
+from edgeq.quantize import pipeline
+from edgeq.quantize.kept import ENCODED, EXACT, ROUNDED
+from edgeq.quantize.pipeline import Report, convert
+from edgeq.runtime.session import Session
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
+GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+COMPRESSED: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
+FP8: dict[str, Any] = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+
+# name -> (method, quantization_config, type of the projections, how)
+CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
+    "gptq": (made.gptq(), GPTQ, "Q4_0", EXACT),
+    "gptq-v2": (made.gptq(version=2), GPTQ | {"checkpoint_format": "gptq_v2"}, "Q4_0", EXACT),
+    "gptq-channel": (made.gptq(size=-1), GPTQ | {"group_size": -1}, "Q4_0", EXACT),
+    "gptq-without-g_idx": (made.gptq(index=False), GPTQ, "Q4_0", EXACT),
+    "gptq-asymmetric": (made.gptq(symmetric=False), GPTQ, "Q5_0", EXACT),
+    "gptq-2": (made.gptq(2, symmetric=False), GPTQ | {"bits": 2}, "Q4_0", EXACT),
+    "gptq-3": (made.gptq(3, symmetric=False), GPTQ | {"bits": 3}, "Q4_0", EXACT),
+    "gptq-8": (made.gptq(8), GPTQ | {"bits": 8}, "Q8_0", EXACT),
+    "gptq-8-asymmetric": (made.gptq(8, symmetric=False), GPTQ | {"bits": 8}, "Q8_0", ENCODED),
+    "gptq-group-16": (made.gptq(size=16), GPTQ | {"group_size": 16}, "Q6_K", ENCODED),
+    "gptq-act-order": (made.gptq(act_order=True), GPTQ | {"desc_act": True}, "Q6_K", ENCODED),
+    "gptq-act-order-channel": (made.gptq(size=-1, act_order=True), GPTQ | {"group_size": -1}, "Q4_0", EXACT),
+    "awq": (made.awq(), AWQ, "Q5_0", EXACT),
+    "compressed-int4": (made.pack_quantized(), COMPRESSED, "Q4_0", EXACT),
+    "compressed-int4-asymmetric": (made.pack_quantized(symmetric=False), COMPRESSED, "Q5_0", EXACT),
+    "compressed-int8-packed": (made.pack_quantized(8, -1), COMPRESSED, "Q8_0", EXACT),
+    "compressed-int8": (made.int8(np.float16), INT, "Q8_0", EXACT),
+    "compressed-int8-f32-scales": (made.int8(), INT, "Q8_0", ROUNDED),
+    "llm-int8": (made.int8(name="SCB", factor=127.0), BNB, "Q8_0", ROUNDED),
+    "nf4": (made.nf4(), BNB, "Q6_K", ENCODED),
+    "fp8": (made.fp8(), FP8, "Q8_0", ENCODED),
+}
+
+
+def projections(file: File, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Hugging Face name -> weights of the layers' matrices in the file."""
+    names = {
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    found = {}
+    for i in range(config["num_hidden_layers"]):
+        for own, theirs in names.items():
+            tensor = file.tensors[f"blk.{i}.{own}.weight"]
+            data = np.asarray(file.data(tensor.name))
+            found[f"model.layers.{i}.{theirs}.weight"] = reference.decode(data, *tensor.shape, tensor.type)
+    return found
+
+
+def converted(case: str, folder: Path, type: str | None = None) -> tuple[Report, dict[str, np.ndarray], dict[str, Any]]:
+    """(report, weights that the checkpoint stands for, weights in the file)."""
+    method, quantization, _, _ = CASES[case]
+    checkpoint, weights = made.write("llama", method, quantization, folder / "checkpoint")
+    report = convert(checkpoint, folder / "m.eqf", type, threads=1, allow_no_tokenizer=True)
+    with open_file(folder / "m.eqf") as file:
+        return report, weights, projections(file, file.metadata["config"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_codes_are_kept_where_a_type_holds_them(case: str, tmp_path: Path) -> None:
+    *_, kind, how = CASES[case]
+    report, weights, found = converted(case, tmp_path)
+    quantized = [tensor for tensor in report.tensors if tensor.kept]
+    assert len(quantized) == 14
+    assert {(tensor.type, tensor.kept.how) for tensor in quantized if tensor.kept} == {(kind, how)}
+    bound = {EXACT: 0.0, ROUNDED: 2**-11, ENCODED: 0.03}[how]
+    for name, kept in found.items():
+        error = np.sqrt(np.mean((kept - weights[name]) ** 2) / np.mean(weights[name] ** 2))
+        assert error <= bound, name
+        if how != ENCODED:
+            assert (np.abs(kept - weights[name]) <= bound * np.abs(weights[name]) * 1.001).all()
+    assert len(report.quantized) == 1 and report.quantized[0].count(kind) == 1
+    assert ("encoded again" in report.quantized[0]) == (how == ENCODED)
+
+
+def test_the_error_of_encoding_again_is_measured(tmp_path: Path) -> None:
+    report, weights, found = converted("gptq-act-order", tmp_path)
+    errors = {tensor.name: tensor.error for tensor in report.tensors if tensor.error is not None}
+    assert len(errors) == 14
+    k = "model.layers.1.self_attn.k_proj.weight"  # of 32 rows: all are in the sample
+    expected = np.sqrt(np.mean((found[k] - weights[k]) ** 2) / np.mean(weights[k] ** 2))
+    assert errors["blk.1.attn_k.weight"] == pytest.approx(expected, rel=1e-5)
+    assert f"RMS error {max(errors.values()):.2%}" in report.quantized[0]
+    assert "not every 32 columns share a scale" in report.quantized[0]
+
+
+@pytest.mark.parametrize("case", ["gptq", "gptq-act-order", "awq", "nf4", "fp8"])
+def test_a_type_that_is_asked_for_is_given(case: str, tmp_path: Path) -> None:
+    """In F32 it is the library's weights; a type that happens to hold the codes keeps them."""
+    report, weights, found = converted(case, tmp_path, "F32")
+    assert {tensor.type for tensor in report.tensors} == {"F32"}
+    for name, exact in found.items():
+        np.testing.assert_array_equal(exact, weights[name])
+    report, weights, found = converted(case, tmp_path, "Q4_0")
+    for tensor in report.tensors:
+        if tensor.kept:
+            assert (tensor.type, tensor.kept.how) == ("Q4_0", EXACT if case == "gptq" else ENCODED)
+
+
+@pytest.mark.parametrize("case", ["gptq", "gptq-act-order", "awq", "nf4", "compressed-int4", "fp8"])
+def test_chunks_do_not_change_the_file(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted(case, tmp_path)
+    whole = (tmp_path / "m.eqf").read_bytes()
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 16 * 64 * 4)
+    converted(case, tmp_path)
+    assert (tmp_path / "m.eqf").read_bytes() == whole
+
+
+def test_fused_matrices_are_cut_from_their_codes(tmp_path: Path) -> None:
+    """Phi-3 has q, k and v in one matrix, gate and up in another."""
+    checkpoint, weights = made.write("phi3", made.awq(), AWQ, tmp_path / "checkpoint")
+    report = convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    assert {tensor.type for tensor in report.tensors if tensor.kept} == {"Q5_0"}
+    with open_file(tmp_path / "m.eqf") as file:
+        parts = [file.tensors[f"blk.0.attn_{part}.weight"] for part in "qkv"]
+        found = [reference.decode(np.asarray(file.data(t.name)), *t.shape, t.type) for t in parts]
+    np.testing.assert_array_equal(np.concatenate(found), weights["model.layers.0.self_attn.qkv_proj.weight"])
+
+
+def logits(path: Path, prompt: list[int]) -> np.ndarray:
+    with open_file(path) as file, Session(file, context=len(prompt), threads=2) as session:
+        return session.eval(prompt, all_logits=True)
+
+
+@pytest.mark.parametrize("case", ["gptq", "gptq-asymmetric", "awq", "nf4"])
+def test_logits_are_those_of_the_dequantized_weights(case: str, tmp_path: Path) -> None:
+    """transformers' logits of the weights that the checkpoint stands for: as F32 the same; with kept codes what is
+    left is the rounding of activations to 8 bits, and of the head."""
+    converted(case, tmp_path, "F32")
+    prompt = random_checkpoints.make("llama")[2]
+    expected = np.load(GOLDEN / "llama-logits.npz")[case]
+    assert np.abs(logits(tmp_path / "m.eqf", prompt) - expected).max() <= 1e-3
+    converted(case, tmp_path)
+    found = logits(tmp_path / "m.eqf", prompt)
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= (0.12 if case == "nf4" else 0.05) * expected.std()
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.85
+
+
+def change(folder: Path, **tensors: Any) -> None:
+    """Replace tensors of layer 0's q projection."""
+    found = load_file(folder / "model.safetensors")
+    stem = "model.layers.0.self_attn.q_proj."
+    found |= {stem + name: value(found[stem + name]) for name, value in tensors.items()}
+    save_file({name: np.ascontiguousarray(value) for name, value in found.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        ({"quant_method": "hqq"}, "'hqq'"),
+        ({"bits": 4}, "None"),
+        (GPTQ | {"checkpoint_format": "marlin"}, "'marlin'"),
+        (GPTQ | {"is_marlin_format": True}, "'marlin'"),
+        (AWQ | {"version": "gemv"}, "'gemv'"),
+        (AWQ | {"bits": 8}, "8 bits"),
+        (COMPRESSED | {"format": "nvfp4-pack-quantized"}, "'nvfp4-pack-quantized'"),
+        (COMPRESSED | {"format": "marlin-24"}, "'marlin-24'"),
+        (COMPRESSED | {"sparsity_config": {"format": "sparse-24-bitmask"}}, "'sparse-24-bitmask'"),
+        (COMPRESSED | {"transform_config": {"config_groups": {"R1": {}}}}, "transformed"),
+        (FP8 | {"weight_block_size": [0, 128]}, "weight_block_size"),
+        ("gptq", "None"),
+    ],
+)
+def test_unsupported_variants_are_refused_in_one_line(
+    quantization: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, _ = made.write("llama", made.gptq(), quantization, tmp_path / "checkpoint")
+    assert main(["convert", str(checkpoint), "-o", str(tmp_path / "m.eqf"), "--allow-no-tokenizer"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error and str(checkpoint) in error
+    assert not (tmp_path / "m.eqf").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "quantization", "tensors", "error", "message"),
+    [
+        (made.gptq(), GPTQ, {"scales": lambda s: s * np.float16(np.inf)}, CheckpointError, "a scale is not finite"),
+        (made.gptq(), GPTQ, {"g_idx": lambda g: g + 1}, CheckpointError, "groups 1 to 2, there are 2"),
+        (made.gptq(), GPTQ, {"qzeros": lambda z: z[:1]}, CheckpointError, "qzeros"),
+        (made.gptq(), GPTQ, {"qweight": lambda q: q[:5]}, UnsupportedError, "2, 3, 4 and 8"),
+        (made.awq(), AWQ, {"scales": lambda s: s[:, :8]}, CheckpointError, "scales"),
+        (made.pack_quantized(), COMPRESSED, {"weight_shape": lambda s: s // 3}, UnsupportedError, "packing"),
+        (made.pack_quantized(), COMPRESSED, {"weight_scale": lambda s: s[:5]}, CheckpointError, "scales"),
+        (made.nf4(), BNB, {"weight.absmax": lambda a: a[:5]}, CheckpointError, "absmax"),
+        (made.nf4(), BNB, {"weight.quant_state.bitsandbytes__nf4": lambda s: s[:9]}, CheckpointError, "quant_state"),
+        (made.int8(), INT, {"weight_scale": lambda s: s[:5]}, CheckpointError, "blocks"),
+    ],
+)
+def test_damaged_checkpoints_are_refused(
+    method: made.Method, quantization: Any, tensors: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    checkpoint, _ = made.write("llama", method, quantization, tmp_path / "checkpoint")
+    change(checkpoint, **tensors)
+    with pytest.raises(error, match=message) as caught:
+        convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    assert "\n" not in str(caught.value) and str(checkpoint) in str(caught.value)
+    assert not (tmp_path / "m.eqf").exists()
+
+
+def test_the_command_line_tells_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, _ = made.write("llama", made.gptq(), GPTQ, tmp_path / "llama-GPTQ")
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(checkpoint), "--allow-no-tokenizer", "-t", "1"]) == 0
+    line = "GPTQ 4-bit: 14 tensors kept exactly, codes and scales (Q4_0)"
+    assert line in capsys.readouterr().out.splitlines()
+    assert main(["show", "llama-GPTQ.eqf", "-o", "json"]) == 0
+    provenance = json.loads(capsys.readouterr().out)["provenance"]
+    assert provenance["quantized"] == line and provenance["recipe"] == "kept"
