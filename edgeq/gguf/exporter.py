@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import lcm
+from math import lcm, prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq.blocks.gguf_panels import panels_to_blocks
+from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
 from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, ARRAY, BOOL, F32, I32, STRING, U32, Cursor, Typed
@@ -19,8 +20,10 @@ from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
 from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
-from edgeq.models.gguf import ROPE_FACTORS, GgufArchitecture, exported, write_config
-from edgeq.models.gguf import rope_factors as divisors
+from edgeq.models import Architecture, architecture
+from edgeq.models.gguf import write_config
+from edgeq.models.gguf_architectures import Place, exported, places
+from edgeq.models.gguf_rope import factor_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 
 CHUNK_ROWS = 512  # a multiple of a panel's
@@ -48,11 +51,12 @@ AS_Q8_0 = Fallback({"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}, _encode)
 
 @dataclass(frozen=True)
 class Exported:
-    """A tensor as it was written; `again` if its weights had to be encoded again."""
+    """A tensor as it was written, of which of ours; `again` if weights had to be encoded again."""
 
     name: str
     shape: tuple[int, ...]
     type: str
+    parts: tuple[str, ...]
     again: bool = False
 
 
@@ -86,28 +90,32 @@ def export_gguf(
         if os.path.exists(out) and os.path.samefile(file.path, out):
             raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
         name, entry = exported(file.metadata["architecture"], file.path)
+        model = architecture(file.metadata["config"], file.path)
         notes: list[str] = []
-        keys, metadata, alignment = _metadata(file, name, tokenizer, allow_no_tokenizer, notes)
-        tensors = [target(file, info, fallback) for info in file.tensors.values()]
-        factors = None if ROPE_FACTORS in file.tensors else divisors(file.metadata["config"])
-        specs = [GgufSpec(t.name, t.shape, t.type) for t in tensors]
-        specs += [GgufSpec(ROPE_FACTORS, (len(factors),), "F32")] if factors else []
-        rearranger = Rearranger(TO_BLOCKS)
+        keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
+        fused = file.metadata.get("gguf", {}).get("fused", entry.fused)
+        targets = [target(file, place, fallback) for place in places(list(file.tensors), entry, fused)]
+        factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
+        specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
+        specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
+        rearranger, heads = Rearranger(TO_BLOCKS), (model.heads.num_attention_heads, model.heads.num_key_value_heads)
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             total, done = sum(info.nbytes for info in file.tensors.values()), 0
-            for index, tensor in enumerate(tensors):
-                for chunk in _chunks(file, tensor, entry, fallback, rearranger):
-                    writer.write(chunk)
-                done += file.tensors[tensor.name].nbytes
+            for index, tensor in enumerate(targets):
+                for part, nth in _in_order(file, tensor):
+                    reordered = rotated_heads(part.name, entry, *heads)
+                    for chunk in _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger):
+                        writer.write(chunk)
+                done += sum(file.tensors[part].nbytes for part in tensor.parts)
                 if progress:
-                    progress(tensor.name, index, len(tensors), done, total)
-            if factors:
-                writer.write(np.array(factors, "<f4"))
-        return Report(os.fspath(out), name, tensors, writer.nbytes, notes)
+                    progress(tensor.name, index, len(targets), done, total)
+            for values in factors.values():
+                writer.write(np.array(values, "<f4"))
+        return Report(os.fspath(out), name, targets, writer.nbytes, notes)
 
 
 def _metadata(
-    file: File, name: str, tokenizer: bool, allow_no_tokenizer: bool, notes: list[str]
+    file: File, model: Architecture, name: str, tokenizer: bool, allow_no_tokenizer: bool, notes: list[str]
 ) -> tuple[int, bytes, int]:
     """Number of keys, the metadata's bytes, and the alignment of tensors."""
     if METADATA in file.assets:
@@ -120,7 +128,7 @@ def _metadata(
     vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
     if tokenizer and assets.keys() & {"tokenizer.json", "tokenizer.model"}:
         try:
-            vocabulary = tokenizer_metadata(assets, config["vocab_size"], file.path)
+            vocabulary = tokenizer_metadata(assets, model.vocab_size, file.path)
         except TokenizerError as error:
             if not allow_no_tokenizer:
                 raise
@@ -156,52 +164,72 @@ def _typed(value: Any) -> Typed:
     return Typed(kind, value)
 
 
-def target(file: File, info: TensorInfo, fallback: Fallback | None) -> Exported:
-    """How a tensor is written. UnsupportedError if GGUF cannot hold it and there is no fallback for its type."""
-    if len(info.shape) == 1:
-        original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "F32")
-        return Exported(info.name, info.shape, original if original in ("F16", "BF16") else "F32")
+def target(file: File, place: Place, fallback: Fallback | None) -> Exported:
+    """How a tensor is written. UnsupportedError if GGUF cannot hold it as it is and there is no fallback for that."""
+    infos = [file.tensors[part] for part in place.parts]
+    shape, axis = infos[0].shape, max(len(infos[0].shape) - 2, 0)
+    shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
+    if len(shape) == 1:
+        original = file.metadata.get("gguf", {}).get("types", {}).get(infos[0].name, "F32")
+        return Exported(place.name, shape, original if original in ("F16", "BF16") else "F32", place.parts)
+    types = [_writable(file, info, fallback) for info in infos]
+    widest = max(types, key=lambda name: BY_NAME[name].row_bytes(shape[-1]))
+    if len(set(types)) > 1 and fallback is None:
+        what = f"GGUF has {' and '.join(place.parts)} as one tensor, these are {', '.join(types)}"
+        raise UnsupportedError(f"{file.path}: {what}: --fallback encodes them again")
+    again = any(info.type != widest for info in infos)
+    return Exported(place.name, shape[1:] if place.flat else shape, widest, place.parts, again)
+
+
+def _writable(file: File, info: TensorInfo, fallback: Fallback | None) -> str:
+    """The type of a matrix in GGUF."""
     try:
         block_type(info.type).gguf_bytes(*info.shape[-2:])
     except UnsupportedError as error:
         if fallback is None or info.type not in fallback.types:
             raise UnsupportedError(f"{file.path}: {info.name}: {error}: --fallback encodes it again") from None
-        return Exported(info.name, info.shape, fallback.types[info.type], again=True)
-    return Exported(info.name, info.shape, info.type)
+        return fallback.types[info.type]
+    return info.type
+
+
+def _in_order(file: File, tensor: Exported) -> Iterator[tuple[TensorInfo, int]]:
+    """The tensors whose rows follow one another, and which of their matrices (those of experts) it is."""
+    infos = [file.tensors[part] for part in tensor.parts]
+    for nth in range(prod(infos[0].shape[:-2])):
+        for info in infos:
+            yield info, nth
 
 
 def _chunks(
-    file: File, tensor: Exported, entry: GgufArchitecture, fallback: Fallback | None, rearranger: Rearranger
+    file: File,
+    info: TensorInfo,
+    nth: int,
+    kind: str,
+    heads: int,
+    fallback: Fallback | None,
+    rearranger: Rearranger,
 ) -> Iterator[npt.NDArray[Any]]:
-    """The tensor's bytes as GGUF has them, some rows at a time."""
-    info = file.tensors[tensor.name]
-    heads = rotated_heads(tensor.name, entry, *_heads(file))
-    data = file.data(tensor.name)
+    """The bytes of a vector or of the matrix `nth` as GGUF has them in the type `kind`, some rows at a time."""
+    data = file.data(info.name)
     if len(info.shape) == 1:
         vector = data.view("<f4")
         values = neighbours(vector[:, None], heads).reshape(-1) if heads else vector
-        yield np.ascontiguousarray(to_plain(values, tensor.type))
+        yield np.ascontiguousarray(to_plain(values, kind))
         return
     rows, cols = info.shape[-2:]
     bt = block_type(info.type)
     panel = bt.panel_bytes(cols)
     step = lcm(CHUNK_ROWS, rows // heads) if heads else CHUNK_ROWS
-    for matrix in data.reshape(-1, bt.tensor_bytes(rows, cols)):
-        for first in range(0, rows, step):
-            count = min(step, rows - first)
-            part = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
-            if tensor.again and fallback:
-                lines = fallback.encode(decode(part, count, cols, info.type), tensor.type)
-            else:
-                lines = (rearranger.to_blocks if bt.quantized else _plain)(part, count, cols, bt).reshape(count, -1)
-            yield neighbours(lines, heads * count // rows) if heads else lines
+    matrix = data.reshape(-1, bt.tensor_bytes(rows, cols))[nth]
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        part = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+        if kind != info.type and fallback:
+            lines = fallback.encode(decode(part, count, cols, info.type), kind)
+        else:
+            lines = (rearranger.to_blocks if bt.quantized else _plain)(part, count, cols, bt).reshape(count, -1)
+        yield neighbours(lines, heads * count // rows) if heads else lines
 
 
 def _plain(part: Bytes, rows: int, cols: int, bt: BlockType) -> Bytes:
     return to_gguf(part, rows, cols, bt.name)
-
-
-def _heads(file: File) -> tuple[int, int]:
-    config = file.metadata["config"]
-    heads = config["num_attention_heads"]
-    return heads, config.get("num_key_value_heads") or heads

@@ -6,10 +6,10 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from math import lcm
+from dataclasses import dataclass, field, replace
+from math import lcm, prod
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from edgeq.errors import CheckpointError, FormatError, TokenizerError, Unsupport
 from edgeq.gguf.rearrange import TO_PANELS, Rearranger
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
-from edgeq.models.gguf import GgufArchitecture, known, read_config
+from edgeq.models.gguf import read_config
+from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import load_tokenizer
 
@@ -70,12 +71,24 @@ class Report(Sizes[Imported]):
 
 @dataclass(frozen=True)
 class _Job:
-    """One tensor: what it becomes and how. `heads` that its rows are of, where these must be re-ordered, else 0."""
+    """One tensor: what it is made from, what it becomes and how. `first`: where its rows begin in each matrix that it
+    is made from. `heads` that its rows are of, where these must be re-ordered, else 0."""
 
     tensor: GgufTensor
     spec: TensorSpec
     how: str
+    first: int = 0
     heads: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Of each matrix; values of a vector."""
+        return self.spec.shape[-2] if len(self.spec.shape) > 1 else self.spec.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are read."""
+        return self.tensor.nbytes * prod(self.spec.shape) // prod(self.tensor.shape)
 
 
 def import_gguf(
@@ -122,7 +135,7 @@ def _shapes(file: GgufFile) -> dict[str, tuple[int, ...]]:
 
 
 def _vector(file: GgufFile, name: str) -> npt.NDArray[np.float32]:
-    """f32 [n] of a vector."""
+    """f32 [n] of all values of a tensor that is not quantized."""
     tensor = file.tensors[name]
     data = np.ascontiguousarray(file.data(name)).reshape(-1)
     if tensor.type.name == "F32":
@@ -158,37 +171,79 @@ def _assets(
 def _metadata(file: GgufFile, config: dict[str, Any], model: Architecture, jobs: list[_Job]) -> dict[str, Any]:
     """The header's metadata; `gguf` says what an export needs to write the same file again."""
     others = {job.spec.name: job.tensor.type.name for job in jobs if job.tensor.type.name != job.spec.type}
+    fused = _fused(file, model)
     name = Path(file.path).resolve().name
     provenance = {"source": name, "recipe": "imported from GGUF", "tool": f"edgeq {edgeq.__version__}"}
     return {
         "architecture": model.name,
         "config": config,
         "provenance": provenance,
-        "gguf": {"architecture": file.metadata["general.architecture"], "types": others},
+        "gguf": {"architecture": file.metadata["general.architecture"], "types": others, "fused": fused},
     }
 
 
 def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple[list[_Job], list[str]]:
-    """The tensors to write, in the file's order, and which are left out."""
+    """The tensors to write, in the file's order, and what is said of those that the model does not use."""
     expected = {name: tensor.shape for name, tensor in model.tensors.items()}
-    for name, shape in expected.items():
-        if name not in file.tensors:
-            raise FormatError(f"{file.path}: has no tensor {name}: the file is incomplete, convert the model again")
-        if file.tensors[name].shape != shape:
-            has = list(file.tensors[name].shape)
-            raise FormatError(f"{file.path}: tensor {name} is {has}, its metadata says {list(shape)}: convert it again")
-    jobs, left_out = [], []
+    known_places = {place.name: place for place in places(list(expected), entry, _fused(file, model))}
+    for place in known_places.values():
+        _check(file, place, expected)
+    jobs: list[_Job] = []
+    notes: list[str] = []
     for tensor in file.tensors.values():
-        heads = rotated_heads(tensor.name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
+        found = known_places.get(tensor.name)
+        if found is None and tensor.name.endswith((".bias", ".scale")):
+            raise UnsupportedError(f"{file.path}: has {tensor.name}, which {model.name} is not computed with here")
         try:
-            kind, how = _held(file, tensor)
+            jobs += _jobs(file, tensor, found or Place(tensor.name, (tensor.name,)), expected, model, entry)
         except UnsupportedError as error:
-            if tensor.name in expected:
+            if found:
                 raise
-            left_out.append(f"left out, as the model does not use it: {tensor.name} ({error})")
-            continue
-        jobs.append(_Job(tensor, TensorSpec(tensor.name, tensor.shape, kind), how, heads))
-    return jobs, left_out
+            notes.append(f"left out, as the model does not use it: {tensor.name} ({error})")
+    return jobs, notes
+
+
+def _fused(file: GgufFile, model: Architecture) -> list[str]:
+    """Tensors of FUSED that this file has instead of ours."""
+    parts = {whole: f".{names[0]}." for whole, names in FUSED.items()}
+    held = {whole for whole, part in parts.items() if any(part in name for name in file.tensors)}
+    here = {split(name)[1] for name in file.tensors}
+    wanted = {split(name)[1] for name in model.tensors}
+    return [whole for whole in FUSED if whole in here and whole not in held and FUSED[whole][0] in wanted]
+
+
+def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """FormatError if the file's tensor is missing or has another shape than the model's have together."""
+    if place.name not in file.tensors:
+        raise FormatError(f"{file.path}: has no tensor {place.name}: the file is incomplete, convert the model again")
+    shapes = [expected[part] for part in place.parts]
+    axis = max(len(shapes[0]) - 2, 0)
+    shape = (*shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :])
+    has = file.tensors[place.name].shape
+    if has != shape and not (place.flat and has == shape[1:]):
+        what = f"tensor {place.name} is {list(has)}, its metadata says {list(shape)}"
+        raise FormatError(f"{file.path}: {what}: convert it again")
+
+
+def _jobs(
+    file: GgufFile,
+    tensor: GgufTensor,
+    place: Place,
+    expected: Mapping[str, tuple[int, ...]],
+    model: Architecture,
+    entry: GgufArchitecture,
+) -> Iterator[_Job]:
+    """A tensor, or those that it holds one after the other."""
+    first = 0
+    for name in place.parts:
+        shape = expected.get(name, tensor.shape)
+        if place.flat and len(tensor.shape) < len(shape):
+            tensor = replace(tensor, shape=shape)
+        kind, how = _held(file, tensor)
+        heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
+        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads)
+        yield job
+        first += job.rows
 
 
 def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
@@ -204,21 +259,25 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if kind.name == "MXFP4" and not all(mxfp4_fits(rows) for _, rows in _chunks(file, tensor, 1)):
+    if kind.name == "MXFP4" and not all(mxfp4_fits(rows) for rows in _chunks(file, tensor, 1)):
         return "BF16", WIDENED
+    if split(tensor.name)[1] in ("shortconv.conv", "position_embd") and kind.name != "F32":
+        raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
     if kind.native:
         return kind.held, EXACT
     return kind.held, WIDENED if kind.exact else ENCODED
 
 
-def _chunks(file: GgufFile, tensor: GgufTensor, unit: int) -> Iterator[tuple[int, U8]]:
-    """(first row, u8 [rows, row_bytes]) of runs of rows, each a multiple of `unit` and of a panel's rows."""
-    data, rows = file.data(tensor.name), tensor.shape[-2]
+def _chunks(file: GgufFile, tensor: GgufTensor, unit: int, first: int = 0, rows: int = 0) -> Iterator[U8]:
+    """u8 [rows, row_bytes] of runs of rows, each a multiple of `unit` and of a panel's rows: of all rows of the
+    tensor, or of `rows` ones from `first` on in each of its matrices (those of experts follow one another)."""
+    every = tensor.shape[-2]
+    data, rows = file.data(tensor.name).reshape(prod(tensor.shape[:-2]), every, -1), rows or every
     unit = lcm(unit, PANEL_ROWS)
-    step = max(CHUNK_BYTES // data.shape[1] // unit, 1) * unit
-    for first in range(0, len(data), rows):  # the matrices of experts follow one another
+    step = max(CHUNK_BYTES // data.shape[2] // unit, 1) * unit
+    for matrix in data:
         for start in range(first, first + rows, step):
-            yield start, data[start : min(start + step, first + rows)]
+            yield matrix[start : min(start + step, first + rows)]
 
 
 def _write_all(
@@ -231,7 +290,7 @@ def _write_all(
 ) -> None:
     """Turn and write the tensors on all threads, each tensor by one of them, the largest ones first."""
     rearranger = Rearranger(TO_PANELS, announce)
-    total, done, lock, stop = sum(job.tensor.nbytes for job in jobs), 0, threading.Lock(), threading.Event()
+    total, done, lock, stop = sum(job.nbytes for job in jobs), 0, threading.Lock(), threading.Event()
 
     def write(place: tuple[int, _Job]) -> None:
         nonlocal done
@@ -244,9 +303,10 @@ def _write_all(
                 done += rows.nbytes
                 if progress:
                     progress(job.spec.name, index, len(jobs), done, total)
-        file.release(job.tensor.name)
+        if job.nbytes == job.tensor.nbytes:
+            file.release(job.tensor.name)
 
-    largest_first = sorted(enumerate(jobs), key=lambda place: -place[1].tensor.nbytes)
+    largest_first = sorted(enumerate(jobs), key=lambda place: -place[1].nbytes)
     with ThreadPoolExecutor(threads) as pool:
         try:
             for _ in pool.map(write, largest_first):
@@ -257,22 +317,21 @@ def _write_all(
 
 
 def _pieces(file: GgufFile, job: _Job) -> Iterator[U8]:
-    if len(job.tensor.shape) == 1:
+    if len(job.spec.shape) == 1:
         yield file.data(job.tensor.name)
         return
-    head_dim = job.tensor.shape[0] // job.heads if job.heads else 1
-    for _, rows in _chunks(file, job.tensor, head_dim):
-        yield rows
+    head_dim = job.rows // job.heads if job.heads else 1
+    yield from _chunks(file, job.tensor, head_dim, job.first, job.rows)
 
 
 def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.NDArray[Any]:
     """What is written for a run of rows: panels, or the values of a vector."""
-    if len(job.tensor.shape) == 1:
-        vector = _vector(file, job.tensor.name)
+    if len(job.spec.shape) == 1:
+        vector = _vector(file, job.tensor.name)[job.first : job.first + job.rows]
         return halves(vector[:, None], job.heads).reshape(-1) if job.heads else vector
     count, cols, name = len(rows), job.tensor.shape[-1], job.tensor.type.name
     if job.heads:
-        rows = halves(rows, job.heads * count // job.tensor.shape[0])
+        rows = halves(rows, job.heads * count // job.rows)
     if job.how == EXACT:
         bt = block_type(name)
         return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)

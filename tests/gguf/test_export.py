@@ -1,6 +1,7 @@
 """`.eqf` files as GGUF files: round trips, and checkpoints as llama.cpp's converter would write them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from edgeq.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
 from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
-from edgeq.models.gguf import llama3_factors, read_config, rope_factors, write_config  # noqa: E402
+from edgeq.models.gguf import read_config, write_config  # noqa: E402
+from edgeq.models.gguf_architectures import ARCHITECTURES, places  # noqa: E402
+from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
 from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402
 from edgeq.text.gguf_vocabulary import tokenizer_metadata  # noqa: E402
 from edgeq.text.tokenizer import load_tokenizer  # noqa: E402
@@ -114,6 +117,8 @@ def test_rope_scalings_come_back():
     llama3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     llama3["original_max_position_embeddings"] = 8192
     assert config_back(CONFIG | {"rope_scaling": llama3})["rope_scaling"] == llama3
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "beta_fast": 8.0}
+    assert config_back(CONFIG | {"rope_scaling": yarn})["rope_scaling"] == yarn
     linear = {"rope_type": "linear", "factor": 4.0}
     assert config_back(CONFIG | {"rope_scaling": linear})["rope_scaling"] == linear
     assert "rope_scaling" not in config_back(CONFIG)
@@ -135,50 +140,124 @@ def changed(case: str) -> dict:
     config = dict(CASES[case])
     if config["model_type"] in ("gemma2", "gemma3_text"):
         config["query_pre_attn_scalar"] = config["head_dim"]
-    if case == "gemma3":
-        config |= {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6}
-    return config
+    return config | NEAREST.get(case, {})
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        *("llama", "llama-bias", "llama-head-dim", "llama-rope-linear", "llama-rope-llama3", "mistral-no-window"),
-        *(
-            "qwen2",
-            "qwen3",
-            "gemma",
-            "gemma2",
-            "gemma3",
-            "smollm3",
-            "olmo2",
-            "granite",
-            "mixtral",
-            "olmoe",
-            "qwen3-moe",
-        ),
-    ],
-)
+NEAREST = {
+    "gemma3": {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+    "phi3": {"sliding_window": None},
+    "starcoder2": {"sliding_window": None},
+    "gpt-neox-sequential": {"attention_bias": True},
+    "falcon-newer": {"bias": False},
+    "olmoe": {"num_key_value_heads": 4},
+}
+REFUSED = {
+    *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
+    *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
+    *("falcon-sequential", "ernie4-5-bias", "lfm2-bias"),
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in REFUSED])
 def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same logits from what was converted and from what went through GGUF, and the same GGUF file again."""
     monkeypatch.setitem(CASES, case, changed(case))
     _, _, prompt = random_checkpoints.make(case)
-    convert(random_checkpoints.write(case, tmp_path / case), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    folder = random_checkpoints.write(case, tmp_path / case)
+    convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
     export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
     import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    export_gguf(tmp_path / "back.eqf", tmp_path / "again.gguf")
+    assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "again.gguf").read_bytes()
     logits = []
     for name in ("m.eqf", "back.eqf"):
         with edgeq.load(tmp_path / name) as model:
             logits.append(model.logits(prompt))
-    if case == "llama-rope-llama3":  # its divisors went through f32
+    if case == "llama-rope-llama3" or "longrope" in case:  # whose divisors or factors went through f32
         assert np.abs(logits[0] - logits[1]).max() < 1e-3
     else:
         assert np.array_equal(*logits)
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["llama-rope-dynamic", "gemma2", "smollm3-window", "qwen3-bias", "qwen3-moe-some-dense", "gemma3-rope-by-layer"],
-)
+@pytest.mark.parametrize("case", ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2"])
+def test_quantized_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Fused, stacked, renamed and re-ordered rows of blocks."""
+    monkeypatch.setitem(CASES, case, changed(case))
+    convert(random_checkpoints.write(case, tmp_path / case), tmp_path / "m.eqf", "Q8_0", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    export_gguf(tmp_path / "back.eqf", tmp_path / "again.gguf")
+    assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "again.gguf").read_bytes()
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        assert {n: (t.type, t.crc32) for n, t in a.tensors.items()} == {
+            n: (t.type, t.crc32) for n, t in b.tensors.items()
+        }
+
+
+def test_every_architecture_is_tested():
+    types = {CASES[case]["model_type"] for case in CASES if case not in REFUSED}
+    assert {entry.model_type for entry in ARCHITECTURES.values()} <= types
+
+
+def test_a_fused_tensor_of_several_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """GGUF's Phi-3 has q, k and v in one tensor, of one type."""
+    wide = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4}
+    monkeypatch.setitem(CASES, "phi3", changed("phi3") | wide)
+    convert(random_checkpoints.write("phi3", tmp_path / "c"), tmp_path / "m.eqf", "Q4_K_M", allow_no_tokenizer=True)
+    with pytest.raises(UnsupportedError, match=r"attn_q\.weight and .* these are Q4_K, Q4_K, Q6_K: --fallback"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
+    types = {(t.type, t.again) for t in report.tensors if "attn_qkv" in t.name}
+    assert types == {("Q4_K", False), ("Q6_K", True)}
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        name = "blk.0.attn_v.weight"
+        assert a.tensors[name].crc32 == b.tensors[name].crc32 and a.tensors[name].type == "Q6_K"
+
+
+def test_places_of_tensors():
+    falcon, names = ARCHITECTURES["falcon"], ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.bias"]
+    assert [place.name for place in places(names, falcon, ())] == [
+        *("blk.0.attn_norm_2.weight", "blk.0.attn_norm.weight", "output_norm.bias")
+    ]
+    assert [place.name for place in places(names[:1], falcon, ())] == ["blk.0.attn_norm.weight"]
+    experts = [f"blk.1.ffn_{part}_exps.weight" for part in ("gate", "up", "down")]
+    fused = places(experts, ARCHITECTURES["qwen3moe"], ["ffn_gate_up_exps"])
+    assert [(place.name, len(place.parts)) for place in fused] == [
+        ("blk.1.ffn_gate_up_exps.weight", 2),
+        ("blk.1.ffn_down_exps.weight", 1),
+    ]
+
+
+def test_experts_whose_gate_and_up_are_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As newer converters may write them: taken apart matrix by matrix, and put together again."""
+    entry = replace(ARCHITECTURES["qwen3moe"], fused=("ffn_gate_up_exps",))
+    monkeypatch.setitem(ARCHITECTURES, "qwen3moe", entry)
+    convert(random_checkpoints.write("qwen3-moe", tmp_path / "c"), tmp_path / "m.eqf", "Q8_0", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        assert file.tensors["blk.0.ffn_gate_up_exps.weight"].shape == (8, 64, 64)
+    monkeypatch.setitem(ARCHITECTURES, "qwen3moe", replace(entry, fused=()))
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    export_gguf(tmp_path / "back.eqf", tmp_path / "again.gguf")
+    assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "again.gguf").read_bytes()
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        assert {n: t.crc32 for n, t in a.tensors.items()} == {n: t.crc32 for n, t in b.tensors.items()}
+
+
+def test_the_language_model_of_gemma_3_with_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(CASES, "gemma3", changed("gemma3"))
+    folder = random_checkpoints.write("gemma3", tmp_path / "c")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
+    convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    assert export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf").architecture == "gemma3"
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        assert {n: t.crc32 for n, t in a.tensors.items()} == {n: t.crc32 for n, t in b.tensors.items()}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED - {"mistral-window"}))
 def test_configurations_that_gguf_does_not_have(case: str):
     with pytest.raises(UnsupportedError, match="m: "):
         write_config(CASES[case], "m", [])
@@ -188,8 +267,8 @@ def test_what_gguf_cannot_say():
     notes: list[str] = []
     values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "m", notes)
     assert values["llama.context_length"] == 4096 and "no sliding window" in notes[0]
-    with pytest.raises(UnsupportedError, match="rope scaling 'yarn' cannot be exported"):
-        write_config(CONFIG | {"rope_scaling": {"type": "yarn"}}, "m", notes)
+    with pytest.raises(UnsupportedError, match="rope scaling 'dynamic' cannot be exported"):
+        write_config(CONFIG | {"rope_scaling": {"type": "dynamic"}}, "m", notes)
     with pytest.raises(UnsupportedError, match="use_sliding_window is True, GGUF's qwen2 has False"):
         write_config(CONFIG | {"model_type": "qwen2", "use_sliding_window": True}, "m", notes)
 

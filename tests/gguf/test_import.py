@@ -130,7 +130,8 @@ U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
         ({"llama.expert_count": (8, U32)}, r"m\.gguf: has no llama\.expert_used_count"),
         ({"llama.attention.sliding_window": (8, U32)}, r"m\.gguf: llama\.attention\.sliding_window is not supported"),
         ({"llama.rope.scaling.type": ("magic", TEXT)}, "scaling.type 'magic' is not supported"),
-        ({"llama.rope.dimension_count": (16, U32)}, "16 of 64 values per head are rotated"),
+        ({"llama.rope.dimension_count": (16, U32)}, "a part of each head is rotated, which is not supported for llama"),
+        ({"llama.rope.dimension_count": (65, U32)}, "65 of 64 values per head are rotated"),
         (
             {"llama.feed_forward_length": (100, U32)},
             r"tensor blk\.0\.ffn_gate\.weight is \[512, 256\], .* \[100, 256\]",

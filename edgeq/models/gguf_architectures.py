@@ -1,0 +1,283 @@
+"""How GGUF writes each architecture: one row per `general.architecture`.
+
+Source: the keys and tensors that llama.cpp's loaders ask for, and what its converter does to a checkpoint's tensors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.models import gpt2, llama
+
+Config = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class GgufArchitecture:
+    """How one `general.architecture` is written in `config.json`.
+
+    model_type    Hugging Face's name
+    interleaved   rotary embedding turns neighbours (2i, 2i + 1) there, halves (i, i + n / 2) here: the rows of q and k
+                  are in another order
+    keys          GGUF's further keys -> config.json's
+    names         what config.json calls a key that most architectures call otherwise: usual name -> its own
+    fixed         keys that every such model has
+    assumed       keys that an import adds, because they say what is in the file already
+    biases        config.json's key -> a tensor that is there if it is true
+    derived       keys that follow from others, which GGUF's readers know by the model's size
+    read, write   what no table can say: (values by GGUF's key, shapes of tensors) -> keys of config.json, and (model,
+                  config.json) -> values by GGUF's key
+    fused         tensors that are several of ours, whose rows follow one another there
+    renamed       our tensors -> GGUF's, in layers without `blk.N.`
+    vectors       matrices of one row that are vectors there
+    """
+
+    model_type: str
+    interleaved: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    biases: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[Mapping[str, Any]], Config] | None = None
+    read: Callable[[Mapping[str, Any], Shapes], Config] | None = None
+    write: Callable[[llama.Model, Mapping[str, Any]], dict[str, Any]] | None = None
+    fused: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
+
+
+# Tensors that GGUF may hold as one, ours in the order of their rows
+FUSED = {
+    "attn_qkv": ("attn_q", "attn_k", "attn_v"),
+    "ffn_up": ("ffn_gate", "ffn_up"),
+    "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
+}
+
+
+def _gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], Config]:
+    """Every so many layers one is global. Scores are scaled by the head's size, in the model with the most layers by
+    the residual stream's share of it."""
+
+    def derive(config: Mapping[str, Any]) -> Config:
+        share = config["hidden_size"] // config["num_attention_heads"]
+        layers = config["num_hidden_layers"]
+        kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+        scalar = share if layers == largest else config.get("head_dim", 256)
+        return {"query_pre_attn_scalar": scalar, "layer_types": kinds}
+
+    return derive
+
+
+def _smollm3(config: Mapping[str, Any]) -> Config:
+    """Every fourth layer has no rotary embedding."""
+    return {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(config["num_hidden_layers"])]}
+
+
+def _read_stablelm(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"use_parallel_residual": "blk.0.ffn_norm.weight" not in shapes}
+
+
+def _read_neox(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"use_parallel_residual": bool(values.get("use_parallel_residual", True))}
+
+
+def _write_parallel(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"use_parallel_residual": bool(getattr(model, "use_parallel_residual", True))}
+
+
+def _read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """7B has one key/value head; 40B two norms; 11B neither."""
+    newer = values.get("attention.head_count_kv", 1) != 1
+    norms = {"num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in shapes else 1} if newer else {}
+    return {"new_decoder_architecture": newer, "multi_query": not newer, **norms}
+
+
+def _write_falcon(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    newer = bool(config.get("new_decoder_architecture", False))
+    if not newer and model.heads.num_key_value_heads != 1:
+        raise UnsupportedError("a Falcon of the older layout with several key/value heads cannot be exported")
+    return {"tensor_data_layout": "jploski"}
+
+
+def _write_olmoe(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = model.heads
+    if heads.num_key_value_heads != heads.num_attention_heads:
+        raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
+    return {}
+
+
+def _read_bitnet(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"hidden_act": str(values.get("hidden_activation", "silu"))}
+
+
+def _write_bitnet(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hidden_activation": str(config.get("hidden_act", model.act))}
+
+
+def _read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Layers without key/value heads are convolutions."""
+    heads = values.get("attention.head_count_kv")
+    kinds = heads if isinstance(heads, list) else [heads] * int(values["block_count"])
+    return {"layer_types": ["full_attention" if kind else "conv" for kind in kinds]}
+
+
+def _write_lfm2(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads, convolves = model.heads.num_key_value_heads, getattr(model, "convolves", [])
+    return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
+
+
+_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
+_SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
+_NO_WINDOW = {"use_sliding_window": False}
+_CAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+_WINDOW = {"attention.sliding_window": "sliding_window"}
+_EXPERTS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+_LOCAL_EXPERTS = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
+_EXPERT_WIDTH = {"expert_feed_forward_length": "moe_intermediate_size"}
+_SHARED_WIDTH = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
+_MULTIPLIERS = {
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "attention.scale": "attention_multiplier",
+    "logit_scale": "logits_scaling",
+}
+ARCHITECTURES = {
+    "llama": GgufArchitecture("llama", interleaved=True, biases=_BIASES),
+    "qwen2": GgufArchitecture("qwen2", fixed=_NO_WINDOW),
+    "qwen2moe": GgufArchitecture(
+        "qwen2_moe",
+        keys=_EXPERTS | _EXPERT_WIDTH | _SHARED_WIDTH,
+        fixed={**_NO_WINDOW, "norm_topk_prob": False, **_SPARSE},
+        biases={"qkv_bias": "blk.0.attn_q.bias"},
+        vectors=("ffn_gate_inp_shexp",),
+    ),
+    "qwen3": GgufArchitecture("qwen3", fixed={**_NO_WINDOW, "attention_bias": False}),
+    "qwen3moe": GgufArchitecture(
+        "qwen3_moe",
+        keys=_EXPERTS | _EXPERT_WIDTH,
+        fixed={**_NO_WINDOW, "attention_bias": False, "norm_topk_prob": True, **_SPARSE},
+    ),
+    "gemma": GgufArchitecture("gemma"),
+    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma(2, 46)),
+    "gemma3": GgufArchitecture(
+        "gemma3_text",
+        keys=_WINDOW,
+        fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+        derived=_gemma(6, 62),
+    ),
+    "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
+    "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=_MULTIPLIERS | _LOCAL_EXPERTS, biases=_BIASES),
+    "olmo2": GgufArchitecture("olmo2"),
+    "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}, write=_write_olmoe),
+    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed=_NO_WINDOW, derived=_smollm3),
+    "phi2": GgufArchitecture("phi", fixed={"hidden_act": "gelu_new"}),
+    "phi3": GgufArchitecture("phi3", keys=_WINDOW, fixed={"hidden_act": "silu"}, fused=("attn_qkv", "ffn_up")),
+    "gpt2": GgufArchitecture("gpt2", names=gpt2.NAMES, fixed={"activation_function": "gelu_new"}, fused=("attn_qkv",)),
+    "gptneox": GgufArchitecture(
+        "gpt_neox",
+        fixed={"hidden_act": "gelu", "attention_bias": True},
+        read=_read_neox,
+        write=_write_parallel,
+        fused=("attn_qkv",),
+    ),
+    "falcon": GgufArchitecture(
+        "falcon",
+        names={"num_key_value_heads": "num_kv_heads", "intermediate_size": "ffn_hidden_size"},
+        fixed={"activation": "gelu", "bias": False, "alibi": False, "parallel_attn": True},
+        read=_read_falcon,
+        write=_write_falcon,
+        fused=("attn_qkv",),
+        renamed={"ffn_norm": "attn_norm", "attn_norm": "attn_norm_2"},
+    ),
+    "stablelm": GgufArchitecture(
+        "stablelm",
+        fixed={"hidden_act": "silu"},
+        biases={"use_qkv_bias": "blk.0.attn_q.bias"},
+        read=_read_stablelm,
+        write=_write_parallel,
+    ),
+    "starcoder2": GgufArchitecture("starcoder2", fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True}),
+    "bitnet": GgufArchitecture("bitnet", read=_read_bitnet, write=_write_bitnet),
+    "ernie4_5": GgufArchitecture("ernie4_5", fixed={"hidden_act": "silu", "use_bias": False}),
+    "lfm2": GgufArchitecture(
+        "lfm2",
+        keys={"shortconv.l_cache": "conv_L_cache"},
+        assumed={"block_auto_adjust_ff_dim": False},
+        fixed={"conv_bias": False},
+        read=_read_lfm2,
+        write=_write_lfm2,
+        renamed={"output_norm": "token_embd_norm"},
+    ),
+}
+# A Llama with experts
+MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
+# Here -> GGUF: Mistral is a Llama there, whose window is not written
+EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "gemma3": "gemma3",
+}
+
+
+def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitecture]:
+    """`general.architecture` and its entry. UnsupportedError, with the known ones, for another."""
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{source}: architecture {str(name)[:60]!r} cannot be imported; known are {', '.join(ARCHITECTURES)}"
+        )
+    return name, MIXTRAL if name == "llama" and metadata.get("llama.expert_count") else ARCHITECTURES[name]
+
+
+def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
+    """The `general.architecture` that holds a model of this type, and its entry. UnsupportedError if none does."""
+    if model_type not in EXPORTED:
+        raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
+    name = EXPORTED[model_type]
+    return name, MIXTRAL if model_type == "mixtral" else ARCHITECTURES[name]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it is a vector
+    that is a matrix of one row here."""
+
+    name: str
+    parts: tuple[str, ...]
+    flat: bool = False
+
+
+def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:
+    """The tensors of GGUF that our tensors `names` become, in their order; those named in `fused` (a subset of FUSED)
+    hold several of ours."""
+    found: list[Place] = []
+    done: set[str] = set()
+    for name in names:
+        if name in done:
+            continue
+        prefix, stem, suffix = split(name)
+        parts: tuple[str, ...] = (name,)
+        theirs = stem
+        for whole in fused:
+            group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
+            if stem in FUSED[whole] and set(group) <= set(names):
+                parts, theirs = group, whole
+        # Falcon calls its only norm as we do, and renames both where there are two
+        if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in names):
+            theirs = entry.renamed[stem]
+        done |= set(parts)
+        found.append(Place(f"{prefix}{theirs}{suffix}", parts, stem in entry.vectors))
+    return found
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """`blk.0.attn_q.weight` as ("blk.0.", "attn_q", ".weight")."""
+    stem, dot, suffix = name.rpartition(".")
+    prefix = ".".join(stem.split(".")[:2]) + "." if stem.startswith("blk.") else ""
+    return prefix, stem[len(prefix) :], dot + suffix

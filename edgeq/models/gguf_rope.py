@@ -1,0 +1,193 @@
+"""Rotary embeddings in GGUF's metadata: scalings are keys, or vectors of divisors of the frequencies."""
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.models import llama
+from edgeq.models.gguf_architectures import Shapes
+
+# f32 vectors: divisors of the rotary frequencies, in all sessions, or in short and in long ones
+ROPE_FACTORS = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_RAMP = {"beta_fast": ("yarn_beta_fast", 32.0), "beta_slow": ("yarn_beta_slow", 1.0)}
+
+Vector = Callable[[str], Sequence[float]]
+
+
+def number(value: Any, key: str, source: str) -> int | float:
+    """A number; of a list all of whose numbers are equal, that one."""
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        value = value[0]
+    if isinstance(value, list):
+        raise UnsupportedError(f"{source}: {key} differs from layer to layer, which is not supported")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FormatError(f"{source}: {key} is {str(value)[:40]!r}, a number is needed: convert the model again")
+    return shortest(value) if isinstance(value, float) else value
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same f32: 1e-06, not 9.999999974752427e-07."""
+    for digits in range(1, 10):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("<f", short) == struct.pack("<f", value):
+            return short
+    return value
+
+
+def rotated(model: llama.Model) -> int:
+    """Values of a head that are rotated."""
+    return 2 * len(model.rope.inverse_frequencies)
+
+
+# ---- GGUF to config.json ----
+
+
+def read_rope(
+    config: dict[str, Any], values: Mapping[str, Any], prefix: str, shapes: Shapes, vector: Vector, source: str
+) -> None:
+    """Put the rotary embedding that `values`, by their keys after the architecture's name, describe into `config`."""
+    head_dim = config["head_dim"]
+    turned = values.get("rope.dimension_count", head_dim)
+    if not isinstance(turned, int) or turned % 2 or not 0 < turned <= head_dim:
+        raise UnsupportedError(f"{source}: {str(turned)[:20]} of {head_dim} values per head are rotated: not supported")
+    if turned != head_dim:
+        # The quotient may be a little too small for int(head_dim * quotient)
+        part = turned / head_dim
+        config["partial_rotary_factor"] = part if int(head_dim * part) == turned else math.nextafter(part, 1.0)
+    kind = values.get("rope.scaling.type", "linear" if "rope.scale_linear" in values else "none")
+    factor = values.get("rope.scaling.factor", values.get("rope.scale_linear", 1.0))
+    if kind not in ("none", "linear", "yarn", "longrope"):
+        raise UnsupportedError(f"{source}: {prefix}.scaling.type {str(kind)[:40]!r} is not supported")
+    factor = number(factor, f"{prefix}.scaling.factor", source)
+    if kind == "linear" and factor not in (0, 1):
+        config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    if kind == "yarn":
+        config["rope_scaling"] = _read_yarn(values, factor, config["max_position_embeddings"], prefix, source)
+    if ROPE_FACTORS in shapes:
+        if "rope_scaling" in config:
+            raise UnsupportedError(f"{source}: has {ROPE_FACTORS} and another rope scaling: not supported")
+        factors = _divisors(ROPE_FACTORS, vector, turned, source)
+        scaling = _scaling_of(factors, config, turned)
+        config["rope_scaling"] = scaling
+    if LONG in shapes and SHORT in shapes:
+        original = values.get("rope.scaling.original_context_length", config["max_position_embeddings"])
+        config["rope_scaling"] = {
+            "rope_type": "longrope",
+            "short_factor": [shortest(divisor) for divisor in _divisors(SHORT, vector, turned, source)],
+            "long_factor": [shortest(divisor) for divisor in _divisors(LONG, vector, turned, source)],
+            "attention_factor": number(values.get("rope.scaling.attn_factor", 1.0), f"{prefix}.scaling", source),
+        }
+        config["original_max_position_embeddings"] = number(original, f"{prefix}.scaling", source)
+
+
+def _read_yarn(values: Mapping[str, Any], factor: float, context: int, prefix: str, source: str) -> dict[str, Any]:
+    original = values.get("rope.scaling.original_context_length", context)
+    scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+    for key, (suffix, usual) in _RAMP.items():
+        value = number(values.get(f"rope.scaling.{suffix}", usual), f"{prefix}.scaling.{suffix}", source)
+        scaling |= {key: value} if value != usual else {}
+    if values.get("rope.scaling.yarn_log_multiplier"):
+        raise UnsupportedError(f"{source}: {prefix}.scaling.yarn_log_multiplier is not supported")
+    return scaling
+
+
+def _divisors(name: str, vector: Vector, turned: int, source: str) -> Sequence[float]:
+    factors = vector(name)
+    if len(factors) != turned // 2 or not all(0 < divisor < math.inf for divisor in factors):
+        raise FormatError(f"{source}: {name} is no list of {turned // 2} divisors: convert the model again")
+    return factors
+
+
+def _scaling_of(factors: Sequence[float], config: Mapping[str, Any], turned: int) -> dict[str, Any] | None:
+    """The scaling whose divisors these are: Llama 3's, another one written out, or None for divisors that are all 1."""
+    factor = max(factors)
+    if factor == min(factors) == 1.0:
+        return None
+    scaling = {"rope_type": "llama3", "factor": shortest(factor), **_LLAMA3}
+    expected = llama3_factors(scaling, config.get("rope_theta", 10000.0), turned)
+    if all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(factors, expected, strict=True)):
+        return scaling
+    divisors = [shortest(divisor) for divisor in factors]
+    return {"rope_type": "longrope", "factor": 1.0, "attention_factor": 1.0, "short_factor": divisors} | {
+        "long_factor": divisors,
+        "original_max_position_embeddings": config["max_position_embeddings"],
+    }
+
+
+def llama3_factors(scaling: Mapping[str, Any], theta: float, turned: int) -> list[float]:
+    """Divisors of the rotary frequencies by Llama 3's scaling: `factor` for long wavelengths, 1 for short ones."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    factors = []
+    for i in range(turned // 2):
+        turns = scaling["original_max_position_embeddings"] * theta ** (-2.0 * i / turned) / (2.0 * math.pi)
+        blend = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1.0 / ((1.0 - blend) / scaling["factor"] + blend))
+    return factors
+
+
+# ---- config.json to GGUF ----
+
+
+def write_rope(
+    values: dict[str, Any], model: llama.Model, config: Mapping[str, Any], theta: float, source: str
+) -> None:
+    """Add the keys of the model's rotary embedding to `values`; `theta` where the scaling does not say another."""
+    scaling = scaling_of(config)
+    if "sliding_attention" in scaling:
+        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
+    if not rotated(model):
+        return
+    values["rope.freq_base"] = float(scaling.get("rope_theta", theta))
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "linear":
+        values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
+    elif kind == "yarn" and not {"mscale", "mscale_all_dim", "attention_factor"} & scaling.keys():
+        original = scaling.get("original_max_position_embeddings", model.max_position_embeddings)
+        factor = float(scaling.get("factor") or model.max_position_embeddings / original)
+        values |= {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
+        values["rope.scaling.original_context_length"] = original
+        for key, (suffix, usual) in _RAMP.items():
+            if scaling.get(key, usual) != usual:
+                values[f"rope.scaling.{suffix}"] = float(scaling[key])
+    elif kind != "default" and not factor_tensors(config):
+        raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported")
+    if _two_lists(config):
+        values["rope.scaling.attn_factor"] = model.rope.attention_factor
+        values["rope.scaling.original_context_length"] = model.rope.short_context
+
+
+def factor_tensors(config: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The vectors that say what keys cannot."""
+    scaling = scaling_of(config)
+    if _two_lists(config):
+        lists = {LONG: scaling["long_factor"], SHORT: scaling["short_factor"]}
+        return {name: [float(divisor) for divisor in found] for name, found in lists.items()}
+    divisors = rope_factors(config)
+    return {ROPE_FACTORS: divisors} if divisors else {}
+
+
+def _two_lists(config: Mapping[str, Any]) -> bool:
+    """Whether short and long sessions have divisors of their own: of Llama's kin all sessions have the same."""
+    return config.get("model_type") == "phi3" and bool(scaling_of(config).get("long_factor"))
+
+
+def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
+    """The values of `rope_freqs.weight`, which is how GGUF has Llama 3's scaling; None for a model without it."""
+    scaling = scaling_of(config)
+    written = scaling.get("short_factor")
+    if written and written == scaling.get("long_factor") and scaling.get("attention_factor") == 1.0:
+        return [float(divisor) for divisor in written]
+    if scaling.get("rope_type", scaling.get("type")) != "llama3":
+        return None
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    usual = {"factor": 8.0, **_LLAMA3, **scaling}
+    return llama3_factors(usual, float(scaling.get("rope_theta", config.get("rope_theta", 10000.0))), head_dim)
+
+
+def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json says of its rope scaling."""
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
