@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, expect, survey, unpack
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, survey
 from edgeq.errors import UnsupportedError
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -60,9 +60,9 @@ class Awq(Packed):
     def rows(self, start: int, stop: int) -> Rows:
         first, last = start // PER_WORD, -(-stop // PER_WORD)
         cut = slice(start - first * PER_WORD, stop - first * PER_WORD)
-        codes = np.ascontiguousarray(_rows(self.files.whole(self._weight)[:, first:last])[:, cut].T).astype(np.int16)
-        zeros = np.ascontiguousarray(_rows(self.files.whole(self._zeros)[:, first:last])[:, cut].T)
-        codes -= zeros[:, self._groups]
+        codes = _rows(self.files.whole(self._weight)[:, first:last])[cut].astype(np.int16)
+        zeros = _rows(self.files.whole(self._zeros)[:, first:last])[cut]
+        apply_groups(np.subtract, codes, zeros, self._groups)
         scales: F32Array = np.ascontiguousarray(self.files.floats(self._scales)[:, start:stop].T)
         return Rows(codes, scales, self._groups)
 
@@ -73,8 +73,9 @@ class Awq(Packed):
 
 
 def _rows(words: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """u8 [n, 8 * words]: one code per row of the weights."""
-    nibbles = unpack(words, 4, words.shape[1] * PER_WORD).reshape(len(words), -1, PER_WORD)
-    codes = np.empty_like(nibbles)
-    codes[..., ORDER] = nibbles
-    return codes.reshape(len(words), -1)
+    """u8 [8 * m, n] of words [n, m]: the codes of each row of the weights."""
+    turned = np.ascontiguousarray(words.T).view(np.uint32)
+    codes = np.empty((len(turned), PER_WORD, turned.shape[1]), np.uint8)
+    for nibble, row in enumerate(ORDER):
+        codes[:, row] = turned >> 4 * nibble & 15
+    return codes.reshape(-1, turned.shape[1])

@@ -26,6 +26,8 @@ ASSETS = [
     "added_tokens.json",
     "chat_template.jinja",
 ]
+# File beside config.json that holds a quantization_config -> its method
+QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Checkpoint:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json: a checkpoint is a folder with config.json and weights")
         self.config: dict[str, Any] = read_json(folder / "config.json")
+        for name, method in QUANTIZATION.items():  # as first versions of the libraries had it
+            if not self.config.get("quantization_config") and (folder / name).is_file():
+                self.config["quantization_config"] = {"quant_method": method, **read_json(folder / name)}
         self._files = Files(tensors)
         self.packed = packed_matrices(self._files, self.config, source)
         hidden = {name for matrix in self.packed.values() for name in matrix.stored}
@@ -117,7 +122,7 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise CheckpointError(f"{text}: no such file or folder{hint}")
-    folder = hub.fetch(text, revision, ASSETS)
+    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION])
     return Checkpoint(text, folder, index_folder(folder))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, expect, survey, unpack
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, apply_groups, expect, survey, unpack
 from edgeq.errors import UnsupportedError
 
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
@@ -130,9 +130,8 @@ class PackQuantized(Packed):
         codes = unpack(words, self.bits, self.shape[1]).astype(np.int16) - np.int16(1 << self.bits - 1)
         groups, zeros = self._groups(), self._zero_points()
         if self._zeros:
-            codes -= np.broadcast_to(zeros, self._grid if len(zeros) == 1 else zeros.shape)[
-                start if len(zeros) > 1 else 0 : stop if len(zeros) > 1 else 1
-            ][:, groups]
+            zeros = np.broadcast_to(zeros, (self.shape[0], self._grid[1]))[start:stop]
+            apply_groups(np.subtract, codes, zeros, groups)
         return Rows(codes, np.ascontiguousarray(self._scales()[start:stop]), groups)
 
     def _scales(self) -> F32Array:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, expect, survey, unpack
-from edgeq.errors import UnsupportedError
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, survey, unpack
+from edgeq.errors import CheckpointError, UnsupportedError
 
 FORMATS = ("gptq", "gptq_v2")
 BITS = (2, 3, 4, 8)
@@ -40,32 +40,31 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
 
 
 class Gptq(Packed):
-    """One matrix. Its codes may have 2, 3, 4 or 8 bits, whatever the configuration says: the shapes tell."""
+    """One matrix. Its shapes tell bits and groups, as these may differ from matrix to matrix."""
 
     def __init__(self, files: Files, stem: str, config: Mapping[str, Any], minus_one: bool, source: str) -> None:
-        self._weight, self._zeros, self._scales = f"{stem}.qweight", f"{stem}.qzeros", f"{stem}.scales"
-        stored = [self._weight, self._zeros, self._scales]
-        words, rows = files.tensors[self._weight].shape
+        stored = [f"{stem}.{part}" for part in ("qweight", "qzeros", "scales")]
+        self._weight, self._zeros, self._scales = stored
         self._index = f"{stem}.g_idx" if f"{stem}.g_idx" in files.tensors else ""
-        if self._index:
-            stored.append(self._index)
-            columns = files.tensors[self._index].shape[0]
-            bits = words * 32 // max(columns, 1)
-        else:
-            bits = config.get("bits", 4)
-            columns = words * 32 // bits if bits in BITS else 0
-        if bits not in BITS or words * 32 != columns * bits:
+        for name in stored:
+            if name not in files.tensors or len(files.tensors[name].shape) != 2:
+                raise CheckpointError(f"{files.tensors[stored[0]].path}: {name!r} is missing, or no matrix")
+        (words, rows), (groups, zero_words) = (files.tensors[name].shape for name in stored[:2])
+        bits = zero_words * 32 // max(rows, 1)
+        columns = words * 32 // bits if bits in BITS else 0
+        if not columns or words * 32 != columns * bits:
             raise UnsupportedError(f"{source}: {stem} has GPTQ codes of {bits} bits; 2, 3, 4 and 8 are supported")
+        stored += [self._index] if self._index else []
         super().__init__(files, f"{stem}.weight", f"GPTQ {bits}-bit", bits, (rows, columns), stored)
-        for name in stored[1:3]:
-            if name not in files.tensors:
-                raise self.fail(f"the tensor {name!r} is missing")
-        groups = files.tensors[self._scales].shape[0]
         expect(files, self._weight, ("I32", "U32"), (words, rows))
+        expect(files, self._zeros, ("I32", "U32"), (groups, zero_words))
         expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows))
-        expect(files, self._zeros, ("I32", "U32"), (groups, -(-rows * bits // 32)))
+        if self._index:
+            expect(files, self._index, ("I32", "I64"), (columns,))
         self._minus_one = minus_one
-        size = config.get("group_size", 128)
+        size = config.get("group_size")
+        if columns % max(groups, 1) == 0:
+            size = columns // max(groups, 1)
         self._group_size = size if isinstance(size, int) and size > 0 else columns
 
     def _groups(self) -> npt.NDArray[np.intp]:
@@ -87,7 +86,7 @@ class Gptq(Packed):
         words = self.files.whole(self._weight)[:, start:stop].T
         codes = unpack(words, self.bits, self.shape[1]).astype(np.int16)
         zeros, groups = np.ascontiguousarray(self._zero_points()[:, start:stop].T), self._groups()
-        codes -= zeros[:, groups]
+        apply_groups(np.subtract, codes, zeros, groups)
         scales: F32Array = np.ascontiguousarray(self.files.floats(self._scales)[:, start:stop].T)
         return Rows(codes, scales, groups)
 

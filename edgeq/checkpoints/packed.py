@@ -31,19 +31,26 @@ class Rows:
 
     def weights(self) -> F32Array:
         """f32 [rows, columns]; a product of an f16 or bf16 scale and an integer code is exact."""
-        values = self.codes.astype(np.float32) if self.codebook is None else self.codebook[self.codes]
-        per_row, columns = self.scales.shape[1], values.shape[1]
-        run = columns // per_row
-        if run * per_row == columns and np.array_equal(self.groups, np.arange(columns) // run):
-            shaped = values.reshape(len(values), per_row, run)
-            shaped *= self.scales[:, :, None]
-            return values
-        values *= self.scales[:, self.groups]
+        values = self.codes.astype(np.float32) if self.codebook is None else np.take(self.codebook, self.codes)
+        apply_groups(np.multiply, values, self.scales, self.groups)
         return values
 
     def block_scales(self) -> F32Array:
         """f32 [rows, columns / 32]: the scale of each block of 32 columns, where these share one."""
         return self.scales[:, self.groups[::GROUP]]
+
+
+def apply_groups(
+    operation: np.ufunc, values: npt.NDArray[Any], factors: npt.NDArray[Any], groups: npt.NDArray[np.intp]
+) -> None:
+    """values [rows, columns] = operation(values, that of `factors` [rows, n] of each column's group), in place."""
+    columns, count = values.shape[1], factors.shape[1]
+    run = columns // max(count, 1)
+    if run * count == columns and np.array_equal(groups, np.arange(columns) // run):  # in order: many times faster
+        runs = values.reshape(len(values), count, run)
+        operation(runs, factors[:, :, None], out=runs, casting="unsafe")
+    else:
+        operation(values, np.take(factors, groups, axis=1), out=values, casting="unsafe")
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ class Scaled(Packed):
         else:
             codes = codes.astype(np.int16)
             if self._zeros:
-                codes -= self._zero_points()[of_row][:, self._groups]
+                apply_groups(np.subtract, codes, self._zero_points()[of_row], self._groups)
         return Rows(codes, self._scales()[of_row], self._groups)
 
     def survey(self) -> Survey:

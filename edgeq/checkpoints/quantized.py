@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeq.checkpoints import awq, bitsandbytes, compressed_tensors, fp8, gptq
+from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import Packed
 from edgeq.errors import UnsupportedError
@@ -12,12 +12,16 @@ from edgeq.errors import UnsupportedError
 METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "gptq": gptq.find,
     "awq": awq.find,
+    "auto-round": auto_round.find,
+    "intel/auto-round": auto_round.find,
     "compressed-tensors": compressed_tensors.find,
     "bitsandbytes": bitsandbytes.find,
     "fp8": fp8.find,
     "fbgemm_fp8": fp8.find,
 }
 ELSEWHERE = ("bitnet",)
+# Scales of quantized activations, which edgeq quantizes in its own way
+OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "activation_scale")
 
 
 def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dict[str, Packed]:
@@ -36,4 +40,8 @@ def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dic
             f"{source}: is already quantized (method {method!r}), which is not supported: convert the original "
             f"checkpoint, or one of {', '.join(METHODS)}"
         )
-    return {matrix.name: matrix for matrix in METHODS[method](files, quantization, source)}
+    found = {matrix.name: matrix for matrix in METHODS[method](files, quantization, source)}
+    for name, matrix in found.items():
+        beside = [f"{name.removesuffix('weight')}{part}" for part in OF_ACTIVATIONS]
+        matrix.stored += [tensor for tensor in beside if tensor in files.tensors]
+    return found

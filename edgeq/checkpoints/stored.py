@@ -105,6 +105,9 @@ def to_f32(rows: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
     """Elements of a floating-point type in f32; f64 is rounded, all else is exact."""
     if dtype == "F32" and rows.flags.c_contiguous:
         return rows.view(np.float32)
+    if dtype.startswith("F8"):
+        table = np.arange(256, dtype=np.uint8).view(ELEMENTS[dtype]).astype(np.float32)
+        return np.take(table, rows.view(np.uint8))
     if dtype != "BF16":
         with np.errstate(over="ignore"):  # an f64 past f32's range becomes infinite, which the pipeline refuses
             return rows.astype(np.float32, order="C")

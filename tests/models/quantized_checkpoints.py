@@ -123,8 +123,8 @@ def int8(scale_dtype: type = np.float32, name: str = "weight_scale", factor: flo
     return method
 
 
-def nf4(size: int = 64) -> Method:
-    """bitsandbytes' NF4 without double quantization: blocks run on from row to row."""
+def nf4(size: int = 64, storage: str = "u1") -> Method:
+    """bitsandbytes' NF4 without double quantization: blocks run on from row to row; bytes stored as another type."""
 
     def method(w: Array) -> tuple[dict[str, Array], Array]:
         book = np.array(NF4.split(), np.float32)
@@ -134,7 +134,7 @@ def nf4(size: int = 64) -> Method:
         state = {"quant_type": "nf4", "blocksize": size, "dtype": "float32", "shape": w.shape}
         pairs = codes.reshape(-1, 2)
         stored = {
-            "weight": (pairs[:, 0] << 4 | pairs[:, 1]).astype(np.uint8)[:, None],
+            "weight": (pairs[:, 0] << 4 | pairs[:, 1]).astype(np.uint8).view(storage)[:, None],
             "weight.absmax": absmax,
             "weight.quant_map": book,
             "weight.quant_state.bitsandbytes__nf4": np.frombuffer(json.dumps(state).encode(), np.uint8),

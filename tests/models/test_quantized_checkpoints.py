@@ -1,6 +1,8 @@
 """Checkpoints that are quantized already: which codes are kept, what becomes of the others, and that models run."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from edgeq.runtime.session import Session
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
 GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+AUTO_AWQ: dict[str, Any] = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "bits": 4}
 COMPRESSED: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
 INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
@@ -42,6 +45,8 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "gptq-act-order": (made.gptq(act_order=True), GPTQ | {"desc_act": True}, "Q6_K", ENCODED),
     "gptq-act-order-channel": (made.gptq(size=-1, act_order=True), GPTQ | {"group_size": -1}, "Q4_0", EXACT),
     "awq": (made.awq(), AWQ, "Q5_0", EXACT),
+    "auto-round": (made.gptq(index=False), {"quant_method": "auto-round", "bits": 4}, "Q4_0", EXACT),
+    "auto-round-awq": (made.awq(), AUTO_AWQ, "Q5_0", EXACT),
     "compressed-int4": (made.pack_quantized(), COMPRESSED, "Q4_0", EXACT),
     "compressed-int4-asymmetric": (made.pack_quantized(symmetric=False), COMPRESSED, "Q5_0", EXACT),
     "compressed-int8-packed": (made.pack_quantized(8, -1), COMPRESSED, "Q8_0", EXACT),
@@ -49,6 +54,7 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "compressed-int8-f32-scales": (made.int8(), INT, "Q8_0", ROUNDED),
     "llm-int8": (made.int8(name="SCB", factor=127.0), BNB, "Q8_0", ROUNDED),
     "nf4": (made.nf4(), BNB, "Q6_K", ENCODED),
+    "nf4-stored-as-bf16": (made.nf4(storage="<u2"), BNB, "Q6_K", ENCODED),
     "fp8": (made.fp8(), FP8, "Q8_0", ENCODED),
 }
 
@@ -175,6 +181,7 @@ def change(folder: Path, **tensors: Any) -> None:
     [
         ({"quant_method": "hqq"}, "'hqq'"),
         ({"bits": 4}, "None"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor"}, "'auto_round:llm_compressor'"),
         (GPTQ | {"checkpoint_format": "marlin"}, "'marlin'"),
         (GPTQ | {"is_marlin_format": True}, "'marlin'"),
         (AWQ | {"version": "gemv"}, "'gemv'"),
@@ -202,8 +209,9 @@ def test_unsupported_variants_are_refused_in_one_line(
     [
         (made.gptq(), GPTQ, {"scales": lambda s: s * np.float16(np.inf)}, CheckpointError, "a scale is not finite"),
         (made.gptq(), GPTQ, {"g_idx": lambda g: g + 1}, CheckpointError, "groups 1 to 2, there are 2"),
-        (made.gptq(), GPTQ, {"qzeros": lambda z: z[:1]}, CheckpointError, "qzeros"),
-        (made.gptq(), GPTQ, {"qweight": lambda q: q[:5]}, UnsupportedError, "2, 3, 4 and 8"),
+        (made.gptq(), GPTQ, {"qzeros": lambda z: z[:1]}, CheckpointError, "scales"),
+        (made.gptq(), GPTQ, {"qzeros": lambda z: z[:, :1]}, UnsupportedError, "2, 3, 4 and 8"),
+        (made.gptq(), GPTQ, {"qweight": lambda q: q[:5]}, CheckpointError, "g_idx"),
         (made.awq(), AWQ, {"scales": lambda s: s[:, :8]}, CheckpointError, "scales"),
         (made.pack_quantized(), COMPRESSED, {"weight_shape": lambda s: s // 3}, UnsupportedError, "packing"),
         (made.pack_quantized(), COMPRESSED, {"weight_scale": lambda s: s[:5]}, CheckpointError, "scales"),
@@ -234,3 +242,45 @@ def test_the_command_line_tells_what_was_kept(
     assert main(["show", "llama-GPTQ.eqf", "-o", "json"]) == 0
     provenance = json.loads(capsys.readouterr().out)["provenance"]
     assert provenance["quantized"] == line and provenance["recipe"] == "kept"
+
+
+def test_settings_may_lie_beside_the_configuration(tmp_path: Path) -> None:
+    """As AutoGPTQ first wrote them; scales of activations are no tensors left over."""
+    checkpoint, _ = made.write("llama", made.gptq(), {}, tmp_path / "checkpoint")
+    (checkpoint / "quantize_config.json").write_text(json.dumps({"bits": 4, "group_size": 32, "desc_act": False}))
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.layers.0.self_attn.q_proj.input_scale"] = np.ones(1, np.float32)
+    save_file(weights, checkpoint / "model.safetensors")
+    report = convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    assert report.quantized == ["GPTQ 4-bit: 14 tensors kept exactly, codes and scales (Q4_0)"]
+    assert not report.skipped
+
+
+MEMORY = """
+import resource, sys
+from edgeq.quantize.pipeline import convert
+convert(sys.argv[1], sys.argv[3], threads=1, allow_no_tokenizer=True)
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(sys.argv[2], sys.argv[3], threads=1, allow_no_tokenizer=True)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of 300 MB in f32 adds a few chunks and what one matrix is stored in."""
+    wide = random_checkpoints.CASES["llama"] | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 5}
+    monkeypatch.setitem(random_checkpoints.CASES, "wide", wide)
+    random = np.random.RandomState(1)
+
+    def gptq(w: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rows, columns = w.shape
+        codes = random.randint(-(2**31), 2**31, (columns // 8, rows), np.int64).astype(np.int32)
+        zeros = np.full((columns // 128, rows // 8), 0x77777777, np.int32)
+        return {"qweight": codes, "qzeros": zeros, "scales": np.full((columns // 128, rows), 0.01, np.float16)}, w
+
+    small, _ = made.write("llama", made.gptq(), GPTQ, tmp_path / "small")
+    large, _ = made.write("wide", gptq, GPTQ, tmp_path / "large")
+    command = [sys.executable, "-c", MEMORY, str(small), str(large), str(tmp_path / "m.eqf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 120, done.stdout
