@@ -91,9 +91,28 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
         return count(part, dots) > 0 and count(part, r"prf\w+|prefetch\w+") > 0
 
     first, last = next(loop for loop in every if hot(loop))
-    outer = next(loop for loop in every if loop[0] < first and loop[1] > last)
-    header = lines[outer[0] : first] + lines[last + 1 : outer[1] + 1]
-    return instructions(header), instructions(lines[first : last + 1])
+    once = count(lines[first : last + 1], dots)
+    around = [
+        loop
+        for loop in every
+        if loop[0] < first and loop[1] > last and count(lines[loop[0] : loop[1] + 1], dots) == once
+    ]
+    at, end = around[0]
+    for begin, stop in around[1:]:  # LLVM may put a part of the outer loop before its start
+        if begin > at and stop > end:
+            end = stop
+    header: list[str] = []
+    while at <= end:
+        inner = [loop for loop in every if loop[0] == at and loop not in around and loop[1] <= end]
+        if at == first:
+            at = last + 1
+        elif inner:  # over the groups, too: the mins
+            header += 8 * instructions(lines[at : inner[0][1] + 1])
+            at = inner[0][1] + 1
+        else:
+            header += instructions(lines[at : at + 1])
+            at += 1
+    return header, instructions(lines[first : last + 1])
 
 
 def prefill_loop(lines: list[str], dots: str) -> list[str]:

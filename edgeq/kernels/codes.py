@@ -8,22 +8,24 @@ from types import SimpleNamespace
 
 from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import codes_simple
+from edgeq.simd.memory import stack
+from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
-    bits_u8x16,
     bits_u8x64,
     device,
     load_bf16x16,
+    load_bit_pairs,
     load_f16x16,
     load_f32x16,
-    load_i8x16,
     load_u8x16,
     load_u8x64,
+    merge_bits,
     mul,
     neg,
-    or_shifted_u8x16,
     or_shifted_u8x64,
     scale_i8_rows,
     store_f32x16,
+    store_u8x64,
     u8x16_to_f32,
     zero_f32x16,
 )
@@ -34,24 +36,32 @@ ROW = 64  # bytes of 16 f32, and of one code line
 FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
 
 
-def reader(name: str, late: bool = False) -> SimpleNamespace:
-    """`header(block, scales, mins)` and `pair(codes, i)` of a type, with the constants of its table row.
+def reader(name: str) -> SimpleNamespace:
+    """How a type is read, with the constants of its table row.
 
-    `rows` is how a matvec reads scales: (prepare, factors, scale row, min row), see below. `late` asks for computing
-    each where it is used, instead of writing all of a header to memory first.
+    All types: `pair(codes, i)` gives two code lines, `header(block, scales, mins)` writes f32 rows of 16 scales and
+    mins. Beyond that a kernel takes what is cheap:
+
+    - f16 scales: `scale_row(block, group)` and `min_row(block, group)`, f32;
+    - scales that are small integers times d (`codes.coded`): `scale_codes(block, scratch)`, the addresses of rows of 16
+      bytes, of the scales and of the mins, unpacked into 256 bytes of scratch if need be; and `factors(block)`, the f32
+      rows d and -dmin.
     """
     row: BlockType = block_type(name)
-    header, pair = _READERS[name]
+    header, pair, scales, second = _READERS[name]
+    coded = row.scales != "f16"
     return SimpleNamespace(
         header=header,
         pair=pair,
+        scale_row=None if coded else scales,
+        min_row=None if coded else second,
+        scale_codes=scales if coded else None,
+        factors=second if coded else None,
+        codes=Codes(row.bits, row.zero_point, row.scale_group == 16, coded, row.scales == "i8"),
         header_bytes=row.header_bytes,
         group_bytes=row.group_bytes,
-        bits=row.bits,
         zero_point=row.zero_point,
         has_mins=row.has_mins,
-        halves=row.scale_group == 16,
-        rows=_ROWS[name] if late else (header, _no_factors, _stored, _stored),
     )
 
 
@@ -66,29 +76,25 @@ def _header_per_group(block, scales, mins):
 
 
 @device
-def _coded_6_bits(low, high, d, j, out):
-    """Groups j and j + 4 of 8 groups of 6-bit codes, low 4 bits at `low` and top 2 at `high`, times d."""
-    nibbles = load_u8x16(low + 16 * j)
-    near = or_shifted_u8x16(bits_u8x16(nibbles, 0, 15), bits_u8x16(load_u8x16(high), 2 * j, 3), 4)
-    far = or_shifted_u8x16(bits_u8x16(nibbles, 4, 15), bits_u8x16(load_u8x16(high + 16), 2 * j, 3), 4)
-    store_f32x16(out + j * ROW, mul(u8x16_to_f32(near), d))
-    store_f32x16(out + (j + 4) * ROW, mul(u8x16_to_f32(far), d))
+def _f16_row(block, group):
+    return load_f16x16(block + group * 32)
 
 
 @device
-def _eight_coded(low, high, d, out):
-    # written out, so that the shifts are constants whether LLVM unrolls loops or not
-    _coded_6_bits(low, high, d, 0, out)
-    _coded_6_bits(low, high, d, 1, out)
-    _coded_6_bits(low, high, d, 2, out)
-    _coded_6_bits(low, high, d, 3, out)
+def _times(codes, factor, out):
+    """Eight rows of byte codes as f32, times a factor per row of weights."""
+    for g in range(8):
+        store_f32x16(out + g * ROW, mul(u8x16_to_f32(load_u8x16(codes + 16 * g)), factor))
 
 
 @device
 def _header_k(block, scales, mins):
     """Q4_K, Q5_K: 6-bit scales times d, 6-bit mins times dmin."""
-    _eight_coded(block + 64, block + 128, load_f16x16(block), scales)
-    _eight_coded(block + 160, block + 224, neg(load_f16x16(block + 32)), mins)
+    scratch = stack(256)
+    scale_codes, min_codes = _scale_codes_k(block, scratch)
+    d, dmin = _factors_k(block)
+    _times(scale_codes, d, scales)
+    _times(min_codes, dmin, mins)
 
 
 @device
@@ -97,29 +103,22 @@ def _header_6(block, scales, mins):
     scale_i8_rows(block + 32, load_f16x16(block), scales)
 
 
-# ---- scales of a matvec: rows of f32, read from memory where `header` wrote them, or computed from the header ----
-#
-# prepare(block, scales, mins); factors(block) -> (d, dmin), lanes of 16 rows; row(block, written, index, factor) -> f32
+# ---- coded scales: rows of 16 bytes, and the factors that they share ----
 
 
 @device
-def _nothing(block, scales, mins):
-    pass
+def _six_bits(low, high, out):
+    """6-bit codes of 8 groups as bytes: 4 bits of groups g and g + 4 at `low`, the top 2 of four groups at `high`."""
+    nibbles = load_u8x64(low)
+    store_u8x64(out, or_shifted_u8x64(bits_u8x64(nibbles, 0, 15), load_bit_pairs(high), 4))
+    store_u8x64(out + 64, or_shifted_u8x64(bits_u8x64(nibbles, 4, 15), load_bit_pairs(high + 16), 4))
 
 
 @device
-def _no_factors(block):
-    return zero_f32x16(), zero_f32x16()
-
-
-@device
-def _stored(block, written, i, factor):
-    return load_f32x16(written + i * ROW)
-
-
-@device
-def _f16_row(block, written, i, factor):
-    return load_f16x16(block + i * 32)
+def _scale_codes_k(block, scratch):
+    _six_bits(block + 64, block + 128, scratch)
+    _six_bits(block + 160, block + 224, scratch + 128)
+    return scratch, scratch + 128
 
 
 @device
@@ -128,45 +127,14 @@ def _factors_k(block):
 
 
 @device
-def _coded(low, i, factor):
-    """Group i of 8 groups of 6-bit codes, low 4 bits at `low`, top 2 behind, times a factor."""
-    nibbles = bits_u8x16(load_u8x16(low + 16 * (i & 3)), i & 4, 15)
-    top = bits_u8x16(load_u8x16(low + 64 + 4 * (i & 4)), 2 * (i & 3), 3)
-    return mul(u8x16_to_f32(or_shifted_u8x16(nibbles, top, 4)), factor)
-
-
-@device
-def _scale_row_k(block, written, i, factor):
-    return _coded(block + 64, i, factor)
-
-
-@device
-def _min_row_k(block, written, i, factor):
-    return _coded(block + 160, i, factor)
+def _scale_codes_6(block, scratch):
+    return block + 32, scratch
 
 
 @device
 def _factors_6(block):
     return load_f16x16(block), zero_f32x16()
 
-
-@device
-def _scale_row_6(block, written, i, factor):
-    return mul(load_i8x16(block + 32 + 16 * i), factor)
-
-
-_F16_ROWS = (_nothing, _no_factors, _f16_row, _stored)
-_K_ROWS = (_nothing, _factors_k, _scale_row_k, _min_row_k)
-_ROWS = {
-    "Q4_0": _F16_ROWS,
-    "Q4_1": codes_simple.ROWS,
-    "Q5_0": _F16_ROWS,
-    "Q5_1": codes_simple.ROWS,
-    "Q8_0": _F16_ROWS,
-    "Q4_K": _K_ROWS,
-    "Q5_K": _K_ROWS,
-    "Q6_K": (_nothing, _factors_6, _scale_row_6, _stored),
-}
 
 # ---- codes: group address, i in 0..3 -> code lines 2i and 2i + 1 ----
 
@@ -181,9 +149,8 @@ def _pair_4(codes, i):
 def _pair_5(codes, i):
     low, high = _pair_4(codes, i)
     top = load_u8x64(codes + 256)
-    low = or_shifted_u8x64(low, bits_u8x64(top, 2 * i, 1), 4)
-    high = or_shifted_u8x64(high, bits_u8x64(top, 2 * i + 1, 1), 4)
-    return low, high
+    low = merge_bits(low, top, max(0, 4 - 2 * i), max(0, 2 * i - 4), 0x10)
+    return low, merge_bits(high, top, max(0, 3 - 2 * i), max(0, 2 * i - 3), 0x10)
 
 
 @device
@@ -191,9 +158,8 @@ def _pair_6(codes, i):
     low, high = _pair_4(codes, i)
     top = load_u8x64(codes + 256 + (i >> 1) * 64)
     shift = (i & 1) * 4
-    low = or_shifted_u8x64(low, bits_u8x64(top, shift, 3), 4)
-    high = or_shifted_u8x64(high, bits_u8x64(top, shift + 2, 3), 4)
-    return low, high
+    low = merge_bits(low, top, 4 - shift, 0, 0x30)
+    return low, merge_bits(high, top, max(0, 2 - shift), max(0, shift - 2), 0x30)
 
 
 @device
@@ -202,12 +168,12 @@ def _pair_8(codes, i):
 
 
 _READERS = {
-    "Q4_0": (_header_per_group, _pair_4),
-    "Q4_1": (codes_simple.header_offsets, _pair_4),
-    "Q5_0": (_header_per_group, _pair_5),
-    "Q5_1": (codes_simple.header_offsets, _pair_5),
-    "Q8_0": (_header_per_group, _pair_8),
-    "Q4_K": (_header_k, _pair_4),
-    "Q5_K": (_header_k, _pair_5),
-    "Q6_K": (_header_6, _pair_6),
+    "Q4_0": (_header_per_group, _pair_4, _f16_row, None),
+    "Q4_1": (codes_simple.header_offsets, _pair_4, _f16_row, codes_simple.min_row),
+    "Q5_0": (_header_per_group, _pair_5, _f16_row, None),
+    "Q5_1": (codes_simple.header_offsets, _pair_5, _f16_row, codes_simple.min_row),
+    "Q8_0": (_header_per_group, _pair_8, _f16_row, None),
+    "Q4_K": (_header_k, _pair_4, _scale_codes_k, _factors_k),
+    "Q5_K": (_header_k, _pair_5, _scale_codes_k, _factors_k),
+    "Q6_K": (_header_6, _pair_6, _scale_codes_6, _factors_6),
 }

@@ -33,7 +33,7 @@ def _make_quantized_row(name: str):
     kind = codes.reader(name)
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes, zero_point = kind.header_bytes, kind.group_bytes, kind.zero_point
-    has_mins, columns_per_scale = kind.has_mins, 16 if kind.halves else 32
+    has_mins, columns_per_scale = kind.has_mins, 16 if kind.codes.halves else 32
 
     @device
     def row(weights, columns, index, out):

@@ -1,5 +1,5 @@
-"""Weights x activations: a matvec that streams panels at the speed of memory (decode, one token), and a matmul that
-unpacks a super-block once into L1 and serves every tile of tokens from there (prefill).
+"""Weights x activations: one token is a matvec (decode, see `matvec`); a matmul unpacks a super-block once into L1 and
+serves every tile of tokens from there (prefill).
 
 Both do the same float operations in the same order for every token, so a token's result does not depend on how a
 prompt was split. Argument block (int64): weights, rows, columns, words, sums (or f32 rows and their stride for float
@@ -13,23 +13,25 @@ import numpy as np
 from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
 from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.kernels.matvec import make_matvec
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, prefetch, stack
+from edgeq.simd.memory import load_i64, stack
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
     device,
-    fma,
     load_f32x16,
-    load_splat_f32,
-    mul,
+    load_u8x16,
     store_f32x16,
+    u8x16_to_f32,
     zero_f32x16,
 )
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 TOTALS_BYTES = CHUNK * 64
-AHEAD = 1536  # bytes that a matvec asks for ahead: hardware prefetchers stop at the end of a page
+AHEAD = (
+    2048  # bytes that a matvec asks for ahead, over all of its streams: hardware prefetchers stop at the end of a page
+)
 
 
 def make(variant: str, isa: Isa):
@@ -74,159 +76,148 @@ def _finish(out, value, bias, accumulate):
     store_f32x16(out, value)
 
 
-def _make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
-    pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
-    has_mins, halves = kind.has_mins, kind.halves
-    dot_start, dot_four, dot_eight, dot_to_f32 = ops.dot_start, ops.dot_four, ops.dot_eight, ops.dot_to_f32
-
-    prepare, factors, scale_row, min_row = kind.rows
-
-    @device
-    def group_32(group, words, total, sums, block, scales, g, d):
-        line0, line1 = pair(group, 0)
-        line2, line3 = pair(group, 1)
-        line4, line5 = pair(group, 2)
-        line6, line7 = pair(group, 3)
-        dot = dot_eight(dot_start(sums + 8), line0, line1, line2, line3, line4, line5, line6, line7, words)
-        return fma(mul(dot_to_f32(dot), scale_row(block, scales, g, d)), load_splat_f32(sums), total)
-
-    @device
-    def group_16(group, words, total, sums, block, scales, g, d):
-        line0, line1 = pair(group, 0)
-        line2, line3 = pair(group, 1)
-        first = dot_four(dot_start(sums + 12), line0, line1, line2, line3, words)
-        line4, line5 = pair(group, 2)
-        line6, line7 = pair(group, 3)
-        second = dot_four(dot_start(sums + 16), line4, line5, line6, line7, words + 16)
-        part = mul(dot_to_f32(first), scale_row(block, scales, 2 * g, d))
-        part = fma(dot_to_f32(second), scale_row(block, scales, 2 * g + 1, d), part)
-        return fma(part, load_splat_f32(sums), total)
-
-    group_dot = group_16 if halves else group_32
-
-    @device
-    def matvec(panel, groups, words, sums, scales, mins):
-        """16 outputs of one token."""
-        total = zero_f32x16()
-        block = panel
-        for first in range(0, groups, 8):
-            prepare(block, scales, mins)
-            d, dmin = factors(block)
-            group = block + header_bytes
-            here = min(8, groups - first)
-            for g in range(here):
-                for line in range(0, group_bytes, 64):
-                    prefetch(group + AHEAD + line)
-                total = group_dot(group, words, total, sums, block, scales, g, d)
-                if has_mins:
-                    total = fma(min_row(block, mins, g, dmin), load_splat_f32(sums + 4), total)
-                group += group_bytes
-                words += 32
-                sums += SUMS_BYTES
-            block = group
-        return total
-
-    return matvec
-
-
 def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
     """One super-block, unpacked in `lines`, `scales`, `mins`, times one tile of tokens, added to the totals.
 
-    `in_memory`: with 16 registers the dots leave no room for the totals, which then pass through L1 every group.
+    Where scales are coded, `parts` collects the dots in units of d, the first row of `factors`; mins count in units of
+    the second. `in_memory`: with 16 registers the dots leave no room for sums, which then pass through L1 every group.
     """
-    has_mins, halves = kind.has_mins, kind.halves
-    dot_group, tile_scale, tile_scale_add = ops.dot_group, ops.tile_scale, ops.tile_scale_add
+    has_mins, coded = kind.has_mins, kind.codes.coded
+    plain_mins = has_mins and not coded
+    scaled_tile, tile_fma, tile_zero = ops.scaled_tile, ops.tile_fma, ops.tile_zero
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
     tile_load, tile_store = ops.tile_load, ops.tile_store
     row = 4 * tokens
+    scale_step = 128 if kind.codes.halves else 64
 
     @device
-    def group_32(lines, words, sums, scale):
-        return tile_scale(dot_group(lines, words, sums + 2 * row), load_f32x16(scale))
-
-    @device
-    def group_16(lines, words, sums, scale):
-        part = tile_scale(dot_group(lines, words, sums + 3 * row), load_f32x16(scale))
-        second = dot_group(lines + 256, words + 16 * tokens, sums + 4 * row)
-        return tile_scale_add(second, load_f32x16(scale + 64), part)
-
-    group_dot = group_16 if halves else group_32
-    scale_step = 128 if halves else 64
-
-    @device
-    def tile_step(lines, scales, mins, groups, words, sums, total_address):
-        total = tile_load(total_address, 64)
+    def add_groups(lines, scales, mins, groups, words, sums, address):
+        """Add the groups' scaled dots, and mins that are no codes, to the tile at `address`."""
+        total = tile_load(address, 64)
         for g in range(groups):
-            part = group_dot(lines + g * 512, words, sums, scales + g * scale_step)
+            part = scaled_tile(lines + g * 512, words, sums, scales + g * scale_step)
             if in_memory:
-                total = tile_load(total_address, 64)
+                total = tile_load(address, 64)
             total = tile_add_scaled(total, part, sums)
-            if has_mins:
+            if plain_mins:
                 total = tile_add_outer(total, load_f32x16(mins + g * 64), sums + row, 4)
             words += 32 * tokens
             sums += SUMS_BYTES * tokens
             if in_memory:
-                tile_store(total_address, 64, total)
+                tile_store(address, 64, total)
         if not in_memory:
-            tile_store(total_address, 64, total)
+            tile_store(address, 64, total)
 
-    return tile_step
+    @device
+    def coded_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
+        tile_store(parts, 64, tile_zero())
+        add_groups(lines, scales, mins, groups, words, sums, parts)
+        total = tile_fma(tile_load(parts, 64), load_f32x16(factors), tile_load(totals, 64))
+        if has_mins:
+            least = tile_zero()
+            for g in range(groups):
+                least = tile_add_outer(least, load_f32x16(mins + g * 64), sums + row, 4)
+                sums += SUMS_BYTES * tokens
+            total = tile_fma(least, load_f32x16(factors + 64), total)
+        tile_store(totals, 64, total)
+
+    @device
+    def plain_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
+        add_groups(lines, scales, mins, groups, words, sums, totals)
+
+    return coded_step if coded else plain_step
+
+
+def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
+    """`header(block, scales, mins, factors)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
+    coded, has_mins, halves = kind.codes.coded, kind.has_mins, kind.codes.halves
+    scale_row, min_row, scale_codes = kind.scale_row, kind.min_row, kind.scale_codes
+    take_factors, store_scale = kind.factors, ops.store_scale
+
+    @device
+    def coded_header(block, scales, mins, factors):
+        scratch = stack(256)
+        scales_at, mins_at = scale_codes(block, scratch)
+        for i in range(16 if halves else 8):
+            store_scale(scales + i * 64, scales_at + i * 16)
+        d, dmin = take_factors(block)
+        store_f32x16(factors, d)
+        if has_mins:
+            store_f32x16(factors + 64, dmin)
+            for g in range(8):
+                store_f32x16(mins + g * 64, u8x16_to_f32(load_u8x16(mins_at + g * 16)))
+
+    @device
+    def plain_header(block, scales, mins, factors):
+        for g in range(8):
+            store_f32x16(scales + g * 64, scale_row(block, g))
+            if has_mins:
+                store_f32x16(mins + g * 64, min_row(block, g))
+
+    return coded_header if coded else plain_header
 
 
 def _make_quantized(name: str, isa: Isa):
-    kind = codes.reader(name, isa.reads_scales_late)
-    lines_per_dot = 4 if kind.halves else 8
-    tile = isa.tile
-    matvec = _make_matvec(kind, operations(isa, 1, kind.bits, lines_per_dot, kind.zero_point))
-    ops = operations(isa, tile, kind.bits, lines_per_dot, kind.zero_point)
-    tile_step, store_pair = _make_tile_step(kind, ops, tile, isa.registers < 32), ops.store_pair
-    header, pair = kind.header, kind.pair
-    header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
+    kind = codes.reader(name)
+    tile, streams = isa.tile, isa.streams
+    matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
+    ops = operations(isa, tile, kind.codes)
+    tile_step, header, store_pair = (
+        _make_tile_step(kind, ops, tile, isa.registers < 32),
+        _make_header(kind, ops),
+        ops.store_pair,
+    )
+    pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
+    parts_bytes = 64 * tile
 
     @device
-    def unpack(block, groups, lines, scales, mins):
-        """A super-block as code lines of bytes and f32 scales and mins."""
-        header(block, scales, mins)
+    def unpack(block, groups, lines, scales, mins, factors):
+        """A super-block as code lines of bytes, and rows of scales and mins."""
+        header(block, scales, mins, factors)
         for g in range(groups):
             for i in range(4):
                 low, high = pair(block + header_bytes + g * group_bytes, i)
                 store_pair(lines + g * 512 + i * 128, low, high)
 
     @device
-    def panel_times_tiles(panel, groups, words, sums, tiles, lines, scales, mins, totals):
+    def panel_times_tiles(panel, groups, words, sums, tiles, totals):
         """One panel x `tiles` tiles of tokens into `totals`, [token][16] f32."""
+        lines, scales, mins, factors, parts = stack(4096), stack(1024), stack(512), stack(128), stack(parts_bytes)
         for t in range(tiles * tile):
             store_f32x16(totals + t * 64, zero_f32x16())
         block = panel
         for first in range(0, groups, 8):
             here = min(8, groups - first)
-            unpack(block, here, lines, scales, mins)
+            unpack(block, here, lines, scales, mins, factors)
             for t in range(tiles):
                 at = t * groups + first
                 tile_step(
                     lines,
                     scales,
                     mins,
+                    factors,
                     here,
                     words + at * (32 * tile),
                     sums + at * (SUMS_BYTES * tile),
                     totals + t * (tile * 64),
+                    parts,
                 )
             block += header_bytes + here * group_bytes
 
     @device
     def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads):
-        scales, mins = stack(1024), stack(512)
-        lines, totals = stack(4096), stack(TOTALS_BYTES)
+        totals = stack(TOTALS_BYTES)
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         panels = (rows + 15) // 16
         first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
-            for p in range(first_panel, last_panel):
-                row_bias = bias + p * 64 if bias != 0 else 0
-                value = matvec(weights + p * panel_bytes, groups, words, sums, scales, mins)
-                _finish(out + p * 64, value, row_bias, accumulate)
+            for p in range(first_panel, last_panel, streams):
+                n = min(streams, last_panel - p) if streams > 1 else 1
+                matvec(weights + p * panel_bytes, panel_bytes, n, groups, words, sums, totals)
+                for s in range(n):
+                    row_bias = bias + (p + s) * 64 if bias != 0 else 0
+                    _finish(out + (p + s) * 64, load_f32x16(totals + s * 64), row_bias, accumulate)
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)
@@ -238,9 +229,6 @@ def _make_quantized(name: str, isa: Isa):
                     words + first * columns,
                     sums + first * groups * SUMS_BYTES,
                     (n + tile - 1) // tile,
-                    lines,
-                    scales,
-                    mins,
                     totals,
                 )
                 for t in range(n):

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
-from edgeq.simd.tiles import operations
+from edgeq.simd.tiles import Codes, operations
 from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, splat_f32, store_u8x64
 
 
@@ -14,13 +14,21 @@ def _fold(total, address):
 
 
 def _read(args, thread, n_threads):
-    """Argument block: address, bytes (a multiple of 256 per thread), out (64 bytes per thread)."""
+    """Argument block: address, bytes (a multiple of 256 per thread), out (64 bytes per thread).
+
+    Four places at once: memory gives more than to a single stream.
+    """
     address, nbytes, out = load_i64(args), load_i64(args + 8), load_i64(args + 16)
     lines = nbytes // 256
     first, last = lines * thread // n_threads, lines * (thread + 1) // n_threads
+    quarter = (last - first) // 4
     a = load_u8x64(address)
     b, c, d = a, a, a
-    for line in range(first, last):
+    for line in range(first, first + quarter):
+        for stream in range(4):
+            at = address + (line + stream * quarter) * 256
+            a, b, c, d = _fold(a, at), _fold(b, at + 64), _fold(c, at + 128), _fold(d, at + 192)
+    for line in range(first + 4 * quarter, last):
         at = address + line * 256
         a, b, c, d = _fold(a, at), _fold(b, at + 64), _fold(c, at + 128), _fold(d, at + 192)
     store_u8x64(out + 64 * thread, or_shifted_u8x64(or_shifted_u8x64(a, b, 0), or_shifted_u8x64(c, d, 0), 0))
@@ -33,8 +41,8 @@ def make(variant: str, isa: Isa):
     """
     if variant == "read":
         return _read
-    ops = operations(isa, isa.tile, int(variant.removeprefix("dot-")), 8, 0)
-    dot_group, tile_scale_add, tile_zero = ops.dot_group, ops.tile_scale_add, ops.tile_zero
+    ops = operations(isa, isa.tile, Codes(int(variant.removeprefix("dot-"))))
+    dot_tile, tile_fma, tile_zero = ops.dot_tile, ops.tile_fma, ops.tile_zero
     tile_store, tile = ops.tile_store, isa.tile
 
     def kernel(args, thread, n_threads):
@@ -47,7 +55,7 @@ def make(variant: str, isa: Isa):
         )
         total, one = tile_zero(), splat_f32(np.float32(1.0))
         for _ in range(repetitions):
-            total = tile_scale_add(dot_group(lines, words, sums), one, total)
+            total = tile_fma(dot_tile(lines, words, sums), one, total)
         tile_store(out + thread * tile * 64, 64, total)
 
     return kernel

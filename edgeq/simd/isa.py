@@ -17,7 +17,7 @@ class Isa:
 
     `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
     `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32 that fit in them.
-    `reads_scales_late`: a matvec computes scales where it uses them, as storing vectors is dear.
+    `streams`: panels that a matvec reads at once.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Isa:
     tile: int
     registers: int
     chips: str
-    reads_scales_late: bool = False
+    streams: int = 4
 
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
@@ -51,7 +51,7 @@ TABLE: tuple[Isa, ...] = (
         4,
         8,
         "Arm Cortex-A510, A710, X2 and later; Neoverse N2, V1, V2; AWS Graviton 3, 4; Apple M2 and later",
-        True,
+        1,
     ),
     Isa(
         "neon_dotprod",
@@ -60,7 +60,7 @@ TABLE: tuple[Isa, ...] = (
         4,
         8,
         "Arm Cortex-A55, A75, A76 (Raspberry Pi 5), A77, A78, X1; Neoverse N1; AWS Graviton 2; Apple M1",
-        True,
+        1,
     ),
     Isa(
         "neon",
@@ -69,7 +69,7 @@ TABLE: tuple[Isa, ...] = (
         4,
         8,
         "Arm Cortex-A53 (Raspberry Pi 3), A57, A72 (Raspberry Pi 4), A73",
-        True,
+        1,
     ),
     Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows"),
 )

@@ -30,16 +30,28 @@ class Pmaddubsw:
     def maddwd(self, b, x, y):
         return emit.call(b, self.maddwd_name, self.ints, [x, y])
 
-    def widen(self, b, sums):
-        """Pairs of int16 added into int32 lanes."""
-        return self.maddwd(b, sums, emit.splat_constant(self.words, 1))
+    def widen(self, b, sums, scale=None):
+        """Pairs of int16 added into int32 lanes; times `scale`, which costs nothing more."""
+        return self.maddwd(b, sums, emit.splat_constant(self.words, 1) if scale is None else scale)
+
+    def scale_pairs(self, b, codes):
+        """16 unsigned bytes as what `widen` multiplies with: each twice, as int16, in 64 bytes."""
+        zeros = emit.splat_constant(emit.U8X16, 0)
+        return emit.shuffle(b, codes, zeros, [at for row in range(16) for at in (row, 16, row, 16)])
 
     def join(self, b, parts):
         """The register parts of 16 int32 lanes as one vector."""
         return parts[0] if self.parts == 1 else emit.concat(b, *parts)
 
-    def dot_lines(self, b, total, lines, words, code_bits):
-        """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+    def dot_lines(self, b, total, lines, words, code_bits, pairs=None):
+        """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line.
+
+        With `pairs` of scales for the 16 rows, the dots are multiplied by them.
+        """
+        scales = [None] * self.parts
+        if pairs is not None:
+            parts = [pairs] if self.parts == 1 else [emit.half(b, pairs, part) for part in range(2)]
+            scales = [b.bitcast(part, self.words) for part in parts]
         step = min(SUMS_IN_INT16.get(code_bits, 1), len(lines))
         for first in range(0, len(lines), step):
             sums = None
@@ -47,7 +59,7 @@ class Pmaddubsw:
                 dots = self._dots_of_line(b, lines[j], emit.offset(b, words, 4 * j), code_bits)
                 sums = dots if sums is None else [b.add(x, y) for x, y in zip(sums, dots, strict=True)]
             if code_bits != 8:
-                sums = [self.widen(b, value) for value in sums]
+                sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
             total = b.add(total, self.join(b, sums))
         return total
 
@@ -59,8 +71,10 @@ class Pmaddubsw:
             return [self.wide_dot(self, b, part, activations) for part in parts]
         return [self.maddubs(b, part, activations) for part in parts]
 
-    def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
+    def dot_tile(self, b, lines, words, tokens, count, code_bits, start, pairs=None):
         """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+
+        With scales at the address `pairs`, the dots are multiplied by them.
 
         Words (4 activations) lie [line][token]. Where int16 sums are widened more than once, one part of the 16 rows
         is done after the other, so that both kinds of sums fit in 16 registers.
@@ -74,11 +88,15 @@ class Pmaddubsw:
             for first in range(0, count, step):
                 sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts)
                 if code_bits != 8:
-                    sums = [self.widen(b, value) for value in sums]
+                    scales = [self._scale_at(b, pairs, part) for part in parts for _ in range(tokens)]
+                    sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
                 totals = sums if totals is None else [b.add(x, y) for x, y in zip(totals, sums, strict=True)]
             for i, part in enumerate(parts):
                 dots[part] = totals[i * tokens : (i + 1) * tokens]
         return [b.add(self.join(b, [dots[part][t] for part in every]), start(t)) for t in range(tokens)]
+
+    def _scale_at(self, b, pairs, part):
+        return None if pairs is None else emit.load(b, emit.offset(b, pairs, self.bytes.count * part), self.words, 32)
 
     def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts):
         """Sums over code lines for every part and token, part-major: int16 pairs, or int32 for 8-bit codes."""

@@ -1,10 +1,13 @@
 """Register tiles of T tokens x 16 rows, and the byte dot products of the chosen body as Numba operations.
 
-`operations(isa, tokens, code_bits, lines, zero_point)` is everything a matrix kernel needs, specialised for one block
-type; a matvec is the tile of one token. Activations come packed by `kernels/quantize.py`: words [line][token][4] and,
-per group of 32 columns, five rows of T values: scale, scale * sum, -sum, -sum of each half.
+`operations(isa, tokens, kind)` is everything a matrix kernel needs, specialised for one block type; a matvec is the
+tile of one token. Activations come packed by `kernels/quantize.py`: words [line][token][4] and, per group of 32
+columns, five rows of T values: scale, scale * sum, -sum, -sum of each half.
+
+A dot times a coded scale is an integer below 2**24, and so exact as f32: a body may multiply integers or floats.
 """
 
+from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -14,7 +17,8 @@ from numba.extending import intrinsic
 from edgeq.simd import emit
 from edgeq.simd.emit import F32, F32X16, I32, I32X16
 from edgeq.simd.isa import Isa
-from edgeq.simd.types import Tile, f32x16, i32x16, u8x64
+from edgeq.simd.types import Tile, f32x16, u8x64
+from edgeq.simd.vector import bytes_to_f32, signed_bytes_to_f32
 
 
 def _splat_at(b, address, index, element):
@@ -25,10 +29,22 @@ def _shift_for(zero_point: int) -> int:
     return zero_point.bit_length() - 1
 
 
-def operations(isa: Isa, tokens: int, code_bits: int = 8, lines: int = 8, zero_point: int = 0) -> SimpleNamespace:
-    """The tile operations for `tokens` tokens; the dot products for groups of `lines` lines of `code_bits` codes."""
+@dataclass(frozen=True)
+class Codes:
+    """What dot products must know of a block type, see `blocks/table.py`: `halves` if 16 columns share a scale, `coded`
+    if scales are integers (`signed` or not) times a factor."""
+
+    bits: int = 8
+    zero_point: int = 0
+    halves: bool = False
+    coded: bool = False
+    signed: bool = False
+
+
+def operations(isa: Isa, tokens: int, kind: Codes = Codes()) -> SimpleNamespace:
+    """The tile operations for `tokens` tokens, and the dot products of groups of 32 columns of such codes."""
     body = import_module(isa.module)
-    return SimpleNamespace(**_float_tiles(body, tokens), **_dots(body, tokens, code_bits, lines, zero_point))
+    return SimpleNamespace(**_float_tiles(body, tokens), **_dots(body, tokens, kind))
 
 
 def _to_floats(body, b, dots):
@@ -39,16 +55,14 @@ def _to_floats(body, b, dots):
     return b.fsub(b.bitcast(dots, F32X16), bias)
 
 
-def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dict:
-    ints = Tile(i32x16, tokens)
-    centred = zero_point == 0 or code_bits in body.CENTRED
+def _start(body, kind: Codes):
+    """`start(b, sums) -> value(t)`: -zero_point * sum of the activations, where a dot starts; `sums` holds -sum."""
+    splat = getattr(body, "start", lambda b, scalar: emit.splat(b, scalar, 16))
+    shift = _shift_for(kind.zero_point)
 
     def start(b, sums):
-        """-zero_point * sum of the activations, the value that a group's dot starts at; `sums` holds -sum."""
-        splat = getattr(body, "start", lambda b, scalar: emit.splat(b, scalar, 16))
-        if centred:
+        if kind.zero_point == 0 or kind.bits in body.CENTRED:
             return lambda t: splat(b, I32(body.BIAS))
-        shift = _shift_for(zero_point)
         if body.BIAS == 0:
             return lambda t: b.shl(_splat_at(b, sums, t, I32), emit.splat_constant(I32X16, shift))
 
@@ -58,40 +72,104 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
 
         return biased
 
+    return start
+
+
+def _dots(body, tokens: int, kind: Codes) -> dict:
+    floats, start = Tile(f32x16, tokens), _start(body, kind)
+    row = 4 * tokens
+    # parts of a group that share a scale: first line, lines, row of sums
+    parts = [(0, 4, 3), (4, 4, 4)] if kind.halves else [(0, 8, 2)]
+    in_integers = kind.coded and hasattr(body, "scale_pairs") and kind.zero_point == 0 and kind.bits < 8
+
+    def scaled(b, dot, scale, total):
+        value = _to_floats(body, b, dot)
+        return b.fmul(value, scale) if total is None else emit.fma(b, value, scale, total)
+
+    def coded_dot(b, lines, words, sums, codes):
+        """The dot of a group times its scales, 16 bytes for each part at `codes`."""
+        total = None
+        for i, (first, count, at) in enumerate(parts):
+            here, word = lines[first : first + count], emit.offset(b, words, 4 * first)
+            begin = start(b, emit.offset(b, sums, 4 * at))(0)
+            scale = emit.load(b, emit.offset(b, codes, 16 * i), emit.U8X16, 16)
+            if in_integers:
+                begin = begin if total is None else total
+                total = body.dot_lines(b, begin, here, word, kind.bits, body.scale_pairs(b, scale))
+            else:
+                dot = body.dot_lines(b, begin, here, word, kind.bits)
+                total = scaled(b, dot, signed_bytes_to_f32(b, scale) if kind.signed else bytes_to_f32(b, scale), total)
+                if i == 0 and kind.halves and emit.is_aarch64(b):  # else both halves fight for registers
+                    total = emit.join(b, emit.pin(b, emit.quarters(b, total)))
+        return _to_floats(body, b, total) if in_integers else total
+
     @intrinsic
-    def dot_group(typingctx, line_address, word_address, sums):
-        """Tile of the int32 dots of one group: codes as bytes at `line_address`, one line after the other."""
+    def coded_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums, codes):
+        """Eight code lines . 32 activations, times the scales whose codes are given, as f32, for a matvec."""
 
         def generate(context, b, signature, args):
-            totals = body.dot_tile(b, args[0], args[1], tokens, lines, code_bits, start(b, args[2]))
-            return _pack(b, ints.llvm, totals)
+            return coded_dot(b, args[:8], *args[8:])
 
-        return ints(types.int64, types.int64, types.int64), generate
-
-    @intrinsic
-    def dot_start(typingctx, sums):
-        return i32x16(types.int64), lambda context, b, signature, args: start(b, args[0])(0)
-
-    def dot_lines(context, b, signature, args):
-        return body.dot_lines(b, args[0], args[1:-1], args[-1], code_bits)
+        return f32x16(*[u8x64] * 8, *[types.int64] * 3), generate
 
     @intrinsic
-    def dot_four(typingctx, total, line0, line1, line2, line3, words):
-        """total + four code lines . 16 activations, for a matvec."""
-        return i32x16(i32x16, *[u8x64] * 4, types.int64), dot_lines
+    def dot_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums):
+        """Eight code lines . 32 activations as f32, for a matvec."""
+
+        def generate(context, b, signature, args):
+            begin = start(b, emit.offset(b, args[9], 8))(0)
+            return _to_floats(body, b, body.dot_lines(b, begin, args[:8], args[8], kind.bits))
+
+        return f32x16(*[u8x64] * 8, types.int64, types.int64), generate
 
     @intrinsic
-    def dot_eight(typingctx, total, line0, line1, line2, line3, line4, line5, line6, line7, words):
-        """total + eight code lines . 32 activations, for a matvec."""
-        return i32x16(i32x16, *[u8x64] * 8, types.int64), dot_lines
+    def store_scale(typingctx, out, codes):
+        """Write the 16 byte codes at `codes` as a row of scales, 64 bytes, that `scaled_tile` reads."""
+
+        def generate(context, b, signature, args):
+            value = emit.load(b, args[1], emit.U8X16, 16)
+            if in_integers:
+                emit.store(b, args[0], body.scale_pairs(b, value), 32)
+            else:
+                emit.store(b, args[0], signed_bytes_to_f32(b, value) if kind.signed else bytes_to_f32(b, value), 4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    def tile(b, lines, words, sums, scales):
+        total = None
+        for i, (first, count, at) in enumerate(parts):
+            where = emit.offset(b, lines, 64 * first), emit.offset(b, words, first * row), tokens, count, kind.bits
+            begin, scale = start(b, emit.offset(b, sums, at * row)), emit.offset(b, scales, 64 * i)
+            if in_integers:
+                total = body.dot_tile(b, *where, begin if total is None else total.__getitem__, scale)
+            else:
+                dots, factor = body.dot_tile(b, *where, begin), emit.load(b, scale, F32X16, 4)
+                total = [scaled(b, dot, factor, t) for dot, t in zip(dots, total or [None] * tokens, strict=True)]
+        return [_to_floats(body, b, t) for t in total] if in_integers else total
 
     @intrinsic
-    def dot_to_f32(typingctx, dot):
-        return f32x16(i32x16), lambda context, b, signature, args: _to_floats(body, b, args[0])
+    def scaled_tile(typingctx, lines, words, sums, scales):
+        """A group's dots times its rows of scales: codes as bytes at `lines`, one line after the other."""
+
+        def generate(context, b, signature, args):
+            return _pack(b, floats.llvm, tile(b, *args))
+
+        return floats(types.int64, types.int64, types.int64, types.int64), generate
+
+    @intrinsic
+    def dot_tile(typingctx, lines, words, sums):
+        """A group's dots as f32; what `scaled_tile` does, without scales."""
+
+        def generate(context, b, signature, args):
+            dots = body.dot_tile(b, args[0], args[1], tokens, 8, kind.bits, start(b, emit.offset(b, args[2], 2 * row)))
+            return _pack(b, floats.llvm, [_to_floats(body, b, dot) for dot in dots])
+
+        return floats(types.int64, types.int64, types.int64), generate
 
     @intrinsic
     def store_pair(typingctx, address, low, high):
-        """Store two code lines as `dot_group` reads them."""
+        """Store two code lines as `scaled_tile` reads them."""
 
         def generate(context, b, signature, args):
             address, low, high = args
@@ -104,11 +182,11 @@ def _dots(body, tokens: int, code_bits: int, lines: int, zero_point: int) -> dic
         return types.void(types.int64, u8x64, u8x64), generate
 
     return {
-        "dot_group": dot_group,
-        "dot_start": dot_start,
-        "dot_four": dot_four,
+        "coded_eight": coded_eight,
         "dot_eight": dot_eight,
-        "dot_to_f32": dot_to_f32,
+        "store_scale": store_scale,
+        "scaled_tile": scaled_tile,
+        "dot_tile": dot_tile,
         "store_pair": store_pair,
     }
 
@@ -121,7 +199,7 @@ def _pack(b, llvm_type, values):
 
 
 def _float_tiles(body, tokens: int) -> dict:
-    floats, ints = Tile(f32x16, tokens), Tile(i32x16, tokens)
+    floats = Tile(f32x16, tokens)
 
     def unpack(b, tile):
         return [b.extract_value(tile, t) for t in range(tokens)]
@@ -156,23 +234,14 @@ def _float_tiles(body, tokens: int) -> dict:
         return types.void(types.int64, types.int64, floats), generate
 
     @intrinsic
-    def tile_scale(typingctx, dots, scale):
-        """f32(dots[t]) * scale."""
-
-        def generate(context, b, signature, args):
-            return _pack(b, floats.llvm, [b.fmul(_to_floats(body, b, dot), args[1]) for dot in unpack(b, args[0])])
-
-        return floats(ints, f32x16), generate
-
-    @intrinsic
-    def tile_scale_add(typingctx, dots, scale, tile):
-        """f32(dots[t]) * scale + tile[t]."""
+    def tile_fma(typingctx, part, row, total):
+        """part[t] * row + total[t]."""
 
         def generate(context, b, signature, args):
             pairs = zip(unpack(b, args[0]), unpack(b, args[2]), strict=True)
-            return _pack(b, floats.llvm, [emit.fma(b, _to_floats(body, b, dot), args[1], row) for dot, row in pairs])
+            return _pack(b, floats.llvm, [emit.fma(b, part, args[1], total) for part, total in pairs])
 
-        return floats(ints, f32x16, floats), generate
+        return floats(floats, f32x16, floats), generate
 
     @intrinsic
     def tile_add_scaled(typingctx, total, part, scales):
@@ -204,8 +273,7 @@ def _float_tiles(body, tokens: int) -> dict:
         "tile_zero": tile_zero,
         "tile_load": tile_load,
         "tile_store": tile_store,
-        "tile_scale": tile_scale,
-        "tile_scale_add": tile_scale_add,
+        "tile_fma": tile_fma,
         "tile_add_scaled": tile_add_scaled,
         "tile_add_outer": tile_add_outer,
     }

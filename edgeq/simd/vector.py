@@ -67,25 +67,25 @@ def load_bf16x16(b, address):
     return b.bitcast(b.shl(wide, emit.splat_constant(I32X16, 16)), F32X16)
 
 
-def _load_i8x16(b, address):
+def signed_bytes_to_f32(b, value):
     """16 signed bytes as f32."""
     if emit.is_aarch64(b) and machine_has("dotprod"):
-        biased = b.xor(emit.load(b, address, emit.U8X16), emit.splat_constant(emit.U8X16, 128))
-        return _bytes_to_f32(b, biased, 128)
-    return b.sitofp(b.sext(emit.load(b, address, ir.VectorType(I8, 16)), I32X16), F32X16)
+        return _bytes_to_f32(b, b.xor(value, emit.splat_constant(emit.U8X16, 128)), 128)
+    return b.sitofp(b.sext(value, I32X16), F32X16)
 
 
 @operation(f32x16, types.int64)
 def load_i8x16(b, address):
     """16 signed bytes as f32."""
-    return _load_i8x16(b, address)
+    return signed_bytes_to_f32(b, emit.load(b, address, emit.U8X16))
 
 
 @operation(types.void, types.int64, f32x16, types.int64)
 def scale_i8_rows(b, address, d, out):
     """16 rows of 16 signed bytes, times the lanes of d, as 16 rows of f32 at `out`."""
     for row in range(16):
-        value = b.fmul(_load_i8x16(b, emit.offset(b, address, 16 * row)), d)
+        codes = emit.load(b, emit.offset(b, address, 16 * row), emit.U8X16)
+        value = b.fmul(signed_bytes_to_f32(b, codes), d)
         emit.store(b, emit.offset(b, out, 64 * row), value, 4)
 
 
@@ -161,6 +161,27 @@ def or_shifted_u8x16(b, low, high, shift):
     return _or_shifted(b, low, high, shift)
 
 
+@operation(u8x64, u8x64, u8x64, types.int64, types.int64, types.int64)
+def merge_bits(b, low, high, left, right, mask):
+    """low | (high << left >> right) & mask, where `low` has none of the mask's bits, and they do not leave a byte."""
+    lanes = emit.U8X64 if emit.is_aarch64(b) else ir.VectorType(I16, 32)
+    count = lambda value: emit.splat(b, b.trunc(value, lanes.element), lanes.count)  # noqa: E731
+    moved = b.bitcast(b.lshr(b.shl(b.bitcast(high, lanes), count(left)), count(right)), emit.U8X64)
+    return b.or_(low, b.and_(moved, emit.splat(b, b.trunc(mask, I8), 64)))
+
+
+@operation(u8x64, types.int64)
+def load_bit_pairs(b, address):
+    """Four rows from 16 bytes at `address`: row i is bits 2i and 2i + 1 of each."""
+    value = emit.load(b, address, emit.U8X16, 16)
+    rows = emit.join(b, [value] * 4)
+    kind = emit.U8X64 if emit.is_aarch64(b) else I32X16  # x86 has no shift of bytes; of words, by lane
+    per_row = kind.count // 4
+    shifts = ir.Constant(kind, [2 * (i // per_row) for i in range(kind.count)])
+    shifted = b.bitcast(b.lshr(b.bitcast(rows, kind), shifts), emit.U8X64)
+    return b.and_(shifted, emit.splat_constant(emit.U8X64, 3))
+
+
 _SHORTS = ir.VectorType(I16, 8)
 
 
@@ -180,6 +201,11 @@ def _bytes_to_f32(b, value, zero):
 
 @operation(f32x16, u8x16)
 def u8x16_to_f32(b, value):
+    """16 bytes as f32."""
+    return bytes_to_f32(b, value)
+
+
+def bytes_to_f32(b, value):
     if emit.is_aarch64(b) and machine_has("dotprod"):
         return _bytes_to_f32(b, value, 0)
     if emit.is_aarch64(b):
