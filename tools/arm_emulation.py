@@ -1,24 +1,28 @@
 """Run edgeq's AArch64 kernels without an ARM machine: kernels compiled here, run in an emulated Python.
 
-    python tools/arm_emulation.py [--cache FOLDER] [--cpu cortex-a72 cortex-a76 max]
+    python tools/arm_emulation.py [--cache FOLDER] [--cpu cortex-a72 cortex-a76 max] [--minutes N]
 
-Fetches once, into the cache folder and nowhere else (some 400 MB, no root): qemu's user emulator, Python 3.11 for arm64
+Fetches once, into the cache folder and nowhere else (some 500 MB, no root): qemu's user emulator, Python 3.11 for arm64
 from Debian, and PyPI's aarch64 wheels. qemu enforces each CPU's instruction set: `sdot` on a Cortex-A72 is an illegal
-instruction. Every result must have the same bits as on this machine:
+instruction. Every kernel that edgeq has is compiled for each CPU, and then
 
-- the matrix kernels, of every type, over shapes with ragged rows and short super-blocks, one token and several;
-- the logits of the bundled model, as several types, with 1 to 3 threads and prompts split in several ways;
-- its greedy text.
+- every result of emulated_results.py must have the same bits as on this machine, in a process that has no Numba: the
+  matrix kernels of every type, logits of models of many architectures, with several numbers of threads and splits of
+  the prompt, and greedy texts;
+- the tests of the kernels must pass, in a process that may compile nothing.
 
-Neither Numba nor a compiler is loaded in the emulated process. Exit code 77 where the parts cannot be fetched.
+Exit code 1 where a result differs or a test fails, 77 where the parts cannot be fetched. With --minutes it ends by
+then, and says what was left out.
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +30,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = 77
+LIBRARY_BYTES = 3 << 20  # what a library of all kernels may take
+MOST_SECONDS = 1200  # of one emulated process, a long time even where others keep the machine busy
 
 # qemu's CPU -> the library of kernels for it, and the body that must be chosen there
 CPUS = {
@@ -33,17 +39,27 @@ CPUS = {
     "cortex-a76": ("cortex-a76", "neon_dotprod"),
     "max": ("neoverse-n2", "neon_i8mm"),
 }
-MATMULS = ("Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F32", "F16", "BF16")
-SHAPES = ((16, 32), (48, 256), (37, 288), (5, 96), (64, 576))
-TOKENS = (1, 2, 9)
-MODELS = ("Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "F16")
-PROMPT = [int(token) for token in np.random.RandomState(3).randint(1, 2048, 37)]
-TEXT = "Once upon a time"
-SPLITS = ((1, 37), (2, 37), (3, 7), (2, 1))  # threads, tokens of the prompt at once
+KERNEL_TESTS = ("matmul", "attention", "elementwise", "architecture_kernels", "experts", "encode")
 
 
 class Unavailable(Exception):
     """Something cannot be fetched here."""
+
+
+class Clock:
+    """The time that there is: nothing begins, nor goes on, after it."""
+
+    def __init__(self, minutes: float | None):
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return MOST_SECONDS if self.end is None else min(MOST_SECONDS, self.end - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None and self.left <= 0
 
 
 # ---- fetching ----
@@ -56,6 +72,8 @@ Dir::Etc::sourceparts "/dev/null";
 APT::Architecture "{architecture}";
 APT::Architectures "{architecture}";
 APT::Sandbox::User "";
+Acquire::Retries "1";
+Acquire::http::Timeout "20";
 """
 _DEBIAN = {
     "amd64": ("qemu-user-static",),
@@ -64,15 +82,20 @@ _DEBIAN = {
         *("libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5", "libuuid1", "libsqlite3-0"),
     ),
 }
-_WHEELS = ("numpy", "llvmlite", "numba", "psutil", "tokenizers", "sentencepiece", "jinja2", "markupsafe", "ml_dtypes")
-_PURE = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
+# What a board needs, and what tests need beside it.
+_WHEELS = {
+    "site": ("numpy", "psutil", "tokenizers", "sentencepiece", "jinja2", "markupsafe"),
+    "site-tests": ("numba", "llvmlite", "ml_dtypes", "pytest", "pluggy", "iniconfig", "packaging", "pygments"),
+}
 
 
 def _run(command: list[str], **options: object) -> str:
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, **options)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, **options)
     except FileNotFoundError as error:
         raise Unavailable(f"{command[0]} is not installed here") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{' '.join(command[:3])}: no end after 10 minutes") from error
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or error.stdout).strip().splitlines() or [f"exit code {error.returncode}"]
         raise Unavailable(f"{' '.join(command[:3])}: {lines[-1]}") from error
@@ -80,23 +103,25 @@ def _run(command: list[str], **options: object) -> str:
 
 
 def fetch(cache: Path) -> None:
-    """Debian's packages into `cache/root`, wheels into `cache/site`; once."""
+    """Debian's packages into `cache/root`, wheels into `cache/site` and `cache/site-tests`; once."""
     done = cache / "fetched"
-    wanted = " ".join(f"{name}=={version(name)}" for name in _WHEELS)
-    if done.is_file() and done.read_text() == wanted:
+    wanted = {folder: [f"{name}=={version(name)}" for name in names] for folder, names in _WHEELS.items()}
+    stamp = f"{wanted} {_DEBIAN}"
+    if done.is_file() and done.read_text() == stamp:
         return
-    for name in ("root", "site"):
+    for name in ("root", *wanted):
         shutil.rmtree(cache / name, ignore_errors=True)
     for architecture, packages in _DEBIAN.items():
         _debian(cache / f"apt-{architecture}", architecture, packages, cache / "root")
     for emulator in (cache / "root/usr/bin").glob("qemu-*"):
         if emulator.name != "qemu-aarch64-static":
             emulator.unlink()
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
     platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_17", "2014")]
-    target = ["--only-binary=:all:", *platforms, "--python-version=3.11", f"--target={cache / 'site'}"]
-    _run([*command, *target, *wanted.split(), *_PURE])
-    done.write_text(wanted)
+    for folder, wheels in wanted.items():
+        target = ["--only-binary=:all:", *platforms, "--python-version=3.11", f"--target={cache / folder}"]
+        _run([*pip, "--timeout=20", "--retries=1", *target, *wheels])
+    done.write_text(stamp)
 
 
 def _debian(folder: Path, architecture: str, packages: tuple[str, ...], root: Path) -> None:
@@ -114,145 +139,134 @@ def _debian(folder: Path, architecture: str, packages: tuple[str, ...], root: Pa
     shutil.rmtree(folder)
 
 
-def emulated(cache: Path, cpu: str, arguments: list[str], **options: object) -> subprocess.CompletedProcess:
-    """Run the emulated Python."""
+# ---- running ----
+
+
+def emulated(cache: Path, cpu: str, arguments: list[str], sites: tuple[str, ...], seconds: float) -> tuple[int, str]:
+    """Run the emulated Python with the packages of some folders. Exit code, and what it said on both streams.
+
+    subprocess.TimeoutExpired where it takes longer than `seconds`.
+    """
     root = cache / "root"
+    paths = (ROOT, ROOT / "tests", *(cache / site for site in sites))
     environment = {
-        "PYTHONPATH": os.pathsep.join(str(path) for path in (ROOT, ROOT / "tests", cache / "site")),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(str(path) for path in paths),
+        "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
         "EDGEQ_CACHE": str(cache / "compiled"),
         "EDGEQ_KERNELS": str(cache / f"kernels-{cpu}"),
         "OPENBLAS_NUM_THREADS": "1",
+        "NUMBA_CPU_NAME": "generic",  # the emulator shows this machine's /proc/cpuinfo
+        "NUMBA_CPU_FEATURES": "",
         "PATH": os.environ["PATH"],
         "HOME": str(cache),
     }
     command = [str(root / "usr/bin/qemu-aarch64-static"), "-L", str(root), "-cpu", cpu]
-    return subprocess.run(
-        [*command, str(root / "usr/bin/python3.11"), *arguments], env=environment, text=True, **options
+    command += [str(root / "usr/bin/python3.11"), *arguments]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds
     )
+    return done.returncode, done.stdout.strip()
 
 
-# ---- kernels ----
+def build(cache: Path, cpu: str) -> str:
+    """A library of all kernels for an emulated CPU, in the folder where its edgeq looks; what to say of it."""
+    from edgeq.errors import KernelError
+    from edgeq.kernels import build, catalog, image
+    from edgeq.kernels.sources import sources
+
+    target, folder = catalog.cpu(CPUS[cpu][0]), cache / f"kernels-{cpu}"
+    path, started = folder / f"{target.name}.eqk", time.perf_counter()
+    try:
+        header = image.read_header(path)
+        fresh = header.sources == sources() and header.kernels.keys() >= set(catalog.names(target.isa))
+    except KernelError:
+        fresh = False
+    if not fresh:
+        build.build(target, folder)
+    size = path.stat().st_size
+    if size > LIBRARY_BYTES:
+        raise SystemExit(f"arm_emulation: the library for {target.name} takes {size} bytes, more than {LIBRARY_BYTES}")
+    took = "kept" if fresh else f"{time.perf_counter() - started:.0f} s"
+    return f"{len(catalog.names(target.isa))} kernels for {target.name}: {size / 1024:.0f} KiB, {took}"
 
 
-def build(cache: Path, cpu: str, names: list[str]) -> None:
-    """A library of these kernels for an emulated CPU, in the folder where its edgeq looks."""
-    from edgeq.kernels import build, catalog
-
-    build.build(catalog.cpu(CPUS[cpu][0]), cache / f"kernels-{cpu}", names)
-
-
-# ---- what runs on both sides ----
-
-
-def results(models: dict[str, str]) -> dict[str, np.ndarray]:
-    """Everything that must have the same bits, by name."""
-    from kernel_calls import BODIES, matmul, random_panels
-
-    from edgeq.kernels import library
-
-    body = next(body for body in BODIES if body.isa == library.chosen_isa())
-    found: dict[str, np.ndarray] = {"body": np.array(body.isa.name)}
-    for name in MATMULS:
-        for rows, columns in SHAPES:
-            rng = np.random.default_rng(rows * columns)
-            panels = random_panels(rng, name, rows, columns)
-            for tokens in TOKENS:
-                x = rng.standard_normal((tokens, columns)).astype(np.float32)
-                found[f"matmul {name} {rows}x{columns} {tokens}"] = matmul(body, name, panels, rows, x)
-    for name, path in models.items():
-        found |= _model_results(name, path)
-    return found
+def check(cache: Path, cpu: str, kind: str, clock: Clock) -> bool | None:
+    """One emulated process; prints what came out of it. None where there is no time for it."""
+    started = time.perf_counter()
+    arguments, sites = ["bits", str(cache / "run"), CPUS[cpu][1]], ("site",)
+    if kind == "tests":
+        arguments = ["tests", *(str(ROOT / "tests" / "kernels" / f"test_{name}.py") for name in KERNEL_TESTS)]
+        sites = ("site", "site-tests")
+    try:
+        if clock.is_over:
+            return None
+        script = str(ROOT / "tools" / "emulated_results.py")
+        code, said = emulated(cache, cpu, [script, *arguments], sites, clock.left)
+    except subprocess.TimeoutExpired:
+        if clock.is_over:
+            return None
+        code, said = 1, f"no end after {MOST_SECONDS} s"
+    lines = said.splitlines() or [f"exit code {code}"]
+    shown = lines[-1] if code == 0 else "FAILED\n" + "\n".join(lines[-60:])
+    print(f"{cpu}, {kind}, {time.perf_counter() - started:.0f} s: {shown}", flush=True)
+    return code == 0
 
 
-def _model_results(name: str, path: str) -> dict[str, np.ndarray]:
-    import edgeq
-    from edgeq.container.reader import open_file
-    from edgeq.runtime.session import Session
+def run(cache: Path, cpus: list[str], clock: Clock) -> int:
+    """Compute everything here, then on every emulated CPU. Returns the exit code."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import emulated_results
 
-    found = {}
-    with open_file(path) as file:
-        for threads, step in SPLITS:
-            with Session(file, context=64, threads=threads) as session:
-                parts = [session.eval(PROMPT[i : i + step], all_logits=True) for i in range(0, len(PROMPT), step)]
-            found[f"logits {name} threads={threads} step={step}"] = np.concatenate(parts)
-    with edgeq.load(path, threads=2) as model:
-        text = "".join(model.generate(TEXT, max_tokens=40, temperature=0.0))
-    found[f"text {name}"] = np.frombuffer(text.encode(), np.uint8)
-    return found
+    from edgeq import environment
 
-
-def inside(expected_path: str, body: str, models: dict[str, str]) -> int:
-    """The emulated process: compare with what this machine found. Returns the number of differences."""
-    expected, wrong = np.load(expected_path), 0
-    found = results(models)
-    if str(found["body"]) != body:
-        print(f"the body {found['body']} was chosen, not {body}")
-        wrong += 1
-    for name, value in found.items():
-        if name != "body" and not np.array_equal(value.view(np.uint8), expected[name].view(np.uint8)):
-            print(f"DIFFERS: {name}")
-            wrong += 1
-    if "numba" in sys.modules:
-        print("Numba was imported")
-        wrong += 1
-    print(f"{len(found) - 1 - wrong} results have the same bits, {wrong} differ; greedy text: ", end="")
-    print(repr(bytes(found[f"text {next(iter(models))}"]).decode()))
-    return wrong
+    folder = cache / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    absent = emulated_results.convert_models(ROOT, environment.test_data() or ROOT.parent / "shared" / "data", folder)
+    if absent:
+        print(f"not here, so left out: {', '.join(absent)}")
+    np.savez(folder / "expected.npz", **emulated_results.results(folder))
+    ready = []
+    for cpu in cpus:
+        if not clock.is_over:
+            print(build(cache, cpu), flush=True)
+            ready.append(cpu)
+    jobs = [(cpu, kind) for kind in ("bits", "tests") for cpu in ready]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        passed = list(pool.map(lambda job: check(cache, *job, clock), jobs))
+    left_out = [f"{cpu}'s {kind}" for (cpu, kind), result in zip(jobs, passed, strict=True) if result is None]
+    left_out += [cpu for cpu in cpus if cpu not in ready]
+    if left_out:
+        print(f"arm_emulation: left out, for want of time: {', '.join(left_out)}")
+    failed = passed.count(False)
+    print(f"arm_emulation: {f'{failed} FAILED, see above' if failed else f'{passed.count(True)} checks passed'}")
+    return 1 if failed else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Run edgeq's AArch64 kernels in an emulator, against this machine's bits."
     )
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "arm_emulation", help="where the parts are kept")
+    parser.add_argument(
+        "--cache", type=Path, help="where the parts are kept  [default: arm_emulation in edgeq's cache]"
+    )
     parser.add_argument("--cpu", nargs="*", default=list(CPUS), choices=list(CPUS))
-    parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=float, help="end by then  [default: no limit]")
     arguments = parser.parse_args()
-    cache = arguments.cache.resolve()
-    models = {name: str(cache / f"tiny-{name}.eqf") for name in MODELS}
-    if arguments.inside:
-        expected, body, _ = arguments.inside
-        return 1 if inside(expected, body, models) else 0
-    cache.mkdir(parents=True, exist_ok=True)
+    clock = Clock(arguments.minutes)
+    sys.path.insert(0, str(ROOT))
+    from edgeq import environment
+
+    cache = (arguments.cache or environment.cache_folder() / "arm_emulation").resolve()
     try:
-        fetch(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:  # one run at a time: they share libraries and files
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            fetch(cache)
+            return run(cache, arguments.cpu, clock)
     except Unavailable as error:
         print(f"arm_emulation: skipped: {error}")
         return SKIPPED
-    return compare(cache, arguments.cpu, models)
-
-
-def compare(cache: Path, cpus: list[str], models: dict[str, str]) -> int:
-    """Compute everything here, then on every emulated CPU. Returns the exit code."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from edgeq.kernels import library
-    from edgeq.quantize.pipeline import convert
-
-    asked: dict[str, None] = {}
-    kernel = library.kernel
-
-    def noted(name: str, *rest: object) -> library.Kernel:
-        asked[name] = None
-        return kernel(name, *rest)
-
-    for name, path in models.items():
-        convert(ROOT / "tools" / "tiny_model", path, name)
-    library.kernel = noted
-    expected = cache / "expected.npz"
-    np.savez(expected, **results(models))
-    failed = []
-    for cpu in cpus:
-        started = time.perf_counter()
-        build(cache, cpu, list(asked))
-        built = time.perf_counter()
-        script = [str(Path(__file__)), "--cache", str(cache), "--inside", str(expected), CPUS[cpu][1], cpu]
-        code = emulated(cache, cpu, script).returncode
-        print(f"{cpu}: kernels {built - started:.0f} s, emulated {time.perf_counter() - built:.0f} s, exit code {code}")
-        if code != 0:
-            failed.append(cpu)
-    print(f"arm_emulation: {'failed on ' + ', '.join(failed) if failed else 'every result has the same bits'}")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""The AVX-512 bodies on machines that have none: their instructions replaced by what these are defined to do."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from llvmlite import ir
+
+from edgeq.kernels import library
+from edgeq.simd import avx512, avx512vnni, emit, isa, portable
+
+
+def _saturate(b, wide, low):
+    return b.trunc(
+        emit.call(
+            b,
+            "llvm.smax.v32i32",
+            wide.type,
+            [
+                emit.call(b, "llvm.smin.v32i32", wide.type, [wide, emit.splat_constant(wide.type, 32767)]),
+                emit.splat_constant(wide.type, -32768),
+            ],
+        ),
+        low,
+    )
+
+
+def _maddubs_512(b, codes, activations):
+    """`vpmaddubsw`, saturation included, as Intel's manual defines it."""
+    wide = ir.VectorType(ir.IntType(32), 64)
+    products = b.mul(b.zext(codes, wide), b.sext(activations, wide))
+    even, odd = (emit.shuffle(b, products, products, range(i, 64, 2)) for i in range(2))
+    return _saturate(b, b.add(even, odd), ir.VectorType(ir.IntType(16), 32))
+
+
+def _maddwd_512(b, x, y):
+    """`vpmaddwd`."""
+    wide = ir.VectorType(ir.IntType(32), 32)
+    products = b.mul(b.sext(x, wide), b.sext(y, wide))
+    even, odd = (emit.shuffle(b, products, products, range(i, 32, 2)) for i in range(2))
+    return b.add(even, odd)
+
+
+@contextmanager
+def _defined_instructions() -> Iterator[None]:
+    """The AVX-512 bodies with their instructions replaced by what these are defined to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(avx512vnni, "_vpdpbusd", portable.dot_bytes)
+        patch.setattr(avx512._body, "maddubs", _maddubs_512)
+        patch.setattr(avx512._body, "maddwd", _maddwd_512)
+        patch.setattr(emit, "pin", lambda b, values: values)  # its registers are 512 bits wide
+        yield
+
+
+def emulated(row: isa.Isa) -> Callable[[str], library.Kernel]:
+    kernels: dict[str, library.Kernel] = {}
+
+    def kernel(name: str) -> library.Kernel:
+        if name not in kernels:
+            from edgeq.kernels.compile import compile_kernel
+
+            symbol = f"emulated_{name}_{row.name}".replace(":", "_")
+            with _defined_instructions():
+                code = compile_kernel(*name.partition(":")[::2], row, symbol)
+            kernels[name] = library.Kernel(name, library._engine().load(code, symbol))
+        return kernels[name]
+
+    return kernel
