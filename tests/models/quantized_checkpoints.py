@@ -93,17 +93,21 @@ def awq(size: int = 32) -> Method:
     return method
 
 
-def pack_quantized(bits: int = 4, size: int = 32, symmetric: bool = True) -> Method:
+def pack_quantized(bits: int = 4, size: int = 32, symmetric: bool = True, act_order: bool = False) -> Method:
     """compressed-tensors' pack-quantized."""
 
     def method(w: Array) -> tuple[dict[str, Array], Array]:
         group = np.arange(w.shape[1]) // (size if size > 0 else w.shape[1])
+        if act_order:
+            group = np.random.RandomState(len(group)).permutation(group)
         codes, scales, zeros = quantized(w, group, bits, symmetric)
         stored = {
             "weight_packed": np.stack([words(row, bits) for row in codes]),
             "weight_scale": scales,
             "weight_shape": np.array(w.shape, np.int64),
         }
+        if act_order:
+            stored["weight_g_idx"] = group.astype(np.int32)
         if not symmetric:
             stored["weight_zero_point"] = np.stack([words(column, bits) for column in zeros.T], axis=1)
         return stored, dequantized(codes, scales, zeros, group)
@@ -167,7 +171,9 @@ def make(case: str, method: Method) -> tuple[dict[str, Any], dict[str, Array], d
     stored: dict[str, Array] = {}
     for name, w in list(weights.items()):
         if "_proj.weight" in name:
-            parts, weights[name] = method(w)
+            turned = config["model_type"] == "gpt2"  # whose matrices are [in, out], but not once they are quantized
+            parts, dequantized = method(np.ascontiguousarray(w.T) if turned else w)
+            weights[name] = dequantized.T if turned else dequantized
             stored |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
         else:
             stored[name] = w

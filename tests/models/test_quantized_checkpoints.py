@@ -49,6 +49,7 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "auto-round-awq": (made.awq(), AUTO_AWQ, "Q5_0", EXACT),
     "compressed-int4": (made.pack_quantized(), COMPRESSED, "Q4_0", EXACT),
     "compressed-int4-asymmetric": (made.pack_quantized(symmetric=False), COMPRESSED, "Q5_0", EXACT),
+    "compressed-int4-act-order": (made.pack_quantized(act_order=True), COMPRESSED, "Q6_K", ENCODED),
     "compressed-int8-packed": (made.pack_quantized(8, -1), COMPRESSED, "Q8_0", EXACT),
     "compressed-int8": (made.int8(np.float16), INT, "Q8_0", EXACT),
     "compressed-int8-f32-scales": (made.int8(), INT, "Q8_0", ROUNDED),
@@ -147,6 +148,27 @@ def test_fused_matrices_are_cut_from_their_codes(tmp_path: Path) -> None:
         parts = [file.tensors[f"blk.0.attn_{part}.weight"] for part in "qkv"]
         found = [reference.decode(np.asarray(file.data(t.name)), *t.shape, t.type) for t in parts]
     np.testing.assert_array_equal(np.concatenate(found), weights["model.layers.0.self_attn.qkv_proj.weight"])
+
+
+def test_experts_keep_their_codes(tmp_path: Path) -> None:
+    checkpoint, weights = made.write("qwen3-moe", made.gptq(), GPTQ, tmp_path / "checkpoint")
+    report = convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    assert {tensor.type for tensor in report.tensors if tensor.kept} == {"Q4_0"}
+    with open_file(tmp_path / "m.eqf") as file:
+        tensor = file.tensors["blk.1.ffn_down_exps.weight"]
+        experts, rows, columns = tensor.shape
+        found = reference.decode(np.asarray(file.data(tensor.name)), experts * rows, columns, tensor.type)
+    expected = [weights[f"model.layers.1.mlp.experts.{i}.down_proj.weight"] for i in range(experts)]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
+def test_gpt2_is_not_turned_twice(tmp_path: Path) -> None:
+    checkpoint, weights = made.write("gpt2", made.gptq(), GPTQ, tmp_path / "checkpoint")
+    convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    with open_file(tmp_path / "m.eqf") as file:
+        tensor = file.tensors["blk.0.ffn_down.weight"]
+        found = reference.decode(np.asarray(file.data(tensor.name)), *tensor.shape, tensor.type)
+    np.testing.assert_array_equal(found, weights["transformer.h.0.mlp.c_proj.weight"].T)
 
 
 def logits(path: Path, prompt: list[int]) -> np.ndarray:
