@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, survey
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, matrix_shape, survey
 from edgeq.errors import UnsupportedError
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -43,18 +43,15 @@ class Awq(Packed):
     def __init__(self, files: Files, stem: str) -> None:
         stored = [f"{stem}.{part}" for part in ("qweight", "qzeros", "scales")]
         self._weight, self._zeros, self._scales = stored
-        columns, words = files.tensors[self._weight].shape
+        columns, words = matrix_shape(files, self._weight, self._weight)
+        groups, _ = matrix_shape(files, self._scales, self._weight)
         rows = words * PER_WORD
         super().__init__(files, f"{stem}.weight", "AWQ 4-bit", 4, (rows, columns), stored)
-        for name in stored[1:]:
-            if name not in files.tensors:
-                raise self.fail(f"the tensor {name!r} is missing")
-        groups = files.tensors[self._scales].shape[0]
-        if not groups or columns % groups:
+        if columns % groups:
             raise self.fail(f"{columns} columns are not divided evenly by {groups} groups")
-        expect(files, self._weight, ("I32", "U32"), (columns, words))
-        expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows))
-        expect(files, self._zeros, ("I32", "U32"), (groups, words))
+        expect(files, self._weight, ("I32", "U32"), (columns, words), self._weight)
+        expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows), self._weight)
+        expect(files, self._zeros, ("I32", "U32"), (groups, words), self._weight)
         self._groups = np.arange(columns) // (columns // groups)
 
     def rows(self, start: int, stop: int) -> Rows:

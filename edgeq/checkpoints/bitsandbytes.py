@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, survey
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, expect, matrix_shape, survey
 from edgeq.checkpoints.stored import ELEMENTS
 from edgeq.errors import CheckpointError, UnsupportedError
 
@@ -51,9 +51,9 @@ def _int8(files: Files, stem: str, source: str) -> Packed:
     weight, layout = f"{stem}.weight", f"{stem}.weight_format"
     if weight not in files.tensors or files.tensors[weight].dtype != "I8":
         raise CheckpointError(f"{source}: {stem} has an SCB but no weight of type I8: the checkpoint is damaged")
-    if layout in files.tensors and int(files.whole(layout)[0]):
+    if layout in files.tensors and np.any(files.whole(layout)):
         raise UnsupportedError(f"{source}: {layout} is not row by row, which is not supported: save it again on a CPU")
-    row = 1, files.tensors[weight].shape[1]
+    row = 1, matrix_shape(files, weight, weight)[1]
     matrix = Scaled(files, weight, "bitsandbytes INT8", f"{stem}.SCB", row, factor=1 / 127)
     matrix.stored += [layout] if layout in files.tensors else []
     return matrix
@@ -66,9 +66,6 @@ class FourBit(Packed):
         parts = [f"{weight}.{part}" for part in ("absmax", "quant_map", "nested_absmax", "nested_quant_map")]
         stored = [weight, state, *(part for part in parts if part in files.tensors)]
         super().__init__(files, weight, f"bitsandbytes {codebook.upper()}", 4, (0, 0), stored)
-        missing = [name for name in (weight, *parts[:2]) if name not in files.tensors]
-        if missing:
-            raise CheckpointError(f"{files.tensors[state].path}: the tensor {missing[0]!r} is missing")
         self._absmax, self._map, self._nested, self._nested_map = parts
         self._codebook = codebook
         try:
@@ -80,12 +77,23 @@ class FourBit(Packed):
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self.fail("its quant_state is damaged, or of no matrix") from None
         self.shape = rows, columns
-        tensor, blocks = files.tensors[weight], files.tensors[self._absmax]
+        self._check(state)
+
+    def _check(self, state: str) -> None:
+        """CheckpointError unless tensors have the shapes that the quant_state says."""
+        files, weights = self.files, self.shape[0] * self.shape[1]
+        if min(*self.shape, self._blocksize, self._nested_blocksize) < 1 or self.stored[0] not in files.tensors:
+            raise self.fail(f"no matrix {list(self.shape)} in blocks of {self._blocksize}")
+        tensor, blocks = files.tensors[self.stored[0]], -(-weights // self._blocksize)
         nbytes = prod(tensor.shape) * ELEMENTS[tensor.dtype].itemsize
-        if min(rows, columns, self._blocksize, self._nested_blocksize) < 1 or 2 * nbytes != rows * columns:
-            raise self.fail(f"{nbytes} bytes are not a matrix {[rows, columns]} of 4-bit codes")
-        if blocks.shape != (-(-rows * columns // self._blocksize),):
-            raise self.fail(f"absmax {list(blocks.shape)} does not fit blocks of {self._blocksize}")
+        if 2 * nbytes != weights:
+            raise self.fail(f"{nbytes} bytes are not a matrix {list(self.shape)} of 4-bit codes")
+        nested = self._nested in files.tensors
+        expect(files, self._map, ("F32",), (16,), state)
+        expect(files, self._absmax, ("U8",) if nested else ("F32",), (blocks,), state)
+        if nested:
+            expect(files, self._nested, ("F32",), (-(-blocks // self._nested_blocksize),), state)
+            expect(files, self._nested_map, ("F32",), (256,), state)
 
     def _scales(self) -> F32Array:
         """f32 [blocks]."""

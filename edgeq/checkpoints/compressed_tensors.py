@@ -19,7 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, apply_groups, expect, survey, unpack
+from edgeq.checkpoints.packed import (
+    F32Array,
+    Packed,
+    Rows,
+    Scaled,
+    Survey,
+    apply_groups,
+    expect,
+    matrix_shape,
+    survey,
+    unpack,
+)
+from edgeq.checkpoints.stored import FLOATS
 from edgeq.errors import UnsupportedError
 
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
@@ -38,9 +50,7 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
 
 
 def _check(config: Mapping[str, Any], source: str) -> None:
-    groups = config.get("config_groups") or {}
-    groups = [group for group in groups.values() if isinstance(group, Mapping)] if isinstance(groups, Mapping) else []
-    for layout in (config.get("format"), *(group.get("format") for group in groups)):
+    for layout in (config.get("format"), *(group.get("format") for group in _objects(config.get("config_groups")))):
         if layout not in (None, *FORMATS):
             raise UnsupportedError(
                 f"{source}: weights in compressed-tensors' format {layout!r} are not supported; "
@@ -54,16 +64,21 @@ def _check(config: Mapping[str, Any], source: str) -> None:
         raise UnsupportedError(f"{source}: weights that compressed-tensors transformed are not supported")
 
 
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    """The JSON objects among an object's values; none if it is no object."""
+    return [one for one in value.values() if isinstance(one, Mapping)] if isinstance(value, Mapping) else []
+
+
 def _scaled(files: Files, name: str, config: Mapping[str, Any], source: str) -> Packed:
     """A matrix of whole bytes."""
     scale, zeros = f"{name}_scale", f"{name}_zero_point"
     if scale not in files.tensors:
         raise UnsupportedError(f"{source}: tensor {name!r} has no {scale!r}: other layouts are not supported")
-    (rows, columns), grid = files.tensors[name].shape, files.tensors[scale].shape
-    if len(grid) < 2:
+    (rows, columns), grid = matrix_shape(files, name, name), files.tensors[scale].shape
+    if len(grid) != 2 or not all(grid):
         block = (1, columns) if grid == (rows,) and rows > 1 else (rows, columns)
     else:
-        block = _blocks(files, name, config, source) or (rows // grid[0], columns // grid[1])
+        block = _blocks(files, name, config, source) or (max(rows // grid[0], 1), max(columns // grid[1], 1))
     kind = f"compressed-tensors {'FP8' if files.tensors[name].dtype == 'F8_E4M3' else 'INT8'}"
     return Scaled(files, name, kind, scale, block, zeros if zeros in files.tensors else "")
 
@@ -71,8 +86,8 @@ def _scaled(files: Files, name: str, config: Mapping[str, Any], source: str) -> 
 def _blocks(files: Files, name: str, config: Mapping[str, Any], source: str) -> tuple[int, int] | None:
     """The size of a block where a group of the configuration has blocks whose grid is this matrix's scales'."""
     rows, columns = files.tensors[name].shape
-    for group in (config.get("config_groups") or {}).values():
-        block = ((group or {}).get("weights") or {}).get("block_structure")
+    for group in _objects(config.get("config_groups")):
+        block = next((part.get("block_structure") for part in _objects({"": group.get("weights")})), None)
         if isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block):
             height, width = block
             if files.tensors[f"{name}_scale"].shape == (-(-rows // height), -(-columns // width)):
@@ -89,21 +104,27 @@ class PackQuantized(Packed):
         if f"{stem}.weight_global_scale" in files.tensors or shape not in files.tensors:
             raise UnsupportedError(f"{source}: {stem} is packed as 4-bit floats, which is not supported")
         self._zeros, self._index = (name if name in files.tensors else "" for name in (zeros, index))
+        expect(files, shape, ("I64", "I32"), (2,), self._weight)
         rows, columns = (int(n) for n in files.whole(shape))
-        words = files.tensors[self._weight].shape[-1]
+        _, words = matrix_shape(files, self._weight, self._weight)
         bits = words * 32 // max(columns, 1)
         optional = [name for name in (self._zeros, self._index) if name]
         stored = [self._weight, self._scale, shape, *optional]
         super().__init__(files, f"{stem}.weight", f"compressed-tensors INT{bits}", bits, (rows, columns), stored)
-        if self._scale not in files.tensors:
-            raise self.fail(f"the tensor {self._scale!r} is missing")
         if not 2 <= bits <= 8 or words != -(-columns * bits // 32):
             raise UnsupportedError(f"{source}: {stem} has {words} words for {columns} codes: a packing that is unknown")
-        expect(files, self._weight, ("I32",), (rows, words))
-        grid = files.tensors[self._scale].shape
+        expect(files, self._weight, ("I32",), (rows, words), self._weight)
+        grid = files.tensors[self._scale].shape if self._scale in files.tensors else ()
         self._grid = (grid[0], grid[1]) if len(grid) == 2 else ((rows, 1) if grid == (rows,) and rows > 1 else (1, 1))
         if self._grid[0] not in (1, rows) or not self._grid[1] or columns % self._grid[1]:
             raise self.fail(f"scales {list(grid)} do not divide a matrix {[rows, columns]}")
+        expect(files, self._scale, FLOATS, self._grid if len(grid) == 2 else self._grid[:1], self._weight)
+        if self._index:
+            expect(files, self._index, ("I32", "I64"), (columns,), self._weight)
+        if self._zeros:
+            packed = files.tensors[self._zeros].dtype != "I8"
+            height = -(-rows * bits // 32) if packed else self._grid[0]
+            expect(files, self._zeros, ("I32", "I8"), (height, self._grid[1]), self._weight)
 
     def _groups(self) -> npt.NDArray[np.intp]:
         """The group of each column."""
@@ -111,7 +132,7 @@ class PackQuantized(Packed):
         if not self._index:
             return np.arange(columns) // (columns // count)
         groups = self.files.whole(self._index).astype(np.intp)
-        if groups.shape != (columns,) or groups.min() < 0 or groups.max() >= count:
+        if groups.min() < 0 or groups.max() >= count:
             raise self.fail(f"columns have groups {groups.min()} to {groups.max()}, there are {count}")
         return groups
 
@@ -122,7 +143,6 @@ class PackQuantized(Packed):
         zeros = self.files.whole(self._zeros)
         if zeros.dtype == np.int8:
             return zeros.reshape(self._grid).astype(np.int16)
-        expect(self.files, self._zeros, ("I32",), (-(-self.shape[0] * self.bits // 32), self._grid[1]))
         return unpack(zeros.T, self.bits, self.shape[0]).T.astype(np.int16) - np.int16(1 << self.bits - 1)
 
     def rows(self, start: int, stop: int) -> Rows:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, survey, unpack
-from edgeq.errors import CheckpointError, UnsupportedError
+from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, matrix_shape, survey, unpack
+from edgeq.errors import UnsupportedError
 
 FORMATS = ("gptq", "gptq_v2")
 BITS = (2, 3, 4, 8)
@@ -46,25 +46,23 @@ class Gptq(Packed):
         stored = [f"{stem}.{part}" for part in ("qweight", "qzeros", "scales")]
         self._weight, self._zeros, self._scales = stored
         self._index = f"{stem}.g_idx" if f"{stem}.g_idx" in files.tensors else ""
-        for name in stored:
-            if name not in files.tensors or len(files.tensors[name].shape) != 2:
-                raise CheckpointError(f"{files.tensors[stored[0]].path}: {name!r} is missing, or no matrix")
-        (words, rows), (groups, zero_words) = (files.tensors[name].shape for name in stored[:2])
-        bits = zero_words * 32 // max(rows, 1)
+        words, rows = matrix_shape(files, self._weight, self._weight)
+        groups, zero_words = matrix_shape(files, self._zeros, self._weight)
+        bits = zero_words * 32 // rows
         columns = words * 32 // bits if bits in BITS else 0
         if not columns or words * 32 != columns * bits:
             raise UnsupportedError(f"{source}: {stem} has GPTQ codes of {bits} bits; 2, 3, 4 and 8 are supported")
         stored += [self._index] if self._index else []
         super().__init__(files, f"{stem}.weight", f"GPTQ {bits}-bit", bits, (rows, columns), stored)
-        expect(files, self._weight, ("I32", "U32"), (words, rows))
-        expect(files, self._zeros, ("I32", "U32"), (groups, zero_words))
-        expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows))
+        expect(files, self._weight, ("I32", "U32"), (words, rows), self._weight)
+        expect(files, self._zeros, ("I32", "U32"), (groups, zero_words), self._weight)
+        expect(files, self._scales, ("F16", "BF16", "F32"), (groups, rows), self._weight)
         if self._index:
-            expect(files, self._index, ("I32", "I64"), (columns,))
+            expect(files, self._index, ("I32", "I64"), (columns,), self._weight)
         self._minus_one = minus_one
         size = config.get("group_size")
-        if columns % max(groups, 1) == 0:
-            size = columns // max(groups, 1)
+        if columns % groups == 0:
+            size = columns // groups
         self._group_size = size if isinstance(size, int) and size > 0 else columns
 
     def _groups(self) -> npt.NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -97,19 +98,29 @@ class Packed(ABC):
 
     def fail(self, what: str) -> CheckpointError:
         """An error about this matrix, to be raised."""
-        return CheckpointError(
-            f"{self.files.tensors[self.stored[0]].path}: {self.name.removesuffix('.weight')}: {what}"
-        )
+        path = next(self.files.tensors[name].path for name in self.stored if name in self.files.tensors)
+        return CheckpointError(f"{path}: {self.name.removesuffix('.weight')}: {what}")
 
 
-def expect(files: Files, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """CheckpointError unless tensor `name` has one of `dtypes` and `shape`."""
-    tensor = files.tensors[name]
+def expect(files: Files, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...], beside: str) -> None:
+    """CheckpointError unless there is a tensor `name` of `shape` with one of `dtypes`; `beside`: one that there is."""
+    tensor = files.tensors.get(name)
+    if tensor is None:
+        raise CheckpointError(f"{files.tensors[beside].path}: has no tensor {name!r}: the checkpoint is incomplete")
     if tensor.dtype not in dtypes or tensor.shape != shape:
         has, needs = f"{tensor.dtype} {list(tensor.shape)}", f"{' or '.join(dtypes)} {list(shape)}"
         raise CheckpointError(
             f"{tensor.path}: tensor {name!r} is {has}, not {needs}: the checkpoint and its config.json do not fit"
         )
+
+
+def matrix_shape(files: Files, name: str, beside: str) -> tuple[int, int]:
+    """The shape of tensor `name`; CheckpointError unless it is there, a matrix, and not empty."""
+    tensor = files.tensors.get(name)
+    if tensor is None or len(tensor.shape) != 2 or not all(tensor.shape):
+        what = "is missing" if tensor is None else f"is no matrix, but {list(tensor.shape)}"
+        raise CheckpointError(f"{files.tensors[beside].path}: tensor {name!r} {what}: the checkpoint is damaged")
+    return tensor.shape[0], tensor.shape[1]
 
 
 def survey(
@@ -166,15 +177,15 @@ class Scaled(Packed):
         zeros: str = "",
         factor: float = 1.0,
     ) -> None:
-        rows, columns = files.tensors[name].shape
+        rows, columns = matrix_shape(files, name, name)
         super().__init__(files, name, kind, 8, (rows, columns), [name, scale, *([zeros] if zeros else [])])
         self._scale, self._zeros, self._factor, self._block = scale, zeros, np.float32(factor), block
         self._grid = -(-rows // block[0]), -(-columns // block[1])
         self._groups = np.arange(columns) // block[1]
-        for one in (scale, *([zeros] if zeros else [])):
-            count = int(np.prod(files.tensors[one].shape, dtype=np.int64))
-            if count != self._grid[0] * self._grid[1]:
-                raise self.fail(f"{one!r} has {count} values, not those of {self._grid[0]} x {self._grid[1]} blocks")
+        for one, dtypes in ((scale, FLOATS), *([(zeros, ("I8",))] if zeros else [])):
+            tensor, (height, width) = files.tensors[one], self._grid
+            if prod(tensor.shape) != height * width or tensor.dtype not in dtypes:
+                raise self.fail(f"{one!r} is {tensor.dtype} {list(tensor.shape)}, not one of {height} x {width} blocks")
 
     def _scales(self) -> F32Array:
         scales: F32Array = self.files.floats(self._scale).reshape(self._grid) * self._factor

@@ -35,7 +35,7 @@ def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dic
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
     if method in ELSEWHERE:
         return {}
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UnsupportedError(
             f"{source}: is already quantized (method {method!r}), which is not supported: convert the original "
             f"checkpoint, or one of {', '.join(METHODS)}"

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import ml_dtypes
@@ -11,7 +12,10 @@ import pytest
 from safetensors import safe_open
 
 from edgeq.checkpoints import open_checkpoint
+from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.safetensors_index import index
+from edgeq.checkpoints.stored import ELEMENTS
+from edgeq.errors import EdgeqError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
@@ -61,3 +65,55 @@ def test_surveys_bound_what_is_there(case: str, tmp_path: Path) -> None:
         assert rows.codes.dtype == np.int16
         assert survey.lowest <= rows.codes.min() and rows.codes.max() <= survey.highest
     assert survey.even == ("act-order" not in case and case not in ("compressed-tensors-fp8-block",))
+
+
+def damages(value: np.ndarray) -> dict[str, np.ndarray | None]:
+    """What can be wrong with a tensor."""
+    flat = value.reshape(-1)
+    return {
+        "missing": None,
+        "short": value[: len(value) // 2] if value.ndim else value,
+        "empty": flat[:0],
+        "flat": flat[:-1],
+        "deep": value.reshape(1, 1, *value.shape),
+        "narrow": value[..., : value.shape[-1] // 2] if value.ndim else value,
+        "floats": np.full(value.shape, np.nan, np.float32),
+        "bytes": np.full(value.shape, -1, np.int8),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_damage_goes_further_than_one_line(case: str, tmp_path: Path) -> None:
+    """Whatever is wrong with the tensors of a matrix, an error of edgeq's says so, or it reads all the same."""
+    folder, _ = checkpoint(case, tmp_path)
+    with safe_open(folder / "model.safetensors", "np") as file:
+        names = sorted(set(file.keys()) - {"expected"})
+    raw = Files(index(str(folder / "model.safetensors")))
+    whole = {name: raw.whole(name) for name in names}
+    raised = 0
+    for name in names:
+        for damaged in damages(whole[name]).values():
+            tensors = {other: value for other, value in whole.items() if other != name}
+            write(folder, tensors | ({} if damaged is None else {name: damaged}))
+            try:
+                with open_checkpoint(folder) as opened:
+                    for matrix in opened.packed.values():
+                        matrix.survey()
+                        matrix.weights(0, matrix.shape[0])
+            except EdgeqError as error:
+                assert "\n" not in str(error) and str(folder) in str(error)
+                raised += 1
+    assert raised >= 3 * len(names)
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """model.safetensors of arrays as `Files` reads them: BF16 as 16-bit words, for which they stand here."""
+    names = {np.dtype(np.uint16): "BF16"} | {dtype: name for name, dtype in ELEMENTS.items() if name != "BF16"}
+    header, offset = {}, 0
+    for name, value in tensors.items():
+        shape = list(value.shape)
+        header[name] = {"dtype": names[value.dtype], "shape": shape, "data_offsets": [offset, offset + value.nbytes]}
+        offset += value.nbytes
+    text = json.dumps(header).encode()
+    data = b"".join(np.ascontiguousarray(value).tobytes() for value in tensors.values())
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)

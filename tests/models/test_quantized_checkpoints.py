@@ -214,6 +214,9 @@ def change(folder: Path, **tensors: Any) -> None:
         (COMPRESSED | {"transform_config": {"config_groups": {"R1": {}}}}, "transformed"),
         (FP8 | {"weight_block_size": [0, 128]}, "weight_block_size"),
         ("gptq", "None"),
+        ({"quant_method": ["gptq"]}, "['gptq']"),
+        ({"quant_method": "gptq", "checkpoint_format": ["gptq"]}, "['gptq']"),
+        (INT | {"config_groups": {"a": 1, "b": {"weights": 2}}, "format": 3}, "3"),
     ],
 )
 def test_unsupported_variants_are_refused_in_one_line(
