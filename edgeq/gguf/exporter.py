@@ -171,6 +171,9 @@ def target(file: File, place: Place, fallback: Fallback | None) -> Exported:
     shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
     if len(shape) == 1:
         original = file.metadata.get("gguf", {}).get("types", {}).get(infos[0].name, "F32")
+        if place.flat:
+            experts = file.tensors[infos[0].name.removesuffix("bias") + "weight"].shape[0]
+            shape = (experts, shape[0] // experts)
         return Exported(place.name, shape, original if original in ("F16", "BF16") else "F32", place.parts)
     types = [_writable(file, info, fallback) for info in infos]
     widest = max(types, key=lambda name: BY_NAME[name].row_bytes(shape[-1]))

@@ -220,7 +220,7 @@ def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]
     axis = max(len(shapes[0]) - 2, 0)
     shape = (*shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :])
     has = file.tensors[place.name].shape
-    if has != shape and not (place.flat and has == shape[1:]):
+    if has != shape and not (place.flat and prod(has) == prod(shape)):
         what = f"tensor {place.name} is {list(has)}, its metadata says {list(shape)}"
         raise FormatError(f"{file.path}: {what}: convert it again")
 
@@ -237,7 +237,7 @@ def _jobs(
     first = 0
     for name in place.parts:
         shape = expected.get(name, tensor.shape)
-        if place.flat and len(tensor.shape) < len(shape):
+        if place.flat:
             tensor = replace(tensor, shape=shape)
         kind, how = _held(file, tensor)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)

@@ -26,6 +26,7 @@ from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
     device,
+    div,
     exp2_of_nonpositive,
     fma,
     larger,
@@ -211,16 +212,30 @@ def _clear(totals, nbytes, tops, rows):
         store_f32(tops + 8 * r + 4, np.float32(0.0))
 
 
+@device
+def _with_sink(top, sink):
+    """1 over the sum of a row (its largest score and sum are at `top`) with one more score, which has no value."""
+    before = load_f32(top)
+    largest = before if before > sink else sink
+    old = exp2_of_nonpositive(sub(splat_f32(before), splat_f32(largest)))
+    new = exp2_of_nonpositive(sub(splat_f32(sink), splat_f32(largest)))
+    return div(old, fma(splat_f32(load_f32(top + 4)), old, new))
+
+
 def _make_finish(isa: Isa, width: int):
     keep = make_keep(isa.tile)
 
     @device
-    def finish(totals, tops, rows, group, columns, head_dim, out, stride, words, sums, token, head, groups, count):
+    def finish(
+        totals, tops, rows, group, columns, head_dim, out, stride, words, sums, token, head, groups, count, sinks
+    ):
         """Totals over sums as rows of `out`, and quantized where a quantized matrix follows."""
         for r in range(rows):
             here = r // group
             first = (head + r - here * group) * head_dim
             inverse = splat_f32(np.float32(1.0) / load_f32(tops + 8 * r + 4))
+            if sinks != 0:
+                inverse = _with_sink(tops + 8 * r, load_f32(sinks + 4 * (head + r - here * group)) * _LOG2_E)
             target = out + (token + here) * stride + first * 4 if out != 0 else 0
             at = totals + r // width * columns * width * 64 + r % width * 64
             if head_dim % 32 == 0:
@@ -244,7 +259,7 @@ def make(variant: str, isa: Isa):
     Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
     position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
-    cap of the scores (f32 bits) or 0.
+    cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0.
     """
     width_text, kind = variant.split("-")
     decode = _make_attend(isa, int(width_text), kind)
@@ -314,6 +329,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
             kv_head * group,
             heads * head_dim // 32,
             count,
+            load_i64(args + 168),
         )
 
     @device
@@ -370,11 +386,19 @@ def _make_attend(isa: Isa, width: int, kind: str):
     return attend
 
 
-def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: int = 0, cap: float = 0.0) -> np.ndarray:
+def reference(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    start: int,
+    window: int = 0,
+    cap: float = 0.0,
+    sinks: np.ndarray | None = None,
+) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0. If
-    `cap` is not 0, scores are capped to within it.
+    `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per head, without a value.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -388,5 +412,6 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int, window: i
             if cap:
                 scores = cap * np.tanh(scores / cap)
             weights = np.exp(scores - scores.max())
-            result[t, h] = weights @ values / weights.sum()
+            beside = np.exp(float(sinks[h]) - scores.max()) if sinks is not None else 0.0
+            result[t, h] = weights @ values / (weights.sum() + beside)
     return result

@@ -29,7 +29,7 @@ def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
         "activation": [name + gate for name in ACTIVATIONS for gate in ("", "-mul")],
         "elementwise": ["scale", "add", "softcap", "gate"],
         "route": ["choose", "group"],
-        "expert_rows": ["gather", "silu_mul", "combine"],
+        "expert_rows": ["gather", "silu_mul", "clamped", "combine"],
         "rearrange": ["to-panels", "to-blocks"],
         **{family: [""] for family in WITHOUT_VARIANTS},
         "execute": ["publish", "lead", "serve"],

@@ -6,13 +6,14 @@ from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.quantize import make_place
 from edgeq.kernels.route import SEGMENT
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64
+from edgeq.simd.memory import bits_f32, load_i64
 from edgeq.simd.vector import (
     add,
     device,
     div,
     exp,
     fma,
+    larger,
     load_f32x16,
     load_splat_f32,
     mul,
@@ -25,6 +26,19 @@ from edgeq.simd.vector import (
 @device
 def _silu_mul(gate, up):
     return mul(div(gate, add(splat_f32(np.float32(1.0)), exp(neg(gate)))), up)
+
+
+@device
+def _clamp(x, low, high):
+    return larger(splat_f32(low), neg(larger(splat_f32(-high), neg(x))))
+
+
+@device
+def _clamped(gate, up, alpha, limit):
+    """(up + 1) gate sigmoid(alpha gate), gate at most `limit`, up within it."""
+    gate = neg(larger(splat_f32(-limit), neg(gate)))
+    up = add(_clamp(up, -limit, limit), splat_f32(np.float32(1.0)))
+    return mul(div(gate, add(splat_f32(np.float32(1.0)), exp(neg(mul(gate, splat_f32(alpha)))))), up)
 
 
 def _make_keep(isa: Isa):
@@ -65,13 +79,13 @@ def _make_gather(isa: Isa):
     return gather
 
 
-def _make_silu_mul(isa: Isa):
+def _make_gated(isa: Isa, clamped: bool):
     keep = _make_keep(isa)
 
-    def silu_mul(args, thread, n_threads):
+    def gated(args, thread, n_threads):
         gate, up, width = load_i64(args), load_i64(args + 8), load_i64(args + 16)
         out, stride, words, sums = load_i64(args + 24), load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-        segments = load_i64(args + 56)
+        segments, alpha, limit = load_i64(args + 56), bits_f32(load_i64(args + 64)), bits_f32(load_i64(args + 72))
         groups = (width + 31) // 32
         for s in range(load_i64(segments)):
             entry = segments + 8 + s * SEGMENT
@@ -80,11 +94,15 @@ def _make_silu_mul(isa: Isa):
                 row = item // groups
                 group = item - row * groups
                 at = (first + row) * stride + group * 128
-                low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
-                high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
+                if clamped:
+                    low = _clamped(load_f32x16(gate + at), load_f32x16(up + at), alpha, limit)
+                    high = _clamped(load_f32x16(gate + at + 64), load_f32x16(up + at + 64), alpha, limit)
+                else:
+                    low = _silu_mul(load_f32x16(gate + at), load_f32x16(up + at))
+                    high = _silu_mul(load_f32x16(gate + at + 64), load_f32x16(up + at + 64))
                 keep(low, high, out, stride, words, sums, first, row, count, group, groups)
 
-    return silu_mul
+    return gated
 
 
 def _combine(args, thread, n_threads):
@@ -106,12 +124,15 @@ def _combine(args, thread, n_threads):
 def make(variant: str, isa: Isa):
     """`gather`: x, x stride, width, out, out stride, words (or 0), sums, segments, sources. Copies each slot's token.
 
-    `silu_mul`: gate, up, width, out, stride of all three, words (or 0), sums, segments. silu(gate) * up.
+    `silu_mul`: gate, up, width, out, stride of all three, words (or 0), sums, segments, alpha, limit (f32 bits).
+    silu(gate) * up. `clamped`: the same; (up + 1) gate sigmoid(alpha gate), gate at most the limit, up within it.
 
     `combine`: out, out stride, width, rows, their stride, top_k, slots, weights, token count address. Adds to each
     token the weighted rows of its experts, in falling order of weight.
     """
-    return _combine if variant == "combine" else {"gather": _make_gather, "silu_mul": _make_silu_mul}[variant](isa)
+    if variant == "combine":
+        return _combine
+    return _make_gather(isa) if variant == "gather" else _make_gated(isa, variant == "clamped")
 
 
 def reference(rows: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray) -> np.ndarray:

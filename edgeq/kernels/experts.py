@@ -14,7 +14,7 @@ def make(variant: str, isa: Isa):
     """The kernel for the block type `variant`.
 
     Argument block: weights, rows, columns, words, sums (or f32 rows and their stride for float types), out, out
-    stride, bytes of an expert's matrix, segments.
+    stride, bytes of an expert's matrix, segments, biases (f32 [experts][stride]) or 0, their stride in bytes.
     """
     multiply, plain = make_multiply(variant, isa), variant in codes.FLOATS
 
@@ -23,6 +23,7 @@ def make(variant: str, isa: Isa):
         words, sums = load_i64(args + 24), load_i64(args + 32)
         out, stride = load_i64(args + 40), load_i64(args + 48)
         expert_bytes, segments = load_i64(args + 56), load_i64(args + 64)
+        biases, bias_stride = load_i64(args + 72), load_i64(args + 80)
         for s in range(load_i64(segments)):
             entry = segments + 8 + s * SEGMENT
             first, count = load_i64(entry + 8), load_i64(entry + 16)
@@ -39,7 +40,7 @@ def make(variant: str, isa: Isa):
                 out + first * stride,
                 stride,
                 count,
-                0,
+                biases + load_i64(entry) * bias_stride if biases != 0 else 0,
                 0,
                 thread,
                 n_threads,
@@ -48,14 +49,22 @@ def make(variant: str, isa: Isa):
     return kernel
 
 
-def reference(weights: np.ndarray, name: str, x: np.ndarray, segments: list[tuple[int, int, int]]) -> np.ndarray:
+def reference(
+    weights: np.ndarray,
+    name: str,
+    x: np.ndarray,
+    segments: list[tuple[int, int, int]],
+    biases: np.ndarray | None = None,
+) -> np.ndarray:
     """The NumPy twin: decoded weights [experts, rows, columns], x [slots, columns] -> [slots, rows].
 
-    `segments`: (expert, first slot, slots); other slots are zero.
+    `segments`: (expert, first slot, slots); other slots are zero. biases: [experts, rows].
     """
     from edgeq.kernels import matmul
 
     result = np.zeros((len(x), weights.shape[1]), np.float32)
     for expert, first, count in segments:
         result[first : first + count] = matmul.reference(weights[expert], name, x[first : first + count])
+        if biases is not None:
+            result[first : first + count] += biases[expert]
     return result

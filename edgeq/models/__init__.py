@@ -36,6 +36,7 @@ SUPPORTED = (
     "granitemoe",
     "lfm2",
     "ernie4_5",
+    "gpt_oss",
 )
 
 

@@ -3,7 +3,7 @@
 from edgeq.errors import CheckpointError
 from edgeq.models import llama
 from edgeq.models.graph import Experts, Graph, Value
-from edgeq.models.tensors import Tensors
+from edgeq.models.tensors import Fused, Tensors
 
 NAMES = ("mlp.gate", "mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj")
 
@@ -22,6 +22,11 @@ def tensors(model: llama.Model, t: Tensors, count: int, width: int, names: tuple
     t.experts("ffn_gate_exps", gate, count, width, model.hidden_size)
     t.experts("ffn_up_exps", up, count, width, model.hidden_size)
     t.experts("ffn_down_exps", down, count, model.hidden_size, width)
+    # As transformers holds them in memory, and as some checkpoints do
+    whole, n = "mlp.experts.", model.hidden_size
+    t.stacked("ffn_gate_exps", f"{whole}gate_up_proj", count, width, n, Fused(2 * width))
+    t.stacked("ffn_up_exps", f"{whole}gate_up_proj", count, width, n, Fused(2 * width, first=width))
+    t.stacked("ffn_down_exps", f"{whole}down_proj", count, n, width, Fused(n))
 
 
 def mixture(

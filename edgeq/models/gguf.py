@@ -9,7 +9,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
 from edgeq.models import gemma3, llama
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
-from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, write_rope
+from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
 
 # GGUF's key after the architecture's name -> config.json's key
 KEYS = {
@@ -74,6 +74,8 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     config |= entry.derived(config) if entry.derived else {}
     config |= entry.read(values, shapes) if entry.read else {}
     read_rope(config, values, f"{name}.rope", shapes, vector, source)
+    if config.get("rope_scaling", {}).get("rope_type") == "yarn":
+        config["rope_scaling"] |= entry.yarn
     if entry.interleaved and "partial_rotary_factor" in config:
         raise UnsupportedError(f"{source}: a part of each head is rotated, which is not supported for {name}")
     return {entry.names.get(key, key): value for key, value in config.items()}
@@ -110,6 +112,10 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         raise UnsupportedError(f"{source}: {error}") from None
     if entry.interleaved and rotated(model) != model.heads.head_dim:
         raise UnsupportedError(f"{source}: a part of each head is rotated, which GGUF's {name} cannot say")
+    scaling = scaling_of(config)
+    whole = scaling.get("truncate", True) == entry.yarn.get("truncate", True)
+    if scaling.get("rope_type", scaling.get("type")) == "yarn" and not whole:
+        raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
     theta = standard.get("rope_theta", config.get("rotary_emb_base", model.theta))
     write_rope(values, model, config, float(theta), source)
     windows = [window for window in model.windows if window]

@@ -32,6 +32,7 @@ class GgufArchitecture:
     fused         tensors that are several of ours, whose rows follow one another there
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
     vectors       matrices of one row that are vectors there
+    yarn          what its yarn scaling has beside the usual
     """
 
     model_type: str
@@ -47,6 +48,7 @@ class GgufArchitecture:
     fused: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
+    yarn: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
@@ -69,6 +71,11 @@ def _gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], Config]:
         return {"query_pre_attn_scalar": scalar, "layer_types": kinds}
 
     return derive
+
+
+def _gpt_oss(config: Mapping[str, Any]) -> Config:
+    """Every second layer is global."""
+    return {"layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(config["num_hidden_layers"])]}
 
 
 def _smollm3(config: Mapping[str, Any]) -> Config:
@@ -205,6 +212,13 @@ ARCHITECTURES = {
     "starcoder2": GgufArchitecture("starcoder2", fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True}),
     "bitnet": GgufArchitecture("bitnet", read=_read_bitnet, write=_write_bitnet),
     "ernie4_5": GgufArchitecture("ernie4_5", fixed={"hidden_act": "silu", "use_bias": False}),
+    "gpt-oss": GgufArchitecture(
+        "gpt_oss",
+        keys=_LOCAL_EXPERTS | _WINDOW | {"expert_feed_forward_length": "intermediate_size"},
+        fixed={"hidden_act": "silu", "attention_bias": True, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        derived=_gpt_oss,
+        yarn={"truncate": False},
+    ),
     "lfm2": GgufArchitecture(
         "lfm2",
         keys={"shortconv.l_cache": "conv_L_cache"},
@@ -245,8 +259,8 @@ def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it is a vector
-    that is a matrix of one row here."""
+    """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
+    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here."""
 
     name: str
     parts: tuple[str, ...]
@@ -266,13 +280,15 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
         theirs = stem
         for whole in fused:
             group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
-            if stem in FUSED[whole] and set(group) <= set(names):
+            biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
+            if stem in FUSED[whole] and set(group) <= set(names) and not biases:
                 parts, theirs = group, whole
         # Falcon calls its only norm as we do, and renames both where there are two
         if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in names):
             theirs = entry.renamed[stem]
         done |= set(parts)
-        found.append(Place(f"{prefix}{theirs}{suffix}", parts, stem in entry.vectors))
+        flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
+        found.append(Place(f"{prefix}{theirs}{suffix}", parts, flat))
     return found
 
 

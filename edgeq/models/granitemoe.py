@@ -26,9 +26,9 @@ class Model(granite.Model):
         """The rows of each expert's gate and up follow one another."""
         n, m, count = self.hidden_size, self.intermediate_size, self.num_experts
         t.matrix("ffn_gate_inp", "block_sparse_moe.router.layer", count, n)
-        t.stacked("ffn_gate_exps", "block_sparse_moe.input_linear", count, m, n, Fused(2 * m))
-        t.stacked("ffn_up_exps", "block_sparse_moe.input_linear", count, m, n, Fused(2 * m, first=m))
-        t.stacked("ffn_down_exps", "block_sparse_moe.output_linear", count, n, m, Fused(n))
+        t.stacked("ffn_gate_exps", "block_sparse_moe.input_linear.weight", count, m, n, Fused(2 * m))
+        t.stacked("ffn_up_exps", "block_sparse_moe.input_linear.weight", count, m, n, Fused(2 * m, first=m))
+        t.stacked("ffn_down_exps", "block_sparse_moe.output_linear.weight", count, n, m, Fused(n))
 
     def layer(self, g: Graph, x: Value, i: int) -> Value:
         """What is added to the residual stream is scaled; the experts' weights are normalized over the chosen."""

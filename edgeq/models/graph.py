@@ -49,7 +49,8 @@ NO_ROPE = Rope(())
 class Heads:
     """Shapes of an attention: query heads, key/value heads, values per head, and a window of positions if local.
 
-    scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0
+    scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0; sinks:
+    the weight that has one more score per query head, which takes part in the softmax and has no value
     """
 
     num_attention_heads: int
@@ -58,19 +59,23 @@ class Heads:
     sliding_window: int | None = None
     scale: float | None = None
     softcap: float = 0.0
+    sinks: str = ""
 
 
 @dataclass(frozen=True)
 class Experts:
     """A mixture of experts: `top_k` of `count` per token, weighted by the softmax over all, or, if `normalized`, over
-    the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`. What the
-    experts give is multiplied by `factor`."""
+    the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`, with biases
+    where there are such. What the experts give is multiplied by `factor`. With a `limit` the gate is at most that, what
+    it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate)."""
 
     count: int
     top_k: int
     normalized: bool
     prefix: str
     factor: float = 1.0
+    alpha: float = 1.0
+    limit: float = 0.0
 
 
 class Graph(Protocol):

@@ -1,6 +1,7 @@
 """The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class Part:
             further one `step` rows after the one before: a slice of a fused tensor, or the heads of one kind in it.
     transposed: the rows are the columns of what is there
     plane:  the part lies in this matrix of a tensor of three dimensions
+    flat:   the rows are single values of what is there, read as one vector
     """
 
     source: str
@@ -22,6 +24,7 @@ class Part:
     step: int = 0
     transposed: bool = False
     plane: int | None = None
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Tensor:
 
     shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
     ternary: weights are rounded to -s, 0 or s, s being the mean of |weight| over the tensor (arXiv:2402.17764)
+    instead: the parts of a checkpoint that keeps them in other tensors
     """
 
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
     add: float = 0.0
     ternary: bool = False
+    instead: tuple[Part, ...] = ()
 
 
 class Tensors(dict[str, Tensor]):
@@ -108,8 +113,40 @@ class Tensors(dict[str, Tensor]):
         parts = tuple(Part(one, (rows, columns), rows) for one in sources)
         self._into[f"{self._own}{name}.weight"] = Tensor((count, rows, columns), parts)
 
-    def stacked(self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused) -> None:
-        """As `experts`, of one tensor [count, fused.rows, columns]: a slice of each of its matrices."""
-        whole, there = f"{self._theirs}{source}.weight", (count, fused.rows, columns)
-        parts = tuple(Part(whole, there, rows, fused.first, plane=i) for i in range(count))
-        self._into[f"{self._own}{name}.weight"] = Tensor((count, rows, columns), parts)
+    def stacked(
+        self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused, transposed: bool = False
+    ) -> None:
+        """As `experts`, of one tensor `source` [count, fused.rows, columns]: a slice of each of its matrices;
+        `transposed`: these are [columns, fused.rows] there. The other way to read a tensor that is listed already."""
+        there = (count, columns, fused.rows) if transposed else (count, fused.rows, columns)
+        first, run, step = fused.first, fused.run or rows, fused.step
+        whole = f"{self._theirs}{source}"
+        parts = tuple(Part(whole, there, rows, first, run, step, transposed, i) for i in range(count))
+        self._add(f"{name}.weight", (count, rows, columns), parts)
+
+    def rows_of_experts(self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused) -> None:
+        """As `stacked`, of one matrix [count * fused.rows, columns]."""
+        first, run, step = fused.first, fused.run or rows, fused.step
+        whole, there = f"{self._theirs}{source}", (count * fused.rows, columns)
+        parts = tuple(Part(whole, there, rows, i * fused.rows + first, run, step) for i in range(count))
+        self._add(f"{name}.weight", (count, rows, columns), parts)
+
+    def expert_bias(self, name: str, source: str, count: int, rows: int, fused: Fused) -> None:
+        """`name.bias` [count * rows], expert after expert, of a tensor [count, fused.rows]."""
+        run, step = (fused.run, fused.step) if fused.step else (count * rows, 0)
+        part = Part(f"{self._theirs}{source}", (count, fused.rows), count * rows, fused.first, run, step, flat=True)
+        self._add(f"{name}.bias", (count * rows,), (part,))
+
+    def _add(self, name: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> None:
+        """A tensor, or the other way to read it."""
+        before = self._into.get(self._own + name)
+        self._into[self._own + name] = replace(before, instead=parts) if before else Tensor(shape, parts)
+
+
+def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors, read in the way for which the checkpoint has the sources; as they are where it has none."""
+    found = {}
+    for name, tensor in tensors.items():
+        other = tensor.instead and not has(tensor.parts[0].source) and has(tensor.instead[0].source)
+        found[name] = replace(tensor, parts=tensor.instead, instead=()) if other else replace(tensor, instead=())
+    return found

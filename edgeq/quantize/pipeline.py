@@ -24,7 +24,7 @@ from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
-from edgeq.models.tensors import Tensor
+from edgeq.models.tensors import Tensor, settled
 from edgeq.quantize import kept
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.recipes import RECIPES, Recipe, recipe
@@ -266,10 +266,11 @@ def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: boo
     keep: tensors that are quantized get types that keep their codes, where there is one
     """
     sources = Sources(checkpoint, model)
-    skipped = _check_names(checkpoint, model, sources)
-    tied = "output.weight" not in model.tensors
+    tensors = settled(model.tensors, lambda source: sources.name(source) is not None)
+    skipped = _check_names(checkpoint, model, tensors, sources)
+    tied = "output.weight" not in tensors
     jobs: list[_Job] = []
-    for name, tensor in model.tensors.items():
+    for name, tensor in tensors.items():
         _check_shapes(checkpoint, tensor, sources)
         choice = chosen.type_for(name, tensor.shape, model.num_hidden_layers, tied)
         kind, fallback, how = choice.type, choice.fallback, None
@@ -293,9 +294,11 @@ def _check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> N
             )
 
 
-def _check_names(checkpoint: Checkpoint, model: Architecture, sources: Sources) -> list[str]:
+def _check_names(
+    checkpoint: Checkpoint, model: Architecture, tensors: Mapping[str, Tensor], sources: Sources
+) -> list[str]:
     """The checkpoint's names that the model does not need; CheckpointError if one that it needs is missing."""
-    needed = list(dict.fromkeys(part.source for tensor in model.tensors.values() for part in tensor.parts))
+    needed = list(dict.fromkeys(part.source for tensor in tensors.values() for part in tensor.parts))
     found = {source: sources.name(source) for source in needed}
     missing = [source for source in needed if found[source] is None]
     if missing:

@@ -29,9 +29,10 @@ class Chunk:
         """Where a value at `place` of the chunk's rows is in the checkpoint's tensor."""
         row, *columns = (int(i) for i in place)
         at = [_row(self.part, self.start + row), *columns]
-        if self.part.plane is not None:
-            at = [self.part.plane, *at]
-        return at[::-1] if self.part.transposed else at
+        if self.part.flat:
+            return [int(i) for i in np.unravel_index(at[0], self.part.shape)]
+        at = at[::-1] if self.part.transposed else at
+        return at if self.part.plane is None else [self.part.plane, *at]
 
 
 def chunks(tensor: Tensor, nbytes: int) -> Iterator[Chunk]:
@@ -114,9 +115,10 @@ class Sources:
         """The rows of a chunk as they are in the checkpoint."""
         part, name = chunk.part, self.name(chunk.part.source)
         assert name is not None, "checked before anything is read"
-        if part.plane is not None:
-            first = _row(part, chunk.start)
-            return self._plane(name, part.plane)[first : first + chunk.stop - chunk.start]
+        if part.plane is not None or part.flat:
+            whole = self._flat(name) if part.plane is None else self._plane(name, part.plane)
+            picked = [_row(part, i) for i in range(chunk.start, chunk.stop)]
+            return np.ascontiguousarray((whole.T if part.transposed else whole)[picked])
         if part.transposed and len(part.shape) > 1 and name not in self._checkpoint.packed:
             rows = np.ascontiguousarray(
                 self._transposed(name)[_row(part, chunk.start) : _row(part, chunk.stop - 1) + 1]
@@ -138,6 +140,10 @@ class Sources:
             self._whole = None
             self._whole = name, 0, self._checkpoint.read(name).T
         return self._whole[2]
+
+    def _flat(self, name: str) -> F32Array:
+        """All values of a tensor."""
+        return self._checkpoint.read(name).reshape(-1)
 
     def _plane(self, name: str, index: int) -> F32Array:
         """A matrix of a tensor of three dimensions."""

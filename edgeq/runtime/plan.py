@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -401,6 +401,7 @@ class Compiler:
             partials.ctypes.data,
             counters.ctypes.data,
             bits(heads.softcap),
+            self._vector(heads.sinks) if heads.sinks else 0,
         ]
         self._step(f"attention:{self._tile(heads)}-{self.kv}", args, [q, cache], [out])
 
@@ -410,6 +411,7 @@ class Compiler:
 
     def _attention_memory(self, heads: Heads) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
         """Scratch, its bytes per thread, partial results and counters: layers run in turn and share them."""
+        heads = replace(heads, sinks="")
         if heads not in self.attention_memory:
             group, most = heads.num_attention_heads // heads.num_key_value_heads, library.chosen_isa().tile
             per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), most), heads.head_dim)[-1]

@@ -109,7 +109,21 @@ def _multiply(c: Compiler, weight: str, x: Buffer, out: Buffer, segments: np.nda
     experts, rows, columns = info.shape
     source = c._packed_addresses(x) if c._is_packed(weight) else (x.address, x.stride)
     args = [c._weights(weight), rows, columns, *source, out.address, out.stride, info.nbytes // experts]
-    c._step(f"experts:{info.type}", [*args, segments.ctypes.data], [x, segments], [out])
+    biases = _expert_biases(c, weight.removesuffix("weight") + "bias", experts, rows)
+    c._step(f"experts:{info.type}", [*args, segments.ctypes.data, *biases], [x, segments], [out])
+
+
+def _expert_biases(c: Compiler, name: str, experts: int, rows: int) -> tuple[int, int]:
+    """Address and bytes per expert of the vector `name`, of experts one after the other; 0, 0 if there is none."""
+    if name not in c.shapes:
+        return 0, 0
+    width = round_up(rows, GROUP)
+    if width == rows:
+        return c._vector(name), 4 * rows
+    padded = c._new(experts * width * 4)[: experts * width * 4].view(np.float32).reshape(experts, width)
+    padded[:, :rows] = c.file.data(name).view(np.float32).reshape(experts, rows)
+    c.keep.append(padded)
+    return int(padded.ctypes.data), 4 * width
 
 
 def _experts(c: Compiler, op: Operation) -> None:
@@ -139,7 +153,8 @@ def _experts(c: Compiler, op: Operation) -> None:
     _multiply(c, names[0], wide, gate, segments)
     _multiply(c, names[1], wide, up, segments)
     args = [gate.address, up.address, m, gate.address, gate.stride, *c._packed_addresses(gate), to_segments]
-    c._step("expert_rows:silu_mul", args, [up, table], [gate])
+    args += [bits(mix.alpha), bits(mix.limit)]
+    c._step("expert_rows:clamped" if mix.limit else "expert_rows:silu_mul", args, [up, table], [gate])
     _multiply(c, names[2], gate, wide, segments)
     args = [out.address, out.stride, n, wide.address, wide.stride, mix.top_k, to_slots, to_weights, count]
     c._step("expert_rows:combine", args, [wide, of_pairs], [out])

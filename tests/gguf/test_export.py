@@ -150,11 +150,12 @@ NEAREST = {
     "gpt-neox-sequential": {"attention_bias": True},
     "falcon-newer": {"bias": False},
     "olmoe": {"num_key_value_heads": 4},
+    "gpt-oss": {"swiglu_limit": 7.0},
 }
 REFUSED = {
     *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
     *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
-    *("falcon-sequential", "ernie4-5-bias", "lfm2-bias"),
+    *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }
 
 
@@ -179,7 +180,7 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
         assert np.array_equal(*logits)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2"])
+@pytest.mark.parametrize("case", ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss"])
 def test_quantized_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fused, stacked, renamed and re-ordered rows of blocks."""
     monkeypatch.setitem(CASES, case, changed(case))

@@ -27,15 +27,15 @@ def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray
     return np.ascontiguousarray(panels.astype(element))
 
 
-def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0):
+def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None):
     """The kernel's rows, and its packed activations."""
     element = np.float16 if kind == "f16" else np.float32
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
     heads = Heads(q.shape[1], k.shape[1], q.shape[2])
-    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap)
+    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap, sinks)
 
 
-def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0):
+def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None):
     tokens, heads, kv_heads, head_dim = (
         len(q),
         shape.num_attention_heads,
@@ -74,6 +74,7 @@ def attend(q, keys, values, shape, start, window, kind, threads, context, packed
         address(partials),
         address(counters),
         int(np.float32(cap).view(np.int32)),
+        address(sinks),
         threads=threads,
     )
     assert not counters.any()
@@ -118,6 +119,18 @@ def test_scores_are_capped(window, tokens, start):
     expected = attention.reference(q, k, v, start, window, 0.7)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
     assert np.abs(expected - attention.reference(q, k, v, start, window)).max() > 0.1
+
+
+@pytest.mark.parametrize("window", [0, 10])
+@pytest.mark.parametrize(("tokens", "start"), [(4, 30), (1, 300), (37, 500)])
+def test_sinks_take_part_in_the_softmax(window, tokens, start):
+    """One below all scores, which hardly counts, one far above them, which takes all, and some between."""
+    q, k, v = random_case(tokens, start, 8, 2, 32, "f16")
+    sinks = np.array([-90.0, 95.0, 0.0, 2.0, 4.0, -3.0, 6.0, 1.0], np.float32)
+    out, _, _ = run(q, k, v, start, window, "f16", threads=3, context=round_up(start + tokens, 16), sinks=sinks)
+    expected = attention.reference(q, k, v, start, window, sinks=sinks)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
+    assert np.abs(expected[:, 1]).max() < 1e-30 and np.abs(expected[:, 3]).max() > 1e-3
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)

@@ -254,6 +254,30 @@ _QWEN2_MOE = {
     "mlp_bias": False,
 }
 
+_GPT_OSS = {
+    **_LLAMA,
+    "model_type": "gpt_oss",
+    "architectures": ["GptOssForCausalLM"],
+    "head_dim": 24,
+    "intermediate_size": 44,
+    "num_hidden_layers": 3,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "sliding_window": 24,
+    "attention_bias": True,
+    "swiglu_limit": 1.5,
+    "rope_theta": 150000.0,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 64,
+    },
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -344,6 +368,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "qwen3-moe": _QWEN3_MOE,
     "qwen3-moe-some-dense": {**_QWEN3_MOE, "num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
+    "gpt-oss": _GPT_OSS,
+    "gpt-oss-no-window": {**_GPT_OSS, "intermediate_size": 64, "layer_types": ["full_attention"] * 3},
     "qwen2-moe": _QWEN2_MOE,
     "qwen2-moe-ragged": {**_QWEN2_MOE, "hidden_size": 72, "moe_intermediate_size": 44, "num_attention_heads": 6},
 }

@@ -58,8 +58,8 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
         parts = [session.eval(prompt[:37], all_logits=True), *(session.eval([token]) for token in prompt[37:])]
     np.testing.assert_array_equal(np.concatenate(parts), found)
     expected = np.load(GOLDEN / "architectures.npz")[case]
-    spread = expected.std()
-    assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.1 * spread
+    most = 0.2 if case.startswith("gpt-oss") else 0.1  # its few experts per token, normalized, make more of a rounding
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= most * expected.std()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,10 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
         ("gpt-neox", "use_parallel_residual", False),
         ("bitnet", "hidden_act", "silu"),
         ("mixtral", "num_experts_per_tok", 1),
+        ("gpt-oss", "swiglu_limit", 3.0),
+        ("gpt-oss", "swiglu_alpha", 1.0),
+        ("gpt-oss", "sliding_window", 32),
+        ("gpt-oss", "layer_types", ["full_attention"] * 3),
         ("qwen3-moe", "norm_topk_prob", False),
     ],
 )
@@ -130,6 +134,40 @@ def test_names_without_a_prefix(case: str, tmp_path: Path) -> None:
     usual = architecture(random_checkpoints.CASES[case]).prefixes[0]
     tensors = {name.removeprefix(usual): values for name, values in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors")
+    found = logits(folder, random_checkpoints.make(case)[2])
+    assert np.abs(found - np.load(GOLDEN / "architectures.npz")[case]).max() <= 1e-3
+
+
+def test_attention_sinks_are_seen(tmp_path: Path) -> None:
+    folder = random_checkpoints.write("gpt-oss", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    lower = {name: values - 9 if name.endswith("sinks") else values for name, values in tensors.items()}
+    save_file(lower, folder / "model.safetensors")
+    found = logits(folder, random_checkpoints.make("gpt-oss")[2])
+    assert np.abs(found - np.load(GOLDEN / "architectures.npz")["gpt-oss"]).max() > 0.05
+
+
+@pytest.mark.parametrize("case", ["mixtral", "qwen3-moe", "qwen2-moe", "olmoe"])
+def test_experts_in_one_tensor(case: str, tmp_path: Path) -> None:
+    """A checkpoint that has all experts in a tensor [experts, 2 * width, hidden] of gate and up, and one of down."""
+    folder = random_checkpoints.write(case, tmp_path)
+    tensors, stacked = load_file(folder / "model.safetensors"), {}
+    names = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+    parts: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+    for name, values in tensors.items():
+        before, found, after = name.partition(".experts.")
+        if found:
+            number, part, _ = after.split(".")
+            parts.setdefault((before.replace("block_sparse_moe", "mlp"), names.get(part, part)), {})[int(number)] = (
+                values
+            )
+        else:
+            stacked[name] = values
+    for layer in {layer for layer, _ in parts}:
+        whole = {kind: np.stack([parts[layer, kind][i] for i in sorted(parts[layer, kind])]) for kind in names.values()}
+        both = np.concatenate([whole["gate_proj"], whole["up_proj"]], axis=1)
+        stacked |= {f"{layer}.experts.gate_up_proj": both, f"{layer}.experts.down_proj": whole["down_proj"]}
+    save_file(stacked, folder / "model.safetensors")
     found = logits(folder, random_checkpoints.make(case)[2])
     assert np.abs(found - np.load(GOLDEN / "architectures.npz")[case]).max() <= 1e-3
 

@@ -193,13 +193,15 @@ def test_a_checkpoint_has_what_is_expected(case: str) -> None:
         for part in tensor.parts:
             run = part.run or part.rows
             places = [part.first + i // run * part.step + i % run for i in range(part.rows)]
-            start = 0 if part.plane is None else part.plane * part.shape[1]
+            start = 0 if part.plane is None else part.plane * part.shape[2 if part.transposed else 1]
             rows.setdefault(part.source, []).extend(start + place for place in places)
     shapes = random_checkpoints.shapes(random_checkpoints.CASES[case])
     assert rows.keys() == shapes.keys()
     parts = {part.source: part for tensor in model.tensors.values() for part in tensor.parts}
     for name, places in rows.items():
         assert parts[name].shape == shapes[name]
-        axes = shapes[name][:2] if parts[name].plane is not None else shapes[name][:1]
-        axes = shapes[name][1:] if parts[name].transposed else axes
+        part, shape = parts[name], shapes[name]
+        first = 0 if part.plane is None else 1
+        rows_of_one = shape[first + 1] if part.transposed else shape[first]
+        axes = shape if part.flat else (*shape[:first], rows_of_one)
         assert sorted(places) == list(range(math.prod(axes))), name
