@@ -33,6 +33,7 @@ import random_checkpoints  # noqa: E402
 PROMPT_TOKENS, GENERATED = 56, 200
 LIKELIEST, OTHERS = 4, 24  # logits kept per position
 MARGIN = 0.002  # of the likeliest token over the next one: below, rounding could change the text
+SMALL_MARGIN = 0.0005  # of the random checkpoints, which have two or three layers
 PROMPTS = (
     "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. One "
     "sunny day she found a big red ball under a tree. She wanted to take it home, but then a small dog came and looked "
@@ -75,17 +76,21 @@ def encode(folder: Path, text: str) -> list[int]:
     return [bos, *ids[: PROMPT_TOKENS - 1]]
 
 
-def greedy(model: Any, prompt: list[int]) -> tuple[list[int], float]:
-    """The prompt and its continuation, end-of-text tokens included, and the smallest margin of a choice."""
+def greedy(model: Any, prompt: list[int], count: int = GENERATED, least: float = 0.0) -> tuple[list[int], float]:
+    """The prompt and its continuation, end-of-text tokens included, and the smallest margin of a choice. The
+    continuation ends before a choice whose margin is below `least`."""
     tokens, smallest = list(prompt), np.inf
     with torch.no_grad():
         output = model(torch.tensor([tokens]), use_cache=True)
-        for step in range(GENERATED):
+        for step in range(count):
             row = output.logits[0, -1].float()
             best = row.topk(2)
-            smallest = min(smallest, float(best.values[0] - best.values[1]))
+            margin = float(best.values[0] - best.values[1])
+            if margin < least:
+                break
+            smallest = min(smallest, margin)
             tokens.append(int(best.indices[0]))
-            if step < GENERATED - 1:
+            if step < count - 1:
                 output = model(torch.tensor([tokens[-1:]]), past_key_values=output.past_key_values, use_cache=True)
     return tokens, smallest
 
@@ -120,22 +125,26 @@ def write_model(name: str, folder: Path) -> dict[str, Any]:
 
 
 def write_architectures(known: dict[str, str]) -> dict[str, str]:
-    """tests/golden/architectures.npz: logits of every random checkpoint; returns their fingerprints.
+    """tests/golden/architectures.npz: logits of every random checkpoint, and the tokens that follow its prompt
+    greedily (`CASE greedy`); returns their fingerprints.
 
     Those of a checkpoint whose fingerprint is `known` are kept.
     """
     kept = dict(np.load(GOLDEN / "architectures.npz")) if known else {}
-    logits: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for case in random_checkpoints.CASES:
-            if case in kept and known.get(case) == random_checkpoints.digest(case):
-                logits[case] = kept[case]
+            names = (case, f"{case} greedy")
+            if set(names) <= kept.keys() and known.get(case) == random_checkpoints.digest(case):
+                found |= {name: kept[name] for name in names}
                 continue
-            model = load(random_checkpoints.write(case, Path(folder) / case))
-            logits[case] = logits_of(model, random_checkpoints.make(case)[2])
-            print(f"{case}: logits within {np.abs(logits[case]).max():.2f}")
-    np.savez_compressed(GOLDEN / "architectures.npz", **logits)
-    return {case: random_checkpoints.digest(case) for case in logits}
+            model, prompt = load(random_checkpoints.write(case, Path(folder) / case)), random_checkpoints.make(case)[2]
+            found[case] = logits_of(model, prompt)
+            tokens = greedy(model, prompt, random_checkpoints.continued(case), SMALL_MARGIN)[0]
+            found[f"{case} greedy"] = np.array(tokens[len(prompt) :], np.uint16)
+            print(f"{case}: logits within {np.abs(found[case]).max():.2f}, {len(tokens) - len(prompt)} tokens")
+    np.savez_compressed(GOLDEN / "architectures.npz", **found)
+    return {case: random_checkpoints.digest(case) for case in random_checkpoints.CASES}
 
 
 def main() -> None:

@@ -81,8 +81,8 @@ def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     """The way from and to GGUF, and what the results are compared with."""
     importable = {entry.model_type for entry in (*ARCHITECTURES.values(), MIXTRAL)} | EXPORTED.keys()
     ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if name in names]
-    tested = ["logits"] if any(config["model_type"] == name for config in CASES.values()) else []
-    tested += ["greedy text and logits of real models"] if real[name] else []
+    tested = ["logits and greedy text"] if any(config["model_type"] == name for config in CASES.values()) else []
+    tested += ["the same of real models"] if real[name] else []
     return " and ".join(ways), ", ".join(tested) or "as the text model it names"
 
 

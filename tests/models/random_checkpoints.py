@@ -17,6 +17,7 @@ from architecture_cases import CASES
 from edgeq.models import architecture
 
 POSITIONS = 64  # tokens of a case's prompt
+CONTINUED = 16  # tokens that follow it greedily
 EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_in", "word_embeddings")
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -83,6 +84,14 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
         weights[name] = values.astype(np.float32)
     prompt = [int(token) for token in random.randint(0, config["vocab_size"], POSITIONS)]
     return config, weights, prompt
+
+
+def continued(case: str) -> int:
+    """Tokens that follow the prompt greedily, at most: learned positions end, and a dynamic rotary embedding is another
+    one for each length in transformers, the session's here."""
+    if CASES[case]["model_type"] == "gpt2":
+        return int(CASES[case]["n_positions"]) - POSITIONS
+    return 0 if case == "llama-rope-dynamic-beyond" else CONTINUED
 
 
 def digest(case: str) -> str:

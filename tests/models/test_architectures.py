@@ -30,11 +30,18 @@ def test_every_case_has_golden_logits() -> None:
 
 
 @pytest.mark.parametrize("case", random_checkpoints.CASES)
-def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
+def test_logits_and_greedy_text_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     assert random_checkpoints.digest(case) == DIGESTS[case], "another checkpoint: run tools/make_golden.py"
-    prompt = random_checkpoints.make(case)[2]
-    found = logits(random_checkpoints.write(case, tmp_path), prompt)
-    expected = np.load(GOLDEN / "architectures.npz")[case]
+    prompt, golden = random_checkpoints.make(case)[2], np.load(GOLDEN / "architectures.npz")
+    expected, follows = golden[case], golden[f"{case} greedy"].tolist()
+    path = tmp_path / "m.eqf"
+    convert(random_checkpoints.write(case, tmp_path), path, "F32", allow_no_tokenizer=True)
+    with open_file(path) as file, Session(file, context=len(prompt) + len(follows), threads=2) as session:
+        found = session.eval(prompt, all_logits=True)
+        text = [int(found[-1].argmax())]
+        while len(text) < len(follows):
+            text.append(int(session.eval([text[-1]])[-1].argmax()))
+    assert text[: len(follows)] == follows
     assert found.shape == expected.shape == (random_checkpoints.POSITIONS, expected.shape[1])
     assert np.abs(found - expected).max() <= 1e-3
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
