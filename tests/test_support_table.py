@@ -39,7 +39,7 @@ def test_cells_say_what_the_tables_say(tool):
     assert tool.block_cells("I64") == ("refused by name", "", "", "")
     assert tool.architecture_cells("llama", Counter(llama=1)) == (
         "from and to",
-        "logits, greedy text and logits of real models",
+        "logits and greedy text, the same of real models",
     )
 
 
