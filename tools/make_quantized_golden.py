@@ -186,6 +186,16 @@ def fp8() -> Iterator[Case]:
         yield f"fp8-block-{name}", config, {"weight": codes, "weight_scale_inv": scale}, expected
 
 
+def mxfp4() -> Iterator[Case]:
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    blocks = torch.randint(0, 256, (3, 16, 4, 16), dtype=torch.uint8)
+    scales = torch.randint(112, 126, (3, 16, 4), dtype=torch.uint8)
+    expected = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2).reshape(48, 128)
+    tensors = {"down_proj_blocks": blocks, "down_proj_scales": scales}
+    yield "mxfp4", {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, tensors, expected
+
+
 def llama_logits() -> None:
     """Logits of transformers for weights that quantized checkpoints of a small random model stand for."""
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -215,6 +225,7 @@ def main() -> None:
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if sources:
         cases += [*gptq(sources), *awq(sources)]
+    cases += mxfp4()
     llama_logits()
     for name, config, tensors, expected in cases:
         named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}

@@ -17,7 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, matrix_shape, survey
+from edgeq.checkpoints.packed import (
+    F32Array,
+    Packed,
+    Rows,
+    Survey,
+    apply_groups,
+    expect,
+    integers,
+    matrix_shape,
+    survey,
+)
 from edgeq.errors import UnsupportedError
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -65,8 +75,8 @@ class Awq(Packed):
 
     def survey(self) -> Survey:
         zeros = _rows(self.files.whole(self._zeros))
-        codes = -int(zeros.max()), 15 - int(zeros.min())
-        return survey(self, self.files.floats(self._scales), self._groups, codes)
+        values = integers(-int(zeros.max()), 15 - int(zeros.min()))
+        return survey(self, self.files.floats(self._scales), self._groups, values)
 
 
 def _rows(words: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -67,7 +67,6 @@ class FourBit(Packed):
         stored = [weight, state, *(part for part in parts if part in files.tensors)]
         super().__init__(files, weight, f"bitsandbytes {codebook.upper()}", 4, (0, 0), stored)
         self._absmax, self._map, self._nested, self._nested_map = parts
-        self._codebook = codebook
         try:
             found = json.loads(bytes(files.whole(state)).decode("utf-8"))
             rows, columns = (int(n) for n in found["shape"])
@@ -120,4 +119,4 @@ class FourBit(Packed):
         return Rows(codes.reshape(stop - start, columns), scales, np.arange(columns) // run, codebook)
 
     def survey(self) -> Survey:
-        return survey(self, self._scales(), np.arange(self.shape[1]) // self._run(), (0, 0), self._codebook)
+        return survey(self, self._scales(), np.arange(self.shape[1]) // self._run(), self.files.floats(self._map))

@@ -27,6 +27,7 @@ from edgeq.checkpoints.packed import (
     Survey,
     apply_groups,
     expect,
+    integers,
     matrix_shape,
     survey,
     unpack,
@@ -161,5 +162,5 @@ class PackQuantized(Packed):
 
     def survey(self) -> Survey:
         zeros, half = self._zero_points(), 1 << self.bits - 1
-        codes = -half - int(zeros.max()), half - 1 - int(zeros.min())
-        return survey(self, self._scales(), self._groups(), codes)
+        values = integers(-half - int(zeros.max()), half - 1 - int(zeros.min()))
+        return survey(self, self._scales(), self._groups(), values)

@@ -17,7 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.packed import F32Array, Packed, Rows, Survey, apply_groups, expect, matrix_shape, survey, unpack
+from edgeq.checkpoints.packed import (
+    F32Array,
+    Packed,
+    Rows,
+    Survey,
+    apply_groups,
+    expect,
+    integers,
+    matrix_shape,
+    survey,
+    unpack,
+)
 from edgeq.errors import UnsupportedError
 
 FORMATS = ("gptq", "gptq_v2")
@@ -90,5 +101,5 @@ class Gptq(Packed):
 
     def survey(self) -> Survey:
         zeros, top = self._zero_points(), (1 << self.bits) - 1
-        codes = -int(zeros.max()), top - int(zeros.min())
-        return survey(self, self.files.floats(self._scales), self._groups(), codes)
+        values = integers(-int(zeros.max()), top - int(zeros.min()))
+        return survey(self, self.files.floats(self._scales), self._groups(), values)

@@ -1,7 +1,7 @@
 """A matrix that a checkpoint stores quantized, whatever the method: codes, and scales that groups of columns share."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -36,6 +36,10 @@ class Rows:
         apply_groups(np.multiply, values, self.scales, self.groups)
         return values
 
+    def first(self, count: int) -> "Rows":
+        """The first rows."""
+        return replace(self, codes=self.codes[:count], scales=self.scales[:count])
+
     def block_scales(self) -> F32Array:
         """f32 [rows, columns / 32]: the scale of each block of 32 columns, where these share one."""
         return self.scales[:, self.groups[::GROUP]]
@@ -58,17 +62,16 @@ def apply_groups(
 class Survey:
     """What a type must be able to hold to hold a packed matrix.
 
-    lowest, highest  range of the integer codes, zero point subtracted; 0, 0 if codes are no integers
-    codebook         name of the codebook, "" if there is none
-    even             whether every 32 columns of a row that follow one another share a scale
-    scale_error      the largest relative error that rounding a scale to f16 makes; infinite if one is out of range
+    values       all that a code can stand for: f32 integers, or the codebook in its order; empty if codes are floats
+    even         whether every 32 columns of a row that follow one another share a scale
+    f16_error    the largest relative error that rounding a scale to f16 makes; infinite if one is out of range
+    powers       whether all scales are powers of two, from 2^-128 on
     """
 
-    lowest: int
-    highest: int
-    codebook: str
+    values: F32Array
     even: bool
-    scale_error: float
+    f16_error: float
+    powers: bool
 
 
 class Packed(ABC):
@@ -123,16 +126,20 @@ def matrix_shape(files: Files, name: str, beside: str) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def survey(
-    matrix: Packed, scales: F32Array, groups: npt.NDArray[np.intp], codes: tuple[int, int], codebook: str = ""
-) -> Survey:
-    """The survey of a matrix with all its scales, and the lowest and highest of its codes."""
+def survey(matrix: Packed, scales: F32Array, groups: npt.NDArray[np.intp], values: F32Array) -> Survey:
+    """The survey of a matrix with all its scales, and all that its codes can stand for."""
     if not np.isfinite(scales).all():
         raise matrix.fail("a scale is not finite: the checkpoint is damaged")
     columns = len(groups)
     full = columns - columns % GROUP
     even = columns % GROUP == 0 and bool((groups[:full].reshape(-1, GROUP) == groups[:full:GROUP, None]).all())
-    return Survey(*codes, codebook, even, f16_error(scales))
+    powers = bool((np.frexp(scales)[0] == 0.5).all() and (scales >= 2.0**-128).all())
+    return Survey(values, even, f16_error(scales), powers)
+
+
+def integers(lowest: int, highest: int) -> F32Array:
+    """f32 [highest - lowest + 1]: the values of integer codes."""
+    return np.arange(lowest, highest + 1, dtype=np.float32)
 
 
 def f16_error(scales: F32Array) -> float:
@@ -206,8 +213,8 @@ class Scaled(Packed):
         return Rows(codes, self._scales()[of_row], self._groups)
 
     def survey(self) -> Survey:
-        lowest = highest = 0
+        values = np.empty(0, np.float32)
         if self.files.tensors[self.name].dtype not in FLOATS:
             zeros = self._zero_points() if self._zeros else np.zeros(1, np.int16)
-            lowest, highest = -128 - int(zeros.max()), 127 - int(zeros.min())
-        return survey(self, self._scales(), self._groups, (lowest, highest))
+            values = integers(-128 - int(zeros.max()), 127 - int(zeros.min()))
+        return survey(self, self._scales(), self._groups, values)

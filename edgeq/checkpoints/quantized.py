@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq
+from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import Packed
 from edgeq.errors import UnsupportedError
@@ -16,6 +16,7 @@ METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "intel/auto-round": auto_round.find,
     "compressed-tensors": compressed_tensors.find,
     "bitsandbytes": bitsandbytes.find,
+    "mxfp4": mxfp4.find,
     "fp8": fp8.find,
     "fbgemm_fp8": fp8.find,
 }

@@ -3,7 +3,7 @@
 weight = scale * code, code an integer with the zero point subtracted. A type that has an f16 scale per 32 columns and
 enough codes on both sides of its zero point holds that without a second quantization: the scale of a larger group is
 repeated. So Q4_0 holds symmetric 4-bit codes, and all of 2 and 3 bits; Q5_0 holds 4-bit codes with any zero point
-(-15 to 15); Q8_0 holds symmetric 8-bit codes.
+(-15 to 15); Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one.
 """
 
 from collections import Counter
@@ -12,72 +12,109 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.blocks.fields import U8, Fields
+from edgeq.blocks.fields import F32, U8, Fields
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.table import BLOCK_TYPES, GROUP, BlockType, block_type
-from edgeq.checkpoints.packed import Packed, Rows, Survey
+from edgeq.checkpoints.packed import Packed, Rows, Survey, integers
 
-EXACT, ROUNDED, ENCODED = "exact", "scales rounded", "encoded again"
+EXACT, ROUNDED, ENCODED = "exact", "rounded", "encoded again"
 # What codes of up to 4 bits, and of more, are encoded in again. On Gaussian rows 4-bit codes in groups of 128 err by
 # 11 % of the weights (RMS), 8-bit floats by 2.6 %, 8-bit codes of whole rows by 0.9 %; these err by 1.7 % and 0.5 %,
 # which such a sum hardly shows.
 WIDE = ("Q6_K", "Q8_0")
 ROUNDING = 2.0**-11  # f16's largest relative rounding error where it is not subnormal
+ALIKE = 0.01  # RMS difference of two codebooks, relative to their values, up to which one stands for the other
 
 
 @dataclass(frozen=True)
 class Kept:
-    """How a packed tensor is converted: EXACT, ROUNDED or ENCODED; `source` is the kind of its matrices, `reason`
-    why the codes are not kept, `scale_error` the largest relative error of a scale."""
+    """How a packed tensor is converted: EXACT, ROUNDED or ENCODED; `source` is the kind of its matrices, `reason` what
+    was rounded, or why it was encoded again."""
 
     how: str
     source: str
     reason: str = ""
-    scale_error: float = 0.0
 
 
 def choose(matrices: Sequence[Packed], wanted: str | None) -> tuple[str, Kept]:
     """(type, how) of a tensor made of packed matrices. `wanted`: the type asked for, None for the smallest that keeps
     the codes, or WIDE for their bits where none does."""
     source = " and ".join(dict.fromkeys(matrix.kind for matrix in matrices))
-    surveys = [matrix.survey() for matrix in matrices]
-    error = max(survey.scale_error for survey in surveys)
-    reason = why_not(surveys)
+    surveys = [matrix.survey() for matrix in dict.fromkeys(matrices)]
+    reason = _why_not(surveys)
     if not reason:
         for bt in _candidates() if wanted is None else [block_type(wanted)]:
-            if all(holds(bt, survey) for survey in surveys):
-                return bt.name, Kept(EXACT if error == 0 else ROUNDED, source, scale_error=error)
+            rounded = [_rounded(bt, survey) for survey in surveys]
+            if None not in rounded:
+                what = " and ".join(sorted({text for text in rounded if text}))
+                return bt.name, Kept(ROUNDED if what else EXACT, source, what)
         reason = "no type holds its codes" if wanted is None else f"{wanted} was asked for"
     return wanted or WIDE[max(matrix.bits for matrix in matrices) > 4], Kept(ENCODED, source, reason)
 
 
-def why_not(surveys: Sequence[Survey]) -> str:
+def _why_not(surveys: Sequence[Survey]) -> str:
     """Why no type at all can hold such matrices; empty if one may."""
     if not all(survey.even for survey in surveys):
         return f"not every {GROUP} columns share a scale"
-    if any(survey.lowest == survey.highest for survey in surveys):
+    if not all(len(survey.values) for survey in surveys):
         return "its codes are no multiples of a scale"
-    if any(survey.scale_error > ROUNDING for survey in surveys):
+    if any(survey.f16_error > ROUNDING and not survey.powers for survey in surveys):
         return "its scales are out of f16's range"
     return ""
 
 
 def _candidates() -> list[BlockType]:
-    """Types that are an f16 scale per 32 columns times a code around a zero point, the smallest first."""
-    plain = [bt for bt in BLOCK_TYPES.values() if bt.scales == "f16" and bt.scale_group == GROUP and bt.zero_point]
-    return sorted(plain, key=lambda bt: bt.bits)
+    """Types that are a scale per 32 columns times what a code stands for, the smallest first."""
+    return sorted((bt for bt in BLOCK_TYPES.values() if _plain(bt)), key=lambda bt: (bt.bits, bt.header_bytes))
 
 
-def holds(bt: BlockType, survey: Survey) -> bool:
-    """Whether a type has a code for all that a surveyed matrix may have."""
-    return bt in _candidates() and -bt.zero_point <= survey.lowest and survey.highest <= bt.levels - bt.zero_point
+def _plain(bt: BlockType) -> bool:
+    signed = bool(bt.values) or bt.zero_point > 0
+    return bt.scales in ("f16", "e8m0") and bt.scale_group == GROUP and signed and not bt.has_mins
+
+
+def _values(bt: BlockType) -> F32:
+    """What each code of a type stands for."""
+    return np.array(bt.values or range(-bt.zero_point, bt.levels + 1 - bt.zero_point), np.float32)
+
+
+def _factor(bt: BlockType, values: F32) -> float | None:
+    """What a type's values are to be multiplied by to be `values`, or nearly; None if they are others."""
+    own = _values(bt)
+    if np.isin(values, own).all():
+        return 1.0
+    if len(values) != len(own):
+        return None
+    factor = float((values @ own) / (own @ own))
+    return factor if np.sum((factor * own - values) ** 2) <= ALIKE**2 * np.sum(values**2) else None
+
+
+def _rounded(bt: BlockType, survey: Survey) -> str | None:
+    """What is rounded when a type holds a surveyed matrix, "" if nothing is; None if it cannot hold it."""
+    factor = _factor(bt, survey.values) if _plain(bt) else None
+    if factor is None or (bt.scales == "e8m0" and not (survey.powers and factor == 1)):
+        return None
+    if factor != 1:
+        return "scales and codebook"
+    if bt.scales == "e8m0" or survey.f16_error == 0:
+        return ""
+    return "scales" if survey.f16_error <= ROUNDING else None
 
 
 def panels_of(rows: Rows, name: str) -> U8:
     """Panels u8 of rows whose codes the type `name` holds."""
-    bt = block_type(name)
-    codes = (rows.codes + np.int16(bt.zero_point)).astype(np.uint8)
-    return pack_panels(Fields(codes, rows.block_scales().astype(np.float16)), bt)
+    bt, scales, codes = block_type(name), rows.block_scales(), rows.codes
+    if rows.codebook is None and not bt.values:
+        codes = (codes + np.int16(bt.zero_point)).astype(np.uint8)
+    else:
+        lowest = 0 if rows.codebook is not None else int(codes.min())
+        meant = integers(lowest, int(codes.max())) if rows.codebook is None else rows.codebook
+        factor = np.float32(_factor(bt, meant) or 0)
+        own = np.abs(factor * _values(bt) - meant[:, None]).argmin(axis=1)
+        codes, scales = np.take(own.astype(np.uint8), codes - lowest), scales * factor
+    if bt.scales == "e8m0":
+        return pack_panels(Fields(codes, (np.frexp(scales)[1] + 127).astype(np.uint8)), bt)
+    return pack_panels(Fields(codes, scales.astype(np.float16)), bt)
 
 
 def summary(tensors: Iterable[tuple[Kept, str, float | None]]) -> list[str]:
@@ -92,11 +129,10 @@ def _line(source: str, how: str, reason: str, group: list[tuple[Kept, str, float
     counts = Counter(kind for _, kind, _ in group)
     types = ", ".join(kind if number == len(group) else f"{number} {kind}" for kind, number in counts.most_common())
     start = f"{source}: {len(group)} {'tensor' if len(group) == 1 else 'tensors'} "
+    errors = [error for _, _, error in group if error is not None]
+    loss = f", RMS error {max(errors):.2%} of the weights" if errors else ""
     if how == EXACT:
         return f"{start}kept exactly, codes and scales ({types})"
     if how == ROUNDED:
-        worst = max(one.scale_error for one, _, _ in group)
-        return f"{start}kept, scales rounded to f16, which changes a weight by {worst:.2%} at most ({types})"
-    errors = [error for _, _, error in group if error is not None]
-    loss = f", RMS error {max(errors):.2%} of the weights" if errors else ""
+        return f"{start}kept, {reason} rounded ({types}{loss})"
     return f"{start}encoded again ({types}{loss}): {reason}"

@@ -55,7 +55,7 @@ class Converted:
 
     fallback: why its type is not the recipe's
     kept:     what became of the codes of a tensor that the checkpoint stores quantized
-    error:    RMS error relative to the RMS of the weights, of a sample, where those were encoded again
+    error:    RMS error relative to the RMS of the weights, of a sample, where those are not kept exactly
     """
 
     name: str
@@ -97,7 +97,7 @@ class Report(Sizes[Converted]):
 
 @dataclass(frozen=True)
 class _Job:
-    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is encoded again."""
+    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is not kept exactly."""
 
     tensor: Tensor
     spec: TensorSpec
@@ -118,9 +118,8 @@ class _Noise:
     changed: float = 0.0
     weights: float = 0.0
 
-    def add(self, rows: F32Array, data: npt.NDArray[Any], name: str) -> None:
-        """Compare the first rows with what their panels hold."""
-        sample = rows[:SAMPLE_ROWS]
+    def add(self, sample: F32Array, data: npt.NDArray[Any], name: str) -> None:
+        """Compare a chunk's first rows with what its panels hold."""
         count, columns = sample.shape
         difference = decode(data[: tensor_bytes(name, sample.shape)], count, columns, name) - sample
         self.changed += float(np.square(difference, dtype=np.float64).sum())
@@ -189,7 +188,7 @@ def default_output(source: str | os.PathLike[str], type: str) -> Path:
 
 
 def _converted(job: _Job, nbytes: int) -> Converted:
-    error = job.noise.relative if job.kept and not job.keeps else None
+    error = job.noise.relative if job.kept and job.kept.how != kept.EXACT else None
     return Converted(job.spec.name, job.spec.shape, job.spec.type, nbytes, job.fallback, job.kept, error)
 
 
@@ -229,13 +228,16 @@ def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job,
 def _encoded(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array | Rows, threads: int) -> npt.NDArray[Any]:
     """What is written for the rows of a chunk."""
     if isinstance(rows, Rows):
-        return kept.panels_of(rows, job.spec.type)
+        data = kept.panels_of(rows, job.spec.type)
+        if job.kept and job.kept.how != kept.EXACT:
+            job.noise.add(rows.first(SAMPLE_ROWS).weights(), data, job.spec.type)
+        return data
     _check_values(checkpoint, job, chunk, rows)
     if len(job.spec.shape) == 1:
         return rows
     data = encode_panels(rows, job.spec.type, threads)
     if job.kept:
-        job.noise.add(rows, data, job.spec.type)
+        job.noise.add(rows[:SAMPLE_ROWS], data, job.spec.type)
     return data
 
 

@@ -98,9 +98,12 @@ class Sources:
     def read_packed(self, chunk: Chunk) -> Rows:
         """The rows of a chunk of a quantized matrix, its codes as they are stored."""
         matrix = self._checkpoint.packed[self.name(chunk.part.source) or ""]
-        pieces = [matrix.rows(first, last) for first, last in _spans(chunk)]
-        codes, scales = ([getattr(piece, key) for piece in pieces] for key in ("codes", "scales"))
-        return replace(pieces[0], codes=np.concatenate(codes), scales=np.concatenate(scales))
+        places = [_row(chunk.part, i) for i in range(chunk.start, chunk.stop)]
+        rows = matrix.rows(places[0], places[-1] + 1)
+        if len(rows.codes) == len(places):
+            return rows
+        picked = np.array(places) - places[0]  # runs may be of single rows
+        return replace(rows, codes=rows.codes[picked], scales=rows.scales[picked])
 
     def _scale(self, chunk: Chunk) -> np.float32:
         """The mean of |weight| over the chunk's part, which is read a second time for it."""
@@ -131,6 +134,8 @@ class Sources:
 
     def _runs(self, name: str, chunk: Chunk) -> F32Array:
         """Read run by run."""
+        if name in self._checkpoint.packed:
+            return self.read_packed(chunk).weights()
         pieces = [self._checkpoint.read_rows(name, first, last) for first, last in _spans(chunk)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 

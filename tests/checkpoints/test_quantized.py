@@ -18,6 +18,7 @@ from edgeq.checkpoints.stored import ELEMENTS
 from edgeq.errors import EdgeqError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
+NAMES = {"mxfp4": "m.down_proj_blocks"}
 CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
 
 
@@ -32,8 +33,8 @@ def checkpoint(case: str, folder: Path) -> tuple[Path, str]:
 
 
 def test_there_are_cases_of_every_method() -> None:
-    methods = {case.rsplit("-", 1)[0].split("-")[0] for case in CASES}
-    assert methods == {"awq", "bitsandbytes", "compressed", "fp8", "gptq"}
+    methods = {case.split("-")[0] for case in CASES}
+    assert methods == {"awq", "bitsandbytes", "compressed", "fp8", "gptq", "mxfp4"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -42,9 +43,10 @@ def test_weights_are_those_of_the_library(case: str, tmp_path: Path) -> None:
     the library's where that computes in f16 or bf16."""
     folder, dtype = checkpoint(case, tmp_path)
     with open_checkpoint(folder) as opened:
-        assert set(opened.tensors) == {"m.weight", "expected"}
-        found, expected = opened.read("m.weight"), opened.read("expected")
-        rows, middle = len(found), opened.read_rows("m.weight", 5, 23)
+        (name,) = opened.packed
+        assert set(opened.tensors) == {name, "expected"} and name == NAMES.get(case, "m.weight")
+        found, expected = opened.read(name), opened.read("expected")
+        rows, middle = len(found), opened.read_rows(name, 5, 23)
     assert found.shape == expected.shape and found.dtype == np.float32
     np.testing.assert_array_equal(middle, found[5:23])
     assert rows > 23
@@ -59,11 +61,12 @@ def test_weights_are_those_of_the_library(case: str, tmp_path: Path) -> None:
 def test_surveys_bound_what_is_there(case: str, tmp_path: Path) -> None:
     folder, _ = checkpoint(case, tmp_path)
     with open_checkpoint(folder) as opened:
-        matrix = opened.packed["m.weight"]
+        (matrix,) = opened.packed.values()
         survey, rows = matrix.survey(), matrix.rows(0, matrix.shape[0])
-    if survey.highest:
-        assert rows.codes.dtype == np.int16
-        assert survey.lowest <= rows.codes.min() and rows.codes.max() <= survey.highest
+    if rows.codebook is not None:
+        np.testing.assert_array_equal(survey.values, rows.codebook)
+    else:
+        assert np.isin(rows.codes, survey.values).all() or (len(survey.values) == 0 and rows.codes.dtype == np.float32)
     assert survey.even == ("act-order" not in case and case not in ("compressed-tensors-fp8-block",))
 
 

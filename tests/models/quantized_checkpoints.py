@@ -164,17 +164,34 @@ def fp8(block: tuple[int, int] = (32, 32)) -> Method:
     return method
 
 
+def mxfp4(w: Array) -> tuple[dict[str, Array], Array]:
+    """gpt-oss' experts, [experts, in, out] unquantized."""
+    book = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    blocks = w.swapaxes(1, 2).reshape(w.shape[0], w.shape[2], -1, 32)
+    scales = np.ceil(np.log2(np.abs(blocks).max(axis=-1) / 6)) + 127
+    power = (2.0 ** (scales - 127)).astype(np.float32)[..., None]
+    codes = np.abs((blocks / power)[..., None] - book).argmin(axis=-1)
+    stored = {
+        "_blocks": (codes[..., 0::2] | codes[..., 1::2] << 4).astype(np.uint8),
+        "_scales": scales.astype(np.uint8),
+    }
+    return stored, (book[codes] * power).reshape(w.shape[0], w.shape[2], w.shape[1]).swapaxes(1, 2)
+
+
 def make(case: str, method: Method) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array], list[int]]:
     """(config, tensors as stored, weights that they stand for, prompt) of a random checkpoint whose projections are
     quantized; the rest stays f32."""
     config, weights, prompt = random_checkpoints.make(case)
     stored: dict[str, Array] = {}
     for name, w in list(weights.items()):
-        if "_proj.weight" in name:
+        if "_proj.weight" in name and method is not mxfp4:
             turned = config["model_type"] == "gpt2"  # whose matrices are [in, out], but not once they are quantized
             parts, dequantized = method(np.ascontiguousarray(w.T) if turned else w)
             weights[name] = dequantized.T if turned else dequantized
             stored |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
+        elif w.ndim == 3 and method is mxfp4:
+            parts, weights[name] = method(w)
+            stored |= {f"{name.removesuffix('.weight')}{part}": value for part, value in parts.items()}
         else:
             stored[name] = w
     return config, stored, weights, prompt

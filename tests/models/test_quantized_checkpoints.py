@@ -13,6 +13,7 @@ import random_checkpoints
 from safetensors.numpy import load_file, save_file
 
 from edgeq.blocks import reference
+from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli import main
 from edgeq.container.reader import File, open_file
 from edgeq.errors import CheckpointError, UnsupportedError
@@ -160,6 +161,29 @@ def test_experts_keep_their_codes(tmp_path: Path) -> None:
         found = reference.decode(np.asarray(file.data(tensor.name)), experts * rows, columns, tensor.type)
     expected = [weights[f"model.layers.1.mlp.experts.{i}.down_proj.weight"] for i in range(experts)]
     np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
+def test_experts_of_gpt_oss_keep_their_codes(tmp_path: Path) -> None:
+    """Rows of gate and up take turns in one tensor of all experts."""
+    quantization = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
+    checkpoint, weights = made.write("gpt-oss-no-window", made.mxfp4, quantization, tmp_path / "checkpoint")
+    report = convert(checkpoint, tmp_path / "m.eqf", threads=1, allow_no_tokenizer=True)
+    kind = "MXFP4" if "MXFP4" in BLOCK_TYPES else "Q5_0"
+    assert report.quantized == [f"MXFP4: 9 tensors kept exactly, codes and scales ({kind})"] and not report.skipped
+    gate_up, down = (weights[f"model.layers.2.mlp.experts.{name}_proj"] for name in ("gate_up", "down"))
+    with open_file(tmp_path / "m.eqf") as file:
+        for part, expected in (("gate", gate_up[..., 0::2]), ("up", gate_up[..., 1::2]), ("down", down)):
+            tensor = file.tensors[f"blk.2.ffn_{part}_exps.weight"]
+            experts, rows, columns = tensor.shape
+            found = reference.decode(np.asarray(file.data(tensor.name)), experts * rows, columns, tensor.type)
+            np.testing.assert_array_equal(found.reshape(tensor.shape), expected.swapaxes(1, 2))
+    plain = random_checkpoints.write("gpt-oss-no-window", tmp_path / "plain")
+    save_file({name: np.ascontiguousarray(w) for name, w in weights.items()}, plain / "model.safetensors")
+    prompt, found = random_checkpoints.make("gpt-oss-no-window")[2], []
+    for folder in (checkpoint, plain):
+        convert(folder, tmp_path / "m.eqf", "F32", threads=1, allow_no_tokenizer=True)
+        found.append(logits(tmp_path / "m.eqf", prompt))
+    np.testing.assert_array_equal(*found)
 
 
 def test_gpt2_is_not_turned_twice(tmp_path: Path) -> None:
