@@ -46,6 +46,8 @@ def _defined_instructions() -> Iterator[None]:
     """The AVX-512 bodies with their instructions replaced by what these are defined to do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avx512vnni, "_vpdpbusd", portable.dot_bytes)
+        patch.setattr(avx512vnni, "lookup", portable.lookup)
+        patch.setattr(avx512, "lookup", portable.lookup)
         patch.setattr(avx512._body, "maddubs", _maddubs_512)
         patch.setattr(avx512._body, "maddwd", _maddwd_512)
         patch.setattr(emit, "pin", lambda b, values: values)  # its registers are 512 bits wide

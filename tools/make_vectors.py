@@ -22,7 +22,7 @@ from edgeq.blocks.table import BLOCK_TYPES, GROUP, PANEL_ROWS, SUPER_BLOCK, Bloc
 
 FORMATS = Path(__file__).resolve().parents[1] / "formats"
 QUANTIZED_SHAPES = [(17, 32), (3, 96), (2, 256), (1, 288), (2, 576)]
-LIMITS = {"u6": 64}  # of the factors of a scale, where these are no whole bytes
+LIMITS = {"u6": 64, "s6": 64, "u4": 16, "e8m0": 252}  # of the factors of a scale, where these are no whole bytes
 PLAIN_SHAPES = [(17, 32), (3, 40)]
 
 
@@ -42,6 +42,11 @@ def source_weights(rows: int, cols: int) -> np.ndarray:
     return (centred / 65536 * 2.0 ** -(np.arange(rows) % 9)[:, None]).astype(np.float32)
 
 
+def number(bt: BlockType) -> int:
+    """A number of its own for each type."""
+    return list(BLOCK_TYPES).index(bt.name) + 1000 if bt.gguf_id is None else bt.gguf_id
+
+
 def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
     """Fields with random bits and finite d, dmin."""
     filled = []
@@ -49,7 +54,7 @@ def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
         if part is None:
             filled.append(None)
             continue
-        words = random_words(bt.gguf_id * 100 + seed, part.size)
+        words = random_words(number(bt) * 100 + seed, part.size)
         if part.dtype == np.float16:  # clear the lowest exponent bit where the exponent is all ones
             bits = (words & np.uint64(0xFFFF)).astype(np.uint16)
             bits = np.where(bits & 0x7C00 == 0x7C00, bits & 0xFBFF, bits)
@@ -63,7 +68,7 @@ def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
 def random_plain(rows: int, cols: int, name: str) -> np.ndarray:
     """Elements of random bits, none infinite or NaN."""
     dtype = plain_dtype(name)
-    bits = random_words(BLOCK_TYPES[name].gguf_id + 7, rows * cols).astype(f"<u{dtype.itemsize}")
+    bits = random_words(number(BLOCK_TYPES[name]) + 7, rows * cols).astype(f"<u{dtype.itemsize}")
     exponent = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}[name]
     lowest = exponent & -exponent
     finite = np.where(bits & exponent == exponent, bits & ~np.array(lowest, bits.dtype), bits)
@@ -90,7 +95,7 @@ def case(files: Files, kind: str, bt: BlockType, rows: int, cols: int, panels: n
         entry["source"] = files.put(f"source-{rows}x{cols}.f32", source_weights(rows, cols))
     entry["panels"] = files.put(f"{stem}.panels", panels)
     entry["decoded"] = files.put(f"{stem}.f32", decode(panels, rows, cols, bt.name))
-    if cols % bt.gguf_columns == 0:
+    if bt.gguf_columns and cols % bt.gguf_columns == 0:
         entry["gguf"] = files.put(f"{stem}.gguf", to_gguf(panels, rows, cols, bt.name))
     return entry
 

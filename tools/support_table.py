@@ -25,6 +25,7 @@ sys.path[:0] = [str(REPOSITORY), str(TESTS), str(TESTS / "models")]
 from architecture_cases import CASES  # noqa: E402
 from token_vectors import PASSED  # noqa: E402
 
+from edgeq.blocks.gguf_decode import can_narrow  # noqa: E402
 from edgeq.blocks.gguf_types import BY_NAME  # noqa: E402
 from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
 from edgeq.kernels import catalog  # noqa: E402
@@ -60,10 +61,10 @@ def block_cells(name: str) -> tuple[str, ...]:
     elif gguf.native:
         importing = "every bit"
     else:
-        importing = f"{'every weight' if gguf.exact else 'encoded again'}, as {gguf.held}"
+        importing = f"every weight, as {gguf.held}"
     return (
         importing,
-        "every bit" if gguf is not None and gguf.native else "",
+        "every bit" if gguf is not None and (gguf.native or can_narrow(gguf.held, name)) else "",
         "yes" if encoders or plain else "",
         ("all" if len(bodies) == len(isa.TABLE) else ", ".join(row.name for row in bodies)),
     )

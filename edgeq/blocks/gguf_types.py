@@ -15,8 +15,7 @@ class GgufType:
     name, id      GGUF's
     columns       weights of a block, which lie in one row
     block_bytes   bytes of a block
-    held          the block type that holds it here; "" where there is none
-    exact         whether `held` gives every weight bit for bit; otherwise the weights are encoded again
+    held          the block type that holds every weight of it bit for bit here; "" where there is none
     """
 
     name: str
@@ -24,7 +23,6 @@ class GgufType:
     columns: int
     block_bytes: int
     held: str = ""
-    exact: bool = False
 
     @property
     def native(self) -> bool:
@@ -41,39 +39,38 @@ class GgufType:
 GGUF_TYPES: dict[int, GgufType] = {
     t.id: t
     for t in (
-        GgufType("F32", 0, 1, 4, "F32", True),
-        GgufType("F16", 1, 1, 2, "F16", True),
-        GgufType("BF16", 30, 1, 2, "BF16", True),
-        GgufType("Q8_0", 8, 32, 34, "Q8_0", True),
-        GgufType("Q4_0", 2, 32, 18, "Q4_0", True),
-        GgufType("Q4_1", 3, 32, 20, "Q4_1", True),
-        GgufType("Q5_0", 6, 32, 22, "Q5_0", True),
-        GgufType("Q5_1", 7, 32, 24, "Q5_1", True),
-        GgufType("Q4_K", 12, 256, 144, "Q4_K", True),
-        GgufType("Q5_K", 13, 256, 176, "Q5_K", True),
-        GgufType("Q6_K", 14, 256, 210, "Q6_K", True),
+        GgufType("F32", 0, 1, 4, "F32"),
+        GgufType("F16", 1, 1, 2, "F16"),
+        GgufType("BF16", 30, 1, 2, "BF16"),
+        GgufType("Q8_0", 8, 32, 34, "Q8_0"),
+        GgufType("Q4_0", 2, 32, 18, "Q4_0"),
+        GgufType("Q4_1", 3, 32, 20, "Q4_1"),
+        GgufType("Q5_0", 6, 32, 22, "Q5_0"),
+        GgufType("Q5_1", 7, 32, 24, "Q5_1"),
+        GgufType("Q2_K", 10, 256, 84, "Q2_K"),
+        GgufType("Q3_K", 11, 256, 110, "Q3_K"),
+        GgufType("Q4_K", 12, 256, 144, "Q4_K"),
+        GgufType("Q5_K", 13, 256, 176, "Q5_K"),
+        GgufType("Q6_K", 14, 256, 210, "Q6_K"),
+        GgufType("IQ4_NL", 20, 32, 18, "IQ4_NL"),
+        GgufType("IQ4_XS", 23, 256, 136, "IQ4_XS"),
+        GgufType("MXFP4", 39, 32, 17, "MXFP4"),
+        GgufType("TQ2_0", 35, 256, 66, "TQ2_0"),
         # Whose codes and scales a wider type has room for
-        GgufType("IQ4_NL", 20, 32, 18, "Q8_0", True),
-        GgufType("MXFP4", 39, 32, 17, "Q8_0", True),
-        GgufType("Q3_K", 11, 256, 110, "Q6_K", True),
-        GgufType("TQ1_0", 34, 256, 54, "Q4_0", True),
-        GgufType("TQ2_0", 35, 256, 66, "Q4_0", True),
-        # Whose weights are encoded again, in a type with far more levels
-        GgufType("IQ4_XS", 23, 256, 136, "Q8_0"),
-        GgufType("Q2_K", 10, 256, 84, "Q6_K"),
+        GgufType("TQ1_0", 34, 256, 54, "TQ2_0"),
+        GgufType("IQ2_XXS", 16, 256, 66, "IQ12_W"),
+        GgufType("IQ2_XS", 17, 256, 74, "IQ12_W"),
+        GgufType("IQ3_XXS", 18, 256, 98, "IQ3_W"),
+        GgufType("IQ1_S", 19, 256, 50, "IQ12_W"),
+        GgufType("IQ3_S", 21, 256, 110, "IQ3S_W"),
+        GgufType("IQ2_S", 22, 256, 82, "IQ12_W"),
+        GgufType("IQ1_M", 29, 256, 56, "IQ12_W"),
         # Known, so that a message can name them
-        GgufType("IQ2_XXS", 16, 256, 66),
-        GgufType("IQ2_XS", 17, 256, 74),
-        GgufType("IQ3_XXS", 18, 256, 98),
-        GgufType("IQ1_S", 19, 256, 50),
-        GgufType("IQ3_S", 21, 256, 110),
-        GgufType("IQ2_S", 22, 256, 82),
         GgufType("I8", 24, 1, 1),
         GgufType("I16", 25, 1, 2),
         GgufType("I32", 26, 1, 4),
         GgufType("I64", 27, 1, 8),
         GgufType("F64", 28, 1, 8),
-        GgufType("IQ1_M", 29, 256, 56),
         GgufType("NVFP4", 40, 64, 36),
     )
 }

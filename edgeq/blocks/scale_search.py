@@ -63,9 +63,11 @@ def _search_region(weights: F32, width: int, bt: BlockType) -> Fields:
         d, m, codes = search_offsets(x, bt.levels)
         return Fields(codes_per_row(codes), per_row(d, np.float16), per_row(m, np.float16))
     if bt.has_mins:
-        d, dmin, scales, mins, codes = search_mins(x, bt.levels)
+        d, dmin, scales, mins, codes = search_mins(x, bt)
         f16 = per_row(d, np.float16), per_row(dmin, np.float16)
         return Fields(codes_per_row(codes), *f16, per_row(scales, np.uint8), per_row(mins, np.uint8))
     d, factors, codes = search_scales(x, bt)
-    scales_ = None if factors is None else per_row(factors, np.int8)
-    return Fields(codes_per_row(codes), per_row(d, np.float16), None, scales_)
+    if factors is None:
+        return Fields(codes_per_row(codes), per_row(d, np.uint8 if bt.scales == "e8m0" else np.float16))
+    factors = per_row(factors + np.float32(32), np.uint8) if bt.scales == "s6" else per_row(factors, np.int8)
+    return Fields(codes_per_row(codes), per_row(d, np.float16), None, factors)

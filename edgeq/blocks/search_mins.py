@@ -1,4 +1,6 @@
-"""The search for w = s q - m with m >= 0, where s and m are multiples of d and dmin (Q4_K, Q5_K)."""
+"""The search for w = s q - m with m >= 0, where s and m are multiples of d and dmin (Q2_K, Q4_K, Q5_K)."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,32 +16,36 @@ from edgeq.blocks.search_steps import (
     total_of,
     where,
 )
+from edgeq.blocks.table import BlockType
 
-# What is added to the largest code for each candidate step, best around where few codes are left unused.
-MIN_STEPS = tuple(t / 4 for t in range(-12, 5))
+# What is added to the largest code for each candidate step, best around where few codes are left unused; by bits.
+MIN_STEPS = {2: tuple(t / 8 for t in range(-8, 7)), 4: tuple(t / 4 for t in range(-12, 5))}
+MIN_STEPS[5] = MIN_STEPS[4]
+MOST = {"u6": 63, "u4": 15}  # the largest factor
 MIN_ROUNDS = 2
 
 
-def search_mins(x: F32, levels: int) -> tuple[F32, F32, F32, F32, F32]:
+def search_mins(x: F32, bt: BlockType) -> tuple[F32, F32, F32, F32, F32]:
     """d, dmin [1, lanes]; scale and min factors [groups, lanes]; codes, like x."""
+    levels, most = bt.levels, MOST[bt.scales]
     total = total_of(x)
-    scale, minimum = _best_with_min(x, total, levels)
-    d, dmin = multiple_of(scale, 63), multiple_of(minimum, 63)
-    scales = round_between(scale * inverse_of(d), 0, 63)
-    mins = round_between(minimum * inverse_of(dmin), 0, 63)
+    scale, minimum = _best_with_min(x, total, levels, MIN_STEPS[bt.bits])
+    d, dmin = multiple_of(scale, most), multiple_of(minimum, most)
+    scales = round_between(scale * inverse_of(d), 0, most)
+    mins = round_between(minimum * inverse_of(dmin), 0, most)
     for _ in range(MIN_ROUNDS):
-        scales, mins, error = _neighbours_with_min(x, total, d, dmin, scales, mins, levels)
+        scales, mins, error = _neighbours_with_min(x, total, d, dmin, scales, mins, levels, most)
         d, dmin = _refit_with_min(x, total, d, dmin, scales, mins, error, levels)
     return d, dmin, scales, mins, _codes_with_min(x, d * scales, dmin * mins, levels)
 
 
-def _best_with_min(x: F32, total: F32, levels: int) -> tuple[F32, F32]:
+def _best_with_min(x: F32, total: F32, levels: int, steps: Sequence[float]) -> tuple[F32, F32]:
     """Scale and min [groups, lanes] of the candidate step with the largest gain, before they are coded."""
     low = np.minimum(x.min(axis=0), np.float32(0))
     span = x.max(axis=0) - low
     gain = np.full_like(total, -1)
     scale, offset = np.zeros_like(total), np.zeros_like(total)
-    for step in MIN_STEPS:
+    for step in steps:
         inverse = where(span > np.float32(TINY), np.float32(levels + step) / span, np.float32(0))
         codes = np.minimum(np.rint((x - low) * inverse), np.float32(levels))
         fit = _fit_with_min(x, total, codes)
@@ -73,7 +79,7 @@ def _error_with_min(x: F32, scale: F32, minimum: F32, levels: int) -> F32:
 
 
 def _neighbours_with_min(
-    x: F32, total: F32, d: F32, dmin: F32, scales: F32, mins: F32, levels: int
+    x: F32, total: F32, d: F32, dmin: F32, scales: F32, mins: F32, levels: int, most: int
 ) -> tuple[F32, F32, F32]:
     """The factors with the least error near the given ones, and that error, each [groups, lanes].
 
@@ -82,13 +88,13 @@ def _neighbours_with_min(
     error = _error_with_min(x, d * scales, dmin * mins, levels)
     best: list[F32] = [error, scales, mins]
     for near in NEIGHBOURS:
-        factor = round_between(scales + np.float32(near), 0, 63)
+        factor = round_between(scales + np.float32(near), 0, most)
         scale = d * factor
         codes = _codes_with_min(x, scale, dmin * mins, levels)
         fitted = (scale * total_of(codes) - total) / np.float32(len(x))
-        middle = round_between(fitted * inverse_of(dmin), 0, 63)
+        middle = round_between(fitted * inverse_of(dmin), 0, most)
         for beside in (-1, 0, 1):
-            factor_min = round_between(middle + np.float32(beside), 0, 63)
+            factor_min = round_between(middle + np.float32(beside), 0, most)
             error = _error_with_min(x, scale, dmin * factor_min, levels)
             better = error < best[0]
             new = error, factor, factor_min

@@ -46,5 +46,15 @@ def inverse_of(scale: F32) -> F32:
     return where(np.abs(scale) > np.float32(TINY), np.float32(1) / scale, np.float32(0))
 
 
+def biased_exponent(values: F32) -> F32:
+    """The exponent of f32 >= 0 as its bits have it: 127 for 1."""
+    return (values.view(np.int32) >> 23).astype(np.float32)
+
+
+def power_of_two(exponent: F32) -> F32:
+    """2^(e - 128), of e from 2 to 255."""
+    return ((exponent.astype(np.int32) - 1) << 23).view(np.float32)
+
+
 def round_between(values: F32, low: int, high: int) -> F32:
     return np.minimum(np.maximum(np.rint(values), np.float32(low)), np.float32(high))

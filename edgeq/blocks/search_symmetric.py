@@ -1,6 +1,10 @@
-"""The searches for w = s v, v being what a code stands for: with a scale in every group (Q8_0, Q4_0, Q5_0), or with
-scales that are signed multiples of d (Q6_K).
+"""The searches for w = s v, v being what a code stands for: with a scale of each group (Q8_0, Q4_0, Q5_0, IQ4_NL,
+TQ2_0), with one that is a power of two (MXFP4), or with scales that are signed multiples of d (Q6_K, Q3_K, IQ4_XS).
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -8,9 +12,11 @@ from edgeq.blocks.fields import F32
 from edgeq.blocks.search_steps import (
     NEIGHBOURS,
     TINY,
+    biased_exponent,
     half,
     inverse_of,
     multiple_of,
+    power_of_two,
     quotient,
     round_between,
     total_of,
@@ -24,25 +30,82 @@ STEPS = {
     "Q5_0": tuple(t / 4 for t in range(-8, 5)),
     "Q8_0": tuple(t / 2 for t in range(-8, 9)),
     "Q6_K": tuple(t / 2 for t in range(-8, 5)),
+    "Q3_K": tuple(t / 8 for t in range(-8, 7)),
+    "IQ4_NL": tuple(4.0 * t for t in range(-8, 9)),
+    "IQ12_W": tuple(t / 4 for t in range(-8, 7)),
+    "IQ3_W": tuple(t / 2 for t in range(-8, 5)),
+    "IQ3S_W": tuple(t / 2 for t in range(-8, 5)),
+    "IQ4_XS": tuple(4.0 * t for t in range(-8, 9)),
+    "TQ2_0": tuple(t / 8 for t in range(29)),
 }
-# Smallest and largest signed code. Q8_0 leaves -128 out, as GGUF writers do.
-CODE_RANGE = {"Q4_0": (-8, 7), "Q5_0": (-16, 15), "Q8_0": (-127, 127), "Q6_K": (-32, 31)}
-FACTOR_RANGE = {"i8": (-128, 127)}
+# Smallest and largest signed code. Q8_0 leaves -128 out, as GGUF writers do; TQ2_0 leaves out 2, which TQ1_0 lacks.
+CODE_RANGE = {
+    "Q4_0": (-8, 7),
+    "Q5_0": (-16, 15),
+    "Q8_0": (-127, 127),
+    "Q6_K": (-32, 31),
+    "Q3_K": (-4, 3),
+    "TQ2_0": (-1, 1),
+}
+FACTOR_RANGE = {"i8": (-128, 127), "s6": (-32, 31)}
+LEAST_EXPONENT = 3  # of MXFP4's scales: those below are of weights that f32 cannot divide by
+EXPONENTS = (0, 1, -1)  # beside that of the largest weight, which are tried
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Values in rising order: the lowest and its code, and for each further one (where it begins to be the nearest,
+    how much higher it is, how much higher its code is)."""
+
+    lowest: float
+    first_code: float
+    rungs: tuple[tuple[float, float, float], ...]
+
+
+def ladder(values: Sequence[float]) -> Ladder:
+    """The ladder of what codes stand for; of two codes for one value the first is written."""
+    rising = sorted({float(value): float(code) for code, value in reversed(list(enumerate(values)))}.items())
+    rungs = tuple(((low + high) / 2, high - low, b - a) for (low, a), (high, b) in pairwise(rising))
+    return Ladder(*rising[0], rungs)
+
+
+def lowest(bt: BlockType) -> float:
+    """The lowest value that a code is written for."""
+    return float(min(bt.values)) if bt.values else float(CODE_RANGE[bt.name][0])
 
 
 def search_scales(x: F32, bt: BlockType) -> tuple[F32, F32 | None, F32]:
     """Scales f16 [groups, lanes] and None, or d f16 [1, lanes] and signed factors [groups, lanes]; codes, like x."""
+    if bt.scales == "e8m0":
+        exponent = _best_exponent(x, bt)
+        return exponent, None, _codes(x, power_of_two(exponent), bt)
     scale = _best(x, bt)
     if bt.scales not in FACTOR_RANGE:
         d = half(scale)
-        return d, None, _values(x, d, bt) + np.float32(bt.zero_point)
+        return d, None, _codes(x, d, bt)
     d, factors = _factors(x, scale, bt)
-    return d, factors, _values(x, d * factors, bt) + np.float32(bt.zero_point)
+    return d, factors, _codes(x, d * factors, bt)
 
 
 def _nearest(x: F32, bt: BlockType) -> F32:
     """What the code that fits best stands for."""
-    return round_between(x, *CODE_RANGE[bt.name])
+    if not bt.values:
+        return round_between(x, *CODE_RANGE[bt.name])
+    rungs = ladder(bt.values)
+    values = np.full_like(x, rungs.lowest)
+    for begin, rise, _ in rungs.rungs:
+        values += where(x > np.float32(begin), np.float32(rise), np.float32(0))
+    return values
+
+
+def _codes(x: F32, scale: F32, bt: BlockType) -> F32:
+    if not bt.values:
+        return _values(x, scale, bt) + np.float32(bt.zero_point)
+    scaled, rungs = x * inverse_of(scale), ladder(bt.values)
+    codes = np.full_like(x, rungs.first_code)
+    for begin, _, rise in rungs.rungs:
+        codes += where(scaled > np.float32(begin), np.float32(rise), np.float32(0))
+    return codes
 
 
 def _values(x: F32, scale: F32, bt: BlockType) -> F32:
@@ -60,7 +123,7 @@ def _best(x: F32, bt: BlockType) -> F32:
     gain = np.full(x.shape[1:], -1, np.float32)
     scale = np.zeros_like(gain)
     for step in STEPS[bt.name]:
-        inverse = where(usable, np.float32(CODE_RANGE[bt.name][0] - step) / farthest, np.float32(0))
+        inverse = where(usable, np.float32(lowest(bt) - step) / farthest, np.float32(0))
         values = _nearest(x * inverse, bt)
         sum_qq, sum_xq = total_of(values * values), total_of(x * values)
         fitted = quotient(sum_xq, sum_qq)
@@ -68,6 +131,20 @@ def _best(x: F32, bt: BlockType) -> F32:
         better = new_gain > gain
         gain, scale = where(better, new_gain, gain), where(better, fitted, scale)
     return scale
+
+
+def _best_exponent(x: F32, bt: BlockType) -> F32:
+    """The e [groups, lanes] of the scale 2^(e - 128) with the least error; 0 for groups of zeros."""
+    largest = np.abs(x).max(axis=0)
+    # 2^(e - 128) times 12, the largest value, is nearest to it from below or above
+    middle = np.maximum(biased_exponent(largest) - np.float32(2), np.float32(LEAST_EXPONENT))
+    exponent, error = np.zeros_like(middle), np.full_like(middle, np.inf)
+    for near in EXPONENTS:
+        new = middle + np.float32(near)
+        new_error = _error(x, power_of_two(new), bt)
+        better = new_error < error
+        exponent, error = where(better, new, exponent), where(better, new_error, error)
+    return where(largest > 0, exponent, np.float32(0))
 
 
 def _error(x: F32, scale: F32, bt: BlockType) -> F32:

@@ -22,8 +22,8 @@ SUPER_BLOCK = 256  # columns that share a header
 class BlockType:
     """One storage format.
 
-    name             as in GGUF
-    gguf_id          its `ggml_type` number
+    name             as in GGUF; own types end in W
+    gguf_id          its `ggml_type` number, None of own types
     element_bytes    bytes of one weight of a plain type, 0 for a quantized type
     planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (2, 1), ...
     scale_group      columns that share one scale (and min)
@@ -32,13 +32,13 @@ class BlockType:
     zero_point       code that stands for zero
     has_mins         whether each group also has a min: an f16 that is added, or a multiple that is subtracted
     header_bytes     bytes before the groups of a super-block, for 16 rows
-    gguf_columns     columns of one GGUF block
-    gguf_block_bytes bytes of one GGUF block
+    gguf_columns     columns of one GGUF block; 0 of own types
+    gguf_block_bytes bytes of one GGUF block; 0 of own types
     values           what the 16 codes stand for, where that is not code - zero_point
     """
 
     name: str
-    gguf_id: int
+    gguf_id: int | None
     element_bytes: int = 0
     planes: tuple[int, ...] = ()
     scale_group: int = 0
@@ -48,7 +48,7 @@ class BlockType:
     header_bytes: int = 0
     gguf_columns: int = 1
     gguf_block_bytes: int = 0
-    values: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -94,10 +94,25 @@ class BlockType:
         return 8 * self.panel_bytes(cols) / (PANEL_ROWS * cols)
 
     def gguf_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of the same matrix in GGUF. UnsupportedError if GGUF's blocks do not divide the row."""
+        """Bytes of the same matrix in GGUF. UnsupportedError if it has no such type or the row is no whole blocks."""
+        if self.gguf_id is None:
+            raise UnsupportedError(f"GGUF has no type {self.name}")
         if cols % self.gguf_columns:
             raise UnsupportedError(f"GGUF's {self.name} needs rows of a multiple of {self.gguf_columns}, not {cols}")
         return rows * (cols // self.gguf_columns) * self.gguf_block_bytes
+
+
+# What the codes of IQ4_NL and IQ4_XS stand for, and twice what those of FP4 (E2M1) do
+IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+FP4_VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+
+
+# What GGUF's codebooks have: the weights of IQ1 and IQ2 types (and 0, 2 and -2); of IQ3_XXS; of IQ3_S
+_SOME = (0.125, 0.875, 1, 1.125, 2, 3.125, 5.375)
+IQ12_VALUES = (*(-value for value in reversed(_SOME)), 0, *_SOME, 0)
+_XXS = (1, 3, 5, 7, 9, 11, 13, 15.5)
+IQ3_VALUES = (*(-value for value in reversed(_XXS)), *_XXS)
+IQ3S_VALUES = tuple(range(-15, 16, 2))
 
 
 def panels(rows: int) -> int:
@@ -121,9 +136,18 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("Q4_1", 3, 0, (4,), 32, "f16", 0, True, 512, 32, 20),
         BlockType("Q5_0", 6, 0, (4, 1), 32, "f16", 16, False, 256, 32, 22),
         BlockType("Q5_1", 7, 0, (4, 1), 32, "f16", 0, True, 512, 32, 24),
+        BlockType("Q2_K", 10, 0, (2,), 16, "u4", 0, True, 320, 256, 84),
+        BlockType("Q3_K", 11, 0, (2, 1), 16, "s6", 4, False, 224, 256, 110),
         BlockType("Q4_K", 12, 0, (4,), 32, "u6", 0, True, 256, 256, 144),
         BlockType("Q5_K", 13, 0, (4, 1), 32, "u6", 0, True, 256, 256, 176),
         BlockType("Q6_K", 14, 0, (4, 2), 16, "i8", 32, False, 288, 256, 210),
+        BlockType("IQ4_NL", 20, 0, (4,), 32, "f16", 0, False, 256, 32, 18, IQ4_VALUES),
+        BlockType("IQ4_XS", 23, 0, (4,), 32, "s6", 0, False, 128, 256, 136, IQ4_VALUES),
+        BlockType("MXFP4", 39, 0, (4,), 32, "e8m0", 0, False, 128, 32, 17, FP4_VALUES),
+        BlockType("IQ12_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ12_VALUES),
+        BlockType("IQ3_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
+        BlockType("IQ3S_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
+        BlockType("TQ2_0", 35, 0, (2,), 256, "f16", 1, False, 32, 256, 66),
     )
 }
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blocks.gguf_decode import can_narrow, narrow
 from edgeq.blocks.gguf_panels import panels_to_blocks
 from edgeq.blocks.gguf_types import BY_NAME
+from edgeq.blocks.panels import unpack_panels
 from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
-from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type
+from edgeq.blocks.table import BLOCK_TYPES, GROUP, PANEL_ROWS, BlockType, block_type
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, ARRAY, BOOL, F32, I32, STRING, U32, Cursor, Typed
 from edgeq.container.gguf_values import render_metadata as render
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
@@ -46,7 +48,8 @@ def _encode(weights: npt.NDArray[np.float32], name: str) -> Bytes:
     return panels_to_blocks(encode(weights, name), rows, cols, block_type(name)).reshape(rows, -1)
 
 
-AS_Q8_0 = Fallback({"Q4_K": "Q8_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}, _encode)
+# Types whose blocks in GGUF are wider than rows need be
+AS_Q8_0 = Fallback({bt.name: "Q8_0" for bt in BLOCK_TYPES.values() if bt.gguf_columns > GROUP}, _encode)
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,15 @@ def target(file: File, place: Place, fallback: Fallback | None) -> Exported:
     if len(set(types)) > 1 and fallback is None:
         what = f"GGUF has {' and '.join(place.parts)} as one tensor, these are {', '.join(types)}"
         raise UnsupportedError(f"{file.path}: {what}: --fallback encodes them again")
-    again = any(info.type != widest for info in infos)
+    again = any(info.type != widest and not can_narrow(info.type, widest) for info in infos)
     return Exported(place.name, shape[1:] if place.flat else shape, widest, place.parts, again)
 
 
 def _writable(file: File, info: TensorInfo, fallback: Fallback | None) -> str:
     """The type of a matrix in GGUF."""
+    original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "")
+    if can_narrow(info.type, original):
+        return str(original)
     try:
         block_type(info.type).gguf_bytes(*info.shape[-2:])
     except UnsupportedError as error:
@@ -227,7 +233,9 @@ def _chunks(
     for first in range(0, rows, step):
         count = min(step, rows - first)
         part = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
-        if kind != info.type and fallback:
+        if can_narrow(info.type, kind):
+            lines = narrow(unpack_panels(part, count, cols, bt), kind).reshape(count, -1)
+        elif kind != info.type and fallback:
             lines = fallback.encode(decode(part, count, cols, info.type), kind)
         else:
             lines = (rearranger.to_blocks if bt.quantized else _plain)(part, count, cols, bt).reshape(count, -1)

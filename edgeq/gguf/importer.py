@@ -18,17 +18,16 @@ import numpy.typing as npt
 
 import edgeq
 from edgeq import environment
-from edgeq.blocks.gguf_decode import decode_blocks, mxfp4_fits, mxfp4_weights, widen
+from edgeq.blocks.gguf_decode import widen
 from edgeq.blocks.panels import pack_panels
-from edgeq.blocks.reference import encode, from_gguf
+from edgeq.blocks.reference import from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.gguf_reader import GgufFile, GgufTensor, open_gguf
 from edgeq.container.gguf_values import MAGIC, VERSION
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
-from edgeq.errors import CheckpointError, FormatError, TokenizerError, UnsupportedError, UsageError
+from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.rearrange import TO_PANELS, Rearranger
-from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
@@ -37,7 +36,7 @@ from edgeq.text.tokenizer import load_tokenizer
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
-EXACT, WIDENED, ENCODED = "exact", "exact in a wider type", "encoded again"
+EXACT, WIDENED = "exact", "exact in a wider type"
 
 U8 = npt.NDArray[np.uint8]
 # (tensor's name, its index, number of tensors, bytes done, bytes in all)
@@ -118,7 +117,6 @@ def import_gguf(
         jobs, left_out = _plan(file, model, entry)
         notes += left_out
         with Writer(out, [job.spec for job in jobs], _metadata(file, config, model, jobs), assets) as writer:
-            prepare({job.spec.type for job in jobs if job.how == ENCODED}, announce)
             _write_all(file, jobs, writer, threads, progress, announce)
         tensors = [
             Imported(
@@ -259,13 +257,9 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if kind.name == "MXFP4" and not all(mxfp4_fits(rows) for rows in _chunks(file, tensor, 1)):
-        return "BF16", WIDENED
     if split(tensor.name)[1] in ("shortconv.conv", "position_embd") and kind.name != "F32":
         raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
-    if kind.native:
-        return kind.held, EXACT
-    return kind.held, WIDENED if kind.exact else ENCODED
+    return kind.held, EXACT if kind.native else WIDENED
 
 
 def _chunks(file: GgufFile, tensor: GgufTensor, unit: int, first: int = 0, rows: int = 0) -> Iterator[U8]:
@@ -335,15 +329,6 @@ def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.ND
     if job.how == EXACT:
         bt = block_type(name)
         return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
-    if job.how == ENCODED:
-        weights = decode_blocks(rows, count, cols, name)
-        if not np.isfinite(weights).all():
-            raise CheckpointError(
-                f"{file.path}: tensor {job.spec.name} holds a weight that is not finite: it is damaged"
-            )
-        return encode_panels(weights, job.spec.type)
-    if job.spec.type == "BF16":
-        return encode(mxfp4_weights(rows, count, cols), "BF16")
     return pack_panels(widen(rows, count, cols, name), block_type(job.spec.type))
 
 

@@ -6,8 +6,10 @@ From one row of the block table come the matvec, the matmul and the embedding lo
 
 from types import SimpleNamespace
 
-from edgeq.blocks.table import BlockType, block_type
-from edgeq.kernels import codes_simple
+from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
+from edgeq.kernels import codes_tables
+from edgeq.simd.isa import Isa
+from edgeq.simd.lookup import load_e8m0x16, lookup, minus_u8x64
 from edgeq.simd.memory import stack
 from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
@@ -17,13 +19,13 @@ from edgeq.simd.vector import (
     load_bit_pairs,
     load_f16x16,
     load_f32x16,
+    load_i8x16,
     load_u8x16,
     load_u8x64,
     merge_bits,
     mul,
     neg,
     or_shifted_u8x64,
-    scale_i8_rows,
     store_f32x16,
     store_u8x64,
     u8x16_to_f32,
@@ -31,48 +33,73 @@ from edgeq.simd.vector import (
 )
 
 ROW = 64  # bytes of 16 f32, and of one code line
+SCRATCH = 512  # bytes of the codes of a super-block's scales and mins
 
 # Plain types: how 16 elements are loaded as f32, and their bytes
 FLOATS = {"F32": (load_f32x16, 64), "F16": (load_f16x16, 32), "BF16": (load_bf16x16, 32)}
 
 
-def reader(name: str) -> SimpleNamespace:
+def reader(name: str, isa: Isa) -> SimpleNamespace:
     """How a type is read, with the constants of its table row.
 
-    All types: `pair(codes, i)` gives two code lines, `header(block, scales, mins)` writes f32 rows of 16 scales and
-    mins. Beyond that a kernel takes what is cheap:
+    All types: `pair(codes, i)` gives two code lines, as numbers less `zero_point`; `header(block, scales, mins)` writes
+    f32 rows of 16 scales and mins. Beyond that a kernel takes what is cheap:
 
-    - f16 scales: `scale_row(block, group)` and `min_row(block, group)`, f32;
+    - scales of their own (f16, exponents): `scale_row(block, group)` and `min_row(block, group)`, f32;
     - scales that are small integers times d (`codes.coded`): `scale_codes(block, scratch)`, the addresses of rows of 16
-      bytes, of the scales and of the mins, unpacked into 256 bytes of scratch if need be; and `factors(block)`, the f32
-      rows d and -dmin.
+      bytes, of the scales and of the mins, unpacked into SCRATCH bytes if need be; and `factors(block)`, the f32 rows d
+      and -dmin.
     """
     row: BlockType = block_type(name)
-    header, pair, scales, second = _READERS[name]
-    coded = row.scales != "f16"
-    return SimpleNamespace(
-        header=header,
+    pair, scales, second = _READERS[name]
+    bits, zero_point = max(row.bits, 4), row.zero_point
+    if row.values:
+        bits, zero_point, table = codes_tables.numbers(row)
+        pair = codes_tables.make_pair(lookup(isa, table))
+    coded, signed = row.scales not in ("f16", "e8m0"), row.scales in ("i8", "s6")
+    kind = SimpleNamespace(
         pair=pair,
         scale_row=None if coded else scales,
         min_row=None if coded else second,
         scale_codes=scales if coded else None,
         factors=second if coded else None,
-        codes=Codes(row.bits, row.zero_point, row.scale_group == 16, coded, row.scales == "i8"),
+        codes=Codes(bits, zero_point, row.scale_group == 16, coded, signed),
         header_bytes=row.header_bytes,
         group_bytes=row.group_bytes,
-        zero_point=row.zero_point,
+        zero_point=zero_point,
         has_mins=row.has_mins,
     )
+    kind.header = _make_header(kind)
+    return kind
 
 
-# ---- headers: block address -> f32 scales (and mins) of 16 rows per group ----
+def _make_header(kind: SimpleNamespace):
+    """`header(block, scales, mins)`: f32 rows of 16 scales, and of mins, for each group of 32 or 16 columns."""
+    has_mins, signed, count = kind.has_mins, kind.codes.signed, 16 if kind.codes.halves else 8
+    scale_row, min_row, scale_codes, factors = kind.scale_row, kind.min_row, kind.scale_codes, kind.factors
+
+    @device
+    def coded_header(block, scales, mins):
+        scratch = stack(SCRATCH)
+        scales_at, mins_at = scale_codes(block, scratch)
+        d, dmin = factors(block)
+        for i in range(count):
+            code = load_i8x16(scales_at + 16 * i) if signed else u8x16_to_f32(load_u8x16(scales_at + 16 * i))
+            store_f32x16(scales + i * ROW, mul(code, d))
+            if has_mins:
+                store_f32x16(mins + i * ROW, mul(u8x16_to_f32(load_u8x16(mins_at + 16 * i)), dmin))
+
+    @device
+    def plain_header(block, scales, mins):
+        for g in range(8):
+            store_f32x16(scales + g * ROW, scale_row(block, g))
+            if has_mins:
+                store_f32x16(mins + g * ROW, min_row(block, g))
+
+    return coded_header if kind.codes.coded else plain_header
 
 
-@device
-def _header_per_group(block, scales, mins):
-    """Q4_0, Q5_0, Q8_0: an f16 scale per group."""
-    for g in range(8):
-        store_f32x16(scales + g * ROW, load_f16x16(block + g * 32))
+# ---- scales of their own: f32 rows ----
 
 
 @device
@@ -81,26 +108,18 @@ def _f16_row(block, group):
 
 
 @device
-def _times(codes, factor, out):
-    """Eight rows of byte codes as f32, times a factor per row of weights."""
-    for g in range(8):
-        store_f32x16(out + g * ROW, mul(u8x16_to_f32(load_u8x16(codes + 16 * g)), factor))
+def _f16_min_row(block, group):
+    return load_f16x16(block + 256 + group * 32)
 
 
 @device
-def _header_k(block, scales, mins):
-    """Q4_K, Q5_K: 6-bit scales times d, 6-bit mins times dmin."""
-    scratch = stack(256)
-    scale_codes, min_codes = _scale_codes_k(block, scratch)
-    d, dmin = _factors_k(block)
-    _times(scale_codes, d, scales)
-    _times(min_codes, dmin, mins)
+def _one_f16_row(block, group):
+    return load_f16x16(block)
 
 
 @device
-def _header_6(block, scales, mins):
-    """Q6_K: signed 8-bit scales of 16 sub-groups, times d."""
-    scale_i8_rows(block + 32, load_f16x16(block), scales)
+def _e8m0_row(block, group):
+    return load_e8m0x16(block + group * 16)
 
 
 # ---- coded scales: rows of 16 bytes, and the factors that they share ----
@@ -136,6 +155,40 @@ def _factors_6(block):
     return load_f16x16(block), zero_f32x16()
 
 
+@device
+def _four_of_six_bits(nibbles, shift, high, out):
+    """Four rows of signed 6-bit codes, less 32, from 64 bytes of nibbles and 16 bytes of high bits."""
+    numbers = or_shifted_u8x64(bits_u8x64(nibbles, shift, 15), load_bit_pairs(high), 4)
+    store_u8x64(out, minus_u8x64(numbers, 32))
+
+
+@device
+def _scale_codes_iq4_xs(block, scratch):
+    nibbles = load_u8x64(block + 32)
+    _four_of_six_bits(nibbles, 0, block + 96, scratch)
+    _four_of_six_bits(nibbles, 4, block + 112, scratch + 64)
+    return scratch, scratch
+
+
+@device
+def _scale_codes_q3_k(block, scratch):
+    near, far = load_u8x64(block + 32), load_u8x64(block + 96)
+    _four_of_six_bits(near, 0, block + 160, scratch)
+    _four_of_six_bits(far, 0, block + 176, scratch + 64)
+    _four_of_six_bits(near, 4, block + 192, scratch + 128)
+    _four_of_six_bits(far, 4, block + 208, scratch + 192)
+    return scratch, scratch
+
+
+@device
+def _scale_codes_q2_k(block, scratch):
+    for i in range(4):
+        both = load_u8x64(block + 64 + 64 * i)
+        store_u8x64(scratch + 64 * i, bits_u8x64(both, 0, 15))
+        store_u8x64(scratch + 256 + 64 * i, bits_u8x64(both, 4, 15))
+    return scratch, scratch + 256
+
+
 # ---- codes: group address, i in 0..3 -> code lines 2i and 2i + 1 ----
 
 
@@ -163,17 +216,42 @@ def _pair_6(codes, i):
 
 
 @device
+def _pair_2(codes, i):
+    packed = load_u8x64(codes + (i >> 1) * 64)
+    shift = (i & 1) * 4
+    return bits_u8x64(packed, shift, 3), bits_u8x64(packed, shift + 2, 3)
+
+
+@device
+def _pair_3(codes, i):
+    low, high = _pair_2(codes, i)
+    top = load_u8x64(codes + 128)
+    low = merge_bits(low, top, max(0, 2 - 2 * i), max(0, 2 * i - 2), 4)
+    return low, merge_bits(high, top, max(0, 1 - 2 * i), max(0, 2 * i - 1), 4)
+
+
+@device
 def _pair_8(codes, i):
     return load_u8x64(codes + i * 128), load_u8x64(codes + i * 128 + 64)
 
 
+# (pair, scale row, min row) or (pair, scale codes, factors); where codes stand for values, each body has its own pair
 _READERS = {
-    "Q4_0": (_header_per_group, _pair_4, _f16_row, None),
-    "Q4_1": (codes_simple.header_offsets, _pair_4, _f16_row, codes_simple.min_row),
-    "Q5_0": (_header_per_group, _pair_5, _f16_row, None),
-    "Q5_1": (codes_simple.header_offsets, _pair_5, _f16_row, codes_simple.min_row),
-    "Q8_0": (_header_per_group, _pair_8, _f16_row, None),
-    "Q4_K": (_header_k, _pair_4, _scale_codes_k, _factors_k),
-    "Q5_K": (_header_k, _pair_5, _scale_codes_k, _factors_k),
-    "Q6_K": (_header_6, _pair_6, _scale_codes_6, _factors_6),
+    "Q4_0": (_pair_4, _f16_row, None),
+    "Q4_1": (_pair_4, _f16_row, _f16_min_row),
+    "Q5_0": (_pair_5, _f16_row, None),
+    "Q5_1": (_pair_5, _f16_row, _f16_min_row),
+    "Q8_0": (_pair_8, _f16_row, None),
+    "Q2_K": (_pair_2, _scale_codes_q2_k, _factors_k),
+    "Q3_K": (_pair_3, _scale_codes_q3_k, _factors_6),
+    "Q4_K": (_pair_4, _scale_codes_k, _factors_k),
+    "Q5_K": (_pair_5, _scale_codes_k, _factors_k),
+    "Q6_K": (_pair_6, _scale_codes_6, _factors_6),
+    "IQ4_NL": (None, _f16_row, None),
+    "IQ4_XS": (None, _scale_codes_iq4_xs, _factors_6),
+    "MXFP4": (None, _e8m0_row, None),
+    "TQ2_0": (_pair_2, _one_f16_row, None),
+    "IQ12_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ12_W"])),
+    "IQ3_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ3_W"])),
+    "IQ3S_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ3S_W"])),
 }

@@ -14,7 +14,7 @@ from edgeq.simd.vector import (
 
 def make(variant: str, isa: Isa):
     """Argument block: weights, columns, token ids (int64), out, out stride in bytes, address of the token count."""
-    row = _make_float_row(variant) if variant in codes.FLOATS else _make_quantized_row(variant)
+    row = _make_float_row(variant) if variant in codes.FLOATS else _make_quantized_row(variant, isa)
 
     def kernel(args, thread, n_threads):
         weights, columns, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16)
@@ -29,15 +29,15 @@ def make(variant: str, isa: Isa):
     return kernel
 
 
-def _make_quantized_row(name: str):
-    kind = codes.reader(name)
+def _make_quantized_row(name: str, isa: Isa):
+    kind = codes.reader(name, isa)
     header, pair = kind.header, kind.pair
     header_bytes, group_bytes, zero_point = kind.header_bytes, kind.group_bytes, kind.zero_point
     has_mins, columns_per_scale = kind.has_mins, 16 if kind.codes.halves else 32
 
     @device
     def row(weights, columns, index, out):
-        scales, mins, lines = stack(1024), stack(512), stack(512)
+        scales, mins, lines = stack(1024), stack(1024), stack(512)
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         block = weights + index // 16 * panel_bytes
@@ -52,10 +52,10 @@ def _make_quantized_row(name: str):
                     store_u8x64(lines + i * 128 + 64, high)
                 for k in range(32):
                     code = load_u8(lines + k // 4 * 64 + lane + k % 4) - zero_point
-                    scale = load_f32(scales + (g * 32 + k) // columns_per_scale * 64 + lane)
-                    value = scale * np.float32(code)
+                    place = (g * 32 + k) // columns_per_scale * 64 + lane
+                    value = load_f32(scales + place) * np.float32(code)
                     if has_mins:
-                        value += load_f32(mins + g * 64 + lane)
+                        value += load_f32(mins + place)
                     store_f32(out, value)
                     out += 4
                 group += group_bytes

@@ -27,7 +27,7 @@ from edgeq.simd.vector import (
 )
 
 COLUMNS = 256  # of a full super-block
-X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 32 * ROW
+X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 64 * ROW
 
 
 def make(variant: str, isa: Isa):
@@ -39,7 +39,6 @@ def make(variant: str, isa: Isa):
     """
     bt = block_type(variant)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
-    zero_point = float(bt.zero_point)
     search, write_header = _searches(bt)
     pack_group = _make_pack(bt)
 
@@ -54,13 +53,13 @@ def make(variant: str, isa: Isa):
             first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
         ):
             valid = rows - panel * 16 if rows - panel * 16 < 16 else 16
-            offset = select_below(valid, splat_f32(zero_point), zero_f32x16())
+            present = select_below(valid, splat_f32(1.0), zero_f32x16())
             for block in range(blocks):
                 groups = 8 if block < full else (cols - full * COLUMNS) // 32
                 _transpose(source + (panel * 16 * cols + block * COLUMNS) * 4, cols * 4, valid, groups * 32, x)
-                for row in range(32):
+                for row in range(64):
                     store_f32x16(work + row * ROW, zero_f32x16())
-                d, dmin = search(x, groups, work, codes, offset)
+                d, dmin = search(x, groups, work, codes, present)
                 out = target + panel * panel_bytes + block * super_block_bytes
                 write_header(out, work, d, dmin)
                 for g in range(groups):
@@ -73,7 +72,18 @@ def _searches(bt: BlockType):
     """The search of a type, and how its header is written."""
     if bt.has_mins and bt.scales == "f16":
         return encode_offsets.make(bt.levels), _header_offsets
-    search = encode_mins.make(bt.levels) if bt.has_mins else encode_symmetric.make(bt)
+    if bt.scales == "s6":
+        factors = COLUMNS // bt.scale_group
+
+        @device
+        def write_header(out, work, d, dmin):
+            store_f16x16(out, d)
+            _six_bits(out + 32, work + encode_symmetric.SCALES, factors)
+
+        return encode_symmetric.make(bt), write_header
+    if bt.scale_group == COLUMNS:
+        return encode_symmetric.make(bt), _header_one_f16
+    search = encode_mins.make(bt) if bt.has_mins else encode_symmetric.make(bt)
     return search, _HEADERS[bt.scales]
 
 
@@ -106,6 +116,17 @@ def _header_offsets(out, work, d, dmin):
 
 
 @device
+def _header_one_f16(out, work, d, dmin):
+    store_f16x16(out, load_f32x16(work))
+
+
+@device
+def _header_e8m0(out, work, d, dmin):
+    for g in range(8):
+        store_u8x16(out + g * 16, to_u8x16(load_f32x16(work + g * ROW)))
+
+
+@device
 def _header_i8(out, work, d, dmin):
     store_f16x16(out, d)
     for g in range(16):
@@ -113,28 +134,44 @@ def _header_i8(out, work, d, dmin):
 
 
 @device
-def _six_bits(out, rows):
-    """8 rows of factors as 4 x 16 bytes of low nibbles and 2 x 16 of high bits."""
-    for j in range(4):
-        near, far = to_u8x16(load_f32x16(rows + j * ROW)), to_u8x16(load_f32x16(rows + (j + 4) * ROW))
+def _six_bits(out, rows, count):
+    """Rows of factors as `count` / 2 x 16 bytes of low nibbles and `count` / 4 x 16 of high bits."""
+    for j in range(count // 2):
+        near, far = to_u8x16(load_f32x16(rows + j * ROW)), to_u8x16(load_f32x16(rows + (j + count // 2) * ROW))
         store_u8x16(out + j * 16, or_shifted_u8x16(bits_u8x16(near, 0, 15), bits_u8x16(far, 0, 15), 4))
-    for h in range(2):
+    for h in range(count // 4):
         high = bits_u8x16(to_u8x16(load_f32x16(rows + 4 * h * ROW)), 4, 3)
         for i in range(1, 4):
             factor = to_u8x16(load_f32x16(rows + (4 * h + i) * ROW))
             high = or_shifted_u8x16(high, bits_u8x16(factor, 4, 3), 2 * i)
-        store_u8x16(out + 64 + h * 16, high)
+        store_u8x16(out + (count // 2 + h) * 16, high)
 
 
 @device
 def _header_u6(out, work, d, dmin):
     store_f16x16(out, d)
     store_f16x16(out + 32, dmin)
-    _six_bits(out + 64, work + encode_mins.SCALES)
-    _six_bits(out + 160, work + encode_mins.MINS)
+    _six_bits(out + 64, work + encode_mins.SCALES, 8)
+    _six_bits(out + 160, work + encode_mins.MINS, 8)
 
 
-_HEADERS = {"f16": _header_f16, "i8": _header_i8, "u6": _header_u6}
+@device
+def _header_u4(out, work, d, dmin):
+    store_f16x16(out, d)
+    store_f16x16(out + 32, dmin)
+    for t in range(16):
+        scale = to_u8x16(load_f32x16(work + encode_mins.SCALES + t * ROW))
+        minimum = to_u8x16(load_f32x16(work + encode_mins.MINS + t * ROW))
+        store_u8x16(out + 64 + t * 16, or_shifted_u8x16(scale, minimum, 4))
+
+
+_HEADERS = {
+    "f16": _header_f16,
+    "e8m0": _header_e8m0,
+    "i8": _header_i8,
+    "u6": _header_u6,
+    "u4": _header_u4,
+}
 
 
 # ---- codes ----

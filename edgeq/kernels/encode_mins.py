@@ -1,19 +1,20 @@
-"""The search for w = s q - m (Q4_K, Q5_K), one super-block of 16 rows at a time."""
+"""The search for w = s q - m (Q2_K, Q4_K, Q5_K), one super-block of 16 rows at a time."""
 
-from edgeq.blocks.search_mins import MIN_ROUNDS, MIN_STEPS
+from edgeq.blocks.search_mins import MIN_ROUNDS, MIN_STEPS, MOST
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
-from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, multiple_of, quotient, round_between
+from edgeq.blocks.table import BlockType
+from edgeq.kernels.search import ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16
 
 # Rows of 16 f32 in the work space: per group its scale factor, min factor, error and sum of weights.
-SCALES, MINS, ERRORS, TOTALS = 0, 8 * ROW, 16 * ROW, 24 * ROW
+SCALES, MINS, ERRORS, TOTALS = 0, 16 * ROW, 32 * ROW, 48 * ROW
 
 
 @device
-def _fit(total, sum_q, sum_qq, sum_xq):
+def _fit(total, sum_q, sum_qq, sum_xq, n):
     """(gain, scale, offset) of the least-squares fit x ~ scale * codes + offset with offset <= 0."""
-    zero, n = zero_f32x16(), constant(32.0)
+    zero = zero_f32x16()
     determinant = sub(mul(n, sum_qq), mul(sum_q, sum_q))
     scale = quotient(sub(mul(n, sum_xq), mul(sum_q, total)), determinant)
     offset = div(sub(total, mul(scale, sum_q)), n)
@@ -23,26 +24,26 @@ def _fit(total, sum_q, sum_qq, sum_xq):
 
 
 @device
-def _first_guess(x, work, group, levels):
+def _first_guess(x, work, group, levels, steps, columns):
     """Store scale, min and sum of weights of a group: those of the candidate step with the largest gain."""
     zero, top = zero_f32x16(), constant(levels)
     low, high, total = load_f32x16(x), load_f32x16(x), load_f32x16(x)
-    for k in range(1, COLUMNS):
+    for k in range(1, columns):
         w = load_f32x16(x + k * ROW)
         low, high, total = smaller(w, low), larger(w, high), add(total, w)
     low = smaller(low, zero)
     span = sub(high, low)
     best_gain, best_scale, best_offset = constant(-1.0), zero, zero
-    for step in MIN_STEPS:
+    for step in steps:
         inv = where_above(span, constant(TINY), div(constant(levels + step), span), zero)
         w = load_f32x16(x)
         q = smaller(nearest(mul(sub(w, low), inv)), top)
         sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
-        for k in range(1, COLUMNS):
+        for k in range(1, columns):
             w = load_f32x16(x + k * ROW)
             q = smaller(nearest(mul(sub(w, low), inv)), top)
             sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
-        gain, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+        gain, scale, offset = _fit(total, sum_q, sum_qq, sum_xq, constant(columns))
         best_scale = where_above(gain, best_gain, scale, best_scale)
         best_offset = where_above(gain, best_gain, offset, best_offset)
         best_gain = where_above(gain, best_gain, gain, best_gain)
@@ -64,22 +65,22 @@ def _square(w, scale, minimum, inv, top):
 
 
 @device
-def _error(x, scale, minimum, top):
+def _error(x, scale, minimum, top, columns):
     inv = inverse(scale)
     error = _square(load_f32x16(x), scale, minimum, inv, top)
-    for k in range(1, COLUMNS):
+    for k in range(1, columns):
         error = add(error, _square(load_f32x16(x + k * ROW), scale, minimum, inv, top))
     return error
 
 
 @device
-def _errors_of_3(x, scale, inv, first, second, third, top):
+def _errors_of_3(x, scale, inv, first, second, third, top, columns):
     """Errors of three mins with one scale, in one pass."""
     w = load_f32x16(x)
     error_1 = _square(w, scale, first, inv, top)
     error_2 = _square(w, scale, second, inv, top)
     error_3 = _square(w, scale, third, inv, top)
-    for k in range(1, COLUMNS):
+    for k in range(1, columns):
         w = load_f32x16(x + k * ROW)
         error_1 = add(error_1, _square(w, scale, first, inv, top))
         error_2 = add(error_2, _square(w, scale, second, inv, top))
@@ -88,26 +89,26 @@ def _errors_of_3(x, scale, inv, first, second, third, top):
 
 
 @device
-def _neighbours(x, work, group, d, dmin, top):
+def _neighbours(x, work, group, d, dmin, top, most, columns):
     """Replace a group's factors by the best near them, and store their error."""
-    zero, most = zero_f32x16(), constant(63.0)
+    zero = zero_f32x16()
     start, start_min = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
     total = load_f32x16(work + TOTALS + group * ROW)
     minimum, inv_dmin = mul(dmin, start_min), inverse(dmin)
     best_scale, best_min = start, start_min
-    best = _error(x, mul(d, start), minimum, top)
+    best = _error(x, mul(d, start), minimum, top, columns)
     for near in NEIGHBOURS:
         factor = round_between(add(start, constant(near)), zero, most)
         scale = mul(d, factor)
         inv = inverse(scale)
         sum_q = _code(load_f32x16(x), minimum, inv, top)
-        for k in range(1, COLUMNS):
+        for k in range(1, columns):
             sum_q = add(sum_q, _code(load_f32x16(x + k * ROW), minimum, inv, top))
-        fitted = div(sub(mul(scale, sum_q), total), constant(32.0))
+        fitted = div(sub(mul(scale, sum_q), total), constant(columns))
         middle = round_between(mul(fitted, inv_dmin), zero, most)
         below = round_between(add(middle, constant(-1.0)), zero, most)
         above = round_between(add(middle, constant(1.0)), zero, most)
-        errors = _errors_of_3(x, scale, inv, mul(dmin, below), mul(dmin, middle), mul(dmin, above), top)
+        errors = _errors_of_3(x, scale, inv, mul(dmin, below), mul(dmin, middle), mul(dmin, above), top, columns)
         for error, factor_min in zip(errors, (below, middle, above)):  # noqa: B905 - Numba's zip has no strict
             best_scale = where_above(best, error, factor, best_scale)
             best_min = where_above(best, error, factor_min, best_min)
@@ -118,29 +119,29 @@ def _neighbours(x, work, group, d, dmin, top):
 
 
 @device
-def _group_sums(x, work, group, d, dmin, top):
+def _group_sums(x, work, group, d, dmin, top, columns):
     """The five products of a group that fitting d and dmin needs."""
     a, b = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
     inv, minimum = inverse(mul(d, a)), mul(dmin, b)
     w = load_f32x16(x)
     q = _code(w, minimum, inv, top)
     sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
-    for k in range(1, COLUMNS):
+    for k in range(1, columns):
         w = load_f32x16(x + k * ROW)
         q = _code(w, minimum, inv, top)
         sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
-    aa, ab, bb = mul(mul(a, a), sum_qq), mul(mul(a, b), sum_q), mul(mul(b, b), constant(32.0))
+    aa, ab, bb = mul(mul(a, a), sum_qq), mul(mul(a, b), sum_q), mul(mul(b, b), constant(columns))
     return aa, ab, bb, mul(a, sum_xq), mul(b, load_f32x16(work + TOTALS + group * ROW))
 
 
 @device
-def _refit(x, work, groups, d, dmin, top):
+def _refit(x, work, groups, d, dmin, top, columns):
     """d and dmin fitted to factors and codes by least squares, where that lowers the error."""
     zero = zero_f32x16()
-    aa, ab, bb, ax, bx = _group_sums(x, work, 0, d, dmin, top)
+    aa, ab, bb, ax, bx = _group_sums(x, work, 0, d, dmin, top, columns)
     old = load_f32x16(work + ERRORS)
     for g in range(1, groups):
-        sums = _group_sums(x + g * GROUP, work, g, d, dmin, top)
+        sums = _group_sums(x + g * columns * ROW, work, g, d, dmin, top, columns)
         aa, ab, bb, ax, bx = (
             add(aa, sums[0]), add(ab, sums[1]), add(bb, sums[2]), add(ax, sums[3]), add(bx, sums[4]),
         )  # fmt: skip
@@ -149,16 +150,16 @@ def _refit(x, work, groups, d, dmin, top):
     both = div(sub(mul(ax, bb), mul(ab, bx)), determinant)
     new_d = half(larger(where_above(determinant, zero, both, quotient(ax, aa)), zero))
     new_dmin = half(larger(quotient(sub(mul(ab, ax), mul(aa, bx)), determinant), zero))
-    new = _error_of(x, work, 0, new_d, new_dmin, top)
+    new = _error_of(x, work, 0, new_d, new_dmin, top, columns)
     for g in range(1, groups):
-        new = add(new, _error_of(x + g * GROUP, work, g, new_d, new_dmin, top))
+        new = add(new, _error_of(x + g * columns * ROW, work, g, new_d, new_dmin, top, columns))
     return where_above(old, new, new_d, d), where_above(old, new, new_dmin, dmin)
 
 
 @device
-def _error_of(x, work, group, d, dmin, top):
+def _error_of(x, work, group, d, dmin, top, columns):
     scale = mul(d, load_f32x16(work + SCALES + group * ROW))
-    return _error(x, scale, mul(dmin, load_f32x16(work + MINS + group * ROW)), top)
+    return _error(x, scale, mul(dmin, load_f32x16(work + MINS + group * ROW)), top, columns)
 
 
 @device
@@ -169,35 +170,39 @@ def _largest(rows, groups):
     return found
 
 
-def make(levels: int):
-    """`search(x, groups, work, codes, offset) -> (d, dmin)`.
+def make(bt: BlockType):
+    """`search(x, groups, work, codes, present) -> (d, dmin)`; `present` is 1 in rows that exist, 0 in others.
 
-    Leaves codes plus `offset` as u8 [column][16] in `codes`, factors in `work`.
+    Leaves codes as u8 [column][16] in `codes`, factors in `work`.
     """
+    levels, largest, steps = bt.levels, float(MOST[bt.scales]), MIN_STEPS[bt.bits]
+    columns = bt.scale_group
+    per_group, size = 32 // columns, columns * ROW
 
     @device
-    def search(x, groups, work, codes, offset):
-        zero, most, top = zero_f32x16(), constant(63.0), constant(levels)
-        for g in range(groups):
-            _first_guess(x + g * GROUP, work, g, levels)
-        d = multiple_of(_largest(work + SCALES, groups), 63.0)
-        dmin = multiple_of(_largest(work + MINS, groups), 63.0)
+    def search(x, groups, work, codes, present):
+        zero, most, top = zero_f32x16(), constant(largest), constant(levels)
+        count = groups * per_group
+        for g in range(count):
+            _first_guess(x + g * size, work, g, levels, steps, columns)
+        d = multiple_of(_largest(work + SCALES, count), largest)
+        dmin = multiple_of(_largest(work + MINS, count), largest)
         inv_d, inv_dmin = inverse(d), inverse(dmin)
-        for g in range(groups):
+        for g in range(count):
             scale, minimum = load_f32x16(work + SCALES + g * ROW), load_f32x16(work + MINS + g * ROW)
             store_f32x16(work + SCALES + g * ROW, round_between(mul(scale, inv_d), zero, most))
             store_f32x16(work + MINS + g * ROW, round_between(mul(minimum, inv_dmin), zero, most))
         for _ in range(MIN_ROUNDS):
-            for g in range(groups):
-                _neighbours(x + g * GROUP, work, g, d, dmin, top)
-            d, dmin = _refit(x, work, groups, d, dmin, top)
-        for g in range(groups):
+            for g in range(count):
+                _neighbours(x + g * size, work, g, d, dmin, top, most, columns)
+            d, dmin = _refit(x, work, count, d, dmin, top, columns)
+        for g in range(count):
             inv = inverse(mul(d, load_f32x16(work + SCALES + g * ROW)))
             minimum = mul(dmin, load_f32x16(work + MINS + g * ROW))
-            for k in range(COLUMNS):
-                column = g * COLUMNS + k
+            for k in range(columns):
+                column = g * columns + k
                 code = _code(load_f32x16(x + column * ROW), minimum, inv, top)
-                store_u8x16(codes + column * 16, to_u8x16(add(code, offset)))
+                store_u8x16(codes + column * 16, to_u8x16(mul(code, present)))
         return d, dmin
 
     return search

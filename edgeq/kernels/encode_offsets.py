@@ -84,10 +84,10 @@ def _refit(x, low, d, m, top):
 
 
 def make(levels: int):
-    """`search(x, groups, work, codes, offset)` leaves u8 [column][16] in `codes`, d and m of each group in `work`."""
+    """`search(x, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in `work`."""
 
     @device
-    def search(x, groups, work, codes, offset):
+    def search(x, groups, work, codes, present):
         top = constant(levels)
         for g in range(groups):
             start = x + g * GROUP
@@ -108,7 +108,7 @@ def make(levels: int):
             inv = inverse(d)
             for k in range(COLUMNS):
                 code = _code(load_f32x16(start + k * ROW), m, inv, top)
-                store_u8x16(codes + (g * COLUMNS + k) * 16, to_u8x16(add(code, offset)))
-        return offset, offset
+                store_u8x16(codes + (g * COLUMNS + k) * 16, to_u8x16(mul(code, present)))
+        return present, present
 
     return search

@@ -1,10 +1,20 @@
-"""The searches for w = s q (Q8_0, Q5_0, Q4_0 with a scale per group; Q6_K with factors of one), 16 rows at a time."""
+"""The searches for w = s v of 16 rows at a time: the twins of `edgeq.blocks.search_symmetric`."""
+
+from types import SimpleNamespace
 
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
-from edgeq.blocks.search_symmetric import CODE_RANGE, STEPS
+from edgeq.blocks.search_symmetric import CODE_RANGE, EXPONENTS, FACTOR_RANGE, LEAST_EXPONENT, STEPS, ladder, lowest
 from edgeq.blocks.table import BlockType
-from edgeq.kernels.search import ROW, constant, half, inverse, multiple_of, quotient, round_between
-from edgeq.simd.choice import larger, smaller, store_u8x16, to_u8x16, where_above
+from edgeq.kernels.search import COLUMNS, ROW, constant, half, inverse, multiple_of, quotient, round_between
+from edgeq.simd.choice import (
+    biased_exponent,
+    larger,
+    power_of_two,
+    smaller,
+    store_u8x16,
+    to_u8x16,
+    where_above,
+)
 from edgeq.simd.vector import absolute, add, device, div, load_f32x16, mul, neg, store_f32x16, sub, zero_f32x16
 
 # Rows of 16 f32 in the work space: per scale group its scale or factor, and its error.
@@ -21,121 +31,197 @@ def _farthest(x, columns):
     return where_above(high, neg(low), high, low)
 
 
-@device
-def _square(w, scale, inv, low, high):
-    residual = sub(mul(scale, round_between(mul(w, inv), low, high)), w)
-    return mul(residual, residual)
+def _rounding(bt: BlockType):
+    """`value(t)` and `code(t)` of the code whose value is nearest to t."""
+    if bt.values:
+        found = ladder(bt.values)
+        lowest_value, first_code, rungs = found.lowest, found.first_code, found.rungs
 
+        @device
+        def value(t):
+            result = constant(lowest_value)
+            for begin, rise, _ in rungs:
+                result = add(result, where_above(t, constant(begin), constant(rise), zero_f32x16()))
+            return result
 
-@device
-def _error(x, scale, columns, low, high):
-    inv = inverse(scale)
-    error = _square(load_f32x16(x), scale, inv, low, high)
-    for k in range(1, columns):
-        error = add(error, _square(load_f32x16(x + k * ROW), scale, inv, low, high))
-    return error
+        @device
+        def code(t):
+            result = constant(first_code)
+            for begin, _, rise in rungs:
+                result = add(result, where_above(t, constant(begin), constant(rise), zero_f32x16()))
+            return result
 
+        return value, code
 
-@device
-def _fit_sums(x, inv, columns, low, high):
-    """Sums of code squared and of weight times code."""
-    w = load_f32x16(x)
-    q = round_between(mul(w, inv), low, high)
-    sum_qq, sum_xq = mul(q, q), mul(w, q)
-    for k in range(1, columns):
-        w = load_f32x16(x + k * ROW)
-        q = round_between(mul(w, inv), low, high)
-        sum_qq, sum_xq = add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
-    return sum_qq, sum_xq
-
-
-def make(bt: BlockType):
-    """`search(x, groups, work, codes, offset) -> (d, unused)`.
-
-    Leaves codes plus `offset` (the zero point, or 0 in rows that do not exist) as u8 [column][16] in `codes`; in `work`
-    the f16 scale of each group (as f32), or its factor of d.
-    """
-    lowest, highest = CODE_RANGE[bt.name]
-    columns = bt.scale_group
-    per_group = 32 // columns
-    size = columns * ROW
-    steps = STEPS[bt.name]
-    coded = bt.scales == "i8"
+    (least, most), zero_point = CODE_RANGE[bt.name], bt.zero_point
 
     @device
-    def best(x):
-        zero, low, high = zero_f32x16(), constant(lowest), constant(highest)
+    def value(t):
+        return round_between(t, constant(least), constant(most))
+
+    @device
+    def code(t):
+        return add(value(t), constant(zero_point))
+
+    return value, code
+
+
+def _fitting(value):
+    """What all searches need of a type's values: `error(x, scale, columns)`, `fit_sums(x, inv, columns)`."""
+
+    @device
+    def square(w, scale, inv):
+        residual = sub(mul(scale, value(mul(w, inv))), w)
+        return mul(residual, residual)
+
+    @device
+    def error(x, scale, columns):
+        inv = inverse(scale)
+        total = square(load_f32x16(x), scale, inv)
+        for k in range(1, columns):
+            total = add(total, square(load_f32x16(x + k * ROW), scale, inv))
+        return total
+
+    @device
+    def fit_sums(x, inv, columns):
+        """Sums of value squared and of weight times value."""
+        w = load_f32x16(x)
+        v = value(mul(w, inv))
+        sum_qq, sum_xq = mul(v, v), mul(w, v)
+        for k in range(1, columns):
+            w = load_f32x16(x + k * ROW)
+            v = value(mul(w, inv))
+            sum_qq, sum_xq = add(sum_qq, mul(v, v)), add(sum_xq, mul(w, v))
+        return sum_qq, sum_xq
+
+    return SimpleNamespace(error=error, fit_sums=fit_sums)
+
+
+def _make_best(bt: BlockType, fit_sums):
+    steps, least = STEPS[bt.name], lowest(bt)
+
+    @device
+    def best(x, columns):
+        """The scale of the candidate step with the largest gain."""
+        zero = zero_f32x16()
         farthest = _farthest(x, columns)
         gain, scale = constant(-1.0), zero
         for step in steps:
-            inv = div(constant(lowest - step), farthest)
+            inv = div(constant(least - step), farthest)
             inv = where_above(absolute(farthest), constant(TINY), inv, zero)
-            sum_qq, sum_xq = _fit_sums(x, inv, columns, low, high)
+            sum_qq, sum_xq = fit_sums(x, inv, columns)
             fitted = quotient(sum_xq, sum_qq)
             new_gain = mul(fitted, sum_xq)
             scale = where_above(new_gain, gain, fitted, scale)
             gain = where_above(new_gain, gain, new_gain, gain)
         return scale
 
+    return best
+
+
+def _make_best_exponent(error):
     @device
-    def neighbours(x, row, d, low, high):
-        """Replace the factor at `row` by the best near it, and store its error."""
-        start = load_f32x16(row + SCALES)
-        factor, error = start, _error(x, mul(d, start), columns, low, high)
-        for near in NEIGHBOURS:
-            other = round_between(add(start, constant(near)), constant(-128.0), constant(127.0))
-            new_error = _error(x, mul(d, other), columns, low, high)
-            factor = where_above(error, new_error, other, factor)
-            error = where_above(error, new_error, new_error, error)
-        store_f32x16(row + SCALES, factor)
-        store_f32x16(row + ERRORS, error)
+    def best(x, columns):
+        """The e of the scale 2^(e - 128) with the least error; 0 for zeros."""
+        zero = zero_f32x16()
+        largest = absolute(load_f32x16(x))
+        for k in range(1, columns):
+            largest = larger(absolute(load_f32x16(x + k * ROW)), largest)
+        middle = larger(sub(biased_exponent(largest), constant(2.0)), constant(LEAST_EXPONENT))
+        exponent, least = zero, constant(float("inf"))
+        for near in EXPONENTS:
+            new = add(middle, constant(near))
+            new_error = error(x, power_of_two(new), columns)
+            exponent = where_above(least, new_error, new, exponent)
+            least = where_above(least, new_error, new_error, least)
+        return where_above(largest, zero, exponent, zero)
+
+    return best
+
+
+def _make_factors(bt: BlockType, fitting: SimpleNamespace):
+    """`factors(x, count, columns, work) -> d`: the scales in `work` become factors of it."""
+    error, fit_sums = fitting.error, fitting.fit_sums
+    least, most = FACTOR_RANGE[bt.scales]
 
     @device
-    def refit(x, count, work, d, low, high):
+    def neighbours(x, columns, row, d):
+        """Replace the factor at `row` by the best near it, and store its error."""
+        start = load_f32x16(row + SCALES)
+        factor, old = start, error(x, mul(d, start), columns)
+        for near in NEIGHBOURS:
+            other = round_between(add(start, constant(near)), constant(least), constant(most))
+            new = error(x, mul(d, other), columns)
+            factor = where_above(old, new, other, factor)
+            old = where_above(old, new, new, old)
+        store_f32x16(row + SCALES, factor)
+        store_f32x16(row + ERRORS, old)
+
+    @device
+    def refit(x, count, columns, work, d):
         """d fitted to factors and codes, where that lowers the error of the super-block."""
         zero = zero_f32x16()
         aa, ax, old, new = zero, zero, zero, zero
         for g in range(count):
             factor = load_f32x16(work + SCALES + g * ROW)
-            sum_qq, sum_xq = _fit_sums(x + g * size, inverse(mul(d, factor)), columns, low, high)
+            sum_qq, sum_xq = fit_sums(x + g * columns * ROW, inverse(mul(d, factor)), columns)
             aa, ax = add(aa, mul(mul(factor, factor), sum_qq)), add(ax, mul(factor, sum_xq))
             old = add(old, load_f32x16(work + ERRORS + g * ROW))
         new_d = half(larger(quotient(ax, aa), zero))
         for g in range(count):
             scale = mul(new_d, load_f32x16(work + SCALES + g * ROW))
-            new = add(new, _error(x + g * size, scale, columns, low, high))
+            new = add(new, error(x + g * columns * ROW, scale, columns))
         return where_above(old, new, new_d, d)
 
     @device
-    def factor_scales(x, count, work, low, high):
+    def factors(x, count, columns, work):
         largest = zero_f32x16()
         for g in range(count):
             largest = larger(absolute(load_f32x16(work + SCALES + g * ROW)), largest)
-        d = multiple_of(largest, 127.0)
+        d = multiple_of(largest, float(most))
         inv_d = inverse(d)
         for g in range(count):
             row = work + g * ROW
-            factor = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(-128.0), constant(127.0))
+            factor = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(least), constant(most))
             store_f32x16(row + SCALES, factor)
-            neighbours(x + g * size, row, d, low, high)
-        return refit(x, count, work, d, low, high)
+            neighbours(x + g * columns * ROW, columns, row, d)
+        return refit(x, count, columns, work, d)
+
+    return factors
+
+
+def make(bt: BlockType):
+    """`search(x, groups, work, codes, present) -> (d, unused)`; `present` is 1 in rows that exist, 0 in others.
+
+    Leaves codes as u8 [column][16] in `codes`; in `work` the scale of each group (an f16 as f32, or an exponent), or
+    its factor of d, as the header has it.
+    """
+    value, code = _rounding(bt)
+    fitting = _fitting(value)
+    exponents, coded, whole = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scale_group > COLUMNS
+    best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
+    factors = _make_factors(bt, fitting) if coded else None
+    scale_group, per_group, bias = bt.scale_group, COLUMNS // bt.scale_group, 32.0 if bt.scales == "s6" else 0.0
 
     @device
-    def search(x, groups, work, codes, offset):
-        low, high = constant(lowest), constant(highest)
-        count = groups * per_group
+    def search(x, groups, work, codes, present):
+        columns = groups * COLUMNS if whole else scale_group
+        count = 1 if whole else groups * per_group
         d = constant(1.0)
         for g in range(count):
-            scale = best(x + g * size)
-            store_f32x16(work + SCALES + g * ROW, scale if coded else half(scale))
+            scale = best(x + g * columns * ROW, columns)
+            store_f32x16(work + SCALES + g * ROW, scale if coded or exponents else half(scale))
         if coded:
-            d = factor_scales(x, count, work, low, high)
+            d = factors(x, count, columns, work)
         for g in range(count):
-            inv = inverse(mul(d, load_f32x16(work + SCALES + g * ROW)))
+            scale = load_f32x16(work + SCALES + g * ROW)
+            inv = inverse(power_of_two(scale) if exponents else mul(d, scale))
             for k in range(columns):
                 column = g * columns + k
-                code = round_between(mul(load_f32x16(x + column * ROW), inv), low, high)
-                store_u8x16(codes + column * 16, to_u8x16(add(code, offset)))
+                found = code(mul(load_f32x16(x + column * ROW), inv))
+                store_u8x16(codes + column * 16, to_u8x16(mul(found, present)))
+            if bias:
+                store_f32x16(work + SCALES + g * ROW, mul(add(scale, constant(bias)), present))
         return d, d
 
     return search

@@ -12,10 +12,11 @@ import numpy as np
 
 from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
+from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.kernels.matvec import make_matvec
+from edgeq.kernels.matvec import half_sum, make_matvec
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, stack
+from edgeq.simd.memory import load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -88,7 +89,8 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
     tile_load, tile_store = ops.tile_load, ops.tile_store
     row = 4 * tokens
-    scale_step = 128 if kind.codes.halves else 64
+    halves = kind.codes.halves
+    scale_step = 128 if halves else 64
 
     @device
     def add_groups(lines, scales, mins, groups, words, sums, address):
@@ -110,12 +112,20 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
 
     @device
     def coded_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
+        half_sums = stack(row)
         tile_store(parts, 64, tile_zero())
         add_groups(lines, scales, mins, groups, words, sums, parts)
         total = tile_fma(tile_load(parts, 64), load_f32x16(factors), tile_load(totals, 64))
         if has_mins:
             least = tile_zero()
             for g in range(groups):
+                if halves:
+                    for half in range(2):
+                        for t in range(tokens):
+                            store_f32(half_sums + 4 * t, half_sum(sums + 4 * t, row, half))
+                        least = tile_add_outer(least, load_f32x16(mins + (2 * g + half) * 64), half_sums, 4)
+                    sums += SUMS_BYTES * tokens
+                    continue
                 least = tile_add_outer(least, load_f32x16(mins + g * 64), sums + row, 4)
                 sums += SUMS_BYTES * tokens
             total = tile_fma(least, load_f32x16(factors + 64), total)
@@ -130,22 +140,22 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
 
 def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
     """`header(block, scales, mins, factors)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
-    coded, has_mins, halves = kind.codes.coded, kind.has_mins, kind.codes.halves
+    coded, has_mins, count = kind.codes.coded, kind.has_mins, 16 if kind.codes.halves else 8
     scale_row, min_row, scale_codes = kind.scale_row, kind.min_row, kind.scale_codes
     take_factors, store_scale = kind.factors, ops.store_scale
 
     @device
     def coded_header(block, scales, mins, factors):
-        scratch = stack(256)
+        scratch = stack(SCRATCH)
         scales_at, mins_at = scale_codes(block, scratch)
-        for i in range(16 if halves else 8):
+        for i in range(count):
             store_scale(scales + i * 64, scales_at + i * 16)
         d, dmin = take_factors(block)
         store_f32x16(factors, d)
         if has_mins:
             store_f32x16(factors + 64, dmin)
-            for g in range(8):
-                store_f32x16(mins + g * 64, u8x16_to_f32(load_u8x16(mins_at + g * 16)))
+            for i in range(count):
+                store_f32x16(mins + i * 64, u8x16_to_f32(load_u8x16(mins_at + i * 16)))
 
     @device
     def plain_header(block, scales, mins, factors):
@@ -158,7 +168,7 @@ def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
 
 
 def _make_quantized(name: str, isa: Isa):
-    kind = codes.reader(name)
+    kind = codes.reader(name, isa)
     tile, streams = isa.tile, isa.streams
     matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
     ops = operations(isa, tile, kind.codes)
@@ -182,7 +192,7 @@ def _make_quantized(name: str, isa: Isa):
     @device
     def panel_times_tiles(panel, groups, words, sums, tiles, totals):
         """One panel x `tiles` tiles of tokens into `totals`, [token][16] f32."""
-        lines, scales, mins, factors, parts = stack(4096), stack(1024), stack(512), stack(128), stack(parts_bytes)
+        lines, scales, mins, factors, parts = stack(4096), stack(1024), stack(1024), stack(128), stack(parts_bytes)
         for t in range(tiles * tile):
             store_f32x16(totals + t * 64, zero_f32x16())
         block = panel

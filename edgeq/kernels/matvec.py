@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
+
+from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.simd.memory import load_i64, prefetch, stack, store_i64
+from edgeq.simd.memory import load_f32, load_i32, load_i64, prefetch, stack, store_i64
 from edgeq.simd.vector import (
     device,
     fma,
@@ -11,12 +14,19 @@ from edgeq.simd.vector import (
     load_splat_f32,
     load_u8x16,
     mul,
+    splat_f32,
     store_f32x16,
     u8x16_to_f32,
     zero_f32x16,
 )
 
 AHEAD = 2048  # bytes asked for ahead, over all streams: hardware prefetchers stop at the end of a page
+
+
+@device
+def half_sum(sums, row, half):
+    """Scale times sum of the first or second half of a group, for one token; rows of sums are `row` bytes apart."""
+    return load_f32(sums) * np.float32(-load_i32(sums + (3 + half) * row))
 
 
 def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
@@ -30,7 +40,8 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
     dot_eight, coded_eight = ops.dot_eight, ops.coded_eight
     scale_bytes = 32 if kind.codes.halves else 16
     ahead = AHEAD // streams
-    scratch_bytes, parts_bytes, places_bytes = 256 * streams, 64 * streams, 16 * streams
+    halves = kind.codes.halves
+    scratch_bytes, parts_bytes, places_bytes = SCRATCH * streams, 64 * streams, 16 * streams
 
     @device
     def ask_ahead(group):
@@ -66,6 +77,11 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
         if has_mins:
             least = zero_f32x16()
             for g in range(here):
+                if halves:
+                    for half in range(2):
+                        row = u8x16_to_f32(load_u8x16(mins + g * 32 + half * 16))
+                        least = fma(row, splat_f32(half_sum(sums + g * SUMS_BYTES, 4, half)), least)
+                    continue
                 least = fma(u8x16_to_f32(load_u8x16(mins + g * 16)), load_splat_f32(sums + g * SUMS_BYTES + 4), least)
             total = fma(dmin, least, total)
         return total
@@ -98,7 +114,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
         for first in range(0, groups, 8):
             here = min(8, groups - first)
             for s in range(n):
-                scales, mins = scale_codes(panel + s * panel_bytes, scratch + s * 256)
+                scales, mins = scale_codes(panel + s * panel_bytes, scratch + s * SCRATCH)
                 store_i64(places + s * 16, scales)
                 store_i64(places + s * 16 + 8, mins)
                 store_f32x16(parts + s * 64, zero_f32x16())

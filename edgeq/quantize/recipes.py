@@ -36,12 +36,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Recipe:
-    """base: type of matrices; head: of `output.weight`, or of `token_embd.weight` where it is the head too."""
+    """base: type of matrices; head: of `output.weight`, or of `token_embd.weight` where it is the head too; embedding:
+    of `token_embd.weight` where it is not, if that is another than base."""
 
     name: str
     base: str
     head: str
     rules: tuple[Rule, ...] = ()
+    embedding: str = ""
 
     def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
         """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
@@ -59,6 +61,8 @@ class Recipe:
     def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             return self.head
+        if name == "token_embd.weight" and self.embedding:
+            return self.embedding
         parts = name.split(".")
         if parts[0] == "blk" and parts[-1] == "weight":
             part = ".".join(parts[2:-1]).removesuffix("_exps").removesuffix("_shexp")
@@ -78,6 +82,18 @@ def first_eighth(layer: int, n_layers: int) -> bool:
     return layer < n_layers // 8
 
 
+def first_sixteenth(layer: int, n_layers: int) -> bool:
+    return layer < max(n_layers // 16, 1)
+
+
+def first_two(layer: int, n_layers: int) -> bool:
+    return layer < 2
+
+
+def every(layer: int, n_layers: int) -> bool:
+    return True
+
+
 def first_four(layer: int, n_layers: int) -> bool:
     return layer < 4
 
@@ -94,6 +110,29 @@ RECIPES = {
         Recipe("Q5_K_S", "Q5_K", "Q6_K"),
         Recipe("Q4_K_M", "Q4_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
         Recipe("Q4_K_S", "Q4_K", "Q6_K", (Rule("attn_v", first_four, "Q5_K"), Rule("ffn_down", first_eighth, "Q5_K"))),
+        Recipe(
+            "Q3_K_M",
+            "Q3_K",
+            "Q6_K",
+            (
+                Rule("attn_v", first_two, "Q5_K"),
+                Rule("attn_v", every, "Q4_K"),
+                Rule("ffn_down", first_sixteenth, "Q5_K"),
+                Rule("ffn_down", every, "Q4_K"),
+                Rule("attn_output", every, "Q4_K"),
+            ),
+        ),
+        Recipe("Q3_K_S", "Q3_K", "Q6_K"),
+        Recipe(
+            "Q2_K",
+            "Q2_K",
+            "Q6_K",
+            (Rule("attn_v", every, "Q4_K"), Rule("ffn_down", every, "Q3_K"), Rule("attn_output", every, "Q3_K")),
+        ),
+        Recipe("IQ4_NL", "IQ4_NL", "Q6_K", (Rule("ffn_down", first_eighth, "Q5_K"),)),
+        Recipe("IQ4_XS", "IQ4_XS", "Q6_K", (Rule("ffn_down", first_eighth, "Q5_K"),)),
+        Recipe("MXFP4", "MXFP4", "Q8_0"),
+        Recipe("TQ2_0", "TQ2_0", "Q6_K", embedding="Q4_K"),
         Recipe("Q4_0", "Q4_0", "Q6_K"),
         Recipe("Q4_1", "Q4_1", "Q6_K"),
         Recipe("Q5_0", "Q5_0", "Q6_K"),
@@ -101,7 +140,7 @@ RECIPES = {
     )
 }
 LEAST_ALIKE = 0.6  # of SequenceMatcher's ratio, for a name to be taken as a slip
-ALIASES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 
 def recipe(name: str) -> Recipe:

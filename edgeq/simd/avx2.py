@@ -19,3 +19,10 @@ _body = Pmaddubsw(32, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", _wi
 dot_lines, dot_tile, scale_pairs = _body.dot_lines, _body.dot_tile, _body.scale_pairs
 BIAS = 0
 CENTRED = frozenset({8})
+
+
+def lookup(b, table, codes):
+    """The byte of `table` (u8x16 constant) for each of 64 bytes 0 to 15."""
+    tables = emit.concat(b, table, table)
+    halves = [emit.call(b, "llvm.x86.avx2.pshuf.b", _body.bytes, [tables, emit.half(b, codes, i)]) for i in range(2)]
+    return emit.concat(b, *halves)

@@ -20,3 +20,9 @@ def _wide_dot(body, b, codes, activations):
 
 _body = Pmaddubsw(64, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512", _wide_dot)
 dot_lines, dot_tile, scale_pairs = _body.dot_lines, _body.dot_tile, _body.scale_pairs
+
+
+def lookup(b, table, codes):
+    """The byte of `table` (u8x16 constant) for each of 64 bytes 0 to 15."""
+    tables = emit.join(b, [table] * 4)
+    return emit.call(b, "llvm.x86.avx512.pshuf.b.512", emit.U8X64, [tables, codes])

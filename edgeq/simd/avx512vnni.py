@@ -30,3 +30,9 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
 
 def _vpdpbusd(b, total, codes, activations):
     return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", I32X16, [total, codes, activations])
+
+
+def lookup(b, table, codes):
+    """The byte of `table` (u8x16 constant) for each of 64 bytes 0 to 15."""
+    tables = emit.join(b, [table] * 4)
+    return emit.call(b, "llvm.x86.avx512.pshuf.b.512", emit.U8X64, [tables, codes])

@@ -38,6 +38,19 @@ def nearest(b, x):
 
 
 @operation(f32x16, f32x16)
+def biased_exponent(b, x):
+    """The exponent of lanes >= 0 as their bits have it: 127 for 1."""
+    return b.sitofp(b.lshr(b.bitcast(x, I32X16), emit.splat_constant(I32X16, 23)), F32X16)
+
+
+@operation(f32x16, f32x16)
+def power_of_two(b, exponent):
+    """2^(e - 128), of integral lanes e from 2 to 255; of 0 something that is not finite."""
+    biased = b.sub(b.fptosi(exponent, I32X16), emit.splat_constant(I32X16, 1))
+    return b.bitcast(b.shl(biased, emit.splat_constant(I32X16, 23)), F32X16)
+
+
+@operation(f32x16, f32x16)
 def through_f16(b, x):
     """Rounded to f16 and back."""
     return b.fpext(b.fptrunc(x, _HALVES), F32X16)

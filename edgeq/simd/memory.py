@@ -61,7 +61,7 @@ def _make_store(name):
     return store
 
 
-load_u8, load_i64 = _make_load("u8"), _make_load("i64")
+load_u8, load_i32, load_i64 = _make_load("u8"), _make_load("i32"), _make_load("i64")
 load_f32, load_f16 = _make_load("f32"), _make_load("f16")
 store_u8, store_i32, store_i64 = _make_store("u8"), _make_store("i32"), _make_store("i64")
 store_f32, store_f16 = _make_store("f32"), _make_store("f16")

@@ -106,3 +106,9 @@ def _addp(b, low, high):
 
 def _pairs(b, low, high):
     return emit.call(b, "llvm.aarch64.neon.addp.v4i32", I32X4, [low, high])
+
+
+def lookup(b, table, codes):
+    """The byte of `table` (u8x16 constant) for each of 64 bytes 0 to 15."""
+    name = "llvm.aarch64.neon.tbl1.v16i8"
+    return emit.join(b, [emit.call(b, name, U8X16, [table, part]) for part in emit.quarters(b, codes)])

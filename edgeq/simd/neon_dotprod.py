@@ -4,10 +4,11 @@ A register holds 4 rows x 4 columns of a code line; the 4 activations of a line 
 nothing is repeated over lanes: 16 bytes are the words of 4 lines (matvec) or of 4 tokens (matmul).
 """
 
-from edgeq.simd import emit
+from edgeq.simd import emit, neon
 from edgeq.simd.emit import I32X4, U8X16
 
 BIAS = emit.FLOAT_BIAS
+lookup = neon.lookup
 CENTRED = frozenset({8})  # 8-bit codes are made signed by flipping their top bit, which takes 128 away
 
 

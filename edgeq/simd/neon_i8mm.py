@@ -5,13 +5,14 @@ once when a super-block is unpacked, give registers of 2 rows x 8 columns; a zip
 tokens; and an unzip of two results gives 4 rows of a token.
 """
 
-from edgeq.simd import emit, neon_dotprod
+from edgeq.simd import emit, neon, neon_dotprod
 from edgeq.simd.emit import I32X4, U8X16
 
 BIAS = emit.FLOAT_BIAS
 CENTRED: frozenset[int] = frozenset()
 
 start = neon_dotprod.start
+lookup = neon.lookup
 
 _EVEN, _ODD = (0, 2, 4, 6), (1, 3, 5, 7)
 _LOW, _HIGH = (0, 4, 1, 5), (2, 6, 3, 7)

@@ -36,3 +36,12 @@ def dot_tile(b, lines, words, tokens, count, code_bits, start):
         for t in range(tokens):
             totals[t] = dot_lines(b, totals[t], [line], emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
     return totals
+
+
+def lookup(b, table, codes):
+    """The byte of `table` (u8x16 constant) for each of 64 bytes 0 to 15."""
+    result = codes
+    for code in range(16):
+        value = emit.splat(b, b.extract_element(table, emit.I32(code)), 64)
+        result = b.select(b.icmp_unsigned("==", codes, emit.splat_constant(emit.U8X64, code)), value, result)
+    return result

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from edgeq.blocks.fields import decode_fields
-from edgeq.blocks.gguf_decode import decode_blocks, mxfp4_fits, mxfp4_weights, widen
+from edgeq.blocks.gguf_decode import narrow, widen
+from edgeq.blocks.gguf_grids import GRIDS, indices, values
 from edgeq.blocks.gguf_types import BY_NAME, GGUF_TYPES
-from edgeq.blocks.panels import pack_panels
-from edgeq.blocks.reference import decode, from_plain, to_plain
+from edgeq.blocks.panels import pack_panels, unpack_panels
+from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import BLOCK_TYPES, block_type
+from edgeq.errors import FormatError
 
 gguf = pytest.importorskip("gguf")
 
 ROWS, COLS = 24, 512
-WIDENED = [t.name for t in GGUF_TYPES.values() if t.held and t.exact and not t.native]
-DECODED = [t.name for t in GGUF_TYPES.values() if t.held and not t.exact]
-# Where the f16 scales of a block are
-SCALES = {"IQ4_NL": [0], "Q3_K": [108], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": []}
-SCALES |= {"Q2_K": [80, 82], "IQ4_XS": [0]}
+WIDENED = [t.name for t in GGUF_TYPES.values() if t.held and not t.native]
+# Where the f16 scale of a block is
+SCALES = {"TQ1_0": 52}  # else at the start
 
 
 def random_blocks(name: str, seed: int = 0) -> np.ndarray:
@@ -25,13 +25,13 @@ def random_blocks(name: str, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     kind = BY_NAME[name]
     blocks = rng.integers(0, 256, (ROWS * COLS // kind.columns, kind.block_bytes), np.uint8)
-    for place in SCALES[name]:
-        bits = rng.integers(0, 0x7C00, len(blocks)).astype("<u2") | rng.integers(0, 2, len(blocks)).astype("<u2") << 15
+    bits = rng.integers(0, 0x7C00, len(blocks)).astype("<u2") | rng.integers(0, 2, len(blocks)).astype("<u2") << 15
+    if name == "IQ1_M":  # has its f16 in four nibbles
+        for i in range(4):
+            blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | (bits >> 4 * i & 15) << 4
+    else:
+        place = SCALES.get(name, 0)
         blocks[:, place : place + 2] = bits.astype("<u2").view(np.uint8).reshape(-1, 2)
-    if name == "MXFP4":
-        blocks[:, 0] = rng.integers(128 - 24, 128 + 19, len(blocks))
-        blocks[:5, 0] = (104, 143, 144, 145, 146)
-        blocks[5, 0], blocks[5, 1:] = 0, np.array([0x80, 0x08] * 8)  # zeros of both signs, no exponent that f16 has
     return blocks.reshape(ROWS, -1)
 
 
@@ -50,7 +50,7 @@ def test_the_table_is_that_of_the_gguf_package():
         assert sizes[gguf.GGMLQuantizationType(kind.id)] == (kind.columns, kind.block_bytes)
         assert gguf.GGMLQuantizationType(kind.id).name == kind.name
         assert not kind.held or kind.held in BLOCK_TYPES
-    assert {bt.name: bt.gguf_id for bt in BLOCK_TYPES.values()} == {
+    assert {bt.name: bt.gguf_id for bt in BLOCK_TYPES.values() if bt.gguf_id is not None} == {
         t.name: t.id for t in GGUF_TYPES.values() if t.native
     }
 
@@ -64,20 +64,28 @@ def test_widened_types_keep_every_bit_of_every_weight(name):
     panels = pack_panels(fields, bt)
     assert panels.size == bt.tensor_bytes(ROWS, COLS)
     assert same_bits(decode(panels, ROWS, COLS, bt.name), oracle(blocks, name))
+    back = narrow(unpack_panels(panels, ROWS, COLS, bt), name)
+    assert name == "TQ1_0" or np.array_equal(back, blocks.reshape(-1))
 
 
-@pytest.mark.parametrize("name", DECODED)
-def test_decoded_types_have_the_packages_weights(name):
-    blocks = random_blocks(name)
-    assert same_bits(decode_blocks(blocks.reshape(-1), ROWS, COLS, name), oracle(blocks, name))
+def test_what_a_type_cannot_hold_is_told():
+    fields = unpack_panels(encode(np.ones((16, 256), np.float32), "IQ3_W"), 16, 256, block_type("IQ3_W"))
+    fields.codes[3, 7] ^= 9
+    with pytest.raises(FormatError, match="IQ3_XXS cannot hold"):
+        narrow(fields, "IQ3_XXS")
 
 
-def test_mxfp4_past_the_range_of_f16_is_told_and_fits_bf16():
-    blocks = random_blocks("MXFP4")
-    assert mxfp4_fits(blocks)
-    for exponent in (103, 147, 2, 250):
-        blocks[0, :3] = (exponent, 0x17, 0x71)
-        assert not mxfp4_fits(blocks)
-        weights = mxfp4_weights(blocks, ROWS, COLS)
-        assert same_bits(weights, oracle(blocks, "MXFP4"))
-        assert same_bits(from_plain(to_plain(weights, "BF16"), "BF16"), weights)
+def test_the_grids_are_those_of_the_gguf_package():
+    for name, grid in GRIDS.items():
+        kind = getattr(gguf.quants, name)
+        kind.init_grid()
+        assert np.array_equal(values(name), kind.grid.reshape(grid.size, grid.columns))
+        assert np.array_equal(indices(values(name), name), np.arange(grid.size))
+
+
+def test_ternary_blocks_come_back_as_ggml_writes_them():
+    """Of the 256 bytes that decode, ggml's quantizer writes 243."""
+    weights = np.random.default_rng(1).standard_normal((ROWS, COLS)).astype(np.float32)
+    blocks = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.TQ1_0)
+    fields = widen(blocks.reshape(-1), ROWS, COLS, "TQ1_0")
+    assert np.array_equal(narrow(fields, "TQ1_0"), blocks.reshape(-1))

@@ -12,7 +12,7 @@ POSSIBLE = [
     (bt.name, cols)
     for bt in BLOCK_TYPES.values()
     for cols in (32, 224, 256, 512, 800)
-    if bt.quantized and cols % bt.gguf_columns == 0
+    if bt.quantized and bt.gguf_columns and cols % bt.gguf_columns == 0
 ]
 
 

@@ -24,6 +24,15 @@ SIZES = {
     "Q4_K": (256, 256, 0),
     "Q5_K": (256, 320, 0),
     "Q6_K": (288, 384, 32),
+    "Q2_K": (320, 128, 0),
+    "Q3_K": (224, 192, 4),
+    "IQ4_NL": (256, 256, 0),
+    "IQ4_XS": (128, 256, 0),
+    "MXFP4": (128, 256, 0),
+    "TQ2_0": (32, 128, 1),
+    "IQ12_W": (288, 256, 0),
+    "IQ3_W": (288, 256, 0),
+    "IQ3S_W": (288, 256, 0),
 }
 
 
@@ -45,7 +54,8 @@ def test_decodes_bit_for_bit(case):
     if "source" in case:
         source = read(case["source"]).view(np.float32).reshape(rows, cols)
         largest = np.abs(source).max(axis=1, keepdims=True)
-        assert np.all(np.abs(decoded - source) <= 0.15 * largest)
+        few = {"Q2_K": 0.5, "Q3_K": 0.3, "MXFP4": 0.35, "TQ2_0": 0.65}  # levels
+        assert np.all(np.abs(decoded - source) <= few.get(case["type"], 0.15) * largest)
 
 
 def test_every_type_has_ragged_and_random_cases():
@@ -55,37 +65,70 @@ def test_every_type_has_ragged_and_random_cases():
         assert not bt.quantized or {case["cols"] for case in mine} >= {32, 96, 256, 288, 576}
 
 
-def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np.float32:
-    """One weight as formats/blocks.md describes it, in scalars and with nothing of the package."""
-    header, group_bytes, zero = SIZES[name]
-    r, g, j, p = n % 16, k % 256 // 32, k % 32 // 4, n % 16 * 4 + k % 4
-    panel = n // 16 * (-(-cols // 256) * header + cols // 32 * group_bytes)
-    block = panel + k // 256 * (header + 8 * group_bytes)
-    group = block + header + g * group_bytes
+IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+OWN = {
+    "IQ12_W": (-43, -25, -16, -9, -8, -7, -1, 0, 1, 7, 8, 9, 16, 25, 43, 0),
+    "IQ3_W": (-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62),
+    "IQ3S_W": (-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15),
+}
+UNITS = {"IQ12_W": 8, "IQ3_W": 4, "IQ3S_W": 1}
+FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6)
+
+
+def code_by_the_prose(data: bytes, name: str, group: int, j: int, p: int) -> int:
+    """The code at position `p` of code line `j`."""
     if name == "Q8_0":
-        q = data[group + 64 * j + p]
-    else:
-        q = data[group + 64 * (j // 2) + p] >> 4 * (j % 2) & 15
+        return data[group + 64 * j + p]
+    if name in ("Q2_K", "Q3_K", "TQ2_0"):
+        q = data[group + 64 * (j // 4) + p] >> 2 * (j % 4) & 3
+        return q + 4 * (data[group + 128 + p] >> j & 1) if name == "Q3_K" else q
+    q = data[group + 64 * (j // 2) + p] >> 4 * (j % 2) & 15
     if name.startswith("Q5_"):
         q += 16 * (data[group + 256 + p] >> j & 1)
     if name == "Q6_K":
         q += 16 * (data[group + 256 + 64 * (j // 4) + p] >> 2 * (j % 4) & 3)
+    return q
+
+
+def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np.float32:
+    """One weight as formats/blocks.md describes it, in scalars and with nothing of the package."""
+    header, group_bytes, zero = SIZES[name]
+    r, g, t, j, p = n % 16, k % 256 // 32, k % 256 // 16, k % 32 // 4, n % 16 * 4 + k % 4
+    panel = n // 16 * (-(-cols // 256) * header + cols // 32 * group_bytes)
+    block = panel + k // 256 * (header + 8 * group_bytes)
+    q = code_by_the_prose(data, name, block + header + g * group_bytes, j, p)
 
     def half(offset: int) -> np.float32:
         return np.float32(struct.unpack_from("<e", data, offset)[0])
 
-    def six_bits(at: int) -> np.float32:
-        low = data[at + 16 * (g % 4) + r] >> 4 * (g // 4) & 15
-        return np.float32(low + 16 * (data[at + 64 + 16 * (g // 4) + r] >> 2 * (g % 4) & 3))
+    def six_bits(at: int, i: int, count: int) -> int:
+        """Number i of `count` numbers of 6 bits."""
+        low = data[at + 16 * (i % (count // 2)) + r] >> 4 * (i // (count // 2)) & 15
+        return low + 16 * (data[at + 8 * count + 16 * (i // 4) + r] >> 2 * (i % 4) & 3)
 
-    if name.endswith(("_0", "_1")):
-        weight = half(block + 32 * g + 2 * r) * np.float32(q - zero)
+    if name == "MXFP4":
+        return np.float32(np.ldexp(FP4[q], data[block + 16 * g + r] - 127))
+    if name == "TQ2_0":
+        return half(block + 2 * r) * np.float32(q - zero)
+    if name.endswith(("_0", "_1", "_NL")):
+        weight = half(block + 32 * g + 2 * r) * np.float32(IQ4[q] if name == "IQ4_NL" else q - zero)
         return weight + half(block + 256 + 32 * g + 2 * r) if name.endswith("_1") else weight
+    if name == "IQ4_XS":
+        return half(block + 2 * r) * np.float32(six_bits(block + 32, g, 8) - 32) * np.float32(IQ4[q])
+    if name == "Q3_K":
+        return half(block + 2 * r) * np.float32(six_bits(block + 32, t, 16) - 32) * np.float32(q - zero)
+    if name in OWN:
+        factor = struct.unpack_from("<b", data, block + 32 + 16 * t + r)[0]
+        return half(block + 2 * r) * np.float32(factor) * np.float32(OWN[name][q] / UNITS[name])
     if name == "Q6_K":
-        factor = struct.unpack_from("<b", data, block + 32 + 16 * (k % 256 // 16) + r)[0]
+        factor = struct.unpack_from("<b", data, block + 32 + 16 * t + r)[0]
         return half(block + 2 * r) * np.float32(factor) * np.float32(q - zero)
-    scale, minimum = half(block + 2 * r) * six_bits(block + 64), half(block + 32 + 2 * r) * six_bits(block + 160)
-    return scale * np.float32(q) - minimum
+    d, dmin, pair = half(block + 2 * r), half(block + 32 + 2 * r), data[block + 64 + 16 * t + r]
+    if name == "Q2_K":
+        s, m = pair & 15, pair >> 4
+    else:
+        s, m = six_bits(block + 64, g, 8), six_bits(block + 160, g, 8)
+    return d * np.float32(s) * np.float32(q) - dmin * np.float32(m)
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -10,6 +10,7 @@ from edgeq.blocks.table import BLOCK_TYPES, block_type
 from edgeq.errors import UnsupportedError
 
 NAMES = list(BLOCK_TYPES)
+GGUF = [bt.name for bt in BLOCK_TYPES.values() if bt.gguf_columns]
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
 
@@ -30,7 +31,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.all((a.view(np.uint32) == b.view(np.uint32)) | nan))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GGUF)
 @pytest.mark.parametrize(("rows", "cols"), [(1, 256), (16, 512), (37, 768)])
 def test_decode_has_the_bits_of_gguf(name, rows, cols):
     blocks = random_blocks(name, rows, cols, seed=rows)
@@ -41,7 +42,7 @@ def test_decode_has_the_bits_of_gguf(name, rows, cols):
     assert same_bits(decode(panels, rows, cols, name), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GGUF)
 @pytest.mark.parametrize(("rows", "cols"), [(16, 256), (5, 1024)])
 def test_gguf_to_panels_and_back_is_lossless(name, rows, cols):
     blocks = random_blocks(name, rows, cols, seed=cols)
@@ -65,9 +66,15 @@ def test_gguf_has_no_ragged_rows(name):
         from_gguf(np.zeros(1, np.uint8), 1, 288, name)
 
 
+def test_gguf_has_no_own_types():
+    assert [name for name in NAMES if name not in GGUF] == ["IQ12_W", "IQ3_W", "IQ3S_W"]
+    with pytest.raises(UnsupportedError, match="GGUF has no type IQ3_W"):
+        from_gguf(np.zeros(1, np.uint8), 1, 256, "IQ3_W")
+
+
 def test_gguf_decodes_what_edgeq_encodes():
     weights = np.random.default_rng(3).standard_normal((18, 512), dtype=np.float32)
-    for name in NAMES:
+    for name in GGUF:
         panels = encode(weights, name)
         exported = gguf_decode(to_gguf(panels, 18, 512, name), 18, 512, name)
         assert same_bits(decode(panels, 18, 512, name), exported)
@@ -80,7 +87,8 @@ def test_rows_do_not_depend_on_their_neighbours(name, rows, cols):
     whole = decode(encode(weights, name), rows, cols, name)
     last = decode(encode(weights[-1:], name), 1, cols, name)
     assert np.array_equal(whole[-1:], last)
-    assert np.sqrt(np.mean((whole - weights) ** 2)) < 0.15
+    few = {"Q2_K": 0.4, "Q3_K": 0.2, "TQ2_0": 0.55}  # levels
+    assert np.sqrt(np.mean((whole - weights) ** 2)) < few.get(name, 0.15)
 
 
 @pytest.mark.parametrize("name", QUANTIZED)

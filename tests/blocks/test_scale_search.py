@@ -7,23 +7,31 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.search_symmetric import CODE_RANGE
 from edgeq.blocks.table import BLOCK_TYPES
 
 # RMS error over RMS of the source of llama.cpp's own encoder (ggml_quantize_chunk of llama-cpp-python 0.3.36, no
 # importance matrix), as bench/encode_error.py prints it for the same rows.
 LLAMA = {
     "gaussian": {"Q8_0": 0.00534, "Q4_0": 0.08588, "Q4_K": 0.07131, "Q5_K": 0.03611, "Q6_K": 0.01773}
-    | {"Q4_1": 0.07817, "Q5_0": 0.04254, "Q5_1": 0.03781},
+    | {"Q4_1": 0.07817, "Q5_0": 0.04254, "Q5_1": 0.03781}
+    | {"Q2_K": 0.29567, "Q3_K": 0.15056, "IQ4_NL": 0.0761, "IQ4_XS": 0.07671, "MXFP4": 0.11481, "TQ2_0": 0.80887},
     "babyllama105": {"Q8_0": 0.00440, "Q4_0": 0.07111, "Q4_K": 0.06085, "Q5_K": 0.03054, "Q6_K": 0.01464}
-    | {"Q4_1": 0.06665, "Q5_0": 0.03528, "Q5_1": 0.03212},
+    | {"Q4_1": 0.06665, "Q5_0": 0.03528, "Q5_1": 0.03212}
+    | {"Q2_K": 0.2508, "Q3_K": 0.12833, "IQ4_NL": 0.06866, "IQ4_XS": 0.06918, "MXFP4": 0.10967, "TQ2_0": 0.72788},
     "bitllama-3M": {"Q8_0": 0.00302, "Q4_0": 0.09404, "Q4_K": 0.03586, "Q5_K": 0.02391, "Q6_K": 0.01027}
-    | {"Q4_1": 0.06231, "Q5_0": 0.04639, "Q5_1": 0.03017},
+    | {"Q4_1": 0.06231, "Q5_0": 0.04639, "Q5_1": 0.03017}
+    | {"Q2_K": 0.25408, "Q3_K": 0.13689, "IQ4_NL": 0.0647, "IQ4_XS": 0.06649, "MXFP4": 0.09353, "TQ2_0": 0.27971},
     "stories260K": {"Q8_0": 0.00537, "Q4_0": 0.08542, "Q4_K": 0.07364, "Q5_K": 0.03655, "Q6_K": 0.01746}
-    | {"Q4_1": 0.08180, "Q5_0": 0.04306, "Q5_1": 0.03803},
+    | {"Q4_1": 0.08180, "Q5_0": 0.04306, "Q5_1": 0.03803}
+    | {"Q2_K": 0.31403, "Q3_K": 0.15074, "IQ4_NL": 0.07742, "IQ4_XS": 0.07824, "MXFP4": 0.11555, "TQ2_0": 0.76582},
 }
 # What the search gains over that; a change of the search that loses it shows here.
 AT_MOST = {"Q8_0": 0.96, "Q4_0": 0.95, "Q4_K": 0.98, "Q5_K": 0.95, "Q6_K": 0.95}
 AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
+AT_MOST |= {"Q2_K": 0.93, "Q3_K": 0.97, "IQ4_NL": 0.99, "IQ4_XS": 0.99, "MXFP4": 1.0, "TQ2_0": 0.85}
+# Types that llama.cpp does not encode: what the search reaches, a little above
+LLAMA["gaussian"] |= {"IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740}
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
 
@@ -36,7 +44,7 @@ def relative_error(weights: np.ndarray, name: str) -> float:
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_error_on_gaussian_rows(name):
     weights = np.random.default_rng(1).standard_normal((256, 1024), dtype=np.float32)
-    assert relative_error(weights, name) < AT_MOST[name] * LLAMA["gaussian"][name]
+    assert relative_error(weights, name) < AT_MOST.get(name, 1.0) * LLAMA["gaussian"][name]
 
 
 @pytest.mark.parametrize("model", [model for model in LLAMA if model != "gaussian"])
@@ -47,8 +55,8 @@ def test_error_on_real_rows(model, shared_data: Path):
     matrices = [tensor for _, tensor in sorted(load_file(path).items()) if tensor.ndim == 2]
     rows = [m.astype(np.float32).reshape(-1)[: m.size // 256 * 256].reshape(-1, 256) for m in matrices]
     weights = np.concatenate(rows)[:1024]
-    for name in QUANTIZED:
-        assert relative_error(weights, name) < AT_MOST[name] * LLAMA[model][name]
+    for name, theirs in LLAMA[model].items():
+        assert relative_error(weights, name) < AT_MOST[name] * theirs
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
@@ -59,12 +67,14 @@ def test_a_short_super_block_is_no_worse(name):
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_what_is_exact_stays_exact(name):
-    """Zeros, and weights that are small whole multiples of a power of two."""
+    """Zeros, and weights that are a power of two times what codes stand for."""
     zeros = np.zeros((2, 288), np.float32)
     assert np.array_equal(decode(encode(zeros, name), 2, 288, name), zeros)
-    levels = np.random.default_rng(3).integers(-7, 8, (4, 288)).astype(np.float32) / 64
-    levels[:, ::8] = -7 / 64
-    levels[:, 1::8] = 7 / 64
+    bt = BLOCK_TYPES[name]
+    low, high = CODE_RANGE.get(name, (-1 << bt.bits - 1, 1 << bt.bits - 1))
+    values = np.array(bt.values or range(max(low, -7), min(high, 8)), np.float32) / 64
+    levels = np.random.default_rng(3).choice(values, (4, 288))
+    levels[:, ::8], levels[:, 1::8] = values.min(), values.max()
     assert relative_error(levels, name) < 0.003
 
 
@@ -83,7 +93,7 @@ def test_an_outlier_costs_its_own_group_only(name):
     spoiled[:, 3] = 40
     clean = decode(encode(weights, name), 8, 256, name) - weights
     hit = decode(encode(spoiled, name), 8, 256, name) - spoiled
-    assert np.abs(hit[:, 3]).max() < 0.1 * 40
+    assert np.abs(hit[:, 3]).max() < (0.25 if name == "MXFP4" else 0.1) * 40
     far = slice(32, None)
     # the other groups share d: coarser where factors have few steps, but not the outlier's step
     assert np.sqrt(np.mean(hit[:, far] ** 2)) < 3 * np.sqrt(np.mean(clean[:, far] ** 2))

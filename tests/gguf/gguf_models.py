@@ -41,8 +41,15 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -
     zeros = np.zeros((len(blocks), columns), np.float32)
     if kind == "BF16":
         return (rng.normal(0, 0.05, shape).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    if kind == "TQ1_0":  # only bytes that ggml writes
+        weights = rng.normal(0, 0.001, (shape[0], shape[1])).astype(np.float32)
+        return gguf.quants.quantize(weights, gguf.GGMLQuantizationType.TQ1_0)
     places = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2]}
     places |= {"Q6_K": [208], "Q3_K": [108], "Q2_K": [80, 82], "IQ4_NL": [0], "IQ4_XS": [0], "TQ2_0": [64], "MXFP4": []}
+    if kind == "IQ1_M":  # has its f16, here of 0.001, in four nibbles
+        for i, nibble in enumerate((9, 1, 4, 1)):
+            blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | nibble << 4
+    places |= {"IQ1_M": [], **{key: [0] for key in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")}}
     for place in places[kind]:
         small = rng.normal(0, 0.001, len(zeros)).astype(np.float16)
         blocks[:, place : place + 2] = small.view(np.uint8).reshape(-1, 2)

@@ -10,13 +10,13 @@ from edgeq.blocks.gguf_types import GGUF_TYPES
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
-from edgeq.gguf.importer import ENCODED, EXACT, WIDENED, halves, import_gguf, neighbours
+from edgeq.gguf.importer import EXACT, WIDENED, halves, import_gguf, neighbours
 
 gguf = pytest.importorskip("gguf")
 
 from gguf_models import HEADS, KV_HEADS, shapes, write  # noqa: E402  (it needs gguf)
 
-HELD = [t.name for t in GGUF_TYPES.values() if t.held and t.name != "TQ1_0"]
+HELD = [t.name for t in GGUF_TYPES.values() if t.held]
 
 
 def weights(file, name: str) -> np.ndarray:
@@ -41,18 +41,14 @@ def test_weights_of_every_type(kind: str, tmp_path: Path):
     report = import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf", threads=2)
     how = {t.how for t in report.tensors if len(t.shape) == 2}
     known = next(t for t in GGUF_TYPES.values() if t.name == kind)
-    assert how == {EXACT if known.native else WIDENED if known.exact else ENCODED}
+    assert how == {EXACT if known.native else WIDENED}
     with open_file(tmp_path / "m.eqf") as file:
         file.verify()
         assert {t.type for t in file.tensors.values() if len(t.shape) == 2} == {known.held}
         for name, shape in shapes().items():
             expected = oracle(tensors, name, kind)
             assert expected.shape == shape == file.tensors[name].shape
-            if how != {ENCODED} or len(shape) == 1:
-                assert np.array_equal(weights(file, name).view(np.uint32), expected.view(np.uint32)), name
-            else:
-                error = np.sqrt(np.mean((weights(file, name) - expected) ** 2) / np.mean(expected**2))
-                assert error < (0.03 if known.held == "Q6_K" else 0.01), name
+            assert np.array_equal(weights(file, name).view(np.uint32), expected.view(np.uint32)), name
 
 
 def test_halves_and_neighbours():

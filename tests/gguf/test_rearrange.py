@@ -10,7 +10,7 @@ from edgeq.errors import KernelError
 from edgeq.gguf import rearrange
 from edgeq.gguf.rearrange import TO_BLOCKS, TO_PANELS, Rearranger
 
-QUANTIZED = [bt for bt in BLOCK_TYPES.values() if bt.quantized]
+QUANTIZED = [bt for bt in BLOCK_TYPES.values() if bt.quantized and bt.gguf_columns]
 
 
 def through(body: Body, kernel: str) -> Rearranger:

@@ -5,6 +5,7 @@ import pytest
 from kernel_calls import BODIES, Packed, address, call, random_panels
 
 from edgeq.blocks.reference import decode
+from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.kernels import embedding, norm, quantize, rope, silu_mul
 from edgeq.runtime.kv_cache import rope_tables
 from edgeq.runtime.memory import aligned, round_up
@@ -141,7 +142,7 @@ def test_rope_matches_twin_and_fills_the_cache(kind, interleaved, head_dim):
     np.testing.assert_array_equal(kept.transpose(1, 0, 2), v.astype(element))
 
 
-@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("name", BLOCK_TYPES)
 def test_embedding_is_the_decoded_row(name):
     rng = np.random.default_rng(2)
     panels = random_panels(rng, name, 37, 288)

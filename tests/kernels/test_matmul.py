@@ -98,7 +98,7 @@ def test_bias_and_residual(name):
 
 
 @bodies
-@pytest.mark.parametrize("name", ["Q4_K", "Q8_0"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_1", "Q2_K", "IQ4_XS", "TQ2_0"])
 def test_nan_scales_reach_only_their_rows(body, name):
     rng = np.random.default_rng(8)
     panels = random_panels(rng, name, 32, 256)

@@ -1,0 +1,39 @@
+"""Operations on lines of bytes that are codes: looking up what 16 codes stand for, moving a zero point."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from llvmlite import ir
+from numba.core import types
+
+from edgeq.simd import emit
+from edgeq.simd.emit import F32X16, I32X16
+from edgeq.simd.isa import Isa
+from edgeq.simd.types import f32x16, u8x64
+from edgeq.simd.vector import operation
+
+
+def lookup(isa: Isa, table: Sequence[int]):
+    """`looked_up(codes)`: the bytes of `table` (16 of them) that the bytes 0 to 15 of a line stand for."""
+    body, entries = import_module(isa.module), list(table)
+
+    @operation(u8x64, u8x64)
+    def looked_up(b, codes):
+        return body.lookup(b, ir.Constant(emit.U8X16, entries), codes)
+
+    return looked_up
+
+
+@operation(u8x64, u8x64, types.int64)
+def minus_u8x64(b, value, constant):
+    """value - constant in every byte, modulo 256."""
+    return b.sub(value, emit.splat(b, b.trunc(constant, emit.I8), 64))
+
+
+@operation(f32x16, types.int64)
+def load_e8m0x16(b, address):
+    """16 exponents e as 2^(e - 128), which for 0 and 1 are subnormal."""
+    exponents = b.zext(emit.load(b, address, emit.U8X16), I32X16)
+    one, few, many = (emit.splat_constant(I32X16, value) for value in (1, 21, 23))
+    small, normal = b.shl(b.add(exponents, one), few), b.shl(b.sub(exponents, one), many)
+    return b.bitcast(b.select(b.icmp_signed(">", exponents, one), normal, small), F32X16)
