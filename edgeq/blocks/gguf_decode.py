@@ -32,7 +32,7 @@ def narrow(fields: Fields, name: str) -> U8:
 
 def can_narrow(held: str, name: str) -> bool:
     """Whether `narrow` turns fields of the type `held` into blocks of the type `name`."""
-    return held != name and name in BY_NAME and BY_NAME[name].held == held
+    return held not in ("", name) and name in BY_NAME and BY_NAME[name].held == held
 
 
 def _tq1_0(blocks: U8, rows: int, cols: int) -> Fields:
