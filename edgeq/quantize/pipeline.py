@@ -148,11 +148,11 @@ def convert(
     not quantize becomes Q8_0. With a `type`, codes are kept where the type that a matrix gets happens to hold them.
 
     `out` appears whole or not at all; an existing file is replaced at the end. None stands for `NAME-TYPE.eqf` here,
-    or `NAME.eqf` where codes are kept. `progress` hears of every chunk,
-    `announce` one line if encoders must be compiled first; `check_assets` may refuse the checkpoint's small files
-    before anything is written. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
-    CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown
-    architecture; TokenizerError if the checkpoint has no tokenizer; OutputError if `out` cannot be written.
+    or `NAME.eqf` where codes are kept. `progress` hears of every chunk, `announce` one line if encoders must be
+    compiled first; `check_assets` may refuse the checkpoint's small files before anything is written. Raises UsageError
+    for an unknown `type` or an `out` that belongs to the checkpoint; CheckpointError for missing, surplus, misshapen or
+    non-finite tensors; UnsupportedError for an unknown architecture, or weights quantized in a way that is unknown;
+    TokenizerError if the checkpoint has no tokenizer; OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
     asked = None if type is None else recipe(type)
@@ -172,7 +172,7 @@ def convert(
         jobs, skipped = _plan(checkpoint, model, chosen, keep)
         metadata = _metadata(checkpoint, model, label, revision, jobs)
         with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
-            prepare({j.spec.type for j in jobs}, announce)
+            prepare({j.spec.type for j in jobs if not j.keeps}, announce)
             _convert_all(checkpoint, model, jobs, w, threads, progress)
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
