@@ -40,9 +40,9 @@ class Rows:
         """The first rows."""
         return replace(self, codes=self.codes[:count], scales=self.scales[:count])
 
-    def block_scales(self) -> F32Array:
-        """f32 [rows, columns / 32]: the scale of each block of 32 columns, where these share one."""
-        return self.scales[:, self.groups[::GROUP]]
+    def block_scales(self, columns: int) -> F32Array:
+        """f32 [rows, blocks]: the scale of each block of so many columns, where these share one."""
+        return self.scales[:, self.groups[::columns]]
 
 
 def apply_groups(
@@ -63,15 +63,21 @@ class Survey:
     """What a type must be able to hold to hold a packed matrix.
 
     values       all that a code can stand for: f32 integers, or the codebook in its order; empty if codes are floats
-    even         whether every 32 columns of a row that follow one another share a scale
+    groups       [columns]: the group of each column; a group shares a scale
     f16_error    the largest relative error that rounding a scale to f16 makes; infinite if one is out of range
     powers       whether all scales are powers of two, from 2^-128 on
     """
 
     values: F32Array
-    even: bool
+    groups: npt.NDArray[np.intp]
     f16_error: float
     powers: bool
+
+    def even(self, columns: int) -> bool:
+        """Whether every so many columns that follow one another, and what is left behind them, share a scale."""
+        last = len(self.groups) - 1
+        first = np.arange(len(self.groups)) // columns * columns
+        return last % GROUP == GROUP - 1 and bool((self.groups == self.groups[first]).all())
 
 
 class Packed(ABC):
@@ -130,11 +136,8 @@ def survey(matrix: Packed, scales: F32Array, groups: npt.NDArray[np.intp], value
     """The survey of a matrix with all its scales, and all that its codes can stand for."""
     if not np.isfinite(scales).all():
         raise matrix.fail("a scale is not finite: the checkpoint is damaged")
-    columns = len(groups)
-    full = columns - columns % GROUP
-    even = columns % GROUP == 0 and bool((groups[:full].reshape(-1, GROUP) == groups[:full:GROUP, None]).all())
     powers = bool((np.frexp(scales)[0] == 0.5).all() and (scales >= 2.0**-128).all())
-    return Survey(values, even, f16_error(scales), powers)
+    return Survey(values, groups, f16_error(scales), powers)
 
 
 def integers(lowest: int, highest: int) -> F32Array:

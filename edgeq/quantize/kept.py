@@ -1,9 +1,9 @@
 """Keeping the codes of a checkpoint that is already quantized, where a block type can hold them.
 
-weight = scale * code, code an integer with the zero point subtracted. A type that has an f16 scale per 32 columns and
-enough codes on both sides of its zero point holds that without a second quantization: the scale of a larger group is
-repeated. So Q4_0 holds symmetric 4-bit codes, and all of 2 and 3 bits; Q5_0 holds 4-bit codes with any zero point
-(-15 to 15); Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one.
+weight = scale * code, code an integer with the zero point subtracted. A type that has a scale per 32 columns and enough
+codes on both sides of its zero point holds that without a second quantization: the scale of a larger group is repeated.
+So Q4_0 holds symmetric 4-bit codes, and all of 2 and 3 bits; Q5_0 holds 4-bit codes with any zero point (-15 to 15);
+Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one.
 """
 
 from collections import Counter
@@ -48,29 +48,27 @@ def choose(matrices: Sequence[Packed], wanted: str | None) -> tuple[str, Kept]:
             if None not in rounded:
                 what = " and ".join(sorted({text for text in rounded if text}))
                 return bt.name, Kept(ROUNDED if what else EXACT, source, what)
-        reason = "no type holds its codes" if wanted is None else f"{wanted} was asked for"
+        reason = "no type holds its codes and scales" if wanted is None else f"{wanted} was asked for"
     return wanted or WIDE[max(matrix.bits for matrix in matrices) > 4], Kept(ENCODED, source, reason)
 
 
 def _why_not(surveys: Sequence[Survey]) -> str:
     """Why no type at all can hold such matrices; empty if one may."""
-    if not all(survey.even for survey in surveys):
+    if not all(survey.even(GROUP) for survey in surveys):
         return f"not every {GROUP} columns share a scale"
     if not all(len(survey.values) for survey in surveys):
         return "its codes are no multiples of a scale"
-    if any(survey.f16_error > ROUNDING and not survey.powers for survey in surveys):
-        return "its scales are out of f16's range"
     return ""
 
 
 def _candidates() -> list[BlockType]:
-    """Types that are a scale per 32 columns times what a code stands for, the smallest first."""
+    """Types that are a scale per group of columns times what a code stands for, the smallest first."""
     return sorted((bt for bt in BLOCK_TYPES.values() if _plain(bt)), key=lambda bt: (bt.bits, bt.header_bytes))
 
 
 def _plain(bt: BlockType) -> bool:
     signed = bool(bt.values) or bt.zero_point > 0
-    return bt.scales in ("f16", "e8m0") and bt.scale_group == GROUP and signed and not bt.has_mins
+    return bt.scales in ("f32", "f16", "e8m0") and bt.scale_group >= GROUP and signed and not bt.has_mins
 
 
 def _values(bt: BlockType) -> F32:
@@ -83,7 +81,7 @@ def _factor(bt: BlockType, values: F32) -> float | None:
     own = _values(bt)
     if np.isin(values, own).all():
         return 1.0
-    if len(values) != len(own):
+    if not bt.values or len(values) != len(own):
         return None
     factor = float((values @ own) / (own @ own))
     return factor if np.sum((factor * own - values) ** 2) <= ALIKE**2 * np.sum(values**2) else None
@@ -91,19 +89,20 @@ def _factor(bt: BlockType, values: F32) -> float | None:
 
 def _rounded(bt: BlockType, survey: Survey) -> str | None:
     """What is rounded when a type holds a surveyed matrix, "" if nothing is; None if it cannot hold it."""
-    factor = _factor(bt, survey.values) if _plain(bt) else None
+    factor = _factor(bt, survey.values) if _plain(bt) and survey.even(bt.scale_group) else None
     if factor is None or (bt.scales == "e8m0" and not (survey.powers and factor == 1)):
+        return None
+    if bt.scales == "f16" and survey.f16_error > ROUNDING:
         return None
     if factor != 1:
         return "scales and codebook"
-    if bt.scales == "e8m0" or survey.f16_error == 0:
-        return ""
-    return "scales" if survey.f16_error <= ROUNDING else None
+    return "scales" if bt.scales == "f16" and survey.f16_error else ""
 
 
 def panels_of(rows: Rows, name: str) -> U8:
     """Panels u8 of rows whose codes the type `name` holds."""
-    bt, scales, codes = block_type(name), rows.block_scales(), rows.codes
+    bt, codes = block_type(name), rows.codes
+    scales = rows.block_scales(bt.scale_group)
     if rows.codebook is None and not bt.values:
         codes = (codes + np.int16(bt.zero_point)).astype(np.uint8)
     else:
@@ -114,7 +113,7 @@ def panels_of(rows: Rows, name: str) -> U8:
         codes, scales = np.take(own.astype(np.uint8), codes - lowest), scales * factor
     if bt.scales == "e8m0":
         return pack_panels(Fields(codes, (np.frexp(scales)[1] + 127).astype(np.uint8)), bt)
-    return pack_panels(Fields(codes, scales.astype(np.float16)), bt)
+    return pack_panels(Fields(codes, scales if bt.scales == "f32" else scales.astype(np.float16)), bt)
 
 
 def summary(tensors: Iterable[tuple[Kept, str, float | None]]) -> list[str]:
