@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from edgeq.quantize import pipeline
 from edgeq.quantize.pipeline import Progress, Report
-from edgeq.text.tokenizer import load_tokenizer
+from edgeq.text.tokenizer import FILES, load_tokenizer
 
 
 def convert(
@@ -29,5 +29,5 @@ def convert(
 
 
 def _check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> None:
-    if "tokenizer.json" in assets or "tokenizer.model" in assets:
+    if assets.keys() & {*FILES}:
         load_tokenizer(assets, source, vocab_size)

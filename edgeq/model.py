@@ -1,4 +1,4 @@
-"""A loaded model: complete a text, answer in a chat, or look at the logits."""
+"""A loaded model: complete a text, answer in a chat, look at the logits, or turn texts into vectors."""
 
 import os
 import time
@@ -15,12 +15,13 @@ from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.stops import StopStrings
-from edgeq.text.tokenizer import Tokenizer, load_tokenizer
+from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgeq.embedding import Embedder
     from edgeq.runtime.session import Session
 
 # A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
@@ -76,6 +77,7 @@ class Model:
         self.finish_reason: str | None = None  # of the latest generation: "eos", "stop", "max_tokens" or "context"
         self._template_source = chat_template
         self._tokens: list[int] = []  # those whose keys and values the session holds
+        self._further: list[Session] = []  # for embeddings
         self._generation = 0
         self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
         self._closed = False
@@ -183,10 +185,37 @@ class Model:
         self._tokens.extend(checked)
         return result
 
+    def embed(
+        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
+    ) -> "npt.NDArray[np.float32]":
+        """Vectors f32 [texts, hidden size]: the last states of each text's tokens, pooled.
+
+        `pooling` ("mean", "cls", "last", "max") and `normalize` (to length 1) are by default what the checkpoint's
+        sentence-transformers files say; without these the mean of an encoder's states, the last of a causal model's,
+        not normalized. A text that is too long loses its end: see `embedder.timings`. Raises UsageError for a text
+        without tokens, UnsupportedError for a checkpoint that asks for more than pooling.
+        """
+        self._check_open()
+        return self.embedder(texts, pooling, normalize)
+
+    @cached_property
+    def embedder(self) -> "Embedder":
+        """What `embed` uses. A model that was loaded to write text gets a second session for it."""
+        from edgeq.embedding import Embedder
+        from edgeq.runtime.session import Session
+
+        session = self.session
+        if not session.states:
+            threads, kv = session.threads, session.kv
+            session = Session(self.file, context=session.context, threads=threads, kv=kv, states=True)
+            self._further.append(session)
+        return Embedder(self.file, session, self.tokenizer)
+
     def close(self) -> None:
         """Stop the threads and let go of the file. The model cannot be used after this."""
         self._closed = True
-        self.session.close()
+        for session in (self.session, *self._further):
+            session.close()
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -208,6 +237,8 @@ class Model:
 
     def _checked(self, tokens: list[int]) -> list[int]:
         """The tokens, if the model can take them."""
+        if self.session.states:
+            raise UsageError(f"{self.file.path}: is loaded to embed texts, and writes none: use `edgeq embed` (embed)")
         if not tokens:
             raise UsageError("the prompt is empty, and the model has no token that begins a text: give some text")
         if len(tokens) > self.context:
@@ -343,6 +374,7 @@ def load(
     context: int | None = None,
     kv: str | None = None,
     chat_template: str | None = None,
+    embeddings: bool = False,
     force: bool = False,
     announce: Callable[[str], None] | None = None,
 ) -> Model:
@@ -350,7 +382,8 @@ def load(
 
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
-    "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `force` loads
+    "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
+    only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads
     also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled, or a GGUF file
     imported, first.
     Raises FormatError for a file that is none, UnsupportedError for a model that this version cannot run,
@@ -367,13 +400,15 @@ def load(
 
         if file.nbytes < available_memory():
             file.read_ahead()
-        session = Session(file, context=context, threads=threads, kv=kv, force=force, announce=announce)
+        session = Session(
+            file, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
+        )
     except BaseException:
         file.close()
         raise
     model = Model(file, session, chat_template=chat_template)
     try:
-        if file.assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+        if file.assets.keys() & {*FILES}:
             _ = model.tokenizer  # now rather than with the first text: it belongs to loading
     except BaseException:
         model.close()

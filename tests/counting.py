@@ -19,7 +19,7 @@ class CountingSession:
     def __init__(self, context: int = 64, vocab: int = 270, jumps: dict[int, int] | None = None):
         self.model = SimpleNamespace(experts_read=1.0)
         self.context, self.vocab, self.jumps = context, vocab, jumps or {}
-        self.threads = 2
+        self.threads, self.states = 2, False
         self.position = 0
         self.evaluated: list[int] = []
         self.calls: list[int] = []

@@ -24,9 +24,10 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "arguments": set(),
     "gguf": {"blocks", "container", "kernels", "models", "text"},
-    "model": {"arguments", "container", "gguf", "runtime", "text"},
+    "embedding": {"container", "runtime", "text"},
+    "model": {"arguments", "container", "embedding", "gguf", "runtime", "text"},
     "conversion": {"quantize", "text"},
-    "cli": {"container", "conversion", "gguf", "kernels", "model", "quantize", "runtime", "text"},
+    "cli": {"container", "conversion", "embedding", "gguf", "kernels", "model", "quantize", "runtime", "text"},
     "__init__": {"conversion", "model"},
     "__main__": {"cli"},
 }

@@ -12,6 +12,7 @@ PASSED = {
     "mpt": (47, 47),
     "deepseek-coder": (47, 47),
     "deepseek-llm": (47, 47),
+    "bert-bge": (47, 47),
 }
 SEPARATOR = "\n__ggml_vocab_test__\n"
 

@@ -29,6 +29,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
 
 import random_checkpoints  # noqa: E402
+from encoder_cases import DECODERS, ENCODERS  # noqa: E402
 
 PROMPT_TOKENS, GENERATED = 56, 200
 LIKELIEST, OTHERS = 4, 24  # logits kept per position
@@ -147,6 +148,33 @@ def write_architectures(known: dict[str, str]) -> dict[str, str]:
     return {case: random_checkpoints.digest(case) for case in random_checkpoints.CASES}
 
 
+def write_states() -> dict[str, str]:
+    """tests/golden/states.npz: the last states of random encoders, and of some decoders; returns their fingerprints."""
+    states: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in (*ENCODERS, *DECODERS):
+            folder = random_checkpoints.write(case, Path(scratch) / case)
+            prompt = random_checkpoints.make(case)[2]
+            more = {}
+            if case in DECODERS:
+                model = load(folder).base_model
+            else:
+                without = {} if case == "distilbert" else {"add_pooling_layer": False}
+                model, info = transformers.AutoModel.from_pretrained(
+                    folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **without
+                )
+                if any(info.values()):
+                    raise SystemExit(f"{folder}: not as transformers wants it: {info}")
+                model.eval()
+            if "roberta" in case:  # which would not count tokens that are the padding's
+                more["position_ids"] = torch.arange(len(prompt))[None] + model.config.pad_token_id + 1
+            with torch.no_grad():
+                states[case] = model(torch.tensor([prompt]), **more).last_hidden_state[0].float().numpy()
+            print(f"{case}: states within {np.abs(states[case]).max():.2f}")
+    np.savez_compressed(GOLDEN / "states.npz", **states)
+    return {case: random_checkpoints.digest(case) for case in states}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, help="folder of checkpoints, as above")
@@ -163,6 +191,7 @@ def main() -> None:
     for name, folder in folders.items():
         manifest["models"][name] = write_model(name, folder)
     manifest["architectures"] = write_architectures({} if options.all else manifest.get("architectures", {}))
+    manifest["states"] = write_states()
     manifest["made_with"] = {"torch": torch.__version__, "transformers": transformers.__version__}
     manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
 

@@ -23,6 +23,7 @@ BEGIN, END = "<!-- made by tools/support_table.py: begin -->\n", "<!-- made by t
 sys.path[:0] = [str(REPOSITORY), str(TESTS), str(TESTS / "models")]
 
 from architecture_cases import CASES  # noqa: E402
+from encoder_cases import ENCODERS  # noqa: E402
 from token_vectors import PASSED  # noqa: E402
 
 from edgeq.blocks.gguf_decode import can_narrow  # noqa: E402
@@ -83,13 +84,14 @@ def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     importable = {entry.model_type for entry in (*ARCHITECTURES.values(), MIXTRAL)} | EXPORTED.keys()
     ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if name in names]
     tested = ["logits and greedy text"] if any(config["model_type"] == name for config in CASES.values()) else []
+    tested += ["last states"] if any(config["model_type"] == name for config in ENCODERS.values()) else []
     tested += ["the same of real models"] if real[name] else []
     return " and ".join(ways), ", ".join(tested) or "as the text model it names"
 
 
 def architecture_table() -> str:
     """Architectures, the number of small random configurations of each in brackets."""
-    cases = Counter(config["model_type"] for config in CASES.values())
+    cases = Counter(config["model_type"] for config in (*CASES.values(), *ENCODERS.values()))
     real = Counter(model["model_type"] for model in _golden("manifest.json")["models"].values())
     rows = ((f"{name} ({cases[name]})" if cases[name] else name, architecture_cells(name, real)) for name in SUPPORTED)
     return table(("architecture (configurations tested)", "GGUF", "compared with transformers'"), grouped(rows))

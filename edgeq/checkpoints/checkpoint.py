@@ -25,9 +25,14 @@ ASSETS = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
 ]
 # File beside config.json that holds a quantization_config -> its method
 QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+# Of a file in a folder within the checkpoint: the asset's name, as assets have no paths
+NESTED = {"1_Pooling/config.json": "pooling_config.json"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Checkpoint:
     config   config.json
     tensors  Hugging Face name -> TensorRef; a matrix that is stored quantized in several tensors is one here
     packed   those matrices
-    assets   file name -> bytes: those of ASSETS that the checkpoint has
+    assets   file name -> bytes: those of ASSETS and NESTED that the checkpoint has
     files    paths of the weight files and assets
     """
 
@@ -66,10 +71,12 @@ class Checkpoint:
         self.tensors |= {m.name: TensorRef(m.name, m.shape, m.kind) for m in self.packed.values()}
         self.assets: dict[str, bytes] = {}
         self.files = sorted({t.path for t in tensors.values()})
-        for name in ASSETS:
-            if (folder / name).is_file():
-                self.assets[name] = _read(folder / name)
-                self.files.append(str(folder / name))
+        for place, name in [*((name, name) for name in ASSETS), *NESTED.items()]:
+            if (folder / place).is_file():
+                self.assets[name] = _read(folder / place)
+                self.files.append(str(folder / place))
+        if "tokenizer.json" in self.assets:  # which has the vocabulary too
+            self.assets.pop("vocab.txt", None)
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows `start` to `stop` of the first axis as a new f32 array; a vector's rows are its elements.
@@ -122,7 +129,7 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise CheckpointError(f"{text}: no such file or folder{hint}")
-    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION])
+    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED])
     return Checkpoint(text, folder, index_folder(folder))
 
 

@@ -19,6 +19,7 @@ VERBS = (
     "export",
     "run",
     "chat",
+    "embed",
     "show",
     "verify",
     "bench",

@@ -112,6 +112,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         context=loading.get("context"),
         kv=loading.get("kv"),
         chat_template=None if template is None else read_text(template),
+        embeddings=loading.get("embeddings", False),
         force=loading.get("force", False),
         announce=Announcer(),
     )

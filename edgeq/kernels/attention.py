@@ -1,4 +1,4 @@
-"""Causal grouped-query attention over the KV cache, flash-style (arXiv:2205.14135): one pass over blocks of positions.
+"""Grouped-query attention over the KV cache, flash-style (arXiv:2205.14135): one pass over blocks of positions.
 
 The query heads that share a key/value head, of one token (decode) or of several (prefill), are the rows of an item:
 every key and value that is read serves all of them, in register tiles of `width` rows. Keys lie in panels of 16
@@ -196,6 +196,14 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
 
 
 @device
+def _seen(args, position):
+    """The first position that a token at `position` does not see: the next one, or, where all see all, the end."""
+    if load_i64(args + 176) == 0:
+        return position + 1
+    return load_i64(load_i64(args + 112)) + load_i64(load_i64(args + 120))
+
+
+@device
 def _first_block(args, position):
     """The first position of the first block that a token at `position` sees."""
     window = load_i64(args + 88)
@@ -259,7 +267,8 @@ def make(variant: str, isa: Isa):
     Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
     position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
-    cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0.
+    cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0, whether tokens also see those after
+    them (in the same call; without a window).
     """
     width_text, kind = variant.split("-")
     decode = _make_attend(isa, int(width_text), kind)
@@ -291,7 +300,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
         cap = bits_f32(load_i64(args + 160))
         columns = (head_dim + 15) // 16
         tiles = (rows + width - 1) // width
-        end = min(BLOCK, position + (rows - 1) // group + 1 - base)
+        end = min(BLOCK, _seen(args, position + (rows - 1) // group) - base)
         begin = max(0, position + 1 - window - base) if window != 0 else 0
         scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
         position_bytes = head_dim * element + scale_bytes
@@ -301,7 +310,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
         values += base * 16 * element
         scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
         for r in range(rows):
-            high = min(BLOCK, position + r // group + 1 - base)
+            high = min(BLOCK, _seen(args, position + r // group) - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
             if low < high:
                 if cap != np.float32(0.0):
@@ -346,7 +355,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
         pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * _LOG2_E, queries)
         _clear(totals, padded * columns * 64, tops, padded)
         position = load_i64(load_i64(args + 120)) + token
-        end = position + tokens
+        end = _seen(args, position + tokens - 1)
         part_bytes = padded * columns * 64 + padded * 8
         partials, counter = load_i64(args + 144), load_i64(args + 152) + 8 * kv_head
         first_part = partials + kv_head * blocks * part_bytes
@@ -394,17 +403,19 @@ def reference(
     window: int = 0,
     cap: float = 0.0,
     sinks: np.ndarray | None = None,
+    causal: bool = True,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
 
-    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0. If
-    `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per head, without a value.
+    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
+    `causal` it sees all. If `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per
+    head, without a value.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
     result = np.zeros_like(q)
     for t in range(tokens):
-        last = start + t + 1
+        last = start + t + 1 if causal else len(k)
         first = max(0, last - window) if window else 0
         for h in range(heads):
             keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)

@@ -37,6 +37,10 @@ SUPPORTED = (
     "lfm2",
     "ernie4_5",
     "gpt_oss",
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "distilbert",
 )
 
 
@@ -51,6 +55,6 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
         raise UnsupportedError(
             f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
-    module = import_module(f"edgeq.models.{model_type}")
+    module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     result: Architecture = module.Model(config, source)
     return result

@@ -51,6 +51,7 @@ class Heads:
 
     scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0; sinks:
     the weight that has one more score per query head, which takes part in the softmax and has no value
+    causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once
     """
 
     num_attention_heads: int
@@ -60,6 +61,7 @@ class Heads:
     scale: float | None = None
     softcap: float = 0.0
     sinks: str = ""
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class Graph(Protocol):
     def add_positions(self, x: Value, weight: str) -> Value:
         """x + the rows of `weight` for the tokens' positions, in place."""
 
+    def add_row(self, x: Value, weight: str) -> Value:
+        """x + the first row of `weight`, in place."""
+
     def rms_norm(self, x: Value, weight: str, eps: float, add_to: Value | None = None) -> Value:
         """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467); with `add_to`, added to that value in place."""
 
@@ -100,7 +105,7 @@ class Graph(Protocol):
         """weight @ x (+ bias); with `add_to`, added to that value in place, which is returned."""
 
     def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:
-        """Rotate q and k, append k and v to the layer's KV cache, softmax(scale q k^T) v, causal."""
+        """Rotate q and k, append k and v to the layer's KV cache, softmax(scale q k^T) v."""
 
     def short_conv(self, x: Value, weight: str, bias: str | None, layer: int) -> Value:
         """x holds B, C and x': C * (B * x' through a causal convolution by `weight` [channels, taps] (+ bias))."""

@@ -45,8 +45,10 @@ CheckAssets = Callable[[Mapping[str, bytes], str, int], None]
 F32Array = npt.NDArray[np.float32]
 
 _LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
-# What config.json or the embedding tells as well: rotary tables, causal masks, a tied head
-_DERIVED = re.compile(r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|lm_head\.weight)")
+# What config.json or the embedding tells as well: rotary tables, causal masks, numbers of positions, a tied head
+_DERIVED = re.compile(
+    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight)"
+)
 
 
 @dataclass(frozen=True)
@@ -360,7 +362,7 @@ def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    if "tokenizer.json" not in checkpoint.assets and "tokenizer.model" not in checkpoint.assets:
+    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", "vocab.txt"}:
         raise TokenizerError(
             f"{checkpoint.source}: has neither tokenizer.json nor tokenizer.model: put the model's tokenizer beside it"
         )

@@ -11,9 +11,9 @@ from difflib import SequenceMatcher
 from edgeq.blocks.table import GROUP, block_type
 from edgeq.errors import UsageError
 
-# Small, and errors in them weigh much: learned positions, what routes tokens to experts or gates a shared one, and the
-# taps of short convolutions
-KEPT = {"position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
+# Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
+# shared one, and the taps of short convolutions
+KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,11 @@ def available_memory(root: Path = machine.ROOT) -> int:
 
 def kernel_names(file: File) -> list[str]:
     """Kernels that any run of this file needs; the plan knows the rest."""
-    others = ("position_embd.weight", "shortconv.conv.weight")  # matrices that nothing is multiplied by
+    others = (
+        "position_embd.weight",
+        "token_types.weight",
+        "shortconv.conv.weight",
+    )  # matrices that nothing is multiplied by
     types = {t.type for name, t in file.tensors.items() if len(t.shape) == 2 and not name.endswith(others)}
     return [*TEAM_KERNELS, *(f"matmul:{kind}" for kind in sorted(types))]
 

@@ -24,7 +24,7 @@ from edgeq.models.graph import Heads, Rope, Value
 from edgeq.runtime import steps
 from edgeq.runtime.kv_cache import ConvCache, KVCache, rope_tables
 from edgeq.runtime.memory import aligned, bits, round_up
-from edgeq.runtime.record import Operation, Recorder
+from edgeq.runtime.record import Operation, Recorder, StatesRecorder
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
@@ -70,12 +70,21 @@ class Plan:
 
 
 class Compiler:
-    """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits."""
+    """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits; with
+    `states` the result is what the head would read, for every token."""
 
     def __init__(
-        self, file: File, model: Architecture, context: int, batch: int, outputs: int, threads: int, kv: str
+        self,
+        file: File,
+        model: Architecture,
+        context: int,
+        batch: int,
+        outputs: int,
+        threads: int,
+        kv: str,
+        states: bool = False,
     ) -> None:
-        self.file, self.model, self.kv = file, model, kv
+        self.file, self.model, self.kv, self.states = file, model, kv, states
         self.context, self.threads = context, threads
         self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
         self.params = aligned(4 * 8).view(np.int64)
@@ -127,8 +136,10 @@ class Compiler:
         Memory is reserved only: but for vectors and rope tables nothing is written to it.
         """
         self._check_tensors()
-        recorder = Recorder(self.shapes)
+        recorder = StatesRecorder(self.shapes) if self.states else Recorder(self.shapes)
         logits = self.model.graph(recorder)
+        if isinstance(recorder, StatesRecorder):
+            logits = recorder.states(logits)
         last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
         packed, only_packed = self._packed_values(recorder.operations), self._only_packed(recorder.operations)
         for i, op in enumerate(recorder.operations):
@@ -402,6 +413,7 @@ class Compiler:
             counters.ctypes.data,
             bits(heads.softcap),
             self._vector(heads.sinks) if heads.sinks else 0,
+            int(not heads.causal),
         ]
         self._step(f"attention:{self._tile(heads)}-{self.kv}", args, [q, cache], [out])
 

@@ -49,6 +49,9 @@ class Recorder:
     def add_positions(self, x: Value, weight: str) -> Value:
         return self._add(Operation("positions", (), x, weight))
 
+    def add_row(self, x: Value, weight: str) -> Value:
+        return self._add(Operation("add_row", (), x, weight))
+
     def rms_norm(self, x: Value, weight: str, eps: float, add_to: Value | None = None) -> Value:
         output = self._value(x.width, x.outputs) if add_to is None else add_to
         return self._add(Operation("norm", (x,), output, weight, accumulate=add_to is not None, eps=eps))
@@ -94,3 +97,21 @@ class Recorder:
 
     def outputs(self, x: Value) -> Value:
         return self._add(Operation("copy_rows", (x,), self._value(x.width, True)))
+
+
+class StatesRecorder(Recorder):
+    """A graph without its head: the last norm's result, for every token."""
+
+    _states: int | None = None  # operations before the last norm
+
+    def outputs(self, x: Value) -> Value:
+        self._states = len(self.operations)
+        return x
+
+    def states(self, result: Value) -> Value:
+        """What the head reads, the head's operations dropped; `result` for a graph that has no head."""
+        if self._states is None:
+            return result
+        head = next(i for i in range(self._states, len(self.operations)) if self.operations[i].kind == "linear")
+        del self.operations[head:]
+        return self.operations[-1].output

@@ -1,4 +1,4 @@
-"""A session: one file, one KV cache, one team of threads. Token ids in, logits out."""
+"""A session: one file, one KV cache, one team of threads. Token ids in, logits or last states out."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -28,6 +28,8 @@ class Session:
     context: positions to reserve; by default as many as the model was trained for, at most 4096
     threads: default EDGEQ_THREADS or the cores worth using
     kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
+    states:  what `eval` gives is what the head would read, f32 [., hidden size]; for every token with `all_logits`.
+             A model whose tokens see those after them has no head, and takes a text only as a whole
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
     Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
@@ -42,6 +44,7 @@ class Session:
         threads: int | None = None,
         kv: str | None = None,
         batch: int = BATCH,
+        states: bool = False,
         force: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> None:
@@ -59,12 +62,13 @@ class Session:
             raise UsageError(f"a KV cache of {self.kv} is unknown: give one of {', '.join(KV_BYTES)}")
         if batch < 1:
             raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
-        self.batch = min(batch, self.context)
-        fit = Fit(file, self.model, self.kv, batch, OUTPUT_ROWS, self.threads)
+        self.states = states or not self.model.heads.causal
+        self.batch = min(batch, self.context) if self.model.heads.causal else self.context
+        fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads)
         if not force:
             fit.check(self.context, available_memory())
         positions = round_up(self.context, POSITIONS)
-        compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv)
+        compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv, self.states)
         self.plan = compiler.compile(announce)
         self.team = Team(self.threads)
         self.position = 0
@@ -84,7 +88,7 @@ class Session:
 
     def _eval(self, ids: npt.NDArray[np.int64], all_logits: bool) -> npt.NDArray[np.float32]:
         self._check(ids)
-        step = min(self.batch, OUTPUT_ROWS) if all_logits else self.batch
+        step = min(self.batch, OUTPUT_ROWS) if all_logits and not self.states else self.batch
         results = []
         for first in range(0, ids.size, step):
             chunk = ids[first : first + step]
@@ -99,6 +103,8 @@ class Session:
             raise UsageError("the model is closed: load it again")
         if ids.size == 0:
             raise UsageError("there are no tokens to evaluate: give at least one")
+        if self.position > 0 and not self.model.heads.causal:
+            raise UsageError("a text whose tokens see one another cannot be continued: rewind to 0 and give it whole")
         if self.position + ids.size > self.context:
             raise ContextError(
                 f"{ids.size} tokens after {self.position} do not fit in a context of {self.context} positions: "
@@ -115,7 +121,8 @@ class Session:
         plan.params[OUTPUTS], plan.params[FIRST_OUTPUT] = outputs, ids.size - outputs
         self.team.run(plan.tape.ctypes.data, plan.steps)
         self.position += ids.size
-        return plan.logits[:outputs].copy()
+        first = ids.size - outputs if self.states else 0  # there is a state of every token
+        return plan.logits[first : first + outputs].copy()
 
     def rewind(self, position: int) -> None:
         """Forget everything from `position` on."""

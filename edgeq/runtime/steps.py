@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeq.blocks.table import PANEL_ROWS
 from edgeq.kernels.layout import GROUP, SUMS_BYTES
 from edgeq.runtime.kv_cache import ConvCache
-from edgeq.runtime.memory import bits, round_up
+from edgeq.runtime.memory import aligned, bits, round_up
 from edgeq.runtime.record import Operation
 
 POSITION = 1  # the word of Plan.params that holds the first position
@@ -70,6 +71,16 @@ def _elementwise(c: Compiler, op: Operation) -> None:
     y, gate = (*[(b.address, b.stride) for b in others], (0, 0), (0, 0))[:2]
     args = [x.address, x.stride, op.output.width, *y, *gate, bits(op.factor), c._count(op.output)]
     c._step(f"elementwise:{op.variant}", args, [*others], [x])
+
+
+def _add_row(c: Compiler, op: Operation) -> None:
+    """A row of an F32 matrix, whose panels hold its values 16 apart, added to each token's."""
+    x, width = c.buffers[op.output.index], op.output.width
+    row = aligned(round_up(width, GROUP) * 4).view(np.float32)
+    row[:width] = c.file.data(op.weight).view(np.float32)[: width * PANEL_ROWS : PANEL_ROWS]
+    c.keep.append(row)
+    args = [x.address, x.stride, width, row.ctypes.data, 0, 0, 0, bits(1.0), c._count(op.output)]
+    c._step("elementwise:add", args, [], [x])
 
 
 def _short_conv(c: Compiler, op: Operation) -> None:
@@ -167,6 +178,7 @@ STEPS: dict[str, Callable[[Compiler, Operation], None]] = {
     "layer_norm": _layer_norm,
     "head_norm": _head_norm,
     "positions": _positions,
+    "add_row": _add_row,
     "activation": _activation,
     "elementwise": _elementwise,
     "experts": _experts,

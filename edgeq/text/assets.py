@@ -38,6 +38,10 @@ class TokenizerSettings:
     bos_ids: tuple[int, ...]
     eos_ids: tuple[int, ...]
     chat_template: str | dict[str, str] | None
+    # Of a WordPiece vocabulary without a tokenizer.json
+    lowercase: bool = True
+    strip_accents: bool | None = None
+    split_chinese: bool = True
 
 
 def read_settings(assets: Mapping[str, bytes]) -> TokenizerSettings:
@@ -59,6 +63,9 @@ def read_settings(assets: Mapping[str, bytes]) -> TokenizerSettings:
         bos_ids=_first_ids("bos_token_id", sources),
         eos_ids=tuple(i for source in sources for i in _ids(source.get("eos_token_id"))),
         chat_template=_chat_template(assets, config),
+        lowercase=_flag(config, "do_lower_case") is not False,
+        strip_accents=_flag(config, "strip_accents"),
+        split_chinese=_flag(config, "tokenize_chinese_chars") is not False,
     )
 
 

@@ -3,18 +3,23 @@
 """
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from edgeq.text.wordpiece import wordpiece
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-KINDS = ("llama", "gpt2")
+KINDS = ("llama", "gpt2", "bert")
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _SPM_ROLES = {"bos": 1, "eos": 2, "unknown": 0}  # where a sentencepiece vocabulary does not say
+_BERT_ROLES = {"unknown": "unk_token", "cls": "cls_token", "seperator": "sep_token", "padding": "pad_token"}
+_BERT_ROLES |= {"mask": "mask_token"}
+_RESERVED = re.compile(r"\[.+\]")  # names of special and unused tokens
 _ENDS = ("eos", "eot", "eom")
 _TEMPLATE = "tokenizer.chat_template"
 
@@ -40,7 +45,7 @@ class _Vocabulary:
         self.model = self.text("model")
         if self.model not in KINDS:
             raise TokenizerError(
-                f"the tokenizer is of the kind {str(self.model)[:40]!r}; supported are {' and '.join(KINDS)}"
+                f"the tokenizer is of the kind {str(self.model)[:40]!r}; supported are {', '.join(KINDS)}"
             )
         self.tokens: list[str] = self.array("tokens", str)
         self.types: list[int] = self.array("token_type", int, len(self.tokens)) or [NORMAL] * len(self.tokens)
@@ -71,6 +76,8 @@ class _Vocabulary:
         return value if type(value) is int and 0 <= value < len(self.tokens) else None
 
     def assets(self) -> dict[str, bytes]:
+        if self.model == "bert":
+            return self.wordpiece()
         if self.model == "llama":
             files, add_bos = {"tokenizer.model": self.sentencepiece()}, True
         else:
@@ -156,6 +163,18 @@ class _Vocabulary:
                 "merges": merges,
             },
         }
+
+    def wordpiece(self) -> dict[str, bytes]:
+        """GGUF marks beginnings of words where BERT's own vocabulary marks what goes on with one."""
+        roles = {
+            role: self.tokens[token] for name, role in _BERT_ROLES.items() if (token := self.role(name)) is not None
+        }
+        kept = {*roles.values()}
+        tokens = [
+            t.removeprefix("▁") if t.startswith("▁") or t in kept or _RESERVED.fullmatch(t) else f"##{t}"
+            for t in self.tokens
+        ]
+        return {"tokenizer.json": _json(wordpiece(tokens, roles)), "tokenizer_config.json": _json(roles)}
 
     def sentencepiece(self) -> bytes:
         """A serialized sentencepiece ModelProto (sentencepiece_model.proto): pieces, trainer_spec, normalizer_spec."""

@@ -2,12 +2,13 @@
 
 import json
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
-from edgeq.text.pieces import byte_level_bytes, spaced_bytes
+from edgeq.text.pieces import byte_level_bytes, spaced_bytes, word_bytes
 
 
 class JsonBackend:
@@ -29,7 +30,7 @@ class JsonBackend:
             i: AddedToken(t.content, t.special or _special_by(settings, i, t.content), t.lstrip, t.rstrip)
             for i, t in self._tokenizer.get_added_tokens_decoder().items()
         }
-        self._byte_level, self.strips_space = self._read_decoder()
+        self._bytes_of, self.strips_space = self._read_decoder()
 
     @cached_property
     def vocab_size(self) -> int:
@@ -53,7 +54,7 @@ class JsonBackend:
         piece = self._tokenizer.id_to_token(token)
         if piece is None:
             return b""
-        return byte_level_bytes(piece) if self._byte_level else spaced_bytes(piece)
+        return self._bytes_of(piece)
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
@@ -77,19 +78,21 @@ class JsonBackend:
                     ]
                 )
 
-    def _read_decoder(self) -> tuple[bool, bool]:
-        """(pieces are byte-level, the first piece's leading space is not text)."""
+    def _read_decoder(self) -> tuple[Callable[[str], bytes], bool]:
+        """(the bytes of a piece, whether the first piece's leading space is not text)."""
         decoder = self._tokenizer.decoder
         steps = _steps(json.loads(decoder.__getstate__()) if decoder is not None else None)
         kinds = {step["type"] for step in steps}
         if "ByteLevel" in kinds:
-            return True, False
+            return byte_level_bytes, False
+        if kinds == {"WordPiece"}:
+            return word_bytes, True
         if not kinds & {"Metaspace", "ByteFallback", "Replace"}:
             raise TokenizerError(
                 f"tokenizer.json has the decoder {sorted(kinds) or 'none'}: "
-                "only byte-level BPE and sentencepiece-like tokenizers can run"
+                "only byte-level BPE, WordPiece and sentencepiece-like tokenizers can run"
             )
-        return False, any(
+        return spaced_bytes, any(
             (step["type"] == "Strip" and step.get("content") == " " and step.get("start", 0) > 0)
             or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
             for step in steps

@@ -26,3 +26,8 @@ def spaced_bytes(piece: str) -> bytes:
     """Bytes of a sentencepiece piece: `<0xE2>` is one byte, U+2581 is a space."""
     byte = _BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
+
+
+def word_bytes(piece: str) -> bytes:
+    """Bytes of a WordPiece piece: `##` goes on with a word, other pieces begin one."""
+    return piece[2:].encode() if piece.startswith("##") and len(piece) > 2 else b" " + piece.encode()

@@ -1,5 +1,6 @@
 """The tokenizer of a model: text to token ids and back, and which ids begin and end a text."""
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Protocol
@@ -29,6 +30,9 @@ END_OF_TURN = (
     "<EOT>",
     "[EOT]",
 )
+
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")  # assets that hold a vocabulary, the best first
 
 
 class Backend(Protocol):
@@ -137,7 +141,7 @@ class Tokenizer:
 
 
 def load_tokenizer(assets: Mapping[str, bytes], source: str = "the model", vocab_size: int | None = None) -> Tokenizer:
-    """The tokenizer in a model's assets (file name -> bytes): `tokenizer.json`, or else `tokenizer.model`.
+    """The tokenizer in a model's assets (file name -> bytes): the first of FILES.
 
     Raises TokenizerError, which begins with `source`, where there is none, it cannot be read, or the tokens that
     begin and end a text are none of the model's `vocab_size`.
@@ -175,4 +179,10 @@ def _read(assets: Mapping[str, bytes], settings: TokenizerSettings) -> Tokenizer
         if settings.add_bos is None:  # what Hugging Face's Llama tokenizer does unless told otherwise
             settings = replace(settings, add_bos=True)
         return Tokenizer(SentencePieceBackend(assets["tokenizer.model"], settings), settings)
+    if "vocab.txt" in assets:
+        from edgeq.text.huggingface import JsonBackend
+        from edgeq.text.wordpiece import from_vocabulary
+
+        data = json.dumps(from_vocabulary(assets["vocab.txt"], settings), ensure_ascii=False)
+        return Tokenizer(JsonBackend(data.encode(), settings), settings)
     raise TokenizerError("has no tokenizer.json or tokenizer.model: put one beside the checkpoint and convert it again")

@@ -27,15 +27,17 @@ def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray
     return np.ascontiguousarray(panels.astype(element))
 
 
-def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None):
+def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True):
     """The kernel's rows, and its packed activations."""
     element = np.float16 if kind == "f16" else np.float32
     keys, values = cached(k, context, element, True), cached(v, context, element, False)
     heads = Heads(q.shape[1], k.shape[1], q.shape[2])
-    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap, sinks)
+    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap, sinks, causal)
 
 
-def attend(q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None):
+def attend(
+    q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True
+):
     tokens, heads, kv_heads, head_dim = (
         len(q),
         shape.num_attention_heads,
@@ -75,6 +77,7 @@ def attend(q, keys, values, shape, start, window, kind, threads, context, packed
         address(counters),
         int(np.float32(cap).view(np.int32)),
         address(sinks),
+        int(not causal),
         threads=threads,
     )
     assert not counters.any()
@@ -109,6 +112,18 @@ def test_attention_matches_twin(heads, kv_heads, head_dim, window, kind, tokens,
     q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, kind)
     out, _, _ = run(q, k, v, start, window, kind, threads=3, context=round_up(start + tokens, 16))
     np.testing.assert_allclose(out, attention.reference(q, k, v, start, window), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(12, 12, 32), (8, 2, 24), (4, 4, 64), (5, 1, 40)])
+@pytest.mark.parametrize(("tokens", "start"), [(1, 0), (2, 0), (37, 0), (256, 0), (300, 0), (19, 500)])
+def test_without_causality_each_token_sees_all(heads, kv_heads, head_dim, tokens, start):
+    q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, "f16")
+    results = [
+        run(q, k, v, start, 0, "f16", threads=threads, context=round_up(start + tokens, 16), causal=False)[0]
+        for threads in (1, 3)
+    ]
+    np.testing.assert_allclose(results[0], attention.reference(q, k, v, start, causal=False), rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("window", [0, 10])

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from architecture_cases import CASES
+from encoder_cases import ENCODERS
 
 from edgeq.models import architecture
 
 POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
 EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_in", "word_embeddings")
+QUERIES_AND_KEYS = (".q_proj", ".k_proj", "qkv", "query_key", "c_attn", "self.query.", "self.key.", ".q_lin", ".k_lin")
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
@@ -65,7 +67,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
     Uniform numbers of the legacy generator, whose stream NumPy has frozen. Spreads are such that attention is sharp
     and no layer drowns another: an error anywhere shows in the logits.
     """
-    config = CASES[case]
+    config = {**CASES, **ENCODERS}[case]
     random = np.random.RandomState(int.from_bytes(hashlib.sha256(case.encode()).digest()[:4], "big"))
     weights: Weights = {}
     for name, shape in shapes(config).items():
@@ -79,7 +81,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
         elif ".gate.weight" in name or ".router." in name:  # routers: choices that rounding does not change
             values *= 8.0 / np.sqrt(shape[1])
         else:
-            gain = 4.0 if any(part in name for part in (".q_proj", ".k_proj", "qkv", "query_key", "c_attn")) else 2.0
+            gain = 4.0 if any(part in name for part in QUERIES_AND_KEYS) else 2.0
             values *= gain / np.sqrt(shape[-1])
         weights[name] = values.astype(np.float32)
     prompt = [int(token) for token in random.randint(0, config["vocab_size"], POSITIONS)]

@@ -24,12 +24,23 @@ def test_vectors_of_real_vocabularies(shared_data: Path, name: str):
     vectors = read_vectors(folder, name)
     different = [text for text, ids in vectors if tokenizer.encode(text, add_special=False) != ids]
     assert (len(vectors) - len(different), len(vectors)) == PASSED[name], different
-    assert all(tokenizer.decode(ids) == text for text, ids in vectors)
+    if name != "bert-bge":  # which forgets capitals and spaces
+        assert all(tokenizer.decode(ids) == text for text, ids in vectors)
 
 
-def test_kinds_that_cannot_run_here_are_refused_in_one_line(shared_data: Path):
-    with pytest.raises(TokenizerError, match=r"bert-bge\.gguf: .* kind 'bert'; supported are llama and gpt2"):
-        vocabulary(shared_data / "ggml-vocab", "bert-bge")
+def test_a_word_vocabulary(shared_data: Path):
+    tokenizer = vocabulary(shared_data / "ggml-vocab", "bert-bge")
+    ids = tokenizer.encode("Hello embeddings")
+    assert (ids[0], ids[-1]) == (101, 102)
+    assert tokenizer.decode(ids) == "hello embeddings"
+    assert tokenizer.encode("") == [101, 102]
+    assert tokenizer.encode("[SEP]", add_special=False) == [102]
+    assert 102 not in tokenizer.encode("[SEP]", add_special=False, parse_special=False)
+
+
+def test_kinds_that_cannot_run_here_are_refused_in_one_line():
+    with pytest.raises(TokenizerError, match=r"m: the tokenizer is of the kind 't5'; supported are llama, gpt2, bert"):
+        tokenizer_assets(metadata(model="t5"), "m")
 
 
 def metadata(**more: object) -> dict[str, object]:

@@ -159,11 +159,11 @@ def test_special_ids_beyond_the_models_vocabulary(generation):
         load_tokenizer(assets, "m.eqf", vocab_size=rows)
 
 
-def test_a_word_piece_tokenizer_is_refused():
+def test_an_unknown_decoder_is_refused():
     assets = small.byte_level_assets()
     model = json.loads(assets["tokenizer.json"])
-    model["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
-    with pytest.raises(TokenizerError, match="WordPiece"):
+    model["decoder"] = {"type": "CTC", "pad_token": "-", "word_delimiter_token": "|", "cleanup": True}
+    with pytest.raises(TokenizerError, match=r"has the decoder \['CTC'\]"):
         load_tokenizer({"tokenizer.json": json.dumps(model).encode()})
 
 

@@ -1,0 +1,107 @@
+"""Texts to vectors: the last states of their tokens, pooled as the model's sentence-transformers files say."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeq.container.reader import File
+from edgeq.errors import TokenizerError, UnsupportedError, UsageError
+from edgeq.text.sentence import POOLINGS, SentenceSettings, read_sentence_settings
+from edgeq.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeq.runtime.session import Session
+
+
+@dataclass
+class EmbeddingTimings:
+    """What the latest call took: texts, their tokens, how many texts were too long and cut, seconds."""
+
+    texts: int = 0
+    tokens: int = 0
+    cut: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second; 0 where nothing was measured."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+class Embedder:
+    """Embeds texts by a session that gives states; the session is the caller's to close."""
+
+    def __init__(self, file: File, session: "Session", tokenizer: Tokenizer) -> None:
+        """Raises UnsupportedError, TokenizerError for settings in the file that this version cannot follow."""
+        self._session, self._tokenizer = session, tokenizer
+        causal = session.model.heads.causal
+        try:
+            self.settings: SentenceSettings = read_sentence_settings(
+                {name: file.asset(name) for name in file.assets}, causal
+            )
+        except (UnsupportedError, TokenizerError) as error:
+            raise type(error)(f"{file.path}: {error}") from error
+        self.timings = EmbeddingTimings()
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, special ones included; what is beyond is cut off."""
+        room = min(self._session.context, self._session.model.max_position_embeddings)
+        return min(self.settings.max_length or room, room)
+
+    def __call__(
+        self, texts: Sequence[str], pooling: str | None = None, normalize: bool | None = None
+    ) -> "npt.NDArray[np.float32]":
+        """f32 [texts, hidden size]; `pooling` and `normalize` instead of the model's own.
+
+        Raises UsageError for another pooling than mean, cls, last and max, and for a text without tokens.
+        """
+        import numpy as np
+
+        pooling = self.settings.pooling if pooling is None else pooling
+        if pooling not in POOLINGS:
+            raise UsageError(f"pooling {str(pooling)[:40]!r} is not known: give one of {', '.join(POOLINGS)}")
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise UsageError('texts must be a list of str, e.g. ["one text", "another"]')
+        began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
+        result = np.empty((len(texts), self._session.plan.logits.shape[1]), np.float32)
+        for i, text in enumerate(texts):
+            tokens, cut = self.tokens(text)
+            if not tokens:
+                raise UsageError(f"text {i + 1} has no tokens: leave it out")
+            self._session.rewind(0)
+            result[i] = pool(self._session.eval(tokens, all_logits=pooling in ("mean", "max", "cls")), pooling)
+            timings.tokens += len(tokens)
+            timings.cut += cut
+        if self.settings.normalize if normalize is None else normalize:
+            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+        timings.seconds = time.perf_counter() - began
+        self.timings = timings
+        return result
+
+    def tokens(self, text: str) -> tuple[list[int], bool]:
+        """Token ids of a text, and whether its end was cut off; special tokens around it stay."""
+        whole = self._tokenizer.encode(text)
+        if len(whole) <= self.max_length:
+            return whole, False
+        bare = self._tokenizer.encode(text, add_special=False)
+        around = len(whole) - len(bare)
+        before = next((i for i in range(around + 1) if whole[i : i + len(bare)] == bare), 0)
+        kept = max(0, self.max_length - around)
+        return (whole[:before] + bare[:kept] + whole[before + len(bare) :])[: self.max_length], True
+
+
+def pool(states: "npt.NDArray[np.float32]", pooling: str) -> "npt.NDArray[np.float32]":
+    """One vector of f32 [tokens, width]."""
+    if pooling == "mean":
+        mean: npt.NDArray[np.float32] = states.mean(axis=0, dtype="f8").astype("f4")
+        return mean
+    if pooling == "max":
+        largest: npt.NDArray[np.float32] = states.max(axis=0)
+        return largest
+    one: npt.NDArray[np.float32] = states[0] if pooling == "cls" else states[-1]
+    return one
