@@ -222,12 +222,15 @@ def _make_quantized(name: str, isa: Isa):
         panels = (rows + 15) // 16
         first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
-            for p in range(first_panel, last_panel, streams):
-                n = min(streams, last_panel - p) if streams > 1 else 1
-                matvec(weights + p * panel_bytes, panel_bytes, n, groups, words, sums, totals)
+            # every stream goes through panels of its own, one after the other, so that reading ahead never stops
+            apart = (last_panel - first_panel + streams - 1) // streams
+            for p in range(first_panel, first_panel + apart):
+                n = (last_panel - p + apart - 1) // apart if streams > 1 else 1
+                matvec(weights + p * panel_bytes, apart * panel_bytes, n, groups, words, sums, totals)
                 for s in range(n):
-                    row_bias = bias + (p + s) * 64 if bias != 0 else 0
-                    _finish(out + (p + s) * 64, load_f32x16(totals + s * 64), row_bias, accumulate)
+                    at = p + s * apart
+                    row_bias = bias + at * 64 if bias != 0 else 0
+                    _finish(out + at * 64, load_f32x16(totals + s * 64), row_bias, accumulate)
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)

@@ -20,7 +20,8 @@ from edgeq.simd.vector import (
     zero_f32x16,
 )
 
-AHEAD = 2048  # bytes asked for ahead, over all streams: hardware prefetchers stop at the end of a page
+# Bytes asked for ahead: hardware prefetchers stop at the end of a page. Several streams hide each other's waits.
+AHEAD_ALONE, AHEAD = 1536, 256
 
 
 @device
@@ -30,7 +31,8 @@ def half_sum(sums, row, half):
 
 
 def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
-    """`matvec(panel, panel_bytes, n, groups, words, sums, totals)`: n <= streams panels times one token into `totals`.
+    """`matvec(panel, apart, n, groups, words, sums, totals)`: n <= streams panels, `apart` bytes apart, times one token
+    into `totals`.
 
     Group after group, each of all panels: memory gives more when several streams are read at once.
     """
@@ -39,7 +41,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
     scale_codes, factors = kind.scale_codes, kind.factors
     dot_eight, coded_eight = ops.dot_eight, ops.coded_eight
     scale_bytes = 32 if kind.codes.halves else 16
-    ahead = AHEAD // streams
+    ahead = AHEAD if streams > 1 else AHEAD_ALONE
     halves = kind.codes.halves
     scratch_bytes, parts_bytes, places_bytes = SCRATCH * streams, 64 * streams, 16 * streams
 
@@ -87,7 +89,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
         return total
 
     @device
-    def plain_matvec(panel, panel_bytes, n, groups, words, sums, totals):
+    def plain_matvec(panel, apart, n, groups, words, sums, totals):
         parts = stack(parts_bytes)
         for s in range(n):
             store_f32x16(parts + s * 64, zero_f32x16())
@@ -95,7 +97,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
             group = panel + header_bytes
             for g in range(min(8, groups - first)):
                 for s in range(n):
-                    at = s * panel_bytes
+                    at = s * apart
                     ask_ahead(group + at)
                     total = plain_group(group + at, panel + at, g, words, sums, load_f32x16(parts + s * 64))
                     store_f32x16(parts + s * 64, total)
@@ -107,21 +109,21 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
             store_f32x16(totals + s * 64, load_f32x16(parts + s * 64))
 
     @device
-    def coded_matvec(panel, panel_bytes, n, groups, words, sums, totals):
+    def coded_matvec(panel, apart, n, groups, words, sums, totals):
         scratch, parts, places = stack(scratch_bytes), stack(parts_bytes), stack(places_bytes)
         for s in range(n):
             store_f32x16(totals + s * 64, zero_f32x16())
         for first in range(0, groups, 8):
             here = min(8, groups - first)
             for s in range(n):
-                scales, mins = scale_codes(panel + s * panel_bytes, scratch + s * SCRATCH)
+                scales, mins = scale_codes(panel + s * apart, scratch + s * SCRATCH)
                 store_i64(places + s * 16, scales)
                 store_i64(places + s * 16 + 8, mins)
                 store_f32x16(parts + s * 64, zero_f32x16())
             group = panel + header_bytes
             for g in range(here):
                 for s in range(n):
-                    at = group + s * panel_bytes
+                    at = group + s * apart
                     ask_ahead(at)
                     scales = load_i64(places + s * 16) + g * scale_bytes
                     part = coded_group(at, scales, words, sums + g * SUMS_BYTES, load_f32x16(parts + s * 64))
@@ -131,7 +133,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
             for s in range(n):
                 mins = load_i64(places + s * 16 + 8)
                 part, total = load_f32x16(parts + s * 64), load_f32x16(totals + s * 64)
-                store_f32x16(totals + s * 64, close(panel + s * panel_bytes, part, mins, here, sums, total))
+                store_f32x16(totals + s * 64, close(panel + s * apart, part, mins, here, sums, total))
             sums += here * SUMS_BYTES
             panel = group
 
