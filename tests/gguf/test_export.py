@@ -11,6 +11,7 @@ gguf = pytest.importorskip("gguf")
 
 import random_checkpoints  # noqa: E402
 from architecture_cases import CASES  # noqa: E402
+from gguf_cases import REFUSED, changed  # noqa: E402
 from gguf_models import LAYERS, write  # noqa: E402  (it needs gguf)
 from token_vectors import read_vectors  # noqa: E402
 
@@ -146,30 +147,6 @@ def test_rope_scalings_come_back():
         shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (2,)}
         metadata = {"general.architecture": "llama"} | write_config(CONFIG, "m", [])
         read_config(metadata, shapes, lambda name: [1.0, 2.0], "m")
-
-
-def changed(case: str) -> dict:
-    """The test's configuration, or its nearest that GGUF can say."""
-    config = dict(CASES[case])
-    if config["model_type"] in ("gemma2", "gemma3_text"):
-        config["query_pre_attn_scalar"] = config["head_dim"]
-    return config | NEAREST.get(case, {})
-
-
-NEAREST = {
-    "gemma3": {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
-    "phi3": {"sliding_window": None},
-    "starcoder2": {"sliding_window": None},
-    "gpt-neox-sequential": {"attention_bias": True},
-    "falcon-newer": {"bias": False},
-    "olmoe": {"num_key_value_heads": 4},
-    "gpt-oss": {"swiglu_limit": 7.0},
-}
-REFUSED = {
-    *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
-    *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
-    *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
-}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in REFUSED])

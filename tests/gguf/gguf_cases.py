@@ -1,0 +1,26 @@
+"""Which of the architectures' configurations GGUF can say, and what the others become for that."""
+
+from architecture_cases import CASES
+
+NEAREST = {
+    "gemma3": {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+    "phi3": {"sliding_window": None},
+    "starcoder2": {"sliding_window": None},
+    "gpt-neox-sequential": {"attention_bias": True},
+    "falcon-newer": {"bias": False},
+    "olmoe": {"num_key_value_heads": 4},
+    "gpt-oss": {"swiglu_limit": 7.0},
+}
+REFUSED = {
+    *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
+    *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
+    *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
+}
+
+
+def changed(case: str) -> dict:
+    """The test's configuration, or its nearest that GGUF can say."""
+    config = dict(CASES[case])
+    if config["model_type"] in ("gemma2", "gemma3_text"):
+        config["query_pre_attn_scalar"] = config["head_dim"]
+    return config | NEAREST.get(case, {})
