@@ -26,8 +26,9 @@ def test_imported_once_and_again_when_the_file_changes(tmp_path: Path, cache: Pa
     write(model, "Q8_0")
     heard: list[str] = []
     first = Path(runnable(model, heard.append))
-    assert first.parent == cache and len(heard) == 1 and str(first) in heard[0] and "once" in heard[0]
-    assert Path(runnable(model, heard.append)) == first and len(heard) == 1
+    assert first.parent == cache and str(first) in heard[0] and "importing" in heard[0] and "once" in heard[0]
+    told = len(heard)  # a kernel may have been compiled too: the cache is a new one
+    assert Path(runnable(model, heard.append)) == first and len(heard) == told
     os.utime(model, (1, 1))
     second = Path(runnable(model, heard.append))
     assert second != first and list(cache.iterdir()) == [second]
