@@ -27,7 +27,7 @@ from edgeq.errors import EdgeqError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
 
-MIXED = [name for name, bt in BLOCK_TYPES.items() if bt.quantized]
+TYPES = [name for name, bt in BLOCK_TYPES.items() if bt.quantized and bt.gguf_id is not None]
 
 
 def write_model(path: Path, block_type: str, nbytes: int) -> None:
@@ -71,7 +71,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("types", nargs="*", default=MIXED, help="block types  [default: all quantized ones]")
+    parser.add_argument("types", nargs="*", default=TYPES, help="block types  [default: all quantized ones of GGUF]")
     parser.add_argument("--megabytes", type=int, default=400, help="of weights  [default: 400]")
     parser.add_argument("--threads", type=int, default=cores(), help="of an import  [default: all cores]")
     parser.add_argument("--repetitions", type=int, default=3, help="[default: 3]")

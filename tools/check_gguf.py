@@ -33,7 +33,7 @@ from edgeq.gguf.importer import import_gguf  # noqa: E402
 FOLLOWING = 6  # tokens after the prompt
 PEER = Path(__file__).with_name("llama_peer.py")
 # What llama.cpp's quantizer calls the recipe that makes each type of all matrices
-FTYPES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+FTYPES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_S": "IQ2_M", "MXFP4": "MXFP4_MOE"}
 TYPES = (
     *("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
     *("IQ4_XS", "MXFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
@@ -104,9 +104,13 @@ def check_type(name: str, folder: Path, python: str) -> bool:
     export_gguf(folder / "m.eqf", back)
     same, made = same_file(quantized, back), {t.source_type for t in report.tensors if len(t.shape) > 1}
     difference, tokens, ran = compared(python, folder / "m.eqf", back, prompt)
-    fate = "byte for byte" if same else "OTHER BYTES"
-    print(f"{name:10} {fate:14} ({', '.join(sorted(made))}), logits within {difference:.1e}, {tokens} tokens the same")
-    return same and ran and name in made
+    compared(python, folder / "m.eqf", quantized, prompt)
+    text = ran and Path(f"{quantized}.text").read_text() == Path(f"{back}.text").read_text()
+    fate = f"{'byte for byte' if same else 'OTHER BYTES'}, {'the same text' if text else 'ANOTHER TEXT'} from llama.cpp"
+    print(
+        f"{name:8} {fate} ({', '.join(sorted(made))}); edgeq's logits within {difference:.1e}, {tokens} tokens the same"
+    )
+    return same and text and name in made
 
 
 def main() -> None:
