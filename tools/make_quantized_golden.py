@@ -158,6 +158,28 @@ def compressed_tensors() -> Iterator[Case]:
         yield f"compressed-tensors-{name}", config, packed, expected
 
 
+def four_bit_floats() -> Iterator[Case]:
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    for name, group, strategy in (("nvfp4", 16, "tensor_group"), ("mxfp4", 32, "group")):
+        args = QuantizationArgs(num_bits=4, type="float", strategy=strategy, group_size=group)
+        layout = f"{name}-pack-quantized"
+        scheme = QuantizationScheme(targets=["Linear"], weights=args, format=layout)
+        w = weights(32, 128)
+        scale = w.reshape(32, -1, group).abs().amax(-1) / 6
+        state = {"weight": w}
+        if name == "nvfp4":
+            state["weight_global_scale"] = 448 / scale.max().reshape(1)
+            scale = (scale * state["weight_global_scale"]).to(torch.float8_e4m3fn).float()
+        else:
+            scale = 2 ** torch.ceil(torch.log2(scale))
+        compressor = BaseCompressor.get_value_from_registry(layout)
+        packed = compressor.compress(state | {"weight_scale": scale}, scheme)
+        expected = compressor.decompress(dict(packed), scheme)["weight"]
+        yield f"compressed-tensors-{name}", {"quant_method": "compressed-tensors", "format": layout}, packed, expected
+
+
 def bitsandbytes() -> Iterator[Case]:
     from bitsandbytes import functional
 
@@ -225,7 +247,7 @@ def main() -> None:
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if sources:
         cases += [*gptq(sources), *awq(sources)]
-    cases += mxfp4()
+    cases += [*mxfp4(), *four_bit_floats()]
     llama_logits()
     for name, config, tensors, expected in cases:
         named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}

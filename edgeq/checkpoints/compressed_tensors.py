@@ -8,6 +8,13 @@ Integers packed into words (`pack-quantized`), `out` rows and `in` columns:
     weight_shape       [out, in]
     weight_g_idx       I32 [in]: the group of each column, if not in order
 
+Floats of 4 bits (E2M1), two a byte, the low nibble first:
+
+    weight_packed        U8 [out, in / 2]
+    weight_scale         `mxfp4-pack-quantized`: U8 [out, in / 32], exponents + 127
+                         `nvfp4-pack-quantized`: F8_E4M3 [out, in / 16], to be divided by
+    weight_global_scale  F32 [1]
+
 Others (`int-quantized`, `float-quantized`, `naive-quantized`): weight I8 or F8_E4M3 [out, in], weight_scale [out, 1],
 [1], [out, groups] or a grid of blocks, weight_zero_point I8 like the scales. weight = scale * (code - zero point).
 """
@@ -19,7 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.mxfp4 import E2M1, half_power, nibbles
 from edgeq.checkpoints.packed import (
+    GROUP,
     F32Array,
     Packed,
     Rows,
@@ -32,10 +41,13 @@ from edgeq.checkpoints.packed import (
     survey,
     unpack,
 )
-from edgeq.checkpoints.stored import FLOATS
+from edgeq.checkpoints.stored import FLOATS, to_f32
 from edgeq.errors import UnsupportedError
 
-FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
+FORMATS = (
+    *("pack-quantized", "int-quantized", "float-quantized", "naive-quantized"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mixed-precision", "dense"),
+)
 
 
 def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
@@ -43,7 +55,9 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
     _check(config, source)
     found: list[Packed] = []
     for name, tensor in files.tensors.items():
-        if name.endswith(".weight_packed"):
+        if name.endswith(".weight_packed") and tensor.dtype == "U8":
+            found.append(PackedFloats(files, name.removesuffix(".weight_packed")))
+        elif name.endswith(".weight_packed"):
             found.append(PackQuantized(files, name.removesuffix(".weight_packed"), source))
         elif name.endswith(".weight") and tensor.dtype in ("I8", "F8_E4M3") and len(tensor.shape) == 2:
             found.append(_scaled(files, name, config, source))
@@ -55,7 +69,7 @@ def _check(config: Mapping[str, Any], source: str) -> None:
         if layout not in (None, *FORMATS):
             raise UnsupportedError(
                 f"{source}: weights in compressed-tensors' format {layout!r} are not supported; "
-                f"{', '.join(FORMATS[:4])} are"
+                f"{', '.join(FORMATS[:6])} are"
             )
     sparsity = config.get("sparsity_config") or {}
     if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
@@ -102,8 +116,6 @@ class PackQuantized(Packed):
     def __init__(self, files: Files, stem: str, source: str) -> None:
         self._weight, self._scale = f"{stem}.weight_packed", f"{stem}.weight_scale"
         shape, zeros, index = f"{stem}.weight_shape", f"{stem}.weight_zero_point", f"{stem}.weight_g_idx"
-        if f"{stem}.weight_global_scale" in files.tensors or shape not in files.tensors:
-            raise UnsupportedError(f"{source}: {stem} is packed as 4-bit floats, which is not supported")
         self._zeros, self._index = (name if name in files.tensors else "" for name in (zeros, index))
         expect(files, shape, ("I64", "I32"), (2,), self._weight)
         rows, columns = (int(n) for n in files.whole(shape))
@@ -164,3 +176,40 @@ class PackQuantized(Packed):
         zeros, half = self._zero_points(), 1 << self.bits - 1
         values = integers(-half - int(zeros.max()), half - 1 - int(zeros.min()))
         return survey(self, self._scales(), self._groups(), values)
+
+
+class PackedFloats(Packed):
+    """A matrix of 4-bit floats. Codes stand for twice their value, scales for half: so both kinds have integers."""
+
+    def __init__(self, files: Files, stem: str) -> None:
+        self._weight, self._scale = f"{stem}.weight_packed", f"{stem}.weight_scale"
+        self._divisor = f"{stem}.weight_global_scale" if f"{stem}.weight_global_scale" in files.tensors else ""
+        rows, pairs = matrix_shape(files, self._weight, self._weight)
+        kind = f"compressed-tensors {'NVFP4' if self._divisor else 'MXFP4'}"
+        stored = [self._weight, self._scale, *([self._divisor] if self._divisor else [])]
+        super().__init__(files, f"{stem}.weight", kind, 4, (rows, 2 * pairs), stored)
+        self._group = 16 if self._divisor else GROUP
+        if 2 * pairs % self._group:
+            raise self.fail(f"{2 * pairs} columns are no groups of {self._group}")
+        dtypes = ("F8_E4M3",) if self._divisor else ("U8",)
+        expect(files, self._weight, ("U8",), (rows, pairs), self._weight)
+        expect(files, self._scale, dtypes, (rows, 2 * pairs // self._group), self._weight)
+        if self._divisor:
+            expect(files, self._divisor, ("F32",), (1,), self._weight)
+
+    def _half(self, scales: npt.NDArray[Any]) -> F32Array:
+        """f32 halves of scales as they are stored."""
+        if not self._divisor:
+            return half_power(scales)
+        with np.errstate(divide="ignore"):  # the survey refuses what is not finite
+            halves: F32Array = to_f32(scales, "F8_E4M3") / (2 * self.files.floats(self._divisor))
+        return halves
+
+    def rows(self, start: int, stop: int) -> Rows:
+        codes = nibbles(self.files.rows(self._weight, start, stop))
+        scales = self._half(self.files.rows(self._scale, start, stop))
+        return Rows(codes, scales, np.arange(self.shape[1]) // self._group, 2 * E2M1)
+
+    def survey(self) -> Survey:
+        groups = np.arange(self.shape[1]) // self._group
+        return survey(self, self._half(self.files.whole(self._scale)), groups, 2 * E2M1)

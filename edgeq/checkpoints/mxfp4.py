@@ -48,14 +48,18 @@ class Mxfp4(Packed):
         each = self.shape[0] // self._experts
         first, last = start // each, -(-stop // each)
         cut = slice(start - first * each, stop - first * each)
-        pairs = self.files.rows(self.name, first, last).reshape(-1, self._blocks, GROUP // 2)[cut]
-        codes = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(len(pairs), self.shape[1])
+        codes = nibbles(self.files.rows(self.name, first, last).reshape(-1, self.shape[1] // 2)[cut])
         scales = self.files.rows(self._scale, first, last).reshape(-1, self._blocks)[cut]
         return Rows(codes, half_power(scales), np.arange(self.shape[1]) // GROUP, 2 * E2M1)
 
     def survey(self) -> Survey:
         scales = half_power(self.files.whole(self._scale))
         return survey(self, scales, np.arange(self.shape[1]) // GROUP, 2 * E2M1)
+
+
+def nibbles(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """u8 [rows, 2 n] of bytes [rows, n] of two codes, the low one first."""
+    return np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(len(pairs), -1)
 
 
 def half_power(scales: npt.NDArray[np.uint8]) -> F32Array:

@@ -238,7 +238,7 @@ def change(folder: Path, **tensors: Any) -> None:
         (GPTQ | {"is_marlin_format": True}, "'marlin'"),
         (AWQ | {"version": "gemv"}, "'gemv'"),
         (AWQ | {"bits": 8}, "8 bits"),
-        (COMPRESSED | {"format": "nvfp4-pack-quantized"}, "'nvfp4-pack-quantized'"),
+        (COMPRESSED | {"format": "mxfp6-pack-quantized"}, "'mxfp6-pack-quantized'"),
         (COMPRESSED | {"format": "marlin-24"}, "'marlin-24'"),
         (COMPRESSED | {"sparsity_config": {"format": "sparse-24-bitmask"}}, "'sparse-24-bitmask'"),
         (COMPRESSED | {"transform_config": {"config_groups": {"R1": {}}}}, "transformed"),

@@ -1,0 +1,81 @@
+"""Which type keeps what quantization libraries stored (tests/golden/quantized), and that it is what they decode."""
+
+import json
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from edgeq.blocks import reference
+from edgeq.blocks.table import BLOCK_TYPES
+from edgeq.checkpoints import open_checkpoint
+from edgeq.quantize.kept import ENCODED, EXACT, ROUNDED, Kept, choose, panels_of, summary
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
+EXPECTED = {
+    "gptq-4-32": ("Q4_0", EXACT),
+    "gptq-4-channel": ("Q4_0", EXACT),
+    "gptq-4-64-asym": ("Q5_0", EXACT),
+    "gptq-4-32-act-order": ("Q6_K", ENCODED),
+    "gptq-2-64-asym": ("Q4_0", EXACT),
+    "gptq-3-32-asym": ("Q4_0", EXACT),
+    "gptq-8-128": ("Q8_0", EXACT),
+    "awq-32": ("Q5_0", EXACT),
+    "awq-128": ("Q5_0", EXACT),
+    "compressed-tensors-int4-group": ("Q4_0", EXACT),
+    "compressed-tensors-int4-group-asym": ("Q5_0", EXACT),
+    "compressed-tensors-int3-group": ("Q4_0", EXACT),
+    "compressed-tensors-int8-channel-packed": ("Q8_0", EXACT),
+    "compressed-tensors-int8-channel": ("Q8_0", ROUNDED),
+    "compressed-tensors-int8-tensor-asym": ("Q8_0", ENCODED),
+    "compressed-tensors-fp8-tensor": ("Q8_0", ENCODED),
+    "compressed-tensors-fp8-channel": ("Q8_0", ENCODED),
+    "compressed-tensors-fp8-block": ("Q8_0", ENCODED),
+    "compressed-tensors-mxfp4": ("MXFP4", EXACT),
+    "compressed-tensors-nvfp4": ("Q6_K", ENCODED),
+    "bitsandbytes-nf4": ("NF4", EXACT) if "NF4" in BLOCK_TYPES else ("Q6_K", ENCODED),
+    "bitsandbytes-nf4-nested": ("NF4", EXACT) if "NF4" in BLOCK_TYPES else ("Q6_K", ENCODED),
+    "bitsandbytes-fp4": ("Q6_K", ENCODED),
+    "bitsandbytes-int8": ("Q8_0", ROUNDED),
+    "fp8-block-f32": ("Q8_0", ENCODED),
+    "fp8-block-bf16": ("Q8_0", ENCODED),
+    "mxfp4": ("MXFP4", EXACT),
+}
+
+
+def test_every_case_is_expected() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.safetensors")} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_the_smallest_type_that_keeps_codes(case: str, tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / f"{case}.safetensors", tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        config = {"quantization_config": json.loads(file.metadata()["quantization_config"])}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with open_checkpoint(tmp_path) as checkpoint:
+        (matrix,) = checkpoint.packed.values()
+        kind, kept = choose([matrix], None)
+        assert (kind, kept.how) == EXPECTED[case]
+        expected, dtype = checkpoint.read("expected"), checkpoint.tensors["expected"].dtype
+        if kept.how == ENCODED:
+            return
+        found = reference.decode(panels_of(matrix.rows(0, len(expected)), kind), *expected.shape, kind)
+    if kept.how == ROUNDED:
+        assert (np.abs(found - expected) <= 2**-11 * 1.001 * np.abs(expected)).all()
+    else:  # the library rounds its products to the type that it computes in
+        rounded = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32}[dtype]
+        np.testing.assert_array_equal(found.astype(rounded).astype(np.float32), expected)
+
+
+def test_summaries_count_what_became_of_tensors() -> None:
+    exact, again = Kept(EXACT, "AWQ 4-bit"), Kept(ENCODED, "AWQ 4-bit", "Q4_K was asked for")
+    rows = [(exact, "Q5_0", None), (exact, "Q5_0", None), (exact, "Q4_0", None), (again, "Q4_K", 0.05)]
+    assert summary([*rows, (Kept(ROUNDED, "INT8", "scales"), "Q8_0", 0.0002)]) == [
+        "AWQ 4-bit: 3 tensors kept exactly, codes and scales (2 Q5_0, 1 Q4_0)",
+        "AWQ 4-bit: 1 tensor encoded again (Q4_K, RMS error 5.00% of the weights): Q4_K was asked for",
+        "INT8: 1 tensor kept, scales rounded (Q8_0, RMS error 0.02% of the weights)",
+    ]
