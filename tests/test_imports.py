@@ -11,7 +11,7 @@ import edgeq
 
 PACKAGE = Path(edgeq.__file__).parent
 
-# Layer -> the layers that it may import. Everyone may import edgeq itself, edgeq.errors and edgeq.environment.
+# Layer -> the layers that it may import. Everyone may import edgeq itself and the modules in COMMON.
 ALLOWED: dict[str, set[str]] = {
     "simd": set(),
     "blocks": set(),
@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"conversion", "model"},
     "__main__": {"cli"},
 }
-COMMON = {"", "errors", "environment"}
+COMMON = {"", "cgroups", "errors", "environment"}
 
 # The parts of kernels/ that the layers above use: none of them imports Numba before it has to compile.
 KERNELS_IN_USE = {"library", "layout", "encode_api"}

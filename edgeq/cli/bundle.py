@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -39,14 +39,16 @@ BOARDS = {
 
 # pip takes tags as they are: a wheel for an older C library is found only if its tag is listed too.
 GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
-COMPILER = {"numba", "llvmlite"}  # not needed where the kernels come compiled
+COMPILER = frozenset({"numba", "llvmlite"})  # not needed where the kernels come compiled
+CONVERTING = frozenset({"safetensors", "ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
+TOKENIZERS = {"tokenizer.json": "tokenizers", "tokenizer.model": "sentencepiece"}  # a model needs the first it has
 
 README = """\
 {name} for {title}
 
 Copy this folder to the board, then, on the board and in this folder:
 
-    sh check                          # sets edgeq up, then looks at the board and the model
+    sh check                          # {setup}looks at the board and the model
 
     . ./settings
     edgeq chat {model}
@@ -59,24 +61,22 @@ What is here:
 {contents}
 """
 
-CHECK = """\
+SCRIPT = """\
 #!/bin/sh
-# Sets edgeq up in this folder if that has not been done, without a network; then looks at this machine and the model.
+# {title}
 set -eu
 cd -- "$(dirname -- "$0")"
 if [ "$(uname -m)" != {machine} ]; then
-    echo "check: this bundle is for {machine}, this machine is $(uname -m): make one with edgeq bundle --for" >&2
+    echo "{name}: this bundle is for {machine}, this machine is $(uname -m): make one with edgeq bundle --for" >&2
     exit 2
 fi
-{setup}. ./settings
-exec edgeq doctor {model}
-"""
+{rest}"""
 
-SETUP = """\
+INSTALL = """\
 if [ ! -x venv/bin/edgeq ]; then
     python=$(command -v python{python} || command -v python3 || true)
     if ! "${{python:-false}}" -c 'import sys; sys.exit(sys.version_info[:2] != ({major}, {minor}))'; then
-        echo "check: the wheels here are for Python {python}: install it, or edgeq bundle with another --python" >&2
+        echo "install: the wheels here are for Python {python}: install it, or edgeq bundle with another --python" >&2
         exit 2
     fi
     rm -rf venv
@@ -130,7 +130,9 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
     from edgeq.container.reader import open_file
     from edgeq.runtime.kernel_state import put_library
 
-    open_file(model).close()
+    with open_file(model) as file:
+        own = next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
+    unneeded = CONVERTING | (set(TOKENIZERS.values()) - {own})
     announce = Announcer()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
@@ -139,7 +141,7 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
             _link(model, folder / model.name)
             library = put_library(board.cpu, folder / "kernels", announce, announce.progress)
             if python is not None:
-                add_wheels(folder, board, python, edgeq_wheel, compiler=library is None)
+                add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if library else unneeded)
             _write_texts(folder, board, model.name, python, library is not None)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
@@ -173,8 +175,8 @@ def _flush(path: Path) -> int:
 # ---- wheels ----
 
 
-def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None, compiler: bool) -> None:
-    """wheels/ with edgeq and all it needs on the board, and requirements.txt with their versions.
+def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None, unneeded: Set[str]) -> None:
+    """wheels/ with edgeq and what it needs on the board, and requirements.txt with their versions.
 
     Raises OutputError where pip cannot make or download them.
     """
@@ -185,14 +187,26 @@ def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None
         shutil.copyfile(edgeq_wheel, own)
     else:
         own = _build(wheels)
-    needs = requirements(own)
-    if not compiler:
-        needs = [need for need in needs if _name(need) not in COMPILER]
+    needs = [need for need in requirements(own) if _name(need) not in unneeded]
     tags = [argument for glibc in GLIBC for argument in ("--platform", f"{glibc}_{board.machine}")]
     download = ["download", "--dest", str(wheels), "--only-binary=:all:", "--implementation", "cp"]
     _pip([*download, "--python-version", python, *tags, *needs], f"wheels for {board.machine} and Python {python}")
+    _prune(wheels, unneeded)
     pins = sorted(pinned(path) for path in wheels.glob("*.whl"))
     (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
+
+
+def _prune(wheels: Path, unneeded: Set[str]) -> None:
+    """Remove the wheels that only `unneeded` packages need, and those: pip cannot be told to leave out a dependency."""
+    found = {_name(pinned(path)): path for path in wheels.glob("*.whl")}
+    waiting, kept = ["edgeq"], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in found and name not in kept and name not in unneeded:
+            kept.add(name)
+            waiting += map(_name, requirements(found[name]))
+    for name in found.keys() - kept:
+        found[name].unlink()
 
 
 def requirements(wheel: Path) -> list[str]:
@@ -241,15 +255,21 @@ def _pip(arguments: Sequence[str], what: str) -> None:
 
 def _write_texts(folder: Path, board: Board, model: str, python: str | None, library: bool) -> None:
     quoted = shlex.quote(model)
-    setup = ""
+    scripts = {"check": ("Looks at this machine and the model.", f". ./settings\nexec edgeq doctor {quoted}\n")}
     if python is not None:
         major, minor = python.split(".")
-        setup = SETUP.format(python=python, major=major, minor=minor)
-    check = CHECK.format(machine=board.machine, model=quoted, setup=setup)
+        title = "Sets edgeq up in this folder if that has not been done, without a network."
+        scripts["install"] = title, INSTALL.format(python=python, major=major, minor=minor)
+        scripts["check"] = (
+            "Runs install, then looks at this machine and the model.",
+            ". ./install\n" + scripts["check"][1],
+        )
     settings = SETTINGS + ('EDGEQ_KERNELS="$PWD/kernels"\nexport EDGEQ_KERNELS\n' if library else "")
     (folder / "settings").write_text(settings, encoding="utf-8")
-    (folder / "check").write_text(check, encoding="utf-8")
-    (folder / "check").chmod(0o755)
+    for name, (title, rest) in scripts.items():
+        text = SCRIPT.format(name=name, title=title, machine=board.machine, rest=rest)
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o755)
     contents = [f"    {model}: the model, {binary_size((folder / model).stat().st_size)}"]
     if python is not None:
         count = len(list((folder / "wheels").glob("*.whl")))
@@ -265,8 +285,9 @@ def _write_texts(folder: Path, board: Board, model: str, python: str | None, lib
         name=model,
         title=board.title,
         model=quoted,
+        setup="sets edgeq up (install), then " if python else "",
         python=f"; it needs Python {python} with venv" if python else " but an installed edgeq",
         kernels=kernels,
-        contents="\n".join([*contents, "    check, settings: scripts for the shell"]),
+        contents="\n".join([*contents, f"    {', '.join(sorted(scripts))}, settings: scripts for the shell"]),
     )
     (folder / "README.txt").write_text(text, encoding="utf-8")

@@ -122,7 +122,8 @@ def _cores(team: int) -> Facts:
 
 
 def _memory(facts: Facts) -> Facts:
-    from edgeq.runtime import cgroups, machine
+    from edgeq import cgroups
+    from edgeq.runtime import machine
     from edgeq.runtime.fit import available_memory
 
     memory, limit = machine.memory(), cgroups.memory_limit()

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import psutil
 
+from edgeq import cgroups
 from edgeq.errors import KernelError
 
 PROCESS_BYTES = 300 << 20  # what one process needs, with room: some 210 MB were measured
@@ -41,9 +42,15 @@ class Job:
 
 
 def processes(jobs: int) -> int:
-    """How many processes to compile with: one for each core that this process may use, as far as memory allows."""
+    """How many processes to compile with: one for each core that this process may use, as far as memory allows.
+
+    Its control groups may grant less memory than the system has.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(jobs, cores, psutil.virtual_memory().available // PROCESS_BYTES))
+    memory, limit = psutil.virtual_memory().available, cgroups.memory_limit()
+    if limit is not None:
+        memory = min(memory, limit.available)
+    return max(1, min(jobs, cores, memory // PROCESS_BYTES))
 
 
 def compile_all(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, bytes]]:

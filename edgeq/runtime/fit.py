@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from edgeq import cgroups
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
-from edgeq.runtime import cgroups, machine
+from edgeq.runtime import machine
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import ROW_TILE, Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS

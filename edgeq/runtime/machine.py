@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.runtime.cgroups import cpu_quota
+from edgeq.cgroups import cpu_quota
 
 ROOT = Path("/")
 FAST = 0.75  # a core is fast if it has this share of the fastest one's capacity (big.LITTLE has a half or less)

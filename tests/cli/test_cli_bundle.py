@@ -1,6 +1,7 @@
 """`edgeq bundle`: what is in the folder; pip is played, as a test has no network."""
 
 import os
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -20,8 +21,15 @@ Version: 9.9
 Requires-Dist: numba>=0.61
 Requires-Dist: numpy>=2.0
 Requires-Dist: llvmlite ; python_version > "3"
+Requires-Dist: tokenizers>=0.20
+Requires-Dist: sentencepiece
+Requires-Dist: huggingface_hub>=0.25
+Requires-Dist: ml_dtypes
 Requires-Dist: pytest>=8; extra == 'dev'
 """
+# What pip has: packages and what they need; of these a board that runs a model with tokenizer.json gets a few.
+PACKAGES = {"numpy": [], "numba": ["llvmlite", "numpy"], "llvmlite": [], "tokenizers": ["huggingface-hub"]}
+PACKAGES |= {"huggingface-hub": ["tqdm", "pyyaml"], "tqdm": [], "pyyaml": [], "sentencepiece": []}
 
 
 @pytest.fixture
@@ -55,7 +63,15 @@ def pip(monkeypatch):
                 wheel.writestr("edgeq-9.9.dist-info/METADATA", METADATA)
         else:
             folder = Path(arguments[arguments.index("--dest") + 1])
-            (folder / "numpy-2.4.0-cp313-cp313-manylinux_2_28_aarch64.whl").touch()
+            waiting = [re.split("[><]", argument)[0] for argument in arguments[1:]]
+            while waiting:
+                package = waiting.pop()
+                if package in PACKAGES:
+                    stem = f"{package.replace('-', '_')}-2.4.0"
+                    with zipfile.ZipFile(folder / f"{stem}-cp313-cp313-manylinux_2_28_aarch64.whl", "w") as wheel:
+                        needs = "".join(f"Requires-Dist: {need}\n" for need in PACKAGES[package])
+                        wheel.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.4\nName: {package}\n{needs}")
+                    waiting += PACKAGES[package]
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(bundle.subprocess, "run", run)
@@ -70,10 +86,15 @@ def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
     out = tmp_path / "bundle"
     code, said, err = edgeq("bundle", model, "--for", "pi5", "-o", out)
     assert (code, err) == (0, "") and "Raspberry Pi 5" in said
-    wheels = {"wheels/edgeq-9.9-py3-none-any.whl", "wheels/numpy-2.4.0-cp313-cp313-manylinux_2_28_aarch64.whl"}
-    assert names(out) == wheels | {"a model.eqf", "README.txt", "check", "settings", "requirements.txt"}
+    there = [
+        f"{name}-2.4.0-cp313-cp313-manylinux_2_28_aarch64" for name in ("numpy", "numba", "llvmlite", "tokenizers")
+    ]
+    wheels = {f"wheels/{name}.whl" for name in ("edgeq-9.9-py3-none-any", *there)}
+    assert names(out) == wheels | {"a model.eqf", "README.txt", "check", "install", "settings", "requirements.txt"}
     assert (out / "a model.eqf").samefile(model), "the same disk: no second copy"
-    assert (out / "requirements.txt").read_text() == "edgeq==9.9\nnumpy==2.4.0\n"
+    assert (
+        out / "requirements.txt"
+    ).read_text() == "edgeq==9.9\nllvmlite==2.4.0\nnumba==2.4.0\nnumpy==2.4.0\ntokenizers==2.4.0\n"
     download = pip[1]
     assert {"numba>=0.61", "numpy>=2.0"} < set(download) and not any("pytest>" in argument for argument in download)
     assert "manylinux_2_28_aarch64" in download and download[download.index("--python-version") + 1] == "3.13"
@@ -94,6 +115,7 @@ def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, 
     assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0
     assert (tmp_path / "b/kernels/mine.eqk").read_bytes() == content
     assert not any("numba" in argument or "llvmlite" in argument for argument in pip[1])
+    assert (tmp_path / "b/requirements.txt").read_text() == "edgeq==9.9\nnumpy==2.4.0\ntokenizers==2.4.0\n"
     assert 'EDGEQ_KERNELS="$PWD/kernels"' in (tmp_path / "b/settings").read_text()
     assert "The kernels come compiled" in (tmp_path / "b/README.txt").read_text()
     assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0

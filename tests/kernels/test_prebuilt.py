@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_a_process_without_numba_says_the_same(model: Path, built: Path, compile
     assert not set(alone["loaded"]) & {"numba", "llvmlite"}
     here = run(model, environment)
     assert here["text"] == compiled["text"] and not set(here["loaded"]) & {"numba", "llvmlite"}
+
+
+def test_a_first_token_takes_little(model: Path, built: Path, tmp_path: Path):
+    """`edgeq run` with a library loads none of the large packages, and little else: it starts on a slow board too."""
+    environment = {**os.environ, "EDGEQ_KERNELS": str(built.parent), "EDGEQ_CACHE": str(tmp_path)}
+    command = [sys.executable, "-X", "importtime", "-m", "edgeq", "run", str(model), "Once upon a time", "-n", "1"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([*command, "-t", "1"], env=environment, capture_output=True, text=True, timeout=300)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    heavy = {"numba", "llvmlite", "scipy", "transformers", "rich", "huggingface_hub", "jinja2", "safetensors"}
+    assert "numpy" in imported and not imported & (heavy | {"ml_dtypes", "sentencepiece", "multiprocessing"})
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 1.5, "of CPU time; 0.35 s were measured"
 
 
 def test_cached_kernels_need_no_llvm_either(model: Path, compiled: dict, tmp_path: Path):

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from edgeq import cgroups
 from edgeq.errors import KernelError
 from edgeq.kernels import cache, library, worker
 from edgeq.simd import isa
@@ -109,9 +110,23 @@ def test_where_no_process_can_be_started(empty_cache: None, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("cores", "megabytes", "count", "expected"), [(4, 8000, 12, 4), (4, 8000, 2, 2), (4, 700, 12, 2), (4, 90, 12, 1)]
+    ("cores", "megabytes", "limit", "count", "expected"),
+    [
+        (4, 8000, None, 12, 4),
+        (4, 8000, None, 2, 2),
+        (4, 700, None, 12, 2),
+        (4, 90, None, 12, 1),
+        (4, 8000, 1000, 12, 3),
+        (4, 700, 5000, 12, 2),
+        (4, 8000, 100, 12, 1),
+    ],
 )
-def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, cores: int, megabytes: int, count: int, expected: int):
+def test_how_many_processes(
+    monkeypatch: pytest.MonkeyPatch, cores: int, megabytes: int, limit: int | None, count: int, expected: int
+):
+    """As many as cores, jobs and memory allow, the system's and that of the control group."""
+    group = None if limit is None else cgroups.MemoryLimit(8000 << 20, limit << 20)
+    monkeypatch.setattr(cgroups, "memory_limit", lambda: group)
     memory = psutil.virtual_memory()._replace(available=megabytes << 20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)

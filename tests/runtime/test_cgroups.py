@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from fake_machine import v1_group, v2_group, write
 
-from edgeq import environment
-from edgeq.runtime import cgroups
+from edgeq import cgroups, environment
 from edgeq.runtime.fit import available_memory
 
 MIB = 1 << 20
