@@ -1,12 +1,17 @@
 """What the hot loops should cost on CPUs that are not at hand, by llvm-mca's models of them.
 
-    python bench/mca.py [--llvm-mca PATH] [--out bench/results/mca-aarch64.csv] [--only neon]
+    python bench/mca.py [--llvm-mca PATH] [--out bench/results/mca-llvm19.csv] [--only neon]
+    python bench/mca.py --assembly quants.s --lines 23-64,102-111,65-101x4 --model cortex-a72 --bytes 144
 
 Every kernel is compiled for the CPU, its loops are cut out of the assembly, and llvm-mca (LLVM 19 or newer) runs them:
 
 - decode: cycles per 64 bytes of weights, headers with their scales included: the header of a super-block of 256 columns
   followed by its 8 groups;
 - prefill: the loop over the groups of a tile of tokens, as the share of cycles that the dot products alone would take.
+
+The second form looks at another program's loop, cut out by hand: lines of an assembly file, some of them repeated as
+often as an inner loop runs, and what one pass does: --bytes of weights read, or --macs, multiply-adds, to be compared
+with the most that the model can do.
 
 The models know no caches and no misses: these are limits of the execution units, not predictions of tokens/s. The model
 of Cortex-A72 is that of A57; Cortex-A76 has none, and Neoverse N1, its sibling, stands for it.
@@ -50,6 +55,8 @@ CASES = (
     Case("avx512", "skylake-avx512", "skylake-avx512", r"vpmaddubsw", 2),
 )
 
+MACS = {"cortex-a72": 8, "neoverse-n1": 32, "neoverse-n2": 64}  # the most 8-bit multiply-adds a cycle
+
 
 def find_llvm_mca() -> str:
     for name in ("llvm-mca-22", "llvm-mca-21", "llvm-mca-20", "llvm-mca-19", "llvm-mca"):
@@ -82,36 +89,45 @@ def count(lines: list[str], pattern: str) -> int:
     return sum(bool(re.match(rf"\s*(?:{pattern})\s", line)) for line in lines)
 
 
-def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
-    """Instructions of a super-block's header, and of one group, in a matvec: it prefetches."""
+PREFETCH = r"prf\w+|prefetch\w+"
+
+
+def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return inner != outer and outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _around(inner: tuple[int, int], every: list[tuple[int, int]]) -> tuple[int, int]:
+    """The next loop around a loop. LLVM turns loops round, and several jumps may lead back: it ends with the last."""
+    wider = [loop for loop in every if _within(inner, loop)]
+    same = [loop for loop in wider if not (loop[0] < wider[0][0] and loop[1] > wider[0][1])]
+    return min(loop[0] for loop in same), max(loop[1] for loop in same)
+
+
+def decode_loop(lines: list[str], dots: str, streams: int = 1) -> tuple[list[str], list[str]]:
+    """Instructions of a matvec for one panel: what comes once a super-block, and a group. A group prefetches.
+
+    Around the loop over groups, or over the panels that are read at once (`streams`) and groups, lies that over
+    super-blocks. Loops in there run over the groups again, for mins; or over panels, and those within over groups.
+    """
     every = loops(lines)
 
-    def hot(loop: tuple[int, int]) -> bool:
-        part = lines[loop[0] : loop[1] + 1]
-        return count(part, dots) > 0 and count(part, r"prf\w+|prefetch\w+") > 0
+    def holds(loop: tuple[int, int], pattern: str) -> int:
+        return count(lines[loop[0] : loop[1] + 1], pattern)
 
-    first, last = next(loop for loop in every if hot(loop))
-    once = count(lines[first : last + 1], dots)
-    around = [
-        loop
-        for loop in every
-        if loop[0] < first and loop[1] > last and count(lines[loop[0] : loop[1] + 1], dots) == once
-    ]
-    at, end = around[0]
-    for begin, stop in around[1:]:  # LLVM may put a part of the outer loop before its start
-        if begin > at and stop > end:
-            end = stop
+    first, last = next(loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH))
+    at, end = _around((first, last), every)
+    if streams > 1:
+        at, end = _around((at, end), every)
+    others = [loop for loop in every if _within(loop, (at, end)) and (loop[1] < first or loop[0] > last)]
     header: list[str] = []
-    while at <= end:
-        inner = [loop for loop in every if loop[0] == at and loop not in around and loop[1] <= end]
-        if at == first:
-            at = last + 1
-        elif inner:  # over the groups, too: the mins
-            header += 8 * instructions(lines[at : inner[0][1] + 1])
-            at = inner[0][1] + 1
-        else:
-            header += instructions(lines[at : at + 1])
-            at += 1
+    pieces = sorted([(first, last), *(a for a in others if not any(_within(b, a) for b in others))])
+    for loop in pieces:
+        header += instructions(lines[at : loop[0]])
+        if loop != (first, last):
+            over_groups = streams == 1 or any(_within(loop, a) for a in others)
+            header += (8 if over_groups else 1) * instructions(lines[loop[0] : loop[1] + 1])
+        at = loop[1] + 1
+    header += instructions(lines[at : end + 1])
     return header, instructions(lines[first : last + 1])
 
 
@@ -142,7 +158,7 @@ def cycles(llvm_mca: str, model: str, code: list[str], iterations: int) -> float
 def measure(llvm_mca: str, case: Case, name: str) -> dict[str, str | int]:
     lines = assembly("matmul", name, ISA[case.isa], case.cpu).splitlines()
     bt = block_type(name)
-    header, group = decode_loop(lines, case.dots)
+    header, group = decode_loop(lines, case.dots, ISA[case.isa].streams)
     whole = cycles(llvm_mca, case.model, header + 8 * group, 20)
     tile = prefill_loop(lines, case.dots)
     dots = count(tile, case.dots)
@@ -161,28 +177,77 @@ def measure(llvm_mca: str, case: Case, name: str) -> dict[str, str | int]:
     }
 
 
+def cut(lines: list[str], parts: str) -> list[str]:
+    """Instructions of some lines, counted from 1: "3-9,12-20x4" is 3 to 9, then four times 12 to 20."""
+    code: list[str] = []
+    for part in parts.split(","):
+        match = re.fullmatch(r"(\d+)-(\d+)(?:x(\d+))?", part)
+        if match is None or not 0 < int(match[1]) <= int(match[2]) <= len(lines):
+            sys.exit(f"mca: --lines has {part!r}: give FIRST-LAST or FIRST-LASTxTIMES, within {len(lines)} lines")
+        code += instructions(lines[int(match[1]) - 1 : int(match[2])]) * int(match[3] or 1)
+    return code
+
+
+def measure_lines(llvm_mca: str, arguments: argparse.Namespace) -> dict[str, str | int]:
+    code = cut(arguments.assembly.read_text().splitlines(), arguments.lines)
+    whole = cycles(llvm_mca, arguments.model, code, 100)
+    row: dict[str, str | int] = {"name": arguments.name or arguments.assembly.name, "model": arguments.model}
+    row |= {"instructions": len(code), "cycles": f"{whole:.1f}", "bytes": "", "cycles_per_64_bytes": ""}
+    row |= {"macs": "", "share_of_peak": ""}
+    if arguments.bytes:
+        row |= {"bytes": arguments.bytes, "cycles_per_64_bytes": f"{whole * 64 / arguments.bytes:.2f}"}
+    if arguments.macs:
+        row |= {"macs": arguments.macs, "share_of_peak": f"{arguments.macs / MACS[arguments.model] / whole:.2f}"}
+    return row
+
+
+def append(path: Path, row: dict[str, str | int]) -> None:
+    """One more row of a CSV file."""
+    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    write(path, [*rows, row])
+
+
+def write(path: Path, rows: list[dict[str, str | int]]) -> None:
+    """A CSV file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cycles of the hot loops on CPUs that are not at hand, by llvm-mca.")
     parser.add_argument("--llvm-mca", default=None, help="the program (default: the newest in PATH)")
     parser.add_argument("--only", default="", help="bodies whose names begin like this")
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=TYPES)
-    parser.add_argument("--out", type=Path, default=None, help="write a CSV file")
+    parser.add_argument("--out", type=Path, default=None, help="write a CSV file; with --assembly add a row to it")
+    parser.add_argument("--assembly", type=Path, help="measure lines of this file instead")
+    parser.add_argument("--lines", help="of it: FIRST-LAST or FIRST-LASTxTIMES, separated by commas")
+    parser.add_argument("--model", choices=list(MACS), help="of the CPU")
+    parser.add_argument("--bytes", type=int, help="of weights that these lines read")
+    parser.add_argument("--macs", type=int, help="multiply-adds that these lines do")
+    parser.add_argument("--name", help="what to call them")
     arguments = parser.parse_args()
     llvm_mca = arguments.llvm_mca or find_llvm_mca()
+    if arguments.assembly:
+        if not arguments.lines or not arguments.model:
+            parser.error("--assembly needs --lines and --model")
+        row = measure_lines(llvm_mca, arguments)
+        print("  ".join(f"{value!s:>12}" for value in row.values()))
+        if arguments.out:
+            append(arguments.out, row)
+        return
     rows = []
     for case in CASES:
         for name in arguments.types if case.isa.startswith(arguments.only) else ():
             rows.append(measure(llvm_mca, case, name))
             print("  ".join(f"{value!s:>12}" for value in rows[-1].values()), flush=True)
     if arguments.out and rows:
-        temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, arguments.out)
+        write(arguments.out, rows)
 
 
 if __name__ == "__main__":
