@@ -81,7 +81,7 @@ def lines(weights: np.ndarray, llama: Encoder | None) -> Iterator[str]:
             continue
         error = relative_error(weights, decode(ours(weights, bt), rows, cols, bt.name))
         text = f"  {bt.name:<5} edgeq {error:.5f} {best_rate(ours, weights, bt):7.0f} MB/s"
-        if llama is not None:
+        if llama is not None and bt.gguf_id is not None:
             panels = from_gguf(llama(weights, bt), rows, cols, bt.name)
             theirs = relative_error(weights, decode(panels, rows, cols, bt.name))
             text += f"   llama.cpp {theirs:.5f} {best_rate(llama, weights, bt):7.0f} MB/s"

@@ -9,6 +9,7 @@ SplitMix64, written out here, so that they depend on no library's version.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ def source_weights(rows: int, cols: int) -> np.ndarray:
 
 def number(bt: BlockType) -> int:
     """A number of its own for each type."""
-    return list(BLOCK_TYPES).index(bt.name) + 1000 if bt.gguf_id is None else bt.gguf_id
+    return zlib.crc32(bt.name.encode()) if bt.gguf_id is None else bt.gguf_id
 
 
 def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
@@ -59,6 +60,11 @@ def random_fields(rows: int, cols: int, bt: BlockType) -> Fields:
             bits = (words & np.uint64(0xFFFF)).astype(np.uint16)
             bits = np.where(bits & 0x7C00 == 0x7C00, bits & 0xFBFF, bits)
             filled.append(bits.astype(np.uint16).view(np.float16).reshape(part.shape))
+            continue
+        if part.dtype == np.float32:
+            filled.append(np.ldexp(1 + (words >> np.uint64(41)) * 2.0**-23, (words % np.uint64(40)).astype(int) - 30))
+            filled[-1] = (filled[-1] * (1 - (words >> np.uint64(39) & np.uint64(2)).astype(int))).astype("<f4")
+            filled[-1] = filled[-1].reshape(part.shape)
             continue
         limit = LIMITS.get(bt.scales, 256) if seed > 0 else bt.levels + 1
         filled.append((words % np.uint64(limit)).astype(np.uint8).view(part.dtype).reshape(part.shape))

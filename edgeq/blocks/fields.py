@@ -18,7 +18,7 @@ class Fields:
     """Codes and scales of a quantized matrix [rows, cols].
 
     codes  u8  [rows, cols]
-    d      f16 [rows, scale groups] where scales are "f16", u8 where they are "e8m0", else f16 [rows, super-blocks]
+    d      [rows, scale groups]: f16, f32 or u8 where scales are "f16", "f32" or "e8m0"; else f16 [rows, super-blocks]
     dmin   f16, of d's shape, or None without mins
     scales u8 or, where they are "i8", i8 [rows, scale groups], or None where d is the scale
     mins   u8 [rows, scale groups], or None without mins or where dmin is the min

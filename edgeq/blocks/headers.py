@@ -9,8 +9,8 @@ from edgeq.blocks.table import PANEL_ROWS, SUPER_BLOCK, BlockType
 
 U8 = NDArray[Any]  # of u8, but NumPy's stubs call the bits of a shifted u8 signed
 
-# (field, entries of a row in a super-block, form): "<f2", "u1", "i1" as they are; "six" 6-bit numbers as low nibbles,
-# then high bits; "pair" the field in low nibbles, `mins` in high ones.
+# (field, entries of a row in a super-block, form): "<f4", "<f2", "u1", "i1" as they are; "six" 6-bit numbers as low
+# nibbles, then high bits; "pair" the field in low nibbles, `mins` in high ones.
 Part = tuple[str, int, str]
 
 
@@ -19,6 +19,8 @@ def parts(bt: BlockType) -> list[Part]:
     groups = SUPER_BLOCK // bt.scale_group
     if bt.scales == "f16":
         return [("d", groups, "<f2")] + ([("dmin", groups, "<f2")] if bt.has_mins else [])
+    if bt.scales == "f32":
+        return [("d", groups, "<f4")]
     if bt.scales == "e8m0":
         return [("d", groups, "u1")]
     factors = ["<f2"] * (1 + bt.has_mins)
@@ -63,7 +65,7 @@ def unpack(header: U8, fields: dict[str, NDArray[Any]], index: int, bt: BlockTyp
     """Reads u8 [panels, header_bytes] of super-block `index` into the fields."""
     start = 0
     for name, count, form in parts(bt):
-        size = PANEL_ROWS * count * (np.dtype(form).itemsize if form[-1] in "12" else 1)
+        size = PANEL_ROWS * count * (1 if form in ("six", "pair") else np.dtype(form).itemsize)
         size = size * 3 // 4 if form == "six" else size
         data = np.ascontiguousarray(header[:, start : start + size])
         start += size

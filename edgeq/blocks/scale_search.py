@@ -26,6 +26,8 @@ from edgeq.blocks.search_offsets import search_offsets
 from edgeq.blocks.search_symmetric import search_scales
 from edgeq.blocks.table import SUPER_BLOCK, BlockType
 
+_D = {"e8m0": np.uint8, "f32": np.float32}  # dtype of a scale, where it is no f16
+
 
 def search(weights: F32, bt: BlockType) -> Fields:
     """The fields of finite f32 weights [rows, cols], cols a multiple of 32."""
@@ -50,14 +52,16 @@ def _search_region(weights: F32, width: int, bt: BlockType) -> Fields:
     """Fields of [rows, n * width], every super-block `width` columns wide."""
     rows, cols = weights.shape
     columns = min(bt.scale_group, width)
+    if width % columns:  # zeros behind the last group change none of its sums
+        weights, width = np.pad(weights, ((0, 0), (0, -width % columns))), width + -width % columns
     # [columns of a group, groups, lanes]
-    x = np.ascontiguousarray(weights.reshape(rows * cols // width, -1, columns).transpose(2, 1, 0))
+    x = np.ascontiguousarray(weights.reshape(weights.size // width, -1, columns).transpose(2, 1, 0))
 
     def per_row(values: F32, dtype: type) -> NDArray[Any]:
         return np.ascontiguousarray(values.T).reshape(rows, -1).astype(dtype)
 
     def codes_per_row(codes: F32) -> U8:
-        return np.ascontiguousarray(codes.transpose(2, 1, 0)).reshape(rows, cols).astype(np.uint8)
+        return np.ascontiguousarray(codes.transpose(2, 1, 0)).reshape(rows, -1)[:, :cols].astype(np.uint8)
 
     if bt.has_mins and bt.scales == "f16":
         d, m, codes = search_offsets(x, bt.levels)
@@ -68,6 +72,6 @@ def _search_region(weights: F32, width: int, bt: BlockType) -> Fields:
         return Fields(codes_per_row(codes), *f16, per_row(scales, np.uint8), per_row(mins, np.uint8))
     d, factors, codes = search_scales(x, bt)
     if factors is None:
-        return Fields(codes_per_row(codes), per_row(d, np.uint8 if bt.scales == "e8m0" else np.float16))
+        return Fields(codes_per_row(codes), per_row(d, _D.get(bt.scales, np.float16)))
     factors = per_row(factors + np.float32(32), np.uint8) if bt.scales == "s6" else per_row(factors, np.int8)
     return Fields(codes_per_row(codes), per_row(d, np.float16), None, factors)

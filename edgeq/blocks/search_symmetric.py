@@ -32,6 +32,7 @@ STEPS = {
     "Q6_K": tuple(t / 2 for t in range(-8, 5)),
     "Q3_K": tuple(t / 8 for t in range(-8, 7)),
     "IQ4_NL": tuple(4.0 * t for t in range(-8, 9)),
+    "NF4": tuple(t / 32 for t in range(-8, 6)),
     "IQ12_W": tuple(t / 4 for t in range(-8, 7)),
     "IQ3_W": tuple(t / 2 for t in range(-8, 5)),
     "IQ3S_W": tuple(t / 2 for t in range(-8, 5)),
@@ -75,13 +76,13 @@ def lowest(bt: BlockType) -> float:
 
 
 def search_scales(x: F32, bt: BlockType) -> tuple[F32, F32 | None, F32]:
-    """Scales f16 [groups, lanes] and None, or d f16 [1, lanes] and signed factors [groups, lanes]; codes, like x."""
+    """Scales (f16, f32 or exponents) [groups, lanes] and None, or d f16 [1, lanes] and factors; codes like x."""
     if bt.scales == "e8m0":
         exponent = _best_exponent(x, bt)
         return exponent, None, _codes(x, power_of_two(exponent), bt)
     scale = _best(x, bt)
     if bt.scales not in FACTOR_RANGE:
-        d = half(scale)
+        d = scale if bt.scales == "f32" else half(scale)
         return d, None, _codes(x, d, bt)
     d, factors = _factors(x, scale, bt)
     return d, factors, _codes(x, d * factors, bt)

@@ -22,13 +22,13 @@ SUPER_BLOCK = 256  # columns that share a header
 class BlockType:
     """One storage format.
 
-    name             as in GGUF; own types end in W
+    name             as in GGUF; own types are NF4 and those that end in W
     gguf_id          its `ggml_type` number, None of own types
     element_bytes    bytes of one weight of a plain type, 0 for a quantized type
     planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (2, 1), ...
     scale_group      columns that share one scale (and min)
-    scales           how scales are coded: "f16", or "e8m0" (an exponent), of each scale group; or multiples of one f16
-                     per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"
+    scales           how scales are coded: "f16", "f32" or "e8m0" (an exponent) of each scale group; or multiples of
+                     one f16 per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"
     zero_point       code that stands for zero
     has_mins         whether each group also has a min: an f16 that is added, or a multiple that is subtracted
     header_bytes     bytes before the groups of a super-block, for 16 rows
@@ -115,6 +115,14 @@ IQ3_VALUES = (*(-value for value in reversed(_XXS)), *_XXS)
 IQ3S_VALUES = tuple(range(-15, 16, 2))
 
 
+# Quantiles of the normal distribution, the largest made 1 (arXiv:2305.14314, appendix E), as bitsandbytes has them
+NF4_VALUES = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
+    *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+
+
 def panels(rows: int) -> int:
     """Panels that hold `rows` rows."""
     return -(-rows // PANEL_ROWS)
@@ -144,6 +152,7 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("IQ4_NL", 20, 0, (4,), 32, "f16", 0, False, 256, 32, 18, IQ4_VALUES),
         BlockType("IQ4_XS", 23, 0, (4,), 32, "s6", 0, False, 128, 256, 136, IQ4_VALUES),
         BlockType("MXFP4", 39, 0, (4,), 32, "e8m0", 0, False, 128, 32, 17, FP4_VALUES),
+        BlockType("NF4", None, 0, (4,), 64, "f32", 0, False, 256, 0, 0, NF4_VALUES),
         BlockType("IQ12_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ12_VALUES),
         BlockType("IQ3_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
         BlockType("IQ3S_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),

@@ -48,8 +48,8 @@ def _encode(weights: npt.NDArray[np.float32], name: str) -> Bytes:
     return panels_to_blocks(encode(weights, name), rows, cols, block_type(name)).reshape(rows, -1)
 
 
-# Types whose blocks in GGUF are wider than rows need be
-AS_Q8_0 = Fallback({bt.name: "Q8_0" for bt in BLOCK_TYPES.values() if bt.gguf_columns > GROUP}, _encode)
+# Types whose blocks in GGUF are wider than rows need be, or that it has not
+AS_Q8_0 = Fallback({bt.name: "Q8_0" for bt in BLOCK_TYPES.values() if bt.gguf_columns not in (1, GROUP)}, _encode)
 
 
 @dataclass(frozen=True)

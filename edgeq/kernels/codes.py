@@ -6,6 +6,8 @@ From one row of the block table come the matvec, the matmul and the embedding lo
 
 from types import SimpleNamespace
 
+import numpy as np
+
 from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
 from edgeq.kernels import codes_tables
 from edgeq.simd.isa import Isa
@@ -45,7 +47,8 @@ def reader(name: str, isa: Isa) -> SimpleNamespace:
     All types: `pair(codes, i)` gives two code lines, as numbers less `zero_point`; `header(block, scales, mins)` writes
     f32 rows of 16 scales and mins. Beyond that a kernel takes what is cheap:
 
-    - scales of their own (f16, exponents): `scale_row(block, group)` and `min_row(block, group)`, f32;
+    - values in two bytes: `low_pair(codes, i)` gives the low ones, `pair` the high ones, and `table` the values;
+    - scales of their own (f16, f32, exponents): `scale_row(block, group)` and `min_row(block, group)`, f32;
     - scales that are small integers times d (`codes.coded`): `scale_codes(block, scratch)`, the addresses of rows of 16
       bytes, of the scales and of the mins, unpacked into SCRATCH bytes if need be; and `factors(block)`, the f32 rows d
       and -dmin.
@@ -53,12 +56,18 @@ def reader(name: str, isa: Isa) -> SimpleNamespace:
     row: BlockType = block_type(name)
     pair, scales, second = _READERS[name]
     bits, zero_point = max(row.bits, 4), row.zero_point
-    if row.values:
+    low_pair = None
+    if row.scales == "f32":
+        bits, zero_point, (high, low) = 8, 128, codes_tables.two_bytes(row)
+        pair, low_pair = (codes_tables.make_pair(lookup(isa, table)) for table in (high, low))
+    elif row.values:
         bits, zero_point, table = codes_tables.numbers(row)
         pair = codes_tables.make_pair(lookup(isa, table))
-    coded, signed = row.scales not in ("f16", "e8m0"), row.scales in ("i8", "s6")
+    coded, signed = row.scales not in ("f16", "f32", "e8m0"), row.scales in ("i8", "s6")
     kind = SimpleNamespace(
         pair=pair,
+        low_pair=low_pair,
+        table=tuple(map(np.float32, row.values)) if low_pair else None,
         scale_row=None if coded else scales,
         min_row=None if coded else second,
         scale_codes=scales if coded else None,
@@ -115,6 +124,11 @@ def _f16_min_row(block, group):
 @device
 def _one_f16_row(block, group):
     return load_f16x16(block)
+
+
+@device
+def _f32_row(block, group):
+    return load_f32x16(block + (group >> 1) * 64)
 
 
 @device
@@ -193,14 +207,14 @@ def _scale_codes_q2_k(block, scratch):
 
 
 @device
-def _pair_4(codes, i):
+def pair_4(codes, i):
     packed = load_u8x64(codes + i * 64)
     return bits_u8x64(packed, 0, 15), bits_u8x64(packed, 4, 15)
 
 
 @device
 def _pair_5(codes, i):
-    low, high = _pair_4(codes, i)
+    low, high = pair_4(codes, i)
     top = load_u8x64(codes + 256)
     low = merge_bits(low, top, max(0, 4 - 2 * i), max(0, 2 * i - 4), 0x10)
     return low, merge_bits(high, top, max(0, 3 - 2 * i), max(0, 2 * i - 3), 0x10)
@@ -208,7 +222,7 @@ def _pair_5(codes, i):
 
 @device
 def _pair_6(codes, i):
-    low, high = _pair_4(codes, i)
+    low, high = pair_4(codes, i)
     top = load_u8x64(codes + 256 + (i >> 1) * 64)
     shift = (i & 1) * 4
     low = merge_bits(low, top, 4 - shift, 0, 0x30)
@@ -237,19 +251,20 @@ def _pair_8(codes, i):
 
 # (pair, scale row, min row) or (pair, scale codes, factors); where codes stand for values, each body has its own pair
 _READERS = {
-    "Q4_0": (_pair_4, _f16_row, None),
-    "Q4_1": (_pair_4, _f16_row, _f16_min_row),
+    "Q4_0": (pair_4, _f16_row, None),
+    "Q4_1": (pair_4, _f16_row, _f16_min_row),
     "Q5_0": (_pair_5, _f16_row, None),
     "Q5_1": (_pair_5, _f16_row, _f16_min_row),
     "Q8_0": (_pair_8, _f16_row, None),
     "Q2_K": (_pair_2, _scale_codes_q2_k, _factors_k),
     "Q3_K": (_pair_3, _scale_codes_q3_k, _factors_6),
-    "Q4_K": (_pair_4, _scale_codes_k, _factors_k),
+    "Q4_K": (pair_4, _scale_codes_k, _factors_k),
     "Q5_K": (_pair_5, _scale_codes_k, _factors_k),
     "Q6_K": (_pair_6, _scale_codes_6, _factors_6),
     "IQ4_NL": (None, _f16_row, None),
     "IQ4_XS": (None, _scale_codes_iq4_xs, _factors_6),
     "MXFP4": (None, _e8m0_row, None),
+    "NF4": (None, _f32_row, None),
     "TQ2_0": (_pair_2, _one_f16_row, None),
     "IQ12_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ12_W"])),
     "IQ3_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ3_W"])),

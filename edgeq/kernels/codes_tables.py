@@ -1,9 +1,14 @@
-"""Readers of the types whose 4-bit codes stand for values in a table (see `codes`): a byte shuffle looks them up."""
+"""Readers of the types whose 4-bit codes stand for values in a table (see `codes`): a byte shuffle looks them up.
+
+Where values are no small integers times a unit (NF4), two tables give them in two bytes, 256 times one plus the other.
+"""
 
 import numpy as np
 
 from edgeq.blocks.table import BlockType
 from edgeq.simd.vector import bits_u8x64, device, load_f16x16, load_u8x64, mul, splat_f32, zero_f32x16
+
+WIDE_UNIT = 1 / 32512  # 127 * 256: of values up to 1 in two bytes
 
 
 def unit(row: BlockType) -> float:
@@ -21,6 +26,14 @@ def numbers(row: BlockType) -> tuple[int, int, list[int]]:
     bits = 5 if largest < 16 else 6 if largest < 32 else 8
     zero_point = 1 << bits - 1
     return bits, zero_point, [integer + zero_point for integer in integers]
+
+
+def two_bytes(row: BlockType) -> tuple[list[int], list[int]]:
+    """The high and the low byte, each plus 128, of each value in WIDE_UNITs: off by less than 2^-16."""
+    integers = [round(value / WIDE_UNIT) for value in row.values]
+    high = [(integer + 128) >> 8 for integer in integers]
+    low = [integer - 256 * byte for integer, byte in zip(integers, high, strict=True)]
+    return [byte + 128 for byte in high], [byte + 128 for byte in low]
 
 
 def make_pair(looked_up):

@@ -31,8 +31,9 @@ def make(variant: str, isa: Isa):
 
 def _make_quantized_row(name: str, isa: Isa):
     kind = codes.reader(name, isa)
-    header, pair = kind.header, kind.pair
-    header_bytes, group_bytes, zero_point = kind.header_bytes, kind.group_bytes, kind.zero_point
+    header, table, exact = kind.header, kind.table, kind.table is not None
+    pair = codes.pair_4 if exact else kind.pair
+    header_bytes, group_bytes, zero_point = kind.header_bytes, kind.group_bytes, 0 if exact else kind.zero_point
     has_mins, columns_per_scale = kind.has_mins, 16 if kind.codes.halves else 32
 
     @device
@@ -53,7 +54,7 @@ def _make_quantized_row(name: str, isa: Isa):
                 for k in range(32):
                     code = load_u8(lines + k // 4 * 64 + lane + k % 4) - zero_point
                     place = (g * 32 + k) // columns_per_scale * 64 + lane
-                    value = load_f32(scales + place) * np.float32(code)
+                    value = load_f32(scales + place) * (table[code] if exact else np.float32(code))
                     if has_mins:
                         value += load_f32(mins + place)
                     store_f32(out, value)

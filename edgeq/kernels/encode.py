@@ -121,6 +121,12 @@ def _header_one_f16(out, work, d, dmin):
 
 
 @device
+def _header_f32(out, work, d, dmin):
+    for g in range(4):
+        store_f32x16(out + g * ROW, load_f32x16(work + g * ROW))
+
+
+@device
 def _header_e8m0(out, work, d, dmin):
     for g in range(8):
         store_u8x16(out + g * 16, to_u8x16(load_f32x16(work + g * ROW)))
@@ -168,6 +174,7 @@ def _header_u4(out, work, d, dmin):
 _HEADERS = {
     "f16": _header_f16,
     "e8m0": _header_e8m0,
+    "f32": _header_f32,
     "i8": _header_i8,
     "u6": _header_u6,
     "u4": _header_u4,

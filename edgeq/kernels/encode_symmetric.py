@@ -198,26 +198,27 @@ def make(bt: BlockType):
     """
     value, code = _rounding(bt)
     fitting = _fitting(value)
-    exponents, coded, whole = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scale_group > COLUMNS
+    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
+    ragged = bt.scale_group > COLUMNS  # the last group may be shorter
     best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
     factors = _make_factors(bt, fitting) if coded else None
-    scale_group, per_group, bias = bt.scale_group, COLUMNS // bt.scale_group, 32.0 if bt.scales == "s6" else 0.0
+    size, bias = bt.scale_group, 32.0 if bt.scales == "s6" else 0.0
 
     @device
     def search(x, groups, work, codes, present):
-        columns = groups * COLUMNS if whole else scale_group
-        count = 1 if whole else groups * per_group
+        total = groups * COLUMNS
+        count = (total + size - 1) // size
         d = constant(1.0)
         for g in range(count):
-            scale = best(x + g * columns * ROW, columns)
-            store_f32x16(work + SCALES + g * ROW, scale if coded or exponents else half(scale))
+            scale = best(x + g * size * ROW, min(size, total - g * size) if ragged else size)
+            store_f32x16(work + SCALES + g * ROW, scale if coded or exponents or single else half(scale))
         if coded:
-            d = factors(x, count, columns, work)
+            d = factors(x, count, size, work)
         for g in range(count):
             scale = load_f32x16(work + SCALES + g * ROW)
             inv = inverse(power_of_two(scale) if exponents else mul(d, scale))
-            for k in range(columns):
-                column = g * columns + k
+            for k in range(min(size, total - g * size) if ragged else size):
+                column = g * size + k
                 found = code(mul(load_f32x16(x + column * ROW), inv))
                 store_u8x16(codes + column * 16, to_u8x16(mul(found, present)))
             if bias:

@@ -14,7 +14,7 @@ from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.kernels.matvec import half_sum, make_matvec
+from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
@@ -23,6 +23,7 @@ from edgeq.simd.vector import (
     device,
     load_f32x16,
     load_u8x16,
+    splat_f32,
     store_f32x16,
     u8x16_to_f32,
     zero_f32x16,
@@ -30,6 +31,7 @@ from edgeq.simd.vector import (
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 TOTALS_BYTES = CHUNK * 64
+LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have two bytes, lines of the low ones follow
 AHEAD = (
     2048  # bytes that a matvec asks for ahead, over all of its streams: hardware prefetchers stop at the end of a page
 )
@@ -84,7 +86,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     the second. `in_memory`: with 16 registers the dots leave no room for sums, which then pass through L1 every group.
     """
     has_mins, coded = kind.has_mins, kind.codes.coded
-    plain_mins = has_mins and not coded
+    plain_mins, two_bytes = has_mins and not coded, kind.low_pair is not None
     scaled_tile, tile_fma, tile_zero = ops.scaled_tile, ops.tile_fma, ops.tile_zero
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
     tile_load, tile_store = ops.tile_load, ops.tile_store
@@ -98,6 +100,9 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
         total = tile_load(address, 64)
         for g in range(groups):
             part = scaled_tile(lines + g * 512, words, sums, scales + g * scale_step)
+            if two_bytes:
+                low = scaled_tile(lines + LOW_LINES + g * 512, words, sums, scales + g * scale_step)
+                part = tile_fma(part, splat_f32(HIGH), tile_fma(low, splat_f32(LOW), tile_zero()))
             if in_memory:
                 total = tile_load(address, 64)
             total = tile_add_scaled(total, part, sums)
@@ -178,7 +183,8 @@ def _make_quantized(name: str, isa: Isa):
         ops.store_pair,
     )
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
-    parts_bytes = 64 * tile
+    parts_bytes, low_pair, two_bytes = 64 * tile, kind.low_pair, kind.low_pair is not None
+    lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
 
     @device
     def unpack(block, groups, lines, scales, mins, factors):
@@ -188,11 +194,20 @@ def _make_quantized(name: str, isa: Isa):
             for i in range(4):
                 low, high = pair(block + header_bytes + g * group_bytes, i)
                 store_pair(lines + g * 512 + i * 128, low, high)
+                if two_bytes:
+                    low, high = low_pair(block + header_bytes + g * group_bytes, i)
+                    store_pair(lines + LOW_LINES + g * 512 + i * 128, low, high)
 
     @device
     def panel_times_tiles(panel, groups, words, sums, tiles, totals):
         """One panel x `tiles` tiles of tokens into `totals`, [token][16] f32."""
-        lines, scales, mins, factors, parts = stack(4096), stack(1024), stack(1024), stack(128), stack(parts_bytes)
+        lines, scales, mins, factors, parts = (
+            stack(lines_bytes),
+            stack(1024),
+            stack(1024),
+            stack(128),
+            stack(parts_bytes),
+        )
         for t in range(tiles * tile):
             store_f32x16(totals + t * 64, zero_f32x16())
         block = panel

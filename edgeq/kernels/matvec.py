@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from edgeq.kernels.codes import SCRATCH
+from edgeq.kernels.codes_tables import WIDE_UNIT
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.simd.memory import load_f32, load_i32, load_i64, prefetch, stack, store_i64
 from edgeq.simd.vector import (
@@ -22,6 +23,7 @@ from edgeq.simd.vector import (
 
 # Bytes asked for ahead: hardware prefetchers stop at the end of a page. Several streams hide each other's waits.
 AHEAD_ALONE, AHEAD = 1536, 256
+HIGH, LOW = np.float32(256 * WIDE_UNIT), np.float32(WIDE_UNIT)  # of bytes that make a value together
 
 
 @device
@@ -38,7 +40,8 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
     """
     pair, header_bytes, group_bytes, coded = kind.pair, kind.header_bytes, kind.group_bytes, kind.codes.coded
     has_mins, scale_row, min_row = kind.has_mins, kind.scale_row, kind.min_row
-    scale_codes, factors = kind.scale_codes, kind.factors
+    scale_codes, factors, low_pair = kind.scale_codes, kind.factors, kind.low_pair
+    two_bytes = low_pair is not None
     dot_eight, coded_eight = ops.dot_eight, ops.coded_eight
     scale_bytes = 32 if kind.codes.halves else 16
     ahead = AHEAD if streams > 1 else AHEAD_ALONE
@@ -52,13 +55,22 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace, streams: int):
 
     @device
     def plain_group(group, block, g, words, sums, total):
-        """total + a group of a type whose scales are f16."""
+        """total + a group of a type that has its own scale."""
         line0, line1 = pair(group, 0)
         line2, line3 = pair(group, 1)
         line4, line5 = pair(group, 2)
         line6, line7 = pair(group, 3)
         dot = dot_eight(line0, line1, line2, line3, line4, line5, line6, line7, words, sums)
-        total = fma(mul(dot, scale_row(block, g)), load_splat_f32(sums), total)
+        scale = scale_row(block, g)
+        dot = mul(dot, scale)
+        if two_bytes:
+            line0, line1 = low_pair(group, 0)
+            line2, line3 = low_pair(group, 1)
+            line4, line5 = low_pair(group, 2)
+            line6, line7 = low_pair(group, 3)
+            low = mul(dot_eight(line0, line1, line2, line3, line4, line5, line6, line7, words, sums), scale)
+            dot = fma(dot, splat_f32(HIGH), fma(low, splat_f32(LOW), zero_f32x16()))
+        total = fma(dot, load_splat_f32(sums), total)
         return fma(min_row(block, g), load_splat_f32(sums + 4), total) if has_mins else total
 
     @device

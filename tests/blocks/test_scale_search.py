@@ -31,7 +31,7 @@ AT_MOST = {"Q8_0": 0.96, "Q4_0": 0.95, "Q4_K": 0.98, "Q5_K": 0.95, "Q6_K": 0.95}
 AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
 AT_MOST |= {"Q2_K": 0.93, "Q3_K": 0.97, "IQ4_NL": 0.99, "IQ4_XS": 0.99, "MXFP4": 1.0, "TQ2_0": 0.85}
 # Types that llama.cpp does not encode: what the search reaches, a little above
-LLAMA["gaussian"] |= {"IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740}
+LLAMA["gaussian"] |= {"NF4": 0.0853, "IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740}
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
 

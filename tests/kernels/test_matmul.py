@@ -16,9 +16,10 @@ SHAPES = [(16, 32), (48, 256), (37, 288), (5, 96), (64, 576)]
 bodies = pytest.mark.parametrize("body", BODIES, ids=repr)
 
 
-def close(result, expected):
+def close(result, expected, name=""):
+    """Up to f32 rounding; NF4's values have 16 bits in kernels."""
     scale = np.abs(expected).max() + 1e-30
-    np.testing.assert_allclose(result / scale, expected / scale, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(result / scale, expected / scale, rtol=0, atol=3e-5 if name == "NF4" else 3e-6)
 
 
 @bodies
@@ -30,7 +31,7 @@ def test_quantized_matches_twin(body, name, shape):
     weights = decode(panels.reshape(-1), *shape, name)
     for tokens in (1, 2, 9):
         x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
-        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x))
+        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x), name)
 
 
 @pytest.mark.parametrize("body", [body for body in BODIES if body.native], ids=repr)
@@ -42,7 +43,7 @@ def test_float_matches_twin(body, name, shape):
     weights = decode(panels.reshape(-1), *shape, name)
     for tokens in (1, 5):
         x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
-        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x))
+        close(matmul(body, name, panels, shape[0], x), family.reference(weights, name, x), name)
 
 
 @bodies
@@ -69,7 +70,7 @@ def test_extreme_codes_do_not_saturate(body, name):
     signs = np.where(rng.random((3, 512)) < 0.5, -1.0, 1.0)
     for x in (np.ones((3, 512)), -np.ones((3, 512)), signs):
         x = (x * 2.5).astype(np.float32)
-        close(matmul(body, name, panels, 16, x), family.reference(weights, name, x))
+        close(matmul(body, name, panels, 16, x), family.reference(weights, name, x), name)
 
 
 @pytest.mark.parametrize("name", QUANTIZED + FLOATS)
@@ -94,7 +95,7 @@ def test_bias_and_residual(name):
     for tokens in (1, 6):
         x = rng.standard_normal((tokens, 96)).astype(np.float32)
         before = rng.standard_normal((tokens, 37)).astype(np.float32)
-        close(matmul(body, name, panels, 37, x, bias, before), family.reference(weights, name, x, bias, before))
+        close(matmul(body, name, panels, 37, x, bias, before), family.reference(weights, name, x, bias, before), name)
 
 
 @bodies
