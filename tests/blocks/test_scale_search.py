@@ -94,6 +94,6 @@ def test_an_outlier_costs_its_own_group_only(name):
     clean = decode(encode(weights, name), 8, 256, name) - weights
     hit = decode(encode(spoiled, name), 8, 256, name) - spoiled
     assert np.abs(hit[:, 3]).max() < (0.25 if name == "MXFP4" else 0.1) * 40
-    far = slice(32, None)
+    far = slice(64, None)
     # the other groups share d: coarser where factors have few steps, but not the outlier's step
     assert np.sqrt(np.mean(hit[:, far] ** 2)) < 3 * np.sqrt(np.mean(clean[:, far] ** 2))
