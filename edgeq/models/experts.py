@@ -24,6 +24,7 @@ def tensors(model: llama.Model, t: Tensors, count: int, width: int, names: tuple
     t.experts("ffn_down_exps", down, count, model.hidden_size, width)
     # As transformers holds them in memory, and as some checkpoints do
     whole, n = "mlp.experts.", model.hidden_size
+    t.also("ffn_gate_inp", "mlp.gate", count, n)
     t.stacked("ffn_gate_exps", f"{whole}gate_up_proj", count, width, n, Fused(2 * width))
     t.stacked("ffn_up_exps", f"{whole}gate_up_proj", count, width, n, Fused(2 * width, first=width))
     t.stacked("ffn_down_exps", f"{whole}down_proj", count, n, width, Fused(n))

@@ -23,12 +23,17 @@ class Model(granite.Model):
         self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
 
     def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """The rows of each expert's gate and up follow one another."""
+        """The rows of each expert's gate and up follow one another; files and memory have other names for them."""
         n, m, count = self.hidden_size, self.intermediate_size, self.num_experts
         t.matrix("ffn_gate_inp", "block_sparse_moe.router.layer", count, n)
-        t.stacked("ffn_gate_exps", "block_sparse_moe.input_linear.weight", count, m, n, Fused(2 * m))
-        t.stacked("ffn_up_exps", "block_sparse_moe.input_linear.weight", count, m, n, Fused(2 * m, first=m))
-        t.stacked("ffn_down_exps", "block_sparse_moe.output_linear.weight", count, n, m, Fused(n))
+        t.also("ffn_gate_inp", "block_sparse_moe.router", count, n)
+        for gate_up, down in (
+            ("input_linear.weight", "output_linear.weight"),
+            ("experts.gate_up_proj", "experts.down_proj"),
+        ):
+            t.stacked("ffn_gate_exps", f"block_sparse_moe.{gate_up}", count, m, n, Fused(2 * m))
+            t.stacked("ffn_up_exps", f"block_sparse_moe.{gate_up}", count, m, n, Fused(2 * m, first=m))
+            t.stacked("ffn_down_exps", f"block_sparse_moe.{down}", count, n, m, Fused(n))
 
     def layer(self, g: Graph, x: Value, i: int) -> Value:
         """What is added to the residual stream is scaled; the experts' weights are normalized over the chosen."""

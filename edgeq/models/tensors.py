@@ -124,6 +124,11 @@ class Tensors(dict[str, Tensor]):
         parts = tuple(Part(whole, there, rows, first, run, step, transposed, i) for i in range(count))
         self._add(f"{name}.weight", (count, rows, columns), parts)
 
+    def also(self, name: str, source: str, rows: int, columns: int) -> None:
+        """The other way to read the matrix `name.weight`."""
+        part = Part(f"{self._theirs}{source}.weight", (rows, columns), rows)
+        self._add(f"{name}.weight", (rows, columns), (part,))
+
     def rows_of_experts(self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused) -> None:
         """As `stacked`, of one matrix [count * fused.rows, columns]."""
         first, run, step = fused.first, fused.run or rows, fused.step

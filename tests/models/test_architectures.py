@@ -169,7 +169,7 @@ def test_experts_in_one_tensor(case: str, tmp_path: Path) -> None:
                 values
             )
         else:
-            stacked[name] = values
+            stacked[name.replace("block_sparse_moe", "mlp")] = values
     for layer in {layer for layer, _ in parts}:
         whole = {kind: np.stack([parts[layer, kind][i] for i in sorted(parts[layer, kind])]) for kind in names.values()}
         both = np.concatenate([whole["gate_proj"], whole["up_proj"]], axis=1)
@@ -177,6 +177,19 @@ def test_experts_in_one_tensor(case: str, tmp_path: Path) -> None:
     save_file(stacked, folder / "model.safetensors")
     found = logits(folder, random_checkpoints.make(case)[2])
     assert np.abs(found - np.load(GOLDEN / "architectures.npz")[case]).max() <= 1e-3
+
+
+def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
+    folder = random_checkpoints.write("granitemoe", tmp_path)
+    names = {"input_linear.weight": "experts.gate_up_proj", "output_linear.weight": "experts.down_proj"}
+    names["router.layer.weight"] = "router.weight"
+    tensors = {}
+    for name, values in load_file(folder / "model.safetensors").items():
+        before, found, after = name.partition("block_sparse_moe.")
+        tensors[before + found + names.get(after, after)] = values
+    save_file(tensors, folder / "model.safetensors")
+    found = logits(folder, random_checkpoints.make("granitemoe")[2])
+    assert np.abs(found - np.load(GOLDEN / "architectures.npz")["granitemoe"]).max() <= 1e-3
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
