@@ -20,13 +20,15 @@ from edgeq.container.gguf_values import render_metadata as render
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
-from edgeq.gguf.importer import METADATA, neighbours, rotated_heads
+from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
 from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import write_config
 from edgeq.models.gguf_architectures import Place, exported, places
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
+from edgeq.text.sentence import read_sentence_settings
+from edgeq.text.tokenizer import FILES
 
 CHUNK_ROWS = 512  # a multiple of a panel's
 
@@ -128,8 +130,11 @@ def _metadata(
     values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
     values |= write_config(config, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
+    if "pooling_config.json" in assets or not model.heads.causal:
+        pooling = read_sentence_settings(assets, model.heads.causal).pooling
+        values |= {f"{name}.pooling_type": number for number, other in POOLINGS.items() if other == pooling}
     vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
-    if tokenizer and assets.keys() & {"tokenizer.json", "tokenizer.model"}:
+    if tokenizer and assets.keys() & {*FILES}:
         try:
             vocabulary = tokenizer_metadata(assets, model.vocab_size, file.path)
         except TokenizerError as error:

@@ -36,6 +36,7 @@ from edgeq.text.tokenizer import load_tokenizer
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # GGUF's numbers of how states become one vector
 EXACT, WIDENED = "exact", "exact in a wider type"
 
 U8 = npt.NDArray[np.uint8]
@@ -162,6 +163,9 @@ def _assets(
             notes.append(f"the tokenizer is left out, the model runs on token ids only: {error}")
     else:
         notes.append("the file has no tokenizer: the model runs on token ids only")
+    pooling = file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type")
+    if pooling in POOLINGS:
+        assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
     assets[METADATA] = struct.pack("<4sIQQ", MAGIC, VERSION, 0, file.keys) + file.metadata_bytes
     return assets, notes
 
@@ -257,7 +261,7 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if split(tensor.name)[1] in ("shortconv.conv", "position_embd") and kind.name != "F32":
+    if split(tensor.name)[1] in ("shortconv.conv", "position_embd", "token_types") and kind.name != "F32":
         raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
     return kind.held, EXACT if kind.native else WIDENED
 

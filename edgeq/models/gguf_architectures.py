@@ -136,6 +136,15 @@ def _write_lfm2(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]
     return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
 
 
+def _read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    types = shapes.get("token_types.weight", (2, 0))
+    return {"type_vocab_size": types[0]}
+
+
+def _write_bert(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention.causal": False}
+
+
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 _NO_WINDOW = {"use_sliding_window": False}
@@ -212,6 +221,7 @@ ARCHITECTURES = {
     "starcoder2": GgufArchitecture("starcoder2", fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True}),
     "bitnet": GgufArchitecture("bitnet", read=_read_bitnet, write=_write_bitnet),
     "ernie4_5": GgufArchitecture("ernie4_5", fixed={"hidden_act": "silu", "use_bias": False}),
+    "bert": GgufArchitecture("bert", fixed={"hidden_act": "gelu"}, read=_read_bert, write=_write_bert),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",
         keys=_LOCAL_EXPERTS | _WINDOW | {"expert_feed_forward_length": "intermediate_size"},

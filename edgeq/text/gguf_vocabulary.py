@@ -10,6 +10,7 @@ from edgeq.text.assets import TokenizerSettings, read_settings
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS
 from edgeq.text.gguf_tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from edgeq.text.tokenizer import Tokenizer, load_tokenizer
+from edgeq.text.wordpiece import from_vocabulary
 
 _PREFIX = "tokenizer.ggml."
 _BPE = 2  # sentencepiece's model_type
@@ -25,6 +26,9 @@ def tokenizer_metadata(assets: Mapping[str, bytes], vocab_size: int, source: str
     try:
         if "tokenizer.json" in assets:
             values = _from_json(json.loads(assets["tokenizer.json"]), tokenizer, settings, vocab_size)
+        elif "vocab.txt" in assets and "tokenizer.model" not in assets:
+            document = from_vocabulary(assets["vocab.txt"], settings)
+            values = _from_json(document, tokenizer, settings, vocab_size)
         else:
             values = _from_sentencepiece(assets["tokenizer.model"], settings, vocab_size)
     except TokenizerError as error:
@@ -50,6 +54,7 @@ def _specials(tokenizer: Tokenizer, settings: TokenizerSettings) -> dict[str, An
     if eos is None:
         eos = next(iter(settings.eos_ids), None)
     found = {"eos": eos, "unknown": ids.get("unk_token"), "padding": ids.get("pad_token")}
+    found |= {"cls": ids.get("cls_token"), "seperator": ids.get("sep_token"), "mask": ids.get("mask_token")}
     values |= {f"{name}_token_id": token for name, token in found.items() if token is not None}
     further = [token for token in settings.eos_ids if token != eos]
     if further:
@@ -128,6 +133,8 @@ def _from_json(
     document: dict[str, Any], tokenizer: Tokenizer, settings: TokenizerSettings, vocab_size: int
 ) -> dict[str, Any]:
     model = document.get("model") or {}
+    if model.get("type") == "WordPiece":
+        return _from_wordpiece(document, settings, vocab_size)
     if model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise TokenizerError(f"tokenizer.json is {model.get('type')!r}, GGUF holds BPE: leave the tokenizer out")
     merges = [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
@@ -151,6 +158,23 @@ def _from_json(
     first = tokenizer.encode("a", add_special=False)[:1]
     spaced = bool(first) and tokenizer.piece_bytes(first[0]).startswith(b" ")
     return {"model": "llama", "pre": "default", **values, "add_space_prefix": spaced}
+
+
+def _from_wordpiece(document: dict[str, Any], settings: TokenizerSettings, vocab_size: int) -> dict[str, Any]:
+    """GGUF marks beginnings of words, and its readers drop capitals and accents."""
+    model, normalizer = document["model"], document.get("normalizer") or {}
+    as_gguf = normalizer.get("type") == "BertNormalizer" and normalizer.get("lowercase") is True
+    if not as_gguf or normalizer.get("strip_accents") is False or model.get("continuing_subword_prefix") != "##":
+        raise TokenizerError("tokenizer.json keeps capitals or accents, which GGUF's WordPiece drops: leave it out")
+    special = {entry["content"] for entry in document.get("added_tokens") or []}
+    pieces: dict[int, Piece] = {}
+    for text, i in model["vocab"].items():
+        marked = text if text in special or text.startswith("[unused") else f"▁{text}"
+        piece = text.removeprefix("##") if text.startswith("##") and len(text) > 2 else marked
+        pieces[i] = (piece, 0.0, CONTROL if text in special else NORMAL)
+    values = _filled(pieces, settings, vocab_size)
+    del values["scores"]
+    return {"model": "bert", "pre": "default", **values, "token_type_count": 2}
 
 
 def _kind(text: str, byte_level: bool) -> int:
