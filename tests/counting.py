@@ -17,7 +17,7 @@ class CountingSession:
     """Logits whose largest is at the last token + 1, or where `jumps` says. Notes what was computed."""
 
     def __init__(self, context: int = 64, vocab: int = 270, jumps: dict[int, int] | None = None):
-        self.model = SimpleNamespace(experts_read=1.0)
+        self.model = SimpleNamespace(experts_read=1.0, heads=SimpleNamespace(causal=True))
         self.context, self.vocab, self.jumps = context, vocab, jumps or {}
         self.threads, self.states = 2, False
         self.position = 0

@@ -70,6 +70,10 @@ def command(
         raise UsageError("--minutes takes one test: give one -n and one -d")
     loading = {"context": max(case.positions for case in cases)} | ({"threads": threads} if threads else {})
     with load_model(model, loading) as loaded:
+        if not loaded.session.model.heads.causal:
+            if minutes or any(texts) or any(depths):
+                raise UsageError(f"{model}: is an encoder, which takes a text as a whole: give -p alone")
+            cases = [case for case in cases if case.kind == "pp"]
         if minutes:
             course = endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None)
             _show_course(describe(loaded), cases[0], course, output)

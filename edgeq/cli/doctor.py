@@ -233,6 +233,8 @@ def _decode(facts: Facts, model: Path, context: int, team: int) -> float | None:
             count = min(DECODED, context - 1)
             began = time.perf_counter()
             for token in range(1, count + 1):
+                if not session.model.heads.causal:
+                    session.rewind(0)  # an encoder takes a text as a whole
                 session.eval([token])
             return count / (time.perf_counter() - began) if count else None
     except EdgeqError as error:

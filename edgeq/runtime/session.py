@@ -150,7 +150,8 @@ class Session:
 def fit_of(file: File, threads: int) -> Fit:
     """What a session with the usual options needs. Raises UnsupportedError, FormatError for a file it cannot run."""
     model = architecture(file.metadata["config"], str(file.path))
-    return Fit(file, model, kv_for(file), BATCH, OUTPUT_ROWS, threads)
+    batch = BATCH if model.heads.causal else default_context(model)  # all of a text at once
+    return Fit(file, model, kv_for(file), batch, OUTPUT_ROWS, threads)
 
 
 def default_context(model: Architecture) -> int:

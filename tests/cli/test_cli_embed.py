@@ -71,3 +71,14 @@ def test_run_and_chat_refuse_an_encoder(edgeq, path):
     code, _, err = edgeq("run", path, "abc")
     assert code == 2
     assert "is loaded to embed texts, and writes none: use `edgeq embed`" in err
+
+
+def test_bench_and_doctor_know_an_encoder(edgeq, path):
+    code, out, _ = edgeq("bench", path, "-p", 8, "-n", 0, "-r", 1, "-t", 1, "-o", "json")
+    assert code == 0
+    assert [row["test"] for row in json.loads(out)] == ["pp8"]
+    code, _, err = edgeq("bench", path, "-n", 4, "-p", 8, "-t", 1)
+    assert code == 2 and "is an encoder, which takes a text as a whole: give -p alone" in err
+    code, out, _ = edgeq("doctor", path, "-t", 1, "-o", "json")
+    facts = json.loads(out)
+    assert facts["model"]["runs"] and facts["model"]["measured_rate"] > 0
