@@ -10,7 +10,7 @@ from edgeq import environment
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import OutputError
 
-REVISION = 1  # raised when imported files change
+REVISION = 2  # raised when imported files change
 
 
 def runnable(path: str | os.PathLike[str], announce: Callable[[str], None] | None = None) -> str:

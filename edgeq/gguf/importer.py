@@ -101,7 +101,7 @@ def import_gguf(
 ) -> Report:
     """Import the GGUF model `source`, any of its files if it is split, as the file `out`.
 
-    `out` appears whole or not at all. `announce` hears one line if encoders must be compiled first. Raises FormatError
+    `out` appears whole or not at all. `announce` hears one line if a kernel must be compiled first. Raises FormatError
     for a damaged file or missing tensors, UnsupportedError for an architecture or a type that cannot be held,
     TokenizerError for a tokenizer that cannot run here (unless `allow_no_tokenizer`), UsageError for an `out` that is
     part of the source, OutputError if it cannot be written.
@@ -194,6 +194,8 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple
     notes: list[str] = []
     for tensor in file.tensors.values():
         found = known_places.get(tensor.name)
+        if found is None and tensor.name in expected:
+            raise FormatError(f"{file.path}: has {tensor.name} beside the tensor that holds it: convert it again")
         if found is None and tensor.name.endswith((".bias", ".scale")):
             raise UnsupportedError(f"{file.path}: has {tensor.name}, which {model.name} is not computed with here")
         try:

@@ -50,7 +50,8 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
         if value is None and needed:
             raise FormatError(f"{source}: has no {name}.{suffix}: convert the model again")
         if isinstance(value, list) and suffix == "attention.head_count_kv" and entry.read:
-            value = max(value, default=0)  # the hook reads what the layers have
+            # the hook reads what the layers have
+            value = max((heads for heads in value if isinstance(heads, int)), default=0)
         if value is not None:
             config[key] = number(value, f"{name}.{suffix}", source)
     for suffix in ("expert_count", "attention.sliding_window"):
@@ -74,7 +75,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     config |= entry.derived(config) if entry.derived else {}
     config |= entry.read(values, shapes) if entry.read else {}
     read_rope(config, values, f"{name}.rope", shapes, vector, source)
-    if config.get("rope_scaling", {}).get("rope_type") == "yarn":
+    if (config.get("rope_scaling") or {}).get("rope_type") == "yarn":
         config["rope_scaling"] |= entry.yarn
     if entry.interleaved and "partial_rotary_factor" in config:
         raise UnsupportedError(f"{source}: a part of each head is rotated, which is not supported for {name}")

@@ -17,11 +17,13 @@ from token_vectors import read_vectors  # noqa: E402
 
 import edgeq  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
+from edgeq.container.gguf_writer import GgufSpec, GgufWriter  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
 from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
+from edgeq.models import architecture  # noqa: E402
 from edgeq.models.gguf import read_config, write_config  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, places  # noqa: E402
 from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
@@ -143,6 +145,9 @@ def test_rope_scalings_come_back():
     longrope = {"rope_type": "longrope", "attention_factor": 1.0, "short_factor": other, "long_factor": other}
     longrope |= {"factor": 1.0, "original_max_position_embeddings": 131072}
     assert config_back(CONFIG | {"rope_scaling": longrope})["rope_scaling"] == longrope
+    shapes, metadata = {"token_embd.weight": (48, 256), "rope_freqs.weight": (32,)}, write_config(CONFIG, "m", [])
+    ones = read_config({"general.architecture": "llama"} | metadata, shapes, lambda name: [1.0] * 32, "m")
+    assert ones["rope_scaling"] is None and architecture(ones).rope == architecture(CONFIG).rope
     with pytest.raises(FormatError, match="is no list of 32 divisors"):
         shapes = {"token_embd.weight": (48, 256), "rope_freqs.weight": (2,)}
         metadata = {"general.architecture": "llama"} | write_config(CONFIG, "m", [])
@@ -206,6 +211,15 @@ def test_a_fused_tensor_of_several_types(tmp_path: Path, monkeypatch: pytest.Mon
         assert a.tensors[name].crc32 == b.tensors[name].crc32 and a.tensors[name].type == "Q6_K"
 
 
+def test_heads_of_layers_that_are_no_numbers():
+    lfm2 = {"general.architecture": "lfm2"} | write_config(CASES["lfm2"], "m", [])
+    shapes = {"token_embd.weight": (48, 64)}
+    assert read_config(lfm2, shapes, list, "m")["layer_types"] == CASES["lfm2"]["layer_types"]
+    for heads in (["two", "two"], [0, 0, 0, 0], []):
+        with pytest.raises(EdgeqError, match="m: "):
+            architecture(read_config(lfm2 | {"lfm2.attention.head_count_kv": heads}, shapes, list, "m"), "m")
+
+
 def test_places_of_tensors():
     falcon, names = ARCHITECTURES["falcon"], ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.bias"]
     assert [place.name for place in places(names, falcon, ())] == [
@@ -234,6 +248,31 @@ def test_experts_whose_gate_and_up_are_one_tensor(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "again.gguf").read_bytes()
     with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
         assert {n: t.crc32 for n, t in a.tensors.items()} == {n: t.crc32 for n, t in b.tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("blk.0.ffn_norm.weight", "beside the tensor that holds it"),
+        ("blk.0.attn_output.bias", "which falcon is not computed with here"),
+    ],
+)
+def test_a_tensor_too_many_is_refused(extra: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """GGUF's attn_norm of a Falcon with two norms is our ffn_norm."""
+    monkeypatch.setitem(CASES, "falcon-newer", changed("falcon-newer"))
+    folder = random_checkpoints.write("falcon-newer", tmp_path / "c")
+    convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        specs = [GgufSpec(t.name, t.shape, t.type.name) for t in file.tensors.values()]
+        width = file.tensors["output_norm.weight"].shape
+        more = [*specs, GgufSpec(extra, width, "F32")]
+        with GgufWriter(tmp_path / "more.gguf", file.metadata_bytes, file.keys, more) as writer:
+            for spec in specs:
+                writer.write(file.data(spec.name))
+            writer.write(np.ones(width, np.float32))
+    with pytest.raises(EdgeqError, match=message):
+        import_gguf(tmp_path / "more.gguf", tmp_path / "back.eqf")
 
 
 def test_the_language_model_of_gemma_3_with_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
