@@ -9,7 +9,8 @@ instruction. Every kernel that edgeq has is compiled for each CPU, and then
 - every result of emulated_results.py must have the same bits as on this machine, in a process that has no Numba: the
   matrix kernels of every type, logits of models of many architectures, with several numbers of threads and splits of
   the prompt, and greedy texts;
-- the tests of the kernels must pass, in a process that may compile nothing.
+- the tests of the kernels must pass, in a process that may compile nothing;
+- a bundle for a Raspberry Pi 5 must run with the packages that it brings and no others, and say what is said here.
 
 Exit code 1 where a result differs or a test fails, 77 where the parts cannot be fetched. With --minutes it ends by
 then, and says what was left out.
@@ -39,6 +40,7 @@ CPUS = {
     "cortex-a76": ("cortex-a76", "neon_dotprod"),
     "max": ("neoverse-n2", "neon_i8mm"),
 }
+BOARDS = {"cortex-a76": "pi5"}  # whose bundle is tried
 KERNEL_TESTS = (
     *("kernels/test_matmul.py", "kernels/test_experts.py", "kernels/test_encode.py", "kernels/test_attention.py"),
     *("kernels/test_elementwise.py", "kernels/test_architecture_kernels.py", "gguf/test_rearrange.py"),
@@ -145,18 +147,19 @@ def _debian(folder: Path, architecture: str, packages: tuple[str, ...], root: Pa
 # ---- running ----
 
 
-def emulated(cache: Path, cpu: str, arguments: list[str], sites: tuple[str, ...], seconds: float) -> tuple[int, str]:
+def emulated(
+    cache: Path, cpu: str, arguments: list[str], paths: tuple[Path, ...], seconds: float, kernels: Path | None = None
+) -> tuple[int, str]:
     """Run the emulated Python with the packages of some folders. Exit code, and what it said on both streams.
 
     subprocess.TimeoutExpired where it takes longer than `seconds`.
     """
     root = cache / "root"
-    paths = (ROOT, ROOT / "tests", *(cache / site for site in sites))
     environment = {
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths),
         "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
         "EDGEQ_CACHE": str(cache / "compiled"),
-        "EDGEQ_KERNELS": str(cache / f"kernels-{cpu}"),
+        "EDGEQ_KERNELS": str(kernels or cache / f"kernels-{cpu}"),
         "OPENBLAS_NUM_THREADS": "1",
         "NUMBA_CPU_NAME": "generic",  # the emulator shows this machine's /proc/cpuinfo
         "NUMBA_CPU_FEATURES": "",
@@ -193,18 +196,51 @@ def build(cache: Path, cpu: str) -> str:
     return f"{len(catalog.names(target.isa))} kernels for {target.name}: {size / 1024:.0f} KiB, {took}"
 
 
+def run_bundle(cache: Path, cpu: str, clock: Clock) -> tuple[int, str]:
+    """`edgeq bundle` for a board; then, in the emulator and with nothing but what is in the bundle, doctor and run.
+
+    Unavailable where its wheels cannot be had.
+    """
+    folder, packages = cache / "run" / f"bundle-{cpu}", cache / "run" / f"packages-{cpu}"
+    model = cache / "run" / "tiny_model-Q4_K_M.eqf"
+    said_here = {**os.environ, "PYTHONPATH": str(ROOT), "EDGEQ_KERNELS": str(cache / f"kernels-{cpu}")}
+    edgeq = [sys.executable, "-m", "edgeq"]
+    bundle = ["bundle", str(model), "--for", BOARDS[cpu], "--python", "3.11", "-o", str(folder)]
+    _run([*edgeq, *bundle], env=said_here)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--only-binary=:all:"]
+    platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_17", "2014")]
+    install += [*platforms, "--python-version=3.11", f"--find-links={folder / 'wheels'}", f"--target={packages}"]
+    _run([*install, "-r", str(folder / "requirements.txt")])
+    text = ["run", str(folder / model.name), "Once upon a time", "-n", "40", "--temp", "0"]
+    expected = subprocess.run([*edgeq, *text], env={**said_here, "EDGEQ_KERNELS": ""}, capture_output=True, text=True)
+    for arguments in (["doctor", str(folder / model.name)], text):
+        command = ["-m", "edgeq", *arguments]
+        code, said = emulated(cache, cpu, command, (packages,), clock.left, folder / "kernels")
+        if code != 0:
+            return code, said
+    if said != expected.stdout.strip() or "numba" in (folder / "requirements.txt").read_text():
+        return 1, f"the board says {said!r}, this machine {expected.stdout!r}"
+    count = len((folder / "requirements.txt").read_text().split())
+    return 0, f"{BOARDS[cpu]}'s bundle of {count} packages runs: {said[:48]!r}"
+
+
 def check(cache: Path, cpu: str, kind: str, clock: Clock) -> bool | None:
     """One emulated process; prints what came out of it. None where there is no time for it."""
     started = time.perf_counter()
-    arguments, sites = ["bits", str(cache / "run"), CPUS[cpu][1]], ("site",)
-    if kind == "tests":
-        arguments = ["tests", *(str(ROOT / "tests" / name) for name in KERNEL_TESTS)]
-        sites = ("site", "site-tests")
+    script, paths = str(ROOT / "tools" / "emulated_results.py"), (ROOT, ROOT / "tests", cache / "site")
     try:
         if clock.is_over:
             return None
-        script = str(ROOT / "tools" / "emulated_results.py")
-        code, said = emulated(cache, cpu, [script, *arguments], sites, clock.left)
+        if kind == "bundle":
+            code, said = run_bundle(cache, cpu, clock)
+        elif kind == "bits":
+            code, said = emulated(cache, cpu, [script, "bits", str(cache / "run"), CPUS[cpu][1]], paths, clock.left)
+        else:
+            tests = [str(ROOT / "tests" / name) for name in KERNEL_TESTS]
+            code, said = emulated(cache, cpu, [script, "tests", *tests], (*paths, cache / "site-tests"), clock.left)
+    except Unavailable as error:
+        print(f"{cpu}, {kind}: left out: {error}", flush=True)
+        return True
     except subprocess.TimeoutExpired:
         if clock.is_over:
             return None
@@ -235,6 +271,7 @@ def run(cache: Path, cpus: list[str], clock: Clock) -> int:
             print(build(cache, cpu), flush=True)
             ready.append(cpu)
     jobs = [(cpu, kind) for kind in ("bits", "tests") for cpu in ready]
+    jobs += [(cpu, "bundle") for cpu in ready if cpu in BOARDS]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         passed = list(pool.map(lambda job: check(cache, *job, clock), jobs))
     left_out = [f"{cpu}'s {kind}" for (cpu, kind), result in zip(jobs, passed, strict=True) if result is None]
