@@ -76,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except EdgeqError as error:
         return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:  # a board gets only the packages that running needs
+        package = (error.name or "edgeq").partition(".")[0]
+        if package == "edgeq":
+            raise
+        return _fail(f"this needs the Python package {package}, which is not installed here: pip install {package}", 2)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -218,3 +219,12 @@ def test_the_check_script(edgeq, model, pip, tmp_path):
     program.write_text('#!/bin/sh\necho "$@"\n')
     program.chmod(0o755)
     assert check().stdout == "doctor a model.eqf\n"
+
+
+def test_a_package_that_a_board_lacks_is_one_line(tiny_model, tmp_path):
+    code = "import sys; sys.modules['ml_dtypes'] = None; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "convert", str(tiny_model), "-o", str(tmp_path / "m.eqf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    said = "edgeq: this needs the Python package ml_dtypes, which is not installed here: pip install ml_dtypes\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    assert list(tmp_path.iterdir()) == []
