@@ -29,7 +29,7 @@ def numbers(row: BlockType) -> tuple[int, int, list[int]]:
 
 
 def two_bytes(row: BlockType) -> tuple[list[int], list[int]]:
-    """The high and the low byte, each plus 128, of each value in WIDE_UNITs: off by less than 2^-16."""
+    """The high and the low byte, each plus 128, of each value in WIDE_UNITs, rounded."""
     integers = [round(value / WIDE_UNIT) for value in row.values]
     high = [(integer + 128) >> 8 for integer in integers]
     low = [integer - 256 * byte for integer, byte in zip(integers, high, strict=True)]

@@ -57,12 +57,22 @@ def test_small_mixes() -> None:
     assert set(types("Q5_K_S", "blk.{}.ffn_down.weight")) == {"Q5_K"}
 
 
+def test_mixes_of_few_bits() -> None:
+    assert types("Q3_K", "blk.{}.attn_v.weight") == ["Q5_K"] * 2 + ["Q4_K"] * 20
+    assert types("Q3_K_M", "blk.{}.ffn_down.weight") == ["Q5_K"] + ["Q4_K"] * 21
+    assert set(types("Q3_K_M", "blk.{}.ffn_up.weight")) == set(types("Q3_K_S", "blk.{}.attn_v.weight")) == {"Q3_K"}
+    assert set(types("Q2_K", "blk.{}.attn_output.weight")) == {"Q3_K"}
+    assert types("IQ4_XS", "blk.{}.ffn_down.weight") == ["Q5_K"] * 2 + ["IQ4_XS"] * 20
+
+
 @pytest.mark.parametrize(
     ("name", "embedding", "head"),
     [
         ("Q4_K_M", "Q4_K", "Q6_K"),
         ("Q4_0", "Q4_0", "Q6_K"),
         ("Q8_0", "Q8_0", "Q8_0"),
+        ("MXFP4", "MXFP4", "Q8_0"),
+        ("TQ2_0", "Q4_K", "Q6_K"),
         ("F16", "F16", "F16"),
         ("BF16", "BF16", "BF16"),
         ("F32", "F32", "F32"),
