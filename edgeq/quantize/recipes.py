@@ -132,6 +132,7 @@ RECIPES = {
         Recipe("IQ4_NL", "IQ4_NL", "Q6_K", (Rule("ffn_down", first_eighth, "Q5_K"),)),
         Recipe("IQ4_XS", "IQ4_XS", "Q6_K", (Rule("ffn_down", first_eighth, "Q5_K"),)),
         Recipe("MXFP4", "MXFP4", "Q8_0"),
+        Recipe("NF4", "NF4", "Q6_K"),
         Recipe("TQ2_0", "TQ2_0", "Q6_K", embedding="Q4_K"),
         Recipe("Q4_0", "Q4_0", "Q6_K"),
         Recipe("Q4_1", "Q4_1", "Q6_K"),

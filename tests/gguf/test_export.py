@@ -109,6 +109,14 @@ def test_rows_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):
         export_gguf(tmp_path / "m.eqf", tmp_path / "m.eqf")
 
 
+def test_own_types_become_q8_0(tiny_model: Path, tmp_path: Path):
+    convert(tiny_model, tmp_path / "m.eqf", "NF4")
+    with pytest.raises(UnsupportedError, match="--fallback encodes it again"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
+    assert {t.type for t in report.tensors if t.again} == {"Q8_0"}
+
+
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 256,
