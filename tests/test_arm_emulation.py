@@ -56,6 +56,13 @@ def test_nothing_begins_when_time_is_up(tmp_path):
     assert arm_emulation.Clock(1).left > 50 and not arm_emulation.Clock(None).is_over
 
 
+def test_two_runs_do_not_share_a_cache(tmp_path):
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        arm_emulation.take(first, tmp_path, arm_emulation.Clock(None))
+        with pytest.raises(arm_emulation.Unavailable, match="in use by another run"):
+            arm_emulation.take(second, tmp_path, arm_emulation.Clock(0.001))
+
+
 def test_models_ask_for_every_family_of_kernels(tmp_path):
     small = [model for model in emulated_results.MODELS if model.checkpoint not in emulated_results.REAL]
     asked: set[str] = set()

@@ -17,6 +17,7 @@ then, and says what was left out.
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
 import shutil
@@ -26,6 +27,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -96,11 +98,11 @@ _WHEELS = {
 
 def _run(command: list[str], **options: object) -> str:
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, **options)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, **options)
     except FileNotFoundError as error:
         raise Unavailable(f"{command[0]} is not installed here") from error
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{' '.join(command[:3])}: no end after 10 minutes") from error
+        raise Unavailable(f"{' '.join(command[:3])}: no end after 5 minutes") from error
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or error.stdout).strip().splitlines() or [f"exit code {error.returncode}"]
         raise Unavailable(f"{' '.join(command[:3])}: {lines[-1]}") from error
@@ -283,6 +285,15 @@ def run(cache: Path, cpus: list[str], clock: Clock) -> int:
     return 1 if failed else 0
 
 
+def take(lock: IO[str], cache: Path, clock: Clock) -> None:
+    """Wait for another run in this cache to end. Unavailable where there is no time for that."""
+    while not clock.is_over:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(1)
+    raise Unavailable(f"{cache} is in use by another run")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Run edgeq's AArch64 kernels in an emulator, against this machine's bits."
@@ -301,7 +312,7 @@ def main() -> int:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / "lock").open("w") as lock:  # one run at a time: they share libraries and files
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take(lock, cache, clock)
             fetch(cache)
             return run(cache, arguments.cpu, clock)
     except Unavailable as error:
