@@ -227,7 +227,7 @@ def run_bundle(cache: Path, cpu: str, clock: Clock) -> tuple[int, str]:
 
 
 def check(cache: Path, cpu: str, kind: str, clock: Clock) -> bool | None:
-    """One emulated process; prints what came out of it. None where there is no time for it."""
+    """One emulated process; prints what came out of it. None where there is no time for it, or a part cannot be had."""
     started = time.perf_counter()
     script, paths = str(ROOT / "tools" / "emulated_results.py"), (ROOT, ROOT / "tests", cache / "site")
     try:
@@ -241,8 +241,8 @@ def check(cache: Path, cpu: str, kind: str, clock: Clock) -> bool | None:
             tests = [str(ROOT / "tests" / name) for name in KERNEL_TESTS]
             code, said = emulated(cache, cpu, [script, "tests", *tests], (*paths, cache / "site-tests"), clock.left)
     except Unavailable as error:
-        print(f"{cpu}, {kind}: left out: {error}", flush=True)
-        return True
+        print(f"{cpu}, {kind}: cannot be had: {error}", flush=True)
+        return None
     except subprocess.TimeoutExpired:
         if clock.is_over:
             return None
@@ -267,19 +267,20 @@ def run(cache: Path, cpus: list[str], clock: Clock) -> int:
     if absent:
         print(f"not here, so left out: {', '.join(absent)}")
     np.savez(folder / "expected.npz", **emulated_results.results(folder))
-    ready = []
-    for cpu in cpus:
-        if not clock.is_over:
-            print(build(cache, cpu), flush=True)
-            ready.append(cpu)
-    jobs = [(cpu, kind) for kind in ("bits", "tests") for cpu in ready]
-    jobs += [(cpu, "bundle") for cpu in ready if cpu in BOARDS]
+    jobs, left_out = [], []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        passed = list(pool.map(lambda job: check(cache, *job, clock), jobs))
-    left_out = [f"{cpu}'s {kind}" for (cpu, kind), result in zip(jobs, passed, strict=True) if result is None]
-    left_out += [cpu for cpu in cpus if cpu not in ready]
+        for cpu in cpus:  # each is checked while the next one's kernels are compiled: if time ends, some are done
+            if clock.is_over:
+                left_out.append(cpu)
+                continue
+            print(build(cache, cpu), flush=True)
+            kinds = ("bits", "tests", "bundle") if cpu in BOARDS else ("bits", "tests")
+            jobs += [(cpu, kind, pool.submit(check, cache, cpu, kind, clock)) for kind in kinds]
+    passed = [job.result() for _, _, job in jobs]
+    left_out += [f"{cpu}'s {kind}" for cpu, kind, job in jobs if job.result() is None]
     if left_out:
-        print(f"arm_emulation: left out, for want of time: {', '.join(left_out)}")
+        why = "for want of time" if clock.is_over else "see above"
+        print(f"arm_emulation: left out, {why}: {', '.join(left_out)}")
     failed = passed.count(False)
     print(f"arm_emulation: {f'{failed} FAILED, see above' if failed else f'{passed.count(True)} checks passed'}")
     return 1 if failed else 0
