@@ -41,15 +41,33 @@ def _maddwd_512(b, x, y):
     return b.add(even, odd)
 
 
+def _as_function(name: str, generate: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    """`generate` as a function of the module that is called, not inlined: compiled once, not for every use."""
+
+    def call(b: ir.IRBuilder, *args: ir.Value) -> ir.Value:
+        module = b.module
+        if name not in module.globals:
+            probe = ir.IRBuilder(ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), []), "f").append_basic_block())
+            result = generate(probe, *[ir.Constant(arg.type, ir.Undefined) for arg in args]).type
+            function = ir.Function(module, ir.FunctionType(result, [arg.type for arg in args]), name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            inside = ir.IRBuilder(function.append_basic_block())
+            inside.ret(generate(inside, *function.args))
+        return b.call(module.globals[name], args)
+
+    return call
+
+
 @contextmanager
 def _defined_instructions() -> Iterator[None]:
     """The AVX-512 bodies with their instructions replaced by what these are defined to do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(avx512vnni, "_vpdpbusd", portable.dot_bytes)
+        patch.setattr(avx512vnni, "_vpdpbusd", _as_function("vpdpbusd", portable.dot_bytes))
         patch.setattr(avx512vnni, "lookup", portable.lookup)
         patch.setattr(avx512, "lookup", portable.lookup)
-        patch.setattr(avx512._body, "maddubs", _maddubs_512)
-        patch.setattr(avx512._body, "maddwd", _maddwd_512)
+        patch.setattr(avx512._body, "maddubs", _as_function("vpmaddubsw", _maddubs_512))
+        patch.setattr(avx512._body, "maddwd", _as_function("vpmaddwd", _maddwd_512))
         patch.setattr(emit, "pin", lambda b, values: values)  # its registers are 512 bits wide
         yield
 
