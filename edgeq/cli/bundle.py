@@ -41,7 +41,13 @@ BOARDS = {
 GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 COMPILER = frozenset({"numba", "llvmlite"})  # not needed where the kernels come compiled
 CONVERTING = frozenset({"safetensors", "ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
-TOKENIZERS = {"tokenizer.json": "tokenizers", "tokenizer.model": "sentencepiece"}  # a model needs the first it has
+TOKENIZERS = {  # a model needs the first it has
+    "tokenizer.json": "tokenizers",
+    "tokenizer.model": "sentencepiece",
+    "vocab.txt": "tokenizers",
+}
+
+OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels"})
 
 README = """\
 {name} for {title}
@@ -124,12 +130,14 @@ def command(model: Path, board: str, out: Path, version: str | None, no_wheels: 
 def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: Path | None = None) -> int:
     """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out.
 
-    Raises FormatError for a model that is none, OutputError where wheels cannot be had or the folder not be written;
-    then nothing is left behind.
+    Raises FormatError for a model that is none, UsageError for one whose name the bundle needs, OutputError where
+    wheels cannot be had or the folder not be written; then nothing is left behind.
     """
     from edgeq.container.reader import open_file
     from edgeq.runtime.kernel_state import put_library
 
+    if model.name in OWN_NAMES:
+        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {model.name}.eqf say")
     with open_file(model) as file:
         own = next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
     unneeded = CONVERTING | (set(TOKENIZERS.values()) - {own})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.cli import bundle
+from edgeq.errors import UsageError
 from edgeq.kernels import image, library
 from edgeq.kernels.sources import sources
 
@@ -228,3 +229,11 @@ def test_a_package_that_a_board_lacks_is_one_line(tiny_model, tmp_path):
     said = "edgeq: this needs the Python package ml_dtypes, which is not installed here: pip install ml_dtypes\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_named_like_a_part_of_the_bundle_is_left_alone(model, tmp_path):
+    named = model.rename(tmp_path / "check")
+    before = named.read_bytes()
+    with pytest.raises(UsageError, match="rename the model"):
+        bundle.make(named, bundle.BOARDS["pi5"], tmp_path / "out", None)
+    assert named.read_bytes() == before and not (tmp_path / "out").exists()
