@@ -43,6 +43,7 @@ _UNWRITTEN = {
 _GROWING = {
     *(
         "%",
+        "expandtabs",
         "format",
         "format_map",
         "indent",
@@ -51,6 +52,7 @@ _GROWING = {
         "tojson",
         "translate",
         "truncate",
+        "urlize",
         "wordwrap",
         "xmlattr",
     )
@@ -132,16 +134,21 @@ def _check(name: str, value: Any, arguments: tuple[Any, ...]) -> None:
     if name in ("format", "format_map"):
         _check_format(value)
     if name in _GROWING:
-        longest = max((_weight(a) for a in arguments if not isinstance(a, int)), default=0)
+        # a number counts where that many characters may come again and again
+        repeats = name in ("expandtabs", "indent", "tojson")
+        longest = max(
+            (abs(a) if isinstance(a, int) else _weight(a) for a in arguments if repeats or not isinstance(a, int)),
+            default=0,
+        )
         if (_weight(value) + 1) * (longest + 1) > CHARACTERS:
             raise SecurityError(f"{name} would write more than {CHARACTERS >> 20} million characters")
 
 
 def _check_format(layout: Any) -> None:
-    if isinstance(layout, str | bytes) and _WIDTH.search(
-        layout if isinstance(layout, str) else layout.decode("latin-1")
-    ):
-        raise SecurityError("a format has a width above 99999")
+    text = layout if isinstance(layout, str) else layout.decode("latin-1") if isinstance(layout, bytes) else ""
+    nested = re.search(r"\{[^{}]*:[^{}]*\{", text.replace("{{", "").replace("}}", ""))  # a width that is an argument
+    if nested or _WIDTH.search(text):
+        raise SecurityError("a format has a width above 99999, or one that is not written out")
 
 
 def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
