@@ -208,11 +208,19 @@ def run_bundle(cache: Path, cpu: str, clock: Clock) -> tuple[int, str]:
     said_here = {**os.environ, "PYTHONPATH": str(ROOT), "EDGEQ_KERNELS": str(cache / f"kernels-{cpu}")}
     edgeq = [sys.executable, "-m", "edgeq"]
     bundle = ["bundle", str(model), "--for", BOARDS[cpu], "--python", "3.11", "-o", str(folder)]
-    _run([*edgeq, *bundle], env=said_here)
+    made = subprocess.run([*edgeq, *bundle], env=said_here, capture_output=True, text=True)
+    if made.returncode == 2 and "cannot be had" in made.stderr:
+        raise Unavailable(made.stderr.strip())
+    if made.returncode != 0:
+        return 1, made.stderr
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--only-binary=:all:"]
     platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_17", "2014")]
     install += [*platforms, "--python-version=3.11", f"--find-links={folder / 'wheels'}", f"--target={packages}"]
-    _run([*install, "-r", str(folder / "requirements.txt")])
+    installed = subprocess.run(
+        [*install, "-r", str(folder / "requirements.txt")], capture_output=True, text=True, check=False
+    )
+    if installed.returncode != 0:
+        return 1, installed.stderr
     text = ["run", str(folder / model.name), "Once upon a time", "-n", "40", "--temp", "0"]
     expected = subprocess.run([*edgeq, *text], env={**said_here, "EDGEQ_KERNELS": ""}, capture_output=True, text=True)
     for arguments in (["doctor", str(folder / model.name)], text):

@@ -72,8 +72,8 @@ class FourBit(Packed):
             rows, columns = (int(n) for n in found["shape"])
             self._blocksize = int(found["blocksize"])
             self._nested_blocksize = int(found.get("nested_blocksize", 1))
-            self._offset = np.float32(found.get("nested_offset", 0.0))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self._offset = np.float32(float(found.get("nested_offset", 0.0)))
+        except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
             raise self.fail("its quant_state is damaged, or of no matrix") from None
         self.shape = rows, columns
         self._check(state)

@@ -65,7 +65,11 @@ class Checkpoint:
             if not self.config.get("quantization_config") and (folder / name).is_file():
                 self.config["quantization_config"] = {"quant_method": method, **read_json(folder / name)}
         self._files = Files(tensors)
-        self.packed = packed_matrices(self._files, self.config, source)
+        try:
+            self.packed = packed_matrices(self._files, self.config, source)
+        except BaseException:
+            self._files.close()
+            raise
         hidden = {name for matrix in self.packed.values() for name in matrix.stored}
         self.tensors = {t.name: TensorRef(t.name, t.shape, t.dtype) for t in tensors.values() if t.name not in hidden}
         self.tensors |= {m.name: TensorRef(m.name, m.shape, m.kind) for m in self.packed.values()}

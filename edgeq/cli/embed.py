@@ -1,5 +1,6 @@
 """`edgeq embed`: texts to vectors."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -96,8 +97,10 @@ def _write(path: Path, vectors: "npt.NDArray[np.float32]") -> None:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}: choose another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _show(load_s: float, embedder: "Embedder") -> None:

@@ -164,7 +164,7 @@ def _assets(
     else:
         notes.append("the file has no tokenizer: the model runs on token ids only")
     pooling = file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type")
-    if pooling in POOLINGS:
+    if isinstance(pooling, int) and pooling in POOLINGS:
         assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
     assets[METADATA] = struct.pack("<4sIQQ", MAGIC, VERSION, 0, file.keys) + file.metadata_bytes
     return assets, notes

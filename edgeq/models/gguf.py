@@ -34,6 +34,9 @@ def _class(entry: GgufArchitecture) -> type[llama.Model]:
     return model
 
 
+MOST_LAYERS = 10_000
+
+
 def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, source: str) -> dict[str, Any]:
     """`config.json` of a GGUF model.
 
@@ -68,6 +71,11 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
     config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
     config.setdefault("rope_theta", 10000.0)
+    layers = config.get("num_hidden_layers")
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise FormatError(f"{source}: {name}.block_count is {layers}: convert the model again")
+    if not config["rope_theta"] > 0:
+        raise FormatError(f"{source}: {name}.rope.freq_base must be positive: convert the model again")
     config["vocab_size"] = embedding[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: _has(tensor, shapes) for key, tensor in entry.biases.items()}

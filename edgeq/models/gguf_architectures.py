@@ -127,7 +127,8 @@ def _write_bitnet(model: llama.Model, config: Mapping[str, Any]) -> dict[str, An
 def _read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Layers without key/value heads are convolutions."""
     heads = values.get("attention.head_count_kv")
-    kinds = heads if isinstance(heads, list) else [heads] * int(values["block_count"])
+    layers = values["block_count"]
+    kinds = heads if isinstance(heads, list) else [heads] * (layers[0] if isinstance(layers, list) else layers)
     return {"layer_types": ["full_attention" if kind else "conv" for kind in kinds]}
 
 
@@ -138,7 +139,7 @@ def _write_lfm2(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]
 
 def _read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
     types = shapes.get("token_types.weight", (2, 0))
-    return {"type_vocab_size": types[0]}
+    return {"type_vocab_size": types[0] if types else 1}
 
 
 def _write_bert(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,6 +222,13 @@ class Compiler:
         self.keep.append(view)
         return int(view.ctypes.data)
 
+    def _f32(self, name: str) -> int:
+        """Address of a matrix that kernels read as F32 whatever else there is. FormatError if it is of another type."""
+        kind = self.file.tensors[name].type
+        if kind != "F32":
+            raise FormatError(f"{self.file.path}: tensor {name} is {kind}, it must be F32: convert the model again")
+        return self._weights(name)
+
     def _vector(self, name: str) -> int:
         """Address of a 1-D tensor, padded with zeros to 32 where its length needs that."""
         data = self.file.data(name).view(np.float32)

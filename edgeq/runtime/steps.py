@@ -46,7 +46,7 @@ def _head_norm(c: Compiler, op: Operation) -> None:
 def _positions(c: Compiler, op: Operation) -> None:
     x, rows = c.buffers[op.output.index], c.shapes[op.weight][0]
     c.learned_positions = rows
-    args = [c._weights(op.weight), op.output.width, x.address, x.stride]
+    args = [c._f32(op.weight), op.output.width, x.address, x.stride]
     c._step("positions", [*args, c._count(op.output), c._param(POSITION)], [], [x])
 
 
@@ -77,6 +77,7 @@ def _add_row(c: Compiler, op: Operation) -> None:
     """A row of an F32 matrix, whose panels hold its values 16 apart, added to each token's."""
     x, width = c.buffers[op.output.index], op.output.width
     row = aligned(round_up(width, GROUP) * 4).view(np.float32)
+    c._f32(op.weight)
     row[:width] = c.file.data(op.weight).view(np.float32)[: width * PANEL_ROWS : PANEL_ROWS]
     c.keep.append(row)
     args = [x.address, x.stride, width, row.ctypes.data, 0, 0, 0, bits(1.0), c._count(op.output)]
@@ -90,7 +91,7 @@ def _short_conv(c: Compiler, op: Operation) -> None:
         x.address,
         x.stride,
         width,
-        c._weights(op.weight),
+        c._f32(op.weight),
         c.shapes[op.weight][1],
         c._vector(op.bias) if op.bias else 0,
         cache.rows.ctypes.data,

@@ -133,6 +133,7 @@ U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
             r"tensor blk\.0\.ffn_gate\.weight is \[512, 256\], .* \[100, 256\]",
         ),
         ({"llama.block_count": (3, U32)}, r"has no tensor blk\.2\.attn_q\.weight"),
+        ({"llama.block_count": (0, U32)}, r"llama\.block_count is 0"),
         ({"llama.embedding_length": ("wide", TEXT)}, "embedding_length is 'wide', a number is needed"),
         (
             {"general.architecture": ("unheard-of", TEXT)},
