@@ -62,3 +62,8 @@ def test_cgroup() -> Path | None:
     """The folder of the memory control group in which tests may make groups of their own, if any is named."""
     text = os.environ.get("EDGEQ_TEST_CGROUP")
     return Path(text) if text else None
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -107,7 +107,7 @@ def import_gguf(
     part of the source, OutputError if it cannot be written.
     """
     started = time.perf_counter()
-    threads = threads or environment.threads() or _processors()
+    threads = threads or environment.threads() or environment.processors()
     with open_gguf(source) as file:
         if os.path.exists(out) and any(os.path.samefile(part, out) for part in file.files):
             raise UsageError(f"{os.fspath(out)}: is the GGUF file itself: give another name for the output")
@@ -354,8 +354,3 @@ def neighbours(rows: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     """The inverse of `halves`."""
     pairs = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
-
-
-def _processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

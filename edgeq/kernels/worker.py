@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import psutil
 
-from edgeq import cgroups
+from edgeq import cgroups, environment
 from edgeq.errors import KernelError
 
 PROCESS_BYTES = 300 << 20  # what one process needs, with room: some 210 MB were measured
@@ -46,11 +46,10 @@ def processes(jobs: int) -> int:
 
     Its control groups may grant less memory than the system has.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory, limit = psutil.virtual_memory().available, cgroups.memory_limit()
     if limit is not None:
         memory = min(memory, limit.available)
-    return max(1, min(jobs, cores, memory // PROCESS_BYTES))
+    return max(1, min(jobs, environment.processors(), memory // PROCESS_BYTES))
 
 
 def compile_all(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, bytes]]:

@@ -158,7 +158,7 @@ def convert(
     """
     started = time.perf_counter()
     asked = None if type is None else recipe(type)
-    threads = threads or environment.threads() or _processors()
+    threads = threads or environment.threads() or environment.processors()
     with open_checkpoint(source, revision) as checkpoint:
         keep = asked is None and bool(checkpoint.packed)
         chosen = asked or RECIPES[BESIDE_KEPT if keep else DEFAULT]
@@ -374,8 +374,3 @@ def _refuse_overwriting(checkpoint: Checkpoint, out: str) -> None:
     for file in checkpoint.files:
         if os.path.samefile(file, out):
             raise UsageError(f"{out}: is a file of the checkpoint itself: give another name for the output")
-
-
-def _processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
