@@ -19,13 +19,14 @@ of Cortex-A72 is that of A57; Cortex-A76 has none, and Neoverse N1, its sibling,
 
 import argparse
 import csv
-import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from table_file import write
 
 from edgeq.blocks.table import block_type
 from edgeq.kernels.compile import assembly
@@ -204,19 +205,7 @@ def measure_lines(llvm_mca: str, arguments: argparse.Namespace) -> dict[str, str
 def append(path: Path, row: dict[str, str | int]) -> None:
     """One more row of a CSV file."""
     rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    write(path, [*rows, row])
-
-
-def write(path: Path, rows: list[dict[str, str | int]]) -> None:
-    """A CSV file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write(path, [*rows, row], list(row))
 
 
 def main() -> None:
@@ -247,7 +236,7 @@ def main() -> None:
             rows.append(measure(llvm_mca, case, name))
             print("  ".join(f"{value!s:>12}" for value in rows[-1].values()), flush=True)
     if arguments.out and rows:
-        write(arguments.out, rows)
+        write(arguments.out, rows, list(rows[0]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the quantized weights are decoded to F32, and evaluated as such.
 """
 
 import argparse
-import csv
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from table_file import write
 
 from edgeq.blocks.reference import decode, encode
 from edgeq.container.reader import File, open_file
@@ -169,11 +170,7 @@ def main() -> None:
     print(f"{options.checkpoint.name}, {rows[0]['tokens']} tokens, {time.perf_counter() - began:.0f} s")
     show(rows)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("w", newline="") as out:
-            writer = csv.DictWriter(out, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        write(options.output, rows, list(rows[0]))
 
 
 if __name__ == "__main__":

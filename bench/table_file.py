@@ -2,11 +2,12 @@
 
 import csv
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
+
+from edgeq.output import write_file
 
 
 @dataclass
@@ -58,16 +59,14 @@ def keep(path: Path, rows: Sequence[Measured]) -> list[dict[str, str]]:
     return cells
 
 
-def write(path: Path, cells: list[dict[str, str]], names: Sequence[str]) -> None:
+def write(path: Path, cells: Sequence[Mapping[str, object]], names: Sequence[str]) -> None:
     """Replace the CSV file at once."""
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(cells)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text.getvalue())
-    os.replace(temporary, path)
+    write_file(path, text.getvalue().encode())
 
 
 def table(headings: Iterable[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:

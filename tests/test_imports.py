@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"conversion", "model"},
     "__main__": {"cli"},
 }
-COMMON = {"", "cgroups", "errors", "environment"}
+COMMON = {"", "cgroups", "errors", "environment", "output"}
 
 # The parts of kernels/ that the layers above use: none of them imports Numba before it has to compile.
 KERNELS_IN_USE = {"library", "layout", "encode_api"}

@@ -9,7 +9,6 @@ compared with transformers, and the counts of tokenizer vectors and of chat temp
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from collections import Counter
@@ -32,6 +31,7 @@ from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
 from edgeq.kernels import catalog  # noqa: E402
 from edgeq.models import SUPPORTED  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED, MIXTRAL  # noqa: E402
+from edgeq.output import write_file  # noqa: E402
 from edgeq.simd import isa  # noqa: E402
 
 
@@ -138,10 +138,7 @@ def main() -> None:
     if not parser.parse_args().write:
         print(tables(), end="")
         return
-    text = with_tables(README.read_text(encoding="utf-8"))
-    temporary = README.with_name(f".{README.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, README)
+    write_file(README, with_tables(README.read_text(encoding="utf-8")).encode())
 
 
 if __name__ == "__main__":

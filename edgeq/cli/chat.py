@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.cli.units import count
 from edgeq.errors import ContextError, EdgeqError, OutputError, TemplateError, UsageError
+from edgeq.output import write_file
 
 if TYPE_CHECKING:
     from edgeq.model import Model
@@ -207,16 +207,5 @@ def banner(model: "Model") -> str:
 
 def save(messages: list[dict[str, str]], path: Path) -> None:
     """Write a conversation as a JSON list of messages. Raises OutputError; then an older file stays as it was."""
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                json.dump(messages, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    text = json.dumps(messages, ensure_ascii=False, indent=2)
+    write_file(path, f"{text}\n".encode())

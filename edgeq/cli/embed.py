@@ -1,7 +1,6 @@
 """`edgeq embed`: texts to vectors."""
 
-import contextlib
-import os
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.options import check_text, load_model, model_options, read_text
-from edgeq.errors import OutputError, UsageError
+from edgeq.errors import UsageError
+from edgeq.output import write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def command(
     if output is None:
         click.echo(_json(vectors), nl=False)
     else:
-        _write(output, vectors)
+        write_file(output, _npy(vectors) if output.suffix == ".npy" else _json(vectors).encode())
 
 
 def _lines(path: Path) -> list[str]:
@@ -81,26 +81,13 @@ def _json(vectors: "npt.NDArray[np.float32]") -> str:
     return "[" + ",\n ".join(rows) + "]\n"
 
 
-def _write(path: Path, vectors: "npt.NDArray[np.float32]") -> None:
-    """Write beside the target and rename."""
+def _npy(vectors: "npt.NDArray[np.float32]") -> bytes:
+    """What NumPy's .npy file holds."""
     import numpy as np
 
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            if path.suffix == ".npy":
-                np.save(file, vectors)
-            else:
-                file.write(_json(vectors).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}: choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    content = io.BytesIO()
+    np.save(content, vectors)
+    return content.getvalue()
 
 
 def _show(load_s: float, embedder: "Embedder") -> None:

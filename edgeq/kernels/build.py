@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
-from edgeq.kernels import cache, catalog, image, library, worker
+from edgeq.kernels import catalog, image, library, worker
 from edgeq.kernels.link import link
 from edgeq.kernels.prebuilt import SUFFIX
 from edgeq.kernels.sources import can_compile, sources
+from edgeq.output import write_file
 
 
 def build(
@@ -27,7 +28,7 @@ def build(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
     made_from = sources()  # before they are compiled: an edit in between must not go unnoticed
     names = catalog.names(cpu.isa) if names is None else list(names)
     jobs = [
@@ -47,12 +48,5 @@ def build(
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))
     content = image.render(architecture, cpu.name, needs, cpu.isa.name, made_from, entries, code)
-    try:
-        cache.write(path, content)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    write_file(path, content)
     return path
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o")

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 from edgeq import environment
+from edgeq.errors import OutputError
 from edgeq.kernels.sources import digest
+from edgeq.output import write_file
 from edgeq.simd.isa import Isa
 
 UNUSED_DAYS = 30  # after which kernels of other versions, or of another CPU, are removed
@@ -36,28 +38,10 @@ def keep(name: str, isa: Isa, content: bytes) -> bool:
     """Write a kernel's file atomically; False if it cannot be, which costs a compilation next time."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        write(path(name, isa), content)
-    except OSError:
+        write_file(path(name, isa), content)
+    except (OSError, OutputError):
         return False
     return True
-
-
-def write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    import tempfile  # here, like shutil below: a process that finds its kernels needs neither
-
-    handle, temporary = tempfile.mkstemp(dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def mark_used() -> None:

@@ -37,7 +37,7 @@ def test_commands(edgeq, model, tmp_path):
         "(the conversation is forgotten)",
         "/nonsense: no such command; /help lists them",
         "usage: /save FILE",
-        f"{tmp_path / 'none' / 'x'}: cannot be written: No such file or directory",
+        f"{tmp_path / 'none' / 'x'}: the folder {tmp_path / 'none'} does not exist: create it first",
     ]
     assert json.loads(path.read_text()) == [
         {"role": "system", "content": "be brief"},
@@ -177,9 +177,9 @@ def test_a_model_without_template_says_so_at_once(edgeq, monkeypatch):
 
 
 def test_saving_fails_cleanly(tmp_path):
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="does not exist: create it first"):
         save([], tmp_path / "missing" / "talk.json")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is not a regular file"):
         save([], tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"], "no temporary file stays"

@@ -56,7 +56,7 @@ def test_texts_that_are_cut_are_told(edgeq, path):
     [
         ([], "there is no text"),
         (["a", "-o", "v.csv"], "v.csv: name the output .npy (NumPy) or .json"),
-        (["a", "-o", "missing/v.npy"], "missing/v.npy: cannot be written: No such file or directory"),
+        (["a", "-o", "missing/v.npy"], "missing/v.npy: the folder "),
         (["--file", "missing.txt"], "missing.txt: cannot be read"),
     ],
 )

@@ -9,7 +9,6 @@ pytest.importorskip("gguf")
 
 from gguf_models import write
 
-from edgeq.container import writer
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError, OutputError
 from edgeq.gguf.cache import runnable
@@ -47,7 +46,7 @@ def test_other_files_are_left_as_they_are(tmp_path: Path, cache: Path):
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path / "m.gguf", "Q8_0")
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 1000}))
     with pytest.raises(OutputError, match=r"make room; or set EDGEQ_CACHE, or `edgeq import"):
         runnable(tmp_path / "m.gguf")
     assert list(cache.iterdir()) == []
