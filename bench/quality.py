@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from table_file import write
 
 from edgeq.blocks.reference import decode, encode
