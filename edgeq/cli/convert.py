@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.options import threads_option
+from edgeq.cli.options import announce, threads_option
+from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
@@ -35,22 +36,9 @@ def command(
     threads: int | None,
 ) -> None:
     """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from edgeq.conversion import convert
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the checkpoint", total=None)
-
-        def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
-
-        def announce(line: str) -> None:
-            click.echo(f"edgeq: {line}", err=True)
-
+    with progress_bar("reading the checkpoint") as progress:
         report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce)
     show_report(report)
 

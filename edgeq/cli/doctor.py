@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.options import THREADS
+from edgeq.cli.options import THREADS, announce
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError, MemoryLimitError
 
@@ -223,9 +223,6 @@ def _decode(facts: Facts, model: Path, context: int, team: int) -> float | None:
     """Tokens per second of a short run, after one token that reads the file's pages in."""
     from edgeq.container.reader import open_file
     from edgeq.runtime.session import Session
-
-    def announce(line: str) -> None:
-        click.echo(f"edgeq: {line}", err=True)
 
     try:
         with open_file(model) as file, Session(file, context=context, threads=team, announce=announce) as session:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.options import announce
+from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size
 
 
@@ -15,20 +17,12 @@ from edgeq.cli.units import binary_size
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that GGUF cannot hold.")
 def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
     """Export MODEL, an .eqf file, as a .gguf file with the same blocks, bit for bit."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from edgeq.gguf.exporter import AS_Q8_0, export_gguf
 
     output = output or Path(f"{model.stem}.gguf")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("exporting", total=None)
-
-        def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
-
-        report = export_gguf(model, output, AS_Q8_0 if fallback else None, allow_no_tokenizer, progress=progress)
+    fallback_types = AS_Q8_0 if fallback else None
+    with progress_bar("reading the file") as progress:
+        report = export_gguf(model, output, fallback_types, allow_no_tokenizer, progress=progress, announce=announce)
     for note in report.notes:
         click.echo(f"note: {note}")
     if again := [tensor for tensor in report.tensors if tensor.again]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.options import threads_option
+from edgeq.cli.options import announce, threads_option
+from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
@@ -23,23 +24,10 @@ def command(source: Path, output: Path | None, allow_no_tokenizer: bool, threads
 
     Blocks are re-arranged without loss: the same types, the same bits.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from edgeq.gguf.importer import import_gguf
 
     output = output or Path(f"{source.stem}.eqf")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the file", total=None)
-
-        def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
-
-        def announce(line: str) -> None:
-            click.echo(f"edgeq: {line}", err=True)
-
+    with progress_bar("reading the file") as progress:
         report = import_gguf(source, output, threads, progress, announce, allow_no_tokenizer)
     show_report(report)
 

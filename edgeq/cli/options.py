@@ -89,11 +89,16 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
     return wrapper
 
 
+def announce(line: str) -> None:
+    """Tell on stderr what makes someone wait."""
+    click.echo(f"edgeq: {line}", err=True)
+
+
 class Announcer:
-    """Tells on stderr what makes someone wait; at a terminal also how far it is, in a line that goes away again."""
+    """As `announce`; at a terminal it tells also how far it is, in a line that goes away again."""
 
     def __call__(self, line: str) -> None:
-        click.echo(f"edgeq: {line}", err=True)
+        announce(line)
 
     def progress(self, done: int, total: int) -> None:
         if sys.stderr.isatty():

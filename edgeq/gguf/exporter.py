@@ -27,7 +27,7 @@ from edgeq.models.gguf import write_config
 from edgeq.models.gguf_architectures import Place, exported, places
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
-from edgeq.text.sentence import read_sentence_settings
+from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
 from edgeq.text.tokenizer import FILES
 
 CHUNK_ROWS = 512  # a multiple of a panel's
@@ -83,11 +83,13 @@ def export_gguf(
     allow_no_tokenizer: bool = False,
     tokenizer: bool = True,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Report:
     """Write the `.eqf` file `source` as the GGUF file `out`: the same blocks, bit for bit.
 
     An imported model gets back all its metadata. GGUF's k-quants need rows of a multiple of 256 weights; with a
-    `fallback` other matrices are encoded again. `tokenizer` may be left out. Raises UnsupportedError for an
+    `fallback` other matrices are encoded again. `tokenizer` may be left out. `announce` hears one line if a kernel must
+    be compiled first. Raises UnsupportedError for an
     architecture, a rope scaling or rows that GGUF cannot hold, TokenizerError for such a tokenizer unless
     `allow_no_tokenizer`, UsageError for an `out` that is the source, OutputError if it cannot be written.
     """
@@ -103,7 +105,8 @@ def export_gguf(
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
-        rearranger, heads = Rearranger(TO_BLOCKS), (model.heads.num_attention_heads, model.heads.num_key_value_heads)
+        rearranger = Rearranger(TO_BLOCKS, announce)
+        heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             total, done = sum(info.nbytes for info in file.tensors.values()), 0
             for index, tensor in enumerate(targets):
@@ -130,9 +133,8 @@ def _metadata(
     values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
     values |= write_config(config, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
-    if "pooling_config.json" in assets or not model.heads.causal:
-        pooling = read_sentence_settings(assets, model.heads.causal).pooling
-        values |= {f"{name}.pooling_type": number for number, other in POOLINGS.items() if other == pooling}
+    if assets.keys() & SENTENCE_FILES or not model.heads.causal:
+        values |= _pooling(file, model, name, assets, notes)
     vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
     if tokenizer and assets.keys() & {*FILES}:
         try:
@@ -143,6 +145,25 @@ def _metadata(
             notes.append(f"the tokenizer is left out: {error}")
     values |= vocabulary
     return len(values), render({key: _typed(value) for key, value in values.items()}), ALIGNMENT
+
+
+def _pooling(
+    file: File, model: Architecture, name: str, assets: Mapping[str, bytes], notes: list[str]
+) -> dict[str, Any]:
+    """How states become a text's vector; `notes` gets what GGUF has no key for."""
+    try:
+        settings = read_sentence_settings(assets, model.heads.causal)
+    except (TokenizerError, UnsupportedError) as error:
+        raise type(error)(f"{file.path}: {error}") from None
+    numbers = {pooling: number for number, pooling in POOLINGS.items()}
+    if settings.pooling not in numbers:
+        notes.append(f"GGUF has no {settings.pooling} pooling: readers will take another")
+    if settings.normalize:
+        notes.append("GGUF cannot say that vectors get the length 1: ask the reader for it")
+    if settings.max_length and settings.max_length < model.max_position_embeddings:
+        most = f"{settings.max_length} tokens: readers take up to {model.max_position_embeddings}"
+        notes.append(f"GGUF cannot say that texts are cut to {most}")
+    return {f"{name}.pooling_type": numbers[settings.pooling]} if settings.pooling in numbers else {}
 
 
 def _kept(file: File) -> tuple[int, bytes, int]:

@@ -163,8 +163,10 @@ def _assets(
             notes.append(f"the tokenizer is left out, the model runs on token ids only: {error}")
     else:
         notes.append("the file has no tokenizer: the model runs on token ids only")
-    pooling = file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type")
-    if isinstance(pooling, int) and pooling in POOLINGS:
+    if pooling := file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type"):
+        if not isinstance(pooling, int) or pooling not in POOLINGS:
+            what = "scores pairs of texts (pooling_type 4)" if pooling == 4 else f"has pooling_type {str(pooling)[:20]}"
+            raise UnsupportedError(f"{file.path}: {what}, which is not supported: take a model that embeds texts")
         assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
     assets[METADATA] = struct.pack("<4sIQQ", MAGIC, VERSION, 0, file.keys) + file.metadata_bytes
     return assets, notes
@@ -219,6 +221,12 @@ def _fused(file: GgufFile, model: Architecture) -> list[str]:
 def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]) -> None:
     """FormatError if the file's tensor is missing or has another shape than the model's have together."""
     if place.name not in file.tensors:
+        old = place.name.replace("_exps.", ".0.")  # the first expert's own, before 2024-04
+        if old != place.name and old in file.tensors:
+            raise UnsupportedError(
+                f"{file.path}: has a tensor per expert, like {old}, an old layout: convert the model again, or take a "
+                "newer file"
+            )
         raise FormatError(f"{file.path}: has no tensor {place.name}: the file is incomplete, convert the model again")
     shapes = [expected[part] for part in place.parts]
     axis = max(len(shapes[0]) - 2, 0)

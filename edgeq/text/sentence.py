@@ -9,6 +9,7 @@ from edgeq.errors import TokenizerError, UnsupportedError
 from edgeq.text.assets import json_asset
 
 POOLINGS = ("mean", "cls", "last", "max")
+SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "pooling_config.json")
 _MODE = "pooling_mode_"
 
 

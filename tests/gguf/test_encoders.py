@@ -44,6 +44,19 @@ def test_pooling(mode: str, number: int, tmp_path: Path):
         assert back.embedder.settings.pooling == model.embedder.settings.pooling
 
 
+def test_settings_that_gguf_has_no_key_for_are_told(tmp_path: Path):
+    edgeq.convert(sentence_encoder.write(tmp_path / "c", {"pooling_mode_max_tokens": True}), tmp_path / "m.eqf", "F32")
+    notes = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf").notes
+    assert [note.partition(":")[0] for note in notes] == [
+        "GGUF has no max pooling",
+        "GGUF cannot say that vectors get the length 1",
+        "GGUF cannot say that texts are cut to 12 tokens",
+    ]
+    assert "bert.pooling_type" not in gguf.GGUFReader(tmp_path / "m.gguf").fields
+    edgeq.convert(sentence_encoder.write(tmp_path / "d", modules=None, most=None), tmp_path / "n.eqf", "F32")
+    assert export_gguf(tmp_path / "n.eqf", tmp_path / "n.gguf").notes == []
+
+
 def test_a_vocabulary_with_capitals_is_refused(tmp_path: Path):
     folder = sentence_encoder.write(tmp_path / "c")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))

@@ -283,6 +283,26 @@ def test_a_tensor_too_many_is_refused(extra: str, message: str, tmp_path: Path, 
         import_gguf(tmp_path / "more.gguf", tmp_path / "back.eqf")
 
 
+def test_a_tensor_per_expert_is_refused(tmp_path: Path):
+    convert(random_checkpoints.write("mixtral", tmp_path / "c"), tmp_path / "m.eqf", "Q8_0", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        tensors = []
+        for t in file.tensors.values():
+            each = [(t.name, t.shape, file.data(t.name))]
+            if len(t.shape) == 3:
+                data = file.data(t.name).reshape(t.shape[0], -1)
+                names = [t.name.replace("_exps.", f".{i}.") for i in range(len(data))]
+                each = [(name, t.shape[1:], expert) for name, expert in zip(names, data, strict=True)]
+            tensors += [(GgufSpec(name, shape, t.type.name), data) for name, shape, data in each]
+        specs = [spec for spec, _ in tensors]
+        with GgufWriter(tmp_path / "old.gguf", file.metadata_bytes, file.keys, specs) as writer:
+            for _, data in tensors:
+                writer.write(np.ascontiguousarray(data))
+    with pytest.raises(UnsupportedError, match=r"has a tensor per expert, like blk\.0\.ffn_gate\.0\.weight, an old"):
+        import_gguf(tmp_path / "old.gguf", tmp_path / "back.eqf")
+
+
 def test_the_language_model_of_gemma_3_with_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(CASES, "gemma3", changed("gemma3"))
     folder = random_checkpoints.write("gemma3", tmp_path / "c")

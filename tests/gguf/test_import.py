@@ -140,6 +140,8 @@ U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
             "architecture 'unheard-of' cannot be imported; known are llama",
         ),
         ({"tokenizer.ggml.model": ("t5", TEXT)}, "the tokenizer is of the kind 't5'"),
+        ({"llama.pooling_type": (4, U32)}, r"m\.gguf: scores pairs of texts \(pooling_type 4\), .*: take a model"),
+        ({"llama.pooling_type": (9, U32)}, r"m\.gguf: has pooling_type 9, which is not supported"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_in_one_line(metadata, message, tmp_path, monkeypatch):
