@@ -88,48 +88,45 @@ def _softmax(scores, begin, end, low, high, at):
     store_f32(at + 4, sum_f32(total))
 
 
-def _make_widen_float(kind: str):
-    """Rows of 16 f16 or f32 as f32, once for all tiles."""
+def _make_rows_float(kind: str):
+    """Rows of 16 f16 or f32, as f32; they have no scales."""
     element = KV_BYTES[kind]
     load_row = {"f16": load_f16x16, "f32": load_f32x16}[kind]
 
     @device
-    def widen_keys(panel, head_dim, wide):
-        for i in range(head_dim):
-            prefetch(panel + _AHEAD + i * 16 * element)
-            store_f32x16(wide + i * 64, load_row(panel + i * 16 * element))
+    def no_scale(at, i):
+        return np.float32(1.0)
 
     @device
-    def widen_values(column, scales, positions, wide):
-        widen_keys(column, positions, wide)
+    def row(at, scale):
+        prefetch(at + _AHEAD)
+        return load_row(at)
 
-    return widen_keys, widen_values
+    return element * 16, no_scale, no_scale, row
 
 
-def _make_widen_q8_0():
+def _make_rows_q8_0():
     """Rows of 16 int8 as f32, times their scales: of 16 positions for keys, of one for values (see rope.py)."""
 
     @device
-    def widen_keys(panel, head_dim, wide):
-        for first in range(0, head_dim, 32):
-            scale = load_f16x16(panel + head_dim * 16 + first)
-            for d in range(first, min(head_dim, first + 32)):
-                prefetch(panel + _AHEAD + d * 16)
-                store_f32x16(wide + d * 64, mul(load_i8x16(panel + d * 16), scale))
+    def key_scale(at, i):
+        return load_f16x16(at + i)
 
     @device
-    def widen_values(column, scales, positions, wide):
-        for i in range(positions):
-            prefetch(column + _AHEAD + i * 16)
-            store_f32x16(wide + i * 64, mul(load_i8x16(column + i * 16), splat_f32(load_f16(scales + 2 * i))))
+    def value_scale(at, i):
+        return splat_f32(load_f16(at + 2 * i))
 
-    return widen_keys, widen_values
+    @device
+    def row(at, scale):
+        prefetch(at + _AHEAD)
+        return mul(load_i8x16(at), scale)
+
+    return 16, key_scale, value_scale, row
 
 
 def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
     """What an item is made of, for register tiles of `width` rows over a cache of `kind` elements."""
-    widen_keys, widen_values = _make_widen_q8_0() if kind == "q8_0" else _make_widen_float(kind)
-    element = KV_BYTES[kind]
+    row_bytes, key_scale, value_scale, row = _make_rows_q8_0() if kind == "q8_0" else _make_rows_float(kind)
     ops = operations(isa, width)
     tile_zero, tile_add_outer = ops.tile_zero, ops.tile_add_outer
     tile_load, tile_store = ops.tile_load, ops.tile_store
@@ -150,8 +147,17 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
     def scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide):
         """q . k for block positions [begin, end), begin rounded down to 16: [row][BLOCK]."""
         for j in range(begin // 16 * 16, end, 16):
-            widen_keys(keys + j * position_bytes, head_dim, wide)
-            for t in range(tiles):
+            panel = keys + j * position_bytes
+            tile = tile_zero()
+            for first in range(0, head_dim, 32):
+                scale = key_scale(panel + head_dim * 16, first)
+                for d in range(first, min(head_dim, first + 32)):
+                    key = row(panel + d * row_bytes, scale)
+                    if tiles > 1:
+                        store_f32x16(wide + d * 64, key)
+                    tile = tile_add_outer(tile, key, queries + d * 4 * width, 4)
+            tile_store(scores + 4 * j, _ROW, tile)
+            for t in range(1, tiles):
                 tile = tile_zero()
                 query = queries + t * head_dim * 4 * width
                 for d in range(head_dim):
@@ -164,9 +170,16 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
         for c in range(columns):
             for first in range(begin, end, _SPAN):
                 last = min(end, first + _SPAN)
-                at = c // 2 * context + first
-                widen_values(values + (c * context + first) * 16 * element, scales + 2 * at, last - first, wide)
-                for t in range(tiles):
+                at = values + (c * context + first) * row_bytes
+                scale_at = scales + 2 * (c // 2 * context + first)
+                tile = tile_load(sums + c * tile_bytes, 64) if first > begin else tile_zero()
+                for p in range(last - first):
+                    value = row(at + p * row_bytes, value_scale(scale_at, p))
+                    if tiles > 1:
+                        store_f32x16(wide + p * 64, value)
+                    tile = tile_add_outer(tile, value, weights + 4 * (first + p), _ROW)
+                tile_store(sums + c * tile_bytes, 64, tile)
+                for t in range(1, tiles):
                     at = sums + (t * columns + c) * tile_bytes
                     weight = weights + t * width * _ROW
                     tile = tile_load(at, 64) if first > begin else tile_zero()
