@@ -1,4 +1,4 @@
-"""The AVX-512 bodies on machines that have none: their instructions replaced by what these are defined to do."""
+"""Bodies of AVX-512 and AVX-VNNI on machines that have neither: their instructions replaced by their definitions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import pytest
 from llvmlite import ir
 
 from edgeq.kernels import library
-from edgeq.simd import avx512, avx512vnni, emit, isa, portable
+from edgeq.simd import avx512, avx512vnni, avxvnni, emit, isa, portable
 
 
 def _saturate(b, wide, low):
@@ -61,9 +61,10 @@ def _as_function(name: str, generate: Callable[..., ir.Value]) -> Callable[..., 
 
 @contextmanager
 def _defined_instructions() -> Iterator[None]:
-    """The AVX-512 bodies with their instructions replaced by what these are defined to do."""
+    """These bodies with their instructions replaced by what these are defined to do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avx512vnni, "_vpdpbusd", _as_function("vpdpbusd", portable.dot_bytes))
+        patch.setattr(avxvnni, "_vpdpbusd", _as_function("vpdpbusd256", portable.dot_bytes))
         patch.setattr(avx512vnni, "lookup", portable.lookup)
         patch.setattr(avx512, "lookup", portable.lookup)
         patch.setattr(avx512._body, "maddubs", _as_function("vpmaddubsw", _maddubs_512))

@@ -44,7 +44,7 @@ class Body:
 
 
 # Those that run here, and those whose instructions are defined above.
-BODIES = [Body(row) for row in isa.TABLE if row in isa.available() or row.name.startswith("avx512")]
+BODIES = [Body(row) for row in isa.TABLE if row in isa.available() or row.name.startswith(("avx512", "avxvnni"))]
 
 
 class Packed:

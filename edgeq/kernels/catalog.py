@@ -83,6 +83,14 @@ def _arm(name: str, needs: frozenset[str], chips: str) -> Cpu:
 
 CPUS: tuple[Cpu, ...] = (
     Cpu("x86-64-v3", "x86_64", "x86-64-v3", "", _V3, "Intel Haswell and later; AMD Zen and later"),
+    Cpu(
+        "x86-64-v3-vnni",
+        "x86_64",
+        "x86-64-v3",
+        "+avxvnni",
+        _V3 | {"avxvnni"},
+        "Intel Alder Lake, N100 and later; AMD Zen 5",
+    ),
     Cpu("x86-64-v4", "x86_64", "x86-64-v4", "", _V4, "Intel Skylake-X and later Xeon"),
     Cpu(
         "x86-64-v4-vnni",

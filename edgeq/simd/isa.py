@@ -43,7 +43,15 @@ TABLE: tuple[Isa, ...] = (
         "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5",
     ),
     Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
-    Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, 16, "Intel Haswell to Raptor Lake; AMD Zen 1 to Zen 3"),
+    Isa(
+        "avxvnni",
+        "edgeq.simd.avxvnni",
+        _AVX2 | {"avxvnni"},
+        4,
+        16,
+        "Intel Alder Lake, N100 and later",
+    ),
+    Isa("avx2", "edgeq.simd.avx2", _AVX2, 4, 16, "Intel Haswell to Comet Lake; AMD Zen 1 to Zen 3"),
     Isa(
         "neon_i8mm",
         "edgeq.simd.neon_i8mm",

@@ -7,8 +7,6 @@ from edgeq.simd import emit
 BIAS = 0
 CENTRED: frozenset[int] = frozenset()
 
-_WIDE = ir.VectorType(emit.I32, 64)
-
 
 def dot_lines(b, total, lines, words, code_bits):
     """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
@@ -19,9 +17,10 @@ def dot_lines(b, total, lines, words, code_bits):
 
 def dot_bytes(b, total, codes, activations):
     """total + the sums of four products each of unsigned `codes` and signed `activations`: what `vpdpbusd` does."""
-    products = b.mul(b.zext(codes, _WIDE), b.sext(activations, _WIDE))
+    wide = ir.VectorType(emit.I32, codes.type.count)
+    products = b.mul(b.zext(codes, wide), b.sext(activations, wide))
     for column in range(4):
-        total = b.add(total, emit.shuffle(b, products, products, range(column, 64, 4)))
+        total = b.add(total, emit.shuffle(b, products, products, range(column, wide.count, 4)))
     return total
 
 

@@ -39,6 +39,7 @@ def test_names_are_unique_and_follow_the_body(isa):
 def test_cpus():
     assert [(cpu.name, cpu.isa.name) for cpu in catalog.CPUS] == [
         ("x86-64-v3", "avx2"),
+        ("x86-64-v3-vnni", "avxvnni"),
         ("x86-64-v4", "avx512"),
         ("x86-64-v4-vnni", "avx512vnni"),
         ("cortex-a72", "neon"),

@@ -18,8 +18,8 @@ def blocks(text: str) -> list[list[str]]:
     for line in text.splitlines():
         if re.match(r"\.LBB\d+_\d+:", line):
             result.append([])
-        elif re.match(r"\s+[a-z]", line):
-            result[-1].append(line.strip())
+        elif re.match(r"\s+[a-z{]", line):
+            result[-1].append(line.strip().removeprefix("{vex}").strip())
     return result
 
 
@@ -31,20 +31,24 @@ def hottest(name: str, isa: str, cpu: str, instruction: str) -> list[str]:
     return max(found, key=lambda block: sum(line.startswith(instruction) for line in block))
 
 
+# With 16 registers, the sums of a tile of 4 tokens are kept in memory: 8 registers' worth. Where 16 columns share a
+# scale, some dots of the first 16 wait there too.
 @pytest.mark.parametrize(
-    ("name", "isa", "cpu", "instruction", "dots"),
+    ("name", "isa", "cpu", "instruction", "stores"),
     [
-        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 64),
-        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 64),
-        ("Q8_0", "avx512vnni", "icelake-server", "vpdpbusd", 64),
-        ("Q4_K", "avx512", "skylake-avx512", "vpmaddubsw", 64),
-        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64),
+        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 0),
+        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 0),
+        ("Q8_0", "avx512vnni", "icelake-server", "vpdpbusd", 0),
+        ("Q4_K", "avx512", "skylake-avx512", "vpmaddubsw", 0),
+        ("Q4_K", "avxvnni", "alderlake", "vpdpbusd", 8),
+        ("Q6_K", "avxvnni", "alderlake", "vpdpbusd", 13),
+        ("Q8_0", "avxvnni", "alderlake", "vpdpbusd", 8),
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 8),
     ],
 )
-def test_matmul_tile(name, isa, cpu, instruction, dots):
+def test_matmul_tile(name, isa, cpu, instruction, stores):
     block = hottest(name, isa, cpu, instruction)
-    assert sum(line.startswith(instruction) for line in block) == dots
+    assert sum(line.startswith(instruction) for line in block) == 64
     assert not [line for line in block if "call" in line.split()[0]]
-    stores = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
-    # with 16 registers, the sums of a tile of 4 tokens are kept in memory: 8 registers' worth
-    assert len(stores) <= (8 if isa == "avx2" else 0), "spills in the hot loop"
+    stored = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
+    assert len(stored) <= stores, "spills in the hot loop"
