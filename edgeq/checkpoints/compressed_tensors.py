@@ -53,12 +53,12 @@ FORMATS = (
 def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
     """The matrices of a checkpoint with `quantization_config` `config`. UnsupportedError for another format."""
     _check(config, source)
-    found: list[Packed] = []
+    declared, found = _declared_bits(config), list[Packed]()
     for name, tensor in files.tensors.items():
         if name.endswith(".weight_packed") and tensor.dtype == "U8":
             found.append(PackedFloats(files, name.removesuffix(".weight_packed")))
         elif name.endswith(".weight_packed"):
-            found.append(PackQuantized(files, name.removesuffix(".weight_packed"), source))
+            found.append(PackQuantized(files, name.removesuffix(".weight_packed"), declared, source))
         elif name.endswith(".weight") and tensor.dtype in ("I8", "F8_E4M3") and len(tensor.shape) == 2:
             found.append(_scaled(files, name, config, source))
     return found
@@ -77,6 +77,13 @@ def _check(config: Mapping[str, Any], source: str) -> None:
     transforms = config.get("transform_config") or {}
     if isinstance(transforms, Mapping) and transforms.get("config_groups"):
         raise UnsupportedError(f"{source}: weights that compressed-tensors transformed are not supported")
+
+
+def _declared_bits(config: Mapping[str, Any]) -> list[int]:
+    """The bits of integers that the configuration's groups name; none where it names none."""
+    weights = [group.get("weights") for group in _objects(config.get("config_groups"))]
+    bits = [one.get("num_bits") for one in weights if isinstance(one, Mapping) and one.get("type", "int") == "int"]
+    return sorted({n for n in bits if type(n) is int})
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:
@@ -113,19 +120,26 @@ def _blocks(files: Files, name: str, config: Mapping[str, Any], source: str) -> 
 class PackQuantized(Packed):
     """A matrix of packed integers of 2 to 8 bits."""
 
-    def __init__(self, files: Files, stem: str, source: str) -> None:
+    def __init__(self, files: Files, stem: str, declared: list[int], source: str) -> None:
+        """declared: bits that its codes may have, in ascending order; none if they are to be told by its shape."""
         self._weight, self._scale = f"{stem}.weight_packed", f"{stem}.weight_scale"
         shape, zeros, index = f"{stem}.weight_shape", f"{stem}.weight_zero_point", f"{stem}.weight_g_idx"
         self._zeros, self._index = (name if name in files.tensors else "" for name in (zeros, index))
         expect(files, shape, ("I64", "I32"), (2,), self._weight)
         rows, columns = (int(n) for n in files.whole(shape))
         _, words = matrix_shape(files, self._weight, self._weight)
-        bits = words * 32 // max(columns, 1)
+        told = words * 32 // max(columns, 1)
+        bits = next((bits for bits in declared if words == -(-columns * bits // 32)), told)
         optional = [name for name in (self._zeros, self._index) if name]
         stored = [self._weight, self._scale, shape, *optional]
         super().__init__(files, f"{stem}.weight", f"compressed-tensors INT{bits}", bits, (rows, columns), stored)
         if not 2 <= bits <= 8 or words != -(-columns * bits // 32):
             raise UnsupportedError(f"{source}: {stem} has {words} words for {columns} codes: a packing that is unknown")
+        if declared and bits not in declared:
+            says = " or ".join(map(str, declared))
+            raise self.fail(
+                f"has codes of {bits} bits, config.json says {says}: take the one that belongs to the weights"
+            )
         expect(files, self._weight, ("I32",), (rows, words), self._weight)
         grid = files.tensors[self._scale].shape if self._scale in files.tensors else ()
         self._grid = (grid[0], grid[1]) if len(grid) == 2 else ((rows, 1) if grid == (rows,) and rows > 1 else (1, 1))

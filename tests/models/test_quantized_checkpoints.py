@@ -27,6 +27,9 @@ GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
 AUTO_AWQ: dict[str, Any] = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "bits": 4}
 COMPRESSED: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+GROUPS: dict[str, Any] = {
+    f"group_{i}": {"targets": ["Linear"], "weights": {"num_bits": bits, "type": "int"}} for i, bits in enumerate((8, 4))
+}
 INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
 FP8: dict[str, Any] = {"quant_method": "fp8", "weight_block_size": [32, 32]}
@@ -52,6 +55,7 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "compressed-int4-asymmetric": (made.pack_quantized(symmetric=False), COMPRESSED, "Q5_0", EXACT),
     "compressed-int4-act-order": (made.pack_quantized(act_order=True), COMPRESSED, "Q6_K", ENCODED),
     "compressed-int8-packed": (made.pack_quantized(8, -1), COMPRESSED, "Q8_0", EXACT),
+    "compressed-int4-declared": (made.pack_quantized(), COMPRESSED | {"config_groups": GROUPS}, "Q4_0", EXACT),
     "compressed-int8": (made.int8(np.float16), INT, "Q8_0", EXACT),
     "compressed-int8-f32-scales": (made.int8(), INT, "Q8_0", ROUNDED),
     "llm-int8": (made.int8(name="SCB", factor=127.0), BNB, "Q8_0", ROUNDED),
@@ -270,6 +274,13 @@ def test_unsupported_variants_are_refused_in_one_line(
         (made.awq(), AWQ, {"scales": lambda s: s[:, :8]}, CheckpointError, "scales"),
         (made.pack_quantized(), COMPRESSED, {"weight_shape": lambda s: s // 3}, UnsupportedError, "packing"),
         (made.pack_quantized(), COMPRESSED, {"weight_scale": lambda s: s[:5]}, CheckpointError, "scales"),
+        (
+            made.pack_quantized(3),
+            COMPRESSED | {"config_groups": GROUPS},
+            {},
+            CheckpointError,
+            "codes of 3 bits, config.json says 4 or 8",
+        ),
         (made.nf4(), BNB, {"weight.absmax": lambda a: a[:5]}, CheckpointError, "absmax"),
         (made.nf4(), BNB, {"weight.quant_state.bitsandbytes__nf4": lambda s: s[:9]}, CheckpointError, "quant_state"),
         (made.int8(), INT, {"weight_scale": lambda s: s[:5]}, CheckpointError, "blocks"),
