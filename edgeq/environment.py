@@ -4,7 +4,7 @@
 |-------------------|-------------------------------------------------|---------------------------------------------|
 | `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
 | `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
-| `EDGEQ_CACHE`     | folder of compiled kernels                      | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
+| `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
@@ -32,7 +32,7 @@ def threads() -> int | None:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
+    """Where compiled kernels are kept, and models that were made to be run."""
     forced = os.environ.get("EDGEQ_CACHE")
     if forced:
         return Path(forced)

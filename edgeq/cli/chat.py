@@ -35,7 +35,10 @@ Ctrl-C stops an answer; twice at an empty prompt it leaves. A line that ends wit
 def command(
     model: Path, system: str | None, timings: bool, generation: dict[str, Any], loading: dict[str, Any]
 ) -> None:
-    """Talk with MODEL, an .eqf file with a chat template. /help lists what else can be typed."""
+    """Talk with MODEL: an .eqf or .gguf file, a checkpoint's folder or a Hub repository (owner/name).
+
+    It needs a chat template. /help lists what else can be typed.
+    """
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
         Conversation(loaded, system, generation, timings).talk()

@@ -41,7 +41,7 @@ def command(
     timings: bool,
     loading: dict[str, Any],
 ) -> None:
-    """Embed TEXTS, each as one vector, with MODEL, an .eqf or .gguf file.
+    """Embed TEXTS, each as one vector, with MODEL: an .eqf or .gguf file, a checkpoint or a Hub repository.
 
     The vectors are written as a JSON list of lists, or as a NumPy array f32 [texts, values].
     """

@@ -31,7 +31,9 @@ def command(
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
-    """Complete PROMPT with MODEL, an .eqf or .gguf file.
+    """Complete PROMPT with MODEL: an .eqf or .gguf file, a checkpoint's folder or a Hub repository (owner/name).
+
+    What is no .eqf file is made into one, in the cache, the first time; owner/name:Q8_0 names the type.
 
     Without PROMPT, or for "-", the prompt is what stdin gives, less one newline at its end.
     """

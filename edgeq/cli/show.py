@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(model: Path, tensors: bool, output: str) -> None:
-    """Show what MODEL, an .eqf or .gguf file, holds: its architecture, types, sizes, chat template and origin."""
+    """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin."""
     from edgeq.container.reader import open_file
-    from edgeq.gguf.cache import runnable
+    from edgeq.model_cache import runnable
 
     with open_file(runnable(model, lambda line: click.echo(f"edgeq: {line}", err=True))) as file:
         facts = describe(file)

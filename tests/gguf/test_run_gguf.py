@@ -11,7 +11,7 @@ from gguf_models import write
 
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError, OutputError
-from edgeq.gguf.cache import runnable
+from edgeq.model_cache import runnable
 
 
 @pytest.fixture
