@@ -32,7 +32,7 @@ def main() -> None:
 
     def fill(model: Session, tokens: list[int]) -> None:
         """Make the context as deep as `tokens`, with whatever is there already: which ids makes no difference."""
-        model.rewind(min(len(tokens), model.position))
+        model.rewind(model.rewindable(min(len(tokens), model.position)))
         if missing := tokens[model.position :]:
             model.eval(missing)
 

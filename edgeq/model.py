@@ -343,12 +343,14 @@ class Model:
     def _keep(self, tokens: list[int]) -> int:
         """Rewind to what `tokens` has in common with what the session holds; how many tokens that are.
 
-        The last token is always computed again, for its logits.
+        The last token is always computed again, for its logits. All are where layers with a window no longer hold what
+        they saw there.
         """
         held = min(len(self._tokens), int(self.session.position))  # an interrupt may have come between the two
         most = min(held, len(tokens) - 1)
         if self._tokens[:most] != tokens[:most]:
             most = next(i for i in range(most) if self._tokens[i] != tokens[i])
+        most = self.session.rewindable(most)
         if most != self.session.position:
             self.session.rewind(most)
         del self._tokens[most:]

@@ -39,6 +39,9 @@ class CountingSession:
     def memory(self):
         return {"weights": 1007, "kv": 10 * self.context, "scratch": 0}
 
+    def rewindable(self, position):
+        return position
+
     def rewind(self, position):
         assert position <= self.position
         self.position = position

@@ -139,8 +139,20 @@ def test_bench_at_a_depth(counting, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["test"] for row in rows] == ["pp16", "tg4", "pp16@d100", "tg4@d100"]
     calls = counting.session.calls
-    assert [n for n in calls if n not in (16, 1)] == [100], "filled once for both"
-    assert calls[-8:] == [1] * 8 and counting.session.position == 100
+    assert [n for n in calls if n not in (16, 1)] == [96], "filled once for both, after four that were there"
+    assert calls[-8:] == [1] * 8 and counting.session.position == 104
+
+
+def test_bench_fills_again_where_it_cannot_rewind(counting, monkeypatch, capsys):
+    session, begun = counting.session, []
+    evaluate = session.eval
+    monkeypatch.setattr(session, "rewindable", lambda position: position if position == session.position else 0)
+    monkeypatch.setattr(
+        session, "eval", lambda tokens: begun.append((session.position, len(tokens))) or evaluate(tokens)
+    )
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "0", "-d", "100", "-r", "2", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["test"] == "pp16@d100"
+    assert begun == [(0, 100), (100, 16)] * 3
 
 
 def test_bench_over_minutes(counting, capsys):

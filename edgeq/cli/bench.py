@@ -126,9 +126,9 @@ def describe(model: "Model") -> dict[str, str]:
 
 
 def _fill(model: "Model", depth: int) -> None:
-    """Make the context `depth` tokens deep: what is there already stays."""
+    """Make the context `depth` tokens deep: what is there already stays, if a session can go back to it."""
     session = model.session
-    session.rewind(min(depth, session.position))
+    session.rewind(session.rewindable(min(depth, session.position)))
     if missing := depth - session.position:
         session.eval(_tokens(model, missing))
 
@@ -149,7 +149,7 @@ def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -
     limits = [machine_limits(session.threads, bits)]
     clocks = []
     for repetition in range(repetitions + 1):
-        session.rewind(case.depth)
+        _fill(model, case.depth)
         warm_up = repetition == 0
         clock = [time.perf_counter()]
         for step in steps[:8] if warm_up else steps:
@@ -159,7 +159,6 @@ def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -
             clocks.append(clock)
     resident = psutil.Process().memory_info().rss
     limits.append(machine_limits(session.threads, bits))
-    session.rewind(case.depth)
     return Result(case, clocks, middle(limits), resident)
 
 
@@ -169,7 +168,7 @@ def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None
     _fill(model, case.depth)
     began = now = time.perf_counter()
     while now - began < seconds:
-        session.rewind(case.depth)
+        _fill(model, case.depth)
         for token in _tokens(model, case.tokens):
             start = time.perf_counter()
             session.eval([token])

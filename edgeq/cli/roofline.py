@@ -109,20 +109,10 @@ def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, ex
 
 
 def kv_read(session: "Session") -> dict[int, int]:
-    """`Work.kv` of a session. Its caches hold a multiple of 16 positions."""
-    from edgeq.runtime.record import Recorder
-
-    recorder = Recorder({name: tensor.shape for name, tensor in session.file.tensors.items()})
-    session.model.graph(recorder)
-    windows: list[int | None] = []
-    for operation in recorder.operations:
-        if operation.heads and operation.kind == "attention":
-            windows.append(operation.heads.sliding_window)
-        elif operation.kind == "short_conv":  # looks back as far as it has taps
-            windows.append(recorder.shapes[operation.weight][1])
-    positions, total = -(-session.context // 16) * 16, Counter[int]()
-    for window, cache in zip(windows, session.plan.caches, strict=True):
-        total[window or 0] += cache.nbytes // positions
+    """`Work.kv` of a session."""
+    total = Counter[int]()
+    for cache in session.plan.caches:
+        total[cache.window or 0] += cache.position_bytes
     return dict(total)
 
 

@@ -9,6 +9,10 @@ A block of positions gives each row a partial result: the largest score m, the s
 so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
 multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A single token's blocks are
 shared out among the threads, and the last to finish merges.
+
+A layer with a window keeps only its latest positions, position p in place p % ring (see runtime/kv_cache.py). A ring
+shorter than the context is a multiple of BLOCK, so a block lies there in one piece. Places around the positions that
+a row sees may hold older or newer ones: their scores are replaced, and their values are not read.
 """
 
 from types import SimpleNamespace
@@ -277,7 +281,7 @@ def _make_finish(isa: Isa, width: int):
 def make(variant: str, isa: Isa):
     """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0).
 
-    Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, context, scale
+    Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, ring, scale
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
     position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
     cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0, whether tokens also see those after
@@ -309,7 +313,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
     @device
     def block_of(args, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
         """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
-        head_dim, context, window = load_i64(args + 48), load_i64(args + 72), load_i64(args + 88)
+        head_dim, ring, window = load_i64(args + 48), load_i64(args + 72), load_i64(args + 88)
         cap = bits_f32(load_i64(args + 160))
         columns = (head_dim + 15) // 16
         tiles = (rows + width - 1) // width
@@ -317,10 +321,11 @@ def _make_attend(isa: Isa, width: int, kind: str):
         begin = max(0, position + 1 - window - base) if window != 0 else 0
         scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
         position_bytes = head_dim * element + scale_bytes
-        keys = load_i64(args + 56) + (kv_head * context + base) * position_bytes
-        values = load_i64(args + 64) + kv_head * context * (columns * 16 * element + scale_bytes)
-        scales = values + context * columns * 16 * element + 2 * base
-        values += base * 16 * element
+        place = base % ring
+        keys = load_i64(args + 56) + (kv_head * ring + place) * position_bytes
+        values = load_i64(args + 64) + kv_head * ring * (columns * 16 * element + scale_bytes)
+        scales = values + ring * columns * 16 * element + 2 * place
+        values += place * 16 * element
         scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
         for r in range(rows):
             high = min(BLOCK, _seen(args, position + r // group) - base)
@@ -331,7 +336,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
                 _softmax(scores + r * _ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
-        weighted_values(scores, tiles, values, scales, context, columns, begin, end, sums, wide)
+        weighted_values(scores, tiles, values, scales, ring, columns, begin, end, sums, wide)
 
     @device
     def finish_rows(args, totals, tops, kv_head, token, rows, group, count):

@@ -15,13 +15,14 @@ from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import machine
+from edgeq.runtime.kv_cache import ring_size
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.plan import ROW_TILE, Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 MIB = 1 << 20
 POSITIONS = 16  # the KV cache holds a multiple of these
-BLOCK = 256  # positions by which plans are compared: what attention reserves grows in such steps
+BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
 LIBRARIES = 6 * MIB  # loaded kernels, threads, chat templates, logits
@@ -59,7 +60,7 @@ class Fit:
     def __init__(self, file: File, model: Architecture, kv: str, batch: int, outputs: int, threads: int) -> None:
         self.file, self.model, self.kv = file, model, kv
         self.batch, self.outputs, self.threads = batch, outputs, threads
-        self._plans: dict[int, tuple[_Memory, _Memory]] = {}
+        self._plans: dict[int, _Planned] = {}
         tokenizer = next((size for name, size in TOKENIZERS.items() if name in file.assets), 0)
         self._program = LIBRARIES + model.vocab_size * tokenizer
 
@@ -69,12 +70,12 @@ class Fit:
 
     def estimate(self, context: int) -> Estimate:
         """For `context` positions."""
-        first, more = self._planned(min(self.batch, context))
-        blocks = -(-context // BLOCK) - 1
+        rows, positions = round_up(min(self.batch, context), ROW_TILE), round_up(context, POSITIONS)
+        plan, blocks = self._planned(rows), -(-context // BLOCK)
         return Estimate(
             weights=sum(info.nbytes for info in self.file.tensors.values()),
-            kv=first.kv // BLOCK * round_up(context, POSITIONS),
-            scratch=first.scratch + blocks * more.scratch,
+            kv=sum(nbytes * ring_size(window, positions, rows) for window, nbytes in plan.caches),
+            scratch=plan.scratch + (blocks - 1) * plan.more_scratch,
             program=self._program + self._compiler,
         )
 
@@ -86,18 +87,18 @@ class Fit:
         kv = self.model.num_hidden_layers * heads.num_key_value_heads * width
         return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
 
-    def _planned(self, batch: int) -> tuple["_Memory", "_Memory"]:
-        """What the plan compiler reserves for BLOCK positions and for every BLOCK more, in batches of `batch`."""
-        rows = round_up(batch, ROW_TILE)
+    def _planned(self, rows: int) -> "_Planned":
+        """What the plan compiler reserves in batches of `rows` tokens."""
         if rows not in self._plans:
-            first, second = (self._reserved(positions, rows) for positions in (BLOCK, 2 * BLOCK))
-            self._plans[rows] = first, _Memory(second.kv - first.kv, second.scratch - first.scratch)
+            first, second = (self._placed(positions, rows) for positions in (BLOCK, 2 * BLOCK))
+            caches = [(cache.window, cache.position_bytes) for cache in first.caches.values()]
+            self._plans[rows] = _Planned(caches, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
         return self._plans[rows]
 
-    def _reserved(self, positions: int, rows: int) -> "_Memory":
+    def _placed(self, positions: int, rows: int) -> Compiler:
         compiler = Compiler(self.file, self.model, positions, rows, self.outputs, self.threads, self.kv)
         compiler.place()
-        return _Memory(sum(cache.nbytes for cache in compiler.caches.values()), compiler.scratch_bytes)
+        return compiler
 
     def largest_context(self, available: int) -> int:
         """The largest context whose estimate is at most `available` bytes, a multiple of 16; 0 if there is none."""
@@ -129,9 +130,12 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class _Memory:
-    kv: int
+class _Planned:
+    """Window and bytes per position of each cache; scratch for BLOCK positions, and for every BLOCK more."""
+
+    caches: list[tuple[int | None, int]]
     scratch: int
+    more_scratch: int
 
 
 def available_memory(root: Path = machine.ROOT) -> int:

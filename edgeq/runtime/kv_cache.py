@@ -1,37 +1,64 @@
-"""The KV cache: keys and values of every position, laid out for attention's vectors (see kernels/rope.py)."""
+"""The KV cache: keys and values of the positions that tokens still see, laid out for attention's vectors (see
+kernels/rope.py)."""
 
 import numpy as np
 
-from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
+from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, kv_scale_bytes
 from edgeq.models.graph import Heads
 from edgeq.runtime.memory import aligned, round_up
 
+REWIND = 1024  # tokens by which a session can always go back: an answer that a chat template writes differently
 
-class KVCache:
-    """Keys and values of one layer for `context` positions (a multiple of 16), elements f16, f32 or q8_0.
+
+def ring_size(window: int | None, context: int, batch: int) -> int:
+    """Positions for which a layer has a place: all of the context, or fewer where a token sees `window` of them.
+
+    Position p has place p % ring. The first token of a batch sees window - 1 positions before it, which the batch must
+    not overwrite. Attention's blocks stay in one piece.
+    """
+    if window is None:
+        return context
+    return min(context, round_up(window - 1 + max(batch, REWIND), ATTENTION_BLOCK))
+
+
+class Ring:
+    """What a layer keeps of the latest positions: `position_bytes` for each of `ring` places."""
+
+    def __init__(self, window: int | None, context: int, batch: int, position_bytes: int):
+        self.window, self.position_bytes = window, position_bytes
+        self.ring = ring_size(window, context, batch)
+
+    @property
+    def nbytes(self) -> int:
+        return self.ring * self.position_bytes
+
+    def holds(self, position: int, reached: int) -> bool:
+        """Whether all that a token at `position` sees is here, once there were `reached` positions."""
+        first = 0 if self.window is None else max(0, position + 1 - self.window)
+        return first == position or first >= reached - self.ring
+
+
+class KVCache(Ring):
+    """Keys and values of one layer, elements f16, f32 or q8_0; `context` is a multiple of 16, `batch` the most tokens
+    that are computed at once.
 
     Memory is committed by the system as positions are written.
     """
 
-    def __init__(self, heads: Heads, context: int, kind: str):
-        rows, scales = heads.num_key_value_heads * context, kv_scale_bytes(kind, heads.head_dim)
-        self.keys = aligned(rows * (KV_BYTES[kind] * heads.head_dim + scales))
-        self.values = aligned(rows * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales))
-
-    @property
-    def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+    def __init__(self, heads: Heads, context: int, batch: int, kind: str):
+        width, scales = heads.num_key_value_heads, kv_scale_bytes(kind, heads.head_dim)
+        keys = width * (KV_BYTES[kind] * heads.head_dim + scales)
+        values = width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
+        super().__init__(heads.sliding_window, context, batch, keys + values)
+        self.keys, self.values = aligned(self.ring * keys), aligned(self.ring * values)
 
 
-class ConvCache:
-    """The rows that a layer's short convolution looks back on: f32 [context, width]."""
+class ConvCache(Ring):
+    """The rows that a layer's short convolution of `taps` taps looks back on: f32 [ring, width]."""
 
-    def __init__(self, width: int, context: int):
-        self.rows = aligned(context * width * 4)
-
-    @property
-    def nbytes(self) -> int:
-        return self.rows.nbytes
+    def __init__(self, width: int, taps: int, context: int, batch: int):
+        super().__init__(taps, context, batch, 4 * width)
+        self.rows = aligned(self.nbytes)
 
 
 def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: float = 1.0) -> np.ndarray:

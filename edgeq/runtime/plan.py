@@ -22,7 +22,7 @@ from edgeq.kernels.layout import (
 from edgeq.models.architecture import Architecture
 from edgeq.models.graph import Heads, Rope, Value
 from edgeq.runtime import steps
-from edgeq.runtime.kv_cache import ConvCache, KVCache, rope_tables
+from edgeq.runtime.kv_cache import KVCache, Ring, rope_tables
 from edgeq.runtime.memory import aligned, bits, round_up
 from edgeq.runtime.record import Operation, Recorder, StatesRecorder
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
@@ -56,7 +56,7 @@ class Plan:
     logits: np.ndarray
     tape: np.ndarray
     kernels: list[str]
-    caches: list[KVCache | ConvCache]
+    caches: list[Ring]
     scratch_bytes: int
     keep: list[object] = field(default_factory=list)
 
@@ -97,7 +97,7 @@ class Compiler:
         self.barriers: list[bool] = []
         self.read: set[int] = set()
         self.written: set[int] = set()
-        self.caches: dict[int, KVCache | ConvCache] = {}
+        self.caches: dict[int, Ring] = {}
         self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
         self.attention_memory: dict[Heads, tuple[np.ndarray, int, np.ndarray, np.ndarray]] = {}
         self.learned_positions: int | None = None  # there are embeddings of so many only
@@ -361,7 +361,7 @@ class Compiler:
     def _rope(self, op: Operation) -> None:
         assert op.heads is not None and op.rope is not None
         q, (k, v) = self.buffers[op.output.index], (self.buffers[x.index] for x in op.inputs)
-        heads, cache = op.heads, KVCache(op.heads, self.context, self.kv)
+        heads, cache = op.heads, KVCache(op.heads, self.context, self.capacity[False], self.kv)
         self.caches[op.layer] = cache
         args = [
             q.address,
@@ -377,7 +377,7 @@ class Compiler:
             int(op.rope.interleaved),
             cache.keys.ctypes.data,
             cache.values.ctypes.data,
-            self.context,
+            cache.ring,
             self._param(TOKENS),
             self._param(POSITION),
         ]
@@ -408,7 +408,7 @@ class Compiler:
             heads.head_dim,
             cache.keys.ctypes.data,
             cache.values.ctypes.data,
-            self.context,
+            cache.ring,
             bits(heads.scale or 1.0 / math.sqrt(heads.head_dim)),
             heads.sliding_window or 0,
             scratch.ctypes.data,

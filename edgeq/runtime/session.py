@@ -72,6 +72,7 @@ class Session:
         self.plan = compiler.compile(announce)
         self.team = Team(self.threads)
         self.position = 0
+        self._reached = 0  # positions that the caches were given since there were none
         self._busy = threading.Lock()
         self._closed = False
 
@@ -119,16 +120,31 @@ class Session:
         plan.tokens[: ids.size] = ids
         plan.params[TOKENS], plan.params[POSITION] = ids.size, self.position
         plan.params[OUTPUTS], plan.params[FIRST_OUTPUT] = outputs, ids.size - outputs
+        self._reached = max(self._reached, self.position + ids.size)  # first, as an interrupt may come after the pass
         self.team.run(plan.tape.ctypes.data, plan.steps)
         self.position += ids.size
         first = ids.size - outputs if self.states else 0  # there is a state of every token
         return plan.logits[first : first + outputs].copy()
 
     def rewind(self, position: int) -> None:
-        """Forget everything from `position` on."""
+        """Forget everything from `position` on. Raises UsageError where `rewindable` says that it cannot."""
         if not 0 <= position <= self.position:
             raise UsageError(f"cannot rewind to position {position}: {self.position} are evaluated")
+        if self.rewindable(position) != position:
+            raise UsageError(
+                f"cannot rewind to position {position}: what it sees was overwritten, as layers keep little more than "
+                "their window: rewind to 0 and evaluate all again"
+            )
         self.position = position
+        if position == 0:
+            self._reached = 0
+
+    def rewindable(self, position: int) -> int:
+        """Where a session that shall go on from `position`, which it has evaluated, can go on: there, or at 0.
+
+        The latest kv_cache.REWIND positions can be forgotten at any time, more by models without a window.
+        """
+        return position if all(cache.holds(position, self._reached) for cache in self.plan.caches) else 0
 
     def memory(self) -> dict[str, int]:
         """Bytes: `weights` (mapped, shared between processes), `kv` and `scratch` (reserved; touched as needed)."""

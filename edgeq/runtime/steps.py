@@ -86,16 +86,17 @@ def _add_row(c: Compiler, op: Operation) -> None:
 
 def _short_conv(c: Compiler, op: Operation) -> None:
     x, out, width = c.buffers[op.inputs[0].index], c.buffers[op.output.index], op.output.width
-    cache = c.caches[op.layer] = ConvCache(width, c.context)
+    taps = c.shapes[op.weight][1]
+    cache = c.caches[op.layer] = ConvCache(width, taps, c.context, c.capacity[False])
     args = [
         x.address,
         x.stride,
         width,
         c._f32(op.weight),
-        c.shapes[op.weight][1],
+        taps,
         c._vector(op.bias) if op.bias else 0,
         cache.rows.ctypes.data,
-        4 * width,
+        cache.ring,
         out.address,
         out.stride,
         c._count(op.output),

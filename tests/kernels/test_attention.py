@@ -178,7 +178,7 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
     q, k, v = random_case(tokens, 0, heads, kv_heads, head_dim, "f32")
     v[3] = 0
     heads_kept = Heads(heads, kv_heads, head_dim)
-    cache = KVCache(heads_kept, context, kind)
+    cache = KVCache(heads_kept, context, tokens, kind)
     table = np.zeros((context, 2, head_dim // 2), np.float32)
     table[:, 0] = 1
     count, position = np.array([tokens], np.int64), np.array([0], np.int64)
@@ -217,6 +217,28 @@ def test_packs_its_rows_as_quantize_does(tokens):
     call(BODY.kernel("quantize"), *args)
     np.testing.assert_array_equal(words, wanted_words)
     np.testing.assert_array_equal(sums, wanted_sums)
+
+
+@pytest.mark.parametrize("kind", ["f16", "f32"])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"), [(8, 1, 48, 10), (4, 1, 256, 300), (6, 2, 24, 100), (4, 2, 16, 256)]
+)
+@pytest.mark.parametrize(("tokens", "start"), [(1, 700), (1, 1535), (37, 500), (100, 1500), (1, 20)])
+def test_a_ring_of_what_the_window_sees(kind, heads, kv_heads, head_dim, window, tokens, start):
+    """The bits of a cache that holds all positions, whatever is in the places around those that are seen."""
+    q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, kind)
+    whole, _, _ = run(q, k, v, start, window, kind, 3, round_up(start + tokens, 16))
+    ring = round_up(window - 1 + tokens, ATTENTION_BLOCK)
+    seen = np.arange(max(0, start + 1 - window), start + tokens)
+    for stale in (np.inf, np.nan):
+        held = np.full((2, ring, kv_heads, head_dim), stale, np.float32)
+        held[0, seen % ring], held[1, seen % ring] = k[seen], v[seen]
+        element = np.float16 if kind == "f16" else np.float32
+        keys, values = cached(held[0], ring, element, True), cached(held[1], ring, element, False)
+        shape = Heads(heads, kv_heads, head_dim)
+        for threads in (1, 3):
+            out, _, _ = attend(q, keys, values, shape, start, window, kind, threads, ring)
+            np.testing.assert_array_equal(out.view(np.uint32), whole.view(np.uint32))
 
 
 def test_a_nan_is_not_hidden():

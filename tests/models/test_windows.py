@@ -1,0 +1,158 @@
+"""Layers that see the latest positions only keep only those: the same bits as with all of them, and less memory."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import random_checkpoints
+
+from edgeq.container.reader import File, open_file
+from edgeq.errors import UsageError
+from edgeq.kernels.layout import ATTENTION_BLOCK
+from edgeq.model import Model
+from edgeq.models import architecture
+from edgeq.quantize.pipeline import convert
+from edgeq.runtime import kv_cache
+from edgeq.runtime.fit import Fit
+from edgeq.runtime.kv_cache import REWIND, ring_size
+from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session
+
+WINDOW = 24  # of all these
+CASES = [
+    "mistral-window",
+    "qwen2-window-from-layer-1",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "smollm3-window",
+    "starcoder2",
+    "gpt-oss",
+    "lfm2-bias",
+]
+LENGTH = 1100  # positions: four times a ring of one block
+TEXT = np.random.RandomState(5).randint(0, 48, LENGTH).tolist()
+Cases = Callable[[str], File]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
+    """`file(case)`: an open file of Q8_0."""
+    files: dict[str, File] = {}
+
+    def get(case: str) -> File:
+        if case not in files:
+            folder = random_checkpoints.write(case, tmp_path_factory.mktemp(case))
+            convert(folder, folder / "m.eqf", "Q8_0", allow_no_tokenizer=True)
+            files[case] = open_file(folder / "m.eqf")
+        return files[case]
+
+    yield get
+    for opened in files.values():
+        opened.close()
+
+
+@pytest.fixture
+def rewind_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sessions made after `rewind_of(tokens)` can go back by so many: 0 for the smallest rings, LENGTH for none."""
+    return lambda tokens: monkeypatch.setattr(kv_cache, "REWIND", tokens)
+
+
+def evaluated(session: Session, step: int, first: int = 0, end: int = LENGTH) -> np.ndarray:
+    """Logits of every token of TEXT[first:end], `step` at once."""
+    ranges = (TEXT[at : min(at + step, end)] for at in range(first, end, step))
+    return np.concatenate([session.eval(tokens, all_logits=True) for tokens in ranges])
+
+
+@pytest.mark.parametrize(
+    ("case", "kv"), [*((case, "f16") for case in CASES), ("gemma2", "q8_0"), ("gemma3", "f32"), ("gpt-oss", "q8_0")]
+)
+def test_the_bits_of_a_cache_of_all_positions(case: str, kv: str, file: Cases, rewind_of: Callable) -> None:
+    """However the text is split, over several turns of a ring of one block."""
+    rewind_of(LENGTH)
+    with Session(file(case), context=LENGTH, kv=kv, threads=2) as session:
+        expected, whole = evaluated(session, LENGTH), session.memory()["kv"]
+        assert all(cache.ring >= LENGTH for cache in session.plan.caches)
+    rewind_of(0)
+    for batch, threads in ((200, 1), (48, 3)):
+        with Session(file(case), context=LENGTH, kv=kv, threads=threads, batch=batch) as session:
+            rings = {cache.ring for cache in session.plan.caches if cache.window}
+            assert rings == {ATTENTION_BLOCK} and session.memory()["kv"] < whole
+            for end in range(batch, LENGTH, batch):  # whole batches, each with the logits of its last token
+                np.testing.assert_array_equal(session.eval(TEXT[end - batch : end])[0], expected[end - 1])
+    with Session(file(case), context=LENGTH, kv=kv, threads=2, batch=16) as session:
+        parts = [evaluated(session, 15, 0, 1035), evaluated(session, 1, 1035)]  # a prompt, and tokens one by one
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.parametrize("case", ["gemma3", "lfm2-bias"])
+@pytest.mark.parametrize("rewind", [0, 300])
+def test_rewinding(case: str, rewind: int, file: Cases, rewind_of: Callable) -> None:
+    """Back and forth at random: what a session agrees to go on from has the right bits."""
+    rewind_of(LENGTH)
+    with Session(file(case), context=LENGTH, threads=2) as session:
+        expected = evaluated(session, 64)
+    rewind_of(rewind)
+    random, refused = np.random.RandomState(rewind), 0
+    with Session(file(case), context=LENGTH, threads=2, batch=48) as session:
+        for _ in range(60):
+            back = min(session.position, int(random.randint(0, 400)))
+            target = session.position - back
+            to = session.rewindable(target)
+            assert to in (target, 0)
+            if to != target:
+                refused += 1
+                with pytest.raises(UsageError, match=f"cannot rewind to position {target}: .* rewind to 0"):
+                    session.rewind(target)
+            session.rewind(to)
+            end = min(LENGTH, to + int(random.randint(1, 500)))
+            if to < end:
+                np.testing.assert_array_equal(evaluated(session, 33, to, end), expected[to:end])
+    assert refused > 3
+
+
+def test_what_is_refused_would_be_wrong(file: Cases, rewind_of: Callable) -> None:
+    rewind_of(0)
+    with Session(file("gemma3"), context=LENGTH, threads=2, batch=16) as session:
+        expected = evaluated(session, 16)
+        nearest = min(position for position in range(1, LENGTH) if session.rewindable(position))
+        assert nearest == LENGTH - ATTENTION_BLOCK + WINDOW - 1
+        for position in (nearest, nearest - 1):
+            session.position = position
+            assert np.array_equal(session.eval([TEXT[position]])[0], expected[position]) == (position == nearest)
+
+
+def test_a_session_goes_back_by_as_much_as_is_said(file: Cases) -> None:
+    context = 3 * REWIND
+    for case in CASES:
+        with Session(file(case), context=context, threads=2) as session:
+            session.eval((TEXT * 3)[:context])
+            assert session.rewindable(context - REWIND) == context - REWIND
+            assert session.rewindable(REWIND // 2) == 0
+
+
+def test_a_shorter_context_is_kept_whole() -> None:
+    assert ring_size(None, 4096, 512) == 4096
+    assert ring_size(24, 1040, 512) == 1040
+    assert ring_size(24, 4096, 512) == ring_size(24, 1 << 20, 16) == 1280
+    assert ring_size(512, 32768, 512) == 1536 and ring_size(4096, 32768, 512) == 5120
+    assert ring_size(1024, 32768, 2048) == 3072
+
+
+@pytest.mark.parametrize(("case", "context"), [("gemma3", 5000), ("gemma3", 1000), ("mistral-window", 1300)])
+def test_an_estimate_knows_of_windows(case: str, context: int, file: Cases) -> None:
+    fit = Fit(file(case), architecture(file(case).metadata["config"]), "f16", BATCH, OUTPUT_ROWS, 2)
+    with Session(file(case), context=context, threads=2) as session:
+        assert fit.estimate(context).kv == session.memory()["kv"]
+
+
+def test_a_model_computes_again_what_is_no_longer_held(file: Cases, rewind_of: Callable) -> None:
+    """A conversation that goes back further than its session can."""
+    rewind_of(0)
+    with Session(file("gemma3"), context=LENGTH, threads=2, batch=16) as session:
+        model = Model(file("gemma3"), session)
+        other = [*TEXT[:300], 7, 9]
+        expected = [model.logits(tokens)[-1].tobytes() for tokens in (other, TEXT[:600], TEXT[:590])]
+        model.logits(TEXT[:1000])
+        assert model._prompt(other).tobytes() == expected[0] and model.timings.cached_tokens == 0
+        assert model._prompt(TEXT[:600]).tobytes() == expected[1] and model.timings.cached_tokens == 300
+        assert model._prompt(TEXT[:590]).tobytes() == expected[2] and model.timings.cached_tokens == 589
