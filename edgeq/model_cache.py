@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeq import environment
@@ -36,7 +36,8 @@ class Source:
 
 def runnable(path: str | os.PathLike[str], announce: Announce = None) -> str:
     """The `.eqf` file of `path`: itself; or for a GGUF file, a checkpoint's folder or weight file, or a repository
-    `owner/name`, the one in the cache, which is made if need be. Of these but GGUF, `path:TYPE` asks for a recipe.
+    `owner/name` of either, the one in the cache, which is made if need be. `folder:TYPE` and `owner/name:TYPE` ask for
+    a recipe, or for the GGUF file of that type.
 
     `announce` hears one line before a file is made, which says where. It belongs to its source's place, files, sizes
     and times; when these change it is made again and the old one removed. A repository is asked for once: afterwards
@@ -66,15 +67,12 @@ def _source(text: str) -> Source | None:
         return _gguf(text)
     if os.path.exists(text):
         return _checkpoint(text) if os.path.isdir(text) or text.endswith(WEIGHTS) else None
-    stem, colon, recipe = text.rpartition(":")
+    stem, colon, kind = text.rpartition(":")
     if not colon:
         return _repository(text) if _is_repository(text) else None
     if not os.path.isdir(stem) and not _is_repository(stem):
         return None
-    from edgeq.quantize import recipes
-
-    name = recipes.recipe(recipe).name
-    return _checkpoint(stem, name) if os.path.isdir(stem) else _repository(stem, name)
+    return _checkpoint(stem, kind) if os.path.isdir(stem) else _repository(stem, kind)
 
 
 def _is_repository(text: str) -> bool:
@@ -99,27 +97,41 @@ def _gguf(text: str) -> Source:
     return Source(str(paths[0]), paths[0].stem, os.path.realpath(paths[0]), _state(paths), "import", size, make)
 
 
-def _checkpoint(text: str, recipe: str | None = None) -> Source:
+def _checkpoint(text: str, kind: str | None = None) -> Source:
     real = Path(os.path.realpath(text))
     folder = real if real.is_dir() else real.parent
-    files = sorted(one for one in folder.iterdir() if one.is_file())
-    return _converted(text, folder.name, str(real), _state(files), recipe)
-
-
-def _repository(text: str, recipe: str | None = None) -> Source:
-    return _converted(text, text.replace("/", "-"), f"{text} of the Hub", "", recipe)
-
-
-def _converted(text: str, name: str, place: str, state: str, recipe: str | None) -> Source:
-    if recipe:
-        name, place = f"{name}-{recipe}", f"{place} as {recipe}"
+    state = _state(sorted(one for one in folder.iterdir() if one.is_file()))
 
     def make(target: Path, announce: Announce) -> None:
         from edgeq.conversion import convert
 
-        convert(text, target, recipe, announce=announce)
+        convert(text, target, kind, announce=announce)
 
-    return Source(text, name, place, state, "convert", "", make)
+    return _of_kind(Source(text, folder.name, str(real), state, "convert", "", make), kind)
+
+
+def _repository(text: str, kind: str | None = None) -> Source:
+    def make(target: Path, announce: Announce) -> None:
+        from edgeq.checkpoints.hub import fetch_gguf
+        from edgeq.conversion import convert
+        from edgeq.gguf.importer import import_gguf
+
+        gguf = fetch_gguf(text, kind)
+        if gguf is None:
+            convert(text, target, kind, announce=announce)
+        else:
+            import_gguf(gguf, target, announce=announce)
+
+    source = Source(text, text.replace("/", "-"), f"{text} of the Hub", "", "convert", "", make)
+    return _of_kind(source, kind)
+
+
+def _of_kind(source: Source, kind: str | None) -> Source:
+    """Each kind that is asked for stands by itself."""
+    if kind is None:
+        return source
+    kind = kind.upper()
+    return replace(source, name=f"{source.name}-{kind}", place=f"{source.place} as {kind}")
 
 
 def _state(files: Iterable[Path]) -> str:

@@ -64,12 +64,74 @@ def test_a_repository_is_fetched_once(checkpoint: Path, cache: Path, monkeypatch
         return checkpoint
 
     monkeypatch.setattr("edgeq.checkpoints.hub.fetch", fetch)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda source: [p.name for p in checkpoint.iterdir()])
     first = runnable("people/stories:Q8_0")
     assert runnable("people/stories:Q8_0") == first and fetched == ["people/stories"]
     assert Path(first).name.startswith("people-stories-Q8_0-")
     with edgeq.load("people/stories:Q8_0") as model:
         assert "".join(model.generate("Once upon a", max_tokens=2, temperature=0)).startswith(" time")
     assert fetched == ["people/stories"]
+
+
+def gguf_repository(names: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A repository with these files; the result tells what is fetched of it."""
+    fetched: list[list[str]] = []
+
+    def snapshot_download(source: str, allow_patterns: list[str]) -> str:
+        fetched.append(allow_patterns)
+        for name in allow_patterns:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(names[name])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda source: [*names, "README.md"])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return fetched
+
+
+def test_a_repository_of_gguf_files(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    from edgeq.gguf.exporter import export_gguf
+
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    model = (tmp_path / "m.gguf").read_bytes()
+    names = {"stories-q8_0.gguf": model, "stories-q4_0.gguf": b"", "mmproj-f16.gguf": b""}
+    fetched = gguf_repository(names, tmp_path / "hub", monkeypatch)
+    with edgeq.load("people/stories-GGUF:Q8_0") as loaded:
+        assert "".join(loaded.generate("Once upon a", max_tokens=2, temperature=0)).startswith(" time")
+    assert fetched == [["stories-q8_0.gguf"]]
+    with pytest.raises(
+        CheckpointError, match=r"has no Q5_K, but Q4_0, Q8_0: name one of them, e\.g\. people/st.*:Q4_0"
+    ):
+        runnable("people/stories-GGUF:Q5_K")
+    with pytest.raises(CheckpointError, match="has GGUF files of Q4_0, Q8_0: name one of them"):
+        runnable("people/stories-GGUF")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "expected"),
+    [
+        (["a-Q4_K_M.gguf", "a-Q8_0.gguf"], None, ["a-Q4_K_M.gguf"]),
+        (["model.gguf"], None, ["model.gguf"]),
+        (["a.IQ2_XXS.gguf", "a.f16.gguf"], "iq2_xxs", ["a.IQ2_XXS.gguf"]),
+        (
+            ["Q8_0/a-Q8_0-00002-of-00002.gguf", "Q8_0/a-Q8_0-00001-of-00002.gguf", "a-UD-Q4_K_XL.gguf"],
+            "Q8_0",
+            ["Q8_0/a-Q8_0-00001-of-00002.gguf", "Q8_0/a-Q8_0-00002-of-00002.gguf"],
+        ),
+    ],
+)
+def test_which_gguf_file(names, kind, expected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from edgeq.checkpoints.hub import fetch_gguf
+
+    fetched = gguf_repository(dict.fromkeys(names, b""), tmp_path, monkeypatch)
+    assert fetch_gguf("people/model", kind) == tmp_path / expected[0] and fetched == [expected]
+
+
+def test_two_gguf_files_of_a_kind_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    gguf_repository(dict.fromkeys(["small-Q8_0.gguf", "large-Q8_0.gguf"], b""), tmp_path, monkeypatch)
+    with pytest.raises(CheckpointError, match="people/model: has several files of Q8_0: fetch one by hand"):
+        runnable("people/model")
 
 
 def test_what_is_none_is_left_as_it_is(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
