@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,12 @@ def kind(path: str) -> str:
         return file.tensors["blk.0.attn_q.weight"].type
 
 
+def lists_files(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    """What the Hub says that a repository has."""
+    siblings = [SimpleNamespace(rfilename=name) for name in names]
+    monkeypatch.setattr("huggingface_hub.model_info", lambda source: SimpleNamespace(siblings=siblings))
+
+
 def test_a_checkpoint_is_converted_once_and_again_when_it_changes(checkpoint: Path, cache: Path):
     heard: list[str] = []
     first = runnable(checkpoint, heard.append)
@@ -64,7 +71,7 @@ def test_a_repository_is_fetched_once(checkpoint: Path, cache: Path, monkeypatch
         return checkpoint
 
     monkeypatch.setattr("edgeq.checkpoints.hub.fetch", fetch)
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda source: [p.name for p in checkpoint.iterdir()])
+    lists_files(monkeypatch, os.listdir(checkpoint))
     first = runnable("people/stories:Q8_0")
     assert runnable("people/stories:Q8_0") == first and fetched == ["people/stories"]
     assert Path(first).name.startswith("people-stories-Q8_0-")
@@ -84,7 +91,7 @@ def gguf_repository(names: dict[str, bytes], folder: Path, monkeypatch: pytest.M
             (folder / name).write_bytes(names[name])
         return str(folder)
 
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda source: [*names, "README.md"])
+    lists_files(monkeypatch, [*names, "README.md"])
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     return fetched
 

@@ -49,12 +49,12 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
     several. CheckpointError names the kinds that there are; and as `fetch`. Without a network it is None too: `fetch`
     then finds what was fetched before, or says what is wrong.
     """
-    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     with _in_one_line(source, None):
         try:
-            names = list_repo_files(source)
+            names = [file.rfilename for file in model_info(source).siblings or ()]
         except HfHubHTTPError:
             raise
         except _no_network():
