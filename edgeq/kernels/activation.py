@@ -8,9 +8,10 @@ import math
 import numpy as np
 
 from edgeq.kernels.quantize import make_keep
+from edgeq.simd.exp import exp
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
-from edgeq.simd.vector import absolute, add, device, div, exp, fma, larger, load_f32x16, mul, neg, splat_f32, sub
+from edgeq.simd.vector import absolute, add, device, div, fma, larger, load_f32x16, mul, neg, splat_f32, sub
 
 _ROOT = np.float32(math.sqrt(2.0 / math.pi))
 

@@ -23,6 +23,7 @@ from edgeq.kernels.elementwise import tanh
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
 from edgeq.kernels.quantize import make_keep
+from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_f16, load_f32, load_i64, prefetch, store_f32
 from edgeq.simd.threads import atomic_add, atomic_exchange
@@ -31,7 +32,6 @@ from edgeq.simd.vector import (
     add,
     device,
     div,
-    exp2_of_nonpositive,
     fma,
     larger,
     load_f16x16,

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from edgeq.simd.exp import exp
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_i64
 from edgeq.simd.vector import (
     add,
     device,
     div,
-    exp,
     fma,
     load_f32x16,
     load_splat_f32,

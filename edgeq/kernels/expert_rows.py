@@ -5,13 +5,13 @@ import numpy as np
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.quantize import make_place
 from edgeq.kernels.route import SEGMENT
+from edgeq.simd.exp import exp
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_i64
 from edgeq.simd.vector import (
     add,
     device,
     div,
-    exp,
     fma,
     larger,
     load_f32x16,

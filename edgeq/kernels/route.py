@@ -7,12 +7,12 @@ packed in tiles of its own.
 
 import numpy as np
 
+from edgeq.simd.exp import exp
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32, store_i64
 from edgeq.simd.vector import (
     add,
     device,
-    exp,
     larger,
     load_f32x16,
     max_f32,

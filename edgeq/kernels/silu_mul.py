@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgeq.kernels.quantize import make_keep
+from edgeq.simd.exp import exp_of_nonpositive
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
 from edgeq.simd.vector import (
@@ -10,7 +11,6 @@ from edgeq.simd.vector import (
     add,
     device,
     div,
-    exp_of_nonpositive,
     load_f32x16,
     mul,
     neg,
