@@ -1,33 +1,20 @@
 """llama.cpp as a resident engine for bench/pair.py: `engine_llama.py model.gguf context`.
 
 `engine_llama.py model.gguf context --once TOKENS THREADS` takes a prompt of so many ids, finds one token and ends.
-Runs under a Python that has the `llama_cpp` package, and needs nothing else.
+Runs under a Python that has the `llama_cpp` package.
 """
 
 import ctypes
 import sys
 
+from llama_library import llama
 from turns import BATCH, serve, timed
-
-try:
-    import llama_cpp as llama
-except ImportError:
-    sys.exit(f"{sys.executable} has no llama_cpp: give --peer-python a Python that has it")
-
-
-@llama.llama_log_callback
-def quiet(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """llama.cpp tells much while it loads; errors are worth reading."""
-    if level == 4:
-        sys.stderr.write(text.decode(errors="replace"))
 
 
 class Peer:
     """Model and context with llama.cpp's own choices, but for the sizes."""
 
     def __init__(self, path: str, size: int, threads: int = 1):
-        llama.llama_log_set(quiet, None)
-        llama.llama_backend_init()
         parameters = llama.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = size, BATCH, BATCH
         parameters.n_threads = parameters.n_threads_batch = threads

@@ -1,4 +1,4 @@
-"""llama.cpp for tools/check_gguf.py, under a Python that has the `llama_cpp` package; it needs nothing else.
+"""llama.cpp for tools/check_gguf.py, under a Python that has the `llama_cpp` package.
 
 llama_peer.py quantize SOURCE.gguf OUT.gguf FTYPE      every matrix of one type, without an importance matrix's help
 llama_peer.py run MODEL.gguf COUNT                     reads MODEL.gguf.ids, a prompt; writes MODEL.gguf.logits, f32
@@ -10,16 +10,8 @@ import sys
 from array import array
 from pathlib import Path
 
-try:
-    import llama_cpp as llama
-except ImportError:
-    sys.exit(f"{sys.executable} has no llama_cpp: give --peer-python a Python that has it")
-
-
-@llama.llama_log_callback
-def quiet(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    if level == 4:
-        sys.stderr.write(text.decode(errors="replace"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
+from llama_library import llama
 
 
 def quantize(source: str, out: str, kind: str, *matrices: str) -> None:
@@ -53,8 +45,6 @@ def run(path: str, count: int) -> None:
 
 
 def main() -> None:
-    llama.llama_log_set(quiet, None)
-    llama.llama_backend_init()
     if sys.argv[1] == "quantize":
         quantize(*sys.argv[2:])
     else:
