@@ -1,4 +1,4 @@
-"""The vocabulary in which a model file describes its forward pass; `runtime/plan.py` turns it into a tape."""
+"""The vocabulary in which a model file describes its forward pass; `runtime/compiler.py` turns it into a tape."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol

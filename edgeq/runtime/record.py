@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from edgeq.kernels.layout import GROUP
 from edgeq.models.graph import Experts, Heads, Rope, Value
 
 
@@ -25,6 +26,13 @@ class Operation:
     variant: str = ""
     factor: float = 1.0
     experts: Experts | None = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether its kernel also writes its result as packed int8 activations."""
+        if self.kind == "attention":
+            return self.heads is not None and self.heads.head_dim % GROUP == 0
+        return self.kind in ("norm", "silu_mul", "layer_norm", "activation")
 
 
 @dataclass

@@ -12,9 +12,10 @@ from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import Architecture, architecture
+from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.fit import POSITIONS, Fit, available_memory
 from edgeq.runtime.memory import round_up
-from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS, Compiler
+from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
 from edgeq.runtime.team import Team, team_size
 
 BATCH = 512  # tokens per pass of a prompt

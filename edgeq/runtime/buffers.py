@@ -1,0 +1,73 @@
+"""Memory for activations: rows of f32 or packed int8, in pieces that are used again once nothing reads them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.kernels.layout import GROUP, SUMS_BYTES
+from edgeq.runtime.memory import aligned, round_up
+
+
+@dataclass
+class Buffer:
+    """Rows of f32, and the same rows as packed int8 activations where a quantized matrix reads them; no f32 rows
+    where nothing else does."""
+
+    rows: np.ndarray | None
+    stride: int
+    words: np.ndarray | None = None
+    sums: np.ndarray | None = None
+
+    @property
+    def address(self) -> int:
+        """Of the f32 rows; 0 if there are none."""
+        return 0 if self.rows is None else int(self.rows.ctypes.data)
+
+    @property
+    def packed(self) -> tuple[int, int]:
+        """Addresses of the packed activations' words and sums; 0, 0 if there are none."""
+        if self.words is None or self.sums is None:
+            return 0, 0
+        return int(self.words.ctypes.data), int(self.sums.ctypes.data)
+
+    @property
+    def pieces(self) -> list[np.ndarray]:
+        return [piece for piece in (self.rows, self.words, self.sums) if piece is not None]
+
+
+class Scratch:
+    """Pieces of memory; `nbytes` of them in all."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self.free: list[np.ndarray] = []
+
+    def take(self, nbytes: int) -> np.ndarray:
+        """The smallest free piece that is large enough, or a new one."""
+        fitting = [i for i, piece in enumerate(self.free) if nbytes <= piece.nbytes <= 2 * nbytes]
+        if fitting:
+            return self.free.pop(min(fitting, key=lambda i: self.free[i].nbytes))
+        return self.new(nbytes)
+
+    def new(self, nbytes: int) -> np.ndarray:
+        """Zero bytes that nothing has used."""
+        self.nbytes += nbytes
+        return aligned(nbytes)
+
+    def buffer(self, rows: int, width: int, plain: bool, packed: bool) -> Buffer:
+        """Rows of `width` values, `plain` as f32 and `packed` as int8; where that is padded to 32, f32 rows keep zeros
+        in the padding."""
+        padded = round_up(width, GROUP)
+        buffer = Buffer(None, padded * 4)
+        if plain:
+            memory = self.take(rows * padded * 4) if padded == width else self.new(rows * padded * 4)
+            buffer.rows = memory[: rows * padded * 4].view(np.float32).reshape(rows, padded)
+        if packed:
+            buffer.words = self.take(rows * padded)
+            buffer.sums = self.take(rows * padded // GROUP * SUMS_BYTES)
+        return buffer
+
+    def release(self, memory: Buffer | np.ndarray) -> None:
+        """Nothing reads this any more."""
+        for piece in memory.pieces if isinstance(memory, Buffer) else [memory]:
+            self.free.append(piece.reshape(-1).view(np.uint8))
