@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from edgeq.arguments import Sampling, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File, open_file
 from edgeq.errors import ContextError, TemplateError, UsageError
+from edgeq.prompt_cache import PromptCache
 from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.stops import StopStrings
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
+from edgeq.timings import Timings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,36 +25,6 @@ if TYPE_CHECKING:
 
     from edgeq.embedding import Embedder
     from edgeq.runtime.session import Session
-
-# A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
-PIECE_S = 0.5
-LEAST_PIECE, LARGEST_PIECE = 16, 512  # tokens
-
-
-@dataclass
-class Timings:
-    """What the latest generation took, in seconds; it grows while the generation runs.
-
-    The time that the caller spends between two pieces of text does not count.
-    """
-
-    load_s: float = 0.0
-    prompt_tokens: int = 0  # computed; tokens kept from the call before are in cached_tokens
-    cached_tokens: int = 0
-    prompt_s: float = 0.0
-    first_token_s: float = 0.0  # from the call to the first token: tokenizing and the prompt
-    generated_tokens: int = 0
-    generation_s: float = 0.0  # from the first token to the last
-
-    @property
-    def prompt_rate(self) -> float:
-        """Prompt tokens per second; 0 where nothing was measured."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
-
-    @property
-    def generation_rate(self) -> float:
-        """Generated tokens per second after the first one, which belongs to the prompt; 0 if there was one at most."""
-        return (self.generated_tokens - 1) / self.generation_s if self.generation_s > 0 else 0.0
 
 
 @dataclass
@@ -76,10 +48,9 @@ class Model:
         self.timings = Timings(load_s=load_s)
         self.finish_reason: str | None = None  # of the latest generation: "eos", "stop", "max_tokens" or "context"
         self._template_source = chat_template
-        self._tokens: list[int] = []  # those whose keys and values the session holds
+        self._cache = PromptCache(session)
         self._further: list[Session] = []  # for embeddings
         self._generation = 0
-        self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
         self._closed = False
 
     @cached_property
@@ -179,11 +150,8 @@ class Model:
         self._check_open()
         checked = self._checked(token_ids(tokens))
         self._generation += 1
-        self._tokens.clear()
-        self.session.rewind(0)
-        result: npt.NDArray[np.float32] = self.session.eval(checked, all_logits=True)
-        self._tokens.extend(checked)
-        return result
+        self._cache.clear()
+        return self._cache.append(checked, all_logits=True)
 
     def embed(
         self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
@@ -299,12 +267,12 @@ class Model:
             return
         tokens, timings = list(request.tokens), self.timings
         self._check_current(generation)
-        logits = self._prompt(tokens)
+        logits = self._cache.prompt(tokens, timings)
         for count in range(request.max_tokens):
             self._check_current(generation)
             clock = time.perf_counter()
             if count > 0:
-                logits = self._append(tokens[-1:])
+                logits = self._cache.append(tokens[-1:])[-1]
             token = request.sampler.sample(logits, tokens)
             tokens.append(token)
             timings.generated_tokens += 1
@@ -319,54 +287,6 @@ class Model:
         self._check_open()
         if generation != self._generation:
             raise UsageError("this answer cannot go on: the model has begun another one since")
-
-    def _prompt(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
-        """Logits f32[vocab] after `tokens`, of which the session computes only what it does not hold yet.
-
-        An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
-        """
-        start = self._keep(tokens)
-        timings = self.timings
-        timings.cached_tokens = start
-        while start < len(tokens):
-            piece = tokens[start : start + self._piece]
-            clock = time.perf_counter()
-            logits = self._append(piece)
-            seconds = time.perf_counter() - clock
-            timings.prompt_tokens += len(piece)
-            timings.prompt_s += seconds
-            start += len(piece)
-            if len(piece) == self._piece:
-                self._piece = _piece_size(len(piece), seconds)
-        return logits
-
-    def _keep(self, tokens: list[int]) -> int:
-        """Rewind to what `tokens` has in common with what the session holds; how many tokens that are.
-
-        The last token is always computed again, for its logits. All are where layers with a window no longer hold what
-        they saw there.
-        """
-        held = min(len(self._tokens), int(self.session.position))  # an interrupt may have come between the two
-        most = min(held, len(tokens) - 1)
-        if self._tokens[:most] != tokens[:most]:
-            most = next(i for i in range(most) if self._tokens[i] != tokens[i])
-        most = self.session.rewindable(most)
-        if most != self.session.position:
-            self.session.rewind(most)
-        del self._tokens[most:]
-        return most
-
-    def _append(self, tokens: list[int]) -> "npt.NDArray[np.float32]":
-        """Logits f32[vocab] after these further tokens."""
-        logits: npt.NDArray[np.float32] = self.session.eval(tokens)[-1]
-        self._tokens += tokens
-        return logits
-
-
-def _piece_size(tokens: int, seconds: float) -> int:
-    """Tokens that take PIECE_S where `tokens` took `seconds`: a multiple of 16, which the kernels like best."""
-    size = int(tokens * PIECE_S / max(seconds, 1e-9)) // 16 * 16
-    return max(LEAST_PIECE, min(size, LARGEST_PIECE))
 
 
 def load(

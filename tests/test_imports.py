@@ -26,7 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "gguf": {"blocks", "container", "kernels", "models", "text"},
     "embedding": {"container", "runtime", "text"},
     "model_cache": {"checkpoints", "container", "conversion", "gguf", "quantize"},
-    "model": {"arguments", "container", "embedding", "model_cache", "runtime", "text"},
+    "timings": set(),
+    "prompt_cache": {"runtime", "timings"},
+    "model": {"arguments", "container", "embedding", "model_cache", "prompt_cache", "runtime", "text", "timings"},
     "conversion": {"quantize", "text"},
     "cli": {
         "container",
@@ -39,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         "quantize",
         "runtime",
         "text",
+        "timings",
     },
     "__init__": {"conversion", "model"},
     "__main__": {"cli"},

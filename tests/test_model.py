@@ -6,7 +6,8 @@ from counting import GREEDY, CountingSession, MemoryFile, counting_model
 
 from edgeq import model as module
 from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
-from edgeq.model import LARGEST_PIECE, LEAST_PIECE, Model, load
+from edgeq.model import Model, load
+from edgeq.prompt_cache import LARGEST_PIECE, LEAST_PIECE
 
 
 def test_generate_streams_pieces():

@@ -11,7 +11,8 @@ import click
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.model import Model, Timings
+    from edgeq.model import Model
+    from edgeq.timings import Timings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -22,7 +22,7 @@ def test_a_conversation_keeps_its_history(edgeq, model):
     result = edgeq("chat", "m.eqf", *GREEDY, stdin="one\ntwo\n")
     assert result == (0, "hi\nhi\n", "")
     assert bytes(model.session.evaluated).startswith(b"u:one|a:h")
-    assert bytes(model._tokens[:20]) == b"u:one|a:hi|u:two|a:h"
+    assert bytes(model._cache.tokens[:20]) == b"u:one|a:hi|u:two|a:h"
 
 
 def test_commands(edgeq, model, tmp_path):
@@ -44,13 +44,13 @@ def test_commands(edgeq, model, tmp_path):
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "hi"},
     ]
-    assert bytes(model._tokens).startswith(b"s:be brief|u:two \nlines|a:")
+    assert bytes(model._cache.tokens).startswith(b"s:be brief|u:two \nlines|a:")
 
 
 def test_help_and_system_option(edgeq, model):
     result = edgeq("chat", "m.eqf", *GREEDY, "--system", "s", stdin="/help\n/system\nx")
     assert "/save FILE" in result.out
-    assert bytes(model._tokens).startswith(b"u:x|"), "/system without text drops it"
+    assert bytes(model._cache.tokens).startswith(b"u:x|"), "/system without text drops it"
 
 
 def test_ctrl_c_stops_the_answer_not_the_program(edgeq, model, monkeypatch):
@@ -67,7 +67,7 @@ def test_ctrl_c_stops_the_answer_not_the_program(edgeq, model, monkeypatch):
     result = edgeq("chat", "m.eqf", *GREEDY, stdin="one\ntwo\n")
     assert (result.code, result.out) == (0, "h\nhi\n")
     assert "(stopped)" in result.err
-    assert bytes(model._tokens[:18]) == b"u:one|a:h|u:two|a:", "what was said stays in the conversation"
+    assert bytes(model._cache.tokens[:18]) == b"u:one|a:h|u:two|a:", "what was said stays in the conversation"
 
 
 def typed(monkeypatch, *lines):
@@ -147,7 +147,7 @@ def test_the_oldest_turns_make_room(edgeq, model, tmp_path):
     assert (result.code, result.out) == (0, "hi\n" * 6)
     assert result.err.splitlines()[0] == "(the oldest 6 messages no longer fit and were dropped)"
     expected = b"s:s|" + b"".join(b"u:%s|a:hi|" % text.encode() for text in messages[3:])
-    assert bytes(model._tokens) == expected[:-1]
+    assert bytes(model._cache.tokens) == expected[:-1]
     assert len(json.loads(path.read_text())) == 13, "what is saved is the whole conversation"
 
 

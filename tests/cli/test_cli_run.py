@@ -81,7 +81,7 @@ def test_an_error_within_a_text_ends_its_line(edgeq, model, monkeypatch):
     monkeypatch.setattr(model.session, "eval", failing)
     assert edgeq("run", "m.eqf", "ab", "--temp", 0) == (2, "cd\n", "edgeq: no more\n")
     monkeypatch.setattr(model.session, "position", 3)
-    model._tokens[:] = b"abc"
+    model._cache.tokens[:] = b"abc"
     assert edgeq("run", "m.eqf", "abcd", "--temp", 0) == (2, "", "edgeq: no more\n"), "no empty line"
 
 

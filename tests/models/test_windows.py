@@ -9,13 +9,14 @@ import random_checkpoints
 from edgeq.container.reader import File, open_file
 from edgeq.errors import UsageError
 from edgeq.kernels.layout import ATTENTION_BLOCK
-from edgeq.model import Model
 from edgeq.models import architecture
+from edgeq.prompt_cache import PromptCache
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime import kv_cache
 from edgeq.runtime.fit import Fit
 from edgeq.runtime.kv_cache import REWIND, ring_size
 from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session
+from edgeq.timings import Timings
 
 WINDOW = 24  # of all these
 CASES = [
@@ -145,14 +146,14 @@ def test_an_estimate_knows_of_windows(case: str, context: int, file: Cases) -> N
         assert fit.estimate(context).kv == session.memory()["kv"]
 
 
-def test_a_model_computes_again_what_is_no_longer_held(file: Cases, rewind_of: Callable) -> None:
-    """A conversation that goes back further than its session can."""
+def test_a_prompt_is_computed_again_where_its_beginning_is_no_longer_held(file: Cases, rewind_of: Callable) -> None:
     rewind_of(0)
+    other = [*TEXT[:300], 7, 9]
     with Session(file("gemma3"), context=LENGTH, threads=2, batch=16) as session:
-        model = Model(file("gemma3"), session)
-        other = [*TEXT[:300], 7, 9]
-        expected = [model.logits(tokens)[-1].tobytes() for tokens in (other, TEXT[:600], TEXT[:590])]
-        model.logits(TEXT[:1000])
-        assert model._prompt(other).tobytes() == expected[0] and model.timings.cached_tokens == 0
-        assert model._prompt(TEXT[:600]).tobytes() == expected[1] and model.timings.cached_tokens == 300
-        assert model._prompt(TEXT[:590]).tobytes() == expected[2] and model.timings.cached_tokens == 589
+        cache = PromptCache(session)
+        for tokens, kept in ((TEXT[:1000], 0), (other, 0), (TEXT[:600], 300), (TEXT[:590], 589)):
+            timings = Timings()
+            found = cache.prompt(tokens, timings)
+            assert (timings.cached_tokens, timings.prompt_tokens) == (kept, len(tokens) - kept)
+            with Session(file("gemma3"), context=LENGTH, threads=2) as fresh:
+                np.testing.assert_array_equal(found, fresh.eval(tokens)[0])

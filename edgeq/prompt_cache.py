@@ -1,0 +1,77 @@
+"""The tokens whose keys and values a session holds: what a prompt has in common with them is not computed again."""
+
+import time
+from typing import TYPE_CHECKING
+
+from edgeq.timings import Timings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgeq.runtime.session import Session
+
+# A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
+PIECE_S = 0.5
+LEAST_PIECE, LARGEST_PIECE = 16, 512  # tokens
+
+
+class PromptCache:
+    """One session, which nobody else uses, and the `tokens` that it has evaluated."""
+
+    def __init__(self, session: "Session") -> None:
+        self.tokens: list[int] = []
+        self._session = session
+        self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.tokens.clear()
+        self._session.rewind(0)
+
+    def append(self, tokens: list[int], all_logits: bool = False) -> "npt.NDArray[np.float32]":
+        """Evaluate these further tokens; logits f32 [1, vocab] of the last one, or [tokens, vocab] of each."""
+        logits = self._session.eval(tokens, all_logits=all_logits)
+        self.tokens += tokens
+        return logits
+
+    def prompt(self, tokens: list[int], timings: Timings) -> "npt.NDArray[np.float32]":
+        """Logits f32 [vocab] after `tokens`, of which the session computes only what it does not hold yet.
+
+        An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
+        """
+        start = self._keep(tokens)
+        timings.cached_tokens = start
+        while start < len(tokens):
+            piece = tokens[start : start + self._piece]
+            clock = time.perf_counter()
+            logits: npt.NDArray[np.float32] = self.append(piece)[-1]
+            seconds = time.perf_counter() - clock
+            timings.prompt_tokens += len(piece)
+            timings.prompt_s += seconds
+            start += len(piece)
+            if len(piece) == self._piece:
+                self._piece = _piece_size(len(piece), seconds)
+        return logits
+
+    def _keep(self, tokens: list[int]) -> int:
+        """Rewind to what `tokens` has in common with what the session holds; how many tokens that are.
+
+        The last token is always computed again, for its logits. All are where layers with a window no longer hold what
+        they saw there.
+        """
+        held = min(len(self.tokens), int(self._session.position))  # an interrupt may have come between the two
+        most = min(held, len(tokens) - 1)
+        if self.tokens[:most] != tokens[:most]:
+            most = next(i for i in range(most) if self.tokens[i] != tokens[i])
+        most = self._session.rewindable(most)
+        if most != self._session.position:
+            self._session.rewind(most)
+        del self.tokens[most:]
+        return most
+
+
+def _piece_size(tokens: int, seconds: float) -> int:
+    """Tokens that take PIECE_S where `tokens` took `seconds`: a multiple of 16, which the kernels like best."""
+    size = int(tokens * PIECE_S / max(seconds, 1e-9)) // 16 * 16
+    return max(LEAST_PIECE, min(size, LARGEST_PIECE))

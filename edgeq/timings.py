@@ -1,0 +1,29 @@
+"""What a generation took."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Timings:
+    """What the latest generation took, in seconds; it grows while the generation runs.
+
+    The time that the caller spends between two pieces of text does not count.
+    """
+
+    load_s: float = 0.0
+    prompt_tokens: int = 0  # computed; tokens kept from the call before are in cached_tokens
+    cached_tokens: int = 0
+    prompt_s: float = 0.0
+    first_token_s: float = 0.0  # from the call to the first token: tokenizing and the prompt
+    generated_tokens: int = 0
+    generation_s: float = 0.0  # from the first token to the last
+
+    @property
+    def prompt_rate(self) -> float:
+        """Prompt tokens per second; 0 where nothing was measured."""
+        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
+
+    @property
+    def generation_rate(self) -> float:
+        """Generated tokens per second after the first one, which belongs to the prompt; 0 if there was one at most."""
+        return (self.generated_tokens - 1) / self.generation_s if self.generation_s > 0 else 0.0
