@@ -128,7 +128,8 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
         return Checkpoint(text, path, index_folder(path))
     if path.is_file():
         if path.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
-            raise CheckpointError(f"{text}: is no checkpoint: give a folder, a .safetensors file or a .bin file")
+            other = " (`edgeq import` takes .gguf files)" if path.suffix == ".gguf" else ""
+            raise CheckpointError(f"{text}: is no checkpoint: give a folder, a .safetensors or .bin file{other}")
         return Checkpoint(text, path.parent, index_file(path))
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""

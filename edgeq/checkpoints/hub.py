@@ -115,7 +115,7 @@ def _in_one_line(source: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError:
         why = "no such folder, and no such repository on the Hub (a private one needs `hf auth login`)"
     except LocalEntryNotFoundError:
-        why = "no such folder; as a Hub repository it is not in the cache, and the Hub cannot be reached"
+        why = "no such folder, no Hub repository in the cache, and the Hub cannot be reached: check the name"
     except HFValidationError:
         why = "no such folder, and no valid repository id"
     except HfHubHTTPError as e:

@@ -234,4 +234,4 @@ def _map(path: Path) -> mmap.mmap:
                 raise FormatError(f"{path}: is empty: {_AGAIN}")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise FormatError(f"{path}: cannot be opened: {error.strerror}") from None
+        raise FormatError(f"{path}: cannot be opened: {error.strerror}: give a .gguf file") from None

@@ -45,7 +45,7 @@ class File:
                 raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)")
             self._fd = os.open(path, os.O_RDONLY)
         except OSError as e:
-            raise FormatError(f"{self.path}: cannot be opened: {e.strerror}") from None
+            raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:
             self.nbytes = os.fstat(self._fd).st_size
             length, crc = header_bytes(self.path, self._pread(PREFIX_BYTES, 0), self.nbytes)

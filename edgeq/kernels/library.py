@@ -121,7 +121,8 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
                 announce(line)
         _check_compiler(absent[0], chosen_isa())
         if announce is not None:
-            announce(f"compiling {len(absent)} kernels for this CPU ({chosen_isa().name}), once: {', '.join(absent)}")
+            count = f"{len(absent)} kernel{'s' if len(absent) > 1 else ''}"
+            announce(f"compiling {count} for this CPU ({chosen_isa().name}), once: {', '.join(absent)}")
         with contextlib.suppress(OSError):  # no process can be started: they are compiled here, one after the other
             kept = _compile(absent, getattr(announce, "progress", lambda done, total: None))
             if not kept and announce is not None:

@@ -81,7 +81,7 @@ def windows(config: Mapping[str, Any], source: str, layers: int, usual: list[boo
             raise CheckpointError(f"{source}: layer_types is {shown(kinds)}, a list of {layers} is needed")
         names = {"full_attention": False, "sliding_attention": True}
         for kind in kinds[:layers]:
-            if kind not in names:
+            if not isinstance(kind, str) or kind not in names:
                 raise UnsupportedError(f"{source}: layers of type {shown(kind)} are not supported")
         local = [names[kind] for kind in kinds[:layers]]
     if not any(local):

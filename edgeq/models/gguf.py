@@ -125,7 +125,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     whole = scaling.get("truncate", True) == entry.yarn.get("truncate", True)
     if scaling.get("rope_type", scaling.get("type")) == "yarn" and not whole:
         raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
-    theta = standard.get("rope_theta", config.get("rotary_emb_base", model.theta))
+    theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.theta
     write_rope(values, model, config, float(theta), source)
     windows = [window for window in model.windows if window]
     if windows and (entry.model_type == "phi3" or "attention.sliding_window" not in entry.keys):

@@ -189,5 +189,6 @@ def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
 
 
 def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of its rope scaling."""
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+    """What config.json says of its rope scaling; a key that is null says nothing."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {key: value for key, value in found.items() if value is not None}

@@ -78,15 +78,6 @@ def load_i8x16(b, address):
     return signed_bytes_to_f32(b, emit.load(b, address, emit.U8X16))
 
 
-@operation(types.void, types.int64, f32x16, types.int64)
-def scale_i8_rows(b, address, d, out):
-    """16 rows of 16 signed bytes, times the lanes of d, as 16 rows of f32 at `out`."""
-    for row in range(16):
-        codes = emit.load(b, emit.offset(b, address, 16 * row), emit.U8X16)
-        value = b.fmul(signed_bytes_to_f32(b, codes), d)
-        emit.store(b, emit.offset(b, out, 64 * row), value, 4)
-
-
 @operation(u8x16, types.int64)
 def load_u8x16(b, address):
     return emit.load(b, address, ir.VectorType(I8, 16))

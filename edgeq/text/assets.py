@@ -5,12 +5,14 @@ The same fact may stand in up to five files. The order of trust is that of the H
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import TokenizerError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -76,7 +78,7 @@ def json_asset(assets: Mapping[str, bytes], name: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{name} is not valid JSON ({error}): download the checkpoint's own") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{name} holds a {type(value).__name__}, not a JSON object: is it the right file?")
@@ -89,10 +91,10 @@ def _flag(config: dict[str, Any], name: str) -> bool | None:
 
 
 def _content(value: Any) -> str | None:
-    """A token written as a string or as a serialized AddedToken."""
+    """A token written as a string or as a serialized AddedToken; half a surrogate pair is no text."""
     if isinstance(value, dict):
         value = value.get("content")
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and not _SURROGATE.search(value) else None
 
 
 def _roles(config: dict[str, Any], special_map: dict[str, Any]) -> dict[str, str]:
@@ -111,7 +113,9 @@ def _added_tokens(config: dict[str, Any], old_style: dict[str, Any]) -> dict[int
     for key, value in decoder.items() if isinstance(decoder, dict) else ():
         content = _content(value)
         if content is None or not isinstance(value, dict) or not str(key).isdigit():
-            raise TokenizerError(f"tokenizer_config.json: added token {key!r} is malformed")
+            raise TokenizerError(
+                f"tokenizer_config.json: added token {key!r} is malformed: download the checkpoint's own"
+            )
         added[int(key)] = AddedToken(
             content,
             special=value.get("special") is True,
@@ -122,9 +126,9 @@ def _added_tokens(config: dict[str, Any], old_style: dict[str, Any]) -> dict[int
 
 
 def _ids(value: Any) -> list[int]:
-    """A token id, a list of them, or nothing."""
+    """A token id, a list of them, or nothing; a number that no vocabulary reaches is no id."""
     values = value if isinstance(value, list) else [value]
-    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]
+    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 31]
 
 
 def _first_ids(key: str, sources: tuple[dict[str, Any], ...]) -> tuple[int, ...]:

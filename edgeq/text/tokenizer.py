@@ -106,10 +106,6 @@ class Tokenizer:
         """The id of a vocabulary entry by its name, e.g. "<|im_start|>"."""
         return self._backend.token_id(token)
 
-    def is_special(self, token: int) -> bool:
-        """Whether the id is a control token, which leaves no text."""
-        return token in self._hidden
-
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """How a conversation is written for this model; None where the checkpoint has no template."""

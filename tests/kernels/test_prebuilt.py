@@ -133,7 +133,7 @@ def test_a_damaged_library_is_not_run(copy: Path):
     assert prebuilt.problems() == [f"{copy}: is damaged, its checksum is wrong: build it again"]
     lines: list[str] = []
     library.prepare(["execute:publish"], lines.append)
-    assert lines[0] == prebuilt.problems()[0] and lines[1].startswith("compiling 1 kernels")
+    assert lines[0] == prebuilt.problems()[0] and lines[1].startswith("compiling 1 kernel for")
 
 
 def test_a_stale_library_is_not_run(copy: Path):

@@ -63,6 +63,7 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0]
         ("gemma2", {"attn_logit_softcapping": -1}, CheckpointError, "attn_logit_softcapping is -1, a positive number"),
         ("gemma2", {"layer_types": ["full_attention"]}, CheckpointError, "layer_types is .*, a list of 3 is needed"),
         ("gemma2", {"layer_types": ["chunked_attention"] * 3}, UnsupportedError, "layers of type 'chunked_attention'"),
+        ("gemma2", {"layer_types": [["full_attention"]] * 3}, UnsupportedError, "layers of type"),
         ("phi3", {"rope_scaling": LONG}, CheckpointError, "long_factor is .*, a list of 8 positive numbers is needed"),
         ("phi3", {"partial_rotary_factor": 0.7}, CheckpointError, "11 of 16 values per head are rotated"),
         ("smollm3", {"no_rope_layers": [1]}, CheckpointError, "no_rope_layers is .*, a list of 4 is needed"),

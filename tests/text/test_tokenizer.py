@@ -29,7 +29,7 @@ def test_byte_level_round_trip(text):
 
 @pytest.mark.parametrize("assets", [small.byte_level_assets(), small.spm_assets()])
 def test_half_a_surrogate_pair_does_no_harm(assets):
-    tokenizer = load_tokenizer(assets)
+    tokenizer = load_tokenizer(assets | {"special_tokens_map.json": b'{"cls_token": "\\ud800"}'})
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a?b"
 
 
@@ -41,7 +41,6 @@ def test_control_tokens_are_parsed_only_when_asked():
     assert tokenizer.encode(CHATML) == ids, "the plain encoding must not change later ones"
     assert tokenizer.decode(ids) == "hello world"
     assert tokenizer.decode(ids, special=True) == CHATML
-    assert tokenizer.is_special(small.IM_END) and not tokenizer.is_special(small.THINK)
     assert tokenizer.decode(tokenizer.encode("<think>a")) == "<think>a"
 
 
@@ -66,7 +65,7 @@ def test_special_ids_come_from_every_configuration_file():
 
 
 def test_ids_beyond_the_vocabulary_are_no_end():
-    assets = small.byte_level_assets() | {"config.json": b'{"eos_token_id": 5000, "bos_token_id": 107}'}
+    assets = small.byte_level_assets() | {"config.json": b'{"eos_token_id": [5000, %d], "bos_token_id": 107}' % 10**30}
     tokenizer = load_tokenizer(assets)
     assert tokenizer.eos_ids == {small.IM_END, small.END_OF_TEXT}
     assert tokenizer.bos_id == 107
@@ -138,6 +137,7 @@ def test_sentencepiece_without_leading_space():
         ({"tokenizer.json": b'{"model": 1}'}, "tokenizer.json cannot be read"),
         ({"tokenizer.model": b"not a protobuf"}, "not a sentencepiece model"),
         ({"tokenizer_config.json": b"{"}, "tokenizer_config.json is not valid JSON"),
+        ({"tokenizer_config.json": b"[" * 100_000}, "tokenizer_config.json is not valid JSON"),
         ({"tokenizer_config.json": b"[]"}, "not a JSON object"),
         ({"tokenizer_config.json": b'{"added_tokens_decoder": {"x": {}}}'}, "added token 'x' is malformed"),
     ],
