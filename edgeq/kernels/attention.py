@@ -169,13 +169,13 @@ def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
                 tile_store(scores + t * width * _ROW + 4 * j, _ROW, tile)
 
     @device
-    def weighted_values(weights, tiles, values, scales, context, columns, begin, end, sums, wide):
+    def weighted_values(weights, tiles, values, scales, ring, columns, begin, end, sums, wide):
         """Sum of weight[position] * value[position] over [begin, end): [tile][column][width][16]."""
         for c in range(columns):
             for first in range(begin, end, _SPAN):
                 last = min(end, first + _SPAN)
-                at = values + (c * context + first) * row_bytes
-                scale_at = scales + 2 * (c // 2 * context + first)
+                at = values + (c * ring + first) * row_bytes
+                scale_at = scales + 2 * (c // 2 * ring + first)
                 tile = tile_load(sums + c * tile_bytes, 64) if first > begin else tile_zero()
                 for p in range(last - first):
                     value = row(at + p * row_bytes, value_scale(scale_at, p))
