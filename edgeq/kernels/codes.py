@@ -72,7 +72,7 @@ def reader(name: str, isa: Isa) -> SimpleNamespace:
         min_row=None if coded else second,
         scale_codes=scales if coded else None,
         factors=second if coded else None,
-        codes=Codes(bits, zero_point, row.scale_group == 16, coded, signed),
+        codes=Codes(bits, zero_point, row.scale_group == 16, coded, signed, coded or row.scales == "f16"),
         header_bytes=row.header_bytes,
         group_bytes=row.group_bytes,
         zero_point=zero_point,

@@ -30,8 +30,10 @@ from edgeq.simd.vector import (
 )
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
-TOTALS_BYTES = CHUNK * 64
 LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have two bytes, lines of the low ones follow
+# Of an unpacked super-block, after its code lines: rows of scales, room for what the body makes of them, mins, factors
+ROWS = 1024
+HEADER_BYTES = 3 * ROWS + 128
 AHEAD = (
     2048  # bytes that a matvec asks for ahead, over all of its streams: hardware prefetchers stop at the end of a page
 )
@@ -80,22 +82,22 @@ def _finish(out, value, bias, accumulate):
 
 
 def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
-    """One super-block, unpacked in `lines`, `scales`, `mins`, times one tile of tokens, added to the totals.
+    """One super-block, unpacked in `lines` and rows of `scales`, times one tile of tokens, added to the totals.
 
-    Where scales are coded, `parts` collects the dots in units of d, the first row of `factors`; mins count in units of
-    the second. `in_memory`: with 16 registers the dots leave no room for sums, which then pass through L1 every group.
+    Where scales are coded, `parts` collects the dots in units of d, the first row of factors; mins count in units of
+    the second. `in_memory`: the dots leave no registers for sums, which then pass through L1 every group.
     """
     has_mins, coded = kind.has_mins, kind.codes.coded
     plain_mins, two_bytes = has_mins and not coded, kind.low_pair is not None
     scaled_tile, tile_fma, tile_zero = ops.scaled_tile, ops.tile_fma, ops.tile_zero
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
-    tile_load, tile_store = ops.tile_load, ops.tile_store
+    tile_load, tile_store, load_rows = ops.tile_load, ops.tile_store, ops.load_rows
     row = 4 * tokens
     halves = kind.codes.halves
     scale_step = 128 if halves else 64
 
     @device
-    def add_groups(lines, scales, mins, groups, words, sums, address):
+    def add_groups(lines, scales, groups, words, sums, address):
         """Add the groups' scaled dots, and mins that are no codes, to the tile at `address`."""
         total = tile_load(address, 64)
         for g in range(groups):
@@ -107,7 +109,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
                 total = tile_load(address, 64)
             total = tile_add_scaled(total, part, sums)
             if plain_mins:
-                total = tile_add_outer(total, load_f32x16(mins + g * 64), sums + row, 4)
+                total = tile_add_outer(total, load_rows(scales + 2 * ROWS + g * 64), sums + row, 4)
             words += 32 * tokens
             sums += SUMS_BYTES * tokens
             if in_memory:
@@ -116,11 +118,12 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
             tile_store(address, 64, total)
 
     @device
-    def coded_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
+    def coded_step(lines, scales, groups, words, sums, totals, parts):
         half_sums = stack(row)
+        mins, factors = scales + 2 * ROWS, scales + 3 * ROWS
         tile_store(parts, 64, tile_zero())
-        add_groups(lines, scales, mins, groups, words, sums, parts)
-        total = tile_fma(tile_load(parts, 64), load_f32x16(factors), tile_load(totals, 64))
+        add_groups(lines, scales, groups, words, sums, parts)
+        total = tile_fma(tile_load(parts, 64), load_rows(factors), tile_load(totals, 64))
         if has_mins:
             least = tile_zero()
             for g in range(groups):
@@ -128,30 +131,31 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
                     for half in range(2):
                         for t in range(tokens):
                             store_f32(half_sums + 4 * t, half_sum(sums + 4 * t, row, half))
-                        least = tile_add_outer(least, load_f32x16(mins + (2 * g + half) * 64), half_sums, 4)
+                        least = tile_add_outer(least, load_rows(mins + (2 * g + half) * 64), half_sums, 4)
                     sums += SUMS_BYTES * tokens
                     continue
-                least = tile_add_outer(least, load_f32x16(mins + g * 64), sums + row, 4)
+                least = tile_add_outer(least, load_rows(mins + g * 64), sums + row, 4)
                 sums += SUMS_BYTES * tokens
-            total = tile_fma(least, load_f32x16(factors + 64), total)
+            total = tile_fma(least, load_rows(factors + 64), total)
         tile_store(totals, 64, total)
 
     @device
-    def plain_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
-        add_groups(lines, scales, mins, groups, words, sums, totals)
+    def plain_step(lines, scales, groups, words, sums, totals, parts):
+        add_groups(lines, scales, groups, words, sums, totals)
 
     return coded_step if coded else plain_step
 
 
 def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
-    """`header(block, scales, mins, factors)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
+    """`header(block, scales)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
     coded, has_mins, count = kind.codes.coded, kind.has_mins, 16 if kind.codes.halves else 8
     scale_row, min_row, scale_codes = kind.scale_row, kind.min_row, kind.scale_codes
-    take_factors, store_scale = kind.factors, ops.store_scale
+    take_factors, store_scale, store_scale_row = kind.factors, ops.store_scale, ops.store_scale_row
 
     @device
-    def coded_header(block, scales, mins, factors):
+    def coded_header(block, scales):
         scratch = stack(SCRATCH)
+        mins, factors = scales + 2 * ROWS, scales + 3 * ROWS
         scales_at, mins_at = scale_codes(block, scratch)
         for i in range(count):
             store_scale(scales + i * 64, scales_at + i * 16)
@@ -163,33 +167,32 @@ def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
                 store_f32x16(mins + i * 64, u8x16_to_f32(load_u8x16(mins_at + i * 16)))
 
     @device
-    def plain_header(block, scales, mins, factors):
+    def plain_header(block, scales):
         for g in range(8):
-            store_f32x16(scales + g * 64, scale_row(block, g))
+            store_scale_row(scales + g * 64, scale_row(block, g))
             if has_mins:
-                store_f32x16(mins + g * 64, min_row(block, g))
+                store_f32x16(scales + 2 * ROWS + g * 64, min_row(block, g))
 
     return coded_header if coded else plain_header
 
 
 def _make_quantized(name: str, isa: Isa):
     kind = codes.reader(name, isa)
-    tile, streams = isa.tile, isa.streams
-    matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
-    ops = operations(isa, tile, kind.codes)
-    tile_step, header, store_pair = (
-        _make_tile_step(kind, ops, tile, isa.registers < 32),
-        _make_header(kind, ops),
-        ops.store_pair,
-    )
+    tile, streams, wide = isa.tile, isa.streams, isa.panels
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
-    parts_bytes, low_pair, two_bytes = 64 * tile, kind.low_pair, kind.low_pair is not None
+    low_pair, two_bytes = kind.low_pair, kind.low_pair is not None
     lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
+    unpacked_bytes = lines_bytes + HEADER_BYTES
+    matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
+    ops = operations(isa, tile, kind.codes, wide, unpacked_bytes, ROWS)
+    tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
+    header, store_pair = _make_header(kind, ops), ops.store_pair
+    tile_bytes, all_unpacked_bytes, totals_bytes = 64 * tile * wide, unpacked_bytes * wide, CHUNK * 64 * wide
 
     @device
-    def unpack(block, groups, lines, scales, mins, factors):
+    def unpack(block, groups, lines):
         """A super-block as code lines of bytes, and rows of scales and mins."""
-        header(block, scales, mins, factors)
+        header(block, lines + lines_bytes)
         for g in range(groups):
             for i in range(4):
                 low, high = pair(block + header_bytes + g * group_bytes, i)
@@ -199,39 +202,32 @@ def _make_quantized(name: str, isa: Isa):
                     store_pair(lines + LOW_LINES + g * 512 + i * 128, low, high)
 
     @device
-    def panel_times_tiles(panel, groups, words, sums, tiles, totals):
-        """One panel x `tiles` tiles of tokens into `totals`, [token][16] f32."""
-        lines, scales, mins, factors, parts = (
-            stack(lines_bytes),
-            stack(1024),
-            stack(1024),
-            stack(128),
-            stack(parts_bytes),
-        )
-        for t in range(tiles * tile):
-            store_f32x16(totals + t * 64, zero_f32x16())
+    def panels_times_tiles(panel, apart, groups, words, sums, tiles, totals):
+        """Panels, `apart` bytes apart, x `tiles` tiles of tokens into `totals`, f32 [tile][panel][token][16]."""
+        lines, parts = stack(all_unpacked_bytes), stack(tile_bytes)
+        for row in range(0, tiles * tile_bytes, 64):
+            store_f32x16(totals + row, zero_f32x16())
         block = panel
         for first in range(0, groups, 8):
             here = min(8, groups - first)
-            unpack(block, here, lines, scales, mins, factors)
+            for i in range(wide):
+                unpack(block + i * apart, here, lines + i * unpacked_bytes)
             for t in range(tiles):
                 at = t * groups + first
                 tile_step(
                     lines,
-                    scales,
-                    mins,
-                    factors,
+                    lines + lines_bytes,
                     here,
                     words + at * (32 * tile),
                     sums + at * (SUMS_BYTES * tile),
-                    totals + t * (tile * 64),
+                    totals + t * tile_bytes,
                     parts,
                 )
             block += header_bytes + here * group_bytes
 
     @device
     def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads):
-        totals = stack(TOTALS_BYTES)
+        totals = stack(totals_bytes)
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         panels = (rows + 15) // 16
@@ -249,18 +245,22 @@ def _make_quantized(name: str, isa: Isa):
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)
-            for p in range(first_panel, last_panel):
-                row_bias = bias + p * 64 if bias != 0 else 0
-                panel_times_tiles(
+            for p in range(first_panel, last_panel, wide):
+                here = min(wide, last_panel - p)
+                panels_times_tiles(
                     weights + p * panel_bytes,
+                    panel_bytes if here == wide else 0,  # a last panel without others stands for them, too
                     groups,
                     words + first * columns,
                     sums + first * groups * SUMS_BYTES,
                     (n + tile - 1) // tile,
                     totals,
                 )
-                for t in range(n):
-                    _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
+                for i in range(here):
+                    row_bias = bias + (p + i) * 64 if bias != 0 else 0
+                    for t in range(n):
+                        value = load_f32x16(totals + ((t // tile * wide + i) * tile + t % tile) * 64)
+                        _finish(out + (first + t) * stride + (p + i) * 64, value, row_bias, accumulate)
 
     return multiply
 

@@ -4,6 +4,7 @@ from edgeq.simd import emit
 from edgeq.simd.pmaddubsw import Pmaddubsw
 
 BIAS = 0
+TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales`
 CENTRED: frozenset[int] = frozenset()
 
 

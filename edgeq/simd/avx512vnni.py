@@ -4,6 +4,7 @@ from edgeq.simd import emit
 from edgeq.simd.emit import I32X16
 
 BIAS = 0
+TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales`
 CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
 
 
@@ -14,16 +15,19 @@ def dot_lines(b, total, lines, words, code_bits):
     return total
 
 
-def dot_tile(b, lines, words, tokens, count, code_bits, start):
-    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+def dot_tile(b, lines, words, tokens, count, code_bits, start, panels=1, apart=0):
+    """The int32x16 dots of `panels` x `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 
-    Words (4 activations) lie [line][token].
+    The lines of panels are `apart` bytes apart; words (4 activations) lie [line][token].
     """
-    totals = [start(t) for t in range(tokens)]
+    totals: list = [None] * (panels * tokens)
     for j in range(count):
-        line = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
+        codes = [emit.load(b, emit.offset(b, lines, 64 * j + apart * panel), emit.U8X64, 32) for panel in range(panels)]
         for t in range(tokens):
-            totals[t] = dot_lines(b, totals[t], [line], emit.offset(b, words, 4 * (j * tokens + t)), code_bits)
+            activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), 64)
+            for panel, line in enumerate(codes):
+                at = panel * tokens + t
+                totals[at] = _vpdpbusd(b, totals[at] if j else start(t), line, activations)
         totals = emit.pin(b, totals)
     return totals
 

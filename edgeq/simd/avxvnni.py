@@ -6,6 +6,7 @@ from edgeq.simd import avx2, emit
 from edgeq.simd.emit import I8, I32
 
 BIAS = 0
+TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales`
 CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
 _BYTES, _INTS = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
 

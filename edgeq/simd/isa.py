@@ -17,7 +17,8 @@ class Isa:
 
     `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
     `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32 that fit in them.
-    `streams`: panels that a matvec reads at once.
+    `streams`: panels that a matvec reads at once. `panels`: those that a matmul tile multiplies at once, so that they
+    share what is loaded of the activations.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Isa:
     registers: int
     chips: str
     streams: int = 4
+    panels: int = 1
 
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
@@ -41,6 +43,7 @@ TABLE: tuple[Isa, ...] = (
         8,
         32,
         "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5",
+        panels=2,
     ),
     Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
     Isa(

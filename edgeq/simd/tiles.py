@@ -5,8 +5,10 @@ tile of one token. Activations come packed by `kernels/quantize.py`: words [line
 columns, five rows of T values: scale, scale * sum, -sum, -sum of each half.
 
 A dot times a coded scale is an integer below 2**24, and so exact as f32: a body may multiply integers or floats.
+A tile may hold several panels, the tokens of one after those of the other, and share what it loads of the activations.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
@@ -32,27 +34,47 @@ def _shift_for(zero_point: int) -> int:
 @dataclass(frozen=True)
 class Codes:
     """What dot products must know of a block type, see `blocks/table.py`: `halves` if 16 columns share a scale, `coded`
-    if scales are integers (`signed` or not) times a factor."""
+    if scales are integers (`signed` or not) times a factor, `short_scales` if a scale times FLOAT_BIAS is exact."""
 
     bits: int = 8
     zero_point: int = 0
     halves: bool = False
     coded: bool = False
     signed: bool = False
+    short_scales: bool = False
 
 
-def operations(isa: Isa, tokens: int, kind: Codes = Codes()) -> SimpleNamespace:
-    """The tile operations for `tokens` tokens, and the dot products of groups of 32 columns of such codes."""
+def operations(
+    isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, apart: int = 0, bias_rows: int = 0
+) -> SimpleNamespace:
+    """The tile operations for `tokens` tokens of each of `panels` panels, and the dot products of groups of 32 columns.
+
+    What a tile reads of a panel lies `apart` bytes from the one before. `bias_rows` bytes after each row of scales
+    is room for another, which some bodies need: what FLOAT_BIAS makes of it.
+    """
     body = import_module(isa.module)
-    return SimpleNamespace(**_float_tiles(body, tokens), **_dots(body, tokens, kind))
+    shape = _Shape(tokens, panels, apart)
+    return SimpleNamespace(**_float_tiles(shape), **_dots(body, shape, kind, bias_rows))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    tokens: int
+    panels: int
+    apart: int
+
+    def rows(self, b, address):
+        """A row of 16 f32 of each panel."""
+        return [emit.load(b, emit.offset(b, address, self.apart * panel), F32X16, 4) for panel in range(self.panels)]
+
+
+def _float_bias(b):
+    return b.bitcast(emit.splat_constant(I32X16, emit.FLOAT_BIAS), F32X16)
 
 
 def _to_floats(body, b, dots):
     """Dots as f32, exactly: they start at the body's BIAS, 0 or the bits of a large float."""
-    if body.BIAS == 0:
-        return b.sitofp(dots, F32X16)
-    bias = b.bitcast(emit.splat_constant(I32X16, body.BIAS), F32X16)
-    return b.fsub(b.bitcast(dots, F32X16), bias)
+    return b.sitofp(dots, F32X16) if body.BIAS == 0 else b.fsub(b.bitcast(dots, F32X16), _float_bias(b))
 
 
 def _start(body, kind: Codes):
@@ -75,8 +97,38 @@ def _start(body, kind: Codes):
     return start
 
 
-def _dots(body, tokens: int, kind: Codes) -> dict:
-    floats, start = Tile(f32x16, tokens), _start(body, kind)
+def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
+    """`value(t)`: bias - 2**shift * sum of token t, all computed at once, and loaded wherever one is asked for.
+
+    A broadcast from memory costs x86 no more than a load; one from a register takes the ports that dots need.
+    """
+    several = emit.ir.VectorType(I32, tokens)
+    start = emit.splat_constant(several, bias)
+    if shift is not None:
+        taken = b.shl(emit.load(b, sums, several, 4), emit.splat_constant(several, shift))
+        start = b.add(taken, start) if bias else taken
+    with b.goto_entry_block():
+        memory = b.alloca(several)
+        memory.align = 64
+    address = b.ptrtoint(memory, emit.I64)
+    emit.store(b, address, start, 64)
+    addresses: list[emit.ir.Value] = []
+    times: Counter[int] = Counter()
+
+    def value(t):
+        if times[t] == len(addresses):  # under a new name, else LLVM would load once for all panels and copy registers
+            addresses.append(emit.conceal(b, addresses[-1] if addresses else address, "r"))
+        times[t] += 1
+        return _splat_at(b, addresses[times[t] - 1], t, I32)
+
+    return value
+
+
+def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
+    tokens = shape.tokens
+    floats, start = Tile(f32x16, tokens * shape.panels), _start(body, kind)
+    several = (shape.panels, shape.apart) if shape.panels > 1 else ()
+    tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
     parts = [(0, 4, 3), (4, 4, 4)] if kind.halves else [(0, 8, 2)]
@@ -85,6 +137,12 @@ def _dots(body, tokens: int, kind: Codes) -> dict:
     def scaled(b, dot, scale, total):
         value = _to_floats(body, b, dot)
         return b.fmul(value, scale) if total is None else emit.fma(b, value, scale, total)
+
+    def keep_scale(b, address, scale):
+        """Write a row of scales, and what the bias of a tile's dots makes of them."""
+        emit.store(b, address, scale, 4)
+        if tile_bias:
+            emit.store(b, emit.offset(b, address, bias_rows), b.fmul(scale, b.fneg(_float_bias(b))), 4)
 
     def coded_dot(b, lines, words, sums, codes):
         """The dot of a group times its scales, 16 bytes for each part at `codes`."""
@@ -131,21 +189,50 @@ def _dots(body, tokens: int, kind: Codes) -> dict:
             if in_integers:
                 emit.store(b, args[0], body.scale_pairs(b, value), 32)
             else:
-                emit.store(b, args[0], signed_bytes_to_f32(b, value) if kind.signed else bytes_to_f32(b, value), 4)
+                keep_scale(b, args[0], signed_bytes_to_f32(b, value) if kind.signed else bytes_to_f32(b, value))
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate
+
+    @intrinsic
+    def store_scale_row(typingctx, out, row):
+        """Write a row of f32 scales that `scaled_tile` reads."""
+
+        def generate(context, b, signature, args):
+            keep_scale(b, *args)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, f32x16), generate
+
+    def tile_start(b, sums, bias):
+        if not hasattr(body, "TILE_BIAS"):
+            return start(b, sums)
+        subtracts = kind.zero_point != 0 and kind.bits not in body.CENTRED
+        if not subtracts and bias == 0:
+            return start(b, sums)
+        return _starts_in_memory(b, sums, tokens, _shift_for(kind.zero_point) if subtracts else None, bias)
+
+    def biased(b, dots, scales):
+        """Dots that start at `tile_bias`, times scales: (bias + dot) * scale - bias * scale, rounded as dot * scale."""
+        rows = list(zip(shape.rows(b, scales), shape.rows(b, emit.offset(b, scales, bias_rows)), strict=True))
+        return [emit.fma(b, b.bitcast(dot, F32X16), *rows[i // tokens]) for i, dot in enumerate(dots)]
 
     def tile(b, lines, words, sums, scales):
         total = None
         for i, (first, count, at) in enumerate(parts):
             where = emit.offset(b, lines, 64 * first), emit.offset(b, words, first * row), tokens, count, kind.bits
-            begin, scale = start(b, emit.offset(b, sums, at * row)), emit.offset(b, scales, 64 * i)
+            bias = tile_bias if total is None and not in_integers else 0
+            begin, scale = tile_start(b, emit.offset(b, sums, at * row), bias), emit.offset(b, scales, 64 * i)
             if in_integers:
                 total = body.dot_tile(b, *where, begin if total is None else total.__getitem__, scale)
+                continue
+            dots = body.dot_tile(b, *where, begin, *several)
+            if bias:
+                total = biased(b, dots, scale)
             else:
-                dots, factor = body.dot_tile(b, *where, begin), emit.load(b, scale, F32X16, 4)
-                total = [scaled(b, dot, factor, t) for dot, t in zip(dots, total or [None] * tokens, strict=True)]
+                factors = shape.rows(b, scale)
+                before = total or [None] * len(dots)
+                total = [scaled(b, dot, factors[i // tokens], before[i]) for i, dot in enumerate(dots)]
         return [_to_floats(body, b, t) for t in total] if in_integers else total
 
     @intrinsic
@@ -162,7 +249,8 @@ def _dots(body, tokens: int, kind: Codes) -> dict:
         """A group's dots as f32; what `scaled_tile` does, without scales."""
 
         def generate(context, b, signature, args):
-            dots = body.dot_tile(b, args[0], args[1], tokens, 8, kind.bits, start(b, emit.offset(b, args[2], 2 * row)))
+            begin = start(b, emit.offset(b, args[2], 2 * row))
+            dots = body.dot_tile(b, args[0], args[1], tokens, 8, kind.bits, begin, *several)
             return _pack(b, floats.llvm, [_to_floats(body, b, dot) for dot in dots])
 
         return floats(types.int64, types.int64, types.int64), generate
@@ -185,6 +273,7 @@ def _dots(body, tokens: int, kind: Codes) -> dict:
         "coded_eight": coded_eight,
         "dot_eight": dot_eight,
         "store_scale": store_scale,
+        "store_scale_row": store_scale_row,
         "scaled_tile": scaled_tile,
         "dot_tile": dot_tile,
         "store_pair": store_pair,
@@ -198,11 +287,36 @@ def _pack(b, llvm_type, values):
     return tile
 
 
-def _float_tiles(body, tokens: int) -> dict:
-    floats = Tile(f32x16, tokens)
+def _float_tiles(shape: _Shape) -> dict:
+    tokens, count = shape.tokens, shape.tokens * shape.panels
+    floats, rows = Tile(f32x16, count), Tile(f32x16, shape.panels) if shape.panels > 1 else f32x16
 
     def unpack(b, tile):
-        return [b.extract_value(tile, t) for t in range(tokens)]
+        return [b.extract_value(tile, t) for t in range(count)]
+
+    def unpack_rows(b, row, kind):
+        """For each vector of a tile, its panel's; or the one for all."""
+        if kind == f32x16:
+            return [row] * count
+        return [b.extract_value(row, panel) for panel in range(shape.panels) for _ in range(tokens)]
+
+    def scalars(b, address, stride):
+        """For each vector of a tile, its token's."""
+        several = []
+        for _ in range(tokens):
+            several.append(_splat_at(b, address, 0, F32))
+            address = b.add(address, stride)
+        return several * shape.panels
+
+    @intrinsic
+    def load_rows(typingctx, address):
+        """A row of 16 f32 of each panel."""
+
+        def generate(context, b, signature, args):
+            values = shape.rows(b, args[0])
+            return _pack(b, rows.llvm, values) if shape.panels > 1 else values[0]
+
+        return rows(types.int64), generate
 
     @intrinsic
     def tile_zero(typingctx):
@@ -214,11 +328,11 @@ def _float_tiles(body, tokens: int) -> dict:
 
         def generate(context, b, signature, args):
             address, stride = args
-            rows = []
-            for _ in range(tokens):
-                rows.append(emit.load(b, address, F32X16, 4))
+            values = []
+            for _ in range(count):
+                values.append(emit.load(b, address, F32X16, 4))
                 address = b.add(address, stride)
-            return _pack(b, floats.llvm, rows)
+            return _pack(b, floats.llvm, values)
 
         return floats(types.int64, types.int64), generate
 
@@ -233,43 +347,38 @@ def _float_tiles(body, tokens: int) -> dict:
 
         return types.void(types.int64, types.int64, floats), generate
 
+    def fmas(b, parts, factors, totals):
+        return _pack(b, floats.llvm, [emit.fma(b, *each) for each in zip(parts, factors, totals, strict=True)])
+
     @intrinsic
     def tile_fma(typingctx, part, row, total):
-        """part[t] * row + total[t]."""
+        """part[t] * row + total[t], with a row for each panel or one for all."""
 
         def generate(context, b, signature, args):
-            pairs = zip(unpack(b, args[0]), unpack(b, args[2]), strict=True)
-            return _pack(b, floats.llvm, [emit.fma(b, part, args[1], total) for part, total in pairs])
+            return fmas(b, unpack(b, args[0]), unpack_rows(b, args[1], row), unpack(b, args[2]))
 
-        return floats(floats, f32x16, floats), generate
+        return floats(floats, row, floats), generate
 
     @intrinsic
     def tile_add_scaled(typingctx, total, part, scales):
         """total[t] + part[t] * scales[t], with T f32 at the address `scales`."""
 
         def generate(context, b, signature, args):
-            rows = [
-                emit.fma(b, part, _splat_at(b, args[2], t, F32), total)
-                for t, (total, part) in enumerate(zip(unpack(b, args[0]), unpack(b, args[1]), strict=True))
-            ]
-            return _pack(b, floats.llvm, rows)
+            return fmas(b, unpack(b, args[1]), scalars(b, args[2], emit.I64(4)), unpack(b, args[0]))
 
         return floats(floats, floats, types.int64), generate
 
     @intrinsic
-    def tile_add_outer(typingctx, total, row, scalars, stride):
-        """total[t] + row * scalar[t]: f32 at `scalars`, `stride` bytes apart."""
+    def tile_add_outer(typingctx, total, row, scalar, stride):
+        """total[t] + row * scalar[t]: f32 at `scalar`, `stride` bytes apart; a row for each panel or one for all."""
 
         def generate(context, b, signature, args):
-            address, rows = args[2], []
-            for total in unpack(b, args[0]):
-                rows.append(emit.fma(b, args[1], _splat_at(b, address, 0, F32), total))
-                address = b.add(address, args[3])
-            return _pack(b, floats.llvm, rows)
+            return fmas(b, unpack_rows(b, args[1], row), scalars(b, *args[2:]), unpack(b, args[0]))
 
-        return floats(floats, f32x16, types.int64, types.int64), generate
+        return floats(floats, row, types.int64, types.int64), generate
 
     return {
+        "load_rows": load_rows,
         "tile_zero": tile_zero,
         "tile_load": tile_load,
         "tile_store": tile_store,
