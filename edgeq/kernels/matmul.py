@@ -31,9 +31,9 @@ from edgeq.simd.vector import (
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have two bytes, lines of the low ones follow
-# Of an unpacked super-block, after its code lines: rows of scales, room for what the body makes of them, mins, factors
+# Bytes of the rows of scales, mins or factors of a super-block; after those of scales is room for the body's own
 ROWS = 1024
-HEADER_BYTES = 3 * ROWS + 128
+ROWS_APART = 2 * ROWS  # of panels
 AHEAD = (
     2048  # bytes that a matvec asks for ahead, over all of its streams: hardware prefetchers stop at the end of a page
 )
@@ -82,9 +82,9 @@ def _finish(out, value, bias, accumulate):
 
 
 def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
-    """One super-block, unpacked in `lines` and rows of `scales`, times one tile of tokens, added to the totals.
+    """One super-block, unpacked in `lines`, `scales`, `mins`, times one tile of tokens, added to the totals.
 
-    Where scales are coded, `parts` collects the dots in units of d, the first row of factors; mins count in units of
+    Where scales are coded, `parts` collects the dots in units of d, the first row of `factors`; mins count in units of
     the second. `in_memory`: the dots leave no registers for sums, which then pass through L1 every group.
     """
     has_mins, coded = kind.has_mins, kind.codes.coded
@@ -97,7 +97,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     scale_step = 128 if halves else 64
 
     @device
-    def add_groups(lines, scales, groups, words, sums, address):
+    def add_groups(lines, scales, mins, groups, words, sums, address):
         """Add the groups' scaled dots, and mins that are no codes, to the tile at `address`."""
         total = tile_load(address, 64)
         for g in range(groups):
@@ -109,7 +109,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
                 total = tile_load(address, 64)
             total = tile_add_scaled(total, part, sums)
             if plain_mins:
-                total = tile_add_outer(total, load_rows(scales + 2 * ROWS + g * 64), sums + row, 4)
+                total = tile_add_outer(total, load_rows(mins + g * 64), sums + row, 4)
             words += 32 * tokens
             sums += SUMS_BYTES * tokens
             if in_memory:
@@ -118,11 +118,10 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
             tile_store(address, 64, total)
 
     @device
-    def coded_step(lines, scales, groups, words, sums, totals, parts):
+    def coded_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
         half_sums = stack(row)
-        mins, factors = scales + 2 * ROWS, scales + 3 * ROWS
         tile_store(parts, 64, tile_zero())
-        add_groups(lines, scales, groups, words, sums, parts)
+        add_groups(lines, scales, mins, groups, words, sums, parts)
         total = tile_fma(tile_load(parts, 64), load_rows(factors), tile_load(totals, 64))
         if has_mins:
             least = tile_zero()
@@ -140,22 +139,21 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
         tile_store(totals, 64, total)
 
     @device
-    def plain_step(lines, scales, groups, words, sums, totals, parts):
-        add_groups(lines, scales, groups, words, sums, totals)
+    def plain_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
+        add_groups(lines, scales, mins, groups, words, sums, totals)
 
     return coded_step if coded else plain_step
 
 
 def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
-    """`header(block, scales)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
+    """`header(block, scales, mins, factors)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
     coded, has_mins, count = kind.codes.coded, kind.has_mins, 16 if kind.codes.halves else 8
     scale_row, min_row, scale_codes = kind.scale_row, kind.min_row, kind.scale_codes
     take_factors, store_scale, store_scale_row = kind.factors, ops.store_scale, ops.store_scale_row
 
     @device
-    def coded_header(block, scales):
+    def coded_header(block, scales, mins, factors):
         scratch = stack(SCRATCH)
-        mins, factors = scales + 2 * ROWS, scales + 3 * ROWS
         scales_at, mins_at = scale_codes(block, scratch)
         for i in range(count):
             store_scale(scales + i * 64, scales_at + i * 16)
@@ -167,11 +165,11 @@ def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
                 store_f32x16(mins + i * 64, u8x16_to_f32(load_u8x16(mins_at + i * 16)))
 
     @device
-    def plain_header(block, scales):
+    def plain_header(block, scales, mins, factors):
         for g in range(8):
             store_scale_row(scales + g * 64, scale_row(block, g))
             if has_mins:
-                store_f32x16(scales + 2 * ROWS + g * 64, min_row(block, g))
+                store_f32x16(mins + g * 64, min_row(block, g))
 
     return coded_header if coded else plain_header
 
@@ -182,17 +180,17 @@ def _make_quantized(name: str, isa: Isa):
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
     low_pair, two_bytes = kind.low_pair, kind.low_pair is not None
     lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
-    unpacked_bytes = lines_bytes + HEADER_BYTES
     matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
-    ops = operations(isa, tile, kind.codes, wide, unpacked_bytes, ROWS)
+    ops = operations(isa, tile, kind.codes, wide, lines_bytes, ROWS_APART, ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
     header, store_pair = _make_header(kind, ops), ops.store_pair
-    tile_bytes, all_unpacked_bytes, totals_bytes = 64 * tile * wide, unpacked_bytes * wide, CHUNK * 64 * wide
+    tile_bytes, totals_bytes = 64 * tile * wide, CHUNK * 64 * wide
+    all_lines_bytes, all_rows_bytes = lines_bytes * wide, ROWS_APART * wide
 
     @device
-    def unpack(block, groups, lines):
+    def unpack(block, groups, lines, scales, mins, factors):
         """A super-block as code lines of bytes, and rows of scales and mins."""
-        header(block, lines + lines_bytes)
+        header(block, scales, mins, factors)
         for g in range(groups):
             for i in range(4):
                 low, high = pair(block + header_bytes + g * group_bytes, i)
@@ -204,19 +202,23 @@ def _make_quantized(name: str, isa: Isa):
     @device
     def panels_times_tiles(panel, apart, groups, words, sums, tiles, totals):
         """Panels, `apart` bytes apart, x `tiles` tiles of tokens into `totals`, f32 [tile][panel][token][16]."""
-        lines, parts = stack(all_unpacked_bytes), stack(tile_bytes)
+        lines, parts = stack(all_lines_bytes), stack(tile_bytes)
+        scales, mins, factors = stack(all_rows_bytes), stack(all_rows_bytes), stack(all_rows_bytes)
         for row in range(0, tiles * tile_bytes, 64):
             store_f32x16(totals + row, zero_f32x16())
         block = panel
         for first in range(0, groups, 8):
             here = min(8, groups - first)
             for i in range(wide):
-                unpack(block + i * apart, here, lines + i * unpacked_bytes)
+                at = i * ROWS_APART
+                unpack(block + i * apart, here, lines + i * lines_bytes, scales + at, mins + at, factors + at)
             for t in range(tiles):
                 at = t * groups + first
                 tile_step(
                     lines,
-                    lines + lines_bytes,
+                    scales,
+                    mins,
+                    factors,
                     here,
                     words + at * (32 * tile),
                     sums + at * (SUMS_BYTES * tile),
@@ -258,9 +260,12 @@ def _make_quantized(name: str, isa: Isa):
                 )
                 for i in range(here):
                     row_bias = bias + (p + i) * 64 if bias != 0 else 0
-                    for t in range(n):
-                        value = load_f32x16(totals + ((t // tile * wide + i) * tile + t % tile) * 64)
-                        _finish(out + (first + t) * stride + (p + i) * 64, value, row_bias, accumulate)
+                    target = out + first * stride + (p + i) * 64
+                    for t in range(0, n, tile):
+                        source = totals + (t * wide + i * tile) * 64
+                        for j in range(min(tile, n - t)):
+                            _finish(target, load_f32x16(source + j * 64), row_bias, accumulate)
+                            target += stride
 
     return multiply
 

@@ -45,15 +45,15 @@ class Codes:
 
 
 def operations(
-    isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, apart: int = 0, bias_rows: int = 0
+    isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, lines: int = 0, rows: int = 0, bias_rows: int = 0
 ) -> SimpleNamespace:
     """The tile operations for `tokens` tokens of each of `panels` panels, and the dot products of groups of 32 columns.
 
-    What a tile reads of a panel lies `apart` bytes from the one before. `bias_rows` bytes after each row of scales
-    is room for another, which some bodies need: what FLOAT_BIAS makes of it.
+    The code lines of a panel lie `lines` bytes after those of the one before, its rows of f32 `rows` bytes. `bias_rows`
+    bytes after each row of scales is room for another, which some bodies need: what FLOAT_BIAS makes of it.
     """
     body = import_module(isa.module)
-    shape = _Shape(tokens, panels, apart)
+    shape = _Shape(tokens, panels, lines, rows)
     return SimpleNamespace(**_float_tiles(shape), **_dots(body, shape, kind, bias_rows))
 
 
@@ -61,11 +61,14 @@ def operations(
 class _Shape:
     tokens: int
     panels: int
-    apart: int
+    lines_apart: int
+    rows_apart: int
 
     def rows(self, b, address):
         """A row of 16 f32 of each panel."""
-        return [emit.load(b, emit.offset(b, address, self.apart * panel), F32X16, 4) for panel in range(self.panels)]
+        return [
+            emit.load(b, emit.offset(b, address, self.rows_apart * panel), F32X16, 4) for panel in range(self.panels)
+        ]
 
 
 def _float_bias(b):
@@ -127,7 +130,7 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
 def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     tokens = shape.tokens
     floats, start = Tile(f32x16, tokens * shape.panels), _start(body, kind)
-    several = (shape.panels, shape.apart) if shape.panels > 1 else ()
+    several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
     tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
@@ -301,12 +304,13 @@ def _float_tiles(shape: _Shape) -> dict:
         return [b.extract_value(row, panel) for panel in range(shape.panels) for _ in range(tokens)]
 
     def scalars(b, address, stride):
-        """For each vector of a tile, its token's."""
+        """For each vector of a tile, its token's, loaded when it is asked for: so few wait in registers."""
         several = []
-        for _ in range(tokens):
-            several.append(_splat_at(b, address, 0, F32))
-            address = b.add(address, stride)
-        return several * shape.panels
+        for i in range(count):
+            if i < tokens:
+                several.append(_splat_at(b, address, 0, F32))
+                address = b.add(address, stride)
+            yield several[i % tokens]
 
     @intrinsic
     def load_rows(typingctx, address):
