@@ -52,3 +52,11 @@ def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
     assert not [line for line in block if "call" in line.split()[0]]
     stored = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
     assert len(stored) <= stores, "spills in the hot loop"
+
+
+@pytest.mark.parametrize("kernel", [("attention", "8-f16"), ("embedding", "Q4_K")])
+def test_strided_loops_neither_gather_nor_scatter(kernel):
+    from edgeq.kernels.compile import assembly
+
+    text = assembly(*kernel, ISA["avx512vnni"], "icelake-server")
+    assert "zmm" in text and "scatter" not in text and "gather" not in text
