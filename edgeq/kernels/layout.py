@@ -8,6 +8,7 @@ MAX_THREADS = 64  # the bits of the mask of workers to wake
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
 
 GROUP = 32  # columns that share an activation scale
+PROBE_LINES = 32  # code lines of a panel that are measured: making floats of their dots hardly counts
 SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (quantize.py)
 
 # KV cache: bytes of an element. q8_0 has, beside them, an f16 scale per 32 values of a head and position.

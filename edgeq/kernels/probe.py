@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from edgeq.kernels.layout import PROBE_LINES
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
 from edgeq.simd.tiles import Codes, operations
-from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, splat_f32, store_u8x64
+from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, store_u8x64
 
 
 @device
@@ -35,15 +36,17 @@ def _read(args, thread, n_threads):
 
 
 def make(variant: str, isa: Isa):
-    """`read`, or `dot-4`, `dot-8`: dots of a tile of tokens with codes of 4 or 8 bits, all of it in L1.
+    """`read`, or `dot-4`, `dot-8`: dots of a matmul's tile with codes of 4 or 8 bits, all of it in L1.
 
-    `dot` argument block: code lines (512 bytes), words, sums, repetitions, out (tile x 64 bytes per thread).
+    `dot` argument block: PROBE_LINES code lines of each of a tile's panels, as many words of each token, sums,
+    repetitions, out (panels x tile x 64 bytes per thread).
     """
     if variant == "read":
         return _read
-    ops = operations(isa, isa.tile, Codes(int(variant.removeprefix("dot-"))))
-    dot_tile, tile_fma, tile_zero = ops.dot_tile, ops.tile_fma, ops.tile_zero
-    tile_store, tile = ops.tile_store, isa.tile
+    codes, panels = Codes(int(variant.removeprefix("dot-"))), isa.panels
+    ops = operations(isa, isa.tile, codes, panels, 64 * PROBE_LINES)
+    dot_tile, add_scaled, tile_zero = ops.dot_tile(PROBE_LINES), ops.tile_add_scaled, ops.tile_zero
+    tile_store, out_bytes = ops.tile_store, panels * isa.tile * 64
 
     def kernel(args, thread, n_threads):
         lines, words, sums, repetitions, out = (
@@ -53,10 +56,10 @@ def make(variant: str, isa: Isa):
             load_i64(args + 24),
             load_i64(args + 32),
         )
-        total, one = tile_zero(), splat_f32(np.float32(1.0))
+        total = tile_zero()
         for _ in range(repetitions):
-            total = tile_fma(dot_tile(lines, words, sums), one, total)
-        tile_store(out + thread * tile * 64, 64, total)
+            total = add_scaled(total, dot_tile(lines, words, sums), sums)
+        tile_store(out + thread * out_bytes, 64, total)
 
     return kernel
 

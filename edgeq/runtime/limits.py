@@ -6,14 +6,14 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeq.kernels import library
-from edgeq.kernels.layout import STEP_WORDS
+from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
 from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
 
 KERNELS = (*TEAM_KERNELS, "probe:read", "probe:dot-4")  # of the measurements with 4-bit codes
 READ_BYTES = 256 << 20  # beyond any cache
-_DOT_REPETITIONS = 2_000_000  # some 100 ms: a core that was idle needs a while to reach its speed
+_DOT_REPETITIONS = 500_000  # some 100 ms: a core that was idle needs a while to reach its speed
 
 
 def _best(run: Callable[[], None], repetitions: int) -> float:
@@ -44,9 +44,14 @@ def read_bandwidth(team: Team, repetitions: int = 5) -> float:
 
 def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
     """Multiply-adds per second of the chosen body's byte dot products on `bits`-bit codes, everything in L1."""
-    tile = library.chosen_isa().tile
-    lines, words, sums = aligned(512), aligned(32 * tile), aligned(20 * tile)
-    out = aligned(team.threads * tile * 64)
+    isa = library.chosen_isa()
+    dots = isa.panels * isa.tile
+    lines, words, sums = (
+        aligned(64 * PROBE_LINES * isa.panels),
+        aligned(4 * PROBE_LINES * isa.tile),
+        aligned(20 * isa.tile),
+    )
+    out = aligned(team.threads * dots * 64)
     args = [memory.ctypes.data for memory in (lines, words, sums)] + [_DOT_REPETITIONS, out.ctypes.data]
     seconds = _on_team(team, f"probe:dot-{bits}", args, repetitions)
-    return team.threads * _DOT_REPETITIONS * tile * 16 * 32 / seconds
+    return team.threads * _DOT_REPETITIONS * dots * 16 * 4 * PROBE_LINES / seconds

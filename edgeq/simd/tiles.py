@@ -247,16 +247,19 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
 
         return floats(types.int64, types.int64, types.int64, types.int64), generate
 
-    @intrinsic
-    def dot_tile(typingctx, lines, words, sums):
-        """A group's dots as f32; what `scaled_tile` does, without scales."""
+    def dot_tile(count):
+        """Dots of `count` code lines as f32; what `scaled_tile` does of 8, without scales."""
 
-        def generate(context, b, signature, args):
-            begin = start(b, emit.offset(b, args[2], 2 * row))
-            dots = body.dot_tile(b, args[0], args[1], tokens, 8, kind.bits, begin, *several)
-            return _pack(b, floats.llvm, [_to_floats(body, b, dot) for dot in dots])
+        @intrinsic
+        def of_lines(typingctx, lines, words, sums):
+            def generate(context, b, signature, args):
+                begin = start(b, emit.offset(b, args[2], 2 * row))
+                dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several)
+                return _pack(b, floats.llvm, [_to_floats(body, b, dot) for dot in dots])
 
-        return floats(types.int64, types.int64, types.int64), generate
+            return floats(types.int64, types.int64, types.int64), generate
+
+        return of_lines
 
     @intrinsic
     def store_pair(typingctx, address, low, high):
