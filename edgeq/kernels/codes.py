@@ -13,12 +13,12 @@ from edgeq.kernels import codes_tables
 from edgeq.simd.isa import Isa
 from edgeq.simd.lookup import load_e8m0x16, lookup, minus_u8x64
 from edgeq.simd.memory import stack
+from edgeq.simd.planes import high_six_bits, low_six_bits, six_bits_0, six_bits_1, six_bits_2, six_bits_3
 from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
     bits_u8x64,
     device,
     load_bf16x16,
-    load_bit_pairs,
     load_f16x16,
     load_f32x16,
     load_i8x16,
@@ -27,7 +27,6 @@ from edgeq.simd.vector import (
     merge_bits,
     mul,
     neg,
-    or_shifted_u8x64,
     store_f32x16,
     store_u8x64,
     u8x16_to_f32,
@@ -143,8 +142,8 @@ def _e8m0_row(block, group):
 def _six_bits(low, high, out):
     """6-bit codes of 8 groups as bytes: 4 bits of groups g and g + 4 at `low`, the top 2 of four groups at `high`."""
     nibbles = load_u8x64(low)
-    store_u8x64(out, or_shifted_u8x64(bits_u8x64(nibbles, 0, 15), load_bit_pairs(high), 4))
-    store_u8x64(out + 64, or_shifted_u8x64(bits_u8x64(nibbles, 4, 15), load_bit_pairs(high + 16), 4))
+    store_u8x64(out + 64, high_six_bits(nibbles, high + 16))
+    store_u8x64(out, low_six_bits(nibbles, high))
 
 
 @device
@@ -170,27 +169,22 @@ def _factors_6(block):
 
 
 @device
-def _four_of_six_bits(nibbles, shift, high, out):
-    """Four rows of signed 6-bit codes, less 32, from 64 bytes of nibbles and 16 bytes of high bits."""
-    numbers = or_shifted_u8x64(bits_u8x64(nibbles, shift, 15), load_bit_pairs(high), 4)
-    store_u8x64(out, minus_u8x64(numbers, 32))
-
-
-@device
 def _scale_codes_iq4_xs(block, scratch):
+    """Signed: less 32."""
     nibbles = load_u8x64(block + 32)
-    _four_of_six_bits(nibbles, 0, block + 96, scratch)
-    _four_of_six_bits(nibbles, 4, block + 112, scratch + 64)
+    store_u8x64(scratch, minus_u8x64(low_six_bits(nibbles, block + 96), 32))
+    store_u8x64(scratch + 64, minus_u8x64(high_six_bits(nibbles, block + 112), 32))
     return scratch, scratch
 
 
 @device
 def _scale_codes_q3_k(block, scratch):
+    """Signed: less 32."""
     near, far = load_u8x64(block + 32), load_u8x64(block + 96)
-    _four_of_six_bits(near, 0, block + 160, scratch)
-    _four_of_six_bits(far, 0, block + 176, scratch + 64)
-    _four_of_six_bits(near, 4, block + 192, scratch + 128)
-    _four_of_six_bits(far, 4, block + 208, scratch + 192)
+    store_u8x64(scratch, minus_u8x64(low_six_bits(near, block + 160), 32))
+    store_u8x64(scratch + 64, minus_u8x64(low_six_bits(far, block + 176), 32))
+    store_u8x64(scratch + 128, minus_u8x64(high_six_bits(near, block + 192), 32))
+    store_u8x64(scratch + 192, minus_u8x64(high_six_bits(far, block + 208), 32))
     return scratch, scratch
 
 
@@ -222,11 +216,10 @@ def _pair_5(codes, i):
 
 @device
 def _pair_6(codes, i):
-    low, high = pair_4(codes, i)
-    top = load_u8x64(codes + 256 + (i >> 1) * 64)
-    shift = (i & 1) * 4
-    low = merge_bits(low, top, 4 - shift, 0, 0x30)
-    return low, merge_bits(high, top, max(0, 2 - shift), max(0, shift - 2), 0x30)
+    packed, top = load_u8x64(codes + i * 64), load_u8x64(codes + 256 + (i >> 1) * 64)
+    if i & 1:
+        return six_bits_2(packed, top), six_bits_3(packed, top)
+    return six_bits_0(packed, top), six_bits_1(packed, top)
 
 
 @device

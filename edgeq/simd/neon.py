@@ -9,7 +9,7 @@ from llvmlite import ir
 from edgeq.simd import emit
 from edgeq.simd.emit import I32X4, U8X16
 
-BIAS = emit.FLOAT_BIAS
+BIAS, BIAS_OF_ZERO = emit.FLOAT_BIAS, 0
 CENTRED = frozenset({8})  # 8-bit codes are made signed by flipping their top bit, which takes 128 away
 
 # The largest product is (2**bits - 1) * 127, or 128 * 127: so many of them fit in int16.

@@ -4,17 +4,28 @@ A register holds 4 rows x 4 columns of a code line; the 4 activations of a line 
 nothing is repeated over lanes: 16 bytes are the words of 4 lines (matvec) or of 4 tokens (matmul).
 """
 
+from llvmlite import ir
+
 from edgeq.simd import emit, neon
-from edgeq.simd.emit import I32X4, U8X16
+from edgeq.simd.emit import I32, I32X4, I64, U8X16
 
 BIAS = emit.FLOAT_BIAS
 lookup = neon.lookup
+IN_TWO = True  # groups of 8 lines, 4 at a time: 16 registers of codes are too many
 CENTRED = frozenset({8})  # 8-bit codes are made signed by flipping their top bit, which takes 128 away
 
 
-def start(b, scalar):
-    """`scalar` in 16 lanes, by an instruction for every register that takes no vector pipe."""
-    return emit.join(b, [emit.splat(b, emit.conceal(b, scalar, "r"), 4) for _ in range(4)])
+def start(b, scalar, near):
+    """`scalar` in 16 lanes, by an instruction for every register that takes no vector pipe.
+
+    The address `near`, which changes with every group, keeps LLVM from making them once, and copying after.
+    """
+    if near is None:
+        return emit.join(b, [emit.splat(b, emit.conceal(b, scalar, "r"), 4)] * 4)
+    kind = ir.FunctionType(I32, [I32, I64, I32])
+    copy = ir.InlineAsm(kind, "", "=r,0,r,i", side_effect=False)
+    copies = [b.call(copy, [scalar, near, I32(q)], attrs=("readnone", "nounwind")) for q in range(4)]
+    return emit.join(b, [emit.splat(b, value, 4) for value in copies])
 
 
 def dot_lines(b, total, lines, words, code_bits):

@@ -11,7 +11,7 @@ from edgeq.simd.emit import I32X4, U8X16
 BIAS = emit.FLOAT_BIAS
 CENTRED: frozenset[int] = frozenset()
 
-start = neon_dotprod.start
+start, IN_TWO = neon_dotprod.start, neon_dotprod.IN_TWO
 lookup = neon.lookup
 
 _EVEN, _ODD = (0, 2, 4, 6), (1, 3, 5, 7)

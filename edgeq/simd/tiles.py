@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from edgeq.simd import emit
 from edgeq.simd.emit import F32, F32X16, I32, I32X16
 from edgeq.simd.isa import Isa
-from edgeq.simd.types import Tile, f32x16, u8x64
+from edgeq.simd.types import Tile, f32x16, i32x16, u8x64
 from edgeq.simd.vector import bytes_to_f32, signed_bytes_to_f32
 
 
@@ -75,25 +75,33 @@ def _float_bias(b):
     return b.bitcast(emit.splat_constant(I32X16, emit.FLOAT_BIAS), F32X16)
 
 
-def _to_floats(body, b, dots):
-    """Dots as f32, exactly: they start at the body's BIAS, 0 or the bits of a large float."""
-    return b.sitofp(dots, F32X16) if body.BIAS == 0 else b.fsub(b.bitcast(dots, F32X16), _float_bias(b))
+def _bias(body, kind: Codes) -> int:
+    """Where dots start: at 0, or the bits of a large float, which cost nothing if a dot starts at its sum anyway."""
+    return getattr(body, "BIAS_OF_ZERO", body.BIAS) if kind.zero_point == 0 else body.BIAS
 
 
-def _start(body, kind: Codes):
+def _to_floats(bias: int, b, dots):
+    """Dots as f32, exactly."""
+    if bias == 0:
+        return b.sitofp(dots, F32X16)
+    return b.fsub(b.bitcast(dots, F32X16), _float_bias(b))
+
+
+def _start(body, tokens: int, kind: Codes):
     """`start(b, sums) -> value(t)`: -zero_point * sum of the activations, where a dot starts; `sums` holds -sum."""
-    splat = getattr(body, "start", lambda b, scalar: emit.splat(b, scalar, 16))
-    shift = _shift_for(kind.zero_point)
+    splat = getattr(body, "start", lambda b, scalar, near: emit.splat(b, scalar, 16))
+    shift, bias = _shift_for(kind.zero_point), _bias(body, kind)
+    apart = tokens == 1 or kind.coded  # the tiles of other types are faster with copies
 
     def start(b, sums):
         if kind.zero_point == 0 or kind.bits in body.CENTRED:
-            return lambda t: splat(b, I32(body.BIAS))
-        if body.BIAS == 0:
+            return lambda t: splat(b, I32(bias), sums if apart else None)
+        if bias == 0:
             return lambda t: b.shl(_splat_at(b, sums, t, I32), emit.splat_constant(I32X16, shift))
 
         def biased(t):
             at = emit.load(b, emit.offset(b, sums, 4 * t), I32, 4)
-            return splat(b, b.add(b.shl(at, I32(shift)), I32(body.BIAS)))
+            return splat(b, b.add(b.shl(at, I32(shift)), I32(bias)), sums if apart else None)
 
         return biased
 
@@ -129,7 +137,7 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
 
 def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     tokens = shape.tokens
-    floats, start = Tile(f32x16, tokens * shape.panels), _start(body, kind)
+    floats, start, dot_bias = Tile(f32x16, tokens * shape.panels), _start(body, tokens, kind), _bias(body, kind)
     several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
     tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
@@ -138,7 +146,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     in_integers = kind.coded and hasattr(body, "scale_pairs") and kind.zero_point == 0 and kind.bits < 8
 
     def scaled(b, dot, scale, total):
-        value = _to_floats(body, b, dot)
+        value = _to_floats(dot_bias, b, dot)
         return b.fmul(value, scale) if total is None else emit.fma(b, value, scale, total)
 
     def keep_scale(b, address, scale):
@@ -147,41 +155,68 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         if tile_bias:
             emit.store(b, emit.offset(b, address, bias_rows), b.fmul(scale, b.fneg(_float_bias(b))), 4)
 
-    def coded_dot(b, lines, words, sums, codes):
-        """The dot of a group times its scales, 16 bytes for each part at `codes`."""
-        total = None
-        for i, (first, count, at) in enumerate(parts):
-            here, word = lines[first : first + count], emit.offset(b, words, 4 * first)
-            begin = start(b, emit.offset(b, sums, 4 * at))(0)
-            scale = emit.load(b, emit.offset(b, codes, 16 * i), emit.U8X16, 16)
-            if in_integers:
-                begin = begin if total is None else total
-                total = body.dot_lines(b, begin, here, word, kind.bits, body.scale_pairs(b, scale))
-            else:
-                dot = body.dot_lines(b, begin, here, word, kind.bits)
-                total = scaled(b, dot, signed_bytes_to_f32(b, scale) if kind.signed else bytes_to_f32(b, scale), total)
-                if i == 0 and kind.halves and emit.is_aarch64(b):  # else both halves fight for registers
-                    total = emit.join(b, emit.pin(b, emit.quarters(b, total)))
-        return _to_floats(body, b, total) if in_integers else total
+    def times_scale(b, dot, codes, so_far):
+        """so_far + dot * the scales whose codes, 16 bytes, are at `codes`; as f32."""
+        scale = emit.load(b, codes, emit.U8X16, 16)
+        return scaled(b, dot, signed_bytes_to_f32(b, scale) if kind.signed else bytes_to_f32(b, scale), so_far)
+
+    def scaled_lines(b, begin, lines, words, codes):
+        """Dots that are scaled as integers."""
+        scale = emit.load(b, codes, emit.U8X16, 16)
+        return body.dot_lines(b, begin, lines, words, kind.bits, body.scale_pairs(b, scale))
+
+    def group_value(b, dot, codes):
+        """The dot of a group without halves, as f32."""
+        return times_scale(b, dot, codes, None) if kind.coded else _to_floats(dot_bias, b, dot)
 
     @intrinsic
-    def coded_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums, codes):
-        """Eight code lines . 32 activations, times the scales whose codes are given, as f32, for a matvec."""
+    def dot_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums, codes):
+        """Eight code lines . 32 activations as f32, for a matvec; times the scales at `codes`, if scales are codes."""
 
         def generate(context, b, signature, args):
-            return coded_dot(b, args[:8], *args[8:])
+            words, sums, codes = args[8:]
+            begin = start(b, emit.offset(b, sums, 8))(0)
+            if in_integers:
+                return _to_floats(dot_bias, b, scaled_lines(b, begin, args[:8], words, codes))
+            return group_value(b, body.dot_lines(b, begin, args[:8], words, kind.bits), codes)
 
         return f32x16(*[u8x64] * 8, *[types.int64] * 3), generate
 
     @intrinsic
-    def dot_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums):
-        """Eight code lines . 32 activations as f32, for a matvec."""
+    def first_four(typingctx, line0, line1, line2, line3, words, sums, codes):
+        """The first half of what `dot_eight` does, so far: 16 int32, or the bits of 16 f32."""
 
         def generate(context, b, signature, args):
-            begin = start(b, emit.offset(b, args[9], 8))(0)
-            return _to_floats(body, b, body.dot_lines(b, begin, args[:8], args[8], kind.bits))
+            words, sums, codes = args[4:]
+            begin = start(b, emit.offset(b, sums, 4 * parts[0][2]))(0)
+            if in_integers:
+                return scaled_lines(b, begin, args[:4], words, codes)
+            dot = body.dot_lines(b, begin, args[:4], words, kind.bits)
+            if not kind.halves:
+                return dot
+            value = times_scale(b, dot, codes, None)
+            if emit.is_aarch64(b):  # else both halves fight for registers
+                value = emit.join(b, emit.pin(b, emit.quarters(b, value)))
+            return b.bitcast(value, I32X16)
 
-        return f32x16(*[u8x64] * 8, types.int64, types.int64), generate
+        return i32x16(*[u8x64] * 4, *[types.int64] * 3), generate
+
+    @intrinsic
+    def last_four(typingctx, so_far, line4, line5, line6, line7, words, sums, codes):
+        """The whole group. Its lines are loaded after the first half is done: fewer registers are needed."""
+
+        def generate(context, b, signature, args):
+            so_far, lines, (words, sums, codes) = args[0], args[1:5], args[5:]
+            words = emit.offset(b, words, 16)
+            if in_integers:
+                codes = emit.offset(b, codes, 16 if kind.halves else 0)
+                return _to_floats(dot_bias, b, scaled_lines(b, so_far, lines, words, codes))
+            if not kind.halves:
+                return group_value(b, body.dot_lines(b, so_far, lines, words, kind.bits), codes)
+            dot = body.dot_lines(b, start(b, emit.offset(b, sums, 4 * parts[1][2]))(0), lines, words, kind.bits)
+            return times_scale(b, dot, emit.offset(b, codes, 16), b.bitcast(so_far, F32X16))
+
+        return f32x16(i32x16, *[u8x64] * 4, *[types.int64] * 3), generate
 
     @intrinsic
     def store_scale(typingctx, out, codes):
@@ -236,7 +271,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
                 factors = shape.rows(b, scale)
                 before = total or [None] * len(dots)
                 total = [scaled(b, dot, factors[i // tokens], before[i]) for i, dot in enumerate(dots)]
-        return [_to_floats(body, b, t) for t in total] if in_integers else total
+        return [_to_floats(dot_bias, b, t) for t in total] if in_integers else total
 
     @intrinsic
     def scaled_tile(typingctx, lines, words, sums, scales):
@@ -255,7 +290,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             def generate(context, b, signature, args):
                 begin = start(b, emit.offset(b, args[2], 2 * row))
                 dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several)
-                return _pack(b, floats.llvm, [_to_floats(body, b, dot) for dot in dots])
+                return _pack(b, floats.llvm, [_to_floats(dot_bias, b, dot) for dot in dots])
 
             return floats(types.int64, types.int64, types.int64), generate
 
@@ -276,8 +311,10 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         return types.void(types.int64, u8x64, u8x64), generate
 
     return {
-        "coded_eight": coded_eight,
+        "in_two": kind.halves or getattr(body, "IN_TWO", False),
         "dot_eight": dot_eight,
+        "first_four": first_four,
+        "last_four": last_four,
         "store_scale": store_scale,
         "store_scale_row": store_scale_row,
         "scaled_tile": scaled_tile,

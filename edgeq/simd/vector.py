@@ -116,7 +116,7 @@ def load_splat_f32(b, address):
 # ---- bytes: unpacking codes and scales ----
 
 
-def _byte_shift(b, value, count):
+def byte_shift(b, value, count):
     """Shift bytes right by `count` (an LLVM i64); the caller's mask drops what comes in at the top.
 
     As 16-bit lanes on x86, which has no byte shift: bits of the neighbour byte come in.
@@ -131,16 +131,16 @@ def _byte_shift(b, value, count):
 @operation(u8x64, u8x64, types.int64, types.int64)
 def bits_u8x64(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
-    return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
+    return b.and_(byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
 
 
 @operation(u8x16, u8x16, types.int64, types.int64)
 def bits_u8x16(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
-    return b.and_(_byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
+    return b.and_(byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
 
 
-def _or_shifted(b, low, high, shift):
+def or_shifted(b, low, high, shift):
     """low | high << shift; the caller guarantees that no bit leaves its byte."""
     if emit.is_aarch64(b):
         return b.or_(low, b.shl(high, emit.splat(b, b.trunc(shift, I8), high.type.count)))
@@ -151,12 +151,12 @@ def _or_shifted(b, low, high, shift):
 
 @operation(u8x64, u8x64, u8x64, types.int64)
 def or_shifted_u8x64(b, low, high, shift):
-    return _or_shifted(b, low, high, shift)
+    return or_shifted(b, low, high, shift)
 
 
 @operation(u8x16, u8x16, u8x16, types.int64)
 def or_shifted_u8x16(b, low, high, shift):
-    return _or_shifted(b, low, high, shift)
+    return or_shifted(b, low, high, shift)
 
 
 @operation(u8x64, u8x64, u8x64, types.int64, types.int64, types.int64)
@@ -166,18 +166,6 @@ def merge_bits(b, low, high, left, right, mask):
     count = lambda value: emit.splat(b, b.trunc(value, lanes.element), lanes.count)  # noqa: E731
     moved = b.bitcast(b.lshr(b.shl(b.bitcast(high, lanes), count(left)), count(right)), emit.U8X64)
     return b.or_(low, b.and_(moved, emit.splat(b, b.trunc(mask, I8), 64)))
-
-
-@operation(u8x64, types.int64)
-def load_bit_pairs(b, address):
-    """Four rows from 16 bytes at `address`: row i is bits 2i and 2i + 1 of each."""
-    value = emit.load(b, address, emit.U8X16, 16)
-    rows = emit.join(b, [value] * 4)
-    kind = emit.U8X64 if emit.is_aarch64(b) else I32X16  # x86 has no shift of bytes; of words, by lane
-    per_row = kind.count // 4
-    shifts = ir.Constant(kind, [2 * (i // per_row) for i in range(kind.count)])
-    shifted = b.bitcast(b.lshr(b.bitcast(rows, kind), shifts), emit.U8X64)
-    return b.and_(shifted, emit.splat_constant(emit.U8X64, 3))
 
 
 _SHORTS = ir.VectorType(I16, 8)
