@@ -122,11 +122,11 @@ def _around(inner: tuple[int, int], every: list[tuple[int, int]]) -> tuple[int, 
     return min(loop[0] for loop in same), max(loop[1] for loop in same)
 
 
-def decode_loop(lines: list[str], dots: str, streams: int = 1) -> tuple[list[str], list[str]]:
-    """Instructions of a matvec for one panel: what comes once a super-block, and a group. A group prefetches.
+def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
+    """Instructions of a matvec for the panels that it reads at once: what comes once a super-block, and a group.
 
-    Around the loop over groups, or over the panels that are read at once (`streams`) and groups, lies that over
-    super-blocks. Loops in there run over the groups again, for mins; or over panels, and those within over groups.
+    The smallest loop that multiplies and prefetches is that over groups; around it lies that over super-blocks, in
+    which other loops run over the groups again, for mins.
     """
     every = loops(lines)
 
@@ -135,16 +135,13 @@ def decode_loop(lines: list[str], dots: str, streams: int = 1) -> tuple[list[str
 
     first, last = next(loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH))
     at, end = _around((first, last), every)
-    if streams > 1:
-        at, end = _around((at, end), every)
     others = [loop for loop in every if _within(loop, (at, end)) and (loop[1] < first or loop[0] > last)]
     header: list[str] = []
     pieces = sorted([(first, last), *(a for a in others if not any(_within(b, a) for b in others))])
     for loop in pieces:
         header += instructions(lines[at : loop[0]])
         if loop != (first, last):
-            over_groups = streams == 1 or any(_within(loop, a) for a in others)
-            header += (8 if over_groups else 1) * instructions(lines[loop[0] : loop[1] + 1])
+            header += 8 * instructions(lines[loop[0] : loop[1] + 1])
         at = loop[1] + 1
     header += instructions(lines[at : end + 1])
     return header, instructions(lines[first : last + 1])
@@ -188,8 +185,8 @@ def cycles(llvm_mca: str, model: str, code: list[str], iterations: int) -> float
 def measure(llvm_mca: str, case: Case, name: str) -> dict[str, str | int]:
     lines = assembly("matmul", name, ISA[case.isa], case.cpu).splitlines()
     bt = block_type(name)
-    header, group = decode_loop(lines, case.dots, ISA[case.isa].streams)
-    whole = cycles(llvm_mca, case.model, header + 8 * group, 20)
+    header, group = decode_loop(lines, case.dots)
+    panels, whole = ISA[case.isa].streams, cycles(llvm_mca, case.model, header + 8 * group, 20)
     tile = prefill_loop(lines, case.dots)
     dots = count(tile, case.dots)
     tile_cycles = cycles(llvm_mca, case.model, tile, 100)
@@ -198,7 +195,7 @@ def measure(llvm_mca: str, case: Case, name: str) -> dict[str, str | int]:
         "body": case.isa,
         "compiled_for": case.cpu,
         "model": case.model,
-        "decode_cycles_per_64_bytes": f"{whole * 64 / (bt.header_bytes + 8 * bt.group_bytes):.2f}",
+        "decode_cycles_per_64_bytes": f"{whole * 64 / panels / (bt.header_bytes + 8 * bt.group_bytes):.2f}",
         "header_cycles": f"{cycles(llvm_mca, case.model, header, 100):.1f}",
         "group_cycles": f"{cycles(llvm_mca, case.model, group, 100):.1f}",
         "prefill_dots": dots,

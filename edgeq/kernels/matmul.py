@@ -15,6 +15,7 @@ from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
+from edgeq.kernels.streams import make_streams
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
@@ -34,9 +35,6 @@ LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have 
 # Bytes of the rows of scales, mins or factors of a super-block; after those of scales is room for the body's own
 ROWS = 1024
 ROWS_APART = 2 * ROWS  # of panels
-AHEAD = (
-    2048  # bytes that a matvec asks for ahead, over all of its streams: hardware prefetchers stop at the end of a page
-)
 
 
 def make(variant: str, isa: Isa):
@@ -180,7 +178,7 @@ def _make_quantized(name: str, isa: Isa):
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
     low_pair, two_bytes = kind.low_pair, kind.low_pair is not None
     lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
-    matvec = make_matvec(kind, operations(isa, 1, kind.codes), streams)
+    matvec = make_streams(kind, isa) if streams > 1 else make_matvec(kind, operations(isa, 1, kind.codes))
     ops = operations(isa, tile, kind.codes, wide, lines_bytes, ROWS_APART, ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
     header, store_pair = _make_header(kind, ops), ops.store_pair
@@ -236,14 +234,18 @@ def _make_quantized(name: str, isa: Isa):
         first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
             # every stream goes through panels of its own, one after the other, so that reading ahead never stops
-            apart = (last_panel - first_panel + streams - 1) // streams
-            for p in range(first_panel, first_panel + apart):
-                n = (last_panel - p + apart - 1) // apart if streams > 1 else 1
-                matvec(weights + p * panel_bytes, apart * panel_bytes, n, groups, words, sums, totals)
+            units = panels // streams
+            first_unit, last_unit = units * thread // n_threads, units * (thread + 1) // n_threads
+            each = last_unit - first_unit
+            left = panels - units * streams if thread == n_threads - 1 else 0
+            for i in range(each + left):
+                p, apart, n = first_unit * streams + i, each, streams
+                if i >= each:  # too few for all streams: which all read the same panel
+                    p, apart, n = units * streams + i - each, 0, 1
+                matvec(weights + p * panel_bytes, apart * panel_bytes, groups, words, sums, totals)
                 for s in range(n):
-                    at = p + s * apart
-                    row_bias = bias + at * 64 if bias != 0 else 0
-                    _finish(out + at * 64, load_f32x16(totals + s * 64), row_bias, accumulate)
+                    at = (p + s * apart) * 64
+                    _finish(out + at, load_f32x16(totals + s * 64), bias + at if bias != 0 else 0, accumulate)
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)

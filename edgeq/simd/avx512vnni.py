@@ -15,6 +15,14 @@ def dot_lines(b, total, lines, words, code_bits):
     return total
 
 
+def dot_panels(b, totals, lines_of, which, words, code_bits):
+    """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`, see pmaddubsw."""
+    for i in which:
+        at = emit.offset(b, words, 8 * i)
+        totals = emit.pin(b, [dot_lines(b, t, lines_of(panel, i), at, code_bits) for panel, t in enumerate(totals)])
+    return totals
+
+
 def dot_tile(b, lines, words, tokens, count, code_bits, start, panels=1, apart=0):
     """The int32x16 dots of `panels` x `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 

@@ -22,6 +22,16 @@ def dot_lines(b, total, lines, words, code_bits):
     return emit.concat(b, *sums)
 
 
+def dot_panels(b, totals, lines_of, which, words, code_bits):
+    """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`, see pmaddubsw."""
+    for i in which:
+        at = emit.offset(b, words, 8 * i)
+        for panel, total in enumerate(totals):
+            total = dot_lines(b, total, lines_of(panel, i), at, code_bits)
+            totals[panel] = emit.concat(b, *emit.pin(b, [emit.half(b, total, part) for part in range(2)]))
+    return totals
+
+
 def dot_tile(b, lines, words, tokens, count, code_bits, start):
     """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 

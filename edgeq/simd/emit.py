@@ -72,6 +72,16 @@ def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, align: int 
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = align
 
 
+def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for the cache line at `address`; any address is allowed."""
+    pointer = builder.inttoptr(address, I8.as_pointer())
+    name = "llvm.prefetch.p0"
+    function = builder.module.globals.get(name)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]), name)
+    builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+
+
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
     """Call the LLVM intrinsic or C function `name`, declaring it in the module on first use."""
     module = builder.module
@@ -113,9 +123,10 @@ def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
     LLVM cannot look through it, nor move code across. A hot loop keeps the order and the register pressure it was
     written with; without it, LLVM regroups the sums of a tile and spills the weights.
     """
-    outputs = ir.LiteralStructType([value.type for value in values])
+    one = len(values) == 1
+    outputs = values[0].type if one else ir.LiteralStructType([value.type for value in values])
     kind = ir.FunctionType(outputs, [value.type for value in values])
     register = "=w" if is_aarch64(builder) else "=v"
     constraints = ",".join([register] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
     result = builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), values)
-    return [builder.extract_value(result, i) for i in range(len(values))]
+    return [result] if one else [builder.extract_value(result, i) for i in range(len(values))]

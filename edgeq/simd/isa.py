@@ -82,7 +82,7 @@ TABLE: tuple[Isa, ...] = (
         "Arm Cortex-A53 (Raspberry Pi 3), A57, A72 (Raspberry Pi 4), A73",
         1,
     ),
-    Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows"),
+    Isa("portable", "edgeq.simd.portable", frozenset(), 4, 16, "anything that LLVM knows", 1),
 )
 
 

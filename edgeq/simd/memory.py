@@ -8,6 +8,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from edgeq.simd import emit
+
 I64 = ir.IntType(64)
 
 _SCALARS = {
@@ -98,12 +100,7 @@ def prefetch(typingctx, address):
     """Ask for the cache line at `address`; any address is allowed."""
 
     def generate(context, builder, signature, args):
-        i32 = ir.IntType(32)
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
-        name = "llvm.prefetch.p0"
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        emit.prefetch(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

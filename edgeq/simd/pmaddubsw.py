@@ -13,6 +13,10 @@ from edgeq.simd.emit import I8, I16, I32
 SUMS_IN_INT16 = {4: 8, 5: 4, 6: 2}
 
 
+def _add(b, several, others):
+    return [b.add(x, y) for x, y in zip(several, others, strict=True)]
+
+
 class Pmaddubsw:
     """The dot products for one register width. `wide_dot(b, codes, activations) -> int32 lanes` is exact for u8."""
 
@@ -50,23 +54,54 @@ class Pmaddubsw:
         """
         scales = [None] * self.parts
         if pairs is not None:
-            parts = [pairs] if self.parts == 1 else [emit.half(b, pairs, part) for part in range(2)]
-            scales = [b.bitcast(part, self.words) for part in parts]
+            scales = self._parts(b, pairs)
         step = min(SUMS_IN_INT16.get(code_bits, 1), len(lines))
         for first in range(0, len(lines), step):
             sums = None
             for j in range(first, first + step):
-                dots = self._dots_of_line(b, lines[j], emit.offset(b, words, 4 * j), code_bits)
-                sums = dots if sums is None else [b.add(x, y) for x, y in zip(sums, dots, strict=True)]
+                activations = emit.splat_word(b, emit.offset(b, words, 4 * j), self.bytes.count)
+                dots = self._dots_of_line(b, lines[j], activations, code_bits)
+                sums = dots if sums is None else _add(b, sums, dots)
             if code_bits != 8:
                 sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
             total = b.add(total, self.join(b, sums))
         return total
 
-    def _dots_of_line(self, b, line, word, code_bits):
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None):
+        """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`.
+
+        `lines_of(panel, i)` makes two lines; `pairs_of(panel)` the scales that multiply their dots. Panel by panel for
+        each pair of lines, which share what is loaded of the activations; pinned, else LLVM mixes panels and spills.
+        """
+        step = max(1, min(SUMS_IN_INT16.get(code_bits, 1) // 2, len(which)))
+        sums: list = [None] * len(totals)
+        for n, i in enumerate(which):
+            first, last = n % step == 0, n % step == step - 1
+            activations = [emit.splat_word(b, emit.offset(b, words, 8 * i + 4 * j), self.bytes.count) for j in range(2)]
+            for panel, total in enumerate(totals):
+                low, high = (
+                    self._dots_of_line(b, line, x, code_bits)
+                    for line, x in zip(lines_of(panel, i), activations, strict=True)
+                )
+                so_far = _add(b, low if first else _add(b, sums[panel], low), high)
+                if last and code_bits != 8:
+                    scales = [None] * self.parts if pairs_of is None else self._parts(b, pairs_of(panel))
+                    so_far = [self.widen(b, value, scale) for value, scale in zip(so_far, scales, strict=True)]
+                sums[panel] = emit.pin(b, _add(b, so_far, self._halves(b, total)) if last else so_far)
+                if last:
+                    totals[panel] = self.join(b, sums[panel])
+        return totals
+
+    def _halves(self, b, value):
+        """A vector of 64 bytes in registers: the inverse of `join`."""
+        return [value] if self.parts == 1 else [emit.half(b, value, part) for part in range(2)]
+
+    def _parts(self, b, pairs):
+        return [b.bitcast(part, self.words) for part in self._halves(b, pairs)]
+
+    def _dots_of_line(self, b, line, activations, code_bits):
         """The parts of one line: int16 sums of two products, or for 8-bit codes int32 sums of four."""
-        activations = emit.splat_word(b, word, self.bytes.count)
-        parts = [line] if self.parts == 1 else [emit.half(b, line, part) for part in range(2)]
+        parts = self._halves(b, line)
         if code_bits == 8:
             return [self.wide_dot(self, b, part, activations) for part in parts]
         return [self.maddubs(b, part, activations) for part in parts]
@@ -90,7 +125,7 @@ class Pmaddubsw:
                 if code_bits != 8:
                     scales = [self._scale_at(b, pairs, part) for part in parts for _ in range(tokens)]
                     sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
-                totals = sums if totals is None else [b.add(x, y) for x, y in zip(totals, sums, strict=True)]
+                totals = sums if totals is None else _add(b, totals, sums)
             for i, part in enumerate(parts):
                 dots[part] = totals[i * tokens : (i + 1) * tokens]
         return [b.add(self.join(b, [dots[part][t] for part in every]), start(t)) for t in range(tokens)]
@@ -113,5 +148,5 @@ class Pmaddubsw:
                     else:
                         dots[i].append(self.maddubs(b, code, activations))
             flat = [dot for part in dots for dot in part]
-            sums = emit.pin(b, flat if sums is None else [b.add(x, y) for x, y in zip(sums, flat, strict=True)])
+            sums = emit.pin(b, flat if sums is None else _add(b, sums, flat))
         return sums

@@ -75,22 +75,32 @@ def _float_bias(b):
     return b.bitcast(emit.splat_constant(I32X16, emit.FLOAT_BIAS), F32X16)
 
 
-def _bias(body, kind: Codes) -> int:
+def dot_bias(body, kind: Codes) -> int:
     """Where dots start: at 0, or the bits of a large float, which cost nothing if a dot starts at its sum anyway."""
     return getattr(body, "BIAS_OF_ZERO", body.BIAS) if kind.zero_point == 0 else body.BIAS
 
 
-def _to_floats(bias: int, b, dots):
+def float_of_dots(bias: int, b, dots):
     """Dots as f32, exactly."""
     if bias == 0:
         return b.sitofp(dots, F32X16)
     return b.fsub(b.bitcast(dots, F32X16), _float_bias(b))
 
 
-def _start(body, tokens: int, kind: Codes):
+def scales_integers(body, kind: Codes) -> bool:
+    """Whether coded scales multiply integer dots, not floats."""
+    return kind.coded and hasattr(body, "scale_pairs") and kind.zero_point == 0 and kind.bits < 8
+
+
+def scale_of_codes(b, codes, signed: bool):
+    """16 byte codes of scales as f32."""
+    return signed_bytes_to_f32(b, codes) if signed else bytes_to_f32(b, codes)
+
+
+def dot_start(body, tokens: int, kind: Codes):
     """`start(b, sums) -> value(t)`: -zero_point * sum of the activations, where a dot starts; `sums` holds -sum."""
     splat = getattr(body, "start", lambda b, scalar, near: emit.splat(b, scalar, 16))
-    shift, bias = _shift_for(kind.zero_point), _bias(body, kind)
+    shift, bias = _shift_for(kind.zero_point), dot_bias(body, kind)
     apart = tokens == 1 or kind.coded  # the tiles of other types are faster with copies
 
     def start(b, sums):
@@ -137,16 +147,16 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
 
 def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     tokens = shape.tokens
-    floats, start, dot_bias = Tile(f32x16, tokens * shape.panels), _start(body, tokens, kind), _bias(body, kind)
+    floats, start, begins_at = Tile(f32x16, tokens * shape.panels), dot_start(body, tokens, kind), dot_bias(body, kind)
     several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
     tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
     parts = [(0, 4, 3), (4, 4, 4)] if kind.halves else [(0, 8, 2)]
-    in_integers = kind.coded and hasattr(body, "scale_pairs") and kind.zero_point == 0 and kind.bits < 8
+    in_integers = scales_integers(body, kind)
 
     def scaled(b, dot, scale, total):
-        value = _to_floats(dot_bias, b, dot)
+        value = float_of_dots(begins_at, b, dot)
         return b.fmul(value, scale) if total is None else emit.fma(b, value, scale, total)
 
     def keep_scale(b, address, scale):
@@ -158,7 +168,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     def times_scale(b, dot, codes, so_far):
         """so_far + dot * the scales whose codes, 16 bytes, are at `codes`; as f32."""
         scale = emit.load(b, codes, emit.U8X16, 16)
-        return scaled(b, dot, signed_bytes_to_f32(b, scale) if kind.signed else bytes_to_f32(b, scale), so_far)
+        return scaled(b, dot, scale_of_codes(b, scale, kind.signed), so_far)
 
     def scaled_lines(b, begin, lines, words, codes):
         """Dots that are scaled as integers."""
@@ -167,7 +177,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
 
     def group_value(b, dot, codes):
         """The dot of a group without halves, as f32."""
-        return times_scale(b, dot, codes, None) if kind.coded else _to_floats(dot_bias, b, dot)
+        return times_scale(b, dot, codes, None) if kind.coded else float_of_dots(begins_at, b, dot)
 
     @intrinsic
     def dot_eight(typingctx, line0, line1, line2, line3, line4, line5, line6, line7, words, sums, codes):
@@ -177,7 +187,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             words, sums, codes = args[8:]
             begin = start(b, emit.offset(b, sums, 8))(0)
             if in_integers:
-                return _to_floats(dot_bias, b, scaled_lines(b, begin, args[:8], words, codes))
+                return float_of_dots(begins_at, b, scaled_lines(b, begin, args[:8], words, codes))
             return group_value(b, body.dot_lines(b, begin, args[:8], words, kind.bits), codes)
 
         return f32x16(*[u8x64] * 8, *[types.int64] * 3), generate
@@ -210,7 +220,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             words = emit.offset(b, words, 16)
             if in_integers:
                 codes = emit.offset(b, codes, 16 if kind.halves else 0)
-                return _to_floats(dot_bias, b, scaled_lines(b, so_far, lines, words, codes))
+                return float_of_dots(begins_at, b, scaled_lines(b, so_far, lines, words, codes))
             if not kind.halves:
                 return group_value(b, body.dot_lines(b, so_far, lines, words, kind.bits), codes)
             dot = body.dot_lines(b, start(b, emit.offset(b, sums, 4 * parts[1][2]))(0), lines, words, kind.bits)
@@ -227,7 +237,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             if in_integers:
                 emit.store(b, args[0], body.scale_pairs(b, value), 32)
             else:
-                keep_scale(b, args[0], signed_bytes_to_f32(b, value) if kind.signed else bytes_to_f32(b, value))
+                keep_scale(b, args[0], scale_of_codes(b, value, kind.signed))
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate
@@ -271,14 +281,14 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
                 factors = shape.rows(b, scale)
                 before = total or [None] * len(dots)
                 total = [scaled(b, dot, factors[i // tokens], before[i]) for i, dot in enumerate(dots)]
-        return [_to_floats(dot_bias, b, t) for t in total] if in_integers else total
+        return [float_of_dots(begins_at, b, t) for t in total] if in_integers else total
 
     @intrinsic
     def scaled_tile(typingctx, lines, words, sums, scales):
         """A group's dots times its rows of scales: codes as bytes at `lines`, one line after the other."""
 
         def generate(context, b, signature, args):
-            return _pack(b, floats.llvm, tile(b, *args))
+            return pack(b, floats.llvm, tile(b, *args))
 
         return floats(types.int64, types.int64, types.int64, types.int64), generate
 
@@ -290,7 +300,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             def generate(context, b, signature, args):
                 begin = start(b, emit.offset(b, args[2], 2 * row))
                 dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several)
-                return _pack(b, floats.llvm, [_to_floats(dot_bias, b, dot) for dot in dots])
+                return pack(b, floats.llvm, [float_of_dots(begins_at, b, dot) for dot in dots])
 
             return floats(types.int64, types.int64, types.int64), generate
 
@@ -323,7 +333,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     }
 
 
-def _pack(b, llvm_type, values):
+def pack(b, llvm_type, values):
     tile = emit.ir.Constant(llvm_type, emit.ir.Undefined)
     for t, value in enumerate(values):
         tile = b.insert_value(tile, value, t)
@@ -358,7 +368,7 @@ def _float_tiles(shape: _Shape) -> dict:
 
         def generate(context, b, signature, args):
             values = shape.rows(b, args[0])
-            return _pack(b, rows.llvm, values) if shape.panels > 1 else values[0]
+            return pack(b, rows.llvm, values) if shape.panels > 1 else values[0]
 
         return rows(types.int64), generate
 
@@ -376,7 +386,7 @@ def _float_tiles(shape: _Shape) -> dict:
             for _ in range(count):
                 values.append(emit.load(b, address, F32X16, 4))
                 address = b.add(address, stride)
-            return _pack(b, floats.llvm, values)
+            return pack(b, floats.llvm, values)
 
         return floats(types.int64, types.int64), generate
 
@@ -392,7 +402,7 @@ def _float_tiles(shape: _Shape) -> dict:
         return types.void(types.int64, types.int64, floats), generate
 
     def fmas(b, parts, factors, totals):
-        return _pack(b, floats.llvm, [emit.fma(b, *each) for each in zip(parts, factors, totals, strict=True)])
+        return pack(b, floats.llvm, [emit.fma(b, *each) for each in zip(parts, factors, totals, strict=True)])
 
     @intrinsic
     def tile_fma(typingctx, part, row, total):

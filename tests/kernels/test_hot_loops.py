@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.simd.isa import TABLE
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 assembly")
@@ -20,14 +21,17 @@ def blocks(text: str) -> list[list[str]]:
             result.append([])
         elif re.match(r"\s+[a-z{]", line):
             result[-1].append(line.strip().removeprefix("{vex}").strip())
+            if line.strip().startswith("j"):
+                result.append([])
     return result
 
 
-def hottest(name: str, isa: str, cpu: str, instruction: str) -> list[str]:
-    """The block of a matmul that multiplies most."""
+def hottest(name: str, isa: str, cpu: str, instruction: str, decode: bool = False) -> list[str]:
+    """The block of a matmul that multiplies most: of the tiles of a prompt, or at decode, where it prefetches."""
     from edgeq.kernels.compile import assembly
 
     found = blocks(assembly("matmul", name, ISA[isa], cpu))
+    found = [block for block in found if decode == any(line.startswith("prefetch") for line in block)]
     return max(found, key=lambda block: sum(line.startswith(instruction) for line in block))
 
 
@@ -52,6 +56,25 @@ def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
     assert not [line for line in block if "call" in line.split()[0]]
     stored = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
     assert len(stored) <= stores, "spills in the hot loop"
+
+
+# Sums of four panels and a token: in registers within a group, and at its end in memory.
+@pytest.mark.parametrize(
+    ("name", "isa", "cpu", "instruction", "dots"),
+    [
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64),
+        ("Q6_K", "avx2", "haswell", "vpmaddubsw", 64),
+        ("Q4_0", "avxvnni", "alderlake", "vpdpbusd", 64),
+        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 32),
+    ],
+)
+def test_matvec_of_four_panels(name, isa, cpu, instruction, dots):
+    block = hottest(name, isa, cpu, instruction, decode=True)
+    assert sum(line.startswith(instruction) for line in block) == dots
+    assert sum(line.startswith("prefetch") for line in block) == 4 * BLOCK_TYPES[name].group_bytes // 64
+    assert not [line for line in block if "call" in line.split()[0]]
+    stored = [line for line in block if re.search(r"mm\d+,\s*-?\d*\(%r", line)]
+    assert len(stored) <= 4 * (1 if isa.startswith("avx512") else 2), "spills in the hot loop"
 
 
 @pytest.mark.parametrize("kernel", [("attention", "8-f16"), ("embedding", "Q4_K")])

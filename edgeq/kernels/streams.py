@@ -1,0 +1,139 @@
+"""Several panels times one token, read from as many places of memory: what `matvec` does, four at a time.
+
+Memory gives more to several streams than to one. A group of all panels is multiplied at once (`simd/panels.py`): fewer
+instructions wait for memory, and the core looks further ahead.
+"""
+
+from types import SimpleNamespace
+
+from edgeq.kernels.codes import SCRATCH
+from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.kernels.matvec import HIGH, LOW, half_sum
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import prefetch, stack, store_f32
+from edgeq.simd.panels import make_dots, rows_of_panels
+from edgeq.simd.tiles import operations
+from edgeq.simd.vector import device, load_u8x16, splat_f32, u8x16_to_f32
+
+AHEAD = 768  # bytes asked for ahead, in each stream: hardware prefetchers stop at the end of a page
+
+
+def make_streams(kind: SimpleNamespace, isa: Isa):
+    """`matvec(panel, apart, groups, words, sums, totals)`: `isa.streams` panels, `apart` bytes apart, times one token
+    into `totals`, f32 [stream][16]."""
+    streams, ops = isa.streams, operations(isa, 1, kind.codes, isa.streams)
+    zero, store = ops.tile_zero, ops.tile_store
+    header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
+    dots = make_dots(isa, streams, kind.codes, kind.pair, range(AHEAD, AHEAD + group_bytes, 64))
+
+    if kind.codes.coded:
+        add_block = _make_coded(kind, ops, dots, streams)
+    else:
+        add_block = _make_plain(kind, isa, ops, dots)
+
+    @device
+    def matvec(panel, apart, groups, words, sums, totals):
+        store(totals, 64, zero())
+        for first in range(0, groups, 8):
+            here = min(8, groups - first)
+            for s in range(streams):
+                for line in range(0, header_bytes, 64):
+                    prefetch(panel + s * apart + AHEAD + line)
+            add_block(panel, apart, here, words, sums, totals)
+            panel += header_bytes + here * group_bytes
+            words += 32 * here
+            sums += SUMS_BYTES * here
+
+    return matvec
+
+
+def _make_plain(kind: SimpleNamespace, isa: Isa, ops: SimpleNamespace, dots):
+    """`add_block(block, apart, groups, words, sums, totals)`: totals + a super-block whose groups have their scales."""
+    header_bytes, group_bytes, has_mins = kind.header_bytes, kind.group_bytes, kind.has_mins
+    zero, load, store, fma = ops.tile_zero, ops.tile_load, ops.tile_store, ops.tile_fma
+    add_scaled, add_outer, two_bytes = ops.tile_add_scaled, ops.tile_add_outer, kind.low_pair is not None
+    scales = rows_of_panels(isa.streams, kind.scale_row)
+    mins = rows_of_panels(isa.streams, kind.min_row) if has_mins else None
+    low_dots = make_dots(isa, isa.streams, kind.codes, kind.low_pair, range(0)) if two_bytes else None
+
+    @device
+    def add_block(block, apart, groups, words, sums, totals):
+        group = block + header_bytes
+        for g in range(groups):
+            scale = scales(block, apart, g)
+            part = fma(dots(group, apart, words, sums, 0, 0), scale, zero())
+            if two_bytes:
+                low = fma(low_dots(group, apart, words, sums, 0, 0), scale, zero())
+                part = fma(part, splat_f32(HIGH), fma(low, splat_f32(LOW), zero()))
+            total = add_scaled(load(totals, 64), part, sums)
+            if has_mins:
+                total = add_outer(total, mins(block, apart, g), sums + 4, 4)
+            store(totals, 64, total)
+            group += group_bytes
+            words += 32
+            sums += SUMS_BYTES
+
+    return add_block
+
+
+def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int):
+    """`add_block(block, apart, groups, words, sums, totals)`: totals + a super-block whose scales are codes."""
+    header_bytes, group_bytes, has_mins, halves = kind.header_bytes, kind.group_bytes, kind.has_mins, kind.codes.halves
+    zero, load, store, fma = ops.tile_zero, ops.tile_load, ops.tile_store, ops.tile_fma
+    add_scaled, add_outer = ops.tile_add_scaled, ops.tile_add_outer
+    scale_codes, factors = kind.scale_codes, kind.factors
+    scale_bytes, rows = 32 if halves else 16, 2 if halves else 1
+    scratch_bytes, parts_bytes = SCRATCH * streams, 64 * streams
+
+    @device
+    def d_row(block, unused):
+        return factors(block)[0]
+
+    @device
+    def dmin_row(block, unused):
+        return factors(block)[1]
+
+    @device
+    def min_row(mins, row):
+        return u8x16_to_f32(load_u8x16(mins + row * 16))
+
+    d, dmin, min_rows = (rows_of_panels(streams, row) for row in (d_row, dmin_row, min_row))
+
+    @device
+    def add_mins(mins, apart, groups, sums):
+        """The mins of a super-block, in units of its -dmin."""
+        least, half_sums = zero(), stack(4)
+        for g in range(groups):
+            for i in range(rows):
+                if halves:
+                    store_f32(half_sums, half_sum(sums, 4, i))
+                    least = add_outer(least, min_rows(mins, apart, rows * g + i), half_sums, 4)
+                else:
+                    least = add_outer(least, min_rows(mins, apart, g), sums + 4, 4)
+            sums += SUMS_BYTES
+        return least
+
+    @device
+    def add_block(block, apart, groups, words, sums, totals):
+        scratch, parts = stack(scratch_bytes), stack(parts_bytes)
+        scales, mins = scale_codes(block, scratch)
+        next_scales, next_mins = scales, mins
+        for s in range(1, streams):
+            at, at_mins = scale_codes(block + s * apart, scratch + s * SCRATCH)
+            if s == 1:
+                next_scales, next_mins = at, at_mins
+        group, first, codes = block + header_bytes, sums, scales
+        store(parts, 64, zero())
+        for _ in range(groups):
+            dot = dots(group, apart, words, sums, codes, next_scales - scales)
+            store(parts, 64, add_scaled(load(parts, 64), dot, sums))
+            group += group_bytes
+            codes += scale_bytes
+            words += 32
+            sums += SUMS_BYTES
+        total = fma(load(parts, 64), d(block, apart, 0), load(totals, 64))
+        if has_mins:
+            total = fma(add_mins(mins, next_mins - mins, groups, first), dmin(block, apart, 0), total)
+        store(totals, 64, total)
+
+    return add_block

@@ -1,0 +1,109 @@
+"""Dot products of one token with several panels at once, for a matvec that reads each of them from a place of its own.
+
+Line by line, panel after panel: all panels use what is loaded of the activations, and while one panel's sums wait, the
+next one's are added. Panels lie `apart` bytes apart, and so do their scales.
+"""
+
+import functools
+from importlib import import_module
+
+from numba.core import types
+from numba.extending import intrinsic
+
+from edgeq.simd import emit
+from edgeq.simd.emit import I64
+from edgeq.simd.isa import Isa
+from edgeq.simd.tiles import Codes, dot_bias, dot_start, float_of_dots, pack, scale_of_codes, scales_integers
+from edgeq.simd.types import Tile, f32x16
+
+
+class Device:
+    """A device function as what an operation can build calls of."""
+
+    def __init__(self, typingctx, function, *arguments):
+        self._type = typingctx.resolve_value_type(function)
+        self._signature = self._type.get_call_type(typingctx, arguments, {})
+
+    def __call__(self, context, b, *args):
+        function = context.get_function(self._type, self._signature)
+        context.add_linking_libs(getattr(function, "libs", ()))
+        return function(b, args)
+
+
+def _places(b, address, apart, panels: int):
+    return [b.add(address, b.mul(apart, I64(panel))) if panel else address for panel in range(panels)]
+
+
+def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
+    """`dots(group, apart, words, sums, codes, codes_apart)`: a group of 32 columns of every panel . the token, as f32;
+    times the scales at `codes`, where scales are codes. `pair(group, i)` makes code lines 2i and 2i + 1.
+
+    Between lines the cache is asked for what lies `ahead`, at these bytes from the group: many requests in a row would
+    keep lines from being loaded.
+    """
+    body = import_module(isa.module)
+    tile = Tile(f32x16, panels)
+    start, bias = dot_start(body, 1, kind), dot_bias(body, kind)
+    in_integers = scales_integers(body, kind)
+    parts = [((0, 1), 3), ((2, 3), 4)] if kind.halves else [((0, 1, 2, 3), 2)]
+
+    def all_dots(b, lines_of, scale_of, words, sums):
+        """The f32 dots of the panels, whose code lines are `lines_of(panel, i)`, and scales `scale_of(panel, part)`."""
+        dots: list = []
+        values: list = [None] * panels
+        for part, (which, at) in enumerate(parts):
+            if part == 0 or not in_integers:
+                dots = [start(b, emit.offset(b, sums, 4 * at))(0)] * panels
+            if in_integers:
+                pairs_of = functools.partial(lambda part, panel: body.scale_pairs(b, scale_of(panel, part)), part)
+                dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits, pairs_of)
+                continue
+            dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits)
+            for panel, so_far in enumerate(values):
+                value = float_of_dots(bias, b, dots[panel])
+                if kind.coded:
+                    factor = scale_of_codes(b, scale_of(panel, part), kind.signed)
+                    value = b.fmul(value, factor) if so_far is None else emit.fma(b, value, factor, so_far)
+                values[panel] = value
+        return [float_of_dots(bias, b, dot) for dot in dots] if in_integers else values
+
+    @intrinsic
+    def dots(typingctx, group, apart, words, sums, codes, codes_apart):
+        lines_of_pair = Device(typingctx, pair, types.int64, types.int64)
+
+        def generate(context, b, signature, args):
+            words, sums = args[2:4]
+            groups, rows = _places(b, *args[:2], panels), _places(b, *args[4:], panels)
+
+            def lines(panel, i):
+                both = lines_of_pair(context, b, groups[panel], I64(i))
+                for at in ahead[len(ahead) * i // 4 : len(ahead) * (i + 1) // 4]:
+                    emit.prefetch(b, emit.offset(b, groups[panel], at))
+                return [b.extract_value(both, j) for j in range(2)]
+
+            def scale(panel, part):
+                return emit.load(b, emit.offset(b, rows[panel], 16 * part), emit.U8X16, 16)
+
+            return pack(b, tile.llvm, all_dots(b, lines, scale, words, sums))
+
+        return tile(*[types.int64] * 6), generate
+
+    return dots
+
+
+def rows_of_panels(panels: int, row):
+    """`rows(block, apart, g)`: what the device function `row(block, g)` gives of each panel."""
+    tile = Tile(f32x16, panels)
+
+    @intrinsic
+    def rows(typingctx, block, apart, g):
+        function = Device(typingctx, row, types.int64, types.int64)
+
+        def generate(context, b, signature, args):
+            block, apart, g = args
+            values = [function(context, b, address, g) for address in _places(b, block, apart, panels)]
+            return pack(b, tile.llvm, values)
+
+        return tile(types.int64, types.int64, types.int64), generate
+
+    return rows
