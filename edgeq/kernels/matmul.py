@@ -15,7 +15,7 @@ from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
-from edgeq.kernels.streams import make_streams
+from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams, make_turns
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
@@ -182,6 +182,7 @@ def _make_quantized(name: str, isa: Isa):
     ops = operations(isa, tile, kind.codes, wide, lines_bytes, ROWS_APART, ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
     header, store_pair = _make_header(kind, ops), ops.store_pair
+    share, turn = make_turns(streams)
     tile_bytes, totals_bytes = 64 * tile * wide, CHUNK * 64 * wide
     all_lines_bytes, all_rows_bytes = lines_bytes * wide, ROWS_APART * wide
 
@@ -233,15 +234,9 @@ def _make_quantized(name: str, isa: Isa):
         panels = (rows + 15) // 16
         first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
-            # every stream goes through panels of its own, one after the other, so that reading ahead never stops
-            units = panels // streams
-            first_unit, last_unit = units * thread // n_threads, units * (thread + 1) // n_threads
-            each = last_unit - first_unit
-            left = panels - units * streams if thread == n_threads - 1 else 0
+            first, each, left = share(panels, thread, n_threads)
             for i in range(each + left):
-                p, apart, n = first_unit * streams + i, each, streams
-                if i >= each:  # too few for all streams: which all read the same panel
-                    p, apart, n = units * streams + i - each, 0, 1
+                p, apart, n = turn(i, panels, first, each, left)
                 matvec(weights + p * panel_bytes, apart * panel_bytes, groups, words, sums, totals)
                 for s in range(n):
                     at = (p + s * apart) * 64
@@ -275,30 +270,34 @@ def _make_quantized(name: str, isa: Isa):
 def _make_float(name: str, isa: Isa):
     load_row, row_bytes = codes.FLOATS[name]
     tile = isa.tile
-    many, one = operations(isa, tile), operations(isa, 1)
-    tile_zero, tile_add_outer, tile_store = many.tile_zero, many.tile_add_outer, many.tile_store
-    one_zero, one_add_outer, one_store = one.tile_zero, one.tile_add_outer, one.tile_store
-    totals_bytes = tile * 64
+    ops = operations(isa, tile)
+    tile_zero, tile_add_outer, tile_store = ops.tile_zero, ops.tile_add_outer, ops.tile_store
+    totals_bytes = max(tile, FLOAT_STREAMS) * 64
+    matvec = make_float_streams(load_row, row_bytes, isa)
+    share, turn = make_turns(FLOAT_STREAMS)
 
     @device
     def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, thread, n_threads):
         totals = stack(totals_bytes)
-        panels = (rows + 15) // 16
+        panels, panel_bytes = (rows + 15) // 16, columns * row_bytes
+        if count == 1:
+            first, each, left = share(panels, thread, n_threads)
+            for i in range(each + left):
+                p, apart, n = turn(i, panels, first, each, left)
+                matvec(weights + p * panel_bytes, apart * panel_bytes, columns, x, totals)
+                for s in range(n):
+                    at = (p + s * apart) * 64
+                    _finish(out + at, load_f32x16(totals + s * 64), bias + at if bias != 0 else 0, accumulate)
+            return
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            panel = weights + p * columns * row_bytes
+            panel = weights + p * panel_bytes
             row_bias = bias + p * 64 if bias != 0 else 0
             for first in range(0, count, tile):
                 source = x + first * x_stride
-                if count == 1:
-                    row = one_zero()
-                    for k in range(columns):
-                        row = one_add_outer(row, load_row(panel + k * row_bytes), source + 4 * k, x_stride)
-                    one_store(totals, 64, row)
-                else:
-                    total = tile_zero()
-                    for k in range(columns):
-                        total = tile_add_outer(total, load_row(panel + k * row_bytes), source + 4 * k, x_stride)
-                    tile_store(totals, 64, total)
+                total = tile_zero()
+                for k in range(columns):
+                    total = tile_add_outer(total, load_row(panel + k * row_bytes), source + 4 * k, x_stride)
+                tile_store(totals, 64, total)
                 for t in range(min(tile, count - first)):
                     _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 

@@ -15,7 +15,28 @@ from edgeq.simd.panels import make_dots, rows_of_panels
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import device, load_u8x16, splat_f32, u8x16_to_f32
 
+FLOAT_STREAMS = 4  # of plain numbers, on every CPU: a panel alone waits for its own sums
 AHEAD = 768  # bytes asked for ahead, in each stream: hardware prefetchers stop at the end of a page
+
+
+def make_turns(streams: int):
+    """`share(panels, thread, n_threads)`: a thread's first panel, how many of its panels each stream has, and how many
+    panels are left for it beyond. `turn(i, panels, first, each, left)`: the first panel of turn i of each + left, how
+    many panels further each stream reads, and how many streams count."""
+
+    @device
+    def share(panels, thread, n_threads):
+        units = panels // streams
+        first, last = units * thread // n_threads, units * (thread + 1) // n_threads
+        return first * streams, last - first, panels - units * streams if thread == n_threads - 1 else 0
+
+    @device
+    def turn(i, panels, first, each, left):
+        if i < each:  # every stream goes through panels of its own, so that reading ahead never stops
+            return first + i, each, streams
+        return panels - left + i - each, 0, 1  # too few for all streams: which all read the same one
+
+    return share, turn
 
 
 def make_streams(kind: SimpleNamespace, isa: Isa):
@@ -137,3 +158,24 @@ def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int)
         store(totals, 64, total)
 
     return add_block
+
+
+def make_float_streams(load_row, row_bytes: int, isa: Isa):
+    """`matvec(panel, apart, columns, x, totals)`: FLOAT_STREAMS panels of plain numbers times a row of f32."""
+    ops = operations(isa, 1, panels=FLOAT_STREAMS)
+    zero, store, add_outer = ops.tile_zero, ops.tile_store, ops.tile_add_outer
+
+    @device
+    def row_of(panel, unused):
+        return load_row(panel)
+
+    rows = rows_of_panels(FLOAT_STREAMS, row_of)
+
+    @device
+    def matvec(panel, apart, columns, x, totals):
+        total = zero()
+        for k in range(columns):
+            total = add_outer(total, rows(panel + k * row_bytes, apart, 0), x + 4 * k, 4)
+        store(totals, 64, total)
+
+    return matvec

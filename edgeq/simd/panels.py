@@ -47,6 +47,12 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
     in_integers = scales_integers(body, kind)
     parts = [((0, 1), 3), ((2, 3), 4)] if kind.halves else [((0, 1, 2, 3), 2)]
 
+    def pinned(b, value):
+        """Computed here, where LLVM would keep what it is computed from, which takes more room."""
+        if isa.registers == 32:
+            return emit.pin(b, [value])[0]
+        return emit.concat(b, *emit.pin(b, [emit.half(b, value, part) for part in range(2)]))
+
     def all_dots(b, lines_of, scale_of, words, sums):
         """The f32 dots of the panels, whose code lines are `lines_of(panel, i)`, and scales `scale_of(panel, part)`."""
         dots: list = []
@@ -64,7 +70,7 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
                 if kind.coded:
                     factor = scale_of_codes(b, scale_of(panel, part), kind.signed)
                     value = b.fmul(value, factor) if so_far is None else emit.fma(b, value, factor, so_far)
-                values[panel] = value
+                values[panel] = value if part == len(parts) - 1 else pinned(b, value)
         return [float_of_dots(bias, b, dot) for dot in dots] if in_integers else values
 
     @intrinsic

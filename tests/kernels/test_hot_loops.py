@@ -58,23 +58,25 @@ def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
     assert len(stored) <= stores, "spills in the hot loop"
 
 
-# Sums of four panels and a token: in registers within a group, and at its end in memory.
+# Sums of four panels and a token: in registers within a group, and at its end in memory. Where 16 columns share a
+# scale, 16 registers are too few for the sums of both halves.
 @pytest.mark.parametrize(
-    ("name", "isa", "cpu", "instruction", "dots"),
+    ("name", "isa", "cpu", "instruction", "dots", "stores"),
     [
-        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64),
-        ("Q6_K", "avx2", "haswell", "vpmaddubsw", 64),
-        ("Q4_0", "avxvnni", "alderlake", "vpdpbusd", 64),
-        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 32),
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64, 8),
+        ("Q6_K", "avx2", "haswell", "vpmaddubsw", 64, 24),
+        ("Q4_K", "avxvnni", "alderlake", "vpdpbusd", 64, 8),
+        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 32, 4),
+        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 32, 4),
     ],
 )
-def test_matvec_of_four_panels(name, isa, cpu, instruction, dots):
+def test_matvec_of_four_panels(name, isa, cpu, instruction, dots, stores):
     block = hottest(name, isa, cpu, instruction, decode=True)
     assert sum(line.startswith(instruction) for line in block) == dots
     assert sum(line.startswith("prefetch") for line in block) == 4 * BLOCK_TYPES[name].group_bytes // 64
     assert not [line for line in block if "call" in line.split()[0]]
     stored = [line for line in block if re.search(r"mm\d+,\s*-?\d*\(%r", line)]
-    assert len(stored) <= 4 * (1 if isa.startswith("avx512") else 2), "spills in the hot loop"
+    assert len(stored) <= stores, "spills in the hot loop"
 
 
 @pytest.mark.parametrize("kernel", [("attention", "8-f16"), ("embedding", "Q4_K")])
