@@ -125,17 +125,18 @@ def _around(inner: tuple[int, int], every: list[tuple[int, int]]) -> tuple[int, 
 def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
     """Instructions of a matvec for the panels that it reads at once: what comes once a super-block, and a group.
 
-    The smallest loop that multiplies and prefetches is that over groups; around it lies that over super-blocks, in
-    which other loops run over the groups again, for mins.
+    An innermost loop that multiplies and prefetches is that over groups; around it lies that over super-blocks, in
+    which other loops run over the groups again, for mins. LLVM may do the first super-block apart: the last loop counts.
     """
     every = loops(lines)
 
     def holds(loop: tuple[int, int], pattern: str) -> int:
         return count(lines[loop[0] : loop[1] + 1], pattern)
 
-    first, last = next(loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH))
+    found = [loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH)]
+    first, last = max(loop for loop in found if not any(_within(inner, loop) for inner in found))
     at, end = _around((first, last), every)
-    others = [loop for loop in every if _within(loop, (at, end)) and (loop[1] < first or loop[0] > last)]
+    others = [loop for loop in every if at < loop[0] and loop[1] <= end and (loop[1] < first or loop[0] > last)]
     header: list[str] = []
     pieces = sorted([(first, last), *(a for a in others if not any(_within(b, a) for b in others))])
     for loop in pieces:

@@ -17,7 +17,7 @@ from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
 from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams, make_turns
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, stack, store_f32
+from edgeq.simd.memory import hide, load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -240,7 +240,8 @@ def _make_quantized(name: str, isa: Isa):
                 matvec(weights + p * panel_bytes, apart * panel_bytes, groups, words, sums, totals)
                 for s in range(n):
                     at = (p + s * apart) * 64
-                    _finish(out + at, load_f32x16(totals + s * 64), bias + at if bias != 0 else 0, accumulate)
+                    row_bias = bias + at if hide(bias) != 0 else 0
+                    _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)
@@ -287,7 +288,8 @@ def _make_float(name: str, isa: Isa):
                 matvec(weights + p * panel_bytes, apart * panel_bytes, columns, x, totals)
                 for s in range(n):
                     at = (p + s * apart) * 64
-                    _finish(out + at, load_f32x16(totals + s * 64), bias + at if bias != 0 else 0, accumulate)
+                    row_bias = bias + at if hide(bias) != 0 else 0
+                    _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
             return
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
             panel = weights + p * panel_bytes

@@ -96,6 +96,17 @@ def bits_f32(typingctx, value):
 
 
 @intrinsic
+def hide(typingctx, value):
+    """The same int64, unknown to LLVM: it makes no copy of a loop for each case of it."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(I64, [I64])
+        return builder.call(ir.InlineAsm(kind, "", "=r,0", side_effect=True), args)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def prefetch(typingctx, address):
     """Ask for the cache line at `address`; any address is allowed."""
 
