@@ -126,7 +126,7 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
     """Instructions of a matvec for the panels that it reads at once: what comes once a super-block, and a group.
 
     An innermost loop that multiplies and prefetches is that over groups; around it lies that over super-blocks, in
-    which other loops run over the groups again, for mins. LLVM may do the first super-block apart: the last loop counts.
+    which other loops run over the groups again, for mins. LLVM may do the first super-block apart: the last one counts.
     """
     every = loops(lines)
 
