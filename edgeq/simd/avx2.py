@@ -16,7 +16,7 @@ def _wide_dot(body, b, codes, activations):
 
 
 _body = Pmaddubsw(32, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", _wide_dot)
-dot_lines, dot_panels, dot_tile, scale_pairs = _body.dot_lines, _body.dot_panels, _body.dot_tile, _body.scale_pairs
+dot_panels, dot_tile, scale_pairs = _body.dot_panels, _body.dot_tile, _body.scale_pairs
 BIAS = 0
 CENTRED = frozenset({8})
 

@@ -20,7 +20,7 @@ def _wide_dot(body, b, codes, activations):
 
 
 _body = Pmaddubsw(64, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512", _wide_dot)
-dot_lines, dot_panels, dot_tile, scale_pairs = _body.dot_lines, _body.dot_panels, _body.dot_tile, _body.scale_pairs
+dot_panels, dot_tile, scale_pairs = _body.dot_panels, _body.dot_tile, _body.scale_pairs
 
 
 def lookup(b, table, codes):

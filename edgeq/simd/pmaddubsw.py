@@ -47,26 +47,6 @@ class Pmaddubsw:
         """The register parts of 16 int32 lanes as one vector."""
         return parts[0] if self.parts == 1 else emit.concat(b, *parts)
 
-    def dot_lines(self, b, total, lines, words, code_bits, pairs=None):
-        """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line.
-
-        With `pairs` of scales for the 16 rows, the dots are multiplied by them.
-        """
-        scales = [None] * self.parts
-        if pairs is not None:
-            scales = self._parts(b, pairs)
-        step = min(SUMS_IN_INT16.get(code_bits, 1), len(lines))
-        for first in range(0, len(lines), step):
-            sums = None
-            for j in range(first, first + step):
-                activations = emit.splat_word(b, emit.offset(b, words, 4 * j), self.bytes.count)
-                dots = self._dots_of_line(b, lines[j], activations, code_bits)
-                sums = dots if sums is None else _add(b, sums, dots)
-            if code_bits != 8:
-                sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
-            total = b.add(total, self.join(b, sums))
-        return total
-
     def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None):
         """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`.
 

@@ -170,11 +170,6 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         scale = emit.load(b, codes, emit.U8X16, 16)
         return scaled(b, dot, scale_of_codes(b, scale, kind.signed), so_far)
 
-    def scaled_lines(b, begin, lines, words, codes):
-        """Dots that are scaled as integers."""
-        scale = emit.load(b, codes, emit.U8X16, 16)
-        return body.dot_lines(b, begin, lines, words, kind.bits, body.scale_pairs(b, scale))
-
     def group_value(b, dot, codes):
         """The dot of a group without halves, as f32."""
         return times_scale(b, dot, codes, None) if kind.coded else float_of_dots(begins_at, b, dot)
@@ -186,8 +181,6 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def generate(context, b, signature, args):
             words, sums, codes = args[8:]
             begin = start(b, emit.offset(b, sums, 8))(0)
-            if in_integers:
-                return float_of_dots(begins_at, b, scaled_lines(b, begin, args[:8], words, codes))
             return group_value(b, body.dot_lines(b, begin, args[:8], words, kind.bits), codes)
 
         return f32x16(*[u8x64] * 8, *[types.int64] * 3), generate
@@ -199,8 +192,6 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def generate(context, b, signature, args):
             words, sums, codes = args[4:]
             begin = start(b, emit.offset(b, sums, 4 * parts[0][2]))(0)
-            if in_integers:
-                return scaled_lines(b, begin, args[:4], words, codes)
             dot = body.dot_lines(b, begin, args[:4], words, kind.bits)
             if not kind.halves:
                 return dot
@@ -218,9 +209,6 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def generate(context, b, signature, args):
             so_far, lines, (words, sums, codes) = args[0], args[1:5], args[5:]
             words = emit.offset(b, words, 16)
-            if in_integers:
-                codes = emit.offset(b, codes, 16 if kind.halves else 0)
-                return float_of_dots(begins_at, b, scaled_lines(b, so_far, lines, words, codes))
             if not kind.halves:
                 return group_value(b, body.dot_lines(b, so_far, lines, words, kind.bits), codes)
             dot = body.dot_lines(b, start(b, emit.offset(b, sums, 4 * parts[1][2]))(0), lines, words, kind.bits)
