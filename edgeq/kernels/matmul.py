@@ -1,5 +1,5 @@
-"""Weights x activations: one token is a matvec (decode, see `matvec`); a matmul unpacks a super-block once into L1 and
-serves every tile of tokens from there (prefill).
+"""Weights x activations: one token is a matvec (decode, see `streams` and `matvec`); a matmul unpacks a super-block
+once into L1 and serves every tile of tokens from there (prefill).
 
 Both do the same float operations in the same order for every token, so a token's result does not depend on how a
 prompt was split. Argument block (int64): weights, rows, columns, words, sums (or f32 rows and their stride for float
@@ -77,6 +77,25 @@ def _finish(out, value, bias, accumulate):
     if accumulate != 0:
         value = add(load_f32x16(out), value)
     store_f32x16(out, value)
+
+
+def _make_one_token(matvec, streams: int):
+    """`one_token`: a thread's share of a matrix times one token, by `matvec(panel, apart, size, words, sums, totals)`,
+    which takes `streams` panels at once."""
+    share, turn = make_turns(streams)
+
+    @device
+    def one_token(weights, panel_bytes, panels, size, words, sums, out, bias, accumulate, totals, thread, n_threads):
+        first, each, left = share(panels, thread, n_threads)
+        for i in range(each + left):
+            p, apart, n = turn(i, panels, first, each, left)
+            matvec(weights + p * panel_bytes, apart * panel_bytes, size, words, sums, totals)
+            for s in range(n):
+                at = (p + s * apart) * 64
+                row_bias = bias + at if hide(bias) != 0 else 0
+                _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
+
+    return one_token
 
 
 def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
@@ -182,7 +201,7 @@ def _make_quantized(name: str, isa: Isa):
     ops = operations(isa, tile, kind.codes, wide, lines_bytes, ROWS_APART, ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
     header, store_pair = _make_header(kind, ops), ops.store_pair
-    share, turn = make_turns(streams)
+    one_token = _make_one_token(matvec, streams)
     tile_bytes, totals_bytes = 64 * tile * wide, CHUNK * 64 * wide
     all_lines_bytes, all_rows_bytes = lines_bytes * wide, ROWS_APART * wide
 
@@ -234,14 +253,9 @@ def _make_quantized(name: str, isa: Isa):
         panels = (rows + 15) // 16
         first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
-            first, each, left = share(panels, thread, n_threads)
-            for i in range(each + left):
-                p, apart, n = turn(i, panels, first, each, left)
-                matvec(weights + p * panel_bytes, apart * panel_bytes, groups, words, sums, totals)
-                for s in range(n):
-                    at = (p + s * apart) * 64
-                    row_bias = bias + at if hide(bias) != 0 else 0
-                    _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
+            one_token(
+                weights, panel_bytes, panels, groups, words, sums, out, bias, accumulate, totals, thread, n_threads
+            )
             return
         for first in range(0, count, CHUNK):
             n = min(CHUNK, count - first)
@@ -274,22 +288,16 @@ def _make_float(name: str, isa: Isa):
     ops = operations(isa, tile)
     tile_zero, tile_add_outer, tile_store = ops.tile_zero, ops.tile_add_outer, ops.tile_store
     totals_bytes = max(tile, FLOAT_STREAMS) * 64
-    matvec = make_float_streams(load_row, row_bytes, isa)
-    share, turn = make_turns(FLOAT_STREAMS)
+    one_token = _make_one_token(make_float_streams(load_row, row_bytes, isa), FLOAT_STREAMS)
 
     @device
     def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, thread, n_threads):
         totals = stack(totals_bytes)
         panels, panel_bytes = (rows + 15) // 16, columns * row_bytes
         if count == 1:
-            first, each, left = share(panels, thread, n_threads)
-            for i in range(each + left):
-                p, apart, n = turn(i, panels, first, each, left)
-                matvec(weights + p * panel_bytes, apart * panel_bytes, columns, x, totals)
-                for s in range(n):
-                    at = (p + s * apart) * 64
-                    row_bias = bias + at if hide(bias) != 0 else 0
-                    _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
+            one_token(
+                weights, panel_bytes, panels, columns, x, x_stride, out, bias, accumulate, totals, thread, n_threads
+            )
             return
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
             panel = weights + p * panel_bytes

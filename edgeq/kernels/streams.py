@@ -161,7 +161,7 @@ def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int)
 
 
 def make_float_streams(load_row, row_bytes: int, isa: Isa):
-    """`matvec(panel, apart, columns, x, totals)`: FLOAT_STREAMS panels of plain numbers times a row of f32."""
+    """`matvec(panel, apart, columns, x, unused, totals)`: FLOAT_STREAMS panels of plain numbers times a row of f32."""
     ops = operations(isa, 1, panels=FLOAT_STREAMS)
     zero, store, add_outer = ops.tile_zero, ops.tile_store, ops.tile_add_outer
 
@@ -172,7 +172,7 @@ def make_float_streams(load_row, row_bytes: int, isa: Isa):
     rows = rows_of_panels(FLOAT_STREAMS, row_of)
 
     @device
-    def matvec(panel, apart, columns, x, totals):
+    def matvec(panel, apart, columns, x, unused, totals):
         total = zero()
         for k in range(columns):
             total = add_outer(total, rows(panel + k * row_bytes, apart, 0), x + 4 * k, 4)
