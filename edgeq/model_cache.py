@@ -12,7 +12,7 @@ from edgeq import environment
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import OutputError
 
-REVISION = 2  # raised when what is made changes
+REVISION = 3  # raised when what is made changes
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 Announce = Callable[[str], None] | None

@@ -18,6 +18,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "formats" / "malformed"
 MAGIC = bytes((0x89, 0x45, 0x51, 0x46, 0x0D, 0x0A, 0x1A, 0x0A))
+VERSION = 2
 START = 1024  # of the first tensor; readers take any multiple of 64, and small files are easier to keep
 
 Header = dict[str, Any]
@@ -56,7 +57,7 @@ def assemble(header: Header | bytes) -> bytes:
     """A file with this header and the sound payload at its usual place; the header's crc32 is right."""
     text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (START - 24 - len(text))
-    data = bytearray(MAGIC + struct.pack("<IQI", 1, len(text), zlib.crc32(text)) + text)
+    data = bytearray(MAGIC + struct.pack("<IQI", VERSION, len(text), zlib.crc32(text)) + text)
     for entry in sound_header()["tensors"] + sound_header()["assets"]:
         data += bytes(entry["offset"] - len(data)) + payload()[entry["name"]]
     return bytes(data)
@@ -102,7 +103,8 @@ def cases() -> dict[str, tuple[bytes, str, list[str]]]:
         "text_mode.eqf": (good.replace(b"\r\n", b"\n", 1), "FormatError", ["text-mode"]),
         "gguf.eqf": (b"GGUF" + good[4:], "FormatError", ["GGUF"]),
         "short_prefix.eqf": (good[:20], "FormatError", ["truncated"]),
-        "version_2.eqf": (replaced(8, struct.pack("<I", 2)), "UnsupportedError", ["version 2", "update"]),
+        "version_1.eqf": (replaced(8, struct.pack("<I", 1)), "UnsupportedError", ["version 1", "convert", "again"]),
+        "version_3.eqf": (replaced(8, struct.pack("<I", 3)), "UnsupportedError", ["version 3", "update"]),
         "header_outside.eqf": (replaced(12, struct.pack("<Q", end)), "FormatError", ["truncated", "header"]),
         "header_huge.eqf": (replaced(12, struct.pack("<Q", 1 << 62)), "FormatError", ["header", "limit"]),
         "header_flipped.eqf": (replaced(40, b"\xff"), "ChecksumError", ["header", "checksum"]),

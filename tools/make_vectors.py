@@ -123,10 +123,7 @@ def write_json(path: Path, document: dict[str, object]) -> None:
 
 
 def main() -> None:
-    types = [
-        {**asdict(bt), "planes": list(bt.planes), "values": list(bt.values), "group_bytes": bt.group_bytes}
-        for bt in BLOCK_TYPES.values()
-    ]
+    types = [{**asdict(bt), "values": list(bt.values), "group_bytes": bt.group_bytes} for bt in BLOCK_TYPES.values()]
     sizes = {"panel_rows": PANEL_ROWS, "group_columns": GROUP, "super_block_columns": SUPER_BLOCK}
     write_json(FORMATS / "types.json", {**sizes, "types": types})
     files = Files(FORMATS / "vectors")

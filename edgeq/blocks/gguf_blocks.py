@@ -52,9 +52,9 @@ def _nibbles(packed: U8) -> U8:
 
 def _small(fields: Fields, codes: U8, bt: BlockType) -> list[U8]:
     scales = [_bytes(fields.d)] + ([_bytes(fields.dmin)] if bt.has_mins else [])
-    if bt.planes == (8,):
+    if bt.code_bits == 8:
         return [*scales, codes ^ 0x80]
-    high = [np.packbits(codes >> 4, axis=1, bitorder="little")] if bt.planes == (4, 1) else []
+    high = [np.packbits(codes >> 4, axis=1, bitorder="little")] if bt.code_bits == 5 else []
     return [*scales, *high, (codes[:, :16] & 15) | codes[:, 16:] << 4]
 
 
@@ -62,10 +62,10 @@ def _unpack_small(blocks: U8, bt: BlockType) -> Unpacked:
     header: dict[str, NDArray[Any]] = {"d": _f16(blocks[:, :2]) if bt.scales == "f16" else blocks[:, :1]}
     if bt.has_mins:
         header["dmin"] = _f16(blocks[:, 2:4])
-    if bt.planes == (8,):
+    if bt.code_bits == 8:
         return blocks[:, 2:] ^ 0x80, header
     codes = _nibbles(blocks[:, -16:])
-    if bt.planes == (4, 1):
+    if bt.code_bits == 5:
         codes |= np.unpackbits(blocks[:, -20:-16], axis=1, bitorder="little") << 4
     return codes, header
 

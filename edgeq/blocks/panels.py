@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edgeq.blocks import headers
 from edgeq.blocks.fields import U8, Fields, empty_fields
+from edgeq.blocks.packing import places
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, panels
 
 _CODE_LINES = 8  # code lines of a group; a line is 16 rows x 4 columns
@@ -25,7 +26,7 @@ def pack_panels(fields: Fields, bt: BlockType) -> U8:
         width = groups.shape[1] * GROUP
         codes = padded[:, start : start + width]
         lines = codes.reshape(len(buffer), PANEL_ROWS, -1, _CODE_LINES, 4).transpose(0, 2, 3, 1, 4)
-        groups[:] = _pack_planes(lines.reshape(len(buffer), -1, _CODE_LINES, _LINE), bt)
+        groups[:] = _pack_codes(lines.reshape(len(buffer), -1, _CODE_LINES, _LINE), bt)
         header[:] = headers.pack(header_fields, index, bt)
     return buffer.reshape(-1)
 
@@ -37,7 +38,7 @@ def unpack_panels(data: U8, rows: int, cols: int, bt: BlockType) -> Fields:
     for index, header, groups in _super_blocks(buffer, cols, bt):
         start = index * SUPER_BLOCK
         width = groups.shape[1] * GROUP
-        lines = _unpack_planes(groups, bt).reshape(len(buffer), -1, _CODE_LINES, PANEL_ROWS, 4)
+        lines = _unpack_codes(groups, bt).reshape(len(buffer), -1, _CODE_LINES, PANEL_ROWS, 4)
         fields.codes[:, start : start + width] = lines.transpose(0, 3, 1, 2, 4).reshape(-1, width)
         headers.unpack(header, fields.header, index, bt)
     return Fields(fields.codes[:rows], **{name: part[:rows] for name, part in fields.header.items()})
@@ -74,34 +75,18 @@ def _super_blocks(buffer: U8, cols: int, bt: BlockType) -> Iterator[tuple[int, U
         yield index, buffer[:, start:body], groups.reshape(len(buffer), count, bt.group_bytes)
 
 
-def _pack_planes(codes: U8, bt: BlockType) -> U8:
-    """u8 [panels, groups, 8 lines, 64] codes -> u8 [panels, groups, group_bytes].
-
-    In a plane of b bits, packed line h holds code lines h * (8 / b) + i at bits b * i.
-    """
-    packed = []
-    shift = 0
-    for bits in bt.planes:
-        lines = 8 // bits
-        plane = (codes >> shift & ((1 << bits) - 1)).reshape(*codes.shape[:2], bits, lines, _LINE)
-        merged = plane[:, :, :, 0].copy()
-        for i in range(1, lines):
-            merged |= plane[:, :, :, i] << (bits * i)
-        packed.append(merged.reshape(*codes.shape[:2], bits * _LINE))
-        shift += bits
-    return np.concatenate(packed, axis=2)
+def _pack_codes(codes: U8, bt: BlockType) -> U8:
+    """u8 [panels, groups, 8 lines, 64] codes -> u8 [panels, groups, group_bytes]."""
+    packed = np.zeros((*codes.shape[:2], bt.code_bits, _LINE), np.uint8)
+    for line, packed_line, low, at, count in places(bt.code_bits):
+        packed[:, :, packed_line] |= (codes[:, :, line] >> low & ((1 << count) - 1)) << at
+    return packed.reshape(*codes.shape[:2], -1)
 
 
-def _unpack_planes(groups: U8, bt: BlockType) -> U8:
+def _unpack_codes(groups: U8, bt: BlockType) -> U8:
     """u8 [panels, groups, group_bytes] -> u8 [panels, groups, 8 lines, 64] codes."""
+    packed = groups.reshape(*groups.shape[:2], bt.code_bits, _LINE)
     codes = np.zeros((*groups.shape[:2], _CODE_LINES, _LINE), np.uint8)
-    shift = start = 0
-    for bits in bt.planes:
-        lines = 8 // bits
-        plane = groups[:, :, start : start + bits * _LINE].reshape(*groups.shape[:2], bits, 1, _LINE)
-        places = (bits * np.arange(lines, dtype=np.uint8))[:, None]
-        values = plane >> places & ((1 << bits) - 1)
-        codes |= values.reshape(codes.shape) << shift
-        start += bits * _LINE
-        shift += bits
+    for line, packed_line, low, at, count in places(bt.code_bits):
+        codes[:, :, line] |= (packed[:, :, packed_line] >> at & ((1 << count) - 1)) << low
     return codes

@@ -2,7 +2,7 @@
 
 A matrix [N outputs, K inputs] is stored as panels of 16 rows. In a plain type (F32, F16, BF16) a panel is
 [K][16] elements. In a quantized type a panel is a run of super-blocks of up to 256 columns: a header of scales, then
-one group of code planes per 32 columns. `formats/blocks.md` gives every byte; `formats/types.json` repeats this table.
+one group of packed codes per 32 columns. `formats/blocks.md` gives every byte; `formats/types.json` repeats this table.
 
 This module needs neither NumPy nor Numba.
 """
@@ -25,7 +25,7 @@ class BlockType:
     name             as in GGUF; own types are NF4 and those that end in W
     gguf_id          its `ggml_type` number, None of own types
     element_bytes    bytes of one weight of a plain type, 0 for a quantized type
-    planes           bits of each code plane in the order stored, low bits first: (8,), (4,), (4, 1), (2, 1), ...
+    code_bits        bits of a code of a quantized type, 0 for a plain one
     scale_group      columns that share one scale (and min)
     scales           how scales are coded: "f16", "f32" or "e8m0" (an exponent) of each scale group; or multiples of
                      one f16 per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"
@@ -40,7 +40,7 @@ class BlockType:
     name: str
     gguf_id: int | None
     element_bytes: int = 0
-    planes: tuple[int, ...] = ()
+    code_bits: int = 0
     scale_group: int = 0
     scales: str = ""
     zero_point: int = 0
@@ -57,7 +57,7 @@ class BlockType:
     @property
     def bits(self) -> int:
         """Bits of one stored weight, scales not counted."""
-        return sum(self.planes) if self.quantized else 8 * self.element_bytes
+        return self.code_bits if self.quantized else 8 * self.element_bytes
 
     @property
     def levels(self) -> int:
@@ -66,7 +66,7 @@ class BlockType:
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of the code planes of 32 columns x 16 rows; 0 for a plain type."""
+        """Bytes of the codes of 32 columns x 16 rows; 0 for a plain type."""
         return self.bits * GROUP * PANEL_ROWS // 8 if self.quantized else 0
 
     def accepts(self, cols: int) -> bool:
@@ -139,24 +139,24 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("F32", 0, element_bytes=4, gguf_block_bytes=4),
         BlockType("F16", 1, element_bytes=2, gguf_block_bytes=2),
         BlockType("BF16", 30, element_bytes=2, gguf_block_bytes=2),
-        BlockType("Q8_0", 8, 0, (8,), 32, "f16", 128, False, 256, 32, 34),
-        BlockType("Q4_0", 2, 0, (4,), 32, "f16", 8, False, 256, 32, 18),
-        BlockType("Q4_1", 3, 0, (4,), 32, "f16", 0, True, 512, 32, 20),
-        BlockType("Q5_0", 6, 0, (4, 1), 32, "f16", 16, False, 256, 32, 22),
-        BlockType("Q5_1", 7, 0, (4, 1), 32, "f16", 0, True, 512, 32, 24),
-        BlockType("Q2_K", 10, 0, (2,), 16, "u4", 0, True, 320, 256, 84),
-        BlockType("Q3_K", 11, 0, (2, 1), 16, "s6", 4, False, 224, 256, 110),
-        BlockType("Q4_K", 12, 0, (4,), 32, "u6", 0, True, 256, 256, 144),
-        BlockType("Q5_K", 13, 0, (4, 1), 32, "u6", 0, True, 256, 256, 176),
-        BlockType("Q6_K", 14, 0, (4, 2), 16, "i8", 32, False, 288, 256, 210),
-        BlockType("IQ4_NL", 20, 0, (4,), 32, "f16", 0, False, 256, 32, 18, IQ4_VALUES),
-        BlockType("IQ4_XS", 23, 0, (4,), 32, "s6", 0, False, 128, 256, 136, IQ4_VALUES),
-        BlockType("MXFP4", 39, 0, (4,), 32, "e8m0", 0, False, 128, 32, 17, FP4_VALUES),
-        BlockType("NF4", None, 0, (4,), 64, "f32", 0, False, 256, 0, 0, NF4_VALUES),
-        BlockType("IQ12_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ12_VALUES),
-        BlockType("IQ3_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
-        BlockType("IQ3S_W", None, 0, (4,), 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
-        BlockType("TQ2_0", 35, 0, (2,), 256, "f16", 1, False, 32, 256, 66),
+        BlockType("Q8_0", 8, 0, 8, 32, "f16", 128, False, 256, 32, 34),
+        BlockType("Q4_0", 2, 0, 4, 32, "f16", 8, False, 256, 32, 18),
+        BlockType("Q4_1", 3, 0, 4, 32, "f16", 0, True, 512, 32, 20),
+        BlockType("Q5_0", 6, 0, 5, 32, "f16", 16, False, 256, 32, 22),
+        BlockType("Q5_1", 7, 0, 5, 32, "f16", 0, True, 512, 32, 24),
+        BlockType("Q2_K", 10, 0, 2, 16, "u4", 0, True, 320, 256, 84),
+        BlockType("Q3_K", 11, 0, 3, 16, "s6", 4, False, 224, 256, 110),
+        BlockType("Q4_K", 12, 0, 4, 32, "u6", 0, True, 256, 256, 144),
+        BlockType("Q5_K", 13, 0, 5, 32, "u6", 0, True, 256, 256, 176),
+        BlockType("Q6_K", 14, 0, 6, 16, "i8", 32, False, 288, 256, 210),
+        BlockType("IQ4_NL", 20, 0, 4, 32, "f16", 0, False, 256, 32, 18, IQ4_VALUES),
+        BlockType("IQ4_XS", 23, 0, 4, 32, "s6", 0, False, 128, 256, 136, IQ4_VALUES),
+        BlockType("MXFP4", 39, 0, 4, 32, "e8m0", 0, False, 128, 32, 17, FP4_VALUES),
+        BlockType("NF4", None, 0, 4, 64, "f32", 0, False, 256, 0, 0, NF4_VALUES),
+        BlockType("IQ12_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ12_VALUES),
+        BlockType("IQ3_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
+        BlockType("IQ3S_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
+        BlockType("TQ2_0", 35, 0, 2, 256, "f16", 1, False, 32, 256, 66),
     )
 }
 

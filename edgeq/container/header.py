@@ -83,7 +83,8 @@ def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int]:
         raise FormatError(f"{path}: truncated after {len(prefix)} bytes: copy or convert it again")
     _, version, length, crc = struct.unpack(PREFIX, prefix)
     if version != VERSION:
-        raise UnsupportedError(f"{path}: format version {version}, this edgeq reads version {VERSION}: update edgeq")
+        what = "update edgeq" if version > VERSION else "convert or import it again"
+        raise UnsupportedError(f"{path}: format version {version}, this edgeq reads version {VERSION}: {what}")
     if length > MAX_HEADER_BYTES:
         raise FormatError(f"{path}: claims a header of {length} bytes, the limit is {MAX_HEADER_BYTES}: {_OVERWRITTEN}")
     if PREFIX_BYTES + length > file_bytes:

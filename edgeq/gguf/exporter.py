@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.blocks.gguf_decode import can_narrow, narrow
-from edgeq.blocks.gguf_panels import panels_to_blocks
 from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.blocks.panels import unpack_panels
 from edgeq.blocks.reference import decode, encode, to_gguf, to_plain
@@ -47,7 +46,7 @@ class Fallback:
 
 def _encode(weights: npt.NDArray[np.float32], name: str) -> Bytes:
     rows, cols = weights.shape
-    return panels_to_blocks(encode(weights, name), rows, cols, block_type(name)).reshape(rows, -1)
+    return to_gguf(encode(weights, name), rows, cols, name).reshape(rows, -1)
 
 
 # Types whose blocks in GGUF are wider than rows need be, or that it has not

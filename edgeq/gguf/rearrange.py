@@ -1,4 +1,4 @@
-"""GGUF's blocks to panels and back at the speed of memory: the bytes that `edgeq.blocks.gguf_panels` gives.
+"""GGUF's blocks to panels and back at the speed of memory: the bytes that `edgeq.blocks.reference` gives.
 
 What becomes of each bit is found out by asking that for blocks whose bits tell their own number; one kernel follows the
 table that comes of it, whatever the type. NumPy does what the kernel does not: a panel of fewer than 16 rows, a type in
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.blocks.fields import U8
-from edgeq.blocks.gguf_panels import blocks_to_panels, panels_to_blocks
+from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, block_type
 from edgeq.errors import KernelError
 from edgeq.kernels.library import Kernel, prepare
@@ -41,7 +41,7 @@ class Rearranger:
         """Panels u8 [bt.tensor_bytes(rows, cols)] of blocks u8 [bt.gguf_bytes(rows, cols)]."""
         whole, parts = rows // PANEL_ROWS, _parts(bt.name, cols)
         if self._kernel is None or parts is None or not whole:
-            return blocks_to_panels(data, rows, cols, bt)
+            return from_gguf(data, rows, cols, bt.name)
         source, row, panel = np.ascontiguousarray(data).reshape(rows, -1), bt.gguf_bytes(1, cols), bt.panel_bytes(cols)
         out = (np.zeros if any(part.gaps for part in parts) else np.empty)(bt.tensor_bytes(rows, cols), np.uint8)
         for part in parts:
@@ -50,14 +50,14 @@ class Rearranger:
             self._run([*there, *here, whole, part.count], part.tables[0])
         if rows % PANEL_ROWS:
             last = source[whole * PANEL_ROWS :]
-            out[whole * panel :] = blocks_to_panels(last, len(last), cols, bt)
+            out[whole * panel :] = from_gguf(last, len(last), cols, bt.name)
         return out
 
     def to_blocks(self, data: U8, rows: int, cols: int, bt: BlockType) -> U8:
         """The inverse of `to_panels`."""
         whole, parts = rows // PANEL_ROWS, _parts(bt.name, cols)
         if self._kernel is None or parts is None or not whole:
-            return panels_to_blocks(data, rows, cols, bt)
+            return to_gguf(data, rows, cols, bt.name)
         row, panel = bt.gguf_bytes(1, cols), bt.panel_bytes(cols)
         source, out = np.ascontiguousarray(data), np.empty((rows, row), np.uint8)
         for part in parts:
@@ -66,7 +66,7 @@ class Rearranger:
             self._run([*here, *there, whole, part.count], part.tables[1])
         if rows % PANEL_ROWS:
             last = out[whole * PANEL_ROWS :]
-            last[:] = panels_to_blocks(source[whole * panel :], len(last), cols, bt).reshape(last.shape)
+            last[:] = to_gguf(source[whole * panel :], len(last), cols, bt.name).reshape(last.shape)
         return out.reshape(-1)
 
     def _run(self, args: list[int], table: Bits) -> None:
@@ -126,7 +126,7 @@ def _tables(name: str, groups: int) -> tuple[Bits, Bits] | None:
 
     def changed(rows: U8) -> U8:
         """Which bits of the panel differ from that of rows [16, nbytes] of zeros."""
-        return blocks_to_panels(rows.reshape(-1), PANEL_ROWS, cols, bt) ^ zero
+        return from_gguf(rows.reshape(-1), PANEL_ROWS, cols, bt.name) ^ zero
 
     def places(rows: U8) -> NDArray[np.uint8]:
         return np.unpackbits(changed(np.tile(rows, (PANEL_ROWS, 1))), bitorder="little")

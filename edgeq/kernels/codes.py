@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from edgeq.blocks.packing import CODE_LINES
 from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
 from edgeq.kernels import codes_tables
 from edgeq.simd.isa import Isa
 from edgeq.simd.lookup import load_e8m0x16, lookup, minus_u8x64
 from edgeq.simd.memory import stack
-from edgeq.simd.planes import high_six_bits, low_six_bits, six_bits_0, six_bits_1, six_bits_2, six_bits_3
+from edgeq.simd.pieces import high_six_bits, low_six_bits, make_line
 from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
     bits_u8x64,
@@ -24,7 +25,6 @@ from edgeq.simd.vector import (
     load_i8x16,
     load_u8x16,
     load_u8x64,
-    merge_bits,
     mul,
     neg,
     store_f32x16,
@@ -207,22 +207,6 @@ def pair_4(codes, i):
 
 
 @device
-def _pair_5(codes, i):
-    low, high = pair_4(codes, i)
-    top = load_u8x64(codes + 256)
-    low = merge_bits(low, top, max(0, 4 - 2 * i), max(0, 2 * i - 4), 0x10)
-    return low, merge_bits(high, top, max(0, 3 - 2 * i), max(0, 2 * i - 3), 0x10)
-
-
-@device
-def _pair_6(codes, i):
-    packed, top = load_u8x64(codes + i * 64), load_u8x64(codes + 256 + (i >> 1) * 64)
-    if i & 1:
-        return six_bits_2(packed, top), six_bits_3(packed, top)
-    return six_bits_0(packed, top), six_bits_1(packed, top)
-
-
-@device
 def _pair_2(codes, i):
     packed = load_u8x64(codes + (i >> 1) * 64)
     shift = (i & 1) * 4
@@ -230,17 +214,29 @@ def _pair_2(codes, i):
 
 
 @device
-def _pair_3(codes, i):
-    low, high = _pair_2(codes, i)
-    top = load_u8x64(codes + 128)
-    low = merge_bits(low, top, max(0, 2 - 2 * i), max(0, 2 * i - 2), 4)
-    return low, merge_bits(high, top, max(0, 1 - 2 * i), max(0, 2 * i - 1), 4)
-
-
-@device
 def _pair_8(codes, i):
     return load_u8x64(codes + i * 128), load_u8x64(codes + i * 128 + 64)
 
+
+def _make_pair(bits: int):
+    """`pair` of codes that lie in pieces."""
+    lines = CODE_LINES[bits]
+    line0, line1, line2, line3, line4, line5, line6, line7 = (make_line(pieces) for pieces in lines)
+
+    @device
+    def pair(codes, i):
+        if i == 0:
+            return line0(codes), line1(codes)
+        if i == 1:
+            return line2(codes), line3(codes)
+        if i == 2:
+            return line4(codes), line5(codes)
+        return line6(codes), line7(codes)
+
+    return pair
+
+
+_pair_3, _pair_5, _pair_6 = _make_pair(3), _make_pair(5), _make_pair(6)
 
 # (pair, scale row, min row) or (pair, scale codes, factors); where codes stand for values, each body has its own pair
 _READERS = {

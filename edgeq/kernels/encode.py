@@ -5,6 +5,7 @@ order in which the NumPy reference does it, none of them fused. One super-block 
 its weights on the stack, f32 [256 columns][16 rows].
 """
 
+from edgeq.blocks.packing import places
 from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
 from edgeq.kernels.search import ROW
@@ -193,27 +194,18 @@ def _line(codes, j):
     )  # fmt: skip
 
 
-@device
-def _pack_plane(codes, out, bits, shift):
-    """One code plane: packed line h holds bits of code lines h * (8 / bits) + i at bits * i."""
-    mask = (1 << bits) - 1
-    lines = 8 // bits
-    for h in range(bits):
-        packed = bits_u8x64(_line(codes, h * lines), shift, mask)
-        for i in range(1, lines):
-            packed = or_shifted_u8x64(packed, bits_u8x64(_line(codes, h * lines + i), shift, mask), bits * i)
-        store_line(out + h * 64, packed)
-
-
 def _make_pack(bt: BlockType):
-    """`pack_group(codes, out)`: all planes of a group."""
-    low = bt.planes[0]
-    high = bt.planes[1] if len(bt.planes) > 1 else 0
+    """`pack_group(codes, out)`: the packed lines of a group."""
+    pieces = tuple(places(bt.code_bits))
+    bits = bt.code_bits
 
     @device
     def pack_group(codes, out):
-        _pack_plane(codes, out, low, 0)
-        if high:
-            _pack_plane(codes, out + low * 64, high, low)
+        for h in range(bits):
+            packed = bits_u8x64(_line(codes, 0), 0, 0)
+            for line, packed_line, low, at, count in pieces:
+                if packed_line == h:
+                    packed = or_shifted_u8x64(packed, bits_u8x64(_line(codes, line), low, (1 << count) - 1), at)
+            store_line(out + h * 64, packed)
 
     return pack_group

@@ -159,15 +159,6 @@ def or_shifted_u8x16(b, low, high, shift):
     return or_shifted(b, low, high, shift)
 
 
-@operation(u8x64, u8x64, u8x64, types.int64, types.int64, types.int64)
-def merge_bits(b, low, high, left, right, mask):
-    """low | (high << left >> right) & mask, where `low` has none of the mask's bits, and they do not leave a byte."""
-    lanes = emit.U8X64 if emit.is_aarch64(b) else ir.VectorType(I16, 32)
-    count = lambda value: emit.splat(b, b.trunc(value, lanes.element), lanes.count)  # noqa: E731
-    moved = b.bitcast(b.lshr(b.shl(b.bitcast(high, lanes), count(left)), count(right)), emit.U8X64)
-    return b.or_(low, b.and_(moved, emit.splat(b, b.trunc(mask, I8), 64)))
-
-
 _SHORTS = ir.VectorType(I16, 8)
 
 

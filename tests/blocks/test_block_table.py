@@ -56,10 +56,7 @@ def test_bytes_of_a_shape():
 
 def test_types_json_is_the_table():
     document = json.loads((FORMATS / "types.json").read_text())
-    expected = [
-        {**asdict(bt), "planes": list(bt.planes), "values": list(bt.values), "group_bytes": bt.group_bytes}
-        for bt in BLOCK_TYPES.values()
-    ]
+    expected = [{**asdict(bt), "values": list(bt.values), "group_bytes": bt.group_bytes} for bt in BLOCK_TYPES.values()]
     assert document["types"] == expected
     assert (document["panel_rows"], document["group_columns"], document["super_block_columns"]) == (16, 32, 256)
 

@@ -81,17 +81,26 @@ FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6)
 
 def code_by_the_prose(data: bytes, name: str, group: int, j: int, p: int) -> int:
     """The code at position `p` of code line `j`."""
+
+    def at(h: int) -> int:
+        return data[group + 64 * h + p]
+
     if name == "Q8_0":
-        return data[group + 64 * j + p]
-    if name in ("Q2_K", "Q3_K", "TQ2_0"):
-        q = data[group + 64 * (j // 4) + p] >> 2 * (j % 4) & 3
-        return q + 4 * (data[group + 128 + p] >> j & 1) if name == "Q3_K" else q
-    q = data[group + 64 * (j // 2) + p] >> 4 * (j % 2) & 15
+        return at(j)
+    if name in ("Q2_K", "TQ2_0"):
+        return at(j // 4) >> 2 * (j % 4) & 3
+    if name == "Q3_K":
+        return at(j // 2) >> 3 * (j % 2) & 7 if j < 6 else 2 * (at(j - 6) >> 6) + (at(2) >> j & 1)
     if name.startswith("Q5_"):
-        q += 16 * (data[group + 256 + p] >> j & 1)
+        if j in (2, 5):
+            return 4 * (at(j - j // 2 - 1) >> 5) + (at(j - j // 2) >> 6)
+        if j == 7:
+            return 4 * (at(4) >> 5) + 2 * (at(1) >> 5 & 1) + (at(3) >> 5 & 1)
+        return at(j - j // 3) & 31
     if name == "Q6_K":
-        q += 16 * (data[group + 256 + 64 * (j // 4) + p] >> 2 * (j % 4) & 3)
-    return q
+        h = 3 * (j // 4)
+        return at(h + j % 4) & 63 if j % 4 < 3 else 16 * (at(h) >> 6) + 4 * (at(h + 1) >> 6) + (at(h + 2) >> 6)
+    return at(j // 2) >> 4 * (j % 2) & 15
 
 
 def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np.float32:

@@ -57,7 +57,7 @@ def test_layout_on_disk(tmp_path: Path) -> None:
     write(path)
     data = path.read_bytes()
     magic, version, length, crc = struct.unpack_from("<8sIQI", data)
-    assert magic == bytes.fromhex("894551460d0a1a0a") and version == 1
+    assert magic == bytes.fromhex("894551460d0a1a0a") and version == 2
     assert zlib.crc32(data[24 : 24 + length]) == crc
     with open_file(path) as f:
         offsets = [t.offset for t in f.tensors.values()]

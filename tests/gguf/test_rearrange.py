@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Body
 
-from edgeq.blocks.gguf_panels import blocks_to_panels, panels_to_blocks
+from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.errors import KernelError
 from edgeq.gguf import rearrange
@@ -26,7 +26,7 @@ def test_the_bytes_of_numpy(body: Body, bt):
     rng = np.random.default_rng(1)
     for rows, cols in ((48, 512), (37, 256 + (96 if bt.gguf_columns == 32 else 0)), (5, 256)):
         blocks = rng.integers(0, 256, bt.gguf_bytes(rows, cols), np.uint8)
-        expected = blocks_to_panels(blocks, rows, cols, bt)
+        expected = from_gguf(blocks, rows, cols, bt.name)
         assert np.array_equal(through(body, TO_PANELS).to_panels(blocks, rows, cols, bt), expected)
         assert np.array_equal(through(body, TO_BLOCKS).to_blocks(expected, rows, cols, bt), blocks)
 
@@ -54,21 +54,21 @@ def test_without_the_kernel_numpy_does_it(monkeypatch: pytest.MonkeyPatch):
     bt = BLOCK_TYPES["Q6_K"]
     blocks = np.random.default_rng(3).integers(0, 256, bt.gguf_bytes(20, 256), np.uint8)
     panels = Rearranger(TO_PANELS).to_panels(blocks, 20, 256, bt)
-    assert np.array_equal(panels_to_blocks(panels, 20, 256, bt), blocks)
+    assert np.array_equal(to_gguf(panels, 20, 256, bt.name), blocks)
 
 
 def test_a_type_that_changes_more_than_places_is_left_to_numpy(monkeypatch: pytest.MonkeyPatch):
-    def adding(data, rows, cols, bt):
-        return blocks_to_panels((data + 1).astype(np.uint8), rows, cols, bt)
+    def adding(data, rows, cols, name):
+        return from_gguf((data + 1).astype(np.uint8), rows, cols, name)
 
-    monkeypatch.setattr(rearrange, "blocks_to_panels", adding)
+    monkeypatch.setattr(rearrange, "from_gguf", adding)
     rearrange._tables.cache_clear()
     rearrange._parts.cache_clear()
     try:
         bt = BLOCK_TYPES["Q8_0"]
         blocks = np.arange(bt.gguf_bytes(16, 256), dtype=np.uint64).astype(np.uint8)
         assert rearrange._parts("Q8_0", 256) is None
-        assert np.array_equal(Rearranger(TO_PANELS).to_panels(blocks, 16, 256, bt), adding(blocks, 16, 256, bt))
+        assert np.array_equal(Rearranger(TO_PANELS).to_panels(blocks, 16, 256, bt), adding(blocks, 16, 256, bt.name))
     finally:
         rearrange._tables.cache_clear()
         rearrange._parts.cache_clear()

@@ -1,4 +1,4 @@
-"""Numbers of 6 bits out of their planes: 4 bits of two lines in a line, 2 bits of four lines in another.
+"""Numbers out of the bytes that hold them in pieces: code lines, and 6-bit scales.
 
 AArch64 shifts a byte into another and keeps the rest of that in one instruction (`sli`, `sri`); what it shifts out at
 the top needs no mask. Other CPUs mask, shift and combine.
@@ -44,40 +44,39 @@ def _insert(b, name: str, kept, value, count: int):
     return emit.join(b, [emit.call(b, name, U8X16, [x, y, I32(count)]) for x, y in parts])
 
 
-def _plain(b, packed, top, high: bool, left: int):
-    return b.or_(_mask(b, shifted(b, packed, -4 * high), 15), _mask(b, shifted(b, top, left), 0x30))
+def make_line(pieces):
+    """`line(group)`: a code line of the group at an address, put together from pieces of its packed lines: each is the
+    number of a packed line, the lowest bit there, and how many bits; those of the highest bits first.
 
+    Where there are several, the first reaches up to bit 7.
+    """
+    bits = sum(count for _, _, count in pieces)
 
-@operation(u8x64, u8x64, u8x64)
-def six_bits_0(b, packed, top):
-    """Low 4 bits of `packed` below bits 0 and 1 of `top`."""
-    if not emit.is_aarch64(b):
-        return _plain(b, packed, top, False, 4)
-    return insert_left(b, packed, _mask(b, top, 0x33), 4)
+    def inserted(b, packed):
+        """On AArch64: the first piece shifted down to its place, and each one after it inserted below."""
+        (_, at, count), *others = pieces
+        value, left = shifted(b, packed[0], -(at + count - bits)), bits - count
+        if at + count < 8:
+            value = _mask(b, value, (1 << bits) - 1)
+        for source, (_, at, count) in zip(packed[1:], others, strict=True):
+            value = insert_right(b, value, shifted(b, source, 8 - at - count), 8 - left)
+            left -= count
+        return value
 
+    def combined(b, packed):
+        value, left = None, bits
+        for source, (_, at, count) in zip(packed, pieces, strict=True):
+            left -= count
+            part = _mask(b, shifted(b, source, left - at), ((1 << count) - 1) << left)
+            value = part if value is None else b.or_(value, part)
+        return value
 
-@operation(u8x64, u8x64, u8x64)
-def six_bits_1(b, packed, top):
-    """High 4 bits of `packed` below bits 2 and 3 of `top`."""
-    if not emit.is_aarch64(b):
-        return _plain(b, packed, top, True, 2)
-    return insert_right(b, _mask(b, shifted(b, top, 2), 0x30), packed, 4)
+    @operation(u8x64, types.int64)
+    def line(b, group):
+        packed = [emit.load(b, emit.offset(b, group, 64 * at), U8X64, 32) for at, _, _ in pieces]
+        return inserted(b, packed) if emit.is_aarch64(b) else combined(b, packed)
 
-
-@operation(u8x64, u8x64, u8x64)
-def six_bits_2(b, packed, top):
-    """Low 4 bits of `packed` below bits 4 and 5 of `top`."""
-    if not emit.is_aarch64(b):
-        return _plain(b, packed, top, False, 0)
-    return insert_right(b, _mask(b, top, 0x33), shifted(b, packed, 4), 4)
-
-
-@operation(u8x64, u8x64, u8x64)
-def six_bits_3(b, packed, top):
-    """High 4 bits of `packed` below bits 6 and 7 of `top`."""
-    if not emit.is_aarch64(b):
-        return _plain(b, packed, top, True, -2)
-    return insert_right(b, shifted(b, top, -2), packed, 4)
+    return line
 
 
 def _bit_pairs(b, value):
