@@ -2,6 +2,7 @@
 
 from edgeq.simd import emit
 from edgeq.simd.pmaddubsw import Pmaddubsw
+from edgeq.simd.pmaddubsw import tile_centre as tile_centre
 
 
 def _wide_dot(body, b, codes, activations):

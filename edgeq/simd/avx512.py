@@ -2,6 +2,7 @@
 
 from edgeq.simd import emit
 from edgeq.simd.pmaddubsw import Pmaddubsw
+from edgeq.simd.pmaddubsw import tile_centre as tile_centre
 
 BIAS = 0
 TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales`

@@ -3,6 +3,9 @@
 `pmaddubsw` saturates, so codes decide how many of its results may be added in int16 before widening: the largest
 product pair is 2 * (2**bits - 1) * 127, and int16 holds 8 of them for 4-bit codes, 4 for 5 bits, 2 for 6. 8-bit codes
 do not fit even once and take the body's own `wide_dot`.
+
+In a tile, 6-bit codes are centred: int16 sums begin with -32 times those of the activations. Then twice as many fit
+(what comes between may wrap around), and their scales multiply them as they are widened.
 """
 
 from llvmlite import ir
@@ -11,6 +14,11 @@ from edgeq.simd import emit
 from edgeq.simd.emit import I8, I16, I32
 
 SUMS_IN_INT16 = {4: 8, 5: 4, 6: 2}
+
+
+def tile_centre(kind) -> int:
+    """The zero point that `dot_tile` takes away, or 0: it pays where few sums fit, and scales are integers."""
+    return kind.zero_point if kind.bits == 6 and kind.coded else 0
 
 
 def _add(b, several, others):
@@ -38,8 +46,12 @@ class Pmaddubsw:
         """Pairs of int16 added into int32 lanes; times `scale`, which costs nothing more."""
         return self.maddwd(b, sums, emit.splat_constant(self.words, 1) if scale is None else scale)
 
-    def scale_pairs(self, b, codes):
-        """16 unsigned bytes as what `widen` multiplies with: each twice, as int16, in 64 bytes."""
+    def scale_pairs(self, b, codes, signed=False):
+        """16 bytes as what `widen` multiplies with: each twice, as int16, in 64 bytes."""
+        if signed:
+            fours = emit.shuffle(b, codes, codes, [row for row in range(16) for _ in range(4)])
+            words = b.bitcast(fours, ir.VectorType(I16, 32))
+            return b.bitcast(b.ashr(words, emit.splat_constant(words.type, 8)), emit.U8X64)
         zeros = emit.splat_constant(emit.U8X16, 0)
         return emit.shuffle(b, codes, zeros, [at for row in range(16) for at in (row, 16, row, 16)])
 
@@ -86,22 +98,37 @@ class Pmaddubsw:
             return [self.wide_dot(self, b, part, activations) for part in parts]
         return [self.maddubs(b, part, activations) for part in parts]
 
-    def dot_tile(self, b, lines, words, tokens, count, code_bits, start, pairs=None):
+    def _begin(self, b, words, tokens, count, zero_point):
+        """`begin(token)`: where the int16 sums of `count` lines begin, whose activations are at `words`."""
+        if not zero_point:
+            return lambda t: None
+        size = 4 * tokens
+        name = {16: "llvm.x86.ssse3.pmadd.ub.sw.128", 32: "llvm.x86.avx2.pmadd.ub.sw"}[size]
+        bytes_, pairs = ir.VectorType(I8, size), ir.VectorType(I16, size // 2)
+        taken = emit.splat_constant(pairs, 0)
+        for line in range(count):
+            activations = emit.load(b, emit.offset(b, words, line * size), bytes_, 4)
+            taken = b.sub(taken, emit.call(b, name, pairs, [emit.splat_constant(bytes_, zero_point), activations]))
+        address = emit.in_memory(b, taken)
+        return lambda t: b.bitcast(emit.splat_word(b, emit.offset(b, address, 4 * t), self.bytes.count), self.words)
+
+    def dot_tile(self, b, lines, words, tokens, count, code_bits, start, pairs=None, zero_point=0):
         """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 
-        With scales at the address `pairs`, the dots are multiplied by them.
+        With scales at the address `pairs`, the dots are multiplied by them; with a zero point, codes are centred.
 
         Words (4 activations) lie [line][token]. Where int16 sums are widened more than once, one part of the 16 rows
         is done after the other, so that both kinds of sums fit in 16 registers.
         """
-        step = min(SUMS_IN_INT16.get(code_bits, count), count)
+        step = min(SUMS_IN_INT16.get(code_bits, count) * (2 if zero_point else 1), count)
         every = list(range(self.parts))
         turns = [every] if step == count else [[part] for part in every]
         dots: dict[int, list] = {}
         for parts in turns:
             totals = None
             for first in range(0, count, step):
-                sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts)
+                begin = self._begin(b, emit.offset(b, words, 4 * tokens * first), tokens, step, zero_point)
+                sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts, begin)
                 if code_bits != 8:
                     scales = [self._scale_at(b, pairs, part) for part in parts for _ in range(tokens)]
                     sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
@@ -113,10 +140,10 @@ class Pmaddubsw:
     def _scale_at(self, b, pairs, part):
         return None if pairs is None else emit.load(b, emit.offset(b, pairs, self.bytes.count * part), self.words, 32)
 
-    def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts):
+    def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts, begin):
         """Sums over code lines for every part and token, part-major: int16 pairs, or int32 for 8-bit codes."""
         nbytes = self.bytes.count
-        sums = None
+        sums = [begin(t) for _ in parts for t in range(tokens)]
         for j in which:
             codes = [emit.load(b, emit.offset(b, lines, 64 * j + nbytes * part), self.bytes, 32) for part in parts]
             dots = [[] for _ in parts]
@@ -128,5 +155,5 @@ class Pmaddubsw:
                     else:
                         dots[i].append(self.maddubs(b, code, activations))
             flat = [dot for part in dots for dot in part]
-            sums = emit.pin(b, flat if sums is None else _add(b, sums, flat))
+            sums = emit.pin(b, flat if sums[0] is None else _add(b, sums, flat))
         return sums

@@ -9,7 +9,7 @@ A tile may hold several panels, the tokens of one after those of the other, and 
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -119,26 +119,18 @@ def dot_start(body, tokens: int, kind: Codes):
 
 
 def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
-    """`value(t)`: bias - 2**shift * sum of token t, all computed at once, and loaded wherever one is asked for.
-
-    A broadcast from memory costs x86 no more than a load; one from a register takes the ports that dots need.
-    """
+    """`value(t)`: bias - 2**shift * sum of token t, all computed at once, and loaded wherever one is asked for."""
     several = emit.ir.VectorType(I32, tokens)
     start = emit.splat_constant(several, bias)
     if shift is not None:
         taken = b.shl(emit.load(b, sums, several, 4), emit.splat_constant(several, shift))
         start = b.add(taken, start) if bias else taken
-    with b.goto_entry_block():
-        memory = b.alloca(several)
-        memory.align = 64
-    address = b.ptrtoint(memory, emit.I64)
-    emit.store(b, address, start, 64)
-    addresses: list[emit.ir.Value] = []
+    addresses = [emit.in_memory(b, start)]
     times: Counter[int] = Counter()
 
     def value(t):
         if times[t] == len(addresses):  # under a new name, else LLVM would load once for all panels and copy registers
-            addresses.append(emit.conceal(b, addresses[-1] if addresses else address, "r"))
+            addresses.append(emit.conceal(b, addresses[-1], "r"))
         times[t] += 1
         return _splat_at(b, addresses[times[t] - 1], t, I32)
 
@@ -147,6 +139,11 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
 
 def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     tokens = shape.tokens
+    centre = body.tile_centre(kind) if hasattr(body, "tile_centre") else 0
+    if centre:
+        kind, centring = replace(kind, zero_point=0), {"zero_point": centre}
+    else:
+        centring = {}
     floats, start, begins_at = Tile(f32x16, tokens * shape.panels), dot_start(body, tokens, kind), dot_bias(body, kind)
     several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
     tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
@@ -223,7 +220,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def generate(context, b, signature, args):
             value = emit.load(b, args[1], emit.U8X16, 16)
             if in_integers:
-                emit.store(b, args[0], body.scale_pairs(b, value), 32)
+                emit.store(b, args[0], body.scale_pairs(b, value, kind.signed), 32)
             else:
                 keep_scale(b, args[0], scale_of_codes(b, value, kind.signed))
             return context.get_dummy_value()
@@ -260,9 +257,9 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             bias = tile_bias if total is None and not in_integers else 0
             begin, scale = tile_start(b, emit.offset(b, sums, at * row), bias), emit.offset(b, scales, 64 * i)
             if in_integers:
-                total = body.dot_tile(b, *where, begin if total is None else total.__getitem__, scale)
+                total = body.dot_tile(b, *where, begin if total is None else total.__getitem__, scale, **centring)
                 continue
-            dots = body.dot_tile(b, *where, begin, *several)
+            dots = body.dot_tile(b, *where, begin, *several, **centring)
             if bias:
                 total = biased(b, dots, scale)
             else:
@@ -287,7 +284,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def of_lines(typingctx, lines, words, sums):
             def generate(context, b, signature, args):
                 begin = start(b, emit.offset(b, args[2], 2 * row))
-                dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several)
+                dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several, **centring)
                 return pack(b, floats.llvm, [float_of_dots(begins_at, b, dot) for dot in dots])
 
             return floats(types.int64, types.int64, types.int64), generate
