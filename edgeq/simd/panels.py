@@ -79,7 +79,8 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
 
         def generate(context, b, signature, args):
             words, sums = args[2:4]
-            groups, rows = _places(b, *args[:2], panels), _places(b, *args[4:], panels)
+            # concealed, else LLVM keeps a pointer for each panel, more than there are registers
+            groups, rows = (_places(b, emit.conceal(b, at, "r"), apart, panels) for at, apart in (args[:2], args[4:]))
 
             def lines(panel, i):
                 both = lines_of_pair(context, b, groups[panel], I64(i))
