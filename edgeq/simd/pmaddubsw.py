@@ -109,7 +109,7 @@ class Pmaddubsw:
         for line in range(count):
             activations = emit.load(b, emit.offset(b, words, line * size), bytes_, 4)
             taken = b.sub(taken, emit.call(b, name, pairs, [emit.splat_constant(bytes_, zero_point), activations]))
-        address = emit.in_memory(b, taken)
+        address = emit.conceal(b, emit.in_memory(b, taken), "r")
         return lambda t: b.bitcast(emit.splat_word(b, emit.offset(b, address, 4 * t), self.bytes.count), self.words)
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start, pairs=None, zero_point=0):

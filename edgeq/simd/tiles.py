@@ -125,12 +125,13 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
     if shift is not None:
         taken = b.shl(emit.load(b, sums, several, 4), emit.splat_constant(several, shift))
         start = b.add(taken, start) if bias else taken
-    addresses = [emit.in_memory(b, start)]
+    address = emit.in_memory(b, start)
+    addresses: list[emit.ir.Value] = []
     times: Counter[int] = Counter()
 
     def value(t):
         if times[t] == len(addresses):  # under a new name, else LLVM would load once for all panels and copy registers
-            addresses.append(emit.conceal(b, addresses[-1], "r"))
+            addresses.append(emit.conceal(b, addresses[-1] if addresses else address, "r"))
         times[t] += 1
         return _splat_at(b, addresses[times[t] - 1], t, I32)
 

@@ -17,7 +17,7 @@ TYPES = ["Q4_0", "Q4_K", "Q6_K", "Q8_0"]
 # Registers that LLVM keeps in memory in the loop over groups of a matvec; 0 for all others.
 SPILLED = {
     ("cortex-a72", "Q4_K"): 2,
-    ("cortex-a72", "Q6_K"): 7,
+    ("cortex-a72", "Q6_K"): 8,
     ("cortex-a72", "Q8_0"): 16,
     ("cortex-a76", "Q6_K"): 4,
     ("neoverse-n2", "Q6_K"): 4,

@@ -41,7 +41,7 @@ def hottest(name: str, isa: str, cpu: str, instruction: str, decode: bool = Fals
     ("name", "isa", "cpu", "instruction", "dots", "stores"),
     [
         ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 128, 17),
-        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 128, 32),
+        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 128, 34),
         ("Q8_0", "avx512vnni", "icelake-server", "vpdpbusd", 128, 17),
         ("Q4_K", "avx512", "skylake-avx512", "vpmaddubsw", 64, 0),
         ("Q4_K", "avxvnni", "alderlake", "vpdpbusd", 64, 9),
