@@ -360,9 +360,9 @@ def _make_attend(isa: Isa, width: int, kind: str):
         )
 
     @device
-    def item(args, scratch, kv_head, token, tokens, count, base, blocks):
+    def item(args, scratch, kv_head, token, tokens, count, base, blocks, packed):
         """Rows of `tokens` tokens of one key/value head, over the blocks from `base` on: all of them, or, of a single
-        token, one of `blocks` that several threads may share."""
+        token, one of `blocks` that several threads may share. `packed`: these queries are in the scratch already."""
         head_dim = load_i64(args + 48)
         group = load_i64(args + 32) // load_i64(args + 40)
         rows = tokens * group
@@ -370,8 +370,9 @@ def _make_attend(isa: Isa, width: int, kind: str):
         padded = (rows + width - 1) // width * width
         queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
         q = load_i64(args) + token * load_i64(args + 8) + kv_head * group * head_dim * 4
-        pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * _LOG2_E, queries)
-        _clear(totals, padded * columns * 64, tops, padded)
+        if not packed:
+            pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * _LOG2_E, queries)
+            _clear(totals, padded * columns * 64, tops, padded)
         position = load_i64(load_i64(args + 120)) + token
         end = _seen(args, position + tokens - 1)
         part_bytes = padded * columns * 64 + padded * 8
@@ -398,17 +399,21 @@ def _make_attend(isa: Isa, width: int, kind: str):
         heads, kv_heads = load_i64(args + 32), load_i64(args + 40)
         scratch = load_i64(args + 96) + thread * load_i64(args + 104)
         count, position = load_i64(load_i64(args + 112)), load_i64(load_i64(args + 120))
+        if count == 1:
+            start = _first_block(args, position)
+            blocks = (position - start) // BLOCK + 1
+            begin, end = kv_heads * blocks * thread // n_threads, kv_heads * blocks * (thread + 1) // n_threads
+            for i in range(begin, end):
+                base = start + i % blocks * BLOCK
+                item(args, scratch, i // blocks, 0, 1, count, base, blocks, i > begin and i % blocks > 0)
+            return
         # as many tokens in an item as fill its rows, but enough items for every thread
         tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
-        blocks = 1
-        if count == 1:
-            blocks = (position - _first_block(args, position)) // BLOCK + 1
-        for i in range(thread, (count + tokens - 1) // tokens * kv_heads * blocks, n_threads):
+        for i in range(thread, (count + tokens - 1) // tokens * kv_heads, n_threads):
             # in turns: later tokens see more positions
-            kv_head = i // blocks % kv_heads
-            first = i // (blocks * kv_heads) * tokens
-            base = _first_block(args, position + first) + i % blocks * BLOCK
-            item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks)
+            first = i // kv_heads * tokens
+            base = _first_block(args, position + first)
+            item(args, scratch, i % kv_heads, first, min(tokens, count - first), count, base, 1, False)
 
     return attend
 
