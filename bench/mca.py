@@ -142,10 +142,16 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
     for loop in pieces:
         header += instructions(lines[at : loop[0]])
         if loop != (first, last):
-            header += 8 * instructions(lines[loop[0] : loop[1] + 1])
+            header += 8 // _groups(part := instructions(lines[loop[0] : loop[1] + 1])) * part
         at = loop[1] + 1
     header += instructions(lines[at : end + 1])
     return header, instructions(lines[first : last + 1])
+
+
+def _groups(loop: list[str]) -> int:
+    """How many groups one pass of a loop over mins does: LLVM unrolls it, where a group converts four panels' mins."""
+    wide = any("zmm" in line for line in loop)
+    return max(1, count(loop, "vcvtdq2ps") // (4 if wide else 8))
 
 
 def prefill_loop(lines: list[str], dots: str) -> list[str]:

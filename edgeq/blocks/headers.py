@@ -9,8 +9,8 @@ from edgeq.blocks.table import PANEL_ROWS, SUPER_BLOCK, BlockType
 
 U8 = NDArray[Any]  # of u8, but NumPy's stubs call the bits of a shifted u8 signed
 
-# (field, entries of a row in a super-block, form): "<f4", "<f2", "u1", "i1" as they are; "six" 6-bit numbers as low
-# nibbles, then high bits; "pair" the field in low nibbles, `mins` in high ones.
+# (field, entries of a row in a super-block, form): "<f4", "<f2", "u1", "i1" as they are; "six" 6-bit numbers, a
+# quarter of them at the tops of the others; "pair" the field in low nibbles, `mins` in high ones.
 Part = tuple[str, int, str]
 
 
@@ -53,8 +53,7 @@ def pack(fields: dict[str, NDArray[Any]], index: int, bt: BlockType) -> U8:
     for name, count, form in parts(bt):
         entries = _entries(fields[name], index, count)
         if form == "six":
-            packed += _pack_six_bits(entries)
-            continue
+            entries = _pack_six_bits(entries)
         if form == "pair":
             entries = entries | _entries(fields["mins"], index, count) << 4
         packed.append(entries.reshape(len(entries), -1).view(np.uint8))
@@ -93,19 +92,17 @@ def _put(entries: NDArray[Any], values: NDArray[Any], index: int) -> None:
     part[:] = entries.transpose(0, 2, 1).reshape(len(values), count)[:, : part.shape[1]]
 
 
-def _pack_six_bits(six: U8) -> list[U8]:
-    """u8 [panels, n, 16] in 0..63 -> low nibbles u8 [panels, n / 2 * 16] and high bits u8 [panels, n / 4 * 16]."""
-    half = six.shape[1] // 2
-    low = (six[:, :half] & 15) | (six[:, half:] & 15) << 4
-    pairs = (six >> 4).reshape(len(six), -1, 4, PANEL_ROWS)
-    high = pairs[:, :, 0] | pairs[:, :, 1] << 2 | pairs[:, :, 2] << 4 | pairs[:, :, 3] << 6
-    return [low.reshape(len(six), -1), high.reshape(len(six), -1)]
+def _pack_six_bits(six: U8) -> U8:
+    """u8 [panels, n, 16] in 0..63 -> u8 [panels, 3 n / 4, 16], the last quarter at the tops of the others."""
+    first, second, third, last = np.split(six, 4, axis=1)
+    tops = (last >> 4, last >> 2 & 3, last & 3)
+    packed: U8 = np.concatenate([part | top << 6 for part, top in zip((first, second, third), tops, strict=True)], 1)
+    return packed
 
 
 def _unpack_six_bits(data: U8, count: int) -> U8:
     """u8 [panels, 12 n] -> u8 [panels, n, 16] in 0..63."""
-    low = data[:, : 8 * count].reshape(len(data), -1, PANEL_ROWS)
-    high = data[:, 8 * count :].reshape(len(data), -1, 1, PANEL_ROWS)
-    pairs = (high >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(len(data), count, PANEL_ROWS)
-    values: U8 = np.concatenate([low & 15, low >> 4], axis=1) | pairs << 4
+    packed = data.reshape(len(data), -1, PANEL_ROWS)
+    first, second, third = np.split(packed >> 6, 3, axis=1)
+    values: U8 = np.concatenate([packed & 63, first << 4 | second << 2 | third], axis=1)
     return values

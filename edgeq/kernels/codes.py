@@ -12,9 +12,9 @@ from edgeq.blocks.packing import CODE_LINES
 from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
 from edgeq.kernels import codes_tables
 from edgeq.simd.isa import Isa
-from edgeq.simd.lookup import load_e8m0x16, lookup, minus_u8x64
+from edgeq.simd.lookup import load_e8m0x16, lookup
 from edgeq.simd.memory import stack
-from edgeq.simd.pieces import high_six_bits, low_six_bits, make_line
+from edgeq.simd.pieces import make_line, make_six_bits
 from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
     bits_u8x64,
@@ -138,18 +138,13 @@ def _e8m0_row(block, group):
 # ---- coded scales: rows of 16 bytes, and the factors that they share ----
 
 
-@device
-def _six_bits(low, high, out):
-    """6-bit codes of 8 groups as bytes: 4 bits of groups g and g + 4 at `low`, the top 2 of four groups at `high`."""
-    nibbles = load_u8x64(low)
-    store_u8x64(out + 64, high_six_bits(nibbles, high + 16))
-    store_u8x64(out, low_six_bits(nibbles, high))
+_six_bits_of_8, _signed_of_8, _signed_of_16 = make_six_bits(8), make_six_bits(8, 32), make_six_bits(16, 32)
 
 
 @device
 def _scale_codes_k(block, scratch):
-    _six_bits(block + 64, block + 128, scratch)
-    _six_bits(block + 160, block + 224, scratch + 128)
+    _six_bits_of_8(block + 64, scratch)
+    _six_bits_of_8(block + 160, scratch + 128)
     return scratch, scratch + 128
 
 
@@ -171,20 +166,14 @@ def _factors_6(block):
 @device
 def _scale_codes_iq4_xs(block, scratch):
     """Signed: less 32."""
-    nibbles = load_u8x64(block + 32)
-    store_u8x64(scratch, minus_u8x64(low_six_bits(nibbles, block + 96), 32))
-    store_u8x64(scratch + 64, minus_u8x64(high_six_bits(nibbles, block + 112), 32))
+    _signed_of_8(block + 32, scratch)
     return scratch, scratch
 
 
 @device
 def _scale_codes_q3_k(block, scratch):
     """Signed: less 32."""
-    near, far = load_u8x64(block + 32), load_u8x64(block + 96)
-    store_u8x64(scratch, minus_u8x64(low_six_bits(near, block + 160), 32))
-    store_u8x64(scratch + 64, minus_u8x64(low_six_bits(far, block + 176), 32))
-    store_u8x64(scratch + 128, minus_u8x64(high_six_bits(near, block + 192), 32))
-    store_u8x64(scratch + 192, minus_u8x64(high_six_bits(far, block + 208), 32))
+    _signed_of_16(block + 32, scratch)
     return scratch, scratch
 
 

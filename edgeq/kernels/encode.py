@@ -142,16 +142,14 @@ def _header_i8(out, work, d, dmin):
 
 @device
 def _six_bits(out, rows, count):
-    """Rows of factors as `count` / 2 x 16 bytes of low nibbles and `count` / 4 x 16 of high bits."""
-    for j in range(count // 2):
-        near, far = to_u8x16(load_f32x16(rows + j * ROW)), to_u8x16(load_f32x16(rows + (j + count // 2) * ROW))
-        store_u8x16(out + j * 16, or_shifted_u8x16(bits_u8x16(near, 0, 15), bits_u8x16(far, 0, 15), 4))
-    for h in range(count // 4):
-        high = bits_u8x16(to_u8x16(load_f32x16(rows + 4 * h * ROW)), 4, 3)
-        for i in range(1, 4):
-            factor = to_u8x16(load_f32x16(rows + (4 * h + i) * ROW))
-            high = or_shifted_u8x16(high, bits_u8x16(factor, 4, 3), 2 * i)
-        store_u8x16(out + (count // 2 + h) * 16, high)
+    """Rows of factors as bytes whose low 6 bits are three quarters of them; the last quarter lies at the tops."""
+    quarter = count // 4
+    for h in range(quarter):
+        last = to_u8x16(load_f32x16(rows + (3 * quarter + h) * ROW))
+        for i in range(3):
+            factor = to_u8x16(load_f32x16(rows + (i * quarter + h) * ROW))
+            packed = or_shifted_u8x16(factor, bits_u8x16(last, 4 - 2 * i, 3), 6)
+            store_u8x16(out + (i * quarter + h) * 16, packed)
 
 
 @device

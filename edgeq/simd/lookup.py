@@ -24,12 +24,6 @@ def lookup(isa: Isa, table: Sequence[int]):
     return looked_up
 
 
-@operation(u8x64, u8x64, types.int64)
-def minus_u8x64(b, value, constant):
-    """value - constant in every byte, modulo 256."""
-    return b.sub(value, emit.splat(b, b.trunc(constant, emit.I8), 64))
-
-
 @operation(f32x16, types.int64)
 def load_e8m0x16(b, address):
     """16 exponents e as 2^(e - 128), which for 0 and 1 are subnormal."""

@@ -1,18 +1,19 @@
 """Numbers out of the bytes that hold them in pieces: code lines, and 6-bit scales.
 
-AArch64 shifts a byte into another and keeps the rest of that in one instruction (`sli`, `sri`); what it shifts out at
-the top needs no mask. Other CPUs mask, shift and combine.
+AArch64 shifts a byte into another and keeps the rest of that in one instruction (`sri`); what it shifts out at the top
+needs no mask. Other CPUs mask, shift and combine.
 """
 
 from llvmlite import ir
 from numba.core import types
 
 from edgeq.simd import emit
-from edgeq.simd.emit import I16, I32, I32X16, I64, U8X16, U8X64
+from edgeq.simd.emit import I8, I16, I32, U8X16, U8X64
 from edgeq.simd.types import u8x64
-from edgeq.simd.vector import byte_shift, operation, or_shifted
+from edgeq.simd.vector import operation
 
-_WORDS = ir.VectorType(I16, 32)
+# Of a fourth 6-bit number at the tops of three others: the number of the byte, the lowest bit there, and how many bits
+_FOURTH = ((0, 6, 2), (1, 6, 2), (2, 6, 2))
 
 
 def _mask(b, value, mask: int):
@@ -21,98 +22,73 @@ def _mask(b, value, mask: int):
 
 def shifted(b, value, left: int):
     """Bytes shifted left, or right by -left; on x86, which has no shift of bytes, neighbours' bits come in."""
-    kind = U8X64 if emit.is_aarch64(b) else _WORDS
-    value = b.bitcast(value, kind)
-    if left:
-        value = (b.shl if left > 0 else b.lshr)(value, emit.splat_constant(kind, abs(left)))
-    return b.bitcast(value, U8X64)
-
-
-def insert_left(b, kept, value, count: int):
-    """The low `count` bits of `kept` below value << count, on AArch64."""
-    return _insert(b, "vsli", kept, value, count)
+    if not left:
+        return value
+    kind = value.type if emit.is_aarch64(b) else ir.VectorType(I16, value.type.count // 2)
+    moved = (b.shl if left > 0 else b.lshr)(b.bitcast(value, kind), emit.splat_constant(kind, abs(left)))
+    return b.bitcast(moved, value.type)
 
 
 def insert_right(b, kept, value, count: int):
     """The high `count` bits of `kept` above value >> count, on AArch64."""
-    return _insert(b, "vsri", kept, value, count)
+    registers = [
+        emit.call(
+            b,
+            "llvm.aarch64.neon.vsri.v16i8",
+            U8X16,
+            [*(emit.shuffle(b, each, each, range(first, first + 16)) for each in (kept, value)), I32(count)],
+        )
+        for first in range(0, value.type.count, 16)
+    ]
+    while len(registers) > 1:
+        registers = [emit.concat(b, *registers[i : i + 2]) for i in range(0, len(registers), 2)]
+    return registers[0]
 
 
-def _insert(b, name: str, kept, value, count: int):
-    parts = zip(emit.quarters(b, kept), emit.quarters(b, value), strict=True)
-    name = f"llvm.aarch64.neon.{name}.v16i8"
-    return emit.join(b, [emit.call(b, name, U8X16, [x, y, I32(count)]) for x, y in parts])
+def _together(b, packed, pieces):
+    """Numbers whose `pieces`, those of the highest bits first, lie in the bytes of `packed`.
+
+    Where there are several, the first reaches up to bit 7.
+    """
+    left = bits = sum(count for _, _, count in pieces)
+    value = None
+    for source, (_, at, count) in zip(packed, pieces, strict=True):
+        left -= count
+        if value is not None and emit.is_aarch64(b):
+            value = insert_right(b, value, shifted(b, source, 8 - at - count), 8 - left - count)
+            continue
+        part = shifted(b, source, left - at)
+        if not emit.is_aarch64(b) or at + count < 8:
+            part = _mask(b, part, ((1 << count) - 1) << left if len(pieces) > 1 else (1 << bits) - 1)
+        value = part if value is None else b.or_(value, part)
+    return value
 
 
 def make_line(pieces):
     """`line(group)`: a code line of the group at an address, put together from pieces of its packed lines: each is the
-    number of a packed line, the lowest bit there, and how many bits; those of the highest bits first.
-
-    Where there are several, the first reaches up to bit 7.
-    """
-    bits = sum(count for _, _, count in pieces)
-
-    def inserted(b, packed):
-        """On AArch64: the first piece shifted down to its place, and each one after it inserted below."""
-        (_, at, count), *others = pieces
-        value, left = shifted(b, packed[0], -(at + count - bits)), bits - count
-        if at + count < 8:
-            value = _mask(b, value, (1 << bits) - 1)
-        for source, (_, at, count) in zip(packed[1:], others, strict=True):
-            value = insert_right(b, value, shifted(b, source, 8 - at - count), 8 - left)
-            left -= count
-        return value
-
-    def combined(b, packed):
-        value, left = None, bits
-        for source, (_, at, count) in zip(packed, pieces, strict=True):
-            left -= count
-            part = _mask(b, shifted(b, source, left - at), ((1 << count) - 1) << left)
-            value = part if value is None else b.or_(value, part)
-        return value
+    number of a packed line, the lowest bit there, and how many bits."""
 
     @operation(u8x64, types.int64)
     def line(b, group):
-        packed = [emit.load(b, emit.offset(b, group, 64 * at), U8X64, 32) for at, _, _ in pieces]
-        return inserted(b, packed) if emit.is_aarch64(b) else combined(b, packed)
+        return _together(b, [emit.load(b, emit.offset(b, group, 64 * at), U8X64, 32) for at, _, _ in pieces], pieces)
 
     return line
 
 
-def _bit_pairs(b, value):
-    """Four rows from 16 bytes: row i is bits 2i and 2i + 1 of each."""
-    rows = b.bitcast(emit.join(b, [value] * 4), I32X16)  # x86 has no shift of bytes; of words, by lane
-    shifts = ir.Constant(I32X16, [2 * (i // 4) for i in range(16)])
-    return _mask(b, b.bitcast(b.lshr(rows, shifts), U8X64), 3)
+def make_six_bits(count: int, minus: int = 0):
+    """`six_bits(address, out)`: `count` 6-bit numbers of 16 rows, less `minus`, as bytes [count][16].
 
+    Three quarters of them are the low bits of bytes, the last quarter lies at the top of these.
+    """
+    size = 4 * count
+    quarter = ir.VectorType(I8, size)
 
-def _rows_of_pairs(b, value, left: int):
-    """Four rows from 16 bytes: row i is bits 2i and 2i + 1 of each, shifted left; no other bits."""
-    rows = []
-    for i in range(4):
-        moved = left - 2 * i
-        if moved:
-            count = emit.splat_constant(U8X16, abs(moved))
-            row = b.shl(value, count) if moved > 0 else b.lshr(value, count)
-        else:
-            row = value
-        rows.append(row if moved == -6 else _mask(b, row, 3 << left))
-    return emit.join(b, rows)
+    @operation(types.void, types.int64, types.int64)
+    def six_bits(b, address, out):
+        packed = [emit.load(b, emit.offset(b, address, size * i), quarter, 32) for i in range(3)]
+        for i, numbers in enumerate([*(_mask(b, each, 63) for each in packed), _together(b, packed, _FOURTH)]):
+            if minus:
+                numbers = b.sub(numbers, emit.splat_constant(quarter, minus))
+            emit.store(b, emit.offset(b, out, size * i), numbers, 32)
 
-
-@operation(u8x64, u8x64, types.int64)
-def low_six_bits(b, nibbles, address):
-    """Four rows of numbers: the low 4 bits of `nibbles`, above them bits 2i and 2i + 1 of the 16 bytes at `address`."""
-    top = emit.load(b, address, U8X16, 16)
-    if emit.is_aarch64(b):
-        return insert_left(b, nibbles, _rows_of_pairs(b, top, 0), 4)
-    return or_shifted(b, _mask(b, nibbles, 15), _bit_pairs(b, top), I64(4))
-
-
-@operation(u8x64, u8x64, types.int64)
-def high_six_bits(b, nibbles, address):
-    """As `low_six_bits`, of the high 4 bits of `nibbles`."""
-    top = emit.load(b, address, U8X16, 16)
-    if emit.is_aarch64(b):
-        return insert_right(b, _rows_of_pairs(b, top, 4), nibbles, 4)
-    return or_shifted(b, _mask(b, byte_shift(b, nibbles, I64(4)), 15), _bit_pairs(b, top), I64(4))
+    return six_bits

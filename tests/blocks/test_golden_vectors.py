@@ -116,8 +116,10 @@ def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np
 
     def six_bits(at: int, i: int, count: int) -> int:
         """Number i of `count` numbers of 6 bits."""
-        low = data[at + 16 * (i % (count // 2)) + r] >> 4 * (i // (count // 2)) & 15
-        return low + 16 * (data[at + 8 * count + 16 * (i // 4) + r] >> 2 * (i % 4) & 3)
+        if i < 3 * count // 4:
+            return data[at + 16 * i + r] & 63
+        tops = [data[at + 16 * (i - part * count // 4) + r] >> 6 for part in (3, 2, 1)]
+        return 16 * tops[0] + 4 * tops[1] + tops[2]
 
     if name == "NF4":
         return np.float32(struct.unpack_from("<f", data, block + 64 * (g // 2) + 4 * r)[0]) * np.float32(NF4[q])
