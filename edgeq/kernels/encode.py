@@ -194,13 +194,12 @@ def _line(codes, j):
 
 def _make_pack(bt: BlockType):
     """`pack_group(codes, out)`: the packed lines of a group."""
-    pieces = tuple(places(bt.code_bits))
-    bits = bt.code_bits
+    bits, pieces = bt.code_bits, tuple(places(bt.code_bits))
 
     @device
     def pack_group(codes, out):
         for h in range(bits):
-            packed = bits_u8x64(_line(codes, 0), 0, 0)
+            packed = bits_u8x64(_line(codes, h), 0, 0)  # zero
             for line, packed_line, low, at, count in pieces:
                 if packed_line == h:
                     packed = or_shifted_u8x64(packed, bits_u8x64(_line(codes, line), low, (1 << count) - 1), at)

@@ -50,8 +50,7 @@ def _together(b, packed, pieces):
 
     Where there are several, the first reaches up to bit 7.
     """
-    left = bits = sum(count for _, _, count in pieces)
-    value = None
+    left, value = sum(count for _, _, count in pieces), None
     for source, (_, at, count) in zip(packed, pieces, strict=True):
         left -= count
         if value is not None and emit.is_aarch64(b):
@@ -59,7 +58,7 @@ def _together(b, packed, pieces):
             continue
         part = shifted(b, source, left - at)
         if not emit.is_aarch64(b) or at + count < 8:
-            part = _mask(b, part, ((1 << count) - 1) << left if len(pieces) > 1 else (1 << bits) - 1)
+            part = _mask(b, part, ((1 << count) - 1) << left)
         value = part if value is None else b.or_(value, part)
     return value
 
