@@ -59,11 +59,11 @@ def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
 
 
 # Sums of four panels and a token: in registers within a group, and at its end in memory. Where 16 columns share a
-# scale, 16 registers are too few for the sums of both halves.
+# scale, 16 registers are too few for the sums of both halves; else one sum in 300 instructions waits in memory.
 @pytest.mark.parametrize(
     ("name", "isa", "cpu", "instruction", "dots", "stores"),
     [
-        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64, 8),
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 64, 9),
         ("Q6_K", "avx2", "haswell", "vpmaddubsw", 64, 24),
         ("Q4_K", "avxvnni", "alderlake", "vpdpbusd", 64, 8),
         ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 32, 4),
