@@ -7,8 +7,8 @@ vector is 16 values.
 
 A block of positions gives each row a partial result: the largest score m, the sum l of 2**(score - m), and the values
 so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
-multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A single token's blocks are
-shared out among the threads, and the last to finish merges.
+multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. Each thread takes neighbouring
+blocks of a single token: it then asks ahead for what it will read itself. The last to finish merges.
 
 A layer with a window keeps only its latest positions, position p in place p % ring (see runtime/kv_cache.py). A ring
 shorter than the context is a multiple of BLOCK, so a block lies there in one piece. Places around the positions that
