@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 from counting import counting_model
 
+from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli import bench, main, roofline
 from edgeq.cli.roofline import Case, Result
 from edgeq.errors import UsageError
+from edgeq.kernels import catalog
+from edgeq.simd.isa import TABLE
 
 LIMITS = roofline.Limits(read_bandwidth=1e9, dot_peak={4: 2e9, 6: 1e9})
 
@@ -76,6 +79,12 @@ def test_figures_against_the_limits():
     assert text["bytes_per_second"] == pytest.approx(2000 / 8e-6)
     assert text["of_read_bandwidth"] == pytest.approx(0.25)
     assert (text["token_seconds_p50"], text["token_seconds_p99"]) == pytest.approx((3e-6, 5e-6))
+
+
+def test_the_peak_of_every_type_can_be_measured_with_kernels_built_ahead():
+    for name, bt in BLOCK_TYPES.items():
+        bits = roofline.code_bits(name)
+        assert (f"dot-{bits}" in catalog.variants(TABLE[0])["probe"]) == bt.quantized, name
 
 
 def test_plain_weights_have_no_dot_peak():

@@ -69,7 +69,7 @@ def unpack(header: U8, fields: dict[str, NDArray[Any]], index: int, bt: BlockTyp
         data = np.ascontiguousarray(header[:, start : start + size])
         start += size
         if form == "six":
-            _put(_unpack_six_bits(data, count), fields[name], index)
+            _put(_unpack_six_bits(data), fields[name], index)
         elif form == "pair":
             entries = data.reshape(-1, count, PANEL_ROWS)
             _put(entries & 15, fields[name], index)
@@ -100,7 +100,7 @@ def _pack_six_bits(six: U8) -> U8:
     return packed
 
 
-def _unpack_six_bits(data: U8, count: int) -> U8:
+def _unpack_six_bits(data: U8) -> U8:
     """u8 [panels, 12 n] -> u8 [panels, n, 16] in 0..63."""
     packed = data.reshape(len(data), -1, PANEL_ROWS)
     first, second, third = np.split(packed >> 6, 3, axis=1)

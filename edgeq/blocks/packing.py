@@ -1,7 +1,7 @@
 """Where the bits of codes lie in a group's packed lines of 64 bytes (`formats/blocks.md`, Codes).
 
 Codes of b bits take b packed lines. Whole codes fill a byte from the bottom; what they leave at its top holds the codes
-of further lines, in pieces. So most codes come out by one mask, and no bits are kept apart from the others of a code.
+of further lines, in pieces. So most codes come out by a shift and a mask, and only the others are put together.
 
 This module needs neither NumPy nor Numba.
 """

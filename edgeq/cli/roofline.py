@@ -90,8 +90,9 @@ class Work:
 
 
 def code_bits(block_type: str) -> int:
-    """Bits of a weight's code, which the names of block types tell: 4 of Q4_K, 16 of BF16."""
-    return int(re.findall(r"\d+", block_type)[0])
+    """Bits of the codes that kernels multiply, which the names of block types tell: 4 of Q4_K and Q2_K, 16 of BF16."""
+    bits = int(re.findall(r"\d+", block_type)[0])
+    return bits if bits in (16, 32) else min(max(bits, 4), 8)
 
 
 def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, experts_read: float = 1.0) -> Work:

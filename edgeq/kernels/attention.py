@@ -399,21 +399,19 @@ def _make_attend(isa: Isa, width: int, kind: str):
         heads, kv_heads = load_i64(args + 32), load_i64(args + 40)
         scratch = load_i64(args + 96) + thread * load_i64(args + 104)
         count, position = load_i64(load_i64(args + 112)), load_i64(load_i64(args + 120))
-        if count == 1:
-            start = _first_block(args, position)
-            blocks = (position - start) // BLOCK + 1
-            begin, end = kv_heads * blocks * thread // n_threads, kv_heads * blocks * (thread + 1) // n_threads
-            for i in range(begin, end):
-                base = start + i % blocks * BLOCK
-                item(args, scratch, i // blocks, 0, 1, count, base, blocks, i > begin and i % blocks > 0)
-            return
         # as many tokens in an item as fill its rows, but enough items for every thread
         tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
-        for i in range(thread, (count + tokens - 1) // tokens * kv_heads, n_threads):
-            # in turns: later tokens see more positions
-            first = i // kv_heads * tokens
-            base = _first_block(args, position + first)
-            item(args, scratch, i % kv_heads, first, min(tokens, count - first), count, base, 1, False)
+        blocks = (position - _first_block(args, position)) // BLOCK + 1 if count == 1 else 1
+        items = (count + tokens - 1) // tokens * kv_heads * blocks
+        begin, end, step = thread, items, n_threads  # in turns: later tokens see more positions
+        if count == 1:
+            begin, end, step = items * thread // n_threads, items * (thread + 1) // n_threads, 1
+        for i in range(begin, end, step):
+            kv_head = i // blocks % kv_heads
+            first = i // (blocks * kv_heads) * tokens
+            base = _first_block(args, position + first) + i % blocks * BLOCK
+            packed = i > begin and i % blocks > 0
+            item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks, packed)
 
     return attend
 

@@ -33,7 +33,7 @@ def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
         "rearrange": ["to-panels", "to-blocks"],
         **{family: [""] for family in WITHOUT_VARIANTS},
         "execute": ["publish", "lead", "serve"],
-        "probe": ["read", "dot-4", "dot-8"],
+        "probe": ["read", "dot-4", "dot-5", "dot-6", "dot-8"],
     }
 
 

@@ -37,7 +37,7 @@ def two_bytes(row: BlockType) -> tuple[list[int], list[int]]:
 
 
 def make_pair(looked_up):
-    """`pair(codes, i)` of a 4-bit plane."""
+    """`pair(codes, i)` of 4-bit codes."""
 
     @device
     def pair(codes, i):

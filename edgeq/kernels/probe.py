@@ -36,14 +36,15 @@ def _read(args, thread, n_threads):
 
 
 def make(variant: str, isa: Isa):
-    """`read`, or `dot-4`, `dot-8`: dots of a matmul's tile with codes of 4 or 8 bits, all of it in L1.
+    """`read`, or `dot-4` to `dot-8`: dots of a matmul's tile with codes of so many bits, all of it in L1.
 
     `dot` argument block: PROBE_LINES code lines of each of a tile's panels, as many words of each token, sums,
     repetitions, out (panels x tile x 64 bytes per thread).
     """
     if variant == "read":
         return _read
-    codes, panels = Codes(int(variant.removeprefix("dot-"))), isa.panels
+    bits, panels = int(variant.removeprefix("dot-")), isa.panels
+    codes = Codes(bits, 32, coded=True) if bits == 6 else Codes(bits)  # those of Q6_K, which a tile may centre
     ops = operations(isa, isa.tile, codes, panels, 64 * PROBE_LINES)
     dot_tile, add_scaled, tile_zero = ops.dot_tile(PROBE_LINES), ops.tile_add_scaled, ops.tile_zero
     tile_store, out_bytes = ops.tile_store, panels * isa.tile * 64

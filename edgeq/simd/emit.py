@@ -118,7 +118,7 @@ def conceal(builder: ir.IRBuilder, value: ir.Value, constraint: str) -> ir.Value
 
 
 def in_memory(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """The address of `value` on the stack: what is loaded there under a concealed address LLVM does load.
+    """Store `value` on the stack; its address. Conceal it before loading, else LLVM keeps the value in a register.
 
     A broadcast from memory costs x86 no more than a load; one from a register takes the ports that dots need.
     """

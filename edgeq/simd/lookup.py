@@ -1,4 +1,4 @@
-"""Operations on lines of bytes that are codes: looking up what 16 codes stand for, moving a zero point."""
+"""Operations on lines of bytes that are codes: looking up what 16 codes stand for; and scales that are exponents."""
 
 from collections.abc import Sequence
 from importlib import import_module

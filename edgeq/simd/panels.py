@@ -61,7 +61,9 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
             if part == 0 or not in_integers:
                 dots = [start(b, emit.offset(b, sums, 4 * at))(0)] * panels
             if in_integers:
-                pairs_of = functools.partial(lambda part, panel: body.scale_pairs(b, scale_of(panel, part)), part)
+                pairs_of = functools.partial(
+                    lambda part, panel: body.scale_pairs(b, scale_of(panel, part), kind.signed), part
+                )
                 dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits, pairs_of)
                 continue
             dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits)

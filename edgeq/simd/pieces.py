@@ -20,7 +20,7 @@ def _mask(b, value, mask: int):
     return b.and_(value, emit.splat_constant(value.type, mask))
 
 
-def shifted(b, value, left: int):
+def _shifted(b, value, left: int):
     """Bytes shifted left, or right by -left; on x86, which has no shift of bytes, neighbours' bits come in."""
     if not left:
         return value
@@ -29,7 +29,7 @@ def shifted(b, value, left: int):
     return b.bitcast(moved, value.type)
 
 
-def insert_right(b, kept, value, count: int):
+def _insert_right(b, kept, value, count: int):
     """The high `count` bits of `kept` above value >> count, on AArch64."""
     registers = [
         emit.call(
@@ -46,17 +46,14 @@ def insert_right(b, kept, value, count: int):
 
 
 def _together(b, packed, pieces):
-    """Numbers whose `pieces`, those of the highest bits first, lie in the bytes of `packed`.
-
-    Where there are several, the first reaches up to bit 7.
-    """
+    """Numbers whose `pieces`, those of the highest bits first, lie in the bytes of `packed`."""
     left, value = sum(count for _, _, count in pieces), None
     for source, (_, at, count) in zip(packed, pieces, strict=True):
         left -= count
         if value is not None and emit.is_aarch64(b):
-            value = insert_right(b, value, shifted(b, source, 8 - at - count), 8 - left - count)
+            value = _insert_right(b, value, _shifted(b, source, 8 - at - count), 8 - left - count)
             continue
-        part = shifted(b, source, left - at)
+        part = _shifted(b, source, left - at)
         if not emit.is_aarch64(b) or at + count < 8:
             part = _mask(b, part, ((1 << count) - 1) << left)
         value = part if value is None else b.or_(value, part)

@@ -5,7 +5,8 @@ product pair is 2 * (2**bits - 1) * 127, and int16 holds 8 of them for 4-bit cod
 do not fit even once and take the body's own `wide_dot`.
 
 In a tile, 6-bit codes are centred: int16 sums begin with -32 times those of the activations. Then twice as many fit
-(what comes between may wrap around), and their scales multiply them as they are widened.
+(what comes between may wrap around; they end within 4 * 2 * 32 * 127 = 32512, as activations are never -128), and
+their scales multiply them as they are widened.
 """
 
 from llvmlite import ir

@@ -141,7 +141,7 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
 def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     tokens = shape.tokens
     centre = body.tile_centre(kind) if hasattr(body, "tile_centre") else 0
-    if centre:
+    if centre:  # by a body whose dots all are those of tiles
         kind, centring = replace(kind, zero_point=0), {"zero_point": centre}
     else:
         centring = {}

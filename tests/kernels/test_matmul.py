@@ -59,13 +59,14 @@ def test_same_bits_as_the_portable_body(body, name):
 
 @bodies
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_extreme_codes_do_not_saturate(body, name):
-    """All codes at their largest against activations of +-127: the largest sums that can occur."""
+@pytest.mark.parametrize("code", [0, 255], ids=["least", "largest"])
+def test_extreme_codes_do_not_saturate(body, name, code):
+    """All codes alike, far from their zero point, against activations of +-127: the largest sums that can occur."""
     rng = np.random.default_rng(5)
     panels = random_panels(rng, name, 16, 512)
     bt = BLOCK_TYPES[name]
     for start in (bt.header_bytes, bt.super_block_offset(1) + bt.header_bytes):
-        panels[:, start : start + 8 * bt.group_bytes] = 255
+        panels[:, start : start + 8 * bt.group_bytes] = code
     weights = decode(panels.reshape(-1), 16, 512, name)
     signs = np.where(rng.random((3, 512)) < 0.5, -1.0, 1.0)
     for x in (np.ones((3, 512)), -np.ones((3, 512)), signs):
