@@ -44,8 +44,8 @@ def make(variant: str, isa: Isa):
     if variant == "read":
         return _read
     bits, panels = int(variant.removeprefix("dot-")), isa.panels
-    codes = Codes(bits, 32, coded=True) if bits == 6 else Codes(bits)  # those of Q6_K, which a tile may centre
-    ops = operations(isa, isa.tile, codes, panels, 64 * PROBE_LINES)
+    # centred, as tiles have them, 6-bit codes are no larger than those of 5 bits: as many products fit in int16
+    ops = operations(isa, isa.tile, Codes(min(bits, 5) if bits < 8 else bits), panels, 64 * PROBE_LINES)
     dot_tile, add_scaled, tile_zero = ops.dot_tile(PROBE_LINES), ops.tile_add_scaled, ops.tile_zero
     tile_store, out_bytes = ops.tile_store, panels * isa.tile * 64
 
