@@ -223,7 +223,7 @@ def notes(results: list[Result], asked: Work, memory: Mapping[str, int]) -> list
             text = f"{rate:.1f} G multiply-adds/s"
         percent = "" if share is None else f", {100 * share:.0f} % of the limit"
         if share is not None and share > 1 and result.case.kind == "tg":
-            percent += " (weights come from the cache)"
+            percent += " (weights lie in a cache, or the machine's speed changes)"
         lines.append(f"{result.case!s:11} {text}{percent}; {tail}")
     lines.append(
         f"memory      {binary_size(memory['resident'])} resident at most, of which the file's pages are shared; "
