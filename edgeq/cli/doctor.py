@@ -147,7 +147,10 @@ def _kernels(facts: Facts) -> Facts:
         _problem(facts, "kernels", f"{binary_size(free)} are free in {folder}", "make room, or set EDGEQ_CACHE")
     if not state.usable:
         _problem(facts, "kernels", "none are there and none can be compiled", "install numba, or bundle them")
+    for line in state.refused:
+        _problem(facts, "kernels", *line.rsplit(": ", 1))
     return {
+        "library": {"path": str(state.library[0]), "cpu": state.library[1]} if state.library else None,
         "folder": str(state.folder),
         "free": free,
         "compiler": state.compiler,
@@ -302,10 +305,12 @@ def _memory_lines(memory: Facts) -> list[tuple[str, str]]:
 
 
 def _kernels_lines(kernels: Facts) -> list[tuple[str, str]]:
-    found = "holds compiled kernels" if kernels["cached"] else "is empty: first runs compile"
+    ahead, cached = kernels["library"], kernels["cached"]
+    library = f"{ahead['path']}, for {ahead['cpu']}" if ahead else "none: edgeq kernels build makes one"
+    found = "holds compiled kernels" if cached else "is empty" if ahead else "is empty: first runs compile"
     compiler = "installed" if kernels["compiler"] else "not installed: nothing can be compiled here"
     folder = f"{kernels['folder']} {found}, {binary_size(kernels['free'])} free"
-    return [("cache", folder), ("compiler", f"Numba is {compiler}")]
+    return [("library", library), ("cache", folder), ("compiler", f"Numba is {compiler}")]
 
 
 def _speed_lines(speed: Facts) -> list[tuple[str, str]]:

@@ -168,6 +168,13 @@ def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> bool
     return kept
 
 
+def built_ahead() -> tuple[tuple[Path, str] | None, list[str]]:
+    """The library that kernels are taken from and the CPU it was made for, if any; and why others are refused."""
+    best = prebuilt.best()
+    used = best is not None and best.header is not None and best.isa == chosen_isa().name
+    return ((best.path, best.header.cpu) if used else None), prebuilt.problems()
+
+
 def cached() -> str:
     """How many kernels were compiled here, and where they are."""
     return f"{len(list(cache.folder().glob('*.eqk')))} kernels in {cache.folder()}"

@@ -11,12 +11,18 @@ from edgeq.kernels import library
 
 @dataclass(frozen=True)
 class KernelState:
-    """Where compiled kernels are kept, which of those asked for are missing, and whether Numba is there to compile."""
+    """Where compiled kernels are kept, which of those asked for are missing, and whether Numba is there to compile.
+
+    library: the file of kernels built ahead of time that is used, and the CPU it was made for; None without one
+    refused: a line for each such file that is for this CPU but stale or damaged
+    """
 
     folder: Path
     body: str
     missing: tuple[str, ...]
     compiler: bool
+    library: tuple[Path, str] | None
+    refused: tuple[str, ...]
 
     @property
     def usable(self) -> bool:
@@ -25,9 +31,10 @@ class KernelState:
 
 def kernel_state(names: Sequence[str]) -> KernelState:
     """The state of the kernels `names` for the body that runs here. Raises UnsupportedError for an impossible body."""
-    body = library.chosen_isa().name
-    missing = tuple(library.missing(names))
-    return KernelState(environment.cache_folder(), body, missing, find_spec("numba") is not None)
+    missing = tuple(library.missing(names))  # first: a library that is damaged shows when a kernel is taken from it
+    used, refused = library.built_ahead()
+    body, compiler = library.chosen_isa().name, find_spec("numba") is not None
+    return KernelState(environment.cache_folder(), body, missing, compiler, used, tuple(refused))
 
 
 def bodies() -> list[tuple[str, str, list[str]]]:

@@ -66,6 +66,18 @@ def test_kernels_that_cannot_be_had(edgeq, tiny, monkeypatch):
     assert "its kernels are missing: execute:publish" in out
 
 
+def test_kernels_built_ahead(edgeq, monkeypatch, tmp_path):
+    used, refused = tmp_path / "x86-64-v3.eqk", f"{tmp_path}/old.eqk: was built from other kernel sources: remove it"
+    monkeypatch.setattr("edgeq.kernels.library.built_ahead", lambda: ((used, "x86-64-v3"), [refused]))
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
+    out = edgeq("doctor", "--no-speed").out
+    assert f"kernels  library     {used}, for x86-64-v3\n         cache       {tmp_path} is empty, " in out
+    assert f"         ! {refused}\n" in out
+    monkeypatch.setattr("edgeq.kernels.library.built_ahead", lambda: (None, []))
+    out = edgeq("doctor", "--no-speed").out
+    assert "kernels  library     none: edgeq kernels build makes one\n" in out and "is empty: first runs compile" in out
+
+
 def test_a_board(edgeq, monkeypatch):
     fast = machine.Core((4,), 1024), machine.Core((5,), 1024)
     slow = machine.Core((0,), 530), machine.Core((1,), 530)

@@ -120,6 +120,7 @@ def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Pat
 def test_what_is_found(copy: Path):
     best = prebuilt.best()
     assert best is not None and best.path == copy and prebuilt.problems() == []
+    assert library.built_ahead() == ((copy, catalog.this_cpu().name), [])
     assert library.missing(["norm", "execute:lead"]) == []
     assert library.kernel("norm").address == best.address("norm")
     assert best.address("encode:Q4_K") is None
@@ -131,6 +132,7 @@ def test_a_damaged_library_is_not_run(copy: Path):
     copy.write_bytes(data)
     assert library.missing(["norm"]) == ["norm"]
     assert prebuilt.problems() == [f"{copy}: is damaged, its checksum is wrong: build it again"]
+    assert library.built_ahead() == (None, prebuilt.problems())
     lines: list[str] = []
     library.prepare(["execute:publish"], lines.append)
     assert lines[0] == prebuilt.problems()[0] and lines[1].startswith("compiling 1 kernel for")
