@@ -147,7 +147,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         centring = {}
     floats, start, begins_at = Tile(f32x16, tokens * shape.panels), dot_start(body, tokens, kind), dot_bias(body, kind)
     several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
-    tile_bias = getattr(body, "TILE_BIAS", 0) if kind.short_scales and bias_rows else 0
+    tile_bias = (begins_at or getattr(body, "TILE_BIAS", 0)) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
     parts = [(0, 4, 3), (4, 4, 4)] if kind.halves else [(0, 8, 2)]
@@ -239,7 +239,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         return types.void(types.int64, f32x16), generate
 
     def tile_start(b, sums, bias):
-        if not hasattr(body, "TILE_BIAS"):
+        if begins_at or not hasattr(body, "TILE_BIAS"):
             return start(b, sums)
         subtracts = kind.zero_point != 0 and kind.bits not in body.CENTRED
         if not subtracts and bias == 0:
@@ -248,8 +248,15 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
 
     def biased(b, dots, scales):
         """Dots that start at `tile_bias`, times scales: (bias + dot) * scale - bias * scale, rounded as dot * scale."""
-        rows = list(zip(shape.rows(b, scales), shape.rows(b, emit.offset(b, scales, bias_rows)), strict=True))
-        return [emit.fma(b, b.bitcast(dot, F32X16), *rows[i // tokens]) for i, dot in enumerate(dots)]
+        at = emit.offset(b, scales, bias_rows)
+        factors, starts = shape.rows(b, scales), shape.rows(b, at)
+        values = []
+        for i, dot in enumerate(dots):
+            if emit.is_aarch64(b):  # whose `fmla` adds in place: a row that is loaded anew need not be copied
+                at = emit.conceal(b, at, "r")
+                starts = shape.rows(b, at)
+            values.append(emit.fma(b, b.bitcast(dot, F32X16), factors[i // tokens], starts[i // tokens]))
+        return values
 
     def tile(b, lines, words, sums, scales):
         total = None
