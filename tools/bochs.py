@@ -26,7 +26,7 @@ _PAGE, _GIB = 4096, 1 << 30
 _TABLES_BYTES, _STACK_BYTES, _DETOURS_BYTES = 1 << 20, 1 << 20, 1 << 16
 _FIRST, _AROUND = 4, 8  # GiB; below 4 lie a PC's devices
 _UNDEFINED = 6  # exception
-_YIELD = 24  # Linux's number of sched_yield
+_FUTEX = 202  # Linux's number of futex, by which a thread sleeps, or wakes others
 
 # Leaf and subleaf of CPUID, register (eax, ebx, ecx, edx), and its bits by Linux's names (Intel's manual, volume 2)
 _FLAGS = (
@@ -192,13 +192,13 @@ class Cpu:
                 state = self._run(state)
             if state.rip == self._code_at + _RETURN + len(_HLT):
                 return
-            if state.rip != self._code_at + _SYSCALL + len(_HLT) or state.rax != _YIELD:
+            if state.rip != self._code_at + _SYSCALL + len(_HLT) or state.rax != _FUTEX:
                 _end(f"stops before {state.rip:#x} with eax {state.rax}")
             state.rip, state.rflags, state.rax = state.rcx, state.r11, 0
-            time.sleep(0)  # another thread's turn
+            time.sleep(0)  # another thread's turn; a sleeper may wake for no reason
 
     def _run(self, state: Any) -> Any:
-        """Go on until the code is done or yields; the registers then."""
+        """Go on until the code is done or sleeps; the registers then."""
         cpu = self._session.cpu
         while True:
             self._fault = None

@@ -4,16 +4,28 @@ A tape is an array of steps of three int64: kernel address, address of its argum
 The control block of a team is an array of int64, each word that threads write on a cache line of its own; offsets in
 bytes are below. Variants: `publish` (the leader announces a tape), `lead` (the leader runs its share), `serve` (a
 worker runs tapes until it has been idle for some milliseconds).
+
+Whoever is about to sleep counts itself first and then looks at the word that it waits for, and the kernel looks again;
+whoever changes the word then looks at the count: nobody sleeps through a change.
 """
 
 from edgeq.kernels import layout
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, store_i64
-from edgeq.simd.threads import atomic_add, atomic_exchange, atomic_load, call_kernel, pause, yield_core
+from edgeq.simd.memory import load_i64, stack, store_i64
+from edgeq.simd.threads import (
+    atomic_add,
+    atomic_exchange,
+    atomic_load,
+    call_kernel,
+    can_sleep,
+    pause,
+    sleep_while,
+    wake,
+)
 from edgeq.simd.vector import device
 
 STEP = 8 * layout.STEP_WORDS
-ARRIVED, TURN = 0, 64
+ARRIVED, TURN, WAITING = 0, 64, 72
 JOB, TAPE, STEPS, STOP, LED, WAKE = (
     8 * word
     for word in (
@@ -25,13 +37,16 @@ JOB, TAPE, STEPS, STOP, LED, WAKE = (
         layout.JOB_WAKE,
     )
 )
+IDLE = JOB + 8  # workers that sleep until there is a tape; WAITING: threads that sleep at the barrier
 WORKERS, WORKER = layout.CONTROL_BYTES, layout.WORKER_BYTES
 PARKED, SEEN = 0, 8  # within a worker's line
 
-# A spin of some 20 microseconds covers steps of a balanced tape. Then the core is offered to others: a pure spin loses
-# milliseconds as soon as another program wants the core. A worker idle for a few milliseconds goes to sleep.
-_SPINS = 1000
-_YIELDS = 4000
+# A spin of some 50 microseconds covers the steps of a balanced tape; then a thread sleeps. To go on spinning, or to
+# offer the core again and again, would lose milliseconds at every barrier as soon as another program wants the core.
+# Between tapes a worker spins for a millisecond or more, while the leader chooses a token, sleeps for some, and parks.
+_SPINS, _IDLE_SPINS = 4000, 100_000
+_NAP = 4_000_000  # nanoseconds
+_YIELDS = 4000  # instead, where a thread cannot sleep
 
 
 @device
@@ -41,6 +56,8 @@ def _meet(control, n_threads):
     if atomic_add(control + ARRIVED, 1) == n_threads - 1:
         atomic_exchange(control + ARRIVED, 0)
         atomic_add(control + TURN, 1)
+        if atomic_load(control + WAITING) != 0:
+            wake(control + TURN)
         return
     waited = 0
     while atomic_load(control + TURN) == turn:
@@ -48,7 +65,9 @@ def _meet(control, n_threads):
             waited += 1
             pause()
         else:
-            yield_core()
+            atomic_add(control + WAITING, 1)
+            sleep_while(control + TURN, turn, 0)
+            atomic_add(control + WAITING, -1)
 
 
 @device
@@ -64,6 +83,8 @@ def _run(control, thread, n_threads):
 def _publish(control, thread, n_threads):
     """Announce the tape in the control block; WAKE becomes the bit mask of workers that sleep and must be woken."""
     atomic_add(control + JOB, 1)
+    if atomic_load(control + IDLE) != 0:
+        wake(control + JOB)
     mask = 0
     for worker in range(1, n_threads):
         if atomic_exchange(control + WORKERS + worker * WORKER + PARKED, 0) == 1:
@@ -78,7 +99,9 @@ def _lead(control, thread, n_threads):
 
 def _serve(control, thread, n_threads):
     """Run tapes as they come. Returns when idle, or when told to stop: the caller then waits to be woken."""
-    line = control + WORKERS + thread * WORKER
+    line, nap = control + WORKERS + thread * WORKER, stack(16)
+    store_i64(nap, 0)
+    store_i64(nap + 8, _NAP)
     waited = 0
     while True:
         seen = load_i64(line + SEEN)
@@ -88,12 +111,14 @@ def _serve(control, thread, n_threads):
                 return
             _run(control, thread, n_threads)
             waited = 0
-        elif waited < _SPINS:
+        elif waited < _IDLE_SPINS:
             waited += 1
             pause()
-        elif waited < _SPINS + _YIELDS:
-            waited += 1
-            yield_core()
+        elif waited < _IDLE_SPINS + _YIELDS:
+            waited += _YIELDS if can_sleep() else 1
+            atomic_add(control + IDLE, 1)
+            sleep_while(control + JOB, seen, nap)
+            atomic_add(control + IDLE, -1)
         else:
             atomic_exchange(line + PARKED, 1)
             if atomic_load(control + JOB) == seen:

@@ -2,7 +2,7 @@
 
 LLVM emits a kernel as an object of a few sections: code, and constants that the code reads relative to itself. Laid
 next to each other, all distances between them are known, and nothing is left to be done when the image is loaded. The
-one C function that kernels call, `sched_yield`, becomes a system call.
+one C function that kernels call, Linux's `syscall`, goes along.
 
 Sources: System V ABI, ELF-64 object file format; its supplement for x86-64 (chapter 4.4); ELF for the Arm 64-bit
 architecture (chapter 5.7).
@@ -18,10 +18,12 @@ _MACHINES = {62: "x86_64", 183: "aarch64"}
 _ALLOCATED, _WRITABLE = 2, 1
 _RELA, _NOBITS = 4, 8
 
-# Functions that kernels call, as machine code: Linux system calls, which no library has to be found for.
+# Functions that kernels call, as machine code; no library has to be found for them. `syscall(number, four arguments)`:
+# mov rax, rdi; mov rdi, rsi; mov rsi, rdx; mov rdx, rcx; mov r10, r8; syscall; ret
+# mov x8, x0; mov x0, x1; mov x1, x2; mov x2, x3; mov x3, x4; svc 0; ret
 _FUNCTIONS = {
-    ("x86_64", "sched_yield"): bytes.fromhex("b8 18 00 00 00  0f 05  c3"),  # mov eax, 24; syscall; ret
-    ("aarch64", "sched_yield"): bytes.fromhex("88 0f 80 d2  01 00 00 d4  c0 03 5f d6"),  # mov x8, 124; svc 0; ret
+    ("x86_64", "syscall"): bytes.fromhex("4889f8 4889f7 4889d6 4889ca 4d89c2 0f05 c3"),
+    ("aarch64", "syscall"): bytes.fromhex("e80300aa e00301aa e10302aa e20303aa e30304aa 010000d4 c0035fd6"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a thread team needs: atomics, pause, yield, and calls through addresses."""
+"""What a thread team needs: atomics, pause, sleep, and calls through addresses."""
 
 from llvmlite import ir
 from numba.core import types
@@ -55,15 +55,55 @@ def pause(typingctx):
     return types.void(), generate
 
 
+# Linux's number of the system call futex, and what it is asked for: of this process's threads alone
+_FUTEX = {"x86_64": 202, "aarch64": 98}
+_WAIT, _WAKE = 128, 129
+
+
+def _has_futex(b):
+    architecture, _, system = b.module.triple.partition("-")
+    return architecture in _FUTEX and "linux" in system
+
+
+def _futex(b, address, operation, value, timeout):
+    number = _FUTEX[b.module.triple.partition("-")[0]]
+    emit.call(b, "syscall", I64, [I64(number), address, I64(operation), value, timeout])
+
+
 @intrinsic
-def yield_core(typingctx):
-    """Let another thread run on this core (POSIX `sched_yield`)."""
+def can_sleep(typingctx):
+    """1 if `sleep_while` sleeps."""
+    return types.int64(), lambda context, b, signature, args: I64(int(_has_futex(b)))
+
+
+@intrinsic
+def sleep_while(typingctx, address, value, timeout):
+    """Sleep while the lower half of the int64 at `address` is that of `value`, until `wake`, for no reason, or until a
+    time is over: seconds and nanoseconds, two int64, at the address `timeout` if that is not 0.
+
+    On systems other than Linux another thread may run on this core (POSIX `sched_yield`), and that is all.
+    """
 
     def generate(context, b, signature, args):
-        emit.call(b, "sched_yield", emit.I32, [])
+        if _has_futex(b):
+            _futex(b, args[0], _WAIT, args[1], args[2])
+        else:
+            emit.call(b, "sched_yield", emit.I32, [])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def wake(typingctx, address):
+    """Wake the threads that sleep at `address`."""
+
+    def generate(context, b, signature, args):
+        if _has_futex(b):
+            _futex(b, args[0], _WAKE, I64((1 << 31) - 1), I64(0))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

@@ -50,14 +50,14 @@ def test_x86_64_relocations():
 
 @pytest.mark.parametrize("target", [A72, PORTABLE], ids=["aarch64", "x86_64"])
 def test_real_objects(target: dict[str, str]):
-    """Entry points lie in the image, aligned, and `sched_yield` is in it once."""
+    """Entry points lie in the image, aligned, and `syscall` is in it once."""
     names = ["execute:serve", "execute:lead", "norm"]
     objects = {name: (compile_job(Job(name, symbol=f"k_{name[-4:]}", **target)), f"k_{name[-4:]}") for name in names}
     architecture, image, entries = link.link(objects)
     assert target["triple"].startswith(architecture)
     assert list(entries) == names and len(set(entries.values())) == 3
     assert all(entry % 4 == 0 and entry < len(image) for entry in entries.values())
-    assert image.count(link._FUNCTIONS[architecture, "sched_yield"]) == 1
+    assert image.count(link._FUNCTIONS[architecture, "syscall"]) == 1
 
 
 def test_what_cannot_be_linked():
@@ -73,6 +73,6 @@ def test_what_cannot_be_linked():
     if link.link({"one": (code, "k")})[0] != "aarch64":
         with pytest.raises(KernelError, match="objects of 2 architectures"):
             link.link({"one": (code, "k"), "other": (arm, "k")})
-    needy = compile_job(Job("execute:lead", isa.name, "k")).replace(b"sched_yield", b"sched_wield")
-    with pytest.raises(KernelError, match="needs 'sched_wield', which an image does not have"):
+    needy = compile_job(Job("execute:lead", isa.name, "k")).replace(b"syscall", b"sisgall")
+    with pytest.raises(KernelError, match="needs 'sisgall', which an image does not have"):
         link.link({"execute:lead": (needy, "k")})

@@ -104,7 +104,7 @@ class InterruptOnce:
 def test_idle_workers_use_no_processor(tiny: Callable[[str], File]) -> None:
     with Session(tiny("Q4_K_M"), context=32, threads=4) as session:
         session.eval([7])
-        time.sleep(0.5)  # spinning, then yielding, then parked; longer where many processes share the cores
+        time.sleep(0.5)  # spinning, then asleep, then parked; longer where many processes share the cores
         before = time.process_time()
         time.sleep(0.5)
         assert time.process_time() - before < 0.05
