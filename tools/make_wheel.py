@@ -26,14 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def library(cpu: catalog.Cpu, folder: Path) -> Path:
-    """The library of kernels for `cpu` in `folder`, built now unless it is there."""
-    path = folder / f"{cpu.name}{SUFFIX}"
+    """The library of kernels for `cpu` in `folder`, built now unless it is there, sound and whole."""
+    path, names = folder / f"{cpu.name}{SUFFIX}", catalog.names(cpu.isa)
     try:
-        if image.read_header(path).sources == sources():
+        header, _ = image.read(path)
+        if header.sources == sources() and header.cpu == cpu.name and header.kernels.keys() >= set(names):
             return path
     except KernelError:  # not there, or damaged
         pass
-    print(f"compiling {len(catalog.names(cpu.isa))} kernels for {cpu.name}", flush=True)
+    print(f"compiling {len(names)} kernels for {cpu.name}", flush=True)
     return build(cpu, folder)
 
 

@@ -58,9 +58,18 @@ def found(places: tuple[Path, ...]) -> list[Library]:
 
 
 def built_for(cpu: str) -> Path | None:
-    """A library that was built for `cpu` from these sources, whether it runs here or not."""
+    """A sound library of all kernels for `cpu`, built from these sources, whether it runs here or not."""
+    from edgeq.kernels import catalog  # which only those need who make libraries or pass them on
+
+    every = set(catalog.names(catalog.cpu(cpu).isa))
     for one in found(tuple(folders())):
-        if one.header is not None and one.header.cpu == cpu and one.header.sources == sources():
+        if one.header is None or one.header.cpu != cpu or one.header.sources != sources():
+            continue
+        try:
+            header, _ = image.read(one.path)
+        except KernelError:
+            continue
+        if every <= header.kernels.keys():
             return one.path
     return None
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgeq.cli import bundle
 from edgeq.errors import UsageError
-from edgeq.kernels import image, library
+from edgeq.kernels import catalog, image, library
 from edgeq.kernels.sources import sources
 
 RUN = subprocess.run
@@ -80,6 +80,13 @@ def pip(monkeypatch):
     return calls
 
 
+def rendered(cpu: str, made_from: str | None = None, names: list[str] | None = None) -> bytes:
+    """A library for a CPU: with all kernels, and made from these sources, unless others are said."""
+    isa = catalog.cpu(cpu).isa
+    entries = dict.fromkeys(catalog.names(isa) if names is None else names, 0)
+    return image.render(catalog.cpu(cpu).architecture, cpu, (), isa.name, made_from or sources(), entries, b"code")
+
+
 def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -109,9 +116,9 @@ def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, 
     """A library built from these sources is taken for the board whose CPU it is for, and no other."""
     built = tmp_path / "built"
     built.mkdir()
-    content = image.render("aarch64", "cortex-a72", (), "neon", sources(), {"norm": 0}, b"code")
+    content = rendered("cortex-a72")
     (built / "mine.eqk").write_bytes(content)
-    stale = image.render("aarch64", "cortex-a76", (), "neon_dotprod", "0" * 16, {"norm": 0}, b"code")
+    stale = rendered("cortex-a76", made_from="0" * 16)
     (built / "stale.eqk").write_bytes(stale)
     monkeypatch.setenv("EDGEQ_KERNELS", str(built))
     assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0

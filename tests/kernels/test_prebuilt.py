@@ -184,6 +184,24 @@ def test_without_numba_a_lesser_body_runs(copy: Path, monkeypatch: pytest.Monkey
     assert library.missing(["norm"]) == []
 
 
+def test_only_a_sound_and_whole_library_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is put into a bundle is checked before: on the board nothing may be there to compile what it lacks."""
+    monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path))
+    names = catalog.names(catalog.cpu("cortex-a76").isa)
+
+    def found(kernels: list[str], made_from: str = sources(), flip: int = 0) -> Path | None:
+        entries = dict.fromkeys(kernels, 0)
+        data = bytearray(image.render("aarch64", "cortex-a76", (), "neon_dotprod", made_from, entries, b"code"))
+        data[-1] ^= flip
+        (tmp_path / "one.eqk").write_bytes(data)
+        prebuilt.found.cache_clear()
+        return prebuilt.built_for("cortex-a76")
+
+    assert found(names) == found([*names, "another"]) == tmp_path / "one.eqk"
+    assert prebuilt.built_for("cortex-a72") is None
+    assert found(names[1:]) is None and found(names, "0" * 16) is None and found(names, flip=1) is None
+
+
 def test_build_needs_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(build, "can_compile", lambda: False)
     with pytest.raises(KernelError, match="only where Numba is installed"):
