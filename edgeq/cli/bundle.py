@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.bundle_texts import word, write_texts
 from edgeq.cli.options import Announcer
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
@@ -47,55 +47,7 @@ TOKENIZERS = {  # a model needs the first it has
     "vocab.txt": "tokenizers",
 }
 
-OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels"})
-
-README = """\
-{name} for {title}
-
-Copy this folder to the board, then, on the board and in this folder:
-
-    sh check                          # {setup}looks at the board and the model
-
-    . ./settings
-    edgeq chat {model}
-    edgeq run {model} "Once upon a time" -n 100
-
-The first step needs no network{python}.
-{kernels}
-
-What is here:
-{contents}
-"""
-
-SCRIPT = """\
-#!/bin/sh
-# {title}
-set -eu
-cd -- "$(dirname -- "$0")"
-if [ "$(uname -m)" != {machine} ]; then
-    echo "{name}: this bundle is for {machine}, this machine is $(uname -m): make one with edgeq bundle --for" >&2
-    exit 2
-fi
-{rest}"""
-
-INSTALL = """\
-if [ ! -x venv/bin/edgeq ]; then
-    python=$(command -v python{python} || command -v python3 || true)
-    if ! "${{python:-false}}" -c 'import sys; sys.exit(sys.version_info[:2] != ({major}, {minor}))'; then
-        echo "install: the wheels here are for Python {python}: install it, or edgeq bundle with another --python" >&2
-        exit 2
-    fi
-    rm -rf venv
-    "$python" -m venv venv
-    venv/bin/python -m pip install --quiet --no-index --no-deps --find-links wheels -r requirements.txt
-fi
-"""
-
-SETTINGS = """\
-# Read this into a shell that stands in this folder:  . ./settings
-PATH="$PWD/venv/bin:$PATH"
-export PATH
-"""
+OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels", "venv"})
 
 
 @click.command("bundle", short_help="Make a folder that runs a model on a board, offline.")
@@ -122,9 +74,7 @@ def command(model: Path, board: str, out: Path, version: str | None, no_wheels: 
     if not out.absolute().parent.is_dir():
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
     size = make(model, target, out, None if no_wheels else python, edgeq_wheel)
-    click.echo(
-        f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {shlex.quote(out.name)}/check"
-    )
+    click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")
 
 
 def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: Path | None = None) -> int:
@@ -150,7 +100,9 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
             library = put_library(board.cpu, folder / "kernels", announce, announce.progress)
             if python is not None:
                 add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if library else unneeded)
-            _write_texts(folder, board, model.name, python, library is not None)
+            compiled = library is not None
+            cpus = [board.cpu] if compiled else []
+            write_texts(folder, board.title, board.machine, model.name, python, cpus, compiled)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:
@@ -256,46 +208,3 @@ def _pip(arguments: Sequence[str], what: str) -> None:
         said = [line for line in result.stderr.splitlines() if "ERROR" in line or "No module named" in line]
         why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {result.returncode}"
         raise OutputError(f"{what} cannot be had: {why}: connect to the network, or leave wheels out with --no-wheels")
-
-
-# ---- texts ----
-
-
-def _write_texts(folder: Path, board: Board, model: str, python: str | None, library: bool) -> None:
-    quoted = shlex.quote(model)
-    scripts = {"check": ("Looks at this machine and the model.", f". ./settings\nexec edgeq doctor {quoted}\n")}
-    if python is not None:
-        major, minor = python.split(".")
-        title = "Sets edgeq up in this folder if that has not been done, without a network."
-        scripts["install"] = title, INSTALL.format(python=python, major=major, minor=minor)
-        scripts["check"] = (
-            "Runs install, then looks at this machine and the model.",
-            ". ./install\n" + scripts["check"][1],
-        )
-    settings = SETTINGS + ('EDGEQ_KERNELS="$PWD/kernels"\nexport EDGEQ_KERNELS\n' if library else "")
-    (folder / "settings").write_text(settings, encoding="utf-8")
-    for name, (title, rest) in scripts.items():
-        text = SCRIPT.format(name=name, title=title, machine=board.machine, rest=rest)
-        (folder / name).write_text(text, encoding="utf-8")
-        (folder / name).chmod(0o755)
-    contents = [f"    {model}: the model, {binary_size((folder / model).stat().st_size)}"]
-    if python is not None:
-        count = len(list((folder / "wheels").glob("*.whl")))
-        contents.append(f"    wheels, requirements.txt: {count} Python packages for Python {python} on {board.machine}")
-    if library:
-        contents.append(f"    kernels: compiled for {board.cpu}")
-    kernels = (
-        "The kernels come compiled, without a compiler."
-        if library
-        else "The first run of a model compiles its kernels, once, and says so."
-    )
-    text = README.format(
-        name=model,
-        title=board.title,
-        model=quoted,
-        setup="sets edgeq up (install), then " if python else "",
-        python=f"; it needs Python {python} with venv" if python else " but an installed edgeq",
-        kernels=kernels,
-        contents="\n".join([*contents, f"    {', '.join(sorted(scripts))}, settings: scripts for the shell"]),
-    )
-    (folder / "README.txt").write_text(text, encoding="utf-8")

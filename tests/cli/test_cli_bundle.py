@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -201,32 +202,92 @@ def test_the_model_is_checked(edgeq, tmp_path):
     assert code == 2 and "m.eqf" in err and not (tmp_path / "b").exists()
 
 
-def test_the_check_script(edgeq, model, pip, tmp_path):
-    """It refuses another machine and another Python in one line; with a set-up folder it runs the doctor."""
+PROGRAMS = {
+    "uname": "echo ${MACHINE:-aarch64}",
+    "python3": """
+case "$1 $2" in
+"-c "*) exec "$PYTHON" -c "import sys; sys.version_info, sys.maxsize = (${VERSION:-3, 13}), ${BITS:-2**63 - 1}; ${2}" ;;
+"-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+*) [ -z "${BROKEN-}" ] || { echo "ERROR: $BROKEN" >&2; exit 1; }
+    echo set up >>set-ups
+    printf '#!/bin/sh\\necho "$@"\\n' >venv/bin/edgeq && chmod +x venv/bin/edgeq ;;
+esac""",
+}
+
+
+@pytest.fixture
+def board(tmp_path):
+    """Runs a script in a folder as a board does that has little else than these programs; Python and pip are played."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name, text in (
-        ("uname", "echo ${MACHINE:-aarch64}"),
-        ("python3", "exit 1"),
-        ("dirname", 'exec /usr/bin/dirname "$@"'),
-    ):
+    for name, text in PROGRAMS.items():
         (tools / name).write_text(f"#!/bin/sh\n{text}\n")
         (tools / name).chmod(0o755)
+    for name in ("dirname", "sh", "cat", "rm", "mkdir", "cp", "chmod"):
+        (tools / name).symlink_to(shutil.which(name))
+
+    def run(script, folder, **environment):
+        environment |= {"PATH": str(tools), "PYTHON": sys.executable}
+        return subprocess.run(["/bin/sh", script], cwd=folder, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+CHECKED = "verify a model.eqf\ndoctor a model.eqf\n"
+
+
+def test_check_runs_from_anywhere(edgeq, model, pip, tmp_path, board):
     assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    (tmp_path / "elsewhere/b").mkdir(parents=True)
+    for script, folder in (("b/check", tmp_path), ("check", tmp_path / "b"), (str(tmp_path / "b/check"), "/")):
+        done = board(script, folder, CDPATH=str(tmp_path / "elsewhere"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, CHECKED, "")
+    assert (tmp_path / "b/set-ups").read_text() == "set up\n", "it is there after the first time"
 
-    def check(**environment):
-        command = ["/bin/sh", str(tmp_path / "b" / "check")]
-        return subprocess.run(command, env={"PATH": str(tools), **environment}, capture_output=True, text=True)
 
-    other = check(MACHINE="x86_64")
-    assert other.returncode == 2 and "this bundle is for aarch64, this machine is x86_64" in other.stderr
-    old = check()
-    assert old.returncode == 2 and "the wheels here are for Python 3.13" in old.stderr
-    program = tmp_path / "b" / "venv" / "bin" / "edgeq"
+def test_check_refuses_another_machine_and_another_python(edgeq, model, pip, tmp_path, board):
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    refused = "install: the wheels here are for 64-bit Python 3.13: install it, or edgeq bundle with another --python\n"
+    for environment, message in (
+        (
+            {"MACHINE": "x86_64"},
+            "check: this bundle is for aarch64, this machine is x86_64: make one with edgeq bundle",
+        ),
+        ({"VERSION": "3, 12"}, refused),
+        ({"BITS": "2**31 - 1"}, refused),
+    ):
+        done = board("b/check", tmp_path, **environment)
+        assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "b/venv").exists()
+
+
+def test_what_pip_cannot_install_leaves_no_environment(edgeq, model, pip, tmp_path, board):
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    done = board("b/check", tmp_path, BROKEN="No space left on device")
+    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "b/venv").exists()
+    said = done.stderr.splitlines()
+    assert said[0] == "ERROR: No space left on device" and said[1].startswith("install: pip cannot install the wheels")
+    assert board("b/check", tmp_path).stdout == CHECKED
+
+
+def test_what_was_interrupted_or_moved_is_set_up_again(edgeq, model, pip, tmp_path, board):
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    program = tmp_path / "b/venv/bin/edgeq"
     program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
-    assert check().stdout == "doctor a model.eqf\n"
+    assert board("b/check", tmp_path).stdout == CHECKED, "that environment was not finished"
+    (tmp_path / "b").rename(tmp_path / "c d")
+    assert board("c d/check", tmp_path).stdout == CHECKED
+    assert (tmp_path / "c d/set-ups").read_text() == "set up\n" * 2
+    assert (tmp_path / "c d/venv/stamp").read_text() == f"{tmp_path / 'c d'}\n"
+
+
+def test_a_model_whose_name_looks_like_an_option(edgeq, model, pip, tmp_path, board):
+    model.rename(tmp_path / "-m.eqf")
+    assert edgeq("bundle", tmp_path / "-m.eqf", "--for", "pi5", "-o", tmp_path / "b").code == 0
+    assert board("b/check", tmp_path).stdout == "verify ./-m.eqf\ndoctor ./-m.eqf\n"
+    assert "edgeq chat ./-m.eqf\n" in (tmp_path / "b/README.txt").read_text()
 
 
 def test_a_package_that_a_board_lacks_is_one_line(tiny_model, tmp_path):
@@ -238,8 +299,9 @@ def test_a_package_that_a_board_lacks_is_one_line(tiny_model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_named_like_a_part_of_the_bundle_is_left_alone(model, tmp_path):
-    named = model.rename(tmp_path / "check")
+@pytest.mark.parametrize("name", ["check", "venv"])
+def test_a_model_named_like_a_part_of_the_bundle_is_left_alone(model, tmp_path, name):
+    named = model.rename(tmp_path / name)
     before = named.read_bytes()
     with pytest.raises(UsageError, match="rename the model"):
         bundle.make(named, bundle.BOARDS["pi5"], tmp_path / "out", None)
