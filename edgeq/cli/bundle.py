@@ -1,5 +1,6 @@
 """`edgeq bundle`: a folder with everything that a board needs to run a model without a network."""
 
+import fnmatch
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -22,19 +23,22 @@ from edgeq.errors import OutputError, UsageError
 
 @dataclass(frozen=True)
 class Board:
-    """What is known of a target: LLVM's name of its CPU, the machine that `uname -m` tells, its usual Python."""
+    """What is known of a target: the machine that `uname -m` tells, its usual Python, and its CPU.
+
+    cpus: names of kernels/catalog.py; where it may have one of several, first that whose kernels run on all
+    """
 
     title: str
-    cpu: str
+    cpus: tuple[str, ...]
     machine: str
     python: str
 
 
 BOARDS = {
-    "pi5": Board("Raspberry Pi 5 (Cortex-A76)", "cortex-a76", "aarch64", "3.13"),
-    "pi4": Board("Raspberry Pi 4 (Cortex-A72)", "cortex-a72", "aarch64", "3.13"),
-    "generic-arm64": Board("any 64-bit ARM board", "cortex-a72", "aarch64", "3.13"),
-    "x86-64-v3": Board("x86-64 with AVX2, from 2013 on", "x86-64-v3", "x86_64", "3.13"),
+    "pi5": Board("Raspberry Pi 5 (Cortex-A76)", ("cortex-a76",), "aarch64", "3.13"),
+    "pi4": Board("Raspberry Pi 4 (Cortex-A72)", ("cortex-a72",), "aarch64", "3.13"),
+    "generic-arm64": Board("any 64-bit ARM board", ("cortex-a72", "cortex-a76", "neoverse-n2"), "aarch64", "3.13"),
+    "x86-64-v3": Board("x86-64 with AVX2, from 2013 on", ("x86-64-v3",), "x86_64", "3.13"),
 }
 
 # pip takes tags as they are: a wheel for an older C library is found only if its tag is listed too.
@@ -69,6 +73,8 @@ def command(model: Path, board: str, out: Path, version: str | None, no_wheels: 
     """
     target = BOARDS[board]
     python = _python_version(version or target.python)
+    if no_wheels and edgeq_wheel is not None:
+        raise UsageError("--edgeq-wheel names a wheel, and --no-wheels leaves all out: give one of them")
     if os.path.lexists(out):
         raise UsageError(f"{out}: exists already: remove it, or choose another folder")
     if not out.absolute().parent.is_dir():
@@ -80,34 +86,57 @@ def command(model: Path, board: str, out: Path, version: str | None, no_wheels: 
 def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: Path | None = None) -> int:
     """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out.
 
-    Raises FormatError for a model that is none, UsageError for one whose name the bundle needs, OutputError where
-    wheels cannot be had or the folder not be written; then nothing is left behind.
+    Raises FormatError for a model that is none or is damaged, UsageError for one whose name the bundle needs and for
+    what is no wheel of edgeq, OutputError where wheels cannot be had or the folder not be written; then nothing is left
+    behind.
     """
-    from edgeq.container.reader import open_file
     from edgeq.runtime.kernel_state import put_library
 
     if model.name in OWN_NAMES:
         raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {model.name}.eqf say")
-    with open_file(model) as file:
-        own = next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
-    unneeded = CONVERTING | (set(TOKENIZERS.values()) - {own})
-    announce = Announcer()
+    if edgeq_wheel is not None:
+        _check_own(edgeq_wheel)
+    unneeded = CONVERTING | (set(TOKENIZERS.values()) - {_tokenizer(model)})
+    libraries = {cpu: put_library(cpu) for cpu in board.cpus}
+    compiled = libraries[board.cpus[0]] is not None
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
             folder = Path(temporary) / out.name
             folder.mkdir()
             _link(model, folder / model.name)
-            library = put_library(board.cpu, folder / "kernels", announce, announce.progress)
-            if python is not None:
-                add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if library else unneeded)
-            compiled = library is not None
-            cpus = [board.cpu] if compiled else []
+            if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
+                add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if compiled else unneeded)
+            cpus = add_kernels(folder / "kernels", libraries)
             write_texts(folder, board.title, board.machine, model.name, python, cpus, compiled)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return size
+
+
+def _tokenizer(model: Path) -> str | None:
+    """The package of the model's tokenizer. Raises FormatError where a byte of the model is not what it should be."""
+    from edgeq.container.reader import open_file
+
+    with open_file(model) as file:
+        file.verify()
+        return next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
+
+
+def add_kernels(folder: Path, libraries: Mapping[str, Callable[..., Path] | None]) -> list[str]:
+    """Put kernels for CPUs into `folder`, with what puts them there or None; the CPUs whose kernels are there now."""
+    announce = Announcer()
+    least = next(iter(libraries))
+    if lacking := [cpu for cpu, put in libraries.items() if put is None]:
+        instead = "compiles its kernels itself, which takes a while and needs Numba there"
+        if least not in lacking:
+            instead = f"runs those for {least}, which are slower"
+        announce(f"no kernels for {', '.join(lacking)} are here, and no Numba to compile any: such a board {instead}")
+    for put in libraries.values():
+        if put is not None:
+            put(folder, announce, announce.progress)
+    return [cpu for cpu in libraries if cpu not in lacking]
 
 
 def _python_version(text: str) -> str:
@@ -167,6 +196,15 @@ def _prune(wheels: Path, unneeded: Set[str]) -> None:
             waiting += map(_name, requirements(found[name]))
     for name in found.keys() - kept:
         found[name].unlink()
+
+
+def _check_own(wheel: Path) -> None:
+    """Raises UsageError for what is no wheel of edgeq."""
+    if not fnmatch.fnmatchcase(wheel.name, "edgeq-*-*-*-*.whl"):
+        raise UsageError(
+            f"{wheel}: is no wheel of edgeq: give one that `pip wheel` made, edgeq-VERSION-py3-none-any.whl"
+        )
+    requirements(wheel)
 
 
 def requirements(wheel: Path) -> list[str]:

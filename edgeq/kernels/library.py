@@ -57,29 +57,31 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     return [(isa.name, isa.chips, sorted(need for need in isa.needs if not features.get(need))) for isa in rows]
 
 
-def put_library(
-    cpu: str, folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]
-) -> Path | None:
-    """Put the library of all kernels for `cpu` (a name of kernels/catalog.py) into `folder`; its path.
+def put_library(cpu: str) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
+    """What puts the library of all kernels for `cpu` (a name of kernels/catalog.py) into a folder; it gives the path.
 
-    It is one that was built from these sources, else it is built now; None where there is neither it nor a compiler.
+    It copies one that was built from these sources, or else builds it, telling so; None where there is neither such a
+    library nor a compiler.
     """
-    from edgeq.kernels import catalog
-
     ready = prebuilt.built_for(cpu)
-    if ready is not None:
-        folder.mkdir()
-        return Path(shutil.copyfile(ready, folder / ready.name))
-    if not can_compile():
+    if ready is None and not can_compile():
         return None
-    from edgeq.kernels.build import build
 
-    target = catalog.cpu(cpu)
-    announce(f"compiling {len(catalog.names(target.isa))} kernels for {cpu}")
-    try:
-        return build(target, folder, progress=progress)
-    finally:
-        progress(1, 1)
+    def put(folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]) -> Path:
+        if ready is not None:
+            folder.mkdir(exist_ok=True)
+            return Path(shutil.copyfile(ready, folder / f"{cpu}{prebuilt.SUFFIX}"))
+        from edgeq.kernels import catalog
+        from edgeq.kernels.build import build
+
+        target = catalog.cpu(cpu)
+        announce(f"compiling {len(catalog.names(target.isa))} kernels for {cpu}")
+        try:
+            return build(target, folder, progress=progress)
+        finally:
+            progress(1, 1)
+
+    return put
 
 
 def missing(names: Iterable[str]) -> list[str]:

@@ -42,8 +42,6 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     return library.bodies()
 
 
-def put_library(
-    cpu: str, folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]
-) -> Path | None:
-    """Put the library of all kernels for `cpu` into `folder`, see kernels/library.py."""
-    return library.put_library(cpu, folder, announce, progress)
+def put_library(cpu: str) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
+    """What puts the library of all kernels for `cpu` into a folder, or None, see kernels/library.py."""
+    return library.put_library(cpu)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgeq.cli import bundle
+from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
-from edgeq.kernels import catalog, image, library
+from edgeq.kernels import catalog, image, library, prebuilt
 from edgeq.kernels.sources import sources
 
 RUN = subprocess.run
@@ -81,6 +82,15 @@ def pip(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def built(tmp_path, monkeypatch) -> Path:
+    """A folder where libraries are looked for; it is empty."""
+    folder = tmp_path / "built"
+    folder.mkdir()
+    monkeypatch.setenv("EDGEQ_KERNELS", str(folder))
+    return folder
+
+
 def rendered(cpu: str, made_from: str | None = None, names: list[str] | None = None) -> bytes:
     """A library for a CPU: with all kernels, and made from these sources, unless others are said."""
     isa = catalog.cpu(cpu).isa
@@ -95,7 +105,11 @@ def names(folder: Path) -> set[str]:
 def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
     out = tmp_path / "bundle"
     code, said, err = edgeq("bundle", model, "--for", "pi5", "-o", out)
-    assert (code, err) == (0, "") and "Raspberry Pi 5" in said
+    assert code == 0 and "Raspberry Pi 5" in said and said.endswith("run: sh bundle/check\n")
+    assert err == (
+        "edgeq: no kernels for cortex-a76 are here, and no Numba to compile any: "
+        "such a board compiles its kernels itself, which takes a while and needs Numba there\n"
+    )
     there = [
         f"{name}-2.4.0-cp313-cp313-manylinux_2_28_aarch64" for name in ("numpy", "numba", "llvmlite", "tokenizers")
     ]
@@ -113,17 +127,14 @@ def test_everything_a_board_needs(edgeq, model, pip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a model.eqf", "bundle"]
 
 
-def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, monkeypatch):
+def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, built):
     """A library built from these sources is taken for the board whose CPU it is for, and no other."""
-    built = tmp_path / "built"
-    built.mkdir()
     content = rendered("cortex-a72")
     (built / "mine.eqk").write_bytes(content)
-    stale = rendered("cortex-a76", made_from="0" * 16)
-    (built / "stale.eqk").write_bytes(stale)
-    monkeypatch.setenv("EDGEQ_KERNELS", str(built))
-    assert edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b").code == 0
-    assert (tmp_path / "b/kernels/mine.eqk").read_bytes() == content
+    (built / "stale.eqk").write_bytes(rendered("cortex-a76", made_from="0" * 16))
+    code, _, err = edgeq("bundle", model, "--for", "pi4", "-o", tmp_path / "b")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "b/kernels/cortex-a72.eqk").read_bytes() == content
     assert not any("numba" in argument or "llvmlite" in argument for argument in pip[1])
     assert (tmp_path / "b/requirements.txt").read_text() == "edgeq==9.9\nnumpy==2.4.0\ntokenizers==2.4.0\n"
     assert 'EDGEQ_KERNELS="$PWD/kernels"' in (tmp_path / "b/settings").read_text()
@@ -132,29 +143,75 @@ def test_with_ready_kernels_the_compiler_stays_out(edgeq, model, pip, tmp_path, 
     assert any("numba" in argument for argument in pip[3]), "those kernels are stale, and nothing here compiles others"
 
 
-def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, monkeypatch):
-    built = []
+def test_any_arm_board_gets_several_libraries(edgeq, model, pip, tmp_path, built):
+    for cpu in ("cortex-a72", "cortex-a76", "neoverse-n2"):
+        (built / f"{cpu}.eqk").write_bytes(rendered(cpu))
+    code, _, err = edgeq("bundle", model, "--for", "generic-arm64", "-o", tmp_path / "b")
+    assert (code, err) == (0, "") and not any("numba" in argument for argument in pip[1])
+    libraries = {f"kernels/{cpu}.eqk" for cpu in ("cortex-a72", "cortex-a76", "neoverse-n2")}
+    assert libraries == {name for name in names(tmp_path / "b") if name.startswith("kernels")}
+    assert "compiled for cortex-a72, cortex-a76, neoverse-n2" in (tmp_path / "b/README.txt").read_text()
+
+
+def test_the_least_library_runs_on_every_board(edgeq, model, pip, tmp_path, built):
+    """Without it, boards of that CPU need the compiler; without another, its boards run the least."""
+    (built / "a.eqk").write_bytes(rendered("cortex-a76"))
+    _, _, err = edgeq("bundle", model, "--for", "generic-arm64", "-o", tmp_path / "b")
+    assert "no kernels for cortex-a72, neoverse-n2 are here" in err and "needs Numba there" in err
+    assert any("numba" in argument for argument in pip[1]) and "kernels/cortex-a76.eqk" in names(tmp_path / "b")
+    assert "compiles its kernels" in (tmp_path / "b/README.txt").read_text()
+    (built / "b.eqk").write_bytes(rendered("cortex-a72"))
+    prebuilt.found.cache_clear()
+    _, _, err = edgeq("bundle", model, "--for", "generic-arm64", "-o", tmp_path / "c")
+    assert "no kernels for neoverse-n2 are here" in err and "runs those for cortex-a72, which are slower" in err
+    assert not any("numba" in argument for argument in pip[3])
+
+
+def test_a_library_that_is_damaged_or_not_whole_is_passed_over(edgeq, model, pip, tmp_path, built):
+    damaged = bytearray(rendered("cortex-a76"))
+    damaged[-1] ^= 1
+    (built / "a.eqk").write_bytes(damaged)
+    (built / "b.eqk").write_bytes(rendered("cortex-a76", names=["norm"]))
+    code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
+    assert code == 0 and "no kernels for cortex-a76 are here" in err and not (tmp_path / "b/kernels").exists()
+
+
+@pytest.fixture
+def compiler(monkeypatch) -> list[str]:
+    """Plays the compiler: the list has the CPUs that kernels were built for."""
+    made = []
 
     def build(cpu, folder, progress):
-        built.append(cpu.name)
-        folder.mkdir()
+        made.append(cpu.name)
+        folder.mkdir(exist_ok=True)
         (folder / f"{cpu.name}.eqk").write_bytes(b"kernels")
         return folder / f"{cpu.name}.eqk"
 
     monkeypatch.setattr(library, "can_compile", lambda: True)
     monkeypatch.setattr("edgeq.kernels.build.build", build)
+    return made
+
+
+def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, built, compiler):
     code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
-    assert (code, built) == (0, ["cortex-a76"]) and "kernels for cortex-a76" in err
+    assert (code, compiler) == (0, ["cortex-a76"]) and "kernels for cortex-a76" in err
     assert (tmp_path / "b/kernels/cortex-a76.eqk").read_bytes() == b"kernels"
+    (built / "ready.eqk").write_bytes(rendered("cortex-a72"))
+    prebuilt.found.cache_clear()
+    assert edgeq("bundle", model, "--for", "generic-arm64", "-o", tmp_path / "c").code == 0
+    assert (
+        compiler == ["cortex-a76", "cortex-a76", "neoverse-n2"] and len(list((tmp_path / "c/kernels").iterdir())) == 3
+    )
 
 
 def test_without_wheels(edgeq, model, pip, tmp_path):
-    assert edgeq("bundle", model, "--for", "generic-arm64", "--no-wheels", "-o", tmp_path / "b").code == 0
+    code, _, err = edgeq("bundle", model, "--for", "generic-arm64", "--no-wheels", "-o", tmp_path / "b")
+    assert code == 0 and len(err.splitlines()) == 1 and "needs Numba there" in err
     assert names(tmp_path / "b") == {"a model.eqf", "README.txt", "check", "settings"}
     assert pip == []
 
 
-def test_offline(edgeq, model, tmp_path, monkeypatch):
+def test_offline(edgeq, model, tmp_path, monkeypatch, compiler):
     said = "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution found for numpy>=2.0\n"
     monkeypatch.setattr(
         bundle.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, "", said)
@@ -163,6 +220,7 @@ def test_offline(edgeq, model, tmp_path, monkeypatch):
     assert (code, out) == (2, "") and len(err.splitlines()) == 1
     assert "No matching distribution found for numpy>=2.0" in err and "--no-wheels" in err
     assert [path.name for path in tmp_path.iterdir()] == ["a model.eqf"], "nothing is left behind"
+    assert compiler == [], "what fails at once fails before kernels are compiled for minutes"
 
 
 def test_a_copy_on_another_disk(edgeq, model, tmp_path, monkeypatch):
@@ -182,18 +240,32 @@ def test_a_copy_on_another_disk(edgeq, model, tmp_path, monkeypatch):
         (["--python", "three"], "--python is 'three'"),
         (["-o", "no/such/b"], "does not exist: make it first"),
         (["-o", "here"], "here: exists already"),
-        (["--edgeq-wheel", "here/no.whl"], "no.whl: is no wheel"),
+        (["--edgeq-wheel", "here/edgeq-1-py3-none-any.whl"], "edgeq-1-py3-none-any.whl: is no wheel: give"),
+        (["--edgeq-wheel", "here/numpy-2.4-py3-none-any.whl"], "numpy-2.4-py3-none-any.whl: is no wheel of edgeq"),
+        (["--edgeq-wheel", "here/edgeq-1-py3-none-any.whl", "--no-wheels"], "give one of them"),
         (["--for", "pi9"], "pi9"),
     ],
 )
 def test_mistakes(edgeq, model, pip, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "no.whl").write_text("text")
+    for name in ("edgeq", "numpy"):
+        (tmp_path / "here" / f"{name}-{'1' if name == 'edgeq' else '2.4'}-py3-none-any.whl").write_text("text")
     arguments = ["bundle", model, "--for", "pi5", "-o", "b", *options]
     code, _, err = edgeq(*arguments)
     assert code == 2 and message in err and len(err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a model.eqf", "here"]
+
+
+def test_a_damaged_model_is_refused(edgeq, model, pip, tmp_path):
+    with open_file(model) as file:
+        place = next(iter(file.tensors.values())).offset
+    data = bytearray(model.read_bytes())
+    data[place] ^= 1
+    model.write_bytes(data)
+    code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
+    assert code == 2 and "a model.eqf" in err and "checksum" in err and len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a model.eqf"] and pip == []
 
 
 def test_the_model_is_checked(edgeq, tmp_path):
