@@ -1,6 +1,9 @@
 """`edgeq bundle`: a folder with everything that a board needs to run a model without a network."""
 
+import base64
+import csv
 import fnmatch
+import hashlib
 import os
 import re
 import shutil
@@ -11,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from email.parser import HeaderParser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -51,6 +54,8 @@ TOKENIZERS = {  # a model needs the first it has
     "vocab.txt": "tokenizers",
 }
 
+WRITTEN_BY_INSTALLERS = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "RECORD"})
+
 OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels", "venv"})
 
 
@@ -63,7 +68,7 @@ OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "READ
 @click.option(
     "--edgeq-wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="edgeq's own wheel.  [default: built from the source tree that runs]",
+    help="edgeq's own wheel.  [default: made of the edgeq that runs]",
 )
 def command(model: Path, board: str, out: Path, version: str | None, no_wheels: bool, edgeq_wheel: Path | None) -> None:
     """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
@@ -229,14 +234,49 @@ def _name(requirement: str) -> str:
 
 
 def _build(wheels: Path) -> Path:
-    """edgeq's own wheel, from the source tree that runs."""
+    """edgeq's own wheel, from the source tree that runs or, where there is none, from what is installed."""
     import edgeq
 
     tree = Path(edgeq.__file__).resolve().parent.parent
     if not (tree / "pyproject.toml").is_file():
-        raise UsageError("edgeq runs from an installed package, which is no source tree: give its --edgeq-wheel FILE")
+        return _pack(tree, wheels)
     _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree)], "edgeq's own wheel")
     return next(wheels.glob("edgeq-*.whl"))
+
+
+def _pack(site: Path, wheels: Path) -> Path:
+    """The wheel that edgeq was installed from into `site`, made again of its files; compiled kernels stay out.
+
+    Raises UsageError where no installer left a list of them, or not all are there.
+    """
+    from importlib.metadata import distributions
+
+    record = ""
+    try:
+        installed = next(iter(distributions(name="edgeq", path=[str(site)])))
+        rows = csv.reader((installed.read_text("RECORD") or "").splitlines())
+        files = [file for row in rows if _is_packed(file := PurePosixPath(row[0]))]
+        info = next(file.parts[0] for file in files if file.name == "METADATA")
+        path = wheels / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+            for file in files:
+                content = (site / file).read_bytes()
+                digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+                record += f"{file},sha256={digest},{len(content)}\n"
+                wheel.writestr(str(file), content)
+            wheel.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+    except (StopIteration, FileNotFoundError) as error:
+        raise UsageError(
+            f"{site}: edgeq lies here without pip's list of its files, or without some: give its --edgeq-wheel FILE"
+        ) from error
+    return path
+
+
+def _is_packed(file: PurePosixPath) -> bool:
+    """Whether a file of an installed edgeq was in its wheel and is needed elsewhere."""
+    if file.parts[0] == "edgeq":
+        return "__pycache__" not in file.parts and file.suffix != ".eqk"
+    return file.parts[0].endswith(".dist-info") and file.name not in WRITTEN_BY_INSTALLERS
 
 
 def _pip(arguments: Sequence[str], what: str) -> None:

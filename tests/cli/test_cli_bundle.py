@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeq as package
 from edgeq.cli import bundle
 from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
@@ -360,6 +361,39 @@ def test_a_model_whose_name_looks_like_an_option(edgeq, model, pip, tmp_path, bo
     assert edgeq("bundle", tmp_path / "-m.eqf", "--for", "pi5", "-o", tmp_path / "b").code == 0
     assert board("b/check", tmp_path).stdout == "verify ./-m.eqf\ndoctor ./-m.eqf\n"
     assert "edgeq chat ./-m.eqf\n" in (tmp_path / "b/README.txt").read_text()
+
+
+def installed(site: Path) -> None:
+    """edgeq 9.9 as pip leaves it: the files of its wheel, and what pip adds."""
+    package_files = {"edgeq/__init__.py": "", "edgeq/cli/x.py": "x = 1\n"}
+    left_out = ["edgeq/__pycache__/x.pyc", "edgeq/kernels/prebuilt/x86-64-v3.eqk", "../bin/edgeq"]
+    info = "edgeq-9.9.dist-info"
+    left_out += [f"{info}/{name}" for name in ("INSTALLER", "REQUESTED", "direct_url.json", "RECORD")]
+    files = {**package_files, f"{info}/METADATA": METADATA, f"{info}/WHEEL": "Tag: py3-none-any\n"}
+    for name, text in {**files, **dict.fromkeys(left_out, "pip's")}.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+    (site / info / "RECORD").write_text("".join(f"{name},,\n" for name in [*files, *left_out]))
+
+
+def test_an_installed_edgeq_is_packed_again(edgeq, model, pip, tmp_path, monkeypatch):
+    site = tmp_path / "venv" / "site"
+    site.mkdir(parents=True)
+    installed(site)
+    monkeypatch.setattr(package, "__file__", str(site / "edgeq/__init__.py"))
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    assert ["download" in arguments for arguments in pip] == [True], "no wheel was built"
+    with zipfile.ZipFile(tmp_path / "b/wheels/edgeq-9.9-py3-none-any.whl") as wheel:
+        contents = {name: wheel.read(name) for name in wheel.namelist()}
+    info = "edgeq-9.9.dist-info"
+    record = contents.pop(f"{info}/RECORD").decode().splitlines()
+    assert list(contents) == ["edgeq/__init__.py", "edgeq/cli/x.py", f"{info}/METADATA", f"{info}/WHEEL"]
+    assert contents["edgeq/cli/x.py"] == b"x = 1\n"
+    assert record[0] == "edgeq/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0"
+    assert [line.split(",")[0] for line in record] == [*contents, f"{info}/RECORD"] and record[-1].endswith("RECORD,,")
+    (site / "edgeq/cli/x.py").unlink()
+    code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c")
+    assert code == 2 and err.endswith("give its --edgeq-wheel FILE\n") and not (tmp_path / "c").exists()
 
 
 def test_a_package_that_a_board_lacks_is_one_line(tiny_model, tmp_path):
