@@ -7,13 +7,14 @@ The table goes to stdout, what it is measured against and the latencies to stder
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
 
-from edgeq.cli.options import THREADS, load_model
+from edgeq.cli.options import FORCE, KV, THREADS, Announcer, load_model
 from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
@@ -40,23 +41,25 @@ INTERVAL = 10.0  # seconds of a line of --minutes
 @click.option(
     "-d", "--depth", "depths", type=click.IntRange(0), multiple=True, help="Tokens before a test's.  [default: 0]"
 )
-@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True)
+@click.option("-r", "--repetitions", type=click.IntRange(1), help="Of each test.  [default: 5]")
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     help="Generate for so long instead, and show the speed over time: a board that gets hot slows down.",
 )
 @click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", show_default=True)
+@KV
 @THREADS
+@FORCE
 def command(
     model: Path,
     prompts: tuple[int, ...],
     texts: tuple[int, ...],
     depths: tuple[int, ...],
-    repetitions: int,
+    repetitions: int | None,
     minutes: float | None,
     output: str,
-    threads: int | None,
+    **loading: Any,
 ) -> None:
     """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
 
@@ -66,10 +69,11 @@ def command(
     cases = [Case(kind, n, depth) for depth in depths or (0,) for kind, ns in kinds.items() for n in ns if n]
     if not cases:
         raise UsageError("there is nothing to measure: give -p or -n a number above 0")
-    if minutes and len(cases) > 1:
-        raise UsageError("--minutes takes one test: give one -n and one -d")
-    loading = {"context": max(case.positions for case in cases)} | ({"threads": threads} if threads else {})
-    with load_model(model, loading) as loaded:
+    if minutes and (len(cases) > 1 or prompts or repetitions):
+        raise UsageError("--minutes takes one test: give one -n and one -d, and neither -p nor -r")
+    if minutes and not isfinite(minutes):
+        raise UsageError(f"--minutes is {minutes}: give a number of minutes, like 10")
+    with load_model(model, {**loading, "context": max(case.positions for case in cases)}) as loaded:
         if not loaded.session.model.heads.causal:
             if minutes or any(texts) or any(depths):
                 raise UsageError(f"{model}: is an encoder, which takes a text as a whole: give -p alone")
@@ -78,13 +82,16 @@ def command(
             course = endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None)
             _show_course(describe(loaded), cases[0], course, output)
         else:
-            _bench(loaded, cases, repetitions, output)
+            _bench(loaded, cases, repetitions or 5, output)
 
 
 def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
     """Every test, shown as `output` says."""
+    from edgeq.runtime.limits import prepare
+
     head = describe(model)
     asked = work(model.file.tensors, kv_read(model.session), model.session.model.experts_read)
+    prepare([bits for bits in asked.bits if bits <= 8], Announcer())
     if output == "md":
         click.echo(_line([name for name, _, _ in COLUMNS]))
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.options import THREADS, announce
+from edgeq.cli.options import KV, THREADS, Announcer
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError, MemoryLimitError
 
@@ -35,21 +35,26 @@ WIDE = 12  # characters of the names of rows
 @click.command("doctor", short_help="Look at this machine, and whether a model runs on it.")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("-c", "--context", type=click.IntRange(1), help="With MODEL: judge this context.  [default: as for run]")
+@KV
 @click.option("--no-speed", is_flag=True, help="Measure no speeds: no kernel is compiled, and MODEL is not run.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @THREADS
-def command(model: Path | None, context: int | None, no_speed: bool, output: str, threads: int | None) -> int:
+def command(
+    model: Path | None, context: int | None, kv: str | None, no_speed: bool, output: str, threads: int | None
+) -> int:
     """Tell what edgeq finds on this machine: CPU, cores, memory, kernels, speed. Problems come with what to do.
 
     With MODEL, an .eqf file: the memory it needs, the largest context that fits, and the speed to expect beside that
     of a short run. The exit code is 2 if it cannot run here.
     """
-    facts = examine(model, context, threads, speed=not no_speed)
+    facts = examine(model, context, threads, speed=not no_speed, kv=kv)
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if output == "json" else "\n".join(lines(facts)))
     return 0 if facts.get("model", {}).get("runs", True) else 2
 
 
-def examine(model: Path | None, context: int | None, threads: int | None, speed: bool = True) -> Facts:
+def examine(
+    model: Path | None, context: int | None, threads: int | None, speed: bool = True, kv: str | None = None
+) -> Facts:
     """Everything that `edgeq doctor` tells. Bytes, bytes per second, multiply-adds per second, tokens per second.
 
     Raises FormatError and UnsupportedError for a file that is none or that this version does not know, UsageError for
@@ -69,9 +74,9 @@ def examine(model: Path | None, context: int | None, threads: int | None, speed:
         from edgeq.container.reader import open_file
 
         with open_file(model) as file:
-            facts["model"] = _model(facts, file, context, team)
+            facts["model"] = _model(facts, file, context, kv, team)
         if speed and facts["model"]["runs"]:
-            facts["model"]["measured_rate"] = _decode(facts, model, facts["model"]["context"], team)
+            facts["model"]["measured_rate"] = _decode(facts, model, facts["model"]["context"], kv, team)
     return facts
 
 
@@ -161,15 +166,16 @@ def _kernels(facts: Facts) -> Facts:
 def _speed(facts: Facts, team: int) -> Facts | None:
     """Read bandwidth and int8 dot peak with the threads that run a model; None where that cannot be measured."""
     from edgeq.runtime.kernel_state import kernel_state
-    from edgeq.runtime.limits import KERNELS, READ_BYTES, dot_peak, read_bandwidth
+    from edgeq.runtime.limits import KERNELS, LEAST_READ_BYTES, dot_peak, prepare, read_bandwidth
     from edgeq.runtime.team import Team
 
-    if facts["memory"]["available"] < 2 * READ_BYTES:
+    if facts["memory"]["available"] < 2 * LEAST_READ_BYTES:
         room = binary_size(facts["memory"]["available"])
         _problem(facts, "speed", f"not measured: {room} of memory are available", "end other programs, or add memory")
         return None
     if not kernel_state(KERNELS).usable:
         return None
+    prepare([4], Announcer())
     running = Team(team)
     try:
         return {"read_bandwidth": read_bandwidth(running), "dot_peak": dot_peak(running)}
@@ -180,13 +186,13 @@ def _speed(facts: Facts, team: int) -> Facts | None:
 # ---- a model on it ----
 
 
-def _model(facts: Facts, file: "File", context: int | None, team: int) -> Facts:
+def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team: int) -> Facts:
     from edgeq.cli.roofline import work
     from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
     from edgeq.runtime.session import default_context, fit_of
 
-    fit = fit_of(file, team)
+    fit = fit_of(file, team, kv)
     context = context or default_context(fit.model)
     need, available = fit.estimate(context), available_memory()
     largest = fit.largest_context(available)
@@ -222,13 +228,15 @@ def _judge(facts: Facts, fit: "Fit", context: int, available: int) -> bool:
     return True
 
 
-def _decode(facts: Facts, model: Path, context: int, team: int) -> float | None:
+def _decode(facts: Facts, model: Path, context: int, kv: str | None, team: int) -> float | None:
     """Tokens per second of a short run, after one token that reads the file's pages in."""
     from edgeq.container.reader import open_file
     from edgeq.runtime.session import Session
 
     try:
-        with open_file(model) as file, Session(file, context=context, threads=team, announce=announce) as session:
+        with open_file(model) as file, Session(
+            file, context=context, threads=team, kv=kv, announce=Announcer()
+        ) as session:
             session.eval([0])
             count = min(DECODED, context - 1)
             began = time.perf_counter()
@@ -307,7 +315,8 @@ def _memory_lines(memory: Facts) -> list[tuple[str, str]]:
 def _kernels_lines(kernels: Facts) -> list[tuple[str, str]]:
     ahead, cached = kernels["library"], kernels["cached"]
     library = f"{ahead['path']}, for {ahead['cpu']}" if ahead else "none: edgeq kernels build makes one"
-    found = "holds compiled kernels" if cached else "is empty" if ahead else "is empty: first runs compile"
+    empty = "is empty" if ahead or not kernels["compiler"] else "is empty: first runs compile"
+    found = "holds compiled kernels" if cached else empty
     compiler = "installed" if kernels["compiler"] else "not installed: nothing can be compiled here"
     folder = f"{kernels['folder']} {found}, {binary_size(kernels['free'])} free"
     return [("library", library), ("cache", folder), ("compiler", f"Numba is {compiler}")]
@@ -332,7 +341,7 @@ def _model_lines(model: Facts) -> list[tuple[str, str]]:
     more = f"; the model was trained for {trained}" if largest > trained else ""
     rows.append(("context", f"at most {largest} fit{more}" if largest else "none fits"))
     if model["to_compile"]:
-        rows.append(("kernels", f"{len(model['to_compile'])} or more must be compiled first"))
+        rows.append(("kernels", f"{len(model['to_compile'])} or more are not there yet"))
     read = f"{binary_size(model['bytes_per_token'])} are read per token"
     expected, measured = model["expected_rate"], model.get("measured_rate")
     if expected:

@@ -34,6 +34,12 @@ def check_text(context: click.Context, parameter: click.Parameter, value: Any) -
 
 
 THREADS = threads_option("the fast cores, one thread each")
+KV = click.option(
+    "--kv",
+    type=click.Choice(["f16", "q8_0", "f32"]),
+    help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
+)
+FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
 
 # The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
 _SAMPLING = (
@@ -56,15 +62,11 @@ _MODEL = (
         type=click.IntRange(1),
         help="Positions for prompt and answer together.  [default: what the model was trained for, at most 4096]",
     ),
-    click.option(
-        "--kv",
-        type=click.Choice(["f16", "q8_0", "f32"]),
-        help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
-    ),
+    KV,
     click.option(
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
-    click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory."),
+    FORCE,
 )
 
 
@@ -119,7 +121,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         kv=loading.get("kv"),
         chat_template=None if template is None else read_text(template),
         embeddings=loading.get("embeddings", False),
-        force=loading.get("force", False),
+        force=bool(loading.get("force")),
         announce=Announcer(),
     )
 

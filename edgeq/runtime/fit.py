@@ -66,7 +66,7 @@ class Fit:
 
     @cached_property
     def _compiler(self) -> int:
-        return COMPILER if library.missing(kernel_names(self.file)) else 0
+        return COMPILER if library.missing(kernel_names(self.file)) and library.can_compile() else 0
 
     def estimate(self, context: int) -> Estimate:
         """For `context` positions."""
@@ -86,6 +86,9 @@ class Fit:
         width += 2 * kv_scale_bytes(self.kv, heads.head_dim)
         kv = self.model.num_hidden_layers * heads.num_key_value_heads * width
         return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
+
+    def _with_q8_0(self) -> "Fit":
+        return Fit(self.file, self.model, "q8_0", self.batch, self.outputs, self.threads)
 
     def _planned(self, rows: int) -> "_Planned":
         """What the plan compiler reserves in batches of `rows` tokens."""
@@ -123,6 +126,8 @@ class Fit:
         largest = self.largest_context(available)
         parts = f"weights {_mib(need.weights)}, KV cache {_mib(need.kv)}, rest {_mib(need.scratch + need.program)}"
         advice = f"take a --context of at most {largest}" if largest else "no context fits, so take a smaller type"
+        if largest and self.kv != "q8_0" and (more := self._with_q8_0().largest_context(available)) > largest:
+            advice += f", or {more} with --kv q8_0"
         raise MemoryLimitError(
             f"{self.file.path}: a context of {context} needs {_mib(need.total)} MiB of memory ({parts}), "
             f"{_mib(available)} MiB are available: {advice}, or insist with --force (force=True): it may be very slow"

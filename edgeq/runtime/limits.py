@@ -1,19 +1,25 @@
 """Measure what this machine can do at most, with the same threads that run a model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from edgeq.kernels import library
 from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
+from edgeq.runtime.fit import available_memory
 from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
 
 KERNELS = (*TEAM_KERNELS, "probe:read", "probe:dot-4")  # of the measurements with 4-bit codes
-READ_BYTES = 256 << 20  # beyond any cache
+READ_BYTES, LEAST_READ_BYTES = 256 << 20, 32 << 20  # beyond any cache, and beyond those of small boards
 _DOT_REPETITIONS = 500_000  # some 100 ms: a core that was idle needs a while to reach its speed
+
+
+def prepare(bits: Iterable[int], announce: Callable[[str], None]) -> None:
+    """Have what `read_bandwidth` and `dot_peak` need at hand; `announce` hears it if that must be compiled."""
+    library.prepare([*TEAM_KERNELS, "probe:read", *(f"probe:dot-{b}" for b in bits)], announce)
 
 
 def _best(run: Callable[[], None], repetitions: int) -> float:
@@ -36,10 +42,11 @@ def _on_team(team: Team, name: str, args: list[int], repetitions: int) -> float:
 
 def read_bandwidth(team: Team, repetitions: int = 5) -> float:
     """Bytes per second that the team reads from memory."""
-    data, out = aligned(READ_BYTES), aligned(64 * team.threads)
+    room = available_memory() // 4  # the rest is for a model, and for the pages of its file
+    data, out = aligned(max(LEAST_READ_BYTES, min(READ_BYTES, room // 4096 * 4096))), aligned(64 * team.threads)
     data[:] = 1
     seconds = _on_team(team, "probe:read", [data.ctypes.data, data.nbytes, out.ctypes.data], repetitions)
-    return READ_BYTES / seconds
+    return data.nbytes / seconds
 
 
 def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
