@@ -93,6 +93,14 @@ def test_plain_weights_have_no_dot_peak():
     assert Result(Case("pp", 4), [[0.0, 1.0]], LIMITS).figures(asked)["of_dot_peak"] is None
 
 
+def test_a_few_plain_weights_do_not_hide_the_dot_peak():
+    few = {"blk.0.ffn_gate_inp.weight": tensor("F32", 1, 20, nbytes=80), **UNTIED}
+    looked_up = {"position_embd.weight": tensor("F32", 1000, 20, nbytes=80000)}
+    asked = roofline.work(few | looked_up)
+    assert asked.nbytes == roofline.work(few).nbytes and asked.layers == {32: 20, 4: 200}
+    assert LIMITS.dot_seconds(asked.multiply_adds(Case("pp", 1))) == pytest.approx(200 / 2e9 + 1000 / 1e9)
+
+
 def test_limits_of_a_shared_machine_are_medians():
     measured = [roofline.Limits(read, {4: dots}) for read, dots in [(1.0, 30.0), (9.0, 10.0), (2.0, 20.0)]]
     assert roofline.middle(measured) == roofline.Limits(2.0, {4: 20.0})
@@ -173,3 +181,5 @@ def test_bench_over_minutes(counting, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["min"] <= found["median"] <= found["max"] and found["over_time"]
     assert main(["bench", "m.eqf", "-n", "4", "-n", "5", "--minutes", "1"]) == 2
+    assert main(["bench", "m.eqf", "-p", "4", "--minutes", "1"]) == 2
+    assert main(["bench", "m.eqf", "--minutes", "nan"]) == 2 == main(["bench", "m.eqf", "--minutes", "inf"])

@@ -87,11 +87,8 @@ def command(
 
 def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
     """Every test, shown as `output` says."""
-    from edgeq.runtime.limits import prepare
-
     head = describe(model)
     asked = work(model.file.tensors, kv_read(model.session), model.session.model.experts_read)
-    prepare([bits for bits in asked.bits if bits <= 8], Announcer())
     if output == "md":
         click.echo(_line([name for name, _, _ in COLUMNS]))
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
@@ -109,12 +106,14 @@ def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> 
 
 def machine_limits(threads: int, bits: Iterable[int]) -> Limits:
     """Measured now; about a second."""
-    from edgeq.runtime.limits import dot_peak, read_bandwidth
+    from edgeq.runtime.limits import dot_peak, prepare, read_bandwidth
     from edgeq.runtime.team import Team
 
+    codes = [b for b in bits if b <= 8]
+    prepare(codes, Announcer())
     team = Team(threads)
     try:
-        return Limits(read_bandwidth(team), {b: dot_peak(team, b) for b in bits if b <= 8})
+        return Limits(read_bandwidth(team), {b: dot_peak(team, b) for b in codes})
     finally:
         team.close()
 

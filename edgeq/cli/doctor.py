@@ -155,6 +155,7 @@ def _kernels(facts: Facts) -> Facts:
     for line in state.refused:
         _problem(facts, "kernels", *line.rsplit(": ", 1))
     return {
+        "not_used": list(state.passed_over) if state.library is None else [],
         "library": {"path": str(state.library[0]), "cpu": state.library[1]} if state.library else None,
         "folder": str(state.folder),
         "free": free,
@@ -234,9 +235,10 @@ def _decode(facts: Facts, model: Path, context: int, kv: str | None, team: int) 
     from edgeq.runtime.session import Session
 
     try:
-        with open_file(model) as file, Session(
-            file, context=context, threads=team, kv=kv, announce=Announcer()
-        ) as session:
+        with (
+            open_file(model) as file,
+            Session(file, context=context, threads=team, kv=kv, announce=Announcer()) as session,
+        ):
             session.eval([0])
             count = min(DECODED, context - 1)
             began = time.perf_counter()
@@ -319,7 +321,8 @@ def _kernels_lines(kernels: Facts) -> list[tuple[str, str]]:
     found = "holds compiled kernels" if cached else empty
     compiler = "installed" if kernels["compiler"] else "not installed: nothing can be compiled here"
     folder = f"{kernels['folder']} {found}, {binary_size(kernels['free'])} free"
-    return [("library", library), ("cache", folder), ("compiler", f"Numba is {compiler}")]
+    others = [("", f"not {line}") for line in kernels["not_used"]]
+    return [("library", library), *others, ("cache", folder), ("compiler", f"Numba is {compiler}")]
 
 
 def _speed_lines(speed: Facts) -> list[tuple[str, str]]:

@@ -162,22 +162,34 @@ def _header_bytes(path: Path, prefix: bytes) -> int:
     return int(length)
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
 def _parse(path: Path, text: bytes, size: int) -> Header:
     try:
         document = json.loads(text)
-        architecture, kernels = document["architecture"], document["kernels"]
+        architecture, kernels = _text(document["architecture"]), document["kernels"]
         end = PREFIX_BYTES + len(text)
         header = Header(
             architecture,
-            document["cpu"],
-            tuple(document["needs"]),
-            document["isa"],
-            document["sources"],
+            _text(document["cpu"]),
+            tuple(map(_text, _list(document["needs"]))),
+            _text(document["isa"]),
+            _text(document["sources"]),
             {str(name): int(offset) for name, offset in kernels.items()},
             end + -end % PAGE.get(architecture, _OTHER_PAGE),
             int(document["nbytes"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise KernelError(f"{path}: is damaged, its header makes no sense: build it again") from None
     inside = all(0 <= offset < header.nbytes for offset in header.kernels.values())
     if header.nbytes < 1 or not inside or size != header.offset + header.nbytes:

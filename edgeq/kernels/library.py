@@ -144,9 +144,11 @@ def symbol(name: str, isa: isa_table.Isa) -> str:
 
 def _check_compiler(name: str, isa: isa_table.Isa) -> None:
     if not can_compile():
+        folder = environment.kernels_folder() or environment.data_folder()
+        others = "".join(f"; {line}" for line in [*prebuilt.problems(), *prebuilt.passed_over()])
         raise KernelError(
-            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed: install numba, or "
-            f"put a library that `edgeq kernels build` made elsewhere into {environment.data_folder()}"
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: install "
+            f"numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
         )
 
 
@@ -170,11 +172,12 @@ def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> bool
     return kept
 
 
-def built_ahead() -> tuple[tuple[Path, str] | None, list[str]]:
-    """The library that kernels are taken from and the CPU it was made for, if any; and why others are refused."""
+def built_ahead() -> tuple[tuple[Path, str] | None, list[str], list[str]]:
+    """The library that kernels are taken from and the CPU it was made for, if any; why others are refused, with their
+    paths; and why those for other CPUs are passed over."""
     best = prebuilt.best()
     used = best is not None and best.header is not None and best.isa == chosen_isa().name
-    return ((best.path, best.header.cpu) if used else None), prebuilt.problems()
+    return ((best.path, best.header.cpu) if used else None), prebuilt.problems(), prebuilt.passed_over()
 
 
 def cached() -> str:

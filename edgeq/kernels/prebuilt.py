@@ -52,7 +52,8 @@ def folders() -> list[Path]:
 @functools.cache
 def found(places: tuple[Path, ...]) -> list[Library]:
     """Every library in these folders, the best that can be used here first."""
-    libraries = [_examine(path) for place in places for path in sorted(place.glob(f"*{SUFFIX}"))]
+    paths = [path for place in places for path in sorted(place.glob(f"*{SUFFIX}")) if path.is_file()]
+    libraries = [_examine(path) for path in paths]
     order = {isa.name: i for i, isa in enumerate(isa_table.TABLE)}
     return sorted(libraries, key=lambda one: (bool(one.problem), order.get(one.isa, len(order)), -_needs(one)))
 
@@ -87,7 +88,17 @@ def problems() -> list[str]:
     """One line for each library that is refused although it is for this CPU: it is stale or damaged."""
     if not image.supported():
         return []
+    named = environment.kernels_folder()
+    if named and not named.is_dir():
+        return [f"{named}: is no folder of libraries of kernels: set EDGEQ_KERNELS to one, or unset it"]
     return [one.problem for one in found(tuple(folders())) if one.problem.startswith(str(one.path))]
+
+
+def passed_over() -> list[str]:
+    """Why the libraries that are sound, but for other CPUs, cannot be used here."""
+    libraries = found(tuple(folders())) if image.supported() else []
+    others = [one for one in libraries if one.problem and not one.problem.startswith(str(one.path))]
+    return [f"{one.path.name}: {one.problem}" for one in others]
 
 
 def _needs(library: Library) -> int:
@@ -108,6 +119,9 @@ def _problem(path: Path, header: image.Header) -> str:
     features = isa_table.host_features()
     if lacking := [name for name in header.needs if not features.get(name)]:
         return f"this CPU has no {', '.join(lacking)}"
-    if header.isa not in (isa.name for isa in isa_table.TABLE) or header.sources != sources():
+    body = next((isa for isa in isa_table.TABLE if isa.name == header.isa), None)
+    if body is None or header.sources != sources():
         return f"{path}: was built from other kernel sources: build it again (`edgeq kernels build`) or remove it"
+    if not body.needs <= set(header.needs):
+        return f"{path}: is damaged, its {body.name} kernels need more than it says: build it again"
     return ""

@@ -6,6 +6,7 @@ or every token reads them from the disk again; keys and values; buffers; and wha
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgeq import cgroups
@@ -66,7 +67,7 @@ class Fit:
 
     @cached_property
     def _compiler(self) -> int:
-        return COMPILER if library.missing(kernel_names(self.file)) and library.can_compile() else 0
+        return COMPILER if library.missing(kernel_names(self.file)) and find_spec("numba") else 0
 
     def estimate(self, context: int) -> Estimate:
         """For `context` positions."""

@@ -15,6 +15,7 @@ class KernelState:
 
     library: the file of kernels built ahead of time that is used, and the CPU it was made for; None without one
     refused: a line for each such file that is for this CPU but stale or damaged
+    passed_over: a line for each that is for another CPU
     """
 
     folder: Path
@@ -23,6 +24,7 @@ class KernelState:
     compiler: bool
     library: tuple[Path, str] | None
     refused: tuple[str, ...]
+    passed_over: tuple[str, ...]
 
     @property
     def usable(self) -> bool:
@@ -32,9 +34,9 @@ class KernelState:
 def kernel_state(names: Sequence[str]) -> KernelState:
     """The state of the kernels `names` for the body that runs here. Raises UnsupportedError for an impossible body."""
     missing = tuple(library.missing(names))  # first: a library that is damaged shows when a kernel is taken from it
-    used, refused = library.built_ahead()
+    used, refused, others = library.built_ahead()
     body, compiler = library.chosen_isa().name, find_spec("numba") is not None
-    return KernelState(environment.cache_folder(), body, missing, compiler, used, tuple(refused))
+    return KernelState(environment.cache_folder(), body, missing, compiler, used, tuple(refused), tuple(others))
 
 
 def bodies() -> list[tuple[str, str, list[str]]]:

@@ -165,7 +165,10 @@ class Session:
 
 
 def fit_of(file: File, threads: int, kv: str | None = None) -> Fit:
-    """What a session with the usual options needs, or with another KV cache. Raises UnsupportedError, FormatError for a file it cannot run."""
+    """What a session with the usual options needs, or with another KV cache.
+
+    Raises UnsupportedError, FormatError for a file it cannot run.
+    """
     model = architecture(file.metadata["config"], str(file.path))
     batch = BATCH if model.heads.causal else default_context(model)  # all of a text at once
     return Fit(file, model, kv or kv_for(file), batch, OUTPUT_ROWS, threads)

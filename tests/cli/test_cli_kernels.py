@@ -57,3 +57,14 @@ def test_what_cannot_be_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "file").touch()
     assert main(["kernels", "build", "--cpu", "x86-64-v3", "-o", str(tmp_path / "file")]) == 2
     assert "x86-64-v3.eqk: cannot be written: " in capsys.readouterr().err
+
+
+def test_alone_it_shows_what_it_can_do(capsys: pytest.CaptureFixture[str]):
+    assert main(["kernels"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "build  Compile every kernel for some CPUs." in said.out
+
+
+def test_no_cpu_is_not_this_one(capsys: pytest.CaptureFixture[str]):
+    assert main(["kernels", "build", "--cpu", ""]) == 2
+    assert capsys.readouterr().err == "edgeq: --cpu names no CPU: --cpu help lists them\n"

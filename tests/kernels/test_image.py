@@ -53,6 +53,16 @@ def test_read_back(path: Path):
     assert (header.offset, header.nbytes) == (4096, len(CODE))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"isa": []}, {"cpu": {}}, {"needs": (5,)}, {"sources": 7}, {"kernels": {"norm": float("inf")}}, {"kernels": [1]}],
+)
+def test_a_header_of_other_types_is_refused(path: Path, changes: dict[str, object]):
+    path.write_bytes(content(**changes))
+    with pytest.raises(KernelError, match="its header makes no sense: build it again"):
+        image.read_header(path)
+
+
 @pytest.mark.parametrize("place", [12, 20, 60, 2000, 4096, 4096 + len(CODE) - 1])
 def test_any_flipped_byte_is_found(path: Path, place: int):
     data = bytearray(path.read_bytes())

@@ -120,7 +120,7 @@ def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Pat
 def test_what_is_found(copy: Path):
     best = prebuilt.best()
     assert best is not None and best.path == copy and prebuilt.problems() == []
-    assert library.built_ahead() == ((copy, catalog.this_cpu().name), [])
+    assert library.built_ahead() == ((copy, catalog.this_cpu().name), [], [])
     assert library.missing(["norm", "execute:lead"]) == []
     assert library.kernel("norm").address == best.address("norm")
     assert best.address("encode:Q4_K") is None
@@ -132,7 +132,7 @@ def test_a_damaged_library_is_not_run(copy: Path):
     copy.write_bytes(data)
     assert library.missing(["norm"]) == ["norm"]
     assert prebuilt.problems() == [f"{copy}: is damaged, its checksum is wrong: build it again"]
-    assert library.built_ahead() == (None, prebuilt.problems())
+    assert library.built_ahead() == (None, prebuilt.problems(), [])
     lines: list[str] = []
     library.prepare(["execute:publish"], lines.append)
     assert lines[0] == prebuilt.problems()[0] and lines[1].startswith("compiling 1 kernel for")
@@ -147,12 +147,16 @@ def test_a_stale_library_is_not_run(copy: Path):
     ]
 
 
-def test_a_library_for_another_cpu_is_passed_over_in_silence(copy: Path):
+def test_a_library_for_another_cpu_is_passed_over(copy: Path, monkeypatch: pytest.MonkeyPatch):
     header, code = image.read(copy)
     copy.write_bytes(rendered(header, code, needs=("avx1024",)))
     copy.with_name("other.eqk").write_bytes(rendered(header, code, architecture="riscv64"))
     assert prebuilt.best() is None and prebuilt.problems() == []
     assert sorted(one.problem for one in prebuilt.found((copy.parent,))) == ["for riscv64", "this CPU has no avx1024"]
+    assert prebuilt.passed_over() == ["other.eqk: for riscv64", f"{copy.name}: this CPU has no avx1024"]
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    with pytest.raises(KernelError, match=r"Numba is not installed; .*: this CPU has no avx1024.*: install numba, or"):
+        library.kernel("norm:none")
 
 
 def test_a_file_that_is_no_library(copy: Path):
