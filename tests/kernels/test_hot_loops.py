@@ -2,11 +2,16 @@
 
 import platform
 import re
+import sys
 
 import pytest
 
+import edgeq
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.simd.isa import TABLE
+
+sys.path.insert(0, edgeq.__path__[0] + "/../bench")
+import mca
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 assembly")
 
@@ -88,3 +93,20 @@ def test_strided_loops_neither_gather_nor_scatter(kernel):
 
     text = assembly(*kernel, ISA["avx512vnni"], "icelake-server")
     assert "zmm" in text and "scatter" not in text and "gather" not in text
+
+
+# What LLVM takes out of the loop over repetitions is not measured. It compiles the bodies of other CPUs, too.
+PROBED = {case.isa: (case.cpu, case.dots) for case in mca.CASES} | {
+    "avx2": ("haswell", "vpmaddubsw"),
+    "portable": ("haswell", "vpmull[wd]|vpmaddwd"),
+}
+
+
+@pytest.mark.parametrize("isa", PROBED)
+def test_a_probe_computes_every_dot_in_its_loop(isa):
+    from edgeq.kernels.compile import assembly
+
+    cpu, dots = PROBED[isa]
+    lines = assembly("probe", "dot-4", ISA[isa], cpu).splitlines()
+    first, last = mca.loops(lines)[-1]
+    assert mca.count(lines[first : last + 1], dots) == mca.count(lines, dots) >= 256
