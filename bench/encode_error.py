@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import script
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from edgeq.blocks.reference import decode, from_gguf
 from edgeq.blocks.table import BLOCK_TYPES, BlockType
+from edgeq.errors import CheckpointError
 from edgeq.kernels.encode_api import encode_panels
 
 Encoder = Callable[[np.ndarray, BlockType], np.ndarray]
@@ -31,7 +34,12 @@ def gaussian_rows() -> np.ndarray:
 
 def checkpoint_rows(path: Path) -> np.ndarray:
     """Up to 1024 rows of 256 weights: the matrices of a checkpoint in the order of their names, end to end."""
-    matrices = [tensor for _, tensor in sorted(load_file(path).items()) if tensor.ndim == 2]
+    try:
+        matrices = [tensor for _, tensor in sorted(load_file(path).items()) if tensor.ndim == 2]
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is not a safetensors file ({error}): give another one") from None
+    if not matrices:
+        raise CheckpointError(f"{path}: has no matrix: give another file")
     flat = [m.astype(np.float32).reshape(-1)[: m.size // 256 * 256].reshape(-1, 256) for m in matrices]
     return np.ascontiguousarray(np.concatenate(flat)[:1024])
 
@@ -91,8 +99,8 @@ def lines(weights: np.ndarray, llama: Encoder | None) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoints", nargs="*", type=Path)
-    parser.add_argument("--ggml", type=Path, help="llama.cpp's libggml-base")
+    parser.add_argument("checkpoints", nargs="*", type=script.file)
+    parser.add_argument("--ggml", type=script.file, help="llama.cpp's libggml-base")
     options = parser.parse_args()
     library = options.ggml or find_ggml()
     if library is None:
@@ -107,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

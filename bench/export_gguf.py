@@ -8,17 +8,17 @@ quantizer takes then, which has more bits (Q4_K becomes Q5_0), and the file no l
 """
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
+import script
 
 from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import TensorInfo
-from edgeq.errors import EdgeqError, UnsupportedError
+from edgeq.errors import UnsupportedError
 from edgeq.gguf.exporter import Fallback, export_gguf
 
 
@@ -63,17 +63,14 @@ def export(source: Path, out: Path, fallback: bool = False) -> dict[str, Target]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=script.file)
     parser.add_argument("out", type=Path)
     parser.add_argument("--fallback", action="store_true", help="encode again what GGUF cannot hold")
     options = parser.parse_args()
-    try:
-        targets = export(options.source, options.out, options.fallback)
-    except EdgeqError as error:
-        sys.exit(f"{error}")
+    targets = export(options.source, options.out, options.fallback)
     again = sum(to.again for to in targets.values())
     print(f"{options.out}: {len(targets)} matrices, {again} of them encoded again")
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

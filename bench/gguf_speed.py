@@ -9,13 +9,13 @@ one that compiles and reads the source in. A written file is on the disk when th
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import script
 from machine import cores, machine
 from synthetic import SyntheticFile
 from table_file import table
@@ -23,7 +23,6 @@ from table_file import table
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.container.layout import TensorSpec
 from edgeq.container.writer import Writer
-from edgeq.errors import EdgeqError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
 
@@ -72,20 +71,19 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", default=TYPES, help="block types  [default: all quantized ones of GGUF]")
-    parser.add_argument("--megabytes", type=int, default=400, help="of weights  [default: 400]")
-    parser.add_argument("--threads", type=int, default=cores(), help="of an import  [default: all cores]")
-    parser.add_argument("--repetitions", type=int, default=3, help="[default: 3]")
-    parser.add_argument("--work", type=Path, help="folder for the files  [default: a temporary one]")
+    parser.add_argument("--megabytes", type=script.count, default=400, help="of weights  [default: 400]")
+    parser.add_argument("--threads", type=script.count, default=cores(), help="of an import  [default: all cores]")
+    parser.add_argument("--repetitions", type=script.count, default=3, help="[default: 3]")
+    parser.add_argument("--work", type=script.folder, help="folder for the files  [default: a temporary one]")
     options = parser.parse_args()
     headings = [("type", False)] + [(name, True) for name in ("MB", "copy, MB/s", "export, MB/s", "import, MB/s")]
-    try:
-        with tempfile.TemporaryDirectory(dir=options.work) as folder:
-            rows = [measure(name, Path(folder), options) for name in options.types]
-    except EdgeqError as error:
-        sys.exit(f"{error}")
+    if unknown := [name for name in options.types if name not in TYPES]:
+        parser.error(f"{unknown[0]!r} is no quantized type of GGUF that edgeq writes: give some of {', '.join(TYPES)}")
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        rows = [measure(name, Path(folder), options) for name in options.types]
     print(f"{machine()}, {options.threads} threads")
     print(table(headings, rows))
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

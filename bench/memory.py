@@ -14,6 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import script
+from turns import EngineError
+
 ALLOWANCE = 250 << 20  # interpreter, libraries, buffers: what resident memory may be above file and KV cache
 PROMPT = 64
 MAPPING = ("Rss", "Pss", "Shared_Clean", "Private_Clean", "Shared_Dirty", "Private_Dirty")
@@ -59,23 +62,28 @@ def measure(path: str, processes: int, context: int, tokens: int) -> list[dict[s
     """Reports of processes that hold the file at the same time."""
     command = [sys.executable, __file__, path, "--context", str(context), "--tokens", str(tokens), "--child"]
     children = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+        # groups of their own: Ctrl-C is for the script, which ends them
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+        for _ in range(processes)
     ]
-    for child in children:
-        assert child.stdout is not None
-        if child.stdout.readline().strip() != "ready":
-            raise SystemExit("a process ended early")
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("\n")
-        child.stdin.flush()
-    reports = []
-    for child in children:
-        assert child.stdout is not None
-        reports.append(json.loads(child.stdout.readline()))
-    for child in children:
-        child.communicate("\n")
-    return reports
+    try:
+        for child in children:
+            assert child.stdout is not None
+            if child.stdout.readline().strip() != "ready":
+                raise EngineError("a process ended early")
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        reports = []
+        for child in children:
+            assert child.stdout is not None
+            reports.append(json.loads(child.stdout.readline()))
+        return reports
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
 
 
 def show(reports: list[dict[str, dict[str, int]]]) -> bool:
@@ -98,19 +106,19 @@ def show(reports: list[dict[str, dict[str, int]]]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--context", type=int, default=2048)
-    parser.add_argument("--tokens", type=int, default=16, help="tokens to decode after a prompt of 64")
+    parser.add_argument("model", type=script.file)
+    parser.add_argument("--context", type=script.count, default=2048)
+    parser.add_argument("--tokens", type=script.count, default=16, help="tokens to decode after a prompt of 64")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not sys.platform.startswith("linux"):
         raise SystemExit("memory is read from /proc: this needs Linux")
     if options.child:
-        decode(options.model, options.context, options.tokens)
+        decode(str(options.model), options.context, options.tokens)
         return
-    met = [show(measure(options.model, count, options.context, options.tokens)) for count in (1, 2)]
+    met = [show(measure(str(options.model), count, options.context, options.tokens)) for count in (1, 2)]
     sys.exit(0 if all(met) else 1)
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import script
 from table_file import write
 
 from edgeq.blocks.reference import decode, encode
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.quantize.pipeline import convert
+from edgeq.quantize.recipes import recipe
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import load_tokenizer
 
@@ -154,18 +156,25 @@ def show(rows: Sequence[dict[str, float | str]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8 text")
+    parser.add_argument("checkpoint", type=script.folder)
+    parser.add_argument("--text", type=script.file, required=True, help="UTF-8 text")
     parser.add_argument("--held-out-from", type=int, default=0, metavar="BYTE", help="skip the text before")
     parser.add_argument("--types", default=TYPES, help=f"recipes, separated by commas (default {TYPES})")
-    parser.add_argument("--tokens", type=int, default=20000, help="at most this many tokens of the text (20000)")
+    parser.add_argument(
+        "--tokens", type=script.count, default=20000, help="at most this many tokens of the text (20000)"
+    )
     parser.add_argument("--split", action="store_true", help="also the loss from the weights alone")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=script.count)
     parser.add_argument("-o", "--output", type=Path, help="write the rows as CSV")
     options = parser.parse_args()
     text = options.text.read_bytes()[options.held_out_from :].decode(errors="replace")
+    if not text.strip():
+        parser.error(f"{options.text} has no text after byte {options.held_out_from}")
+    types = options.types.split(",")
+    for name in types:
+        recipe(name)  # UnsupportedError for one that is none
     began = time.perf_counter()
-    rows = measure(options.checkpoint, text, options.types.split(","), options.tokens, options.split, options.threads)
+    rows = measure(options.checkpoint, text, types, options.tokens, options.split, options.threads)
     print(f"{options.checkpoint.name}, {rows[0]['tokens']} tokens, {time.perf_counter() - began:.0f} s")
     show(rows)
     if options.output:
@@ -173,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -25,10 +25,17 @@ class Engine:
     def __init__(self, command: Sequence[str]):
         self.command = list(command)
         try:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            # a group of its own: Ctrl-C is for the script, which ends the engine
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+            )
         except OSError as error:
             raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
-        self.hello = self._answer()
+        try:
+            self.hello = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, request: str, **arguments: Any) -> Any:
         """The answer. Raises EngineError."""
@@ -50,10 +57,9 @@ class Engine:
         return answer["answer"]
 
     def close(self) -> None:
-        """End the process."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait(timeout=30)
+        """End the process, whatever it is at: it has nothing to save."""
+        self.process.kill()
+        self.process.communicate()
 
 
 def wall(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
