@@ -23,13 +23,14 @@ import csv
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import script
 from table_file import write
 
 from edgeq.blocks.table import block_type
+from edgeq.errors import UnsupportedError, UsageError
 from edgeq.kernels.compile import assembly
 from edgeq.simd.isa import TABLE
 
@@ -77,11 +78,21 @@ CASES = (
 MACS = {"cortex-a72": 8, "neoverse-n1": 32, "neoverse-n2": 64}  # the most 8-bit multiply-adds a cycle
 
 
-def find_llvm_mca() -> str:
-    for name in ("llvm-mca-22", "llvm-mca-21", "llvm-mca-20", "llvm-mca-19", "llvm-mca"):
-        if path := shutil.which(name):
-            return path
-    sys.exit("mca: no llvm-mca found: install LLVM 19 or newer (Debian: apt install llvm-19), or give --llvm-mca PATH")
+OLDEST = 19  # models of older ones give other figures
+INSTALL = f"install LLVM {OLDEST} or newer (Debian: apt install llvm-{OLDEST}), or give --llvm-mca PATH"
+
+
+def find_llvm_mca(given: str | None = None) -> str:
+    """The program to run. UnsupportedError if it is missing or too old."""
+    names = [given] if given else ["llvm-mca-22", "llvm-mca-21", "llvm-mca-20", "llvm-mca-19", "llvm-mca"]
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        raise UnsupportedError(f"{given or 'llvm-mca'} is not there, or is no program: {INSTALL}")
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"LLVM version (\d+)", told)
+    if version is None or int(version[1]) < OLDEST:
+        raise UnsupportedError(f"{found} is {f'of LLVM {version[1]}' if version else 'no llvm-mca'}: {INSTALL}")
+    return found
 
 
 # ---- cutting loops out of assembly ----
@@ -185,7 +196,7 @@ def cycles(llvm_mca: str, model: str, code: list[str], iterations: int) -> float
     result = subprocess.run(command, input="\n".join(code) + "\n", capture_output=True, text=True, check=False)
     total = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
     if result.returncode != 0 or total is None:
-        sys.exit(f"mca: {' '.join(command)} failed: {result.stderr.strip().splitlines()[0]}")
+        raise UnsupportedError(f"{' '.join(command)} failed: {(result.stderr.strip() or 'no message').splitlines()[0]}")
     return int(total[1]) / iterations
 
 
@@ -218,7 +229,7 @@ def cut(lines: list[str], parts: str) -> list[str]:
     for part in parts.split(","):
         match = re.fullmatch(r"(\d+)-(\d+)(?:x(\d+))?", part)
         if match is None or not 0 < int(match[1]) <= int(match[2]) <= len(lines):
-            sys.exit(f"mca: --lines has {part!r}: give FIRST-LAST or FIRST-LASTxTIMES, within {len(lines)} lines")
+            raise UsageError(f"--lines has {part!r}: give FIRST-LAST or FIRST-LASTxTIMES, within {len(lines)} lines")
         code += instructions(lines[int(match[1]) - 1 : int(match[2])]) * int(match[3] or 1)
     return code
 
@@ -248,14 +259,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="bodies whose names begin like this")
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=TYPES)
     parser.add_argument("--out", type=Path, default=None, help="write a CSV file; with --assembly add a row to it")
-    parser.add_argument("--assembly", type=Path, help="measure lines of this file instead")
+    parser.add_argument("--assembly", type=script.file, help="measure lines of this file instead")
     parser.add_argument("--lines", help="of it: FIRST-LAST or FIRST-LASTxTIMES, separated by commas")
     parser.add_argument("--model", choices=list(MACS), help="of the CPU")
-    parser.add_argument("--bytes", type=int, help="of weights that these lines read")
-    parser.add_argument("--macs", type=int, help="multiply-adds that these lines do")
+    parser.add_argument("--bytes", type=script.count, help="of weights that these lines read")
+    parser.add_argument("--macs", type=script.count, help="multiply-adds that these lines do")
     parser.add_argument("--name", help="what to call them")
     arguments = parser.parse_args()
-    llvm_mca = arguments.llvm_mca or find_llvm_mca()
+    llvm_mca = find_llvm_mca(arguments.llvm_mca)
     if arguments.assembly:
         if not arguments.lines or not arguments.model:
             parser.error("--assembly needs --lines and --model")
@@ -274,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)
