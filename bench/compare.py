@@ -4,7 +4,7 @@
 
 Each engine is a resident process; they take turns (edgeq, llama.cpp, ...), the one that waits sleeps, and medians
 are compared. The machine's limits are measured before, between and after the turns. The GGUF file for llama.cpp is
-written beside the model (bench/export_gguf.py). --peer-python is a Python that has the `llama_cpp` package. Results are
+written beside the model, as model.peer.gguf. --peer-python is a Python that has the `llama_cpp` package. Results are
 merged into bench/results/<CPU>-<cores>-cores.csv and shown as a table; --table only shows it.
 
 Tests: pp512 is a prompt of 512 tokens, in batches of 512; tg128 is 128 tokens one after the other, both from an empty
@@ -13,19 +13,21 @@ context. tg128@d4096 is 128 tokens from a context 4096 tokens deep, which is fil
 
 import argparse
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
 
 import pair as sides
 import results_table
+import script
 from machine import cores, machine, results_file
 from pair import Pair, turn
 from results_table import Row
-from turns import EngineError
+from table_file import keep_each, key_of, rows_of
 
 from edgeq.cli.roofline import Case, Limits, figures, middle
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import UsageError
 
 TESTS = ["pp64", "pp512", "pp2048", "tg128", "tg128@d4096"]
 
@@ -80,16 +82,16 @@ def _giga(value: float | None) -> float | None:
     return None if value is None else value / 1e9
 
 
-def measure(model: Path, options: argparse.Namespace) -> list[Row]:
+def measure(model: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Every test of one model."""
     context = max(case.positions for case in options.tests)
     pair = Pair(model, context, options)
     try:
         if options.agreement:
             print(pair.agreement(max(options.threads), context), file=sys.stderr)
-        return [
-            compare(pair, case, threads, options.repetitions) for threads in options.threads for case in options.tests
-        ]
+        for threads in options.threads:
+            for case in options.tests:
+                yield compare(pair, case, threads, options.repetitions)
     finally:
         pair.close()
 
@@ -104,27 +106,31 @@ def case(text: str) -> Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", type=Path, metavar="model.eqf")
+    parser.add_argument("models", nargs="*", type=script.file, metavar="model.eqf")
     sides.arguments(parser)
     parser.add_argument(
         "--tests", nargs="+", type=case, default=[case(t) for t in TESTS], help=f"[default: {' '.join(TESTS)}]"
     )
-    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, cores()}), help="[default: 1 and all]")
-    parser.add_argument("--repetitions", type=int, default=5, help="turns of each engine  [default: 5]")
+    parser.add_argument(
+        "--threads", nargs="+", type=script.count, default=sorted({1, cores()}), help="[default: 1 and all]"
+    )
+    parser.add_argument("--repetitions", type=script.count, default=5, help="turns of each engine  [default: 5]")
     parser.add_argument("--agreement", action="store_true", help="also check that both compute the same")
     parser.add_argument("--results", type=Path, default=results_file(), help="CSV file that rows are merged into")
     parser.add_argument("--table", action="store_true", help="only show the results as a table")
     options = parser.parse_args()
     if not options.models and not options.table:
         parser.error("give a model, or --table")
-    try:
-        rows = [] if options.table else [row for model in options.models for row in measure(model, options)]
-    except (EdgeqError, EngineError, OSError) as error:
-        sys.exit(f"compare.py: {error}")
-    cells = results_table.keep(options.results, rows)
+    if options.table:
+        if not options.results.exists():
+            parser.error(f"{options.results}: no such file: measure a model first, or give --results")
+        print(results_table.markdown(rows_of(options.results, Row)))
+        return
+    for model in options.models:
+        sides.gguf_file(model, options)  # of all models, before any is measured: what cannot be compared is told now
+    rows = keep_each(options.results, Row, (row for model in options.models for row in measure(model, options)))
     keys = {row.key for row in rows}
-    shown = [c for c in cells if options.table or (c["model"], c["test"], c["threads"]) in keys]
-    print(results_table.markdown(shown))
+    print(results_table.markdown(c for c in rows_of(options.results, Row) if key_of(c, Row) in keys))
     for row in rows:
         if max(row.edgeq_other_cpus, row.peer_other_cpus) > 0.1:
             print(
@@ -135,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

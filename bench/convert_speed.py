@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +25,16 @@ from typing import ClassVar
 import export_gguf
 import gguf
 import numpy as np
+import script
 from machine import cores, machine, results_file
-from table_file import Measured, keep, table
-from turns import EngineError, wall
+from table_file import Measured, keep_each, table
+from turns import wall
 
 import edgeq
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.reader import open_file
-from edgeq.errors import EdgeqError
+from edgeq.quantize.recipes import recipe
 
 HERE = Path(__file__).resolve().parent
 
@@ -104,32 +106,32 @@ def llama_errors(exact: Path, made: Path, rows: int) -> Errors:
     return errors
 
 
-def measure(checkpoint: Path, folder: Path, options: argparse.Namespace) -> list[ConvertRow]:
+def measure(checkpoint: Path, folder: Path, options: argparse.Namespace) -> Iterator[ConvertRow]:
     exact, gguf_exact = folder / "f16.eqf", folder / "f16.gguf"
     ours, theirs = folder / "edgeq.eqf", folder / "llama.gguf"
     edgeq.convert(checkpoint, exact, "F16", allow_no_tokenizer=True)
     export_gguf.export(exact, gguf_exact)
-    threads, recipe = str(options.threads), options.type
+    threads, kind = str(options.threads), options.type
     convert = [sys.executable, "-m", "edgeq", "convert", str(checkpoint), "--allow-no-tokenizer", "-t", threads]
-    quantize = [options.peer_python, str(HERE / "quantize_llama.py"), str(gguf_exact), str(theirs), recipe, threads]
-    commands = {"edgeq": [*convert, "--type", recipe, "-o", str(ours)], "llama.cpp": quantize}
-    seconds: dict[str, list[float]] = {engine: [] for engine in commands}
-    for repetition in range(options.repetitions + 1):
-        for engine, command in commands.items():
-            took = wall(command)
-            if repetition:  # the first compiles, and reads the sources in
-                seconds[engine].append(took)
+    quantize = [options.peer_python, str(HERE / "quantize_llama.py"), str(gguf_exact), str(theirs), kind, threads]
+    commands = {"edgeq": [*convert, "--type", kind, "-o", str(ours)], "llama.cpp": quantize}
+    for command in commands.values():
+        wall(command)  # compiles, and reads the sources in
     errors = {
         "edgeq": edgeq_errors(exact, ours, options.rows),
         "llama.cpp": llama_errors(gguf_exact, theirs, options.rows),
     }
     made = {"edgeq": ours, "llama.cpp": theirs}
-    return [
-        ConvertRow(
+    seconds: dict[str, list[float]] = {engine: [] for engine in commands}
+    for _ in range(options.repetitions):
+        for engine, command in commands.items():
+            seconds[engine].append(wall(command))
+    for engine, times in seconds.items():
+        yield ConvertRow(
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             machine=machine(),
             model=checkpoint.resolve().name,
-            recipe=recipe,
+            recipe=kind,
             threads=options.threads,
             engine=engine,
             seconds=times,
@@ -139,8 +141,6 @@ def measure(checkpoint: Path, folder: Path, options: argparse.Namespace) -> list
             error=errors[engine].relative,
             types=str(errors[engine]),
         )
-        for engine, times in seconds.items()
-    ]
 
 
 HEADINGS = (
@@ -158,21 +158,20 @@ HEADINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=script.folder)
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has llama_cpp  [default: this]")
     parser.add_argument("--type", default="Q4_K_M", help="recipe, the same name in both  [default: Q4_K_M]")
-    parser.add_argument("--threads", type=int, default=cores(), help="[default: all cores]")
-    parser.add_argument("--repetitions", type=int, default=3, help="turns of each engine  [default: 3]")
-    parser.add_argument("--rows", type=int, default=1024, help="of each matrix, for the error  [default: 1024]")
-    parser.add_argument("--work", type=Path, help="folder for the files, large  [default: a temporary one]")
+    parser.add_argument("--threads", type=script.count, default=cores(), help="[default: all cores]")
+    parser.add_argument("--repetitions", type=script.count, default=3, help="turns of each engine  [default: 3]")
+    parser.add_argument(
+        "--rows", type=script.count, default=1024, help="of each matrix, for the error  [default: 1024]"
+    )
+    parser.add_argument("--work", type=script.folder, help="folder for the files, large  [default: a temporary one]")
     parser.add_argument("--results", type=Path, default=results_file("convert"), help="CSV file to merge rows into")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory(dir=options.work) as folder:
-            rows = measure(options.checkpoint, Path(folder), options)
-    except (EdgeqError, EngineError, OSError) as error:
-        sys.exit(f"convert_speed.py: {error}")
-    keep(options.results, rows)
+    recipe(options.type)  # UnsupportedError for one that is none
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        rows = keep_each(options.results, ConvertRow, measure(options.checkpoint, Path(folder), options))
     cells = [
         (
             r.model,
@@ -191,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -28,15 +28,15 @@ from statistics import median
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import script
 from machine import cores, machine, results_file
 from synthetic import SyntheticFile
-from table_file import Measured, against, keep, number, table
+from table_file import Measured, against, keep_each, key_of, number, rows_of, table
 
 import edgeq
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli.roofline import Limits, code_bits, kv_read, middle, work
 from edgeq.container.reader import File
-from edgeq.errors import EdgeqError
 from edgeq.kernels import library
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.kernels.layout import STEP_WORDS
@@ -276,6 +276,14 @@ HEADINGS = (
 )
 
 
+def measure(options: argparse.Namespace) -> Iterator[KernelRow]:
+    for threads in options.threads:
+        for group in options.only:
+            for found in GROUPS[group](threads, options):
+                print(f"{found.kernel:18} {found.shape:22} {found.value:9.4g} {found.unit}", file=sys.stderr)
+                yield found
+
+
 def markdown(cells: list[dict[str, str]]) -> str:
     return table(
         HEADINGS,
@@ -298,25 +306,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="groups  [default: all]")
     parser.add_argument("--types", nargs="+", choices=BLOCK_TYPES, default=list(BLOCK_TYPES), help="[default: all]")
-    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, cores()}), help="[default: 1 and all]")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time per kernel, at least  [default: 1]")
-    parser.add_argument("--megabytes", type=int, default=256, help="weights of a matvec  [default: 256]")
+    parser.add_argument(
+        "--threads", nargs="+", type=script.count, default=sorted({1, cores()}), help="[default: 1 and all]"
+    )
+    parser.add_argument("--seconds", type=script.seconds, default=1.0, help="time per kernel, at least  [default: 1]")
+    parser.add_argument("--megabytes", type=script.count, default=256, help="weights of a matvec  [default: 256]")
     parser.add_argument("--results", type=Path, default=results_file("kernels"), help="CSV file to merge rows into")
     parser.add_argument("--table", action="store_true", help="only show the results as a table")
     options = parser.parse_args()
-    rows = []
-    try:
-        for threads in [] if options.table else options.threads:
-            for group in options.only:
-                for found in GROUPS[group](threads, options):
-                    rows.append(found)
-                    print(f"{found.kernel:18} {found.shape:22} {found.value:9.4g} {found.unit}", file=sys.stderr)
-    except (EdgeqError, OSError) as error:
-        sys.exit(f"kernels.py: {error}")
-    cells = keep(options.results, rows)
-    keys = {found.key for found in rows}
-    print(markdown([c for c in cells if options.table or tuple(c[name] for name in KernelRow.KEY) in keys]))
+    if options.table:
+        if not options.results.exists():
+            parser.error(f"{options.results}: no such file: measure the kernels first, or give --results")
+        print(markdown(rows_of(options.results, KernelRow)))
+        return
+    keys = {found.key for found in keep_each(options.results, KernelRow, measure(options))}
+    print(markdown([c for c in rows_of(options.results, KernelRow) if key_of(c, KernelRow) in keys]))
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -2,8 +2,8 @@
 
     python bench/plot.py [results.csv ...] [--out bench/results]
 
-One figure per CSV file and number of threads, SVG and PNG: generation against the read bandwidth, prompts against the
-peak of the byte dot products. Needs matplotlib: pip install edgeq[bench].
+One figure per CSV file, number of threads and kernels' body, SVG and PNG: generation against the read bandwidth,
+prompts against the peak of the byte dot products. Needs matplotlib: pip install edgeq[bench].
 """
 
 import argparse
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import script
 from machine import RESULTS
 from table_file import read
 
 from edgeq.cli.roofline import Case
-from edgeq.errors import EdgeqError
 
 FORMATS = ("svg", "png")
 
@@ -108,15 +108,16 @@ def _beside(axis: Any) -> Any:
 def figures(path: Path, plt: Any, out: Path) -> list[Path]:
     """Draw one results file; the files written, none for a CSV of something else than compare.py's."""
     cells = read(path)
-    if not cells or not {"same_bits", "test", "threads", "machine"} <= cells[0].keys():
+    if not cells or not {"same_bits", "test", "threads", "machine", "isa"} <= cells[0].keys():
         return []
     written = []
-    for threads in sorted({int(row["threads"]) for row in cells}):
-        rows = [row for row in cells if row["threads"] == str(threads)]
-        title = f"{rows[-1]['machine']} ({rows[-1]['isa']}), {threads} thread{'s' if threads > 1 else ''}"
+    for threads, isa in sorted({(int(row["threads"]), row["isa"]) for row in cells}):
+        rows = [row for row in cells if (row["threads"], row["isa"]) == (str(threads), isa)]
+        title = f"{rows[-1]['machine']} ({isa}), {threads} thread{'s' if threads > 1 else ''}"
+        body = "" if isa == cells[0]["isa"] else f"-{isa}"
         figure = draw(plt, title, panels(rows))
         for kind in FORMATS:
-            target = out / f"{path.stem}-{threads}-threads.{kind}"
+            target = out / f"{path.stem}-{threads}-threads{body}.{kind}"
             figure.savefig(target, dpi=150, metadata={"Date": None} if kind == "svg" else None)
             written.append(target)
         plt.close(figure)
@@ -125,7 +126,7 @@ def figures(path: Path, plt: Any, out: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="*", type=Path, help="[default: all of bench/results]")
+    parser.add_argument("results", nargs="*", type=script.file, help="[default: all of bench/results]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the figures  [default: bench/results]")
     options = parser.parse_args()
     try:
@@ -137,17 +138,12 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     given = options.results or sorted(RESULTS.glob("*.csv"))
-    if absent := [path for path in options.results if not path.exists()]:
-        sys.exit(f"plot.py: {absent[0]}: no such file")
     options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        written = [file for path in given for file in figures(path, plt, options.out)]
-    except EdgeqError as error:
-        sys.exit(f"plot.py: {error}")
+    written = [file for path in given for file in figures(path, plt, options.out)]
     if not written:
         sys.exit("plot.py: there is nothing to draw: run bench/compare.py first")
     print(*written, sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -1,13 +1,11 @@
-"""What bench/compare.py measured: one row per model, test and number of threads."""
+"""What bench/compare.py measured: one row per model, test, number of threads and kernels' body."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from table_file import Measured, against, keep, number, read, table
-
-__all__ = ["Row", "keep", "markdown", "rates", "read"]
+from table_file import Measured, against, number, table
 
 
 @dataclass
@@ -23,7 +21,7 @@ class Row(Measured):
     peer_gb_per_second: of the peer's own weights, which are larger where same_bits is False
     """
 
-    KEY: ClassVar = ("model", "test", "threads")
+    KEY: ClassVar = ("model", "test", "threads", "isa")
 
     date: str
     machine: str
@@ -73,12 +71,14 @@ HEADINGS = (
 
 
 def markdown(cells: Iterable[dict[str, str]]) -> str:
-    """The table for people: edgeq's figures against the limits, the peer's rate beside."""
+    """The table for people: edgeq's figures against the limits, the peer's rate beside; bodies where they differ."""
+    cells = list(cells)
+    several = len({row["isa"] for row in cells}) > 1
     return table(
         HEADINGS,
         [
             (
-                row["model"] + ("" if row["same_bits"] == "True" else " *"),
+                row["model"] + (f" ({row['isa']})" if several else "") + ("" if row["same_bits"] == "True" else " *"),
                 row["test"],
                 row["threads"],
                 number(row["edgeq_tokens_per_second"]),

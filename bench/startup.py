@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,13 @@ from statistics import median
 from typing import ClassVar
 
 import pair as sides
+import script
 from machine import cores, machine, results_file
 from pair import HERE, TEXT, gguf_file
-from table_file import Measured, keep, table
-from turns import EngineError, wall
+from table_file import Measured, keep_each, table
+from turns import wall
 
 from edgeq.container.reader import open_file
-from edgeq.errors import EdgeqError
 from edgeq.text.tokenizer import load_tokenizer
 
 CONTEXT = 64
@@ -109,7 +109,19 @@ def commands(model: Path, gguf: Path, prompt: str, options: argparse.Namespace) 
     }
 
 
-def measure(model: Path, options: argparse.Namespace) -> list[StartRow]:
+def measure(model: Path, options: argparse.Namespace) -> Iterator[StartRow]:
+    def row(what: str, times: list[float], imports: str = "") -> StartRow:
+        return StartRow(
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            machine=machine(),
+            model=model.stem,
+            what=what,
+            threads=options.threads,
+            seconds=times,
+            median_seconds=median(times),
+            imports=imports,
+        )
+
     gguf = gguf_file(model, options)
     wanted = commands(model, gguf, prompt_of(model, options.tokens), options)
     run = wanted[f"edgeq run, {options.tokens} + 1 tokens"]
@@ -120,53 +132,38 @@ def measure(model: Path, options: argparse.Namespace) -> list[StartRow]:
     for _ in range(options.repetitions):
         for what, command in wanted.items():
             seconds[what].append(wall(command))
-    imports = {what: imported(command, {}) for what, command in wanted.items()}
+    for what, command in wanted.items():
+        yield row(what, seconds[what], imported(command, {}))
     if hasattr(os, "posix_fadvise"):
         for engine, path in (("edgeq", model), ("llama.cpp", gguf)):
             what = f"{engine}, {options.tokens} ids + 1"
-            cold = seconds[f"{what}, file not in the page cache"] = []
+            cold = []
             for _ in range(options.repetitions):
                 drop(path)
                 cold.append(wall(wanted[what]))
+            yield row(f"{what}, file not in the page cache", cold)
     with tempfile.TemporaryDirectory() as empty:
-        first = f"edgeq run, {options.tokens} + 1 tokens, nothing compiled yet"
-        seconds[first] = [wall(run, os.environ | {"EDGEQ_CACHE": empty})]
+        first = wall(run, os.environ | {"EDGEQ_CACHE": empty})
     with tempfile.TemporaryDirectory() as empty:
-        imports[first] = imported(run, {"EDGEQ_CACHE": empty})
-    return [
-        StartRow(
-            date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            machine=machine(),
-            model=model.stem,
-            what=what,
-            threads=options.threads,
-            seconds=times,
-            median_seconds=median(times),
-            imports=imports.get(what, ""),
-        )
-        for what, times in seconds.items()
-    ]
+        imports = imported(run, {"EDGEQ_CACHE": empty})
+    yield row(f"edgeq run, {options.tokens} + 1 tokens, nothing compiled yet", [first], imports)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="model.eqf")
+    parser.add_argument("model", type=script.file, metavar="model.eqf")
     sides.arguments(parser)
-    parser.add_argument("--tokens", type=int, default=16, help="of the prompt  [default: 16]")
-    parser.add_argument("--threads", type=int, default=cores(), help="[default: all cores]")
-    parser.add_argument("--repetitions", type=int, default=5, help="processes of each kind  [default: 5]")
+    parser.add_argument("--tokens", type=script.count, default=16, help="of the prompt  [default: 16]")
+    parser.add_argument("--threads", type=script.count, default=cores(), help="[default: all cores]")
+    parser.add_argument("--repetitions", type=script.count, default=5, help="processes of each kind  [default: 5]")
     parser.add_argument("--results", type=Path, default=results_file("startup"), help="CSV file to merge rows into")
     options = parser.parse_args()
-    if not 1 <= options.tokens < CONTEXT:
+    if options.tokens >= CONTEXT:
         parser.error(f"--tokens must lie between 1 and {CONTEXT - 1}")
-    try:
-        rows = measure(options.model, options)
-    except (EdgeqError, EngineError, OSError) as error:
-        sys.exit(f"startup.py: {error}")
-    keep(options.results, rows)
+    rows = keep_each(options.results, StartRow, measure(options.model, options))
     headings = (("process", False), ("seconds", True), ("processes", True), ("imports", False))
     print(table(headings, [(r.what, f"{r.median_seconds:.3f}", str(len(r.seconds)), r.imports) for r in rows]))
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

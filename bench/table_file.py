@@ -2,11 +2,13 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+from edgeq.errors import OutputError, UsageError
 from edgeq.output import write_file
 
 
@@ -19,6 +21,9 @@ class Measured:
     @property
     def key(self) -> tuple[str, ...]:
         return tuple(_cell(getattr(self, name)) for name in self.KEY)
+
+
+MeasuredRow = TypeVar("MeasuredRow", bound=Measured)
 
 
 def to_cells(row: Measured) -> dict[str, str]:
@@ -41,13 +46,29 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def rows_of(path: Path, kind: type[Measured]) -> list[dict[str, str]]:
+    """The file's rows of a kind, empty in columns that it lacks. UsageError for a file of something else."""
+    names = [field.name for field in fields(kind)]
+    try:
+        cells = read(path)
+    except (csv.Error, UnicodeDecodeError):
+        raise UsageError(f"{path}: is not a CSV file: give another --results") from None
+    if not all(set(kind.KEY) <= row.keys() <= set(names) for row in cells):
+        raise UsageError(f"{path}: has other columns than these results: give another --results")
+    return [dict.fromkeys(names, "") | row for row in cells]
+
+
+def key_of(cells: Mapping[str, str], kind: type[Measured]) -> tuple[str, ...]:
+    return tuple(cells[name] for name in kind.KEY)
+
+
 def merged(path: Path, rows: Iterable[Measured]) -> list[dict[str, str]]:
     """The rows of the file and the new ones, which replace those they measure again."""
     rows = list(rows)
     if not rows:
         return read(path)
-    key, new = rows[0].KEY, {row.key: to_cells(row) for row in rows}
-    kept = [new.pop(tuple(cells[name] for name in key), cells) for cells in read(path)]
+    kind, new = type(rows[0]), {row.key: to_cells(row) for row in rows}
+    kept = [new.pop(key_of(cells, kind), cells) for cells in rows_of(path, kind)]
     return kept + list(new.values())
 
 
@@ -57,6 +78,22 @@ def keep(path: Path, rows: Sequence[Measured]) -> list[dict[str, str]]:
     if rows:
         write(path, cells, [field.name for field in fields(rows[0])])
     return cells
+
+
+def keep_each(path: Path, kind: type[MeasuredRow], rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
+    """Keep each row as soon as it is measured: what comes after may fail. All of them, at the end.
+
+    A file that cannot take them is refused before the first is measured.
+    """
+    rows_of(path, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: the folder cannot be written: give another --results")
+    measured = []
+    for row in rows:
+        keep(path, [row])
+        measured.append(row)
+    return measured
 
 
 def write(path: Path, cells: Sequence[Mapping[str, object]], names: Sequence[str]) -> None:

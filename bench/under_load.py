@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,23 +20,25 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 import pair as sides
+import script
 from compare import case
 from machine import cores, machine, results_file
 from pair import Pair, turn
-from table_file import Measured, keep, number, table
-from turns import EngineError
+from table_file import Measured, keep_each, number, table
 
 from edgeq.cli.roofline import Case
-from edgeq.errors import EdgeqError
 
 SETTLE = 0.3  # seconds until the load runs
 
 
 @dataclass
 class LoadRow(Measured):
-    """Tokens per second from median seconds, alone and under load; `slowdown` is alone / loaded."""
+    """Tokens per second from median seconds, alone and under load; `slowdown` is alone / loaded.
 
-    KEY: ClassVar = ("model", "test", "threads", "engine")
+    seconds_*: of each repetition
+    """
+
+    KEY: ClassVar = ("model", "test", "threads", "load", "engine")
 
     date: str
     machine: str
@@ -59,7 +62,7 @@ class Load:
 
     def __enter__(self) -> Self:
         spin = [sys.executable, "-S", "-c", "while True: pass"]
-        self.children = [subprocess.Popen(spin) for _ in range(self.processes)]
+        self.children = [subprocess.Popen(spin, stderr=subprocess.DEVNULL) for _ in range(self.processes)]
         time.sleep(SETTLE if self.children else 0)
         return self
 
@@ -71,7 +74,16 @@ class Load:
             child.wait()
 
 
-def measure(pair: Pair, test: Case, threads: int, load: int, repetitions: int) -> list[LoadRow]:
+def measure(model: Path, options: argparse.Namespace) -> Iterator[LoadRow]:
+    """One model, both engines."""
+    pair = Pair(model, options.test.positions, options)
+    try:
+        yield from compare(pair, options.test, options.threads, options.load, options.repetitions)
+    finally:
+        pair.close()
+
+
+def compare(pair: Pair, test: Case, threads: int, load: int, repetitions: int) -> list[LoadRow]:
     """One test, both engines, without and with load, in turns."""
     pair.warm_up(test, threads)
     request = pair.request(test, threads)
@@ -120,27 +132,17 @@ HEADINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path, metavar="model.eqf")
+    parser.add_argument("models", nargs="+", type=script.file, metavar="model.eqf")
     sides.arguments(parser)
-    parser.add_argument("--test", type=case, default=case("tg32"), help="[default: tg32]")
-    parser.add_argument("--threads", type=int, default=cores(), help="of each engine  [default: all cores]")
-    parser.add_argument("--load", type=int, default=cores(), help="busy loops  [default: one per core]")
-    parser.add_argument("--repetitions", type=int, default=5, help="turns of each engine  [default: 5]")
+    parser.add_argument("--test", type=case, default=case("tg16"), help="[default: tg16]")
+    parser.add_argument("--threads", type=script.count, default=cores(), help="of each engine  [default: all cores]")
+    parser.add_argument("--load", type=script.count, default=cores(), help="busy loops  [default: one per core]")
+    parser.add_argument("--repetitions", type=script.count, default=5, help="turns of each engine  [default: 5]")
     parser.add_argument("--results", type=Path, default=results_file("under-load"), help="CSV file to merge rows into")
     options = parser.parse_args()
-    if options.load < 1:
-        parser.error("--load must be at least 1")
-    rows = []
-    try:
-        for model in options.models:
-            pair = Pair(model, options.test.positions, options)
-            try:
-                rows += measure(pair, options.test, options.threads, options.load, options.repetitions)
-            finally:
-                pair.close()
-    except (EdgeqError, EngineError, OSError) as error:
-        sys.exit(f"under_load.py: {error}")
-    keep(options.results, rows)
+    for model in options.models:
+        sides.gguf_file(model, options)  # of all models, before any is measured
+    rows = keep_each(options.results, LoadRow, (row for model in options.models for row in measure(model, options)))
     cells = [
         (
             r.model,
@@ -158,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

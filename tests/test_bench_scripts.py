@@ -33,7 +33,7 @@ def scripts(monkeypatch):
         "plot",
         "results_table",
     )
-    names += ("startup", "synthetic", "table_file", "turns", "under_load")
+    names += ("mca", "profile_steps", "script", "startup", "synthetic", "table_file", "turns", "under_load")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -119,10 +119,11 @@ class FakeEngine:
     """edgeq takes 1 ms a token, the other 2 ms."""
 
     asked: list[str] = []  # noqa: RUF012
+    isa = "avx2"
 
     def __init__(self, command):
         self.name = "edgeq" if "engine_edgeq" in command[1] else "peer"
-        self.hello = {"version": "1.0", "isa": "avx2"}
+        self.hello = {"version": "1.0", "isa": self.isa}
         self.process = SimpleNamespace(pid=os.getpid())
 
     def ask(self, request, **arguments):
@@ -154,17 +155,104 @@ def test_compare_takes_turns_and_keeps_results(scripts, tiny_model, tmp_path, mo
     assert table[3].startswith("| tiny-Q8_0 | tg4 | 1 | 1000 | 500 | 2.00 |")
     run("--tests", "pp8", "tg4@d8", "--threads", "2", "--repetitions", "1")
     assert len(run("--table")) == 2 + 4
-    cells = {(row["test"], row["threads"]): row for row in scripts.compare.results_table.read(results)}
+    cells = {(row["test"], row["threads"]): row for row in scripts.table_file.read(results)}
     deep, flat = cells["tg4@d8", "2"], cells["tg4", "1"]
     assert float(deep["mb_per_token"]) - float(flat["mb_per_token"]) == pytest.approx(8 * 64 / 1e6, rel=0.01)
     assert float(deep["peer_gb_per_second"]) == pytest.approx(float(deep["gb_per_second"]) / 2, rel=0.1)
 
 
 def test_bad_test_names(scripts, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["compare.py", "m.eqf", "--tests", "xx512"])
+    monkeypatch.setattr("sys.argv", ["compare.py", "--tests", "xx512"])
     with pytest.raises(SystemExit):
         scripts.compare.main()
     assert "'xx512' is no test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare.py", "--repetitions", "0"),
+        ("compare.py", "nothere.eqf"),
+        ("compare.py", "--table", "--results", "nothere.csv"),
+        ("compare.py", "--table", "--results", f"{BENCH}/results/quality-tiny_model.csv"),
+        ("kernels.py", "--seconds", "-1"),
+        ("kernels.py", "--megabytes", "0"),
+        ("kernels.py", "--table", "--results", __file__),
+        ("profile_steps.py", __file__, "--tokens", "1024"),
+        ("profile_steps.py", __file__, "--repetitions", "0"),
+        ("memory.py", "nothere.eqf"),
+        ("quality.py", ".", "--text", "nothere.txt"),
+        ("encode_error.py", "nothere.safetensors"),
+        ("gguf_speed.py", "--work", "/no/folder"),
+        ("mca.py", "--llvm-mca", "/no/llvm-mca"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_work_is_refused_in_one_line(scripts, monkeypatch, capsys, arguments):
+    module = importlib.import_module(arguments[0].removesuffix(".py"))
+    monkeypatch.setattr("sys.argv", list(arguments))
+    with pytest.raises(SystemExit) as ended:
+        scripts.script.run(module.main)
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and lines[-1].startswith(f"{arguments[0]}: ")
+    assert all(line.startswith(("usage:", " ")) for line in lines[:-1])
+
+
+def test_an_interrupted_script_ends_without_a_word(scripts, capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        scripts.script.run(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == ""
+
+
+def test_an_older_llvm_mca_is_refused(scripts, tmp_path):
+    program = tmp_path / "llvm-mca"
+    program.write_text("#!/bin/sh\necho 'Debian LLVM version 14.0.6'\n")
+    program.chmod(0o755)
+    with pytest.raises(UnsupportedError, match="is of LLVM 14: install LLVM 19 or newer"):
+        scripts.mca.find_llvm_mca(str(program))
+    program.write_text("#!/bin/sh\necho '  LLVM version 20.1.0'\n")
+    assert scripts.mca.find_llvm_mca(str(program)) == str(program)
+
+
+def test_rows_are_kept_when_a_later_one_fails(scripts, tiny_model, tmp_path, monkeypatch):
+    model, results = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "cpu.csv"
+
+    class Interrupted(FakeEngine):
+        def ask(self, request, **arguments):
+            if len(arguments.get("tokens", ())) == 16:
+                raise KeyboardInterrupt
+            return super().ask(request, **arguments)
+
+    monkeypatch.setattr(scripts.pair, "Engine", Interrupted)
+    arguments = ["compare.py", str(model), "--results", str(results), "--threads", "1", "--repetitions", "1"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--tests", "pp8", "tg16"])
+    with pytest.raises(KeyboardInterrupt):
+        scripts.compare.main()
+    assert [row["test"] for row in scripts.table_file.read(results)] == ["pp8"]
+
+
+def test_a_body_has_its_own_rows(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model, results = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "cpu.csv"
+    arguments = ["--threads", "1", "--repetitions", "1", "--tests", "pp8", "--results", str(results)]
+    for isa in ("avx2", "portable", "avx2"):
+        monkeypatch.setattr(scripts.pair, "Engine", type("", (FakeEngine,), {"isa": isa}))
+        monkeypatch.setattr("sys.argv", ["compare.py", str(model), *arguments])
+        scripts.compare.main()
+    assert [row["isa"] for row in scripts.table_file.read(results)] == ["avx2", "portable"]
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["compare.py", "--table", "--results", str(results)])
+    scripts.compare.main()
+    names = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert names == ["| tiny-Q8_0 (avx2)", "| tiny-Q8_0 (portable)"]
+
+
+def test_a_step_that_does_nothing_is_timed(scripts, tiny_model, tmp_path):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    with open_file(model) as file, scripts.profile_steps.Session(file, context=64, threads=1) as session:
+        assert 0 < scripts.profile_steps.overhead(session) < 1e-3
 
 
 def test_the_edgeq_engine(scripts, tiny_model, tmp_path):
