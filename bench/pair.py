@@ -1,6 +1,8 @@
 """edgeq and llama.cpp side by side: both engines with one model, each a resident process, asked in turns."""
 
 import argparse
+import contextlib
+import json
 import sys
 import time
 from dataclasses import replace
@@ -9,11 +11,13 @@ from typing import Any
 
 import export_gguf
 import psutil
+import script
 from machine import busy_seconds
 from turns import Engine
 
 from edgeq.cli.roofline import Case, Limits, Work, work
 from edgeq.container.reader import open_file
+from edgeq.output import write_file
 
 HERE = Path(__file__).resolve().parent
 PAUSE = 0.05  # seconds between turns, in which the other engine's threads fall asleep
@@ -26,7 +30,7 @@ TEXT = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of scripts that run a pair."""
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has llama_cpp  [default: this]")
-    parser.add_argument("--gguf", type=Path, help="folder of the GGUF files  [default: the model's]")
+    parser.add_argument("--gguf", type=script.folder, help="folder of the GGUF files  [default: the model's]")
     parser.add_argument(
         "--fallback",
         action="store_true",
@@ -35,13 +39,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def gguf_file(model: Path, options: argparse.Namespace) -> Path:
-    """The model for llama.cpp, written where it is missing or older. EdgeqError for a file that is none."""
+    """The model for llama.cpp, written unless it was made from this very file. EdgeqError for a file that is none.
+
+    Beside it is a JSON file that tells what it was made from.
+    """
     open_file(model).close()  # a file that is none is told before anything is written
-    path: Path = (options.gguf or model.parent) / f"{model.stem}.gguf"
-    if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
+    path: Path = (options.gguf or model.parent) / f"{model.stem}.peer{'-fallback' if options.fallback else ''}.gguf"
+    record, status = path.with_name(f"{path.name}.json"), model.stat()
+    source = {"made_from": model.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    if not path.exists() or _recorded(record) != source:
         print(f"writing {path}", file=sys.stderr)
+        record.unlink(missing_ok=True)  # of an earlier file: it goes first and comes last
         export_gguf.export(model, path, options.fallback)
+        write_file(record, json.dumps(source).encode())
     return path
+
+
+def _recorded(record: Path) -> object:
+    """None for a file that is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(record.read_bytes())
+    return None
 
 
 class Pair:

@@ -217,6 +217,25 @@ def test_an_older_llvm_mca_is_refused(scripts, tmp_path):
     assert scripts.mca.find_llvm_mca(str(program)) == str(program)
 
 
+def test_the_peer_gets_a_file_made_from_this_model(scripts, tiny_model, tmp_path):
+    model, users = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "tiny-Q8_0.gguf"
+    users.write_bytes(b"somebody else's")
+
+    def made(fallback=False):
+        path = scripts.pair.gguf_file(model, SimpleNamespace(gguf=None, fallback=fallback))
+        return path, path.stat().st_ino
+
+    first = made()
+    assert first[0].name == "tiny-Q8_0.peer.gguf" and made() == first
+    assert made(fallback=True)[0].name == "tiny-Q8_0.peer-fallback.gguf"
+    os.utime(model, ns=(0, 0))  # another file, and an older one
+    again = made()
+    assert again[0] == first[0] and again[1] != first[1]
+    again[0].with_name(f"{again[0].name}.json").write_text("{")
+    assert made()[1] != again[1], "what is not known to be made from it is not used"
+    assert users.read_bytes() == b"somebody else's"
+
+
 def test_rows_are_kept_when_a_later_one_fails(scripts, tiny_model, tmp_path, monkeypatch):
     model, results = converted(tmp_path, tiny_model, "Q8_0"), tmp_path / "cpu.csv"
 
