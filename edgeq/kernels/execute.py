@@ -41,10 +41,10 @@ IDLE = JOB + 8  # workers that sleep until there is a tape; WAITING: threads tha
 WORKERS, WORKER = layout.CONTROL_BYTES, layout.WORKER_BYTES
 PARKED, SEEN = 0, 8  # within a worker's line
 
-# A spin of some 50 microseconds covers the steps of a balanced tape; then a thread sleeps. To go on spinning, or to
-# offer the core again and again, would lose milliseconds at every barrier as soon as another program wants the core.
-# Between tapes a worker spins for a millisecond or more, while the leader chooses a token, sleeps for some, and parks.
-_SPINS, _IDLE_SPINS = 4000, 100_000
+# A spin of half a millisecond (two where a pause takes long) covers a token's steps and what the leader does between
+# tokens: to be woken takes longer than most of them. Then a thread sleeps. To spin on, or to offer the core again and
+# again, would lose milliseconds at every barrier as soon as another program wants the core. An idle worker then parks.
+_SPINS = 50_000
 _NAP = 4_000_000  # nanoseconds
 _YIELDS = 4000  # instead, where a thread cannot sleep
 
@@ -111,10 +111,10 @@ def _serve(control, thread, n_threads):
                 return
             _run(control, thread, n_threads)
             waited = 0
-        elif waited < _IDLE_SPINS:
+        elif waited < _SPINS:
             waited += 1
             pause()
-        elif waited < _IDLE_SPINS + _YIELDS:
+        elif waited < _SPINS + _YIELDS:
             waited += _YIELDS if can_sleep() else 1
             atomic_add(control + IDLE, 1)
             sleep_while(control + JOB, seen, nap)
