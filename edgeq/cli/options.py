@@ -67,6 +67,9 @@ _MODEL = (
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
     FORCE,
+    click.option(
+        "--preload", is_flag=True, default=None, help="Read the whole file from the disk first, and show how far it is."
+    ),
 )
 
 
@@ -78,7 +81,8 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    return cast(Function, _gathered(function, _MODEL, ("threads", "context", "kv", "template", "force"), "loading"))
+    names = ("threads", "context", "kv", "template", "force", "preload")
+    return cast(Function, _gathered(function, _MODEL, names, "loading"))
 
 
 def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:
@@ -114,7 +118,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
     from edgeq.model import load
 
     template = loading.get("template")
-    return load(
+    model = load(
         path,
         threads=loading.get("threads"),
         context=loading.get("context"),
@@ -124,6 +128,12 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         force=bool(loading.get("force")),
         announce=Announcer(),
     )
+    if loading.get("preload"):
+        from edgeq.cli.progress import bytes_bar
+
+        with bytes_bar(f"reading {path.name}") as progress:
+            model.file.read_through(progress)
+    return model
 
 
 def read_text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A bar on stderr, at a terminal, while one file is made of another."""
+"""A bar on stderr, at a terminal, while a file is read or another one is made of it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ Progress = Callable[[str, int, int, int, int], None]  # tensor, its index, tenso
 
 
 @contextlib.contextmanager
-def progress_bar(first: str) -> Iterator[Progress]:
-    """Gives what moves the bar; until it is called the bar says `first`. The bar goes away at the end."""
+def _bar(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Gives what moves the bar: text, bytes done, bytes in all. Until it is called the bar says `first`."""
     import rich.progress
     from rich.console import Console
 
@@ -21,8 +21,18 @@ def progress_bar(first: str) -> Iterator[Progress]:
     )
     with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(first, total=None)
+        yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
 
-        def progress(tensor: str, index: int, tensors: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{index + 1}/{tensors} {tensor}", completed=done, total=total)
 
-        yield progress
+@contextlib.contextmanager
+def progress_bar(first: str) -> Iterator[Progress]:
+    """Gives what moves the bar, which names the tensor that is done; until then it says `first`. It goes away again."""
+    with _bar(first) as show:
+        yield lambda tensor, index, tensors, done, total: show(f"{index + 1}/{tensors} {tensor}", done, total)
+
+
+@contextlib.contextmanager
+def bytes_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives what moves the bar: bytes done, and bytes in all. It goes away at the end."""
+    with _bar(text) as show:
+        yield lambda done, total: show(text, done, total)

@@ -15,20 +15,13 @@ THREADS = 2  # more do not help where the disk is the limit
 @threads_option(str(THREADS))
 def command(model: Path, threads: int | None) -> None:
     """Check every tensor and asset of MODEL, an .eqf file, against its checksum."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from edgeq.cli.progress import bytes_bar
     from edgeq.cli.units import binary_size
     from edgeq.container.reader import open_file
 
-    console = Console(stderr=True)
     with open_file(model) as file:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("checking", total=None)
-            file.verify(
-                lambda done, total: progress.update(task, completed=done, total=total),
-                threads or environment.threads() or THREADS,
-            )
+        with bytes_bar("checking") as progress:
+            file.verify(progress, threads or environment.threads() or THREADS)
         click.echo(
             f"{model}: sound: {len(file.tensors)} tensors, {len(file.assets)} assets, {binary_size(file.nbytes)}"
         )

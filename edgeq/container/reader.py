@@ -79,6 +79,14 @@ class File:
         if hasattr(os, "posix_fadvise"):
             threading.Thread(target=_read_ahead, args=(os.dup(self._fd), self.nbytes), daemon=True).start()
 
+    def read_through(self, progress: Progress) -> None:
+        """Read the whole file from the disk, in order, into the system's page cache; `progress` hears bytes done, and
+        bytes in all. Raises UsageError if the file is closed, FormatError if it cannot be read."""
+        self._check_open()
+        for offset in range(0, self.nbytes, _AHEAD):
+            self._pread(min(_AHEAD, self.nbytes - offset), offset)
+            progress(min(offset + _AHEAD, self.nbytes), self.nbytes)
+
     def asset(self, name: str) -> bytes:
         """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; UsageError if the
         file is closed."""

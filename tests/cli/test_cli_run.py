@@ -8,7 +8,9 @@ from counting import counting_model
 
 from edgeq.cli import main
 from edgeq.cli.options import _SAMPLING
+from edgeq.container.reader import File
 from edgeq.errors import UsageError
+from edgeq.quantize.pipeline import convert
 from edgeq.runtime.sampler import SamplerParams
 
 
@@ -114,6 +116,15 @@ def test_chat_flag_uses_the_template(edgeq, model):
     result = edgeq("run", "m.eqf", "x", "--chat", "--system", "s", "--temp", 0)
     assert result.out == ";<=>?@ABC\n"
     assert bytes(model.session.evaluated[:10]) == b"s:s|u:x|a:"
+
+
+def test_preload_reads_the_file_first(edgeq, tiny_model, tmp_path, monkeypatch):
+    convert(str(tiny_model), tmp_path / "tiny.eqf", "Q8_0")
+    read = []
+    monkeypatch.setattr(File, "read_through", lambda file, progress: read.append(str(file.path)) or progress(1, 1))
+    result = edgeq("run", tmp_path / "tiny.eqf", "Once upon a time", "-n", 3, "--temp", 0, "--preload")
+    assert (result.code, result.out, read) == (0, ", there was\n", [str(tmp_path / "tiny.eqf")])
+    assert edgeq("run", tmp_path / "tiny.eqf", "Once", "-n", 1).code == 0 and len(read) == 1
 
 
 def test_timings_go_to_stderr(edgeq, model):

@@ -60,6 +60,16 @@ def test_reading_ahead_asks_for_every_byte_in_order(path: Path, monkeypatch: pyt
         f.read_ahead()
 
 
+def test_reading_through_tells_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, heard = [], []
+    pread = os.pread
+    with open_file(path) as f:
+        monkeypatch.setattr(os, "pread", lambda *args: read.append(args[1:]) or pread(*args))
+        f.read_through(lambda done, total: heard.append((done, total)))
+    assert sum(length for length, _ in read) == path.stat().st_size and read[0][1] == 0
+    assert heard[-1] == (path.stat().st_size, path.stat().st_size) and heard == sorted(heard)
+
+
 def test_a_closed_file_says_so(path: Path) -> None:
     f = open_file(path)
     f.close()
