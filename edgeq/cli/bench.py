@@ -242,6 +242,7 @@ def _row(head: Mapping[str, str], result: Result, asked: Work, memory: Mapping[s
     """A test in JSON: seconds, bytes and multiply-adds, never rounded."""
     return {
         **head,
+        "threads": int(head["threads"]),
         "test": str(result.case),
         "tokens": result.case.tokens,
         "depth": result.case.depth,
