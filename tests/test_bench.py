@@ -1,6 +1,7 @@
 """`edgeq bench`: what a test asks of the machine, and how near it comes to the limits."""
 
 import json
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -170,6 +171,20 @@ def test_bench_fills_again_where_it_cannot_rewind(counting, monkeypatch, capsys)
     assert main(["bench", "m.eqf", "-p", "16", "-n", "0", "-d", "100", "-r", "2", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["test"] == "pp16@d100"
     assert begun == [(0, 100), (100, 16)] * 3
+
+
+def test_bench_over_minutes_tells_what_it_has_when_it_is_interrupted(counting, monkeypatch, capsys):
+    clock = count(step=3.0)
+    evaluate = counting.session.eval
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    counting.session.eval = lambda tokens: ring() if next(clock) > 60 else evaluate(tokens)
+    assert main(["bench", "m.eqf", "-n", "4", "--minutes", "9"]) == 130
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines and last.startswith("tg4: min ")
+
+
+def ring():
+    raise KeyboardInterrupt
 
 
 def test_bench_over_minutes(counting, capsys):

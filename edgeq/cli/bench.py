@@ -60,7 +60,7 @@ def command(
     minutes: float | None,
     output: str,
     **loading: Any,
-) -> None:
+) -> int:
     """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
 
     -p, -n and -d may be given several times; 0 leaves the test out. tg128@d4096 generates 128 tokens after 4096.
@@ -79,10 +79,16 @@ def command(
                 raise UsageError(f"{model}: is an encoder, which takes a text as a whole: give -p alone")
             cases = [case for case in cases if case.kind == "pp"]
         if minutes:
-            course = endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None)
-            _show_course(describe(loaded), cases[0], course, output)
-        else:
-            _bench(loaded, cases, repetitions or 5, output)
+            course, ended = Course(min(INTERVAL, 60 * minutes)), 0
+            try:
+                endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None, course)
+            except KeyboardInterrupt:
+                ended = 130
+            if course.rates:
+                _show_course(describe(loaded), cases[0], course, output)
+            return ended
+        _bench(loaded, cases, repetitions or 5, output)
+    return 0
 
 
 def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
@@ -168,9 +174,9 @@ def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -
     return Result(case, clocks, middle(limits), resident)
 
 
-def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None], every: float = INTERVAL) -> Course:
+def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None], course: Course) -> None:
     """Repeat a tg test for `seconds`; `say` hears a line per interval. Rewinding and filling do not count."""
-    session, course = model.session, Course(min(every, seconds))
+    session = model.session
     _fill(model, case.depth)
     began = now = time.perf_counter()
     while now - began < seconds:
@@ -186,7 +192,6 @@ def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None
     if not course.rates:
         course.end(now - began)
         say(_course_line(course))
-    return course
 
 
 def _course_line(course: Course) -> str:
