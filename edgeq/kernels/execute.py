@@ -39,18 +39,25 @@ JOB, TAPE, STEPS, STOP, LED, WAKE = (
 )
 IDLE = JOB + 8  # workers that sleep until there is a tape; WAITING: threads that sleep at the barrier
 WORKERS, WORKER = layout.CONTROL_BYTES, layout.WORKER_BYTES
-PARKED, SEEN = 0, 8  # within a worker's line
+PARKED, SEEN, HASTY = 0, 8, 16  # within a thread's line
 
 # A spin of half a millisecond (two where a pause takes long) covers a token's steps and what the leader does between
 # tokens: to be woken takes longer than most of them. Then a thread sleeps. To spin on, or to offer the core again and
-# again, would lose milliseconds at every barrier as soon as another program wants the core. An idle worker then parks.
-_SPINS = 50_000
+# again, would lose milliseconds at every barrier as soon as another program wants the core. Whom a thread waits for may
+# also want the very core that it spins on: after a spin in vain the next waits are hasty. An idle worker parks.
+_SPINS, _HASTY_SPINS, _HASTY_WAITS = 50_000, 1000, 64
 _NAP = 4_000_000  # nanoseconds
 _YIELDS = 4000  # instead, where a thread cannot sleep
 
 
 @device
-def _meet(control, n_threads):
+def _patience(line):
+    """For how many pauses the thread of this line spins before it sleeps."""
+    return _HASTY_SPINS if load_i64(line + HASTY) != 0 else _SPINS
+
+
+@device
+def _meet(control, line, n_threads):
     """Barrier: the last to arrive opens it for all."""
     turn = atomic_load(control + TURN)
     if atomic_add(control + ARRIVED, 1) == n_threads - 1:
@@ -59,12 +66,15 @@ def _meet(control, n_threads):
         if atomic_load(control + WAITING) != 0:
             wake(control + TURN)
         return
-    waited = 0
+    waited, patience, hasty = 0, _patience(line), load_i64(line + HASTY)
+    store_i64(line + HASTY, max(0, hasty - 1))
     while atomic_load(control + TURN) == turn:
-        if waited < _SPINS:
+        if waited < patience:
             waited += 1
             pause()
         else:
+            if hasty == 0:
+                store_i64(line + HASTY, _HASTY_WAITS)
             atomic_add(control + WAITING, 1)
             sleep_while(control + TURN, turn, 0)
             atomic_add(control + WAITING, -1)
@@ -73,11 +83,12 @@ def _meet(control, n_threads):
 @device
 def _run(control, thread, n_threads):
     tape, steps = load_i64(control + TAPE), load_i64(control + STEPS)
+    line = control + WORKERS + thread * WORKER
     for i in range(steps):
         step = tape + i * STEP
         call_kernel(load_i64(step), load_i64(step + 8), thread, n_threads)
         if n_threads > 1 and load_i64(step + 16) != 0:
-            _meet(control, n_threads)
+            _meet(control, line, n_threads)
 
 
 def _publish(control, thread, n_threads):
@@ -102,7 +113,7 @@ def _serve(control, thread, n_threads):
     line, nap = control + WORKERS + thread * WORKER, stack(16)
     store_i64(nap, 0)
     store_i64(nap + 8, _NAP)
-    waited = 0
+    waited, patience = 0, _patience(line)
     while True:
         seen = load_i64(line + SEEN)
         if atomic_load(control + JOB) != seen:
@@ -110,11 +121,11 @@ def _serve(control, thread, n_threads):
             if load_i64(control + STOP) != 0:
                 return
             _run(control, thread, n_threads)
-            waited = 0
-        elif waited < _SPINS:
+            waited, patience = 0, _patience(line)
+        elif waited < patience:
             waited += 1
             pause()
-        elif waited < _SPINS + _YIELDS:
+        elif waited < patience + _YIELDS:
             waited += _YIELDS if can_sleep() else 1
             atomic_add(control + IDLE, 1)
             sleep_while(control + JOB, seen, nap)
