@@ -28,6 +28,7 @@ def nothing_left_behind():
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel is there, neither on disk nor in this process."""
     monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "none").mkdir()
     monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path / "none"))
     monkeypatch.setattr(library, "_loaded", {})
 
