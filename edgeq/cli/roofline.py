@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 from edgeq.errors import UsageError
 
 FEW = 0.05  # of the multiply-adds: so few make no difference
-LOOKED_UP = ("position_embd.weight", "token_types.weight", "shortconv.conv.weight")  # a row or tap of them per token
 
 if TYPE_CHECKING:
     from edgeq.runtime.session import Session
@@ -101,6 +100,8 @@ def code_bits(block_type: str) -> int:
 def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, experts_read: float = 1.0) -> Work:
     """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits; of
     experts' matrices, those of three dimensions, a token reads the part `experts_read`."""
+    from edgeq.runtime.fit import LOOKED_UP
+
     head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     nbytes, layers, head = 0, Counter[int](), Counter[int]()
     for name, tensor in tensors.items():

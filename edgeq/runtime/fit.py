@@ -23,6 +23,7 @@ from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 MIB = 1 << 20
 POSITIONS = 16  # the KV cache holds a multiple of these
+LOOKED_UP = ("position_embd.weight", "token_types.weight", "shortconv.conv.weight")  # a row or tap of them per token
 BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
@@ -156,12 +157,7 @@ def available_memory(root: Path = machine.ROOT) -> int:
 
 def kernel_names(file: File) -> list[str]:
     """Kernels that any run of this file needs; the plan knows the rest."""
-    others = (
-        "position_embd.weight",
-        "token_types.weight",
-        "shortconv.conv.weight",
-    )  # matrices that nothing is multiplied by
-    types = {t.type for name, t in file.tensors.items() if len(t.shape) == 2 and not name.endswith(others)}
+    types = {t.type for name, t in file.tensors.items() if len(t.shape) == 2 and not name.endswith(LOOKED_UP)}
     return [*TEAM_KERNELS, *(f"matmul:{kind}" for kind in sorted(types))]
 
 
