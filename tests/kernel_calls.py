@@ -114,6 +114,8 @@ def matmul(
         address(packed.count),
         address(padded),
         int(add_to is not None),
+        0,
+        0,
         threads=threads,
     )
     return out[: len(x), :rows].copy()

@@ -7,8 +7,8 @@ vector is 16 values.
 
 A block of positions gives each row a partial result: the largest score m, the sum l of 2**(score - m), and the values
 so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
-multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. Each thread takes neighbouring
-blocks of a single token: it then asks ahead for what it will read itself. The last to finish merges.
+multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A thread's share of a single
+token are neighbouring blocks: it then asks ahead for what it will read itself. The last to finish merges.
 
 A layer with a window keeps only its latest positions, position p in place p % ring (see runtime/kv_cache.py). A ring
 shorter than the context is a multiple of BLOCK, so a block lies there in one piece. Places around the positions that
@@ -23,6 +23,7 @@ from edgeq.kernels.elementwise import tanh
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
 from edgeq.kernels.quantize import make_keep
+from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_f16, load_f32, load_i64, prefetch, store_f32
@@ -285,7 +286,7 @@ def make(variant: str, isa: Isa):
     (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
     position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
     cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0, whether tokens also see those after
-    them (in the same call; without a window).
+    them (in the same call; without a window), where turns are counted (see turns.py).
     """
     width_text, kind = variant.split("-")
     decode = _make_attend(isa, int(width_text), kind)
@@ -403,15 +404,24 @@ def _make_attend(isa: Isa, width: int, kind: str):
         tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
         blocks = (position - _first_block(args, position)) // BLOCK + 1 if count == 1 else 1
         items = (count + tokens - 1) // tokens * kv_heads * blocks
-        begin, end, step = thread, items, n_threads  # in turns: later tokens see more positions
-        if count == 1:
-            begin, end, step = items * thread // n_threads, items * (thread + 1) // n_threads, 1
-        for i in range(begin, end, step):
-            kv_head = i // blocks % kv_heads
-            first = i // (blocks * kv_heads) * tokens
-            base = _first_block(args, position + first) + i % blocks * BLOCK
-            packed = i > begin and i % blocks > 0
+        crew = crew_of(args + 184, thread, n_threads)
+        whose, i, before = thread, -1, -1
+        while whose != NOBODY:
+            first_item, step, turns = whose, n_threads, (items - whose + n_threads - 1) // n_threads
+            if count == 1:
+                first_item, step = items * whose // n_threads, 1
+                turns = items * (whose + 1) // n_threads - first_item
+            i = take(crew, whose, i, turns)
+            if i == turns:
+                whose, i = next_owner(crew, whose), -1
+                continue
+            at = first_item + i * step  # later tokens see more positions: each thread has some of them
+            kv_head = at // blocks % kv_heads
+            first = at // (blocks * kv_heads) * tokens
+            base = _first_block(args, position + first) + at % blocks * BLOCK
+            packed = at == before + 1 and at % blocks > 0
             item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks, packed)
+            before = at
 
     return attend
 

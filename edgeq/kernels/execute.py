@@ -25,7 +25,7 @@ from edgeq.simd.threads import (
 from edgeq.simd.vector import device
 
 STEP = 8 * layout.STEP_WORDS
-ARRIVED, TURN, WAITING = 0, 64, 72
+ARRIVED, BARRIERS, WAITING = 0, 8 * layout.BARRIERS, 72
 JOB, TAPE, STEPS, STOP, LED, WAKE = (
     8 * word
     for word in (
@@ -59,16 +59,16 @@ def _patience(line):
 @device
 def _meet(control, line, n_threads):
     """Barrier: the last to arrive opens it for all."""
-    turn = atomic_load(control + TURN)
+    before = atomic_load(control + BARRIERS)
     if atomic_add(control + ARRIVED, 1) == n_threads - 1:
         atomic_exchange(control + ARRIVED, 0)
-        atomic_add(control + TURN, 1)
+        atomic_add(control + BARRIERS, 1)
         if atomic_load(control + WAITING) != 0:
-            wake(control + TURN)
+            wake(control + BARRIERS)
         return
     waited, patience, hasty = 0, _patience(line), load_i64(line + HASTY)
     store_i64(line + HASTY, max(0, hasty - 1))
-    while atomic_load(control + TURN) == turn:
+    while atomic_load(control + BARRIERS) == before:
         if waited < patience:
             waited += 1
             pause()
@@ -76,7 +76,7 @@ def _meet(control, line, n_threads):
             if hasty == 0:
                 store_i64(line + HASTY, _HASTY_WAITS)
             atomic_add(control + WAITING, 1)
-            sleep_while(control + TURN, turn, 0)
+            sleep_while(control + BARRIERS, before, 0)
             atomic_add(control + WAITING, -1)
 
 

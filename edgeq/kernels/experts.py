@@ -6,6 +6,7 @@ from edgeq.kernels import codes
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matmul import make_multiply
 from edgeq.kernels.route import SEGMENT
+from edgeq.kernels.turns import alone
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
 
@@ -42,8 +43,7 @@ def make(variant: str, isa: Isa):
                 count,
                 biases + load_i64(entry) * bias_stride if biases != 0 else 0,
                 0,
-                thread,
-                n_threads,
+                alone(thread, n_threads),
             )
 
     return kernel

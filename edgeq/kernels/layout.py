@@ -2,7 +2,9 @@
 
 # Control block of a team (execute.py), as indices into its int64 words, and sizes in bytes
 JOB, JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_LED, JOB_WAKE = 16, 24, 25, 26, 27, 32
-CONTROL_BYTES, WORKER_BYTES = 320, 64
+CONTROL_BYTES, WORKER_BYTES = 320, 128
+BARRIERS = 8  # how many there were
+TURNS, TURN_SLOTS = 8, 8  # in a thread's part: counters of the turns of its shares, for so many steps (turns.py)
 MAX_THREADS = 64  # the bits of the mask of workers to wake
 
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier

@@ -3,7 +3,8 @@ once into L1 and serves every tile of tokens from there (prefill).
 
 Both do the same float operations in the same order for every token, so a token's result does not depend on how a
 prompt was split. Argument block (int64): weights, rows, columns, words, sums (or f32 rows and their stride for float
-types), out, out stride in bytes, address of the token count, bias or 0, 1 to add to `out` instead of writing it.
+types), out, out stride in bytes, address of the token count, bias or 0, 1 to add to `out` instead of writing it, and
+where turns are counted (see turns.py).
 """
 
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
-from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams, make_turns
+from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams
+from edgeq.kernels.turns import NOBODY, crew_of, make_panel_turns, next_owner, take
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import hide, load_i64, stack, store_f32
 from edgeq.simd.tiles import operations
@@ -53,16 +55,15 @@ def make(variant: str, isa: Isa):
             load_i64(load_i64(args + 56)),
             load_i64(args + 64),
             load_i64(args + 72),
-            thread,
-            n_threads,
+            crew_of(args + 80, thread, n_threads),
         )
 
     return kernel
 
 
 def make_multiply(variant: str, isa: Isa):
-    """`multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads)` for the
-    block type `variant`: a matrix times `count` tokens; for float types f32 rows and their stride are words and sums.
+    """`multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, crew)` for the block type
+    `variant`: a matrix times `count` tokens; for float types f32 rows and their stride are words and sums.
     """
     if variant in codes.FLOATS:
         return _make_float(variant, isa)
@@ -82,12 +83,17 @@ def _finish(out, value, bias, accumulate):
 def _make_one_token(matvec, streams: int):
     """`one_token`: a thread's share of a matrix times one token, by `matvec(panel, apart, size, words, sums, totals)`,
     which takes `streams` panels at once."""
-    share, turn = make_turns(streams)
+    share, turn = make_panel_turns(streams)
 
     @device
-    def one_token(weights, panel_bytes, panels, size, words, sums, out, bias, accumulate, totals, thread, n_threads):
-        first, each, left = share(panels, thread, n_threads)
-        for i in range(each + left):
+    def one_token(weights, panel_bytes, panels, size, words, sums, out, bias, accumulate, totals, crew):
+        whose, i = crew.thread, -1
+        while whose != NOBODY:
+            first, each, left = share(panels, whose, crew.n_threads)
+            i = take(crew, whose, i, each + left)
+            if i == each + left:
+                whose, i = next_owner(crew, whose), -1
+                continue
             p, apart, n = turn(i, panels, first, each, left)
             matvec(weights + p * panel_bytes, apart * panel_bytes, size, words, sums, totals)
             for s in range(n):
@@ -246,38 +252,46 @@ def _make_quantized(name: str, isa: Isa):
             block += header_bytes + here * group_bytes
 
     @device
-    def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, thread, n_threads):
+    def finish_panels(totals, here, tokens, out, stride, bias, p, accumulate):
+        for i in range(here):
+            row_bias = bias + (p + i) * 64 if bias != 0 else 0
+            target = out + i * 64
+            for t in range(0, tokens, tile):
+                source = totals + (t * wide + i * tile) * 64
+                for j in range(min(tile, tokens - t)):
+                    _finish(target, load_f32x16(source + j * 64), row_bias, accumulate)
+                    target += stride
+
+    @device
+    def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, crew):
         totals = stack(totals_bytes)
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         panels = (rows + 15) // 16
-        first_panel, last_panel = panels * thread // n_threads, panels * (thread + 1) // n_threads
         if count == 1:
-            one_token(
-                weights, panel_bytes, panels, groups, words, sums, out, bias, accumulate, totals, thread, n_threads
-            )
+            one_token(weights, panel_bytes, panels, groups, words, sums, out, bias, accumulate, totals, crew)
             return
-        for first in range(0, count, CHUNK):
-            n = min(CHUNK, count - first)
-            for p in range(first_panel, last_panel, wide):
-                here = min(wide, last_panel - p)
-                panels_times_tiles(
-                    weights + p * panel_bytes,
-                    panel_bytes if here == wide else 0,  # a last panel without others stands for them, too
-                    groups,
-                    words + first * columns,
-                    sums + first * groups * SUMS_BYTES,
-                    (n + tile - 1) // tile,
-                    totals,
-                )
-                for i in range(here):
-                    row_bias = bias + (p + i) * 64 if bias != 0 else 0
-                    target = out + first * stride + (p + i) * 64
-                    for t in range(0, n, tile):
-                        source = totals + (t * wide + i * tile) * 64
-                        for j in range(min(tile, n - t)):
-                            _finish(target, load_f32x16(source + j * 64), row_bias, accumulate)
-                            target += stride
+        whose, i = crew.thread, -1
+        while whose != NOBODY:
+            first_panel, last_panel = panels * whose // crew.n_threads, panels * (whose + 1) // crew.n_threads
+            each = (last_panel - first_panel + wide - 1) // wide
+            turns = (count + CHUNK - 1) // CHUNK * each
+            i = take(crew, whose, i, turns)
+            if i == turns:
+                whose, i = next_owner(crew, whose), -1
+                continue
+            first, p = i // each * CHUNK, first_panel + i % each * wide
+            here, tokens = min(wide, last_panel - p), min(CHUNK, count - first)
+            panels_times_tiles(
+                weights + p * panel_bytes,
+                panel_bytes if here == wide else 0,  # a last panel without others stands for them, too
+                groups,
+                words + first * columns,
+                sums + first * groups * SUMS_BYTES,
+                (tokens + tile - 1) // tile,
+                totals,
+            )
+            finish_panels(totals, here, tokens, out + first * stride + p * 64, stride, bias, p, accumulate)
 
     return multiply
 
@@ -291,17 +305,21 @@ def _make_float(name: str, isa: Isa):
     one_token = _make_one_token(make_float_streams(load_row, row_bytes, isa), FLOAT_STREAMS)
 
     @device
-    def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, thread, n_threads):
+    def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, crew):
         totals = stack(totals_bytes)
         panels, panel_bytes = (rows + 15) // 16, columns * row_bytes
         if count == 1:
-            one_token(
-                weights, panel_bytes, panels, columns, x, x_stride, out, bias, accumulate, totals, thread, n_threads
-            )
+            one_token(weights, panel_bytes, panels, columns, x, x_stride, out, bias, accumulate, totals, crew)
             return
-        for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            panel = weights + p * panel_bytes
-            row_bias = bias + p * 64 if bias != 0 else 0
+        whose, i = crew.thread, -1
+        while whose != NOBODY:
+            first_panel, last_panel = panels * whose // crew.n_threads, panels * (whose + 1) // crew.n_threads
+            i = take(crew, whose, i, last_panel - first_panel)
+            if i == last_panel - first_panel:
+                whose, i = next_owner(crew, whose), -1
+                continue
+            p = first_panel + i
+            panel, row_bias = weights + p * panel_bytes, bias + p * 64 if bias != 0 else 0
             for first in range(0, count, tile):
                 source = x + first * x_stride
                 total = tile_zero()

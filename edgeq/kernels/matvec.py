@@ -8,6 +8,7 @@ from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.codes_tables import WIDE_UNIT
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.simd.memory import load_f32, load_i32, prefetch, stack
+from edgeq.simd.target import outlined
 from edgeq.simd.vector import (
     device,
     fma,
@@ -90,7 +91,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
             return least
         return fma(u8x16_to_f32(load_u8x16(mins)), load_splat_f32(sums + 4), least)
 
-    @device
+    @outlined
     def plain_matvec(panel, apart, groups, words, sums, totals):
         total = zero_f32x16()
         for first in range(0, groups, 8):
@@ -104,7 +105,7 @@ def make_matvec(kind: SimpleNamespace, ops: SimpleNamespace):
             panel = group
         store_f32x16(totals, total)
 
-    @device
+    @outlined
     def coded_matvec(panel, apart, groups, words, sums, totals):
         """Mins are added beside the dots of their groups, which keep other units of a core busy."""
         scratch, total = stack(SCRATCH), zero_f32x16()

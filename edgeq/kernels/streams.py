@@ -12,31 +12,12 @@ from edgeq.kernels.matvec import HIGH, LOW, half_sum
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import prefetch, stack, store_f32
 from edgeq.simd.panels import make_dots, rows_of_panels
+from edgeq.simd.target import outlined
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import device, load_u8x16, splat_f32, u8x16_to_f32
 
 FLOAT_STREAMS = 4  # of plain numbers, on every CPU: a panel alone waits for its own sums
 AHEAD = 768  # bytes asked for ahead, in each stream: hardware prefetchers stop at the end of a page
-
-
-def make_turns(streams: int):
-    """`share(panels, thread, n_threads)`: a thread's first panel, how many of its panels each stream has, and how many
-    panels are left for it beyond. `turn(i, panels, first, each, left)`: the first panel of turn i of each + left, how
-    many panels further each stream reads, and how many streams count."""
-
-    @device
-    def share(panels, thread, n_threads):
-        units = panels // streams
-        first, last = units * thread // n_threads, units * (thread + 1) // n_threads
-        return first * streams, last - first, panels - units * streams if thread == n_threads - 1 else 0
-
-    @device
-    def turn(i, panels, first, each, left):
-        if i < each:  # every stream goes through panels of its own, so that reading ahead never stops
-            return first + i, each, streams
-        return panels - left + i - each, 0, 1  # too few for all streams: which all read the same one
-
-    return share, turn
 
 
 def make_streams(kind: SimpleNamespace, isa: Isa):
@@ -52,7 +33,7 @@ def make_streams(kind: SimpleNamespace, isa: Isa):
     else:
         add_block = _make_plain(kind, isa, ops, dots)
 
-    @device
+    @outlined
     def matvec(panel, apart, groups, words, sums, totals):
         store(totals, 64, zero())
         for first in range(0, groups, 8):

@@ -96,7 +96,7 @@ def _attention(c: Compiler, op: Operation) -> None:
         c.vector(heads.sinks) if heads.sinks else 0,
         int(not heads.causal),
     ]
-    c.tape.add(f"attention:{_tile(heads)}-{c.kv}", args, [q, cache], [out])
+    c.tape.add(f"attention:{_tile(heads)}-{c.kv}", args, [q, cache], [out], counts_turns=True)
 
 
 def _tile(heads: Heads) -> int:

@@ -20,6 +20,7 @@ from edgeq.runtime.plan import OUTPUTS, TOKENS, Plan
 from edgeq.runtime.record import Operation, Recorder, StatesRecorder
 from edgeq.runtime.tape import Tape
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.runtime.team import new_control
 
 ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
 STEPS = {**steps.STEPS, **attention_steps.STEPS, **expert_steps.STEPS}
@@ -50,7 +51,8 @@ class Compiler:
         self.tokens = aligned(self.capacity[False] * 8).view(np.int64)
         self.buffers: dict[int, Buffer] = {}
         self.scratch = Scratch()
-        self.tape = Tape()
+        self.control = new_control(threads)
+        self.tape = Tape(self.control)
         self.keep: list[object] = [file]
         self.caches: dict[int, Ring] = {}
         self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
@@ -77,6 +79,7 @@ class Compiler:
             self.tokens,
             rows[:, : logits.width],
             tape,
+            self.control,
             names,
             list(self.caches.values()),
             self.scratch.nbytes,

@@ -71,7 +71,7 @@ class Session:
         positions = round_up(self.context, POSITIONS)
         compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv, self.states)
         self.plan = compiler.compile(announce)
-        self.team = Team(self.threads)
+        self.team = Team(self.threads, self.plan.control)
         self.position = 0
         self._reached = 0  # positions that the caches were given since there were none
         self._busy = threading.Lock()

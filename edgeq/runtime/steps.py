@@ -96,7 +96,7 @@ def _linear(c: Compiler, op: Operation) -> None:
         c.vector(op.bias) if op.bias else 0,
         int(op.accumulate),
     ]
-    c.tape.add(f"matmul:{info.type}", args, [x], [out])
+    c.tape.add(f"matmul:{info.type}", args, [x], [out], counts_turns=True)
 
 
 def quantize(c: Compiler, value: Value) -> None:

@@ -4,28 +4,40 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgeq.kernels.layout import STEP_WORDS
+from edgeq.kernels.layout import BARRIERS, CONTROL_BYTES, STEP_WORDS, TURN_SLOTS, TURNS
 from edgeq.kernels.library import Kernel
 from edgeq.runtime.buffers import Buffer
 from edgeq.runtime.memory import aligned
 
 
 class Tape:
-    """Steps in their order. Memory is anything that `add` can tell apart: buffers, arrays, caches."""
+    """Steps in their order. Memory is anything that `add` can tell apart: buffers, arrays, caches.
 
-    def __init__(self) -> None:
+    control: of the team that will walk it, where threads count the turns that they take (kernels/turns.py)
+    """
+
+    def __init__(self, control: np.ndarray) -> None:
+        self._control = int(control.ctypes.data)
+        self._counters = 0  # in use since the last barrier
         self.steps: list[tuple[str, np.ndarray]] = []
         self.barriers: list[bool] = []  # whether one goes before the step
         self._read: set[int] = set()  # since the last barrier
         self._written: set[int] = set()
 
-    def add(self, kernel: str, args: list[int], reads: list[object], writes: list[object]) -> None:
+    def add(
+        self, kernel: str, args: list[int], reads: list[object], writes: list[object], counts_turns: bool = False
+    ) -> None:
         """Add a step; a barrier goes before it if it touches what a step since the last barrier wrote, or overwrites
-        what one reads."""
+        what one reads. If it `counts_turns`, where it does so comes last in its argument block."""
         read, written = {id(memory) for memory in _pieces(reads)}, {id(memory) for memory in _pieces(writes)}
         barrier = bool(self._written & (read | written) or self._read & written)
+        barrier |= counts_turns and self._counters == TURN_SLOTS
         if barrier:
-            self._read, self._written = set(), set()
+            self._read, self._written, self._counters = set(), set(), 0
+        if counts_turns:
+            first = self._control + CONTROL_BYTES + 8 * (TURNS + self._counters)
+            args = [*args, first, self._control + 8 * BARRIERS]
+            self._counters += 1
         self._read |= read
         self._written |= written
         self.barriers.append(barrier)

@@ -45,14 +45,22 @@ def team_size(threads: int | None = None) -> int:
     return threads
 
 
-class Team:
-    """`threads` threads (see `team_size`), the calling one included."""
+def new_control(threads: int) -> np.ndarray:
+    """A control block for a team: int64, all zero."""
+    return aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
 
-    def __init__(self, threads: int):
+
+class Team:
+    """`threads` threads (see `team_size`), the calling one included.
+
+    control: from `new_control`, where the tapes to be run were made for one (see tape.py)
+    """
+
+    def __init__(self, threads: int, control: np.ndarray | None = None):
         self.threads = threads
         self._process = os.getpid()
         self._publish, self._lead, serve = (library.kernel(name) for name in KERNELS)
-        self._control = aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
+        self._control = new_control(threads) if control is None else control
         self._address = self._control.ctypes.data
         # Locks as signals, each released in one step: an interrupt within a threading.Semaphore would leave it locked.
         self._wake = [threading.Lock() for _ in range(threads)]

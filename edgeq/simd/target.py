@@ -156,3 +156,8 @@ def entry(function):
 def device(function):
     """A helper of kernels, inlined wherever it is called."""
     return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": True})
+
+
+def outlined(function):
+    """A large helper that is called: which values its loops keep in registers does not depend on what is around it."""
+    return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": False})  # else it inherits its caller's

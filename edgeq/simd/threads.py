@@ -33,6 +33,17 @@ def atomic_exchange(typingctx, address, value):
 
 
 @intrinsic
+def atomic_exchange_if(typingctx, address, expected, value):
+    """Replace the int64 at `address` if it is `expected`; returns what was there."""
+
+    def generate(context, b, signature, args):
+        result = b.cmpxchg(_pointer(b, args[0]), args[1], args[2], "seq_cst", "seq_cst")
+        return b.extract_value(result, 0)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def atomic_load(typingctx, address):
     def generate(context, b, signature, args):
         return b.load_atomic(_pointer(b, args[0]), "seq_cst", 8)

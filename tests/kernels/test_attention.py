@@ -78,6 +78,8 @@ def attend(
         int(np.float32(cap).view(np.int32)),
         address(sinks),
         int(not causal),
+        0,
+        0,
         threads=threads,
     )
     assert not counters.any()

@@ -1,0 +1,86 @@
+"""Who computes what: each thread has a share of a kernel's work, in turns; who is done takes turns of others' shares.
+
+Cores are never equally fast: some are built slower, and any may have other work. Whoever takes a turn computes it in
+the same way, so results do not depend on it.
+
+Turns that were taken are counted in the team's control block, in a line of each share's owner: atomically, and nearly
+always by the owner alone. Nobody resets a counter. Its upper half is how many barriers there had been; with another
+number there it is an earlier step's, and no turn was taken yet. Steps between the same two barriers have counters of
+their own (see layout.py).
+"""
+
+from typing import NamedTuple
+
+from edgeq.kernels.layout import WORKER_BYTES
+from edgeq.simd.memory import load_i64
+from edgeq.simd.threads import atomic_exchange_if, atomic_load
+from edgeq.simd.vector import device
+
+NOBODY = -1  # has turns left
+
+
+class Crew(NamedTuple):
+    """Thread `thread` of `n_threads`, and the address of the first one's counter, or 0 if shares are fixed."""
+
+    thread: int
+    n_threads: int
+    counters: int
+    epoch: int
+
+
+@device
+def crew_of(args, thread, n_threads):
+    """Of a step that has in its argument block, at `args`: address of the first thread's counter, address of the number
+    of barriers so far; or 0 and 0, for fixed shares."""
+    counters = load_i64(args) if n_threads > 1 else 0
+    return Crew(thread, n_threads, counters, load_i64(load_i64(args + 8)) << 32 if counters != 0 else 0)
+
+
+@device
+def alone(thread, n_threads):
+    """Shares that are fixed."""
+    return Crew(thread, n_threads, 0, 0)
+
+
+@device
+def next_owner(crew, owner):
+    """Whose turns a thread takes when `owner` has none left: in the order of threads, from itself on."""
+    if crew.counters == 0:
+        return NOBODY
+    owner = owner + 1 if owner + 1 < crew.n_threads else 0
+    return owner if owner != crew.thread else NOBODY
+
+
+@device
+def take(crew, owner, last, turns):
+    """A turn out of `turns` of an owner's, `turns` if none is left. `last`: which one the thread had before, or -1."""
+    if crew.counters == 0:
+        return min(last + 1, turns)
+    counter = crew.counters + owner * WORKER_BYTES
+    while True:
+        known = atomic_load(counter)
+        turn = known - crew.epoch if known >> 32 == crew.epoch >> 32 else 0
+        if turn == turns:
+            return turns
+        if atomic_exchange_if(counter, known, crew.epoch + turn + 1) == known:
+            return turn
+
+
+def make_panel_turns(streams: int):
+    """`share(panels, thread, n_threads)`: a thread's first panel, how many of its panels each stream has, and how many
+    panels are left for it beyond. `turn(i, panels, first, each, left)`: the first panel of turn i of each + left, how
+    many panels further each stream reads, and how many streams count."""
+
+    @device
+    def share(panels, thread, n_threads):
+        units = panels // streams
+        first, last = units * thread // n_threads, units * (thread + 1) // n_threads
+        return first * streams, last - first, panels - units * streams if thread == n_threads - 1 else 0
+
+    @device
+    def turn(i, panels, first, each, left):
+        if i < each:  # every stream goes through panels of its own, so that reading ahead never stops
+            return first + i, each, streams
+        return panels - left + i - each, 0, 1  # too few for all streams: which all read the same one
+
+    return share, turn
