@@ -6,7 +6,7 @@ from edgeq.kernels import codes
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matmul import make_multiply
 from edgeq.kernels.route import SEGMENT
-from edgeq.kernels.turns import alone
+from edgeq.kernels.turns import crew_of, for_part
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64
 
@@ -15,7 +15,8 @@ def make(variant: str, isa: Isa):
     """The kernel for the block type `variant`.
 
     Argument block: weights, rows, columns, words, sums (or f32 rows and their stride for float types), out, out
-    stride, bytes of an expert's matrix, segments, biases (f32 [experts][stride]) or 0, their stride in bytes.
+    stride, bytes of an expert's matrix, segments, biases (f32 [experts][stride]) or 0, their stride in bytes, where
+    turns are counted (see turns.py).
     """
     multiply, plain = make_multiply(variant, isa), variant in codes.FLOATS
 
@@ -25,6 +26,7 @@ def make(variant: str, isa: Isa):
         out, stride = load_i64(args + 40), load_i64(args + 48)
         expert_bytes, segments = load_i64(args + 56), load_i64(args + 64)
         biases, bias_stride = load_i64(args + 72), load_i64(args + 80)
+        crew = crew_of(args + 88, thread, n_threads)
         for s in range(load_i64(segments)):
             entry = segments + 8 + s * SEGMENT
             first, count = load_i64(entry + 8), load_i64(entry + 16)
@@ -43,7 +45,7 @@ def make(variant: str, isa: Isa):
                 count,
                 biases + load_i64(entry) * bias_stride if biases != 0 else 0,
                 0,
-                alone(thread, n_threads),
+                for_part(crew, s),
             )
 
     return kernel

@@ -5,6 +5,7 @@ JOB, JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_LED, JOB_WAKE = 16, 24, 25, 26, 27, 32
 CONTROL_BYTES, WORKER_BYTES = 320, 128
 BARRIERS = 8  # how many there were
 TURNS, TURN_SLOTS = 8, 8  # in a thread's part: counters of the turns of its shares, for so many steps (turns.py)
+BARRIER_BITS, PART_BITS = 36, 24  # bits of a counter below the number of barriers, and below that of a step's part
 MAX_THREADS = 64  # the bits of the mask of workers to wake
 
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier

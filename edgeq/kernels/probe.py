@@ -1,12 +1,19 @@
-"""What this machine can do at most: bytes read per second, and multiply-adds of the body's byte dot products."""
+"""What this machine can do at most: bytes read per second, and multiply-adds of the body's byte dot products.
+
+Threads take turns of each other's shares, as they do in what is measured against this. Where turns are counted comes
+last in each argument block (see turns.py).
+"""
 
 import numpy as np
 
 from edgeq.kernels.layout import PROBE_LINES
+from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import hide, load_i64
 from edgeq.simd.tiles import Codes, operations
 from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, store_u8x64
+
+READ_TURN, DOT_TURN = 64, 1000  # lines of 256 bytes in each of four places; repetitions
 
 
 @device
@@ -20,18 +27,24 @@ def _read(args, thread, n_threads):
     Four places at once: memory gives more than to a single stream.
     """
     address, nbytes, out = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-    lines = nbytes // 256
-    first, last = lines * thread // n_threads, lines * (thread + 1) // n_threads
-    quarter = (last - first) // 4
+    lines, crew = nbytes // 256, crew_of(args + 24, thread, n_threads)
     a = load_u8x64(address)
     b, c, d = a, a, a
-    for line in range(first, first + quarter):
-        for stream in range(4):
-            at = address + (line + stream * quarter) * 256
+    whose, i = thread, -1
+    while whose != NOBODY:
+        first, last = lines * whose // n_threads, lines * (whose + 1) // n_threads
+        quarter = (last - first) // 4
+        i = take(crew, whose, i, quarter // READ_TURN + 1)
+        if i == quarter // READ_TURN + 1:
+            whose, i = next_owner(crew, whose), -1
+            continue
+        for line in range(first + i * READ_TURN, first + min(quarter, (i + 1) * READ_TURN)):
+            for stream in range(4):
+                at = address + (line + stream * quarter) * 256
+                a, b, c, d = _fold(a, at), _fold(b, at + 64), _fold(c, at + 128), _fold(d, at + 192)
+        for line in range(first + 4 * quarter, last if i == 0 else 0):
+            at = address + line * 256
             a, b, c, d = _fold(a, at), _fold(b, at + 64), _fold(c, at + 128), _fold(d, at + 192)
-    for line in range(first + 4 * quarter, last):
-        at = address + line * 256
-        a, b, c, d = _fold(a, at), _fold(b, at + 64), _fold(c, at + 128), _fold(d, at + 192)
     store_u8x64(out + 64 * thread, or_shifted_u8x64(or_shifted_u8x64(a, b, 0), or_shifted_u8x64(c, d, 0), 0))
 
 
@@ -39,7 +52,7 @@ def make(variant: str, isa: Isa):
     """`read`, or `dot-4` to `dot-8`: dots of a matmul's tile with codes of so many bits, all of it in L1.
 
     `dot` argument block: PROBE_LINES code lines of each of a tile's panels, as many words of each token, sums,
-    repetitions, out (panels x tile x 64 bytes per thread).
+    repetitions (a multiple of DOT_TURN), out (panels x tile x 64 bytes per thread).
     """
     if variant == "read":
         return _read
@@ -57,10 +70,17 @@ def make(variant: str, isa: Isa):
             load_i64(args + 24),
             load_i64(args + 32),
         )
+        crew = crew_of(args + 40, thread, n_threads)
         total = tile_zero()
-        for _ in range(repetitions):
-            # hidden, else LLVM computes the dots of a body that pins nothing once, for all repetitions
-            total = add_scaled(total, dot_tile(hide(lines), words, sums), sums)
+        whose, i = thread, -1
+        while whose != NOBODY:
+            i = take(crew, whose, i, repetitions // DOT_TURN)
+            if i == repetitions // DOT_TURN:
+                whose, i = next_owner(crew, whose), -1
+                continue
+            for _ in range(DOT_TURN):
+                # hidden, else LLVM computes the dots of a body that pins nothing once, for all repetitions
+                total = add_scaled(total, dot_tile(hide(lines), words, sums), sums)
         tile_store(out + thread * out_bytes, 64, total)
 
     return kernel

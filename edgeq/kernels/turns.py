@@ -4,14 +4,14 @@ Cores are never equally fast: some are built slower, and any may have other work
 the same way, so results do not depend on it.
 
 Turns that were taken are counted in the team's control block, in a line of each share's owner: atomically, and nearly
-always by the owner alone. Nobody resets a counter. Its upper half is how many barriers there had been; with another
-number there it is an earlier step's, and no turn was taken yet. Steps between the same two barriers have counters of
-their own (see layout.py).
+always by the owner alone. Nobody resets a counter. Each step counts from a number above those of all earlier steps, as
+it has the number of barriers so far in its upper bits: what is below says that no turn was taken yet. Steps between the
+same two barriers have counters of their own (see layout.py), and so have parts of a step numbers.
 """
 
 from typing import NamedTuple
 
-from edgeq.kernels.layout import WORKER_BYTES
+from edgeq.kernels.layout import BARRIER_BITS, PART_BITS, WORKER_BYTES
 from edgeq.simd.memory import load_i64
 from edgeq.simd.threads import atomic_exchange_if, atomic_load
 from edgeq.simd.vector import device
@@ -20,12 +20,13 @@ NOBODY = -1  # has turns left
 
 
 class Crew(NamedTuple):
-    """Thread `thread` of `n_threads`, and the address of the first one's counter, or 0 if shares are fixed."""
+    """Thread `thread` of `n_threads`; the address of the first one's counter, or 0 if shares are fixed; and where
+    counting begins."""
 
     thread: int
     n_threads: int
     counters: int
-    epoch: int
+    begin: int
 
 
 @device
@@ -33,13 +34,13 @@ def crew_of(args, thread, n_threads):
     """Of a step that has in its argument block, at `args`: address of the first thread's counter, address of the number
     of barriers so far; or 0 and 0, for fixed shares."""
     counters = load_i64(args) if n_threads > 1 else 0
-    return Crew(thread, n_threads, counters, load_i64(load_i64(args + 8)) << 32 if counters != 0 else 0)
+    return Crew(thread, n_threads, counters, load_i64(load_i64(args + 8)) << BARRIER_BITS if counters != 0 else 0)
 
 
 @device
-def alone(thread, n_threads):
-    """Shares that are fixed."""
-    return Crew(thread, n_threads, 0, 0)
+def for_part(crew, part):
+    """The same threads at part `part` (of less than 4096) of a step, which they do in order."""
+    return Crew(crew.thread, crew.n_threads, crew.counters, crew.begin + (part << PART_BITS))
 
 
 @device
@@ -59,10 +60,10 @@ def take(crew, owner, last, turns):
     counter = crew.counters + owner * WORKER_BYTES
     while True:
         known = atomic_load(counter)
-        turn = known - crew.epoch if known >> 32 == crew.epoch >> 32 else 0
-        if turn == turns:
+        turn = max(known - crew.begin, 0)
+        if turn >= turns:
             return turns
-        if atomic_exchange_if(counter, known, crew.epoch + turn + 1) == known:
+        if atomic_exchange_if(counter, known, crew.begin + turn + 1) == known:
             return turn
 
 

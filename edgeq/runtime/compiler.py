@@ -14,13 +14,13 @@ from edgeq.models.graph import Heads, Rope, Value
 from edgeq.runtime import attention_steps, expert_steps, steps
 from edgeq.runtime.attention_steps import AttentionMemory
 from edgeq.runtime.buffers import Buffer, Scratch
+from edgeq.runtime.control import new_control
 from edgeq.runtime.kv_cache import Ring
 from edgeq.runtime.memory import aligned, round_up
 from edgeq.runtime.plan import OUTPUTS, TOKENS, Plan
 from edgeq.runtime.record import Operation, Recorder, StatesRecorder
 from edgeq.runtime.tape import Tape
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
-from edgeq.runtime.team import new_control
 
 ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
 STEPS = {**steps.STEPS, **attention_steps.STEPS, **expert_steps.STEPS}

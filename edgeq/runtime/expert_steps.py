@@ -27,7 +27,8 @@ def _multiply(c: Compiler, weight: str, x: Buffer, out: Buffer, segments: np.nda
     source = x.packed if c.is_packed(weight) else (x.address, x.stride)
     args = [c.weights(weight), rows, columns, *source, out.address, out.stride, info.nbytes // experts]
     biases = _expert_biases(c, weight.removesuffix("weight") + "bias", experts, rows)
-    c.tape.add(f"experts:{info.type}", [*args, segments.ctypes.data, *biases], [x, segments], [out])
+    args += [segments.ctypes.data, *biases]
+    c.tape.add(f"experts:{info.type}", args, [x, segments], [out], counts_turns=True)
 
 
 def _expert_biases(c: Compiler, name: str, experts: int, rows: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from edgeq.kernels import library
 from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
+from edgeq.runtime.control import turn_counters
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
@@ -33,7 +34,7 @@ def _best(run: Callable[[], None], repetitions: int) -> float:
 
 
 def _on_team(team: Team, name: str, args: list[int], repetitions: int) -> float:
-    block = np.array(args, dtype=np.int64)
+    block = np.array([*args, *turn_counters(team.control)], dtype=np.int64)
     tape = aligned(STEP_WORDS * 8).view(np.int64)
     tape[:] = library.kernel(name).address, block.ctypes.data, 1
     team.run(tape.ctypes.data, 1)

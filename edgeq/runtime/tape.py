@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgeq.kernels.layout import BARRIERS, CONTROL_BYTES, STEP_WORDS, TURN_SLOTS, TURNS
+from edgeq.kernels.layout import STEP_WORDS, TURN_SLOTS
 from edgeq.kernels.library import Kernel
 from edgeq.runtime.buffers import Buffer
+from edgeq.runtime.control import turn_counters
 from edgeq.runtime.memory import aligned
 
 
@@ -17,7 +18,7 @@ class Tape:
     """
 
     def __init__(self, control: np.ndarray) -> None:
-        self._control = int(control.ctypes.data)
+        self._control = control
         self._counters = 0  # in use since the last barrier
         self.steps: list[tuple[str, np.ndarray]] = []
         self.barriers: list[bool] = []  # whether one goes before the step
@@ -35,8 +36,7 @@ class Tape:
         if barrier:
             self._read, self._written, self._counters = set(), set(), 0
         if counts_turns:
-            first = self._control + CONTROL_BYTES + 8 * (TURNS + self._counters)
-            args = [*args, first, self._control + 8 * BARRIERS]
+            args = [*args, *turn_counters(self._control, self._counters)]
             self._counters += 1
         self._read |= read
         self._written |= written

@@ -16,7 +16,6 @@ from edgeq import environment
 from edgeq.errors import UsageError
 from edgeq.kernels import library
 from edgeq.kernels.layout import (
-    CONTROL_BYTES,
     JOB,
     JOB_LED,
     JOB_STEPS,
@@ -24,10 +23,9 @@ from edgeq.kernels.layout import (
     JOB_TAPE,
     JOB_WAKE,
     MAX_THREADS,
-    WORKER_BYTES,
 )
 from edgeq.runtime import machine
-from edgeq.runtime.memory import aligned
+from edgeq.runtime.control import new_control
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 
@@ -45,23 +43,18 @@ def team_size(threads: int | None = None) -> int:
     return threads
 
 
-def new_control(threads: int) -> np.ndarray:
-    """A control block for a team: int64, all zero."""
-    return aligned(CONTROL_BYTES + threads * WORKER_BYTES).view(np.int64)
-
-
 class Team:
     """`threads` threads (see `team_size`), the calling one included.
 
-    control: from `new_control`, where the tapes to be run were made for one (see tape.py)
+    control: a block from control.py, where the tapes to be run were made for one
     """
 
     def __init__(self, threads: int, control: np.ndarray | None = None):
         self.threads = threads
         self._process = os.getpid()
         self._publish, self._lead, serve = (library.kernel(name) for name in KERNELS)
-        self._control = new_control(threads) if control is None else control
-        self._address = self._control.ctypes.data
+        self.control = new_control(threads) if control is None else control
+        self._address = self.control.ctypes.data
         # Locks as signals, each released in one step: an interrupt within a threading.Semaphore would leave it locked.
         self._wake = [threading.Lock() for _ in range(threads)]
         for wake in self._wake:
@@ -69,24 +62,24 @@ class Team:
         workers = []
         cpus = machine.cores().restriction(threads)
         for i in range(1, threads):
-            args = (serve, self._control, self._wake[i], i, threads, cpus)
+            args = (serve, self.control, self._wake[i], i, threads, cpus)
             worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)
             worker.start()
             workers.append(worker)
-        self.close = weakref.finalize(self, _stop, self._publish, self._control, self._wake, workers, threads)
+        self.close = weakref.finalize(self, _stop, self._publish, self.control, self._wake, workers, threads)
 
     def run(self, tape: int, steps: int) -> None:
         """Run the tape at the address `tape` on all threads; returns when the last step is done.
 
         The tape's last step must ask for a barrier: it is how the team knows that all are done.
         """
-        if self._control[JOB_STOP]:
+        if self.control[JOB_STOP]:
             raise UsageError("the model is closed: load it again")
         if os.getpid() != self._process:  # a fork copies the memory, not the threads
             raise UsageError("the model was loaded before this process forked: load it in the child")
-        self._control[JOB_TAPE], self._control[JOB_STEPS] = tape, steps
+        self.control[JOB_TAPE], self.control[JOB_STEPS] = tape, steps
         try:
-            _announce(self._publish, self._control, self._wake, self.threads)
+            _announce(self._publish, self.control, self._wake, self.threads)
             self._lead(self._address, 0, self.threads)
         except BaseException:
             self._finish_interrupted()
@@ -94,15 +87,15 @@ class Team:
 
     def _finish_interrupted(self) -> None:
         """After Ctrl-C: the workers may have begun a job, and a job that has begun must be led to its end."""
-        if self._control[JOB_LED] == self._control[JOB]:
+        if self.control[JOB_LED] == self.control[JOB]:
             return
         try:
             for wake in self._wake[1:]:
                 _signal(wake)  # one too many is harmless: the worker serves, finds nothing and sleeps again
             self._lead(self._address, 0, self.threads)
         finally:
-            if self._control[JOB_LED] != self._control[JOB]:  # interrupted again: out of step for good
-                self._control[JOB_STOP] = 1
+            if self.control[JOB_LED] != self.control[JOB]:  # interrupted again: out of step for good
+                self.control[JOB_STOP] = 1
 
 
 def _announce(publish: library.Kernel, control: np.ndarray, wake: list[threading.Lock], threads: int) -> None:

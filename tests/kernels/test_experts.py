@@ -8,6 +8,7 @@ from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
 from edgeq.kernels import expert_rows, experts, route, silu_mul
 from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.runtime.control import new_control, turn_counters
 from edgeq.runtime.memory import aligned, round_up
 
 BODY = next(body for body in BODIES if body.native)
@@ -127,7 +128,11 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     head = (address(weights), rows, columns, *source, address(out), out.strides[0], panels[0].nbytes)
     biases = rng.standard_normal((count, 64)).astype(np.float32)
     tail = (address(routed.table), address(biases), biases.strides[0])
-    call(BODY.kernel(f"experts:{name}"), *head, *tail, threads=threads)
+    call(BODY.kernel(f"experts:{name}"), *head, *tail, 0, 0, threads=threads)
+    shared = out.copy()
+    out[:] = 0
+    call(BODY.kernel(f"experts:{name}"), *head, *tail, *turn_counters(new_control(threads)), threads=threads)
+    assert np.array_equal(out, shared), "the first thread takes the turns of all, expert after expert"
     decoded = np.stack([decode(p, rows, columns, name) for p in panels])
     used = routed.slots.ravel()
     gathered = np.zeros_like(wide)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, random_panels
 
-from edgeq.kernels.layout import BARRIERS, CONTROL_BYTES, TURN_SLOTS, TURNS, WORKER_BYTES
+from edgeq.kernels.layout import BARRIER_BITS, BARRIERS, CONTROL_BYTES, TURN_SLOTS, TURNS, WORKER_BYTES
+from edgeq.runtime.control import new_control, turn_counters
 from edgeq.runtime.tape import Tape
-from edgeq.runtime.team import new_control
 
 THREADS = 3
 COLUMNS = 512
-BODY = BODIES[0]
+BODY = next(body for body in BODIES if body.native)
 
 
 class Matrix:
@@ -32,9 +32,8 @@ class Matrix:
         source = (address(packed.rows), 4 * COLUMNS) if self.plain else (address(packed.words), address(packed.sums))
         args = [address(self.weights), rows, COLUMNS, *source, address(self.out), self.out.strides[0]]
         args += [address(packed.count), 0, 1]
-        first = address(self.control) + CONTROL_BYTES + 8 * TURNS
         self.fixed = np.array([*args, 0, 0], np.int64)
-        self.counted = np.array([*args, first, address(self.control) + 8 * BARRIERS], np.int64)
+        self.counted = np.array([*args, *turn_counters(self.control)], np.int64)
 
     def counter(self, thread: int) -> int:
         return (CONTROL_BYTES + thread * WORKER_BYTES) // 8 + TURNS
@@ -75,7 +74,7 @@ def test_turns_that_others_took_are_left_to_them(matrix: Matrix) -> None:
     expected = matrix.expected()
     matrix.control[BARRIERS] = 7
     for thread in range(THREADS):
-        matrix.control[matrix.counter(thread)] = (7 << 32) + 1
+        matrix.control[matrix.counter(thread)] = (7 << BARRIER_BITS) + 1
     matrix.out[:] = 1
     for thread in range(THREADS):
         matrix.run(thread)
