@@ -40,8 +40,8 @@ def test_a_wheel_brings_its_kernels(tmp_path: Path):
     cpu = catalog.this_cpu()
     library = whole(build.build(cpu, tmp_path / "kernels", ["probe:read"]), cpu)
     done = make("--cpu", cpu.name, "--kernels", tmp_path / "kernels", "-o", tmp_path / "dist")
-    if "no wheel was made" in done.stderr:
-        pytest.skip(f"pip cannot make a wheel here: {done.stderr.strip()}")
+    if "no wheel was made: No matching distribution found" in done.stderr:
+        pytest.skip(f"pip finds nothing to build a wheel with, as without a network: {done.stderr.strip()}")
     assert (done.returncode, done.stderr) == (0, "")
     (wheel,) = (tmp_path / "dist").iterdir()
     assert done.stdout.startswith(f"{wheel}: ") and done.stdout.endswith(f"kernels for {cpu.name}\n")

@@ -1,5 +1,6 @@
 """What a bundle says and does on the board: its README.txt and its scripts for the shell."""
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +42,9 @@ fail() {{
     echo "install: $1" >&2
     exit 2
 }}
-# The stamp is written last and has this folder's path: what was interrupted, or moved since, is made again.
-if [ "$(cat venv/stamp 2>/dev/null)" != "$(pwd -P)" ]; then
+# The stamp is written last: what was interrupted, moved since, or made of other wheels is made again.
+stamp="$(pwd -P) {wheels}"
+if [ "$(cat venv/stamp 2>/dev/null)" != "$stamp" ]; then
     rm -rf venv
     for python in python{python} python3 none; do
         "$python" -c '{is_right}' 2>/dev/null && break
@@ -53,7 +55,7 @@ if [ "$(cat venv/stamp 2>/dev/null)" != "$(pwd -P)" ]; then
         fail "Python's module venv does not work, it says above why: install it (Debian's package python3-venv)"
     venv/bin/python -m pip install --quiet --no-index --no-deps --find-links wheels -r requirements.txt ||
         fail "pip cannot install the wheels, it says above why: make room on the disk, or copy the bundle here again"
-    pwd -P >venv/stamp || fail "venv cannot be written: make room on the disk"
+    echo "$stamp" >venv/stamp || fail "venv cannot be written: make room on the disk"
 fi
 """
 
@@ -79,6 +81,14 @@ def word(name: str) -> str:
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
+def _digest(wheels: Path) -> str:
+    """That of the wheels' names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(wheels.glob("*.whl")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def write_texts(
     folder: Path, title: str, machine: str, model: str, python: str | None, cpus: Sequence[str], compiled: bool
 ) -> None:
@@ -91,7 +101,7 @@ def write_texts(
         version = python.replace(".", ", ")
         is_right = f"import sys; sys.exit(sys.version_info[:2] != ({version}) or sys.maxsize < 2**32)"
         what = "Sets edgeq up in this folder if that has not been done, without a network."
-        scripts["install"] = what, INSTALL.format(python=python, is_right=is_right)
+        scripts["install"] = what, INSTALL.format(python=python, is_right=is_right, wheels=_digest(folder / "wheels"))
         what, rest = scripts["check"]
         scripts["check"] = f"Runs install. {what}", "sh ./install\n" + rest
     (folder / "settings").write_text(SETTINGS + (KERNELS if cpus else ""), encoding="utf-8")

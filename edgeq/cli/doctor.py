@@ -215,6 +215,7 @@ def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team
         "to_compile": list(state.missing),
         "bytes_per_token": asked,
         "expected_rate": bandwidth / asked if bandwidth else None,
+        "full_rate": bandwidth / (asked + need.kv) if bandwidth else None,  # where the context is full
     }
 
 
@@ -348,7 +349,7 @@ def _model_lines(model: Facts) -> list[tuple[str, str]]:
     read = f"{binary_size(model['bytes_per_token'])} are read per token"
     expected, measured = model["expected_rate"], model.get("measured_rate")
     if expected:
-        read += f": at most {expected:.1f} tokens/s from memory"
+        read += f": at most {expected:.1f} tokens/s from memory, {model['full_rate']:.1f} in a full context"
     rows.append(("speed", read))
     if measured:
         share = f", {100 * measured / expected:.0f} % of that" if expected else ""

@@ -12,6 +12,7 @@ import pytest
 
 import edgeq as package
 from edgeq.cli import bundle
+from edgeq.cli.bundle_texts import write_texts
 from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
 from edgeq.kernels import catalog, image, library, prebuilt
@@ -353,7 +354,18 @@ def test_what_was_interrupted_or_moved_is_set_up_again(edgeq, model, pip, tmp_pa
     (tmp_path / "b").rename(tmp_path / "c d")
     assert board("c d/check", tmp_path).stdout == CHECKED
     assert (tmp_path / "c d/set-ups").read_text() == "set up\n" * 2
-    assert (tmp_path / "c d/venv/stamp").read_text() == f"{tmp_path / 'c d'}\n"
+    assert (tmp_path / "c d/venv/stamp").read_text().startswith(f"{tmp_path / 'c d'} ")
+
+
+def test_a_newer_bundle_over_an_old_one_is_set_up_again(edgeq, model, pip, tmp_path, board):
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b").code == 0
+    assert board("b/check", tmp_path).stdout == CHECKED
+    older = next((tmp_path / "b/wheels").glob("*.whl")).with_name("other-1.0-py3-none-any.whl")
+    older.write_bytes(b"a wheel of another version")
+    write_texts(tmp_path / "b", "a board", "aarch64", model.name, "3.13", [], True)
+    assert board("b/check", tmp_path).stdout == CHECKED
+    assert board("b/check", tmp_path).stdout == CHECKED
+    assert (tmp_path / "b/set-ups").read_text() == "set up\n" * 2
 
 
 def test_a_model_whose_name_looks_like_an_option(edgeq, model, pip, tmp_path, board):

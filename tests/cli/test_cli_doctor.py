@@ -46,14 +46,14 @@ def test_a_context_that_does_not_fit(edgeq, tiny):
     assert code == 2
     assert "runs here   no" in out
     problem = next(line for line in out.splitlines() if line.lstrip().startswith("!"))
-    assert "a context of 1000000000 needs" in problem and "take a --context of at most" in problem
+    assert "a context of 1000000000 needs" in problem and "a context of at most" in problem
 
 
 def test_a_model_that_does_not_fit(edgeq, tiny, monkeypatch):
     monkeypatch.setattr("edgeq.runtime.fit.available_memory", lambda: 5 << 20)
     code, out, _ = edgeq("doctor", tiny)
     assert code == 2, "and it is not run"
-    assert "none fits" in out and "no context fits, so take a smaller type" in out
+    assert "none fits" in out and "no context fits: ask for a smaller type" in out
     assert "! not measured: 5.00 MiB of memory are available" in out
 
 

@@ -126,8 +126,8 @@ def test_a_real_group(limited: Limited, converted: Callable[..., Path], tiny_mod
     assert fits.returncode == 0, fits.stderr
     refused = limited(256 * MIB, "run", model, "Once", "-n", 3, "-c", 200000)
     assert refused.returncode == 2
-    assert "MiB are available: take a --context of at most " in refused.stderr
-    largest = int(refused.stderr.split("at most ")[1].split(",")[0])
+    assert "MiB are available: a context of at most " in refused.stderr
+    largest = int(refused.stderr.split("at most ")[1].split()[0])
     assert 512 < largest < 200000
     told_to = limited(256 * MIB, "run", model, "Once", "-n", 3, "--temp", 0, "-c", 200000, "--force")
     assert (told_to.returncode, told_to.stdout) == (0, fits.stdout)

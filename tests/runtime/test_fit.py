@@ -81,9 +81,9 @@ def test_what_is_refused(tiny: Callable[[str], File]) -> None:
     line = str(error.value)
     assert line.startswith(f"{file.path}: a context of 200000 needs ") and "\n" not in line
     largest = fit.largest_context(64 * MIB)
-    more = int(line.partition(f" 64 MiB are available: take a --context of at most {largest}, or ")[2].split()[0])
-    assert more > 1.5 * largest and f"{more} with --kv q8_0, or insist with --force (force=True)" in line
-    with pytest.raises(MemoryLimitError, match="no context fits, so take a smaller type"):
+    more = int(line.partition(f" 64 MiB are available: a context of at most {largest} fits, of ")[2].split()[0])
+    assert more > 1.5 * largest and f"{more} with --kv q8_0: ask for less, or insist with --force" in line
+    with pytest.raises(MemoryLimitError, match="no context fits: ask for a smaller type"):
         fit.check(16, 5 * MIB)
 
 
