@@ -127,15 +127,14 @@ class Fit:
             return
         largest = self.largest_context(available)
         parts = f"weights {_mib(need.weights)}, KV cache {_mib(need.kv)}, rest {_mib(need.scratch + need.program)}"
-        fitting, ask = (
-            (f"a context of at most {largest} fits", "less") if largest else ("no context fits", "a smaller type")
-        )
+        advice = f"a context of at most {largest} fits" if largest else "no context fits: ask for a smaller type"
         if largest and self.kv != "q8_0" and (more := self._with_q8_0().largest_context(available)) > largest:
-            fitting += f", of {more} with --kv q8_0"
+            advice += f", of {more} with --kv q8_0"
+        if largest:
+            advice += ": ask for less"
         raise MemoryLimitError(
             f"{self.file.path}: a context of {context} needs {_mib(need.total)} MiB of memory ({parts}), "
-            f"{_mib(available)} MiB are available: {fitting}: ask for {ask}, or insist "
-            "with --force (force=True): it may be very slow"
+            f"{_mib(available)} MiB are available: {advice}, or insist with --force (force=True): it may be very slow"
         )
 
 

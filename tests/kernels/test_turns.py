@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, random_panels
 
-from edgeq.kernels.layout import BARRIER_BITS, BARRIERS, CONTROL_BYTES, TURN_SLOTS, TURNS, WORKER_BYTES
+from edgeq.kernels.layout import BARRIER_BITS, BARRIERS, CONTROL_BYTES, TURN_SLOTS, WORKER_BYTES
 from edgeq.runtime.control import new_control, turn_counters
 from edgeq.runtime.tape import Tape
 
@@ -36,7 +36,9 @@ class Matrix:
         self.counted = np.array([*args, *turn_counters(self.control)], np.int64)
 
     def counter(self, thread: int) -> int:
-        return (CONTROL_BYTES + thread * WORKER_BYTES) // 8 + TURNS
+        """The index of a thread's counter in the control block."""
+        first, _ = turn_counters(self.control)
+        return (first - address(self.control) + thread * WORKER_BYTES) // 8
 
     def expected(self) -> np.ndarray:
         """From fixed shares."""
