@@ -38,6 +38,9 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
     overload.library.optimize()
     module = llvm.parse_assembly(_EXCEPTION.sub(r"\1 zeroinitializer", str(overload.library._final_module)))
     module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name, module)))
+    for helper in module.functions:  # their names may be those of other kernels' helpers, which one loader may hold
+        if not helper.is_declaration and helper.name != symbol:
+            helper.linkage = "internal"
     module.verify()
     return module
 

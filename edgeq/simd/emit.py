@@ -72,14 +72,14 @@ def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, align: int 
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = align
 
 
-def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Ask for the cache line at `address`; any address is allowed."""
+def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int = 1) -> None:
+    """Ask for the cache line at `address`, into the cache of `level` 1 or 2; any address is allowed."""
     pointer = builder.inttoptr(address, I8.as_pointer())
     name = "llvm.prefetch.p0"
     function = builder.module.globals.get(name)
     if function is None:
         function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]), name)
-    builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+    builder.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:

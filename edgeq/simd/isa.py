@@ -43,7 +43,6 @@ TABLE: tuple[Isa, ...] = (
         8,
         32,
         "Intel Cascade Lake, Ice Lake, Sapphire Rapids and later Xeon; AMD Zen 4, Zen 5",
-        panels=2,
     ),
     Isa("avx512", "edgeq.simd.avx512", _AVX512, 8, 32, "Intel Skylake-X, Skylake-SP"),
     Isa(

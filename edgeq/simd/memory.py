@@ -115,3 +115,14 @@ def prefetch(typingctx, address):
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def prefetch_l2(typingctx, address):
+    """Ask for the cache line at `address`, no nearer than the second cache."""
+
+    def generate(context, builder, signature, args):
+        emit.prefetch(builder, args[0], 2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate

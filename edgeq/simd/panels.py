@@ -38,8 +38,8 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
     """`dots(group, apart, words, sums, codes, codes_apart)`: a group of 32 columns of every panel . the token, as f32;
     times the scales at `codes`, where scales are codes. `pair(group, i)` makes code lines 2i and 2i + 1.
 
-    Between lines the cache is asked for what lies `ahead`, at these bytes from the group: many requests in a row would
-    keep lines from being loaded.
+    Between lines the second cache is asked for what lies `ahead`, at these bytes from the group: many requests in a
+    row would keep lines from being loaded.
     """
     body = import_module(isa.module)
     tile = Tile(f32x16, panels)
@@ -87,7 +87,7 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
             def lines(panel, i):
                 both = lines_of_pair(context, b, groups[panel], I64(i))
                 for at in ahead[len(ahead) * i // 4 : len(ahead) * (i + 1) // 4]:
-                    emit.prefetch(b, emit.offset(b, groups[panel], at))
+                    emit.prefetch(b, emit.offset(b, groups[panel], at), 2)
                 return [b.extract_value(both, j) for j in range(2)]
 
             def scale(panel, part):
