@@ -19,7 +19,7 @@ from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
 from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams
 from edgeq.kernels.turns import NOBODY, crew_of, make_panel_turns, next_owner, take
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import hide, load_i64, stack, store_f32
+from edgeq.simd.memory import hide, load_i64, prefetch_l2, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -34,9 +34,10 @@ from edgeq.simd.vector import (
 
 CHUNK = 128  # tokens that share an unpacked super-block: accumulators and code lines stay in L1, activations in L2
 LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have two bytes, lines of the low ones follow
-# Bytes of the rows of scales, mins or factors of a super-block; after those of scales is room for the body's own
-ROWS = 1024
-ROWS_APART = 2 * ROWS  # of panels
+# Bytes of the rows of mins of a super-block, and of those of scales, after which is room for the body's own
+ROWS, SCALE_ROWS = 1024, 2048
+# A matmul asks for a super-block this many ahead, a part of it with each tile: where tiles are few, it waits for memory
+BLOCKS_AHEAD = 3
 
 
 def make(variant: str, isa: Isa):
@@ -114,7 +115,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     plain_mins, two_bytes = has_mins and not coded, kind.low_pair is not None
     scaled_tile, tile_fma, tile_zero = ops.scaled_tile, ops.tile_fma, ops.tile_zero
     tile_add_scaled, tile_add_outer = ops.tile_add_scaled, ops.tile_add_outer
-    tile_load, tile_store, load_rows = ops.tile_load, ops.tile_store, ops.load_rows
+    tile_load, tile_store = ops.tile_load, ops.tile_store
     row = 4 * tokens
     halves = kind.codes.halves
     scale_step = 128 if halves else 64
@@ -132,7 +133,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
                 total = tile_load(address, 64)
             total = tile_add_scaled(total, part, sums)
             if plain_mins:
-                total = tile_add_outer(total, load_rows(mins + g * 64), sums + row, 4)
+                total = tile_add_outer(total, load_f32x16(mins + g * 64), sums + row, 4)
             words += 32 * tokens
             sums += SUMS_BYTES * tokens
             if in_memory:
@@ -145,7 +146,7 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
         half_sums = stack(row)
         tile_store(parts, 64, tile_zero())
         add_groups(lines, scales, mins, groups, words, sums, parts)
-        total = tile_fma(tile_load(parts, 64), load_rows(factors), tile_load(totals, 64))
+        total = tile_fma(tile_load(parts, 64), load_f32x16(factors), tile_load(totals, 64))
         if has_mins:
             least = tile_zero()
             for g in range(groups):
@@ -153,12 +154,12 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
                     for half in range(2):
                         for t in range(tokens):
                             store_f32(half_sums + 4 * t, half_sum(sums + 4 * t, row, half))
-                        least = tile_add_outer(least, load_rows(mins + (2 * g + half) * 64), half_sums, 4)
+                        least = tile_add_outer(least, load_f32x16(mins + (2 * g + half) * 64), half_sums, 4)
                     sums += SUMS_BYTES * tokens
                     continue
-                least = tile_add_outer(least, load_rows(mins + g * 64), sums + row, 4)
+                least = tile_add_outer(least, load_f32x16(mins + g * 64), sums + row, 4)
                 sums += SUMS_BYTES * tokens
-            total = tile_fma(least, load_rows(factors + 64), total)
+            total = tile_fma(least, load_f32x16(factors + 64), total)
         tile_store(totals, 64, total)
 
     @device
@@ -199,17 +200,16 @@ def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
 
 def _make_quantized(name: str, isa: Isa):
     kind = codes.reader(name, isa)
-    tile, streams, wide = isa.tile, isa.streams, isa.panels
+    tile, streams = isa.tile, isa.streams
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
     low_pair, two_bytes = kind.low_pair, kind.low_pair is not None
     lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
     matvec = make_streams(kind, isa) if streams > 1 else make_matvec(kind, operations(isa, 1, kind.codes))
-    ops = operations(isa, tile, kind.codes, wide, lines_bytes, ROWS_APART, ROWS)
-    tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32 or wide > 1)
+    ops = operations(isa, tile, kind.codes, bias_rows=ROWS)
+    tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32)
     header, store_pair = _make_header(kind, ops), ops.store_pair
     one_token = _make_one_token(matvec, streams)
-    tile_bytes, totals_bytes = 64 * tile * wide, CHUNK * 64 * wide
-    all_lines_bytes, all_rows_bytes = lines_bytes * wide, ROWS_APART * wide
+    tile_bytes, totals_bytes = 64 * tile, CHUNK * 64
 
     @device
     def unpack(block, groups, lines, scales, mins, factors):
@@ -224,19 +224,21 @@ def _make_quantized(name: str, isa: Isa):
                     store_pair(lines + LOW_LINES + g * 512 + i * 128, low, high)
 
     @device
-    def panels_times_tiles(panel, apart, groups, words, sums, tiles, totals):
-        """Panels, `apart` bytes apart, x `tiles` tiles of tokens into `totals`, f32 [tile][panel][token][16]."""
-        lines, parts = stack(all_lines_bytes), stack(tile_bytes)
-        scales, mins, factors = stack(all_rows_bytes), stack(all_rows_bytes), stack(all_rows_bytes)
+    def panel_times_tiles(block, groups, words, sums, tiles, totals):
+        """A panel, whose first super-block is at `block`, x `tiles` tiles of tokens into `totals`, f32 [token][16]."""
+        lines, parts = stack(lines_bytes), stack(tile_bytes)
+        scales, mins, factors = stack(SCALE_ROWS), stack(ROWS), stack(128)
         for row in range(0, tiles * tile_bytes, 64):
             store_f32x16(totals + row, zero_f32x16())
-        block = panel
         for first in range(0, groups, 8):
             here = min(8, groups - first)
-            for i in range(wide):
-                at = i * ROWS_APART
-                unpack(block + i * apart, here, lines + i * lines_bytes, scales + at, mins + at, factors + at)
+            unpack(block, here, lines, scales, mins, factors)
+            size = header_bytes + here * group_bytes
+            part = (size // 64 + tiles) // tiles * 64
             for t in range(tiles):
+                ahead = block + BLOCKS_AHEAD * size + t * part
+                for line in range(ahead, ahead + part, 64):
+                    prefetch_l2(line)
                 at = t * groups + first
                 tile_step(
                     lines,
@@ -249,18 +251,7 @@ def _make_quantized(name: str, isa: Isa):
                     totals + t * tile_bytes,
                     parts,
                 )
-            block += header_bytes + here * group_bytes
-
-    @device
-    def finish_panels(totals, here, tokens, out, stride, bias, p, accumulate):
-        for i in range(here):
-            row_bias = bias + (p + i) * 64 if bias != 0 else 0
-            target = out + i * 64
-            for t in range(0, tokens, tile):
-                source = totals + (t * wide + i * tile) * 64
-                for j in range(min(tile, tokens - t)):
-                    _finish(target, load_f32x16(source + j * 64), row_bias, accumulate)
-                    target += stride
+            block += size
 
     @device
     def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, crew):
@@ -274,24 +265,25 @@ def _make_quantized(name: str, isa: Isa):
         whose, i = crew.thread, -1
         while whose != NOBODY:
             first_panel, last_panel = panels * whose // crew.n_threads, panels * (whose + 1) // crew.n_threads
-            each = (last_panel - first_panel + wide - 1) // wide
+            each = last_panel - first_panel
             turns = (count + CHUNK - 1) // CHUNK * each
             i = take(crew, whose, i, turns)
             if i == turns:
                 whose, i = next_owner(crew, whose), -1
                 continue
-            first, p = i // each * CHUNK, first_panel + i % each * wide
-            here, tokens = min(wide, last_panel - p), min(CHUNK, count - first)
-            panels_times_tiles(
+            first, p = i // each * CHUNK, first_panel + i % each
+            tokens = min(CHUNK, count - first)
+            panel_times_tiles(
                 weights + p * panel_bytes,
-                panel_bytes if here == wide else 0,  # a last panel without others stands for them, too
                 groups,
                 words + first * columns,
                 sums + first * groups * SUMS_BYTES,
                 (tokens + tile - 1) // tile,
                 totals,
             )
-            finish_panels(totals, here, tokens, out + first * stride + p * 64, stride, bias, p, accumulate)
+            row_bias = bias + p * 64 if bias != 0 else 0
+            for t in range(tokens):
+                _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 
     return multiply
 

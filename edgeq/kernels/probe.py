@@ -51,16 +51,16 @@ def _read(args, thread, n_threads):
 def make(variant: str, isa: Isa):
     """`read`, or `dot-4` to `dot-8`: dots of a matmul's tile with codes of so many bits, all of it in L1.
 
-    `dot` argument block: PROBE_LINES code lines of each of a tile's panels, as many words of each token, sums,
-    repetitions (a multiple of DOT_TURN), out (panels x tile x 64 bytes per thread).
+    `dot` argument block: PROBE_LINES code lines, as many words of each token of a tile, sums, repetitions (a multiple
+    of DOT_TURN), out (tile x 64 bytes per thread).
     """
     if variant == "read":
         return _read
-    bits, panels = int(variant.removeprefix("dot-")), isa.panels
+    bits = int(variant.removeprefix("dot-"))
     # centred, as tiles have them, 6-bit codes are no larger than those of 5 bits: as many products fit in int16
-    ops = operations(isa, isa.tile, Codes(min(bits, 5) if bits < 8 else bits), panels, 64 * PROBE_LINES)
+    ops = operations(isa, isa.tile, Codes(min(bits, 5) if bits < 8 else bits))
     dot_tile, add_scaled, tile_zero = ops.dot_tile(PROBE_LINES), ops.tile_add_scaled, ops.tile_zero
-    tile_store, out_bytes = ops.tile_store, panels * isa.tile * 64
+    tile_store, out_bytes = ops.tile_store, isa.tile * 64
 
     def kernel(args, thread, n_threads):
         lines, words, sums, repetitions, out = (

@@ -53,13 +53,8 @@ def read_bandwidth(team: Team, repetitions: int = 5) -> float:
 def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
     """Multiply-adds per second of the chosen body's byte dot products on `bits`-bit codes, everything in L1."""
     isa = library.chosen_isa()
-    dots = isa.panels * isa.tile
-    lines, words, sums = (
-        aligned(64 * PROBE_LINES * isa.panels),
-        aligned(4 * PROBE_LINES * isa.tile),
-        aligned(20 * isa.tile),
-    )
-    out = aligned(team.threads * dots * 64)
+    lines, words, sums = aligned(64 * PROBE_LINES), aligned(4 * PROBE_LINES * isa.tile), aligned(20 * isa.tile)
+    out = aligned(team.threads * isa.tile * 64)
     args = [memory.ctypes.data for memory in (lines, words, sums)] + [_DOT_REPETITIONS, out.ctypes.data]
     seconds = _on_team(team, f"probe:dot-{bits}", args, repetitions)
-    return team.threads * _DOT_REPETITIONS * dots * 16 * 4 * PROBE_LINES / seconds
+    return team.threads * _DOT_REPETITIONS * isa.tile * 16 * 4 * PROBE_LINES / seconds

@@ -23,19 +23,17 @@ def dot_panels(b, totals, lines_of, which, words, code_bits):
     return totals
 
 
-def dot_tile(b, lines, words, tokens, count, code_bits, start, panels=1, apart=0):
-    """The int32x16 dots of `panels` x `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+def dot_tile(b, lines, words, tokens, count, code_bits, start):
+    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
 
-    The lines of panels are `apart` bytes apart; words (4 activations) lie [line][token].
+    Words (4 activations) lie [line][token].
     """
-    totals: list = [None] * (panels * tokens)
+    totals: list = [None] * tokens
     for j in range(count):
-        codes = [emit.load(b, emit.offset(b, lines, 64 * j + apart * panel), emit.U8X64, 32) for panel in range(panels)]
+        codes = emit.load(b, emit.offset(b, lines, 64 * j), emit.U8X64, 32)
         for t in range(tokens):
             activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), 64)
-            for panel, line in enumerate(codes):
-                at = panel * tokens + t
-                totals[at] = _vpdpbusd(b, totals[at] if j else start(t), line, activations)
+            totals[t] = _vpdpbusd(b, totals[t] if j else start(t), codes, activations)
         totals = emit.pin(b, totals)
     return totals
 

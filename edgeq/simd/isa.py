@@ -17,8 +17,7 @@ class Isa:
 
     `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
     `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32 that fit in them.
-    `streams`: panels that a matvec reads at once. `panels`: those that a matmul tile multiplies at once, so that they
-    share what is loaded of the activations.
+    `streams`: panels that a matvec reads at once.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Isa:
     registers: int
     chips: str
     streams: int = 4
-    panels: int = 1
 
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})

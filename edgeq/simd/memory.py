@@ -106,23 +106,18 @@ def hide(typingctx, value):
     return types.int64(types.int64), generate
 
 
-@intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at `address`; any address is allowed."""
+def _make_prefetch(level: int):
+    @intrinsic
+    def prefetch(typingctx, address):
+        """Ask for the cache line at `address`, no nearer than the cache of this level; any address is allowed."""
 
-    def generate(context, builder, signature, args):
-        emit.prefetch(builder, args[0])
-        return context.get_dummy_value()
+        def generate(context, builder, signature, args):
+            emit.prefetch(builder, args[0], level)
+            return context.get_dummy_value()
 
-    return types.void(types.int64), generate
+        return types.void(types.int64), generate
+
+    return prefetch
 
 
-@intrinsic
-def prefetch_l2(typingctx, address):
-    """Ask for the cache line at `address`, no nearer than the second cache."""
-
-    def generate(context, builder, signature, args):
-        emit.prefetch(builder, args[0], 2)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
+prefetch, prefetch_l2 = _make_prefetch(1), _make_prefetch(2)

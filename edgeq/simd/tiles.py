@@ -44,31 +44,13 @@ class Codes:
     short_scales: bool = False
 
 
-def operations(
-    isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, lines: int = 0, rows: int = 0, bias_rows: int = 0
-) -> SimpleNamespace:
-    """The tile operations for `tokens` tokens of each of `panels` panels, and the dot products of groups of 32 columns.
+def operations(isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, bias_rows: int = 0) -> SimpleNamespace:
+    """The float operations of a tile of `tokens` tokens of each of `panels` panels, and the dot products of groups of
+    32 columns of one panel.
 
-    The code lines of a panel lie `lines` bytes after those of the one before, its rows of f32 `rows` bytes. `bias_rows`
-    bytes after each row of scales is room for another, which some bodies need: what FLOAT_BIAS makes of it.
+    `bias_rows` bytes after each row of scales is room for another, which some bodies need: what FLOAT_BIAS makes of it.
     """
-    body = import_module(isa.module)
-    shape = _Shape(tokens, panels, lines, rows)
-    return SimpleNamespace(**_float_tiles(shape), **_dots(body, shape, kind, bias_rows))
-
-
-@dataclass(frozen=True)
-class _Shape:
-    tokens: int
-    panels: int
-    lines_apart: int
-    rows_apart: int
-
-    def rows(self, b, address):
-        """A row of 16 f32 of each panel."""
-        return [
-            emit.load(b, emit.offset(b, address, self.rows_apart * panel), F32X16, 4) for panel in range(self.panels)
-        ]
+    return SimpleNamespace(**_float_tiles(tokens, panels), **_dots(import_module(isa.module), tokens, kind, bias_rows))
 
 
 def _float_bias(b):
@@ -138,15 +120,13 @@ def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
     return value
 
 
-def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
-    tokens = shape.tokens
+def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
     centre = body.tile_centre(kind) if hasattr(body, "tile_centre") else 0
     if centre:  # by a body whose dots all are those of tiles
         kind, centring = replace(kind, zero_point=0), {"zero_point": centre}
     else:
         centring = {}
-    floats, start, begins_at = Tile(f32x16, tokens * shape.panels), dot_start(body, tokens, kind), dot_bias(body, kind)
-    several = (shape.panels, shape.lines_apart) if shape.panels > 1 else ()
+    floats, start, begins_at = Tile(f32x16, tokens), dot_start(body, tokens, kind), dot_bias(body, kind)
     tile_bias = (begins_at or getattr(body, "TILE_BIAS", 0)) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
@@ -249,13 +229,13 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
     def biased(b, dots, scales):
         """Dots that start at `tile_bias`, times scales: (bias + dot) * scale - bias * scale, rounded as dot * scale."""
         at = emit.offset(b, scales, bias_rows)
-        factors, starts = shape.rows(b, scales), shape.rows(b, at)
+        factors, begin = emit.load(b, scales, F32X16, 4), emit.load(b, at, F32X16, 4)
         values = []
-        for i, dot in enumerate(dots):
+        for dot in dots:
             if emit.is_aarch64(b):  # whose `fmla` adds in place: a row that is loaded anew need not be copied
                 at = emit.conceal(b, at, "r")
-                starts = shape.rows(b, at)
-            values.append(emit.fma(b, b.bitcast(dot, F32X16), factors[i // tokens], starts[i // tokens]))
+                begin = emit.load(b, at, F32X16, 4)
+            values.append(emit.fma(b, b.bitcast(dot, F32X16), factors, begin))
         return values
 
     def tile(b, lines, words, sums, scales):
@@ -267,13 +247,13 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
             if in_integers:
                 total = body.dot_tile(b, *where, begin if total is None else total.__getitem__, scale, **centring)
                 continue
-            dots = body.dot_tile(b, *where, begin, *several, **centring)
+            dots = body.dot_tile(b, *where, begin, **centring)
             if bias:
                 total = biased(b, dots, scale)
             else:
-                factors = shape.rows(b, scale)
-                before = total or [None] * len(dots)
-                total = [scaled(b, dot, factors[i // tokens], before[i]) for i, dot in enumerate(dots)]
+                factors = emit.load(b, scale, F32X16, 4)
+                before = total or [None] * tokens
+                total = [scaled(b, dot, factors, so_far) for dot, so_far in zip(dots, before, strict=True)]
         return [float_of_dots(begins_at, b, t) for t in total] if in_integers else total
 
     @intrinsic
@@ -292,7 +272,7 @@ def _dots(body, shape: _Shape, kind: Codes, bias_rows: int) -> dict:
         def of_lines(typingctx, lines, words, sums):
             def generate(context, b, signature, args):
                 begin = start(b, emit.offset(b, args[2], 2 * row))
-                dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, *several, **centring)
+                dots = body.dot_tile(b, args[0], args[1], tokens, count, kind.bits, begin, **centring)
                 return pack(b, floats.llvm, [float_of_dots(begins_at, b, dot) for dot in dots])
 
             return floats(types.int64, types.int64, types.int64), generate
@@ -333,9 +313,9 @@ def pack(b, llvm_type, values):
     return tile
 
 
-def _float_tiles(shape: _Shape) -> dict:
-    tokens, count = shape.tokens, shape.tokens * shape.panels
-    floats, rows = Tile(f32x16, count), Tile(f32x16, shape.panels) if shape.panels > 1 else f32x16
+def _float_tiles(tokens: int, panels: int) -> dict:
+    count = tokens * panels
+    floats = Tile(f32x16, count)
 
     def unpack(b, tile):
         return [b.extract_value(tile, t) for t in range(count)]
@@ -344,7 +324,7 @@ def _float_tiles(shape: _Shape) -> dict:
         """For each vector of a tile, its panel's; or the one for all."""
         if kind == f32x16:
             return [row] * count
-        return [b.extract_value(row, panel) for panel in range(shape.panels) for _ in range(tokens)]
+        return [b.extract_value(row, panel) for panel in range(panels) for _ in range(tokens)]
 
     def scalars(b, address, stride):
         """For each vector of a tile, its token's, loaded when it is asked for: so few wait in registers."""
@@ -354,16 +334,6 @@ def _float_tiles(shape: _Shape) -> dict:
                 several.append(_splat_at(b, address, 0, F32))
                 address = b.add(address, stride)
             yield several[i % tokens]
-
-    @intrinsic
-    def load_rows(typingctx, address):
-        """A row of 16 f32 of each panel."""
-
-        def generate(context, b, signature, args):
-            values = shape.rows(b, args[0])
-            return pack(b, rows.llvm, values) if shape.panels > 1 else values[0]
-
-        return rows(types.int64), generate
 
     @intrinsic
     def tile_zero(typingctx):
@@ -425,7 +395,6 @@ def _float_tiles(shape: _Shape) -> dict:
         return floats(floats, row, types.int64, types.int64), generate
 
     return {
-        "load_rows": load_rows,
         "tile_zero": tile_zero,
         "tile_load": tile_load,
         "tile_store": tile_store,
