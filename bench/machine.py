@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import psutil
+from llvmlite import binding as llvm
 
 from edgeq.runtime.machine import cores as found_cores
 from edgeq.runtime.machine import cpu_name
@@ -17,7 +18,10 @@ def cores() -> int:
 
 
 def machine() -> str:
-    return f"{cpu_name()}, {cores()} cores"
+    """The CPU's name, and LLVM's: a hypervisor may say no more than `AMD EPYC` of every generation."""
+    name, generation = cpu_name(), llvm.get_host_cpu_name()
+    known = generation in name.lower()
+    return f"{name if known else f'{name} ({generation})'}, {cores()} cores"
 
 
 def results_file(kind: str = "") -> Path:

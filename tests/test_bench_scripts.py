@@ -307,8 +307,13 @@ def test_results_of_an_older_version_lack_columns(scripts, tmp_path):
 
 
 def test_files_of_a_machine(scripts, monkeypatch):
-    monkeypatch.setattr(scripts.machine, "cpu_name", lambda: "Cortex-A76 (rev 1)")
+    monkeypatch.setattr(scripts.machine, "cpu_name", lambda: "AMD EPYC")
     monkeypatch.setattr(scripts.machine, "cores", lambda: 4)
+    monkeypatch.setattr(scripts.machine.llvm, "get_host_cpu_name", lambda: "znver3")
+    assert scripts.machine.machine() == "AMD EPYC (znver3), 4 cores"
+    assert scripts.machine.results_file().name == "amd-epyc-znver3-4-cores.csv"
+    monkeypatch.setattr(scripts.machine, "cpu_name", lambda: "Cortex-A76 (rev 1)")
+    monkeypatch.setattr(scripts.machine.llvm, "get_host_cpu_name", lambda: "cortex-a76")
     assert scripts.machine.results_file().name == "cortex-a76-rev-1-4-cores.csv"
     assert scripts.machine.results_file("kernels").name == "kernels-cortex-a76-rev-1-4-cores.csv"
 
