@@ -1,9 +1,7 @@
 """Grouped-query attention over the KV cache, flash-style (arXiv:2205.14135): one pass over blocks of positions.
 
 The query heads that share a key/value head, of one token (decode) or of several (prefill), are the rows of an item:
-every key and value that is read serves all of them, in register tiles of `width` rows. Keys lie in panels of 16
-positions, so a score vector is 16 positions and needs no horizontal sum; values lie in columns of 16, so an output
-vector is 16 values.
+every key and value that is read serves all of them, in register tiles of `width` rows (see attention_block.py).
 
 A block of positions gives each row a partial result: the largest score m, the sum l of 2**(score - m), and the values
 so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
@@ -15,202 +13,30 @@ shorter than the context is a multiple of BLOCK, so a block lies there in one pi
 a row sees may hold older or newer ones: their scores are replaced, and their values are not read.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 
-from edgeq.kernels.elementwise import tanh
+from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
 from edgeq.kernels.quantize import make_keep
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import bits_f32, load_f16, load_f32, load_i64, prefetch, store_f32
+from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
 from edgeq.simd.threads import atomic_add, atomic_exchange
-from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
-    add,
     device,
     div,
     fma,
-    larger,
-    load_f16x16,
     load_f32x16,
-    load_i8x16,
-    max_f32,
     mul,
-    select_below,
     splat_f32,
     store_f32x16,
     sub,
-    sum_f32,
     zero_f32x16,
 )
 
-_LOWEST = np.float32(-np.inf)
-_LOG2_E = np.float32(1.4426950408889634)
-_ROW = 4 * BLOCK  # bytes of one row's scores
-_SPAN = 64  # positions whose values are widened at once: 4 KiB of L1
-_AHEAD = 4096  # bytes asked for ahead: hardware prefetchers stop at the end of a page
-
 _places = device(attention_places)
-
-
-@device
-def _cap(scores, begin, end, cap):
-    """cap * tanh(score / cap) of block positions [begin, end) in place; `begin` counts from a multiple of 16."""
-    for j in range(begin // 16 * 16, end, 16):
-        capped = tanh(mul(load_f32x16(scores + 4 * j), splat_f32(np.float32(1.0) / cap)))
-        store_f32x16(scores + 4 * j, mul(capped, splat_f32(cap)))
-
-
-@device
-def _softmax(scores, begin, end, low, high, at):
-    """Scores of block positions [low, high) become 2**(score - max), those around them in [begin, end) zero.
-
-    Writes max and sum at `at` and `at` + 4. `begin` counts from a multiple of 16.
-    """
-    base = begin // 16 * 16
-    largest = splat_f32(_LOWEST)
-    for j in range(base, end, 16):
-        row = load_f32x16(scores + 4 * j)
-        if j < low or j + 16 > high:
-            row = select_below(high - j, row, splat_f32(_LOWEST))
-            row = select_below(low - j, splat_f32(_LOWEST), row)
-            store_f32x16(scores + 4 * j, row)
-        largest = larger(largest, row)
-    top = max_f32(largest)
-    total = zero_f32x16()
-    for j in range(base, end, 16):
-        row = exp2_of_nonpositive(sub(load_f32x16(scores + 4 * j), splat_f32(top)))
-        if j < low or j + 16 > high:
-            row = select_below(high - j, row, zero_f32x16())
-            row = select_below(low - j, zero_f32x16(), row)
-        store_f32x16(scores + 4 * j, row)
-        total = add(total, row)
-    store_f32(at, top)
-    store_f32(at + 4, sum_f32(total))
-
-
-def _make_rows_float(kind: str):
-    """Rows of 16 f16 or f32, as f32; they have no scales."""
-    element = KV_BYTES[kind]
-    load_row = {"f16": load_f16x16, "f32": load_f32x16}[kind]
-
-    @device
-    def no_scale(at, i):
-        return np.float32(1.0)
-
-    @device
-    def row(at, scale):
-        prefetch(at + _AHEAD)
-        return load_row(at)
-
-    return element * 16, no_scale, no_scale, row
-
-
-def _make_rows_q8_0():
-    """Rows of 16 int8 as f32, times their scales: of 16 positions for keys, of one for values (see rope.py)."""
-
-    @device
-    def key_scale(at, i):
-        return load_f16x16(at + i)
-
-    @device
-    def value_scale(at, i):
-        return splat_f32(load_f16(at + 2 * i))
-
-    @device
-    def row(at, scale):
-        prefetch(at + _AHEAD)
-        return mul(load_i8x16(at), scale)
-
-    return 16, key_scale, value_scale, row
-
-
-def _make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
-    """What an item is made of, for register tiles of `width` rows over a cache of `kind` elements."""
-    row_bytes, key_scale, value_scale, row = _make_rows_q8_0() if kind == "q8_0" else _make_rows_float(kind)
-    ops = operations(isa, width)
-    tile_zero, tile_add_outer = ops.tile_zero, ops.tile_add_outer
-    tile_load, tile_store = ops.tile_load, ops.tile_store
-    tile_bytes = 64 * width
-
-    @device
-    def pack(q, q_stride, head_dim, rows, group, scale, queries):
-        """Rows of q as [tile][head_dim][width] f32, times `scale`; rows that fill the last tile are zero."""
-        for r in range((rows + width - 1) // width * width):
-            token = r // group
-            source = q + token * q_stride + (r - token * group) * head_dim * 4
-            target = queries + (r // width * head_dim * width + r % width) * 4
-            for d in range(head_dim):
-                value = load_f32(source + 4 * d) * scale if r < rows else np.float32(0.0)
-                store_f32(target + d * width * 4, value)
-
-    @device
-    def scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide):
-        """q . k for block positions [begin, end), begin rounded down to 16: [row][BLOCK]."""
-        for j in range(begin // 16 * 16, end, 16):
-            panel = keys + j * position_bytes
-            tile = tile_zero()
-            for first in range(0, head_dim, 32):
-                scale = key_scale(panel + head_dim * 16, first)
-                for d in range(first, min(head_dim, first + 32)):
-                    key = row(panel + d * row_bytes, scale)
-                    if tiles > 1:
-                        store_f32x16(wide + d * 64, key)
-                    tile = tile_add_outer(tile, key, queries + d * 4 * width, 4)
-            tile_store(scores + 4 * j, _ROW, tile)
-            for t in range(1, tiles):
-                tile = tile_zero()
-                query = queries + t * head_dim * 4 * width
-                for d in range(head_dim):
-                    tile = tile_add_outer(tile, load_f32x16(wide + d * 64), query + d * 4 * width, 4)
-                tile_store(scores + t * width * _ROW + 4 * j, _ROW, tile)
-
-    @device
-    def weighted_values(weights, tiles, values, scales, ring, columns, begin, end, sums, wide):
-        """Sum of weight[position] * value[position] over [begin, end): [tile][column][width][16]."""
-        for c in range(columns):
-            for first in range(begin, end, _SPAN):
-                last = min(end, first + _SPAN)
-                at = values + (c * ring + first) * row_bytes
-                scale_at = scales + 2 * (c // 2 * ring + first)
-                tile = tile_load(sums + c * tile_bytes, 64) if first > begin else tile_zero()
-                for p in range(last - first):
-                    value = row(at + p * row_bytes, value_scale(scale_at, p))
-                    if tiles > 1:
-                        store_f32x16(wide + p * 64, value)
-                    tile = tile_add_outer(tile, value, weights + 4 * (first + p), _ROW)
-                tile_store(sums + c * tile_bytes, 64, tile)
-                for t in range(1, tiles):
-                    at = sums + (t * columns + c) * tile_bytes
-                    weight = weights + t * width * _ROW
-                    tile = tile_load(at, 64) if first > begin else tile_zero()
-                    for p in range(first, last):
-                        tile = tile_add_outer(tile, load_f32x16(wide + (p - first) * 64), weight + 4 * p, _ROW)
-                    tile_store(at, 64, tile)
-
-    @device
-    def merge(sums, peaks, rows, columns, totals, tops):
-        """Add a block's partial results (sums; max and sum in `peaks`) to the rows' totals; rows without any: l = 0."""
-        for r in range(rows):
-            if load_f32(peaks + 8 * r + 4) == np.float32(0.0):
-                continue
-            before, here = load_f32(tops + 8 * r), load_f32(peaks + 8 * r)
-            top = before if before > here else here
-            old = exp2_of_nonpositive(sub(splat_f32(before), splat_f32(top)))
-            new = exp2_of_nonpositive(sub(splat_f32(here), splat_f32(top)))
-            store_f32(tops + 8 * r, top)
-            kept = mul(splat_f32(load_f32(tops + 8 * r + 4)), old)
-            store_f32(tops + 8 * r + 4, max_f32(fma(splat_f32(load_f32(peaks + 8 * r + 4)), new, kept)))
-            at = r // width * columns * tile_bytes + r % width * 64
-            for c in range(at, at + columns * tile_bytes, tile_bytes):
-                total = mul(load_f32x16(totals + c), old)
-                store_f32x16(totals + c, fma(load_f32x16(sums + c), new, total))
-
-    return SimpleNamespace(pack=pack, scores_of=scores_of, weighted_values=weighted_values, merge=merge)
 
 
 @device
@@ -234,7 +60,7 @@ def _clear(totals, nbytes, tops, rows):
     for i in range(0, nbytes, 64):
         store_f32x16(totals + i, zero_f32x16())
     for r in range(rows):
-        store_f32(tops + 8 * r, _LOWEST)
+        store_f32(tops + 8 * r, LOWEST)
         store_f32(tops + 8 * r + 4, np.float32(0.0))
 
 
@@ -261,7 +87,7 @@ def _make_finish(isa: Isa, width: int):
             first = (head + r - here * group) * head_dim
             inverse = splat_f32(np.float32(1.0) / load_f32(tops + 8 * r + 4))
             if sinks != 0:
-                inverse = _with_sink(tops + 8 * r, load_f32(sinks + 4 * (head + r - here * group)) * _LOG2_E)
+                inverse = _with_sink(tops + 8 * r, load_f32(sinks + 4 * (head + r - here * group)) * LOG2_E)
             target = out + (token + here) * stride + first * 4 if out != 0 else 0
             at = totals + r // width * columns * width * 64 + r % width * 64
             if head_dim % 32 == 0:
@@ -307,7 +133,7 @@ def make(variant: str, isa: Isa):
 def _make_attend(isa: Isa, width: int, kind: str):
     """`attend(args, thread, n_threads)` in register tiles of `width` rows."""
     element, quantized = KV_BYTES[kind], kind == "q8_0"
-    pieces = _make_pieces(isa, width, kind)
+    pieces = make_pieces(isa, width, kind)
     pack, scores_of, weighted_values, merge = pieces.pack, pieces.scores_of, pieces.weighted_values, pieces.merge
     finish = _make_finish(isa, width)
 
@@ -333,8 +159,8 @@ def _make_attend(isa: Isa, width: int, kind: str):
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
             if low < high:
                 if cap != np.float32(0.0):
-                    _cap(scores + r * _ROW, begin, end, cap * _LOG2_E)
-                _softmax(scores + r * _ROW, begin, end, low, high, peaks + 8 * r)
+                    cap_scores(scores + r * SCORES_ROW, begin, end, cap * LOG2_E)
+                softmax(scores + r * SCORES_ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
         weighted_values(scores, tiles, values, scales, ring, columns, begin, end, sums, wide)
@@ -372,7 +198,7 @@ def _make_attend(isa: Isa, width: int, kind: str):
         queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
         q = load_i64(args) + token * load_i64(args + 8) + kv_head * group * head_dim * 4
         if not packed:
-            pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * _LOG2_E, queries)
+            pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * LOG2_E, queries)
             _clear(totals, padded * columns * 64, tops, padded)
         position = load_i64(load_i64(args + 120)) + token
         end = _seen(args, position + tokens - 1)

@@ -121,9 +121,9 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     scale_step = 128 if halves else 64
 
     @device
-    def add_groups(lines, scales, mins, groups, words, sums, address):
-        """Add the groups' scaled dots, and mins that are no codes, to the tile at `address`."""
-        total = tile_load(address, 64)
+    def add_groups(lines, scales, mins, groups, words, sums, total, address):
+        """`total` (which is also at `address`, if it has to be in memory) + the groups' scaled dots, and mins that are
+        no codes."""
         for g in range(groups):
             part = scaled_tile(lines + g * 512, words, sums, scales + g * scale_step)
             if two_bytes:
@@ -138,15 +138,15 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
             sums += SUMS_BYTES * tokens
             if in_memory:
                 tile_store(address, 64, total)
-        if not in_memory:
-            tile_store(address, 64, total)
+        return tile_load(address, 64) if in_memory else total
 
     @device
     def coded_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
         half_sums = stack(row)
-        tile_store(parts, 64, tile_zero())
-        add_groups(lines, scales, mins, groups, words, sums, parts)
-        total = tile_fma(tile_load(parts, 64), load_f32x16(factors), tile_load(totals, 64))
+        if in_memory:
+            tile_store(parts, 64, tile_zero())
+        part = add_groups(lines, scales, mins, groups, words, sums, tile_zero(), parts)
+        total = tile_fma(part, load_f32x16(factors), tile_load(totals, 64))
         if has_mins:
             least = tile_zero()
             for g in range(groups):
@@ -164,7 +164,9 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
 
     @device
     def plain_step(lines, scales, mins, factors, groups, words, sums, totals, parts):
-        add_groups(lines, scales, mins, groups, words, sums, totals)
+        total = add_groups(lines, scales, mins, groups, words, sums, tile_load(totals, 64), totals)
+        if not in_memory:
+            tile_store(totals, 64, total)
 
     return coded_step if coded else plain_step
 
