@@ -8,7 +8,6 @@ A dot times a coded scale is an integer below 2**24, and so exact as f32: a body
 A tile may hold several panels, the tokens of one after those of the other, and share what it loads of the activations.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -100,24 +99,14 @@ def dot_start(body, tokens: int, kind: Codes):
     return start
 
 
-def _starts_in_memory(b, sums, tokens: int, shift: int | None, bias: int):
+def _starts_in_memory(b, sums, tokens: int, shift: int, bias: int):
     """`value(t)`: bias - 2**shift * sum of token t, all computed at once, and loaded wherever one is asked for."""
     several = emit.ir.VectorType(I32, tokens)
-    start = emit.splat_constant(several, bias)
-    if shift is not None:
-        taken = b.shl(emit.load(b, sums, several, 4), emit.splat_constant(several, shift))
-        start = b.add(taken, start) if bias else taken
+    start = b.shl(emit.load(b, sums, several, 4), emit.splat_constant(several, shift))
+    if bias:
+        start = b.add(start, emit.splat_constant(several, bias))
     address = emit.in_memory(b, start)
-    addresses: list[emit.ir.Value] = []
-    times: Counter[int] = Counter()
-
-    def value(t):
-        if times[t] == len(addresses):  # under a new name, else LLVM would load once for all panels and copy registers
-            addresses.append(emit.conceal(b, addresses[-1] if addresses else address, "r"))
-        times[t] += 1
-        return _splat_at(b, addresses[times[t] - 1], t, I32)
-
-    return value
+    return lambda t: _splat_at(b, address, t, I32)
 
 
 def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
@@ -222,9 +211,12 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
         if begins_at or not hasattr(body, "TILE_BIAS"):
             return start(b, sums)
         subtracts = kind.zero_point != 0 and kind.bits not in body.CENTRED
-        if not subtracts and bias == 0:
+        if subtracts:
+            return _starts_in_memory(b, sums, tokens, _shift_for(kind.zero_point), bias)
+        if bias == 0:
             return start(b, sums)
-        return _starts_in_memory(b, sums, tokens, _shift_for(kind.zero_point) if subtracts else None, bias)
+        constant = emit.splat_constant(I32X16, bias)  # a register, whose copies cost less than loads on Intel
+        return lambda t: constant
 
     def biased(b, dots, scales):
         """Dots that start at `tile_bias`, times scales: (bias + dot) * scale - bias * scale, rounded as dot * scale."""
