@@ -11,24 +11,67 @@ Public names load what they need on first use: `import edgeq` itself imports nei
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["EdgeqError", "Model", "__version__", "convert", "load"]
+__all__ = [
+    "Answer",
+    "CheckpointError",
+    "ChecksumError",
+    "ContextError",
+    "EdgeqError",
+    "FormatError",
+    "KernelError",
+    "MemoryLimitError",
+    "Model",
+    "NotFoundError",
+    "OutputError",
+    "TemplateError",
+    "Timings",
+    "TokenLogprob",
+    "TokenizerError",
+    "UnsupportedError",
+    "UsageError",
+    "__version__",
+    "convert",
+    "load",
+]
 
 if TYPE_CHECKING:
+    from edgeq.answer import Answer, TokenLogprob
     from edgeq.conversion import convert
-    from edgeq.errors import EdgeqError
+    from edgeq.errors import (
+        CheckpointError,
+        ChecksumError,
+        ContextError,
+        EdgeqError,
+        FormatError,
+        KernelError,
+        MemoryLimitError,
+        NotFoundError,
+        OutputError,
+        TemplateError,
+        TokenizerError,
+        UnsupportedError,
+        UsageError,
+    )
     from edgeq.model import Model, load
+    from edgeq.timings import Timings
 
 _HOMES = {
-    "EdgeqError": "edgeq.errors",
+    "Answer": "edgeq.answer",
+    "TokenLogprob": "edgeq.answer",
     "Model": "edgeq.model",
     "load": "edgeq.model",
     "convert": "edgeq.conversion",
+    "Timings": "edgeq.timings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "edgeq.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """What callers pass to a model, checked before any work: each mistake is a UsageError of one line."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypedDict
@@ -7,8 +8,9 @@ from typing import Any, TypedDict
 from edgeq.errors import UsageError
 
 REALS = ("temperature", "top_p", "min_p", "repetition_penalty")
-INTEGERS = ("max_tokens", "top_k", "repetition_window", "seed")
-OPTIONAL = ("max_tokens", "seed")
+INTEGERS = ("max_tokens", "logprobs", "top_k", "repetition_window", "seed")
+OPTIONAL = ("max_tokens", "logprobs", "seed")
+MOST_LOGPROBS = 1000
 
 
 class Sampling(TypedDict, total=False):
@@ -23,12 +25,15 @@ class Sampling(TypedDict, total=False):
     seed: int | None
 
 
-def check_numbers(max_tokens: int | None, sampling: Sampling) -> None:
-    """UsageError for what is no number, for a negative `max_tokens`, and for a negative seed.
+def check_numbers(max_tokens: int | None, logprobs: int | None, sampling: Sampling) -> None:
+    """UsageError for an option that there is none of, for what is no number, and for what must not be negative.
 
     The ranges of the other numbers are SamplerParams' to check.
     """
-    for name, value in {"max_tokens": max_tokens, **sampling}.items():
+    for name in sampling.keys() - Sampling.__annotations__.keys():
+        likely = difflib.get_close_matches(name, [*Sampling.__annotations__, "max_tokens", "stop", "logprobs"], 1)
+        raise UsageError(f"there is no option {name!r}" + (f": did you mean {likely[0]!r}?" if likely else ""))
+    for name, value in {"max_tokens": max_tokens, "logprobs": logprobs, **sampling}.items():
         if value is None and name in OPTIONAL:
             continue
         if name in REALS and (isinstance(value, bool) or not isinstance(value, Real)):
@@ -37,9 +42,21 @@ def check_numbers(max_tokens: int | None, sampling: Sampling) -> None:
             raise UsageError(f"{name} is {value!r}: it must be a whole number")
     if max_tokens is not None and max_tokens < 0:
         raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")
+    if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+        raise UsageError(f"logprobs is {logprobs}: give 0 to {MOST_LOGPROBS} likeliest tokens, or None")
     seed = sampling.get("seed")
     if seed is not None and seed < 0:
         raise UsageError(f"seed is {seed}: give 0 or more, or none at all for another text each time")
+
+
+def check_loading(threads: object, context: object, kv: object, chat_template: object) -> None:
+    """UsageError for options of `load` that are not of their type; their values are for others to check."""
+    for name, value in {"threads": threads, "context": context}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise UsageError(f"{name} is {value!r}: it must be a whole number, or None")
+    for name, value in {"kv": kv, "chat_template": chat_template}.items():
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name} is a {type(value).__name__}: it must be a str, or None")
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The one error tree: everything that bad input, a full disk or an unsupported model can raise.
 
 Each message is one line that names the file, says what is wrong and what to do about it; the command line prints
-that line and exits with code 2.
+that line and exits with code 2. Those that are about a value are also a ValueError, that of a file that is not there
+also a FileNotFoundError: callers who know neither edgeq nor this tree catch what they always catch.
 """
 
 
@@ -11,11 +12,11 @@ class EdgeqError(Exception):
     exit_code = 2
 
 
-class UsageError(EdgeqError):
+class UsageError(EdgeqError, ValueError):
     """An option or argument has a value that cannot work."""
 
 
-class FormatError(EdgeqError):
+class FormatError(EdgeqError, ValueError):
     """A file is not a well-formed `.eqf` file: wrong magic, truncated, inconsistent header."""
 
 
@@ -23,8 +24,12 @@ class ChecksumError(FormatError):
     """The bytes of a tensor, an asset or the header are not those that were written."""
 
 
-class CheckpointError(EdgeqError):
+class CheckpointError(EdgeqError, ValueError):
     """A Hugging Face checkpoint is incomplete, damaged, or holds something that cannot be converted."""
+
+
+class NotFoundError(FormatError, CheckpointError, FileNotFoundError):
+    """There is no file or folder of that name."""
 
 
 class UnsupportedError(EdgeqError):
@@ -47,7 +52,7 @@ class OutputError(EdgeqError):
     """An output could not be written: disk full, no permission, folder missing."""
 
 
-class ContextError(EdgeqError):
+class ContextError(EdgeqError, ValueError):
     """A prompt or conversation needs more positions than the context has."""
 
 

@@ -1,19 +1,21 @@
 """A loaded model: complete a text, answer in a chat, look at the logits, or turn texts into vectors."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from edgeq.arguments import Sampling, check_messages, check_numbers, stop_strings, token_ids
+from edgeq.answer import Answer, Generation, Pieces
+from edgeq.arguments import Sampling, check_loading, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File, open_file
 from edgeq.errors import ContextError, TemplateError, UsageError
-from edgeq.prompt_cache import PromptCache
 from edgeq.runtime.sampler import Sampler, SamplerParams
+from edgeq.shared_session import SCORED, SharedSession, log_softmax
+from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.stops import StopStrings
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
@@ -24,34 +26,37 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeq.embedding import Embedder
+    from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
 
 
-@dataclass
-class _Request:
-    """One generation, checked and ready to run."""
-
-    tokens: list[int]
-    max_tokens: int
-    sampler: Sampler
-    stops: StopStrings
-    continues: bool  # the text goes on from the prompt's own, so a leading space belongs to it
-    began: float = field(default_factory=time.perf_counter)
-
-
 class Model:
-    """A model in memory, with one conversation's keys and values. Made by `load`; not for two threads at a time."""
+    """A model in memory. Made by `load`.
+
+    Any number of threads may use it: answers and other calls queue, one is computed at a time, and none changes the
+    result of another. The keys and values of one conversation are kept, so that what goes on from it begins at once.
+    """
 
     def __init__(self, file: File, session: "Session", load_s: float = 0.0, chat_template: str | None = None):
         self.file = file
         self.session = session
-        self.timings = Timings(load_s=load_s)
-        self.finish_reason: str | None = None  # of the latest generation: "eos", "stop", "max_tokens" or "context"
+        self._load_s = load_s
+        self._latest = Generation([], 0, 0, "", Sampler(SamplerParams()))
+        self._latest.timings.load_s = load_s
         self._template_source = chat_template
-        self._cache = PromptCache(session)
+        self._shared = SharedSession(session)
         self._further: list[Session] = []  # for embeddings
-        self._generation = 0
         self._closed = False
+
+    @property
+    def timings(self) -> Timings:
+        """What the latest answer took."""
+        return self._latest.timings
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the latest answer ended, see `Answer.finish_reason`."""
+        return self._latest.finish_reason
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -72,6 +77,20 @@ class Model:
             )
         return template
 
+    @cached_property
+    def sampling_defaults(self) -> Sampling:
+        """What the model's makers recommend: the sampling options that its generation settings name."""
+        return Sampling()
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids of the tokens that end a text; without a tokenizer those that the model's configuration names."""
+        if self.file.assets.keys() & {*FILES}:
+            return self.tokenizer.eos_ids
+        config = json.dumps(self.file.metadata.get("config", {})).encode()
+        assets = {name: self.file.asset(name) for name in self.file.assets if name.endswith(".json")}
+        return frozenset(read_settings({**assets, "config.json": config}).eos_ids)
+
     @property
     def context(self) -> int:
         """Positions that prompt and answer can fill together."""
@@ -87,24 +106,56 @@ class Model:
         """Number of weights in the file."""
         return sum(prod(tensor.shape) for tensor in self.file.tensors.values())
 
+    @cached_property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` knows how to write a conversation: the model has a template, or was given one."""
+        return self._template_source is not None or self.tokenizer.chat_template is not None
+
     def generate(
         self,
         prompt: str | Sequence[int],
         max_tokens: int | None = None,
         *,
         stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
-    ) -> Iterator[str]:
-        """Complete a text: pieces of text as they become known.
+    ) -> Answer:
+        """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
-        Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full. Raises
-        ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
+        Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
+        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`).
+
+        Sampling options, by default the model's own (`sampling_defaults`): `temperature` (0 takes the likeliest token,
+        always), `top_k` (draw from the k likeliest, 0 is all), `top_p` (from those that together reach this
+        probability), `min_p` (from those at least this likely relative to the likeliest), `repetition_penalty` (above
+        1 avoids tokens of the latest `repetition_window`), `seed` (the same one gives the same text).
+
+        Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
         """
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        return self._start(tokens, max_tokens, stop, sampling, len(prompt) > 0, began)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        return self._answer(generation, stop, len(prompt) > 0)
+
+    def generate_tokens(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        logprobs: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Pieces[int]:
+        """As `generate`, but token ids: all that a model without a tokenizer can read and write.
+
+        A token that ends the text is not among those that are iterated over.
+        """
+        began = time.perf_counter()
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        return Pieces(generation, self._ids(generation))
 
     def chat(
         self,
@@ -112,18 +163,19 @@ class Model:
         max_tokens: int | None = None,
         *,
         stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **sampling: Unpack[Sampling],
-    ) -> Iterator[str]:
-        """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}], piece by piece.
+    ) -> Answer:
+        """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}]; options are those of `generate`.
 
         What the conversation has in common with the previous call is not computed again. Raises TemplateError where
         the model has no chat template or it refuses the conversation; otherwise as `generate`.
         """
         began = time.perf_counter()
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
-        return self._start(tokens, max_tokens, stop, sampling, False, began)
+        return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began), stop, False)
 
     def chat_tokens(
         self,
@@ -136,7 +188,8 @@ class Model:
         self._check_open()
         check_messages(messages)
         try:
-            prompt = self.chat_template.render(messages, tools=tools, **(template_variables or {}))
+            talk = self.chat_template.with_plain_text(messages, tools is not None)
+            prompt = self.chat_template.render(talk, tools=tools, **(template_variables or {}))
         except TemplateError as error:
             name = self.file.path if self._template_source is None else "the given template"
             raise TemplateError(f"{name}: {error}") from error
@@ -149,9 +202,37 @@ class Model:
         """
         self._check_open()
         checked = self._checked(token_ids(tokens))
-        self._generation += 1
-        self._cache.clear()
-        return self._cache.append(checked, all_logits=True)
+
+        def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
+            self._check_open()
+            cache.clear()
+            return cache.append(checked, all_logits=True)
+
+        return self._shared.alone(evaluate)
+
+    def score(self, text: str | Sequence[int]) -> "npt.NDArray[np.float32]":
+        """How likely the model finds a text: f32 [tokens - 1], the natural logarithm of the probability of each token
+        after the first, given all before it.
+
+        `text` is encoded as by `generate`, or token ids taken as they are. Forgets any conversation. Raises as
+        `logits` does.
+        """
+        self._check_open()
+        ids = self._checked(self.tokenizer.encode(text) if isinstance(text, str) else token_ids(text))
+
+        def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
+            import numpy as np
+
+            self._check_open()
+            scores = np.empty(len(ids) - 1, np.float32)
+            cache.clear()
+            for first in range(0, len(ids) - 1, SCORED):
+                following = ids[first + 1 : first + 1 + SCORED]
+                values = log_softmax(cache.append(ids[first : first + len(following)], all_logits=True))
+                scores[first : first + len(following)] = values[np.arange(len(following)), following]
+            return scores
+
+        return self._shared.alone(evaluate)
 
     def embed(
         self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
@@ -164,7 +245,8 @@ class Model:
         without tokens, UnsupportedError for a checkpoint that asks for more than pooling.
         """
         self._check_open()
-        return self.embedder(texts, pooling, normalize)
+        embedder = self.embedder
+        return self._shared.alone(lambda _: embedder(texts, pooling, normalize))
 
     @cached_property
     def embedder(self) -> "Embedder":
@@ -219,74 +301,57 @@ class Model:
             raise UsageError(f"token {outside} is not in the model's vocabulary of {self.vocab_size}")
         return tokens
 
-    def _start(
-        self,
-        tokens: list[int],
-        max_tokens: int | None,
-        stop: str | Sequence[str],
-        sampling: Sampling,
-        continues: bool,
-        began: float,
-    ) -> Iterator[str]:
-        check_numbers(max_tokens, sampling)
+    def _generation(
+        self, tokens: list[int], max_tokens: int | None, logprobs: int | None, sampling: Sampling, began: float
+    ) -> Generation:
+        """A generation, checked and ready to run."""
+        check_numbers(max_tokens, logprobs, sampling)
+        options: Sampling = {**self.sampling_defaults, **sampling}
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
-        request = _Request(
-            tokens=tokens,
+        generation = Generation(
+            sequence=list(tokens),
+            prompt_tokens=len(tokens),
             max_tokens=room if max_tokens is None else min(max_tokens, room),
-            sampler=Sampler(SamplerParams(**sampling)),
-            stops=StopStrings(stop_strings(stop)),
-            continues=continues,
+            limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
+            sampler=Sampler(SamplerParams(**options)),
+            logprobs=logprobs,
             began=began,
+            timings=Timings(load_s=self._load_s),
         )
-        self._generation += 1
-        self.finish_reason = None
-        self.timings = Timings(load_s=self.timings.load_s)
-        limit = "context" if max_tokens is None or max_tokens > room else "max_tokens"
-        return self._text(request, self._generation, limit)
+        self._latest = generation
+        return generation
 
-    def _text(self, request: _Request, generation: int, limit: str) -> Iterator[str]:
-        """The text of a generation, ended by eos, a stop string or `limit`."""
-        stream, stops = self.tokenizer.stream(continues=request.continues), request.stops
-        reason = limit
-        for token in self._draw(request, generation):
-            if token in self.tokenizer.eos_ids:
-                reason = "eos"
-                break
+    def _answer(self, generation: Generation, stop: str | Sequence[str], continues: bool) -> Answer:
+        """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""
+        return Answer(generation, self._text(generation, StopStrings(stop_strings(stop)), continues))
+
+    def _text(self, generation: Generation, stops: StopStrings, continues: bool) -> Iterator[str]:
+        """The text of a generation, ended by eos, a stop string or its limit."""
+        stream, ids, said = self.tokenizer.stream(continues=continues), self._ids(generation), generation.text
+        for token in ids:
             if text := stops.push(stream.push(token)):
+                said.append(text)
                 yield text
             if stops.reached:
+                generation.finish_reason = "stop"
                 break
-        rest = stops.push(stream.flush()) + stops.flush()
-        self.finish_reason = "stop" if stops.reached else reason
+        cut = generation.finish_reason in ("max_tokens", "context")
+        rest = stops.push(stream.flush(cut)) + stops.flush()
+        if stops.reached:
+            generation.finish_reason = "stop"
         if rest:
+            said.append(rest)
             yield rest
 
-    def _draw(self, request: _Request, generation: int) -> Iterator[int]:
-        """Up to max_tokens tokens, each computed only when it is asked for."""
-        if request.max_tokens == 0:
-            return
-        tokens, timings = list(request.tokens), self.timings
-        self._check_current(generation)
-        logits = self._cache.prompt(tokens, timings)
-        for count in range(request.max_tokens):
-            self._check_current(generation)
-            clock = time.perf_counter()
-            if count > 0:
-                logits = self._cache.append(tokens[-1:])[-1]
-            token = request.sampler.sample(logits, tokens)
-            tokens.append(token)
-            timings.generated_tokens += 1
-            if count == 0:
-                timings.first_token_s = time.perf_counter() - request.began
-            else:
-                timings.generation_s += time.perf_counter() - clock
+    def _ids(self, generation: Generation) -> Iterator[int]:
+        """The tokens of a generation, ended by eos or its limit."""
+        ends = self.end_ids
+        for token in self._shared.draw(generation, self._check_open):
+            if token in ends:
+                generation.finish_reason = "eos"
+                return
             yield token
-
-    def _check_current(self, generation: int) -> None:
-        """UsageError for an answer whose keys and values the session no longer has."""
-        self._check_open()
-        if generation != self._generation:
-            raise UsageError("this answer cannot go on: the model has begun another one since")
+        generation.finish_reason = generation.limit
 
 
 def load(
@@ -313,6 +378,7 @@ def load(
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
+    check_loading(threads, context, kv, chat_template)
     from edgeq.model_cache import runnable
 
     file = open_file(runnable(path, announce))
@@ -335,5 +401,5 @@ def load(
     except BaseException:
         model.close()
         raise
-    model.timings.load_s = time.perf_counter() - began
+    model._load_s = model.timings.load_s = time.perf_counter() - began
     return model

@@ -21,11 +21,13 @@ class PromptCache:
 
     def __init__(self, session: "Session") -> None:
         self.tokens: list[int] = []
+        self.number = 0  # changes whenever they are no longer those before with further ones behind
         self._session = session
         self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
 
     def clear(self) -> None:
         """Forget everything."""
+        self.number += 1
         self.tokens.clear()
         self._session.rewind(0)
 
@@ -40,8 +42,10 @@ class PromptCache:
 
         An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
         """
+        self.number += 1
         start = self._keep(tokens)
-        timings.cached_tokens = start
+        if timings.prompt_tokens == 0:
+            timings.cached_tokens = start
         while start < len(tokens):
             piece = tokens[start : start + self._piece]
             clock = time.perf_counter()

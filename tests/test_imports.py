@@ -28,7 +28,21 @@ ALLOWED: dict[str, set[str]] = {
     "model_cache": {"checkpoints", "container", "conversion", "gguf", "quantize"},
     "timings": set(),
     "prompt_cache": {"runtime", "timings"},
-    "model": {"arguments", "container", "embedding", "model_cache", "prompt_cache", "runtime", "text", "timings"},
+    "floor": set(),
+    "answer": {"runtime", "timings"},
+    "shared_session": {"answer", "floor", "prompt_cache", "runtime"},
+    "model": {
+        "answer",
+        "arguments",
+        "container",
+        "embedding",
+        "model_cache",
+        "prompt_cache",
+        "runtime",
+        "shared_session",
+        "text",
+        "timings",
+    },
     "conversion": {"quantize", "text"},
     "cli": {
         "container",
@@ -43,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "timings",
     },
-    "__init__": {"conversion", "model"},
+    "__init__": {"answer", "conversion", "model", "timings"},
     "__main__": {"cli"},
 }
 COMMON = {"", "cgroups", "errors", "environment", "output"}

@@ -1,5 +1,8 @@
 """The model's own work, tested on a session that counts: the token after b is b + 1."""
 
+import asyncio
+
+import numpy as np
 import pytest
 import small_tokenizers as small
 from counting import GREEDY, CountingSession, MemoryFile, counting_model
@@ -23,7 +26,9 @@ def test_characters_are_whole():
     euro = "€".encode()
     model = counting_model(jumps={ord("a"): euro[0], euro[0]: euro[1], euro[1]: euro[2], euro[2]: small.IM_END})
     assert list(model.generate("a", **GREEDY)) == ["€"]
-    assert list(model.generate("a", 2, **GREEDY)) == ["\ufffd"], "cut within a character"
+    assert list(model.generate("a", 2, **GREEDY)) == [], "cut within a character"
+    model.session.jumps[euro[1]] = small.IM_END
+    assert list(model.generate("a", **GREEDY)) == ["\ufffd"], "the model itself wrote half a character"
 
 
 def test_eos_ends_the_text():
@@ -69,6 +74,10 @@ def test_a_full_context_ends_the_text():
         ("a", {"max_tokens": "5"}, "max_tokens is '5': it must be a whole number"),
         ("a", {"seed": -1}, "seed is -1: give 0 or more, or none at all"),
         ("a", {"stop": 5}, "stop must be a str or a sequence of them"),
+        ("a", {"temprature": 1.0}, "there is no option 'temprature': did you mean 'temperature'"),
+        ("a", {"xyzzy": 1.0}, "there is no option 'xyzzy'$"),
+        ("a", {"logprobs": True}, "logprobs is True: it must be a whole number"),
+        ("a", {"logprobs": 1001}, "logprobs is 1001: give 0 to 1000"),
     ],
 )
 def test_bad_requests_fail_at_once(prompt, options, message):
@@ -181,11 +190,12 @@ def test_chat_computes_only_what_is_new():
 
 def test_an_abandoned_answer_leaves_the_model_usable():
     model = counting_model()
-    first = model.generate("ab", **GREEDY)
+    first = model.generate("ab", 4, **GREEDY)
     assert next(first) == "c"
-    assert "".join(model.generate("ab", 3, **GREEDY)) == "cde"
-    with pytest.raises(UsageError, match="has begun another one"):
-        next(first)
+    assert "".join(model.generate("xab", 3, **GREEDY)) == "cde"
+    assert "".join(first) == "def", "and can itself go on"
+    assert (first.finish_reason, first.tokens) == ("max_tokens", [*b"cdef"])
+    assert first.timings.prompt_tokens == len("ab") + len("abc"), "what it saw was computed again"
 
 
 def test_an_interrupt_within_the_computation_leaves_the_model_usable(monkeypatch):
@@ -227,6 +237,107 @@ def test_a_tokenizer_of_another_model_is_refused():
     model = Model(MemoryFile(small.byte_level_assets(), vocab=256), CountingSession(vocab=256))
     with pytest.raises(TokenizerError, match="beyond the model's vocabulary of 256"):
         model.generate("a")
+
+
+def test_an_answer_tells_what_came_of_it():
+    model = counting_model(jumps={ord("e"): small.IM_END})
+    answer = model.generate("ab", **GREEDY)
+    assert (answer.finish_reason, answer.tokens, answer.prompt_tokens) == (None, [], 2)
+    assert next(answer) == "c"
+    assert repr(answer) == "<edgeq.Answer 'c': not ended>"
+    assert (answer.text, str(answer), list(answer)) == ("cde", "cde", [])
+    assert answer.finish_reason == model.finish_reason == "eos"
+    assert answer.tokens == [*b"cde", small.IM_END]
+    assert answer.timings is model.timings and answer.timings.generated_tokens == 4
+    other = model.generate("x", 1, **GREEDY)
+    assert (other.text, answer.text) == ("y", "cde")
+    assert answer.finish_reason == "eos" and model.finish_reason == "max_tokens"
+    closed = model.generate("x", **GREEDY)
+    next(closed)
+    closed.close()
+    assert closed.text == "y" and closed.finish_reason is None
+
+
+def test_logprobs_of_an_answer():
+    model = counting_model()
+    answer = model.generate("ab", 3, logprobs=2, temperature=5.0, top_k=0, top_p=1.0, min_p=0.0, seed=3)
+    assert answer.logprobs == []
+    _ = answer.text
+    likeliest = 9 - np.log(np.exp(9) + 269)
+    for before, noted in zip([ord("b"), *answer.tokens], answer.logprobs, strict=False):
+        assert noted.logprob == pytest.approx(likeliest - (0 if noted.token == before + 1 else 9))
+        assert [i for i, _ in noted.top] == [before + 1, 0], "at a tie the lower id"
+        assert [p for _, p in noted.top] == pytest.approx([likeliest, likeliest - 9])
+    assert [noted.token for noted in answer.logprobs] == answer.tokens
+    assert model.generate("ab", 1, **GREEDY).logprobs == []
+
+
+def test_answers_come_to_async_code_too():
+    model = counting_model()
+
+    async def listen(prompt):
+        return [piece async for piece in model.generate(prompt, 4, **GREEDY)]
+
+    async def listen_to_both():
+        return await asyncio.gather(listen("ab"), listen("klm"))
+
+    assert asyncio.run(listen_to_both()) == [["c", "d", "e", "f"], ["n", "o", "p", "q"]]
+
+
+def test_token_ids_without_a_tokenizer():
+    file = MemoryFile({})
+    file.metadata["config"] = {"eos_token_id": [7, 260]}
+    with Model(file, CountingSession()) as model:
+        answer = model.generate_tokens([3], **GREEDY)
+        assert (list(answer), answer.tokens, answer.finish_reason) == ([4, 5, 6], [4, 5, 6, 7], "eos")
+        assert list(model.generate_tokens([3], 2, **GREEDY)) == [4, 5]
+        with pytest.raises(TokenizerError):
+            model.generate_tokens("a")
+    assert list(counting_model().generate_tokens("ab", 2, **GREEDY)) == [*b"cd"]
+
+
+def test_scores():
+    model = counting_model(context=200)
+    likely = float(9 - np.log(np.exp(9) + 269))
+    assert model.score("abx").tolist() == pytest.approx([likely, likely - 9])
+    long = model.score([*range(150)])
+    assert long.shape == (149,) and long.dtype == np.float32 and long == pytest.approx(likely)
+    assert model.score([5]).shape == (0,)
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        model.score("")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": "4096"}, "context is '4096': it must be a whole number, or None"),
+        ({"threads": 2.0}, "threads is 2.0: it must be a whole number"),
+        ({"threads": True}, "threads is True: it must be a whole number"),
+        ({"kv": 16}, "kv is a int: it must be a str"),
+        ({"chat_template": b"x"}, "chat_template is a bytes: it must be a str"),
+    ],
+)
+def test_types_are_checked_when_loading(options, message):
+    with pytest.raises(UsageError, match=message):
+        load("m.eqf", **options)
+
+
+def test_errors_are_those_that_callers_know():
+    with pytest.raises(ValueError, match="top_k is"):
+        counting_model().generate("a", top_k=1.5)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.eqf: no such file: check its name"):
+        load("nowhere.eqf")
+
+
+def test_parts_of_a_message_are_joined_where_the_template_reads_a_text():
+    talk = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    assert bytes(counting_model().chat_tokens(talk)) == b"u:a\nb|a:"
+    reads = "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}"
+    lists = Model(MemoryFile(small.byte_level_assets()), CountingSession(), chat_template=reads)
+    assert bytes(lists.chat_tokens(talk)) == b"<a><b>"
+    talk[0]["content"][1] = {"type": "image_url", "image_url": {"url": "x"}}
+    with pytest.raises(UsageError, match="message 1 has a part that is no text \\(image_url\\)"):
+        lists.chat_tokens(talk)
 
 
 def test_timings():

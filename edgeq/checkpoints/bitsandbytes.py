@@ -67,8 +67,9 @@ class FourBit(Packed):
         stored = [weight, state, *(part for part in parts if part in files.tensors)]
         super().__init__(files, weight, f"bitsandbytes {codebook.upper()}", 4, (0, 0), stored)
         self._absmax, self._map, self._nested, self._nested_map = parts
+        content = bytes(files.whole(state))
         try:
-            found = json.loads(bytes(files.whole(state)).decode("utf-8"))
+            found = json.loads(content.decode("utf-8"))
             rows, columns = (int(n) for n in found["shape"])
             self._blocksize = int(found["blocksize"])
             self._nested_blocksize = int(found.get("nested_blocksize", 1))

@@ -14,7 +14,7 @@ from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
 from edgeq.checkpoints.quantized import packed_matrices
 from edgeq.checkpoints.stored import Stored
-from edgeq.errors import CheckpointError
+from edgeq.errors import CheckpointError, NotFoundError
 
 ASSETS = [
     "config.json",
@@ -119,6 +119,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     text = os.fspath(source)
     try:
         return _open(text, Path(os.path.expanduser(text)), revision)
+    except NotFoundError:
+        raise
     except OSError as e:  # a folder that may not be listed or entered
         raise CheckpointError(f"{e.filename or text}: cannot be read: {e.strerror or e}") from None
 
@@ -133,7 +135,7 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
         return Checkpoint(text, path.parent, index_file(path))
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
-        raise CheckpointError(f"{text}: no such file or folder{hint}")
+        raise NotFoundError(f"{text}: no such file or folder{hint}")
     folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED])
     return Checkpoint(text, folder, index_folder(folder))
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, U32, U64, VERSION, Cursor
 from edgeq.container.layout import align
-from edgeq.errors import FormatError, UnsupportedError
+from edgeq.errors import FormatError, NotFoundError, UnsupportedError
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
 _MOST_DIMENSIONS = 4
@@ -233,5 +233,7 @@ def _map(path: Path) -> mmap.mmap:
             if not os.fstat(file.fileno()).st_size:
                 raise FormatError(f"{path}: is empty: {_AGAIN}")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file: give a .gguf file") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be opened: {error.strerror}: give a .gguf file") from None

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgeq.container.header import header_bytes, parse
 from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
-from edgeq.errors import ChecksumError, FormatError, UsageError
+from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
 
@@ -44,6 +44,8 @@ class File:
                 kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
                 raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)")
             self._fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFoundError(f"{self.path}: no such file: check its name") from None
         except OSError as e:
             raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeq.errors import EdgeqError, UsageError
 
-_BLOCK = 64  # logits per block of the threshold search in `_top`
+_BLOCK = 64  # logits per block of the threshold search in `top_ids`
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Sampler:
         """(ids, logits f64) that top_k, top_p and min_p leave."""
         params = self.params
         if 0 < params.top_k < len(logits):
-            ids = _top(logits, params.top_k)
+            ids = top_ids(logits, params.top_k)
         else:
             ids = np.arange(len(logits))
         kept = logits[ids].astype(np.float64)
@@ -115,7 +115,7 @@ class Sampler:
         return ids, kept
 
 
-def _top(logits: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+def top_ids(logits: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     """Ids of the k largest logits in rising order of id; at a tie for the last place the lower ids.
 
     At least k values reach the k-th largest of the blocks' maxima, so that only the few values that do need sorting.

@@ -5,6 +5,7 @@ are those that Hugging Face's `apply_chat_template` offers, and the prompts are 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of an answer's reasoning, the best known first
 
+_PROBE = "a text that is in no template"
+
 
 class ChatTemplate:
     """A chat template, or several by name: "tool_use" is taken where tools are given, else "default"."""
@@ -27,6 +30,7 @@ class ChatTemplate:
         self._sources = {"default": source} if isinstance(source, str) else dict(source)
         self._special_tokens = dict(special_tokens)
         self._compiled: dict[str, jinja2.Template] = {}
+        self._tried: dict[str, bool] = {}  # whether a template, by name, reads lists of parts
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +90,27 @@ class ChatTemplate:
         except _TEMPLATE_FAULTS as error:
             raise TemplateError(f"the chat template fails on this conversation: {_one_line(error)}") from error
 
+    def with_plain_text(self, messages: Sequence[Mapping[str, Any]], tools: bool = False) -> list[Mapping[str, Any]]:
+        """The conversation with contents that are lists of text parts, [{"type": "text", "text": "Hello"}], joined to
+        one text each, unless the template reads lists. Raises UsageError for a part that is no text.
+        """
+        if all(_parts(i, message) is None for i, message in enumerate(messages)) or self._reads_parts(tools):
+            return list(messages)
+        joined = ((message, _parts(i, message)) for i, message in enumerate(messages))
+        return [message if text is None else {**message, "content": "\n".join(text)} for message, text in joined]
+
+    def _reads_parts(self, tools: bool) -> bool:
+        """Whether the template writes the text of a part, and not the list itself; tried, as nothing else tells."""
+        name = "tool_use" if tools and "tool_use" in self._sources else "default"
+        if name not in self._tried:
+            talk = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
+            try:
+                prompt = self.render(talk, name=name)
+                self._tried[name] = _PROBE in prompt and not re.search(r"""['"]type['"]""", prompt)
+            except TemplateError:
+                self._tried[name] = False
+        return self._tried[name]
+
     def _template(self, name: str) -> "jinja2.Template":
         if name not in self._compiled:
             self._compiled[name] = _compile(self.source(name))
@@ -138,6 +163,20 @@ def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             fields = {"thinking": reasoning, **fields, "reasoning_content": reasoning}
         talk.append(fields)
     return talk
+
+
+def _parts(index: int, message: Mapping[str, Any]) -> list[str] | None:
+    """The texts of a message's parts; None where its content is no list."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return None
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if not isinstance(part, Mapping) or kind not in (None, "text") or not isinstance(part.get("text"), str):
+            raise UsageError(f"message {index + 1} has a part that is no text ({kind}): this reads text only")
+        texts.append(part["text"])
+    return texts
 
 
 def _dictionaries(what: str, values: Sequence[Mapping[str, Any]] | None) -> list[Any] | None:

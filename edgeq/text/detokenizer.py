@@ -31,6 +31,9 @@ class Detokenizer:
             data = data.removeprefix(b" ")
         return self._decoder.decode(data)
 
-    def flush(self) -> str:
-        """What is left at the end of the text: nothing, or U+FFFD for a character that never got whole."""
-        return self._decoder.decode(b"", final=True)
+    def flush(self, cut: bool = False) -> str:
+        """What is left at the end of the text: nothing, or U+FFFD for a character that never got whole.
+
+        `cut`: the text was ended from outside, and half a character is nothing that the model wrote.
+        """
+        return "" if cut else self._decoder.decode(b"", final=True)

@@ -21,7 +21,7 @@ from edgeq.container.gguf_values import (
     render_string,
 )
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
-from edgeq.errors import FormatError, OutputError, UnsupportedError
+from edgeq.errors import FormatError, NotFoundError, OutputError, UnsupportedError
 
 VALUES = {
     "general.architecture": Typed(STRING, "llama"),
@@ -130,9 +130,10 @@ def test_every_truncation_is_noticed(tmp_path: Path):
 
 
 def test_files_that_are_none(tmp_path: Path):
-    for path in (tmp_path, tmp_path / "missing.gguf"):
-        with pytest.raises(FormatError, match="cannot be opened"):
-            open_gguf(path)
+    with pytest.raises(FormatError, match="cannot be opened"):
+        open_gguf(tmp_path)
+    with pytest.raises(NotFoundError, match=r"missing\.gguf: no such file"):
+        open_gguf(tmp_path / "missing.gguf")
 
 
 def test_the_writer_writes_whole_files_only(tmp_path: Path):
