@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EdgeqError, UsageError
-from edgeq.runtime.sampler import Sampler, SamplerParams, _top
+from edgeq.runtime.sampler import Sampler, SamplerParams, top_ids
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}  # no filter
 
@@ -101,7 +101,7 @@ def test_top_agrees_with_a_full_sort(k, size):
     for logits in (rng.normal(size=size), rng.integers(0, 5, size), np.zeros(size)):
         values = logits.astype(np.float32)
         expected = np.sort(np.lexsort((np.arange(size), -values))[:k])
-        assert np.array_equal(_top(values, k), expected)
+        assert np.array_equal(top_ids(values, k), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
