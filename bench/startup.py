@@ -89,7 +89,7 @@ def drop(path: Path) -> None:
 def commands(model: Path, gguf: Path, prompt: str, options: argparse.Namespace) -> dict[str, list[str]]:
     """What is measured with everything in the page cache."""
     python, threads, ids = sys.executable, str(options.threads), str(options.tokens)
-    run = [python, "-m", "edgeq", "run", str(model), prompt, "-n", "1", "-t", threads, "-c", str(CONTEXT)]
+    run = [python, "-m", "edgeq", "run", str(model), prompt, "--raw", "-n", "1", "-t", threads, "-c", str(CONTEXT)]
     ours, theirs = str(HERE / "engine_edgeq.py"), str(HERE / "engine_llama.py")
     return {
         "python -c pass": [python, "-c", "pass"],

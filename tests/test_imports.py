@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "conversion": {"quantize", "text"},
     "cli": {
+        "answer",
         "container",
         "conversion",
         "embedding",

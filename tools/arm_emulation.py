@@ -149,7 +149,7 @@ def run_bundle(cache: Path, cpu: str, clock: Clock) -> tuple[int, str]:
     )
     if installed.returncode != 0:
         return 1, installed.stderr
-    text = ["run", str(folder / model.name), "Once upon a time", "-n", "40", "--temp", "0"]
+    text = ["run", str(folder / model.name), "Once upon a time", "--raw", "-n", "40", "--temp", "0"]
     expected = subprocess.run([*edgeq, *text], env={**said_here, "EDGEQ_KERNELS": ""}, capture_output=True, text=True)
     for arguments in (["doctor", str(folder / model.name)], text):
         command = ["-m", "edgeq", *arguments]

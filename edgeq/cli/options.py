@@ -1,6 +1,7 @@
 """Options that several verbs share, and what they stand for."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,19 +40,33 @@ KV = click.option(
     type=click.Choice(["f16", "q8_0", "f32"]),
     help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
 )
+_OWN = "[default: the model's own, or"
 FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
+
+
+def unescaped(text: str) -> str:
+    """A text from the command line with its escapes read: a backslash before n, t, r, or another backslash."""
+    return re.sub(r"\\([ntr\\])", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1]), text)
+
+
+def _stops(context: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
+    return tuple(unescaped(text) for text in check_text(context, parameter, value))
+
 
 # The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
 _SAMPLING = (
-    click.option("--temperature", "--temp", type=float, help="0 always takes the likeliest token.  [default: 0.8]"),
-    click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all.  [default: 40]"),
-    click.option("--top-p", type=float, help="Draw from tokens that together reach this probability.  [default: 0.95]"),
-    click.option("--min-p", type=float, help="Drop tokens less likely than this share of the best.  [default: 0.05]"),
-    click.option("--repetition-penalty", type=float, help="Above 1 avoids tokens used lately.  [default: 1.0]"),
+    click.option("--temperature", "--temp", type=float, help=f"0 always takes the likeliest token.  {_OWN} 0.8]"),
+    click.option("--top-k", type=int, help=f"Draw from the k likeliest tokens; 0 is all.  {_OWN} 40]"),
+    click.option("--top-p", type=float, help=f"Draw from tokens that together reach this probability.  {_OWN} 0.95]"),
+    click.option("--min-p", type=float, help=f"Drop tokens less likely than this share of the best.  {_OWN} 0.05]"),
+    click.option("--repetition-penalty", type=float, help=f"Above 1 avoids tokens used lately.  {_OWN} 1.0]"),
     click.option("--seed", type=int, help="Seed of the draws: the same one gives the same text."),
     click.option("-n", "--max-tokens", type=click.IntRange(0), help="End after so many tokens.  [default: no limit]"),
     click.option(
-        "--stop", multiple=True, callback=check_text, help="End before this text; may be given several times."
+        "--stop",
+        multiple=True,
+        callback=_stops,
+        help=r"End before this text; may be given several times. \n is a new line, \t a tab, \\ a backslash.",
     ),
 )
 _MODEL = (

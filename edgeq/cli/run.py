@@ -1,76 +1,155 @@
-"""`edgeq run`: complete a text, or answer one message."""
+"""`edgeq run`: answer one message, or complete a text."""
 
+import json
+import os
+import stat
 import sys
 from collections.abc import Iterable
-from itertools import chain
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.errors import EdgeqError, UsageError
 
+if TYPE_CHECKING:
+    from edgeq.answer import Answer
+    from edgeq.model import Model
 
-@click.command("run", short_help="Complete a text, or answer one message.")
+
+@click.command("run", short_help="Answer one message, or complete a text.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False, callback=check_text)
-@click.option("--chat", is_flag=True, help="Take the prompt as a chat message, through the model's chat template.")
-@click.option("--system", callback=check_text, help="With --chat: the system message before it.")
+@click.option("--raw", is_flag=True, help="Complete the prompt as it is, also where the model has a chat template.")
+@click.option("--chat", is_flag=True, help="Take the prompt as a chat message; what happens anyway, where it can.")
+@click.option("--system", callback=check_text, help="The system message before it.")
 @click.option("--echo", is_flag=True, help="Print the prompt before its completion.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object at the end: text, why it ended, counts, times."
+)
+@click.option(
+    "--logprobs", type=click.IntRange(0), help="With --json: each token's log-probability, and the N likeliest."
+)
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @sampling_options
 @model_options
 def command(
     model: Path,
     prompt: str | None,
+    raw: bool,
     chat: bool,
     system: str | None,
     echo: bool,
+    as_json: bool,
+    logprobs: int | None,
     timings: bool,
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
-    """Complete PROMPT with MODEL: an .eqf or .gguf file, a checkpoint's folder or a Hub repository (owner/name).
+    """Answer PROMPT with MODEL: an .eqf or .gguf file, a checkpoint's folder or a Hub repository (owner/name).
 
     What is no .eqf file is made into one, in the cache, the first time; owner/name:Q8_0 names the type.
 
-    Without PROMPT, or for "-", the prompt is what stdin gives, less one newline at its end.
+    A model with a chat template gets PROMPT as a message and answers it; one without goes on writing, and so does any
+    with --raw. What is piped in stands before PROMPT, or is the prompt where none is given, less one newline at its
+    end.
     """
-    if system is not None and not chat:
-        raise UsageError("--system needs --chat: plain completion has no system message")
+    if raw and (chat or system is not None):
+        raise UsageError("--raw completes plain text, without a template: leave out --chat and --system, or --raw")
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs needs --json, which prints them")
     text = _prompt(prompt)
     with load_model(model, loading) as loaded:
-        if chat:
+        if not raw and (chat or system is not None or loaded.has_chat_template):
+            if echo:
+                raise UsageError("--echo prints a text that is completed: give --raw as well")
             messages = [{"role": "system", "content": system}] if system is not None else []
-            pieces = loaded.chat([*messages, {"role": "user", "content": text}], **generation)
+            messages.append({"role": "user", "content": text})
+            answer = loaded.chat(messages, logprobs=logprobs, **generation)
         else:
-            pieces = loaded.generate(text, **generation)
-        _stream(chain([text], pieces) if echo else pieces)
+            answer = loaded.generate(text, logprobs=logprobs, **generation)
+        if as_json:
+            click.echo(json.dumps(describe(loaded, answer, text if echo else ""), ensure_ascii=False, indent=2))
+        else:
+            _stream([text] if echo else [], answer)
         if timings:
-            show_timings(loaded.timings)
+            show_timings(answer.timings)
 
 
-def _stream(pieces: Iterable[str]) -> None:
+def describe(model: "Model", answer: "Answer", before: str = "") -> dict[str, Any]:
+    """An answer, generated to its end, as plain data; times in seconds."""
+    facts: dict[str, Any] = {
+        "model": os.path.basename(model.file.path),
+        "text": before + answer.text,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "generated_tokens": len(answer.tokens),
+        "timings": {
+            **asdict(answer.timings),
+            "prompt_rate": answer.timings.prompt_rate,
+            "generation_rate": answer.timings.generation_rate,
+        },
+    }
+    if answer.logprobs:
+        facts["logprobs"] = [
+            {**_token(model, noted.token, noted.logprob), "top": [_token(model, *one) for one in noted.top]}
+            for noted in answer.logprobs
+        ]
+    return facts
+
+
+def _token(model: "Model", token: int, logprob: float) -> dict[str, Any]:
+    return {"id": token, "text": model.tokenizer.decode([token], special=True), "logprob": logprob}
+
+
+def _stream(before: Iterable[str], answer: "Answer") -> None:
     """Write text as it comes. A line that has begun is ended, also where an error or Ctrl-C cuts the text short."""
     begun = False
     try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-            begun = True
+        for pieces in (before, answer):
+            for piece in pieces:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+                begun = True
     except (EdgeqError, KeyboardInterrupt):
         if begun:
             click.echo()
         raise
     click.echo()
+    if not answer.text.strip() and answer.finish_reason in NOTHING:
+        click.echo(f"edgeq: the answer is empty: {NOTHING[answer.finish_reason]}", err=True)
+
+
+NOTHING = {  # why an answer may hold no text, by its finish_reason
+    "eos": "the model ended it at once: put it otherwise, or try --raw or another --system",
+    "stop": "it began with a text of --stop",
+    "max_tokens": "--max-tokens leaves room for none",
+    "context": "the prompt fills the context: shorten it, or give a larger --context",
+}
 
 
 def _prompt(prompt: str | None) -> str:
-    if prompt is not None and prompt != "-":
-        return prompt
+    """What the command line and stdin give together."""
     if prompt is None and sys.stdin.isatty():
         raise UsageError('there is no prompt: give it after the model, or pipe it in (e.g. edgeq run m.eqf "Hello")')
+    if prompt in (None, "-"):
+        return _piped()
+    piped = _piped() if _holds_text() else ""
+    return f"{piped}\n\n{prompt}" if piped else str(prompt)
+
+
+def _holds_text() -> bool:
+    """Whether stdin is a pipe or a file: something was meant to be read. A terminal or /dev/null is there by itself."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # no file of the system's: somebody's stand-in, whose end is known
+        return not sys.stdin.isatty()
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _piped() -> str:
     try:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:

@@ -8,7 +8,9 @@ def test_a_model_goes_out_to_gguf_and_comes_back(edgeq, tiny_model: Path, tmp_pa
     assert exported.code == 0 and exported.out.startswith("m.gguf: llama, 43 Q8_0, 13 F32")
     imported = edgeq("import", "m.gguf", "-o", "back.eqf")
     assert imported.code == 0 and "43 Q8_0: exact\n" in imported.out and "13 F32: exact\n" in imported.out
-    texts = [edgeq("run", name, "Once upon a time", "-n", "8", "--temp", "0").out for name in ("m.eqf", "back.eqf")]
+    texts = [
+        edgeq("run", name, "Once upon a time", "--raw", "-n", "8", "--temp", "0").out for name in ("m.eqf", "back.eqf")
+    ]
     assert texts[0] == texts[1] != ""
 
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import small_tokenizers as small
 from counting import counting_model
 
 from edgeq.cli import main
-from edgeq.cli.options import _SAMPLING
+from edgeq.cli.options import _SAMPLING, unescaped
 from edgeq.container.reader import File
 from edgeq.errors import UsageError
 from edgeq.quantize.pipeline import convert
@@ -31,7 +32,7 @@ def model(monkeypatch):
 
 
 def test_completion(edgeq, model):
-    assert edgeq("run", "m.eqf", "ab", "-n", 3, "--temp", 0) == (0, "cde\n", "")
+    assert edgeq("run", "m.eqf", "--raw", "ab", "-n", 3, "--temp", 0) == (0, "cde\n", "")
     assert model.session.closed and model.file.closed
     path, options = model.loads[0]
     assert path == "m.eqf"
@@ -41,21 +42,25 @@ def test_completion(edgeq, model):
 def test_options_reach_the_model(edgeq, model, tmp_path):
     template = tmp_path / "t.jinja"
     template.write_text("{{ messages[0].content }}")
-    assert edgeq("run", "m.eqf", "a", "--stop", "de", "--stop", "xx", "--top-k", 1, "--echo") == (0, "abc\n", "")
-    edgeq("run", "m.eqf", "a", "-n", 1, "-t", 3, "-c", 40, "--template", template)
+    assert edgeq("run", "m.eqf", "--raw", "a", "--stop", "de", "--stop", "xx", "--top-k", 1, "--echo") == (
+        0,
+        "abc\n",
+        "",
+    )
+    edgeq("run", "m.eqf", "--raw", "a", "-n", 1, "-t", 3, "-c", 40, "--template", template)
     options = model.loads[1][1]
     assert (options["threads"], options["context"]) == (3, 40)
     assert options["chat_template"] == "{{ messages[0].content }}"
 
 
 def test_prompt_from_stdin(edgeq, model):
-    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, stdin="ab").out == "cd\n"
-    assert edgeq("run", "m.eqf", "-", "-n", 2, "--temp", 0, stdin="cd").out == "ef\n"
+    assert edgeq("run", "m.eqf", "--raw", "-n", 2, "--temp", 0, stdin="ab").out == "cd\n"
+    assert edgeq("run", "m.eqf", "--raw", "-", "-n", 2, "--temp", 0, stdin="cd").out == "ef\n"
 
 
 def test_one_newline_at_the_end_of_a_piped_prompt_is_dropped(edgeq, model):
-    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, stdin="ab\n").out == "cd\n"
-    assert edgeq("run", "m.eqf", "-n", 2, "--temp", 0, "--echo", stdin="ab\n\n").out == "ab\n\v\f\n"
+    assert edgeq("run", "m.eqf", "--raw", "-n", 2, "--temp", 0, stdin="ab\n").out == "cd\n"
+    assert edgeq("run", "m.eqf", "--raw", "-n", 2, "--temp", 0, "--echo", stdin="ab\n\n").out == "ab\n\v\f\n"
     assert "less one newline at its end" in " ".join(edgeq("run", "--help").out.split())
 
 
@@ -81,17 +86,17 @@ def test_an_error_within_a_text_ends_its_line(edgeq, model, monkeypatch):
         return real(tokens, all_logits)
 
     monkeypatch.setattr(model.session, "eval", failing)
-    assert edgeq("run", "m.eqf", "ab", "--temp", 0) == (2, "cd\n", "edgeq: no more\n")
+    assert edgeq("run", "m.eqf", "--raw", "ab", "--temp", 0) == (2, "cd\n", "edgeq: no more\n")
     monkeypatch.setattr(model.session, "position", 3)
-    model._cache.tokens[:] = b"abc"
-    assert edgeq("run", "m.eqf", "abcd", "--temp", 0) == (2, "", "edgeq: no more\n"), "no empty line"
+    model._shared.cache.tokens[:] = b"abc"
+    assert edgeq("run", "m.eqf", "--raw", "abcd", "--temp", 0) == (2, "", "edgeq: no more\n"), "no empty line"
 
 
 def test_closed_streams(model, monkeypatch, capfd):
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(f"sys.{name}", None)
-    assert main(["run", "m.eqf", "ab", "-n", "2"]) == 0
-    assert main(["run", "m.eqf"]) == 2, "nothing on stdin: an empty prompt"
+    assert main(["run", "m.eqf", "--raw", "ab", "-n", "2"]) == 0
+    assert main(["run", "m.eqf", "--raw"]) == 2, "nothing on stdin: an empty prompt"
     assert capfd.readouterr() == ("", "")
 
 
@@ -108,27 +113,87 @@ def test_output_that_cannot_be_written(arguments):
 def test_an_answer_that_cannot_be_written(model, monkeypatch, capfd):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        assert main(["run", "m.eqf", "ab", "-n", "2"]) == 2
+        monkeypatch.setattr("sys.stdin", None)
+        assert main(["run", "m.eqf", "--raw", "ab", "-n", "2"]) == 2
     assert capfd.readouterr().err == "edgeq: the output cannot be written: No space left on device\n"
 
 
-def test_chat_flag_uses_the_template(edgeq, model):
-    result = edgeq("run", "m.eqf", "x", "--chat", "--system", "s", "--temp", 0)
-    assert result.out == ";<=>?@ABC\n"
-    assert bytes(model.session.evaluated[:10]) == b"s:s|u:x|a:"
+def test_a_model_with_a_template_answers(edgeq, model):
+    for flags in ((), ("--chat",)):
+        result = edgeq("run", "m.eqf", "x", "--system", "s", "--temp", 0, *flags)
+        assert result == (0, ";<=>?@ABC\n", "")
+        assert bytes(model.session.evaluated) == b"s:s|u:x|a:;<=>?@ABC"
+        model._shared.cache.clear()
+        model.session.evaluated.clear()
+
+
+def test_a_model_without_a_template_completes(edgeq, monkeypatch):
+    monkeypatch.setattr("edgeq.model.load", lambda *arguments, **options: counting_model(chat_template=None))
+    assert edgeq("run", "m.eqf", "ab", "-n", 3, "--temp", 0) == (0, "cde\n", "")
+    result = edgeq("run", "m.eqf", "ab", "--system", "s")
+    assert result.code == 2 and "the model has no chat template" in result.err
+
+
+def test_piped_text_stands_before_the_prompt(edgeq, model):
+    assert edgeq("run", "m.eqf", "--raw", "ab", "-n", 1, "--echo", stdin="a text\n").out == "a text\n\nabc\n"
+    assert edgeq("run", "m.eqf", "--raw", "ab", "-n", 1, "--echo", stdin="\n").out == "abc\n"
+
+
+def test_stdin_that_is_no_pipe_is_not_waited_for():
+    """A service's stdin is a device, or a terminal; nothing was piped."""
+    code = "import edgeq.cli.run as run; print(run._holds_text(), repr(run._prompt('ab')))"
+    for stdin, said in ((subprocess.DEVNULL, b"False 'ab'\n"), (subprocess.PIPE, b"True 'x\\n\\nab'\n")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            **({"input": b"x"} if stdin == -1 else {"stdin": stdin}),
+        )
+        assert done.stdout == said
+
+
+@pytest.mark.parametrize(
+    ("options", "jumps", "why"),
+    [
+        ((), {":": small.IM_END}, "the model ended it at once: put it otherwise, or try --raw"),
+        (("--stop", ";"), {}, "it began with a text of --stop"),
+        (("-n", 0), {}, "--max-tokens leaves room for none"),
+    ],
+)
+def test_an_answer_of_nothing_says_why(edgeq, model, options, jumps, why):
+    model.session.jumps.update({ord(before): after for before, after in jumps.items()})
+    result = edgeq("run", "m.eqf", "x", "--temp", 0, *options)
+    assert (result.code, result.out) == (0, "\n") and result.err.startswith(f"edgeq: the answer is empty: {why}")
+
+
+def test_json(edgeq, model):
+    facts = json.loads(edgeq("run", "m.eqf", "x", "--temp", 0, "--json").out)
+    assert (facts["text"], facts["finish_reason"], facts["model"]) == (";<=>?@ABC", "eos", "counting.eqf")
+    assert (facts["prompt_tokens"], facts["generated_tokens"]) == (len("u:x|a:"), 10)
+    assert facts["timings"].keys() >= {"load_s", "first_token_s", "generation_rate"} and "logprobs" not in facts
+    facts = json.loads(edgeq("run", "m.eqf", "x", "--temp", 0, "-n", 1, "--json", "--logprobs", 2).out)
+    assert facts["finish_reason"] == "max_tokens"
+    [noted] = facts["logprobs"]
+    assert (noted["id"], noted["text"]) == (ord(";"), ";")
+    assert noted["top"][0] == {"id": ord(";"), "text": ";", "logprob": noted["logprob"]} and len(noted["top"]) == 2
+
+
+def test_stop_strings_are_written_with_escapes(edgeq, model):
+    model.session.jumps[ord("<")] = ord("\n")
+    assert edgeq("run", "m.eqf", "x", "--temp", 0, "--stop", r"\n").out == ";<\n"
+    assert unescaped(r"\\n\t\x") == "\\n\t\\x"
 
 
 def test_preload_reads_the_file_first(edgeq, tiny_model, tmp_path, monkeypatch):
     convert(str(tiny_model), tmp_path / "tiny.eqf", "Q8_0")
     read = []
     monkeypatch.setattr(File, "read_through", lambda file, progress: read.append(str(file.path)) or progress(1, 1))
-    result = edgeq("run", tmp_path / "tiny.eqf", "Once upon a time", "-n", 3, "--temp", 0, "--preload")
+    result = edgeq("run", tmp_path / "tiny.eqf", "Once upon a time", "--raw", "-n", 3, "--temp", 0, "--preload")
     assert (result.code, result.out, read) == (0, ", there was\n", [str(tmp_path / "tiny.eqf")])
     assert edgeq("run", tmp_path / "tiny.eqf", "Once", "-n", 1).code == 0 and len(read) == 1
 
 
 def test_timings_go_to_stderr(edgeq, model):
-    result = edgeq("run", "m.eqf", "abc", "-n", 4, "--temp", 0, "--timings")
+    result = edgeq("run", "m.eqf", "--raw", "abc", "-n", 4, "--temp", 0, "--timings")
     assert result.out == "defg\n"
     assert [line.split()[0] for line in result.err.splitlines()] == ["load", "first", "prompt", "generation"]
     assert "3 tokens" in result.err and "4 tokens" in result.err
@@ -137,11 +202,14 @@ def test_timings_go_to_stderr(edgeq, model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m.eqf", "a" * 65], "the prompt has 65 tokens, the context 64"),
-        (["m.eqf", ""], "the prompt is empty"),
+        (["m.eqf", "--raw", "a" * 65], "the prompt has 65 tokens, the context 64"),
+        (["m.eqf", "--raw", ""], "the prompt is empty"),
         (["m.eqf", "a", "--temp", "-1"], "temperature is -1.0"),
         (["m.eqf", "a", "--seed", "-1"], "seed is -1: give 0 or more, or none at all"),
-        (["m.eqf", "a", "--system", "x"], "--system needs --chat"),
+        (["m.eqf", "a", "--raw", "--system", "x"], "--raw completes plain text, without a template"),
+        (["m.eqf", "a", "--raw", "--chat"], "--raw completes plain text, without a template"),
+        (["m.eqf", "a", "--echo"], "--echo prints a text that is completed: give --raw as well"),
+        (["m.eqf", "a", "--logprobs", "2"], "--logprobs needs --json"),
         (["m.eqf", "a", "--seed", "x"], "'x' is not a valid integer. (see edgeq run --help)"),
         (["m.eqf", "a", "--template", "nowhere"], "'nowhere' does not exist"),
         ([], "Missing argument 'MODEL'. (see edgeq run --help)"),
@@ -166,4 +234,4 @@ def test_the_help_tells_the_real_defaults():
     params = SamplerParams()
     for option in _SAMPLING[:5]:
         declared = option(lambda: None).__click_params__[0]
-        assert declared.help.endswith(f"[default: {getattr(params, declared.name)}]")
+        assert declared.help.endswith(f"[default: the model's own, or {getattr(params, declared.name)}]")

@@ -90,7 +90,19 @@ def test_a_process_without_numba_says_the_same(model: Path, built: Path, compile
 def test_a_first_token_takes_little(model: Path, built: Path, tmp_path: Path):
     """`edgeq run` with a library loads none of the large packages, and little else: it starts on a slow board too."""
     environment = {**os.environ, "EDGEQ_KERNELS": str(built.parent), "EDGEQ_CACHE": str(tmp_path)}
-    command = [sys.executable, "-X", "importtime", "-m", "edgeq", "run", str(model), "Once upon a time", "-n", "1"]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "edgeq",
+        "run",
+        str(model),
+        "Once upon a time",
+        "--raw",
+        "-n",
+        "1",
+    ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*command, "-t", "1"], env=environment, capture_output=True, text=True, timeout=300)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -111,7 +123,7 @@ def test_cached_kernels_need_no_llvm_either(model: Path, compiled: dict, tmp_pat
 def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Path, tmp_path: Path):
     code = "import sys; sys.modules['numba'] = None; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "EDGEQ_KERNELS": str(tmp_path), "EDGEQ_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", code, "run", str(model), "Hello", "-n", "1"]
+    command = [sys.executable, "-c", code, "run", str(model), "Hello", "--raw", "-n", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "Numba is not installed: install numba, or put a library" in done.stderr

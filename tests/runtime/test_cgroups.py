@@ -122,14 +122,14 @@ def limited() -> Iterator[Limited]:
 def test_a_real_group(limited: Limited, converted: Callable[..., Path], tiny_model: Path) -> None:
     """A context of 200,000 has 290 MiB of keys and values."""
     model = converted(tiny_model, "Q4_K_M")
-    fits = limited(256 * MIB, "run", model, "Once", "-n", 3, "--temp", 0)
+    fits = limited(256 * MIB, "run", model, "Once", "--raw", "-n", 3, "--temp", 0)
     assert fits.returncode == 0, fits.stderr
-    refused = limited(256 * MIB, "run", model, "Once", "-n", 3, "-c", 200000)
+    refused = limited(256 * MIB, "run", model, "Once", "--raw", "-n", 3, "-c", 200000)
     assert refused.returncode == 2
     assert "MiB are available: a context of at most " in refused.stderr
     largest = int(refused.stderr.split("at most ")[1].split()[0])
     assert 512 < largest < 200000
-    told_to = limited(256 * MIB, "run", model, "Once", "-n", 3, "--temp", 0, "-c", 200000, "--force")
+    told_to = limited(256 * MIB, "run", model, "Once", "--raw", "-n", 3, "--temp", 0, "-c", 200000, "--force")
     assert (told_to.returncode, told_to.stdout) == (0, fits.stdout)
     assert limited(256 * MIB, "doctor", model, "--no-speed", "-c", 200000).returncode == 2
     assert "a control group grants 256.00 MiB" in limited(256 * MIB, "doctor", "--no-speed").stdout
