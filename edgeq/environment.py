@@ -6,6 +6,7 @@
 | `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
 | `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
+| `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -50,6 +51,11 @@ def kernels_folder() -> Path | None:
     """The folder of libraries of kernels that is named by the environment, if any."""
     text = os.environ.get("EDGEQ_KERNELS")
     return Path(text) if text else None
+
+
+def debug() -> bool:
+    """Whether tracebacks of unexpected errors are wanted."""
+    return os.environ.get("EDGEQ_DEBUG", "") not in ("", "0")
 
 
 def test_data() -> Path | None:

@@ -364,15 +364,18 @@ def load(
     embeddings: bool = False,
     force: bool = False,
     announce: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
     """Load a `.eqf` file; or a GGUF file, a checkpoint's folder, a Hub repository `owner/name`, the last two also with
-    a recipe (`owner/name:Q8_0`): these are imported or converted into the cache first, once.
+    a recipe (`owner/name:Q8_0`): these are imported or converted into the cache first, once. Short names do too, see
+    `edgeq models`.
 
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
     only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads also what does not seem
-    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first.
+    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
+    the latter is: what is at work, bytes done, bytes in all.
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
@@ -381,7 +384,7 @@ def load(
     check_loading(threads, context, kv, chat_template)
     from edgeq.model_cache import runnable
 
-    file = open_file(runnable(path, announce))
+    file = open_file(runnable(path, announce, progress))
     try:
         from edgeq.runtime.fit import available_memory
         from edgeq.runtime.session import Session

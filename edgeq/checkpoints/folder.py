@@ -44,10 +44,10 @@ def index_folder(folder: Path) -> dict[str, Stored]:
     weights at all.
     """
     for single, shard_index, start, end in LAYOUTS:
+        if (folder / single).is_file():  # an index beside it is a left-over: transformers takes the whole file, too
+            return index_file(folder / single)
         if (folder / shard_index).is_file():
             return _from_index(folder, shard_index)
-        if (folder / single).is_file():
-            return index_file(folder / single)
         shards = sorted(p.name for p in folder.iterdir() if p.name.startswith(start) and p.name.endswith(end))
         if any(_SHARD.fullmatch(name) for name in shards):
             return _from_names(folder, shards)

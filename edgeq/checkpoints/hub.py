@@ -4,20 +4,25 @@
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 
 from edgeq.errors import CheckpointError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
-SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 # What a GGUF file's name says: of its type, and that it is a part
 _KIND = re.compile(r"(?:^|[-._])((?:I?Q|TQ)\d\w*|MXFP4\w*|BF16|F16|F32)(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 DEFAULT_KIND = "Q4_K_M"
-TORCH = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
+# A checkpoint's weights, the best first: in one file, or in those that an index names, or in those named like this
+LAYOUTS = (
+    ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
 
 
 def is_repository(source: str) -> bool:
@@ -36,10 +41,26 @@ def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
 
     with _in_one_line(source, revision):
-        folder = download(assets + SAFETENSORS)
-        if not any(p.name.startswith("model") and ".safetensors" in p.name for p in folder.iterdir()):
-            folder = download(assets + TORCH)
+        for whole, index, pattern in LAYOUTS:
+            folder = download([*assets, whole, index])
+            if (folder / whole).is_file():
+                break
+            if (folder / index).is_file():
+                folder = download(_named(folder / index))
+                break
+            folder = download([pattern])
+            if any(fnmatch(one.name, pattern) for one in folder.iterdir()):
+                break
         return folder
+
+
+def _named(index: Path) -> list[str]:
+    """The files that an index of shards names, whatever their names; what is wrong with it is found when it is read."""
+    try:
+        places = json.loads(index.read_bytes())["weight_map"]
+        return sorted({escape(file) for file in places.values() if isinstance(file, str)})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def fetch_gguf(source: str, kind: str | None) -> Path | None:
@@ -59,7 +80,7 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
             raise
         except _no_network():
             return None
-        if any(fnmatch(name, pattern) for name in names for pattern in SAFETENSORS + TORCH):
+        if any(fnmatch(name, pattern) for name in names for layout in LAYOUTS for pattern in layout):
             return None
         models = sorted(name for name in names if name.endswith(".gguf") and "mmproj" not in name)
         if not models:
@@ -96,33 +117,71 @@ def _no_network() -> tuple[type[Exception], ...]:
 @contextlib.contextmanager
 def _in_one_line(source: str, revision: str | None) -> Iterator[None]:
     """Errors of the Hub and of the network as a CheckpointError."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    faults: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, *_no_network())
+    try:
+        yield
+        return
+    except HFValidationError:
+        why = "no such folder, and no valid repository id"
+    except faults as e:
+        why = _reason(e, revision)
+    raise CheckpointError(f"{source}: {why}")
+
+
+def _reason(error: BaseException, revision: str | None) -> str:
+    """What is wrong, and what to do. The library hides what the Hub answered behind what its cache lacks."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    try:
-        yield
-        return
-    except GatedRepoError:
-        why = "the repository is gated: accept its licence on the Hub and log in with `hf auth login`"
-    except RevisionNotFoundError:
-        why = f"the repository has no revision {revision!r}"
-    except RepositoryNotFoundError:
-        why = "no such folder, and no such repository on the Hub (a private one needs `hf auth login`)"
-    except LocalEntryNotFoundError:
-        why = "no such folder, no Hub repository in the cache, and the Hub cannot be reached: check the name"
-    except HFValidationError:
-        why = "no such folder, and no valid repository id"
-    except HfHubHTTPError as e:
-        why = f"the Hub answered with an error: {_first_line(e)}"
-    except _no_network() as e:
-        why = f"the download broke off ({_first_line(e)}): run the same command again, it resumes"
-    raise CheckpointError(f"{source}: {why}")
+    chain = list(_causes(error))
+    answer = next((one for one in chain if isinstance(one, HfHubHTTPError) and _status(one)), None)
+    status = _status(answer)
+    if isinstance(answer, GatedRepoError):
+        return "the repository is gated: accept its licence on the Hub and log in with `hf auth login`"
+    if isinstance(answer, RevisionNotFoundError):
+        return f"the repository has no revision {revision!r}" if revision else "the repository is empty"
+    if isinstance(answer, RepositoryNotFoundError):
+        return "no such folder, and no such repository on the Hub (a private one needs `hf auth login`)"
+    if status in (401, 403):
+        return f"the Hub refuses access ({status}): log in with `hf auth login`, or ask its owner"
+    if status == 429:
+        wait = getattr(answer, "response", None)
+        seconds = wait.headers.get("Retry-After") if wait is not None else None
+        return (
+            f"the Hub asks to wait{f' {seconds} seconds' if seconds else ''} (429, too many requests): try again then"
+        )
+    if status >= 500:
+        return f"the Hub has a fault at the moment ({status}): try again later"
+    if answer is not None:
+        return f"the Hub answered with an error: {_first_line(answer)}"
+    if constants.HF_HUB_OFFLINE:
+        return "no such folder, not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+    if any("timed out" in str(one).lower() or "timeout" in type(one).__name__.lower() for one in chain):
+        return "the Hub does not answer in time: check the network, or try again later"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "no such folder, no Hub repository in the cache, and the Hub cannot be reached: check name and network"
+    return f"the download broke off ({_first_line(error)}): run the same command again, it resumes"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: BaseException | None) -> int:
+    """The HTTP status that an error stands for; 0 for none."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status if isinstance(status, int) else 0
 
 
 def _first_line(e: BaseException) -> str:

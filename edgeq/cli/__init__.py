@@ -1,25 +1,34 @@
 """The `edgeq` command: one file per verb, imported when it is used.
 
-Whatever is the input's fault ends with one line on stderr, `edgeq: ...`, and exit code 2; Ctrl-C with 130.
+Whatever is the input's fault ends with one line on stderr, `edgeq: ...`, and exit code 2; a fault of the program itself
+with such a line and 70; Ctrl-C with 130.
 """
 
 import contextlib
+import difflib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import click
 
+from edgeq import environment
 from edgeq.errors import EdgeqError
 
+FAULT = 70  # as sysexits.h has it: an internal software error
+
 VERBS = (
+    "chat",
+    "run",
+    "embed",
+    "models",
+    "pull",
     "convert",
     "import",
     "export",
-    "run",
-    "chat",
-    "embed",
     "show",
     "verify",
     "bench",
@@ -33,9 +42,10 @@ ENVIRONMENT = """
 \b
 Environment variables:
   EDGEQ_THREADS  threads, where --threads is not given
-  EDGEQ_CACHE    folder of compiled kernels  [default: ~/.cache/edgeq]
+  EDGEQ_CACHE    folder of compiled kernels and of models  [default: ~/.cache/edgeq]
   EDGEQ_KERNELS  folder of kernels built ahead of time  [default: the package, then ~/.local/share/edgeq/kernels]
   EDGEQ_ISA      body of the kernels, e.g. avx2 or portable  [default: the best one]
+  EDGEQ_DEBUG    1 shows the traceback of an error that edgeq did not expect
 """
 
 
@@ -44,6 +54,15 @@ class Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            likely = difflib.get_close_matches(args[0].lower(), VERBS, 1)
+            hint = f": did you mean {likely[0]}?" if likely else ""
+            raise click.UsageError(f"there is no verb {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -79,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:  # a board gets only the packages that running needs
         package = (error.name or "edgeq").partition(".")[0]
         if package == "edgeq":
-            raise
+            return _unexpected(error)
         return _fail(f"this needs the Python package {package}, which is not installed here: pip install {package}", 2)
     except click.exceptions.Abort:
         return 130
@@ -87,12 +106,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgeq"
         return _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
     except OSError as error:
-        if error.filename is not None:  # those of files are EdgeqErrors: this one would be a fault of the program
-            raise
+        if error.filename is not None:  # those of files are EdgeqErrors: this one is a fault of the program
+            return _unexpected(error)
         _drop_output()
         return _fail(f"the output cannot be written: {error.strerror}", 2)
     except MemoryError:
         return _fail("not enough memory: try a smaller model, a coarser type or a smaller --context", 2)
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """A fault of the program's own: one line that says where, so that it can be reported."""
+    if environment.debug():
+        traceback.print_exception(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    where = f"{os.path.join(*Path(place.filename).parts[-2:])}:{place.lineno}"
+    advice = "this is a fault of edgeq: please report it with what you did (EDGEQ_DEBUG=1 shows more)"
+    return _fail(f"{what:.300} ({where}): {advice}", FAULT)
 
 
 def _fail(message: str, code: int) -> int:

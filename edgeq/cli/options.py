@@ -130,22 +130,23 @@ class Announcer:
 
 def load_model(path: Path, loading: dict[str, Any]) -> "Model":
     """The model, loaded as the options say."""
+    from edgeq.cli.progress import bytes_bar, work_bar
     from edgeq.model import load
 
     template = loading.get("template")
-    model = load(
-        path,
-        threads=loading.get("threads"),
-        context=loading.get("context"),
-        kv=loading.get("kv"),
-        chat_template=None if template is None else read_text(template),
-        embeddings=loading.get("embeddings", False),
-        force=bool(loading.get("force")),
-        announce=Announcer(),
-    )
+    with work_bar() as progress:
+        model = load(
+            path,
+            threads=loading.get("threads"),
+            context=loading.get("context"),
+            kv=loading.get("kv"),
+            chat_template=None if template is None else read_text(template),
+            embeddings=loading.get("embeddings", False),
+            force=bool(loading.get("force")),
+            announce=Announcer(),
+            progress=progress,
+        )
     if loading.get("preload"):
-        from edgeq.cli.progress import bytes_bar
-
         with bytes_bar(f"reading {path.name}") as progress:
             model.file.read_through(progress)
     return model

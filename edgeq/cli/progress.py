@@ -1,8 +1,13 @@
 """A bar on stderr, at a terminal, while a file is read or another one is made of it."""
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterator
 
+import click
+
+SILENCE_S = 10.0  # at most so long nothing is said where there is no terminal
 Progress = Callable[[str, int, int, int, int], None]  # tensor, its index, tensors in all, bytes done, bytes in all
 
 
@@ -22,6 +27,30 @@ def _bar(first: str) -> Iterator[Callable[[str, int, int], None]]:
     with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(first, total=None)
         yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def work_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives what shows how far work is: what is at work, bytes done, bytes in all. The first call makes the bar; where
+    there is no terminal it is a line now and then.
+    """
+    with contextlib.ExitStack() as stack:
+        show: Callable[[str, int, int], None] | None = None
+        said = time.monotonic()
+
+        def progress(text: str, done: int, total: int) -> None:
+            nonlocal show, said
+            if sys.stderr.isatty():
+                show = show or stack.enter_context(_bar(text))
+                show(text, done, total)
+                if done >= total:  # what follows has lines of its own
+                    stack.close()
+                    show = None
+            elif time.monotonic() - said > SILENCE_S:
+                said = time.monotonic()
+                click.echo(f"edgeq: {100 * done // max(total, 1)} % done", err=True)
+
+        yield progress
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,12 @@ def test_truncated_shard_is_named(folder: Path) -> None:
         ({}, "no weight_map"),
         ({"weight_map": {"w0": 3}}, "no weight_map"),
         ({"weight_map": {"w0": "../model.safetensors"}}, "outside the checkpoint"),
-        ({"weight_map": {"other": "model.safetensors"}}, "has no tensor 'other'"),
+        ({"weight_map": {"other": "all.safetensors"}}, "has no tensor 'other'"),
         ([], "not a JSON object"),
     ],
 )
 def test_bad_index(folder: Path, index: Any, words: str) -> None:
-    save_file(WEIGHTS, folder / "model.safetensors")
+    save_file(WEIGHTS, folder / "all.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert words in refused(folder)
 
@@ -244,6 +245,84 @@ def test_hub_fetches_only_what_is_needed(
     with open_checkpoint("someone/model", "v2") as c:
         assert sorted(c.tensors) == sorted(WEIGHTS)
     assert fake.fetched == needed and fake.revisions == {"v2"}
+
+
+def test_hub_fetches_what_the_index_names(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever these files are called."""
+    save(folder / "model.safetensors-1-of-2.safetensors", {"a": WEIGHTS["w0"]})
+    save(folder / "second [2].safetensors", {"b": WEIGHTS["w1"]})
+    places = {"a": "model.safetensors-1-of-2.safetensors", "b": "second [2].safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} | {"second 2.safetensors": b""}
+    fake = FakeHub(files, tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    with open_checkpoint("someone/model") as c:
+        assert sorted(c.tensors) == ["a", "b"]
+    assert fake.fetched == {*places.values(), "model.safetensors.index.json", "config.json", "tokenizer.json"}
+
+
+def test_a_whole_file_beside_an_index(folder: Path) -> None:
+    """Transformers takes it, whether the shards that the index names are there or not."""
+    shards = shard(folder, "model", ".safetensors", save)
+    save(folder / "model.safetensors", {"whole": WEIGHTS["w0"]})
+    with open_checkpoint(folder) as c:
+        assert sorted(c.tensors) == ["whole"]
+    for name in shards:
+        (folder / name).unlink()
+    with open_checkpoint(folder) as c:
+        assert sorted(c.tensors) == ["whole"]
+
+
+def answering(status: int, error: str = "HfHubHTTPError", **headers: str) -> Exception:
+    """What the Hub's library raises where the Hub answers so."""
+    from huggingface_hub import errors
+
+    raised = getattr(errors, error).__new__(getattr(errors, error))
+    raised.args = (f"{status} of a test\nmore",)
+    raised.response = SimpleNamespace(status_code=status, headers=headers)
+    return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "revision", "message"),
+    [
+        (answering(401, "GatedRepoError"), None, "the repository is gated: accept its licence"),
+        (answering(404, "RepositoryNotFoundError"), None, "no such repository on the Hub"),
+        (answering(404, "RevisionNotFoundError"), "v2", "the repository has no revision 'v2'"),
+        (answering(404, "RevisionNotFoundError"), None, "the repository is empty"),
+        (answering(403), None, r"the Hub refuses access \(403\): log in with `hf auth login`"),
+        (answering(429), None, r"the Hub asks to wait \(429, too many requests\)"),
+        (answering(429, **{"Retry-After": "30"}), None, r"asks to wait 30 seconds \(429"),
+        (answering(500), None, r"has a fault at the moment \(500\): try again later"),
+        (answering(503), None, r"has a fault at the moment \(503\)"),
+        (answering(418), None, "answered with an error: 418 of a test$"),
+        (TimeoutError("timed out"), None, "the Hub does not answer in time"),
+    ],
+)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_the_hub_answers(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, revision: str | None, message: str, hidden: bool
+) -> None:
+    """Also where the library says only that its cache has no such files."""
+
+    def fail(*arguments: Any, **options: Any) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        if hidden:
+            raise LocalEntryNotFoundError("not in the cache") from error
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(CheckpointError, match=f"^someone/model: .*{message}") as raised:
+        open_checkpoint("someone/model", revision)
+    assert "\n" not in str(raised.value) and "None" not in str(raised.value)
+
+
+def test_offline_mode_is_named(tmp_path: Path) -> None:
+    message = from_hub(tmp_path, "someone/none", HF_HUB_OFFLINE="1")
+    assert message.startswith("someone/none: ") and "HF_HUB_OFFLINE forbids to fetch it: unset it" in message
 
 
 def test_download_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,131 @@
+"""`edgeq models` and `edgeq pull`: what is in the cache, and what is worth a try."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from edgeq.cli.units import binary_size, count
+
+
+@click.group("models", short_help="List, remove or recommend models.", invoke_without_command=True)
+@click.option("--recommended", is_flag=True, help="List models that are worth a try, and whether they fit here.")
+@click.option("--prune", "pruning", is_flag=True, help="As `edgeq models prune`.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(context: click.Context, recommended: bool, pruning: bool, as_json: bool) -> None:
+    """The models that were made to be run: each is found again by its name, or by the beginning of it."""
+    if context.invoked_subcommand is not None:
+        return
+    if recommended:
+        _recommend(as_json)
+    elif pruning:
+        _prune()
+    else:
+        _list(as_json)
+
+
+@command.command("rm", short_help="Remove models from the cache.")
+@click.argument("names", nargs=-1, required=True)
+def remove_command(names: tuple[str, ...]) -> None:
+    """Remove the models NAMES from the cache. What they were made of stays."""
+    from edgeq import model_cache
+
+    found = list(dict.fromkeys(model_cache.named(name) for name in names))  # all are there before one is removed
+    for one in found:
+        model_cache.remove(one)
+        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}")
+
+
+@command.command("prune", short_help="Remove what nobody finds again.")
+def prune_command() -> None:
+    """Remove the models whose source is gone or has changed, and those of earlier versions."""
+    _prune()
+
+
+def pull(name: str) -> str:
+    """Make the model `name` runnable; the file in the cache."""
+    from edgeq.cli.options import Announcer
+    from edgeq.cli.progress import work_bar
+    from edgeq.model_cache import runnable
+
+    with work_bar() as progress:
+        return runnable(name, Announcer(), progress)
+
+
+def _prune() -> None:
+    from edgeq import model_cache
+
+    stale = [one for one in model_cache.cached() if one.stale]
+    for one in stale:
+        model_cache.remove(one)
+        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}: {one.stale}")
+    if not stale:
+        click.echo("nothing to remove: every model's source is as it was")
+
+
+def _list(as_json: bool) -> None:
+    from edgeq import model_cache
+
+    found = model_cache.cached()
+    if as_json:
+        click.echo(json.dumps([{**asdict(one), "path": str(one.path)} for one in found], ensure_ascii=False, indent=2))
+        return
+    if not found:
+        click.echo(f"no models in {model_cache.folder()}: `edgeq models --recommended` lists some worth a try")
+        return
+    rows = [
+        (one.name, binary_size(one.nbytes), one.recipe, _ago(time.time() - one.used), one.source + _remark(one.stale))
+        for one in found
+    ]
+    _print([("NAME", "SIZE", "TYPE", "USED", "SOURCE"), *rows], right={1})
+
+
+def _remark(stale: str) -> str:
+    return f" ({stale}: edgeq models prune)" if stale else ""
+
+
+def _ago(seconds: float) -> str:
+    """ "3 days ago"."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if (number := int(seconds // length)) > 0:
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "now"
+
+
+def _recommend(as_json: bool) -> None:
+    from edgeq.recommended import TABLE
+    from edgeq.runtime.fit import available_memory
+
+    available = available_memory()
+    if as_json:
+        facts: list[dict[str, Any]] = [
+            {**asdict(row), "memory": row.memory, "download": row.download, "fits": row.memory <= available}
+            for row in TABLE
+        ]
+        click.echo(json.dumps(facts, indent=2))
+        return
+    rows = [
+        (
+            row.name,
+            count(row.parameters * 10**6),
+            binary_size(row.download),
+            binary_size(row.memory),
+            "yes" if row.memory <= available else "no",
+            row.repository + (" (accept its licence there first)" if row.gated else ""),
+        )
+        for row in TABLE
+    ]
+    _print([("NAME", "PARAMETERS", "DOWNLOAD", "MEMORY", "FITS", "REPOSITORY"), *rows], right={1, 2, 3})
+    click.echo(f"\n{binary_size(available)} are available here. Memory is that of Q4_K_M and a context of 4096.")
+    click.echo("edgeq chat NAME fetches one and talks with it; NAME:Q8_0 is larger and nearly without loss.")
+
+
+def _print(rows: list[tuple[str, ...]], right: set[int]) -> None:
+    """A table, its columns as wide as they must be."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        click.echo("  ".join(cells).rstrip())

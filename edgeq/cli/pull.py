@@ -1,0 +1,15 @@
+"""`edgeq pull`: fetch and convert a model now, to run it later."""
+
+import click
+
+
+@click.command("pull", short_help="Fetch and convert a model, to run it later.")
+@click.argument("names", nargs=-1, required=True)
+def command(names: tuple[str, ...]) -> None:
+    """Make NAMES ready to run: a repository (owner/name, owner/name:Q8_0), a short name (`edgeq models --recommended`
+    lists them), a checkpoint's folder or a GGUF file. Afterwards they run without a network.
+    """
+    from edgeq.cli.models import pull
+
+    for name in names:
+        click.echo(f"{name}: ready, {pull(name)}")
