@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeq import environment
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import OutputError
+from edgeq.output import remove_abandoned
 
 REVISION = 3  # raised when what is made changes
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -144,6 +145,7 @@ def _make(source: Source, target: Path, announce: Announce) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target.parent}: cannot be made: {error.strerror}: set EDGEQ_CACHE") from None
+    remove_abandoned(target.parent)  # by conversions that were killed, of sources that have changed since
     try:
         source.make(target, announce)
     except OutputError as error:
