@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from edgeq.errors import OutputError
 
+_WINDOWS = os.name == "nt"
 _OPEN_FILES = "/proc/self/fd"  # where a file without a name can be found, to get one
 
 Chunk = Any  # whatever memoryview() takes: bytes, or a C-contiguous NumPy array of any dtype
@@ -66,7 +67,7 @@ class OutputFile:
                 os.ftruncate(self._fd, self.nbytes)  # zeros at the end have not been written
                 os.fsync(self._fd)
                 self._name()
-                if os.name == "nt":  # which renames no open file
+                if _WINDOWS:  # which renames no open file
                     self._close()
                 os.replace(self._temporary, self._target)
                 _sync(self._target.parent)
@@ -164,7 +165,7 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
 
 
 def _remove_unlocked(path: str) -> None:
-    if os.name == "nt":
+    if _WINDOWS:
         os.unlink(path)
         return
     import fcntl
@@ -187,7 +188,7 @@ def _lock(fd: int) -> None:
 
 def _sync(folder: Path) -> None:
     """Make the renaming itself last, where the file system can."""
-    if os.name == "posix":
+    if not _WINDOWS:
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY)
             try:

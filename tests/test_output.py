@@ -136,3 +136,22 @@ def test_one_place_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         file.put(b"def", 3)
         file.put(b"abc", 0)
     assert (tmp_path / "m").read_bytes() == b"abcdef"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc")
+def test_windows_renames_closed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setattr("edgeq.output._WINDOWS", True)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    replace, opened = os.replace, []
+
+    def replacing(source: Path, target: Path) -> None:
+        opened.extend(
+            fd for fd in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{fd}") == str(source)
+        )
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    (tmp_path / ".m.eqf.01234567.tmp").touch()
+    write_file(tmp_path / "m.eqf", b"whole")
+    assert opened == [] and names(tmp_path) == ["m.eqf"] and (tmp_path / "m.eqf").read_bytes() == b"whole"
