@@ -4,7 +4,7 @@
 |-------------------|-------------------------------------------------|---------------------------------------------|
 | `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
 | `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
-| `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
+| `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `cache_folder()`                            |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
@@ -12,6 +12,7 @@
 """
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -33,18 +34,34 @@ def threads() -> int | None:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept, and models that were made to be run."""
+    """Where compiled kernels are kept, and models that were made to be run: `~/.cache/edgeq`, or where else the system
+    keeps what can be made again. UsageError where neither EDGEQ_CACHE nor a home tells."""
     forced = os.environ.get("EDGEQ_CACHE")
-    if forced:
-        return Path(forced)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgeq"
+    folder = Path(forced) if forced else _own("XDG_CACHE_HOME", ".cache", "Library/Caches", "cache")
+    if folder is None:
+        from edgeq.errors import UsageError
+
+        raise UsageError("this user has no home folder to keep kernels and models in: set EDGEQ_CACHE to a folder")
+    return folder
 
 
 def data_folder() -> Path:
-    """The user's folder of libraries of kernels: `$XDG_DATA_HOME/edgeq/kernels` or `~/.local/share/edgeq/kernels`."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "edgeq" / "kernels"
+    """The user's folder of libraries of kernels: `~/.local/share/edgeq/kernels`, or where else the system keeps data;
+    one that is not there for a user without a home."""
+    return (_own("XDG_DATA_HOME", ".local/share", "Library/Application Support", "data") or Path("~")) / "kernels"
+
+
+def _own(variable: str, linux: str, macos: str, windows: str) -> Path | None:
+    """edgeq's folder of a kind: by the variable of the XDG specification on any system, else by the system's custom."""
+    if base := os.environ.get(variable):
+        return Path(base) / "edgeq"
+    try:
+        home = Path.home()
+    except RuntimeError:  # neither HOME nor an entry among the users: often so in containers
+        return None
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "edgeq" / windows
+    return home / (macos if sys.platform == "darwin" else linux) / "edgeq"
 
 
 def kernels_folder() -> Path | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeq import environment, model_names
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import EdgeqError, OutputError, UsageError
-from edgeq.output import write_file
+from edgeq.output import remove_abandoned, write_file
 
 REVISION = 4  # raised when what is made changes
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -316,6 +316,7 @@ def _make(source: Source, target: Path, announce: Announce, progress: Progress) 
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target.parent}: cannot be made: {error.strerror}: set EDGEQ_CACHE") from None
+    remove_abandoned(target.parent)  # by conversions that were killed, of sources that have changed since
     try:
         source.make(target, announce, progress)
     except OutputError as error:

@@ -3,11 +3,16 @@
 import contextlib
 import errno
 import os
+import re
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from edgeq.errors import OutputError
+
+_WINDOWS = os.name == "nt"
+_OPEN_FILES = "/proc/self/fd"  # where a file without a name can be found, to get one
 
 Chunk = Any  # whatever memoryview() takes: bytes, or a C-contiguous NumPy array of any dtype
 
@@ -17,6 +22,9 @@ class OutputFile:
 
     Until then the bytes go to a temporary file beside it, which is fsynced and renamed, or removed after any exception:
     then an existing `path` stays as it was. Through a link, what it points to is replaced. What nobody writes is zero.
+
+    Where the file system can, the temporary file has no name before it is whole: nothing is left of a process that is
+    killed. Elsewhere the next one that writes `path` removes what such a process left.
 
     Every failure is an OutputError: no folder, no permission, not a regular file, a disk that is full or will be.
     """
@@ -28,11 +36,14 @@ class OutputFile:
         # Not named by the process: processes of several containers may share the folder, and their numbers.
         self._temporary = self._target.with_name(f".{self._target.name}.{os.urandom(4).hex()}.tmp")
         self._fd = -1
+        self._named = True
+        self._seeking = threading.Lock()
 
     def __enter__(self) -> Self:
         try:
             self._check_target()
-            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+            remove_abandoned(self._target.parent, self._target.name)
+            self._open()
         except OSError as error:
             raise self._failure(error) from None
         return self
@@ -42,7 +53,7 @@ class OutputFile:
         data = memoryview(chunk).cast("B")
         try:
             while data:
-                n = os.pwrite(self._fd, data[: 1 << 30], offset)
+                n = self._write(data[: 1 << 30], offset)
                 data, offset = data[n:], offset + n
         except OSError as error:
             raise self._failure(error) from None
@@ -55,14 +66,59 @@ class OutputFile:
                 self._complete()
                 os.ftruncate(self._fd, self.nbytes)  # zeros at the end have not been written
                 os.fsync(self._fd)
+                self._name()
+                if _WINDOWS:  # which renames no open file
+                    self._close()
                 os.replace(self._temporary, self._target)
                 _sync(self._target.parent)
         except OSError as failure:
             raise self._failure(failure) from None
         finally:
-            os.close(self._fd)
+            self._close()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temporary)
+
+    def _open(self) -> None:
+        nameless = getattr(os, "O_TMPFILE", 0)  # Linux, and there most local file systems
+        if nameless and os.path.isdir(_OPEN_FILES):
+            with contextlib.suppress(OSError):
+                self._fd = os.open(self._target.parent, os.O_RDWR | nameless, 0o666)
+                self._named = False
+                _lock(self._fd)
+                return
+        while self._fd < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            self._fd = os.open(self._temporary, flags, 0o666)
+            _lock(self._fd)
+            if not self._temporary.exists():  # another process took it for an abandoned one before it was locked
+                self._close()
+
+    def _name(self) -> None:
+        """Give the whole file its temporary name: to have the target's it must be renamed."""
+        if self._named:
+            return
+        place = f"{_OPEN_FILES}/{self._fd}"
+        try:
+            os.link(place, self._temporary)
+        except OSError:  # some systems forbid links: Android
+            import shutil
+
+            with open(place, "rb") as whole, open(self._temporary, "xb") as copy:
+                shutil.copyfileobj(whole, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._fd, data, offset)
+        with self._seeking:  # Windows has one place per file
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            return os.write(self._fd, data)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _complete(self) -> None:
         """What a subclass has to write or to check at the end of the block."""
@@ -95,11 +151,47 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         file.put(content, 0)
 
 
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of `name`, or of all files, in a folder: those whose writers were killed.
+
+    A living writer holds a lock on its file; on Windows no open file can be removed.
+    """
+    pattern = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if pattern.fullmatch(entry.name):
+                with contextlib.suppress(OSError):  # locked, another user's, or gone already
+                    _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(path: str) -> None:
+    if _WINDOWS:
+        os.unlink(path)
+        return
+    import fcntl
+
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Tell other processes that the file has a living writer, for as long as it is open."""
+    with contextlib.suppress(ImportError, OSError):  # Windows, and file systems without locks: nobody can lock there
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+
 def _sync(folder: Path) -> None:
-    """Make the renaming itself last."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Make the renaming itself last, where the file system can."""
+    if not _WINDOWS:
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)

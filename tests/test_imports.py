@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"answer", "conversion", "model", "timings"},
     "__main__": {"cli"},
 }
-COMMON = {"", "cgroups", "errors", "environment", "output"}
+COMMON = {"", "cgroups", "errors", "environment", "input", "output"}
 
 # The parts of kernels/ that the layers above use: none of them imports Numba before it has to compile.
 KERNELS_IN_USE = {"library", "layout", "encode_api"}

@@ -1,6 +1,6 @@
 """The weight files of a checkpoint, open for reading tensors as they are stored."""
 
-import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgeq.checkpoints.stored import Stored, read_elements, read_rows, to_f32
 from edgeq.errors import CheckpointError
+from edgeq.input import InputFile
 
 HELD = 8  # whole tensors kept by `whole`: those that one quantized matrix is stored in
 
@@ -25,7 +26,8 @@ class Files:
         self.tensors = {
             name: one if one.shape else replace(one, shape=(1,), strides=(1,)) for name, one in tensors.items()
         }
-        self._descriptors: dict[str, int] = {}
+        self._files: dict[str, InputFile] = {}
+        self._opening = threading.Lock()
         self._held: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
 
     def rows(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
@@ -40,9 +42,9 @@ class Files:
     def _read(self, read: Callable[..., npt.NDArray[Any]], name: str, start: int, stop: int) -> npt.NDArray[Any]:
         tensor = self.tensors[name]
         try:
-            if tensor.path not in self._descriptors:
-                self._descriptors[tensor.path] = os.open(tensor.path, os.O_RDONLY)
-            return read(tensor, self._descriptors[tensor.path], start, stop)
+            with self._opening:
+                file = self._files.get(tensor.path) or self._files.setdefault(tensor.path, InputFile(tensor.path))
+            return read(tensor, file, start, stop)
         except OSError as e:
             raise CheckpointError(f"{tensor.path}: cannot be read: {e.strerror}") from None
 
@@ -61,7 +63,7 @@ class Files:
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
         self._held.clear()

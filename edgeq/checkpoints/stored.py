@@ -1,10 +1,9 @@
 """A tensor's numbers inside a file: where they are, and reading rows of them as f32.
 
-Rows are read with pread into fresh arrays, not through a map: pages of a mapped checkpoint would count as the
+Rows are read into fresh arrays, not through a map: pages of a mapped checkpoint would count as the
 process's memory, and a checkpoint is larger than a board's RAM.
 """
 
-import os
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import CheckpointError
+from edgeq.input import InputFile
 
 # safetensors' name of an element type -> its bytes in a file, little-endian. Integers can be listed, not converted.
 ELEMENTS: dict[str, np.dtype[np.generic]] = {
@@ -61,7 +61,7 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
 
 
-def read_rows(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+def read_rows(tensor: Stored, file: InputFile, start: int, stop: int) -> npt.NDArray[np.float32]:
     """Rows `start` to `stop` of the first axis as a new f32 array; f64 is rounded, all else is exact.
 
     CheckpointError if the elements are not floating point or the file ends before them.
@@ -71,10 +71,10 @@ def read_rows(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[np.
             f"{tensor.path}: tensor {tensor.name!r} has element type {tensor.dtype}, not a floating-point one: "
             "convert the original, unquantized checkpoint"
         )
-    return to_f32(read_elements(tensor, fd, start, stop), tensor.dtype)
+    return to_f32(read_elements(tensor, file, start, stop), tensor.dtype)
 
 
-def read_elements(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray[Any]:
+def read_elements(tensor: Stored, file: InputFile, start: int, stop: int) -> npt.NDArray[Any]:
     """Rows `start` to `stop` of the first axis as they are stored, as ELEMENTS says; BF16 as its 16 bits.
 
     CheckpointError if the element type is unknown or the file ends before them.
@@ -86,19 +86,15 @@ def read_elements(tensor: Stored, fd: int, start: int, stop: int) -> npt.NDArray
     shape = (stop - start, *tensor.shape[1:])
     element = ELEMENTS[tensor.dtype]
     raw = np.empty(extent(shape, tensor.strides), element)
-    _fill(tensor, fd, raw, tensor.offset + start * tensor.strides[0] * element.itemsize)
+    _fill(tensor, file, raw, tensor.offset + start * tensor.strides[0] * element.itemsize)
     if tensor.strides == row_major(tensor.shape):
         return raw.reshape(shape)
     return np.lib.stride_tricks.as_strided(raw, shape, [s * element.itemsize for s in tensor.strides])
 
 
-def _fill(tensor: Stored, fd: int, raw: npt.NDArray[np.generic], offset: int) -> None:
-    target = raw.view(np.uint8).data
-    while target:
-        n = os.preadv(fd, [target[: 1 << 30]], offset)
-        if n == 0:
-            raise CheckpointError(f"{tensor.path}: ends inside tensor {tensor.name!r}: download it again")
-        target, offset = target[n:], offset + n
+def _fill(tensor: Stored, file: InputFile, raw: npt.NDArray[np.generic], offset: int) -> None:
+    if file.read_into(raw.view(np.uint8).data, offset) < raw.nbytes:
+        raise CheckpointError(f"{tensor.path}: ends inside tensor {tensor.name!r}: download it again")
 
 
 def to_f32(rows: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:

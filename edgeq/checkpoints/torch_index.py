@@ -8,7 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from edgeq.checkpoints.safetensors_index import LFS_POINTER
 from edgeq.checkpoints.stored import ELEMENTS, Stored
@@ -26,14 +26,14 @@ def index(path: str) -> dict[str, Stored]:
             if not start.startswith(b"PK"):
                 _not_a_zip(path, start)
             with zipfile.ZipFile(file) as archive:
-                return _index(path, archive, file.fileno())
+                return _index(path, archive, file)
     except OSError as e:
         _fail(path, f"cannot be read: {e.strerror or e}")
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError):
         _fail(path, "the archive is damaged or cut short: download it again")
 
 
-def _index(path: str, archive: zipfile.ZipFile, fd: int) -> dict[str, Stored]:
+def _index(path: str, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Stored]:
     members = {m.filename: m for m in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
@@ -52,15 +52,16 @@ def _index(path: str, archive: zipfile.ZipFile, fd: int) -> dict[str, Stored]:
         element_bytes = ELEMENTS[view.storage.dtype].itemsize
         if member.compress_type != zipfile.ZIP_STORED or member.file_size < view.storage.elements * element_bytes:
             _fail(path, f"the data of tensor {name!r} is compressed or too short: save the checkpoint again")
-        found[name] = view.at(name, path, _data_offset(path, member, fd), element_bytes)
+        found[name] = view.at(name, path, _data_offset(path, member, file), element_bytes)
     return found
 
 
-def _data_offset(path: str, member: zipfile.ZipInfo, fd: int) -> int:
+def _data_offset(path: str, member: zipfile.ZipInfo, file: BinaryIO) -> int:
     """Byte of the file where a stored member's data starts: after its local header, which has its own lengths."""
-    signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(os.pread(fd, _LOCAL_HEADER.size, member.header_offset))
+    file.seek(member.header_offset)
+    signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     offset = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-    if signature != b"PK\x03\x04" or offset + member.file_size > os.fstat(fd).st_size:
+    if signature != b"PK\x03\x04" or offset + member.file_size > os.fstat(file.fileno()).st_size:
         _fail(path, f"the archive's member {member.filename!r} is damaged: download it again")
     return int(offset)
 

@@ -104,10 +104,10 @@ def write_texts(
         scripts["install"] = what, INSTALL.format(python=python, is_right=is_right, wheels=_digest(folder / "wheels"))
         what, rest = scripts["check"]
         scripts["check"] = f"Runs install. {what}", "sh ./install\n" + rest
-    (folder / "settings").write_text(SETTINGS + (KERNELS if cpus else ""), encoding="utf-8")
+    (folder / "settings").write_text(SETTINGS + (KERNELS if cpus else ""), encoding="utf-8", newline="\n")
     for name, (what, rest) in scripts.items():
         text = SCRIPT.format(name=name, title=what, machine=machine, rest=rest)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
         (folder / name).chmod(0o755)
     contents = [f"    {model}: the model, {binary_size((folder / model).stat().st_size)}"]
     if python is not None:
@@ -125,4 +125,4 @@ def write_texts(
         kernels="The kernels come compiled, without a compiler." if compiled else compiling,
         contents="\n".join([*contents, f"    {', '.join(sorted(scripts))}, settings: scripts for the shell"]),
     )
-    (folder / "README.txt").write_text(text, encoding="utf-8")
+    (folder / "README.txt").write_text(text, encoding="utf-8", newline="\n")

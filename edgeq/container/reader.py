@@ -1,6 +1,5 @@
 """Opens a `.eqf` file: reads the header, maps the rest read-only."""
 
-import contextlib
 import mmap
 import os
 import stat
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from edgeq.container.header import header_bytes, parse
 from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
+from edgeq.input import InputFile
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
 
@@ -43,18 +43,18 @@ class File:
             if not stat.S_ISREG(mode):
                 kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
                 raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)")
-            self._fd = os.open(path, os.O_RDONLY)
+            self._file = InputFile(path)
         except FileNotFoundError:
             raise NotFoundError(f"{self.path}: no such file: check its name") from None
         except OSError as e:
             raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:
-            self.nbytes = os.fstat(self._fd).st_size
-            length, crc = header_bytes(self.path, self._pread(PREFIX_BYTES, 0), self.nbytes)
-            header = parse(self.path, self._pread(length, PREFIX_BYTES), crc, self.nbytes)
-            self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+            self.nbytes = self._file.nbytes
+            length, crc = header_bytes(self.path, self._file.read(PREFIX_BYTES, 0), self.nbytes)
+            header = parse(self.path, self._file.read(length, PREFIX_BYTES), crc, self.nbytes)
+            self._map: mmap.mmap | None = mmap.mmap(self._file.fd, 0, access=mmap.ACCESS_READ)
         except BaseException as e:
-            os.close(self._fd)
+            self._file.close()
             if isinstance(e, OSError):
                 raise FormatError(f"{self.path}: cannot be read: {e.strerror}") from None
             raise
@@ -67,9 +67,8 @@ class File:
 
         KeyError if there is no such tensor; UsageError if the file is closed. The view stays valid after close().
         """
-        self._check_open()
         info = self.tensors[name]
-        return np.frombuffer(self._map, np.uint8, info.nbytes, info.offset)
+        return np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
 
     def read_ahead(self) -> None:
         """Have the system read the whole file from the disk in the background, in order; returns at once.
@@ -77,24 +76,25 @@ class File:
         Otherwise its pages come as the threads of a model touch them, each in a part of its own: on a disk that reads
         little ahead by itself that takes several times as long. Nothing is read that is in memory already.
         """
-        self._check_open()
+        self._mapped()
         if hasattr(os, "posix_fadvise"):
-            threading.Thread(target=_read_ahead, args=(os.dup(self._fd), self.nbytes), daemon=True).start()
+            threading.Thread(target=_read_ahead, args=(os.dup(self._file.fd), self.nbytes), daemon=True).start()
 
     def read_through(self, progress: Progress) -> None:
         """Read the whole file from the disk, in order, into the system's page cache; `progress` hears bytes done, and
         bytes in all. Raises UsageError if the file is closed, FormatError if it cannot be read."""
-        self._check_open()
+        self._mapped()
+        buffer = memoryview(bytearray(_AHEAD))
         for offset in range(0, self.nbytes, _AHEAD):
-            self._pread(min(_AHEAD, self.nbytes - offset), offset)
+            self._file.read_into(buffer, offset)
             progress(min(offset + _AHEAD, self.nbytes), self.nbytes)
 
     def asset(self, name: str) -> bytes:
         """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; UsageError if the
         file is closed."""
-        self._check_open()
+        self._mapped()
         info = self.assets[name]
-        content = self._pread(info.nbytes, info.offset)
+        content = self._file.read(info.nbytes, info.offset)
         if zlib.crc32(content) != info.crc32:
             raise self._damaged("asset", name)
         return content
@@ -106,7 +106,7 @@ class File:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        self._check_open()
+        self._mapped()
         entries: list[tuple[str, TensorInfo | AssetInfo]] = [("tensor", t) for t in self.tensors.values()]
         entries += [("asset", a) for a in self.assets.values()]
         total, done = sum(e.nbytes for _, e in entries), 0
@@ -123,12 +123,12 @@ class File:
                 pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
-        """Drop the map and the file; views from data() keep the map alive for as long as they are used."""
-        with contextlib.suppress(BufferError):
-            self._map.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Drop the map and the file; views from data() keep the map alive for as long as they are used.
+
+        So does dropping a file without closing it.
+        """
+        self._map = None
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -138,30 +138,21 @@ class File:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._fd < 0:
+    def _mapped(self) -> mmap.mmap:
+        if self._map is None:
             raise UsageError(f"{self.path}: the file is closed: open it again")
+        return self._map
 
     def _crc(self, entry: TensorInfo | AssetInfo) -> int:
         crc, offset, end = 0, entry.offset, entry.offset + entry.nbytes
+        buffer = memoryview(bytearray(min(_CHUNK, entry.nbytes)))
         while offset < end:
-            chunk = self._pread(min(_CHUNK, end - offset), offset)
+            chunk = buffer[: self._file.read_into(buffer[: end - offset], offset)]
             if not chunk:
                 raise FormatError(f"{self.path}: became shorter while it was read")
             crc = zlib.crc32(chunk, crc)
             offset += len(chunk)
         return crc
-
-    def _pread(self, nbytes: int, offset: int) -> bytes:
-        """Up to `nbytes` from `offset`; fewer only at the file's end."""
-        parts: list[bytes] = []
-        while nbytes > 0:
-            part = os.pread(self._fd, min(nbytes, 1 << 30), offset)
-            if not part:
-                break
-            parts.append(part)
-            nbytes, offset = nbytes - len(part), offset + len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _damaged(self, kind: str, name: str) -> ChecksumError:
         return ChecksumError(f"{self.path}: the checksum of {kind} {name!r} is wrong: copy or convert the file again")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from edgeq import environment
-from edgeq.errors import OutputError
+from edgeq.errors import OutputError, UsageError
 from edgeq.kernels.sources import digest
 from edgeq.output import write_file
 from edgeq.simd.isa import Isa
@@ -46,7 +46,7 @@ def keep(name: str, isa: Isa, content: bytes) -> bool:
 
 def mark_used() -> None:
     """Note once a day, in its time of change, that the folder of these kernels is in use: `prune` goes by that."""
-    with contextlib.suppress(OSError):  # there is none yet, or it is another user's
+    with contextlib.suppress(OSError, UsageError):  # there is none yet, or no home for it; or it is another user's
         if time.time() - folder().stat().st_mtime > _DAY:
             os.utime(folder())
 

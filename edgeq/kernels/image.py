@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -114,10 +114,10 @@ def load(path: Path) -> tuple[Header, int]:
 
 def read(path: Path) -> tuple[Header, bytes]:
     """The header and the code of a kernel file, for systems that cannot map it. KernelError if it is damaged."""
-    return _checked(path, lambda file, header: os.pread(file, header.nbytes, header.offset))
+    return _checked(path, lambda file, header: file.read(header.nbytes))
 
 
-def _checked(path: Path, get_code: Callable[[int, Header], Code]) -> tuple[Header, Code]:
+def _checked(path: Path, get_code: Callable[[BinaryIO, Header], Code]) -> tuple[Header, Code]:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -125,7 +125,7 @@ def _checked(path: Path, get_code: Callable[[int, Header], Code]) -> tuple[Heade
             text = file.read(_header_bytes(path, prefix))
             header = _parse(path, text, size)
             between = file.read(header.offset - PREFIX_BYTES - len(text))
-            code = get_code(file.fileno(), header)
+            code = get_code(file, header)
     except OSError as error:
         raise KernelError(f"{path}: cannot be loaded: {error.strerror}") from error
     digest = hashlib.sha256(prefix[:_SEALED] + text + between)
@@ -138,14 +138,14 @@ def _checked(path: Path, get_code: Callable[[int, Header], Code]) -> tuple[Heade
 _mapped: list[mmap.mmap] = []
 
 
-def _map(file: int, header: Header) -> mmap.mmap:
+def _map(file: BinaryIO, header: Header) -> mmap.mmap:
     options = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_EXEC}
     try:
-        return mmap.mmap(file, header.nbytes, offset=header.offset, **options)
+        return mmap.mmap(file.fileno(), header.nbytes, offset=header.offset, **options)
     except OSError:  # the file system is mounted noexec: memory of the process's own may still be allowed
         copy = os.memfd_create("edgeq-kernels")
         try:
-            os.write(copy, os.pread(file, header.nbytes, header.offset))
+            os.write(copy, file.read(header.nbytes))
             return mmap.mmap(copy, header.nbytes, **options)
         finally:
             os.close(copy)

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import platform
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -146,6 +147,8 @@ def _check_compiler(name: str, isa: isa_table.Isa) -> None:
     if not can_compile():
         folder = environment.kernels_folder() or environment.data_folder()
         others = "".join(f"; {line}" for line in [*prebuilt.problems(), *prebuilt.passed_over()])
+        if sys.platform == "linux" and platform.libc_ver()[0] != "glibc":  # Alpine has musl instead
+            others = f"; its packages need glibc, which this system is without{others}"
         raise KernelError(
             f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: install "
             f"numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
@@ -249,10 +252,10 @@ def _as_file(content: bytes, kept: Path | None) -> Iterator[Path]:
         return
     import tempfile
 
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield Path(file.name)
+    with tempfile.TemporaryDirectory() as folder:  # Windows opens no temporary file a second time
+        path = Path(folder) / "kernel.eqk"
+        path.write_bytes(content)
+        yield path
 
 
 class _Engine:

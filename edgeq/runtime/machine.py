@@ -1,10 +1,13 @@
 """What this machine lets a process use: cores, fast and slow, and their quota. Linux is read from /proc and /sys.
 
-Every function takes the `root` of those trees, so that tests can describe boards that are not there.
+Every function takes the `root` of those trees, so that tests can describe boards that are not there. Systems without
+them are asked for little: physical cores, and on a Mac its fast ones.
 """
 
+import mmap
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +84,9 @@ def cores(root: Path = ROOT, allowed: set[int] | None = None) -> Cores:
         else:
             reasons.append(f"the {len(slow)} slow cores are left out: every step would wait for them")
     quota, threads = cpu_quota(root), len(used)
+    if not (root / "sys/devices/system/cpu").is_dir() and (physical := _cores_elsewhere()) < threads:
+        threads = max(1, physical)
+        reasons.append(f"{threads} of {len(used)} CPUs are physical cores, or the fast ones of these")
     if quota is not None and quota < threads:
         threads = max(1, int(quota))
         reasons.append(f"a control group grants {quota:g} CPUs' time: more threads would be paused within steps")
@@ -96,6 +102,7 @@ def cpu_name(root: Path = ROOT) -> str:
     board = _text(root / "proc/device-tree/model").rstrip("\0\n")
     part = (fields.get("cpu implementer", ""), fields.get("cpu part", ""))
     name = fields.get("model name") or _ARM_PARTS.get(part) or (f"ARM part {part[1]}" if part[1] else "")
+    name = name or _sysctl("machdep.cpu.brand_string")
     return " on ".join(text for text in (name, board) if text) or platform.processor() or platform.machine()
 
 
@@ -144,7 +151,30 @@ def memory(root: Path = ROOT) -> Memory:
 
 def page_size() -> int:
     """Bytes of a page of memory: 4, 16 or 64 KiB."""
-    return os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+    return mmap.PAGESIZE
+
+
+# ---- systems other than Linux ----
+
+
+def _cores_elsewhere() -> int:
+    """Physical cores; of a Mac's, which are of two kinds, the fast ones. As many as there are CPUs if nobody knows."""
+    import psutil
+
+    fast = _sysctl("hw.perflevel0.physicalcpu")
+    return int(fast) if fast.isdigit() else psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def _sysctl(name: str) -> str:
+    """What a Mac says of itself; empty elsewhere, or where it does not know."""
+    if sys.platform != "darwin":
+        return ""
+    import subprocess
+
+    try:
+        return subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 # ---- /sys/devices/system/cpu ----

@@ -31,3 +31,7 @@ class Plan:
     @property
     def kv_bytes(self) -> int:
         return sum(cache.nbytes for cache in self.caches)
+
+    def release(self) -> None:
+        """Let go of weights, caches and buffers: the tape must not be run any more."""
+        self.keep, self.caches = [], []

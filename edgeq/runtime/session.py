@@ -152,10 +152,11 @@ class Session:
         return {"weights": self.file.nbytes, "kv": self.plan.kv_bytes, "scratch": self.plan.scratch_bytes}
 
     def close(self) -> None:
-        """Stop the threads. Nothing can be evaluated afterwards."""
+        """Stop the threads and free the memory. Nothing can be evaluated afterwards."""
         with self._busy:  # a pass that is running ends first
             self._closed = True
             self.team.close()
+            self.plan.release()
 
     def __enter__(self) -> Self:
         return self

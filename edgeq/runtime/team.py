@@ -59,14 +59,19 @@ class Team:
         self._wake = [threading.Lock() for _ in range(threads)]
         for wake in self._wake:
             wake.acquire()
-        workers = []
+        workers: list[threading.Thread] = []
+        # First, as a thread may fail to start: a team that is dropped ends its threads.
+        self.close = weakref.finalize(self, _stop, self._publish, self.control, self._wake, workers, threads)
+        self.close.atexit = False  # they are daemons, and another thread's answer must not fail at the end
         cpus = machine.cores().restriction(threads)
         for i in range(1, threads):
             args = (serve, self.control, self._wake[i], i, threads, cpus)
             worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)
-            worker.start()
+            try:
+                worker.start()
+            except RuntimeError:
+                raise UsageError(f"{threads} threads cannot be started here: give at most {i}") from None
             workers.append(worker)
-        self.close = weakref.finalize(self, _stop, self._publish, self.control, self._wake, workers, threads)
 
     def run(self, tape: int, steps: int) -> None:
         """Run the tape at the address `tape` on all threads; returns when the last step is done.
@@ -120,7 +125,8 @@ def _work(
     cpus: frozenset[int] | None,
 ) -> None:
     if cpus is not None:
-        with contextlib.suppress(OSError):  # CPUs that went offline since: the scheduler's choice will do
+        # CPUs that went offline since, or a system without this call: the scheduler's choice will do
+        with contextlib.suppress(OSError, AttributeError):
             os.sched_setaffinity(threading.get_native_id(), cpus)
     while not control[JOB_STOP]:
         serve(control.ctypes.data, index, threads)

@@ -81,6 +81,8 @@ def _aarch64_features() -> dict[str, bool]:
     """From the kernel: LLVM's own detection never lists dotprod or i8mm."""
     if sys.platform == "darwin":  # every Mac of this architecture has them
         return dict.fromkeys(("neon", "lse", "fullfp16", "dotprod"), True)
+    if sys.platform != "linux":  # nothing here knows how the system tells: what every 64-bit Arm has
+        return {"neon": True}
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     return {name: bool(getauxval(word) >> bit & 1) for name, (word, bit) in _AARCH64_BITS.items()}

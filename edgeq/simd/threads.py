@@ -92,14 +92,14 @@ def sleep_while(typingctx, address, value, timeout):
     """Sleep while the lower half of the int64 at `address` is that of `value`, until `wake`, for no reason, or until a
     time is over: seconds and nanoseconds, two int64, at the address `timeout` if that is not 0.
 
-    On systems other than Linux another thread may run on this core (POSIX `sched_yield`), and that is all.
+    On systems other than Linux another thread may run on this core (POSIX's `sched_yield`), and that is all.
     """
 
     def generate(context, b, signature, args):
         if _has_futex(b):
             _futex(b, args[0], _WAIT, args[1], args[2])
         else:
-            emit.call(b, "sched_yield", emit.I32, [])
+            emit.call(b, "SwitchToThread" if "windows" in b.module.triple else "sched_yield", emit.I32, [])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate

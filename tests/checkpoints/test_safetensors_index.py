@@ -14,14 +14,11 @@ from safetensors.numpy import save_file
 from edgeq.checkpoints.safetensors_index import index
 from edgeq.checkpoints.stored import read_rows
 from edgeq.errors import CheckpointError
+from edgeq.input import InputFile
 
 
 def rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return read_rows(index(str(path))[name], fd, start, stop)
-    finally:
-        os.close(fd)
+    return read_rows(index(str(path))[name], InputFile(path), start, stop)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +67,8 @@ def test_file_that_shrank(tmp_path: Path) -> None:
     save_file({"w": np.zeros((4, 4), np.float32)}, path)
     stored = index(str(path))["w"]
     os.truncate(path, path.stat().st_size - 1)
-    fd = os.open(path, os.O_RDONLY)
     with pytest.raises(CheckpointError, match="ends inside tensor 'w'"):
-        read_rows(stored, fd, 0, 4)
-    os.close(fd)
+        read_rows(stored, InputFile(path), 0, 4)
 
 
 def file(header: Any, data: bytes = bytes(64)) -> bytes:

@@ -14,16 +14,13 @@ import torch_files
 from edgeq.checkpoints.stored import read_rows
 from edgeq.checkpoints.torch_index import index
 from edgeq.errors import CheckpointError
+from edgeq.input import InputFile
 
 DATA = Path(__file__).parent / "data"  # written by torch.save of PyTorch 2
 
 
 def rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return read_rows(index(str(path))[name], fd, start, stop)
-    finally:
-        os.close(fd)
+    return read_rows(index(str(path))[name], InputFile(path), start, stop)
 
 
 def refused(path: Path) -> str:

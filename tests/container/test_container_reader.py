@@ -12,6 +12,7 @@ import pytest
 from edgeq.container.reader import open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import ChecksumError, FormatError, UsageError
+from edgeq.input import InputFile
 
 
 @pytest.fixture
@@ -60,13 +61,24 @@ def test_reading_ahead_asks_for_every_byte_in_order(path: Path, monkeypatch: pyt
         f.read_ahead()
 
 
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What is read from now on: how many bytes, from where."""
+    real, read = InputFile.read_into, []
+
+    def read_into(file: InputFile, target: memoryview, offset: int) -> int:
+        read.append((real(file, target, offset), offset))
+        return read[-1][0]
+
+    monkeypatch.setattr(InputFile, "read_into", read_into)
+    return read
+
+
 def test_reading_through_tells_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, heard = [], []
-    pread = os.pread
+    read, heard = watched(monkeypatch), []
     with open_file(path) as f:
-        monkeypatch.setattr(os, "pread", lambda *args: read.append(args[1:]) or pread(*args))
+        read.clear()  # the header
         f.read_through(lambda done, total: heard.append((done, total)))
-    assert sum(length for length, _ in read) == path.stat().st_size and read[0][1] == 0
+    assert sum(count for count, _ in read) == path.stat().st_size and read[0][1] == 0
     assert heard[-1] == (path.stat().st_size, path.stat().st_size) and heard == sorted(heard)
 
 
@@ -95,16 +107,9 @@ def test_what_is_no_eqf_file(tmp_path: Path, content: bytes, message: str) -> No
 
 
 def test_open_reads_only_the_header(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, read = os.pread, 0
-
-    def pread(fd: int, nbytes: int, offset: int) -> bytes:
-        nonlocal read
-        read += nbytes
-        return real(fd, nbytes, offset)
-
-    monkeypatch.setattr(os, "pread", pread)
+    read = watched(monkeypatch)
     open_file(path).close()
-    assert 0 < read < 8192 < path.stat().st_size
+    assert 0 < sum(count for count, _ in read) < 8192 < path.stat().st_size
 
 
 def test_verify_reports_progress(path: Path) -> None:

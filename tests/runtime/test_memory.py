@@ -3,7 +3,7 @@
 import importlib.util
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,12 +18,14 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 @pytest.fixture(scope="module")
-def memory() -> ModuleType:
+def memory() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(REPOSITORY / "bench"))  # where it finds what it shares with others
     spec = importlib.util.spec_from_file_location("memory", REPOSITORY / "bench" / "memory.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    yield module
+    sys.path.remove(str(REPOSITORY / "bench"))
 
 
 def test_two_processes_share_the_file(memory: ModuleType, tiny: Callable[[str], File]) -> None:

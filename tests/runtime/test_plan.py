@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ print(*sorted({"numba", "scipy", "torch"} & set(sys.modules)))
 
 def plan(file: File, **options: object) -> Plan:
     with Session(file, context=64, threads=2, **options) as session:
-        return session.plan
+        return replace(session.plan)  # which closing the session does not release
 
 
 def barriers(plan: Plan) -> np.ndarray:

@@ -1,0 +1,51 @@
+"""Files that several threads read at once, each at a place of its own."""
+
+import os
+import threading
+import weakref
+
+_MOST = 1 << 30  # bytes of one request; systems refuse or cut longer ones
+
+
+class InputFile:
+    """A file, open for reading. `close` may be called twice; a file that is dropped is closed with the object.
+
+    Raises OSError where it cannot be opened or read, ValueError for a closed one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.close = weakref.finalize(self, os.close, self._fd)
+        self.close.atexit = False  # a thread may still be reading, and the system closes it anyway
+        self._seeking = threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The file's descriptor."""
+        if not self.close.alive:
+            raise ValueError("the file is closed")
+        return self._fd
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file, as it is now."""
+        return os.fstat(self.fd).st_size
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        """Fill `target`, bytes, from `offset` on; how many were read: fewer only at the file's end."""
+        done = 0
+        while done < len(target) and (count := self._some(target[done : done + _MOST], offset + done)):
+            done += count
+        return done
+
+    def read(self, nbytes: int, offset: int) -> bytes:
+        """Up to `nbytes` from `offset`; fewer only at the file's end."""
+        target = bytearray(nbytes)
+        return bytes(memoryview(target)[: self.read_into(memoryview(target), offset)])
+
+    def _some(self, target: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fd, [target], offset)
+        with self._seeking, open(self.fd, "rb", buffering=0, closefd=False) as file:  # Windows has one place per file
+            file.seek(offset)
+            return file.readinto(target) or 0
