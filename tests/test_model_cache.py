@@ -1,5 +1,6 @@
 """What is run without having been converted first: a checkpoint's folder, a repository of the Hub."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 
 import edgeq
 from edgeq.container.reader import open_file
-from edgeq.errors import CheckpointError, UsageError
-from edgeq.model_cache import runnable
+from edgeq.errors import CheckpointError, NotFoundError, UsageError
+from edgeq.model_cache import cached, named, remove, runnable
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,10 @@ def kind(path: str) -> str:
         return file.tensors["blk.0.attn_q.weight"].type
 
 
+def models(cache: Path) -> set[str]:
+    return {one.name for one in cache.glob("*.eqf")}
+
+
 def lists_files(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     """What the Hub says that a repository has."""
     siblings = [SimpleNamespace(rfilename=name) for name in names]
@@ -53,13 +58,14 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(checkpoint: Pa
     os.utime(checkpoint / "config.json", (1, 1))
     (cache / ".older-0.eqf.0123abcd.tmp").touch()  # of a conversion that was killed
     second = runnable(checkpoint)
-    assert second != first and os.listdir(cache) == [Path(second).name]
+    assert second != first and models(cache) == {Path(second).name}
+    assert {one.suffix for one in cache.iterdir()} == {".eqf", ".json"} and len(os.listdir(cache)) == 2
 
 
 def test_recipes_stand_side_by_side(checkpoint: Path, cache: Path):
     default, small = runnable(checkpoint), runnable(f"{checkpoint}:q8_0")
     assert kind(default) == "Q4_K" and kind(small) == "Q8_0" and Path(small).name.startswith("stories-Q8_0-")
-    assert {Path(default).name, Path(small).name} == set(os.listdir(cache))
+    assert {Path(default).name, Path(small).name} == models(cache)
     with pytest.raises(UsageError, match="unknown type 'Q9_K_M': did you mean"):
         runnable(f"{checkpoint}:Q9_K_M")
 
@@ -145,9 +151,95 @@ def test_two_gguf_files_of_a_kind_are_refused(tmp_path: Path, monkeypatch: pytes
 def test_what_is_none_is_left_as_it_is(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes:Q8_0").write_text("text")
-    for name in ("m.eqf", "folder/m.eqf", "folder/m.gguf", "./folder/model", "name", "notes:Q8_0", "a/b/c", "c:d:e"):
+    for name in ("m.eqf", "folder/m.eqf", "folder/m.gguf", "./folder/model", "notes:Q8_0", "a/b/c", "a/b/c:d"):
         assert runnable(name) == name
+    for name in ("name", "c:d:e"):
+        with pytest.raises(NotFoundError, match=f"{name}: no such file, and no model of that name"):
+            runnable(name)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty: no weights found|empty: .*config\.json"):
         runnable("empty")
     assert not cache.exists() or os.listdir(cache) == []
+
+
+def test_links_to_one_file_have_neighbours_of_their_own(checkpoint: Path, tmp_path: Path):
+    """As the snapshots in the Hub's cache: the weights are the same, the configuration is another one."""
+    texts = []
+    for name, base in (("a", 10000.0), ("b", 100.0)):
+        shutil.copytree(checkpoint, tmp_path / name)
+        (tmp_path / name / "model.safetensors").unlink()
+        (tmp_path / name / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
+        config = json.loads((checkpoint / "config.json").read_text())
+        config.pop("rope_parameters", None)
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "rope_theta": base}))
+        with edgeq.load(tmp_path / name / "model.safetensors", context=64) as model:
+            texts.append(model.file.metadata["config"]["rope_theta"])
+    assert texts == [10000.0, 100.0]
+
+
+def test_files_in_folders_of_the_checkpoint_count(checkpoint: Path):
+    (checkpoint / "1_Pooling").mkdir()
+    (checkpoint / "1_Pooling" / "config.json").write_text("{}")
+    first = runnable(checkpoint)
+    (checkpoint / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert runnable(checkpoint) != first
+
+
+def test_nothing_is_said_of_a_folder_without_weights(tmp_path: Path):
+    heard: list[str] = []
+    with pytest.raises(CheckpointError):
+        runnable(tmp_path, heard.append)
+    assert heard == []
+
+
+def test_progress_is_told(checkpoint: Path):
+    told: list[tuple[str, int, int]] = []
+    runnable(checkpoint, progress=lambda *what: told.append(what))
+    assert told and told[-1][1] == told[-1][2] > 0 and told[0][0].startswith("1/")
+
+
+def test_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path):
+    assert cached() == []
+    small, default = runnable(f"{checkpoint}:Q8_0"), runnable(checkpoint)
+    os.utime(default, (1, 1))
+    os.utime(small, (2, 2))
+    assert [(one.name, one.recipe, one.source, one.used, one.stale) for one in cached()] == [
+        ("stories-Q8_0", "Q8_0", str(checkpoint), 2.0, ""),
+        ("stories", "Q4_K_M", str(checkpoint), 1.0, ""),
+    ]
+    assert cached()[0].nbytes == os.path.getsize(small)
+    assert runnable(checkpoint) == default and cached()[0].name == "stories", "used now"
+    (cache / "other.eqf").write_bytes(b"no model")
+    (cache / "stories-000000000000-000000000000.json").write_text("no JSON")
+    assert len(cached()) == 2
+    os.utime(checkpoint / "config.json", (1, 1))
+    assert {one.stale for one in cached()} == {"its source has changed, or edgeq has"}
+    shutil.rmtree(checkpoint)
+    assert {one.stale for one in cached()} == {"its source is gone"}
+    remove(named("stories-Q8_0"))
+    assert models(cache) == {Path(default).name, "other.eqf"} and not Path(small).with_suffix(".json").exists()
+
+
+def test_names_of_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small, default = runnable(f"{checkpoint}:Q8_0"), runnable(checkpoint)
+    assert runnable("stories") == default and runnable("stories-q8") == small and runnable("STORIES-Q8_0") == small
+    assert str(named("stories-Q").path) == small == str(named(small).path)
+    shutil.copytree(checkpoint, tmp_path / "stools")
+    runnable(tmp_path / "stools")
+    with pytest.raises(UsageError, match=r"sto: may be .*stories.* or .*: say more of its name"):
+        runnable("sto")
+    with pytest.raises(NotFoundError, match="storeis: no such file, and no model of that name: did you mean stories"):
+        runnable("storeis")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stools").rename(tmp_path / "stories-Q8_0")
+    assert runnable("stories-Q8_0") != small, "a path that exists is that path"
+
+
+def test_a_cache_that_cannot_be_written_is_read(checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    path = runnable(checkpoint)
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.utime", refuse)
+    assert runnable(checkpoint) == path == runnable("stories")
