@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ class Cached:
 
     name    of the model, and its recipe where one was asked for
     source  a path, or a repository of the Hub
+    recipe  that it was converted by; of what was imported the commonest type
     used    when it was run last, or made: seconds since 1970
     stale   why nobody will find it again, or empty
     """
@@ -153,16 +155,23 @@ def _named(text: str) -> str:
 
 def _describe(path: Path) -> Cached:
     from edgeq.container.reader import open_file
+    from edgeq.quantize.recipes import RECIPES
 
     with open_file(path) as file:
         provenance, nbytes = file.metadata.get("provenance", {}), file.nbytes
+        recipe = str(provenance.get("recipe", ""))
+        if recipe not in RECIPES:  # imported: by the type that most bytes are of
+            sizes = Counter[str]()
+            for tensor in file.tensors.values():
+                sizes[tensor.type] += tensor.nbytes
+            recipe = max(sizes, key=sizes.__getitem__)
     note = _read_note(path)
     source = str(note.get("source") or provenance.get("source", ""))
     return Cached(
         path=path,
         name=path.stem.rsplit("-", 2)[0],
         source=source,
-        recipe=str(provenance.get("recipe", "")),
+        recipe=recipe,
         nbytes=nbytes,
         used=path.stat().st_mtime,
         stale=_stale(path, str(note["source"]), note.get("type")) if "source" in note else "",
