@@ -13,6 +13,7 @@ from typing import Any
 from edgeq.errors import TokenizerError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TEMPLATE_FILE = re.compile(r"chat_template(?:\.([\w.\-]+))?\.jinja", re.ASCII)  # of several, the name
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -136,10 +137,14 @@ def _first_ids(key: str, sources: tuple[dict[str, Any], ...]) -> tuple[int, ...]
 
 
 def _chat_template(assets: Mapping[str, bytes], config: dict[str, Any]) -> str | dict[str, str] | None:
-    """The template's source; a dict where a checkpoint holds several, by name. A file of its own wins."""
-    own_file = assets.get("chat_template.jinja")
-    if own_file is not None:
-        return bytes(own_file).decode("utf-8", errors="replace")
+    """The template's source; a dict where a checkpoint holds several, by name. Files of their own win, all of them."""
+    own = {
+        match[1] or "default": bytes(data).decode("utf-8", errors="replace")
+        for name, data in assets.items()
+        if (match := _TEMPLATE_FILE.fullmatch(name))
+    }
+    if own:
+        return own if own.keys() != {"default"} else own["default"]
     value = config.get("chat_template", json_asset(assets, "chat_template.json").get("chat_template"))
     if isinstance(value, list):
         return {
@@ -147,4 +152,6 @@ def _chat_template(assets: Mapping[str, bytes], config: dict[str, Any]) -> str |
             for entry in value
             if isinstance(entry, dict) and "name" in entry and "template" in entry
         }
+    if isinstance(value, dict):
+        return {str(name): template for name, template in value.items() if isinstance(template, str)}
     return value if isinstance(value, str) else None

@@ -106,16 +106,15 @@ class _Vocabulary:
         }
 
     def chat_template(self) -> str | list[dict[str, str]] | None:
-        """The template, or a list where the file has several by name."""
-        main = self.metadata.get(_TEMPLATE)
-        names = self.metadata.get("tokenizer.chat_templates")
-        named = {"default": main} | {
-            str(name): self.metadata.get(f"{_TEMPLATE}.{name}") for name in (names if isinstance(names, list) else [])
+        """The template, or a list where the file has several by name, whether or not it lists these names."""
+        found = {
+            key.removeprefix(_TEMPLATE).removeprefix(".") or "default": text
+            for key, text in self.metadata.items()
+            if (key == _TEMPLATE or key.startswith(f"{_TEMPLATE}.")) and isinstance(text, str)
         }
-        found = {name: text for name, text in named.items() if isinstance(text, str)}
-        if len(found) > 1:
-            return [{"name": name, "template": text} for name, text in found.items()]
-        return main if isinstance(main, str) else None
+        if found.keys() <= {"default"}:
+            return found.get("default")
+        return [{"name": name, "template": text} for name, text in found.items()]
 
     def pre_tokenizer(self) -> PreTokenizer:
         name = self.text("pre") or "default"  # files of before mid 2024 do not say

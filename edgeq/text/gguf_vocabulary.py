@@ -40,7 +40,8 @@ def tokenizer_metadata(assets: Mapping[str, bytes], vocab_size: int, source: str
         values["tokenizer.chat_template"] = template
     elif template:
         values |= {f"tokenizer.chat_template{'' if n == 'default' else '.' + n}": t for n, t in template.items()}
-        values["tokenizer.chat_templates"] = [name for name in template if name != "default"]
+        if named := [name for name in template if name != "default"]:
+            values["tokenizer.chat_templates"] = named
     return values
 
 

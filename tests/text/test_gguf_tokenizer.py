@@ -66,9 +66,13 @@ def test_chat_templates():
     named = metadata() | {"tokenizer.chat_template": "hello", "tokenizer.chat_template.tool_use": "tools"}
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
     assert template is not None and template.render([{"role": "user", "content": "?"}]) == "hello"
+    assert template.render([{"role": "user", "content": "?"}], tools=[{}]) == "tools", "whether or not it is listed"
     named["tokenizer.chat_templates"] = ["tool_use"]
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
     assert template is not None and template.names == ["default", "tool_use"]
+    del named["tokenizer.chat_template"]
+    template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
+    assert template is not None and template.names == ["tool_use"]
 
 
 @pytest.mark.parametrize("name", PRE_TOKENIZERS)
