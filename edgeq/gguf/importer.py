@@ -32,7 +32,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
-from edgeq.text.tokenizer import load_tokenizer
+from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
@@ -155,7 +155,7 @@ def _assets(
     if has_tokenizer(file.metadata):
         try:
             found = tokenizer_assets(file.metadata, file.path)
-            load_tokenizer(found, file.path, model.vocab_size)
+            notes += beyond_notes(load_tokenizer(found, file.path, model.vocab_size), model.vocab_size)
             assets |= found
         except TokenizerError as error:
             if not allow_no_tokenizer:
