@@ -2,13 +2,14 @@
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.assets import TokenizerSettings, read_settings
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS
 from edgeq.text.gguf_tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from edgeq.text.protobuf import fields
 from edgeq.text.tokenizer import Tokenizer, load_tokenizer
 from edgeq.text.wordpiece import from_vocabulary
 
@@ -78,15 +79,15 @@ def _filled(pieces: dict[int, Piece], settings: TokenizerSettings, vocab_size: i
 def _from_sentencepiece(data: bytes, settings: TokenizerSettings, vocab_size: int) -> dict[str, Any]:
     pieces: dict[int, Piece] = {}
     prefix, remove, kind = True, True, 1  # what protobuf has where nothing is written
-    for field, payload in _fields(data):
+    for field, payload in fields(data):
         if field == 1:
-            piece = dict(_fields(payload))
+            piece = dict(fields(payload))
             text, score = piece.get(1, b"").decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0]
             pieces[len(pieces)] = (text, score, piece.get(3, NORMAL))
         elif field == 2:
-            kind = dict(_fields(payload)).get(3, kind)
+            kind = dict(fields(payload)).get(3, kind)
         elif field == 3:
-            spaces = dict(_fields(payload))
+            spaces = dict(fields(payload))
             prefix, remove = bool(spaces.get(3, True)), bool(spaces.get(4, True))
     if kind != _BPE:
         raise TokenizerError("tokenizer.model is no BPE model, which GGUF cannot hold: leave the tokenizer out")
@@ -97,37 +98,6 @@ def _from_sentencepiece(data: bytes, settings: TokenizerSettings, vocab_size: in
         "add_space_prefix": prefix and settings.add_prefix_space,
         "remove_extra_whitespaces": remove,
     }
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, number or bytes) of a protobuf message."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-            continue
-        length = {1: 8, 5: 4}.get(kind)
-        if length is None:
-            if kind != 2:
-                raise TokenizerError("tokenizer.model is damaged: download the checkpoint's own")
-            length, at = _varint(data, at)
-        yield tag >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data):
-            raise TokenizerError("tokenizer.model is damaged: download the checkpoint's own")
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
 
 
 def _from_json(
