@@ -28,6 +28,7 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.rearrange import TO_PANELS, Rearranger
+from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
@@ -163,6 +164,7 @@ def _assets(
             notes.append(f"the tokenizer is left out, the model runs on token ids only: {error}")
     else:
         notes.append("the file has no tokenizer: the model runs on token ids only")
+    assets |= sampling_assets(file.metadata, assets)
     if pooling := file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type"):
         if not isinstance(pooling, int) or pooling not in POOLINGS:
             what = "scores pairs of texts (pooling_type 4)" if pooling == 4 else f"has pooling_type {str(pooling)[:20]}"
