@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from edgeq.text.assets import AddedToken
 
@@ -13,19 +13,7 @@ class AddedTokens:
     def __init__(self, tokens: Mapping[int, AddedToken]):
         self._tokens = tokens
         self._ids = {token.content: i for i, token in tokens.items()}
-        # Those that are matched in the text as it is come before those that are matched in the normalized one; they
-        # may take a part of what these would.
-        self._passes = {
-            parse_special: [
-                _any_of(
-                    t.content
-                    for t in tokens.values()
-                    if t.normalized == normalized and (parse_special or not t.special)
-                )
-                for normalized in (False, True)
-            ]
-            for parse_special in (False, True)
-        }
+        self._patterns: dict[tuple[bool, bool], re.Pattern[str] | None] = {}
 
     def token_id(self, token: str) -> int | None:
         """The id of an added token by its name."""
@@ -36,9 +24,21 @@ class AddedTokens:
 
         Without `parse_special` the names of special tokens are text like any other.
         """
-        first, second = self._passes[parse_special]
+        # Those of the text as it is come before those of the normalized one, and may take a part of what these would
+        first, second = self._pattern(parse_special, False), self._pattern(parse_special, True)
         for part in self._cut(text, first):
             yield from [part] if isinstance(part, int) else self._cut(part, second)
+
+    def _pattern(self, parse_special: bool, normalized: bool) -> re.Pattern[str] | None:
+        """Matches any token of a kind, the longest one first; thousands of them take a while to compile."""
+        kind = parse_special, normalized
+        if kind not in self._patterns:
+            tokens = [
+                t for t in self._tokens.values() if t.normalized == normalized and (parse_special or not t.special)
+            ]
+            ordered = sorted((token.content for token in tokens), key=len, reverse=True)
+            self._patterns[kind] = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        return self._patterns[kind]
 
     def _cut(self, text: str, pattern: re.Pattern[str] | None) -> Iterator[int | str]:
         start = 0
@@ -65,9 +65,3 @@ class AddedTokens:
 def _in_word(character: str) -> bool:
     """Whether a character is part of a word; none at all is not."""
     return bool(character) and (character.isalnum() or unicodedata.category(character) in ("Pc", "Mn", "Mc", "Me"))
-
-
-def _any_of(contents: Iterable[str]) -> re.Pattern[str] | None:
-    """Matches any of the tokens, the longest one first."""
-    ordered = sorted(contents, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered))) if ordered else None

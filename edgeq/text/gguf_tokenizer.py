@@ -151,6 +151,8 @@ class _Vocabulary:
 
     def byte_level(self, pre: PreTokenizer) -> dict[str, Any]:
         """A byte-level BPE `tokenizer.json`."""
+        if f"{_PREFIX}merges" not in self.metadata:
+            raise TokenizerError(f"the tokenizer has no {_PREFIX}merges: convert the model again")
         vocab = {token: i for i, token in enumerate(self.tokens)}
         merges = []
         for line in self.array("merges", str):

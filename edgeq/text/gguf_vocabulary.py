@@ -111,7 +111,7 @@ def _from_sentencepiece(
     for field, payload in fields(data):
         if field == 1:
             piece = dict(fields(payload))
-            text, score = piece.get(1, b"").decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0]
+            text, score = piece.get(1, b"").decode(errors="replace"), struct.unpack("<f", piece.get(2, bytes(4)))[0]
             pieces[len(pieces)] = (text, score, piece.get(3, NORMAL))
         elif field == 2:
             kind = dict(fields(payload)).get(3, kind)

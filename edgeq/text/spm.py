@@ -29,7 +29,7 @@ class SentencePieceBackend:
         self._legacy = settings.legacy
         controls = {i for i in range(self._size) if self._spm.is_control(i) or self._spm.is_unknown(i)}
         controls |= {i for name in settings.specials if (i := self._piece_id(name)) is not None}
-        self.added = {i: AddedToken(self._spm.id_to_piece(i), special=True) for i in controls} | settings.added
+        self.added = {i: AddedToken(self._piece(i), special=True) for i in controls} | settings.added
         pieces = self._spm.encode("a", out_type=str)
         self.strips_space = settings.add_prefix_space and bool(pieces) and pieces[0].startswith("▁")
 
@@ -60,7 +60,7 @@ class SentencePieceBackend:
         added = self.added.get(token)
         if added is not None:
             return added.content.encode()
-        return spaced_bytes(self._spm.id_to_piece(token)) if 0 <= token < self._size else b""
+        return spaced_bytes(self._piece(token)) if 0 <= token < self._size else b""
 
     def token_id(self, token: str) -> int | None:
         found = self._cutter.token_id(token)
@@ -68,7 +68,16 @@ class SentencePieceBackend:
 
     def _piece_id(self, piece: str) -> int | None:
         i: int = self._spm.piece_to_id(piece)
-        return i if self._spm.id_to_piece(i) == piece else None
+        return i if self._piece(i) == piece else None
+
+    def _piece(self, token: int) -> str:
+        try:
+            piece: str = self._spm.id_to_piece(token)
+        except UnicodeDecodeError:  # which the library does not look for before
+            raise TokenizerError(
+                f"tokenizer.model: piece {token} is not UTF-8: download the checkpoint's own"
+            ) from None
+        return piece
 
     def _encode_stretch(self, text: str, first: bool) -> list[int]:
         spaced = self.strips_space and (first or self._legacy)

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,6 +146,19 @@ def test_tokens_beyond_the_model_are_text(case: str):
     assert one_more.encode("[PAD]", add_special=False)[-1] == limit
     assert beyond_notes(one_more, limit + 1)[0].endswith(f"is beyond the model's {limit + 1} rows: it is taken as text")
     assert beyond_notes(whole, limit + 2) == []
+
+
+@pytest.mark.parametrize(("name", "rows"), [("phi-3", 32008), ("smollm2", 49000), ("open_llama_3b", 31000)])
+def test_real_tokenizers_of_a_model_with_fewer_rows(shared_data: Path, name: str, rows: int):
+    """Less than they have: Phi-3's <|user|>, merges of the others."""
+    assets = {path.name: path.read_bytes() for path in (shared_data / "tokenizers" / name).iterdir()}
+    whole, tokenizer = load_tokenizer(assets), load_tokenizer(assets, "m", rows)
+    names = [token.content for token in whole.added.values()]
+    top = [whole.decode([i]) for i in range(rows, whole.vocab_size, 37)]
+    for text in [*names, " ".join(names), *top, " ".join(top)]:
+        assert max(tokenizer.encode(text)) < rows, text
+    text = "Once upon a time <s>"
+    assert max(whole.encode(text)) >= rows or tokenizer.encode(text) == whole.encode(text)
 
 
 def test_tokens_of_the_vocabulary_itself_beyond_the_model():

@@ -174,6 +174,14 @@ def test_a_token_that_marks_a_gap_is_one_and_does_not_end():
     assert tokenizer.encode("<fim_prefix>a") == [2, 0] and tokenizer.eos_ids == {3}
 
 
+def test_merges_may_be_none_but_not_missing():
+    own = metadata(merges=[])
+    assert load_tokenizer(tokenizer_assets(own, "m")).encode("ab<end>") == [0, 1, 3]
+    del own["tokenizer.ggml.merges"]
+    with pytest.raises(TokenizerError, match=r"m: the tokenizer has no tokenizer\.ggml\.merges: convert"):
+        tokenizer_assets(own, "m")
+
+
 def test_files_of_weights_alone_have_no_tokenizer():
     assert not has_tokenizer({"tokenizer.ggml.model": "none"}) and not has_tokenizer({})
     assert has_tokenizer(metadata())
