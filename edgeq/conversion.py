@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from edgeq.quantize import pipeline
 from edgeq.quantize.pipeline import Progress, Report
-from edgeq.text.tokenizer import FILES, load_tokenizer
+from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer
 
 
 def convert(
@@ -28,6 +28,7 @@ def convert(
     )
 
 
-def _check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> None:
-    if assets.keys() & {*FILES}:
-        load_tokenizer(assets, source, vocab_size)
+def _check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> list[str]:
+    if not assets.keys() & {*FILES}:
+        return []
+    return beyond_notes(load_tokenizer(assets, source, vocab_size), vocab_size)

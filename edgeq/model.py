@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from edgeq.answer import Answer, Generation, Pieces
 from edgeq.arguments import Sampling, check_loading, check_messages, check_numbers, stop_strings, token_ids
@@ -17,6 +17,7 @@ from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
 from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
+from edgeq.text.sampling_defaults import sampling_defaults
 from edgeq.text.stops import StopStrings
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
 from edgeq.timings import Timings
@@ -79,8 +80,8 @@ class Model:
 
     @cached_property
     def sampling_defaults(self) -> Sampling:
-        """What the model's makers recommend: the sampling options that its generation settings name."""
-        return Sampling()
+        """What the model's makers recommend: the sampling options that its files name."""
+        return cast(Sampling, sampling_defaults({name: self.file.asset(name) for name in self.file.assets}))
 
     @cached_property
     def end_ids(self) -> frozenset[int]:

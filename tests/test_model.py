@@ -258,6 +258,19 @@ def test_an_answer_tells_what_came_of_it():
     assert closed.text == "y" and closed.finish_reason is None
 
 
+def test_the_models_own_sampling_is_the_default():
+    """One that draws anything, unless its own settings, or the caller's, take the likeliest."""
+    settings = {"generation_config.json": b'{"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}'}
+    own = Model(MemoryFile(small.byte_level_assets() | settings), CountingSession())
+    assert own.sampling_defaults == {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    assert (
+        own.generate("abc", 20, seed=1).text
+        == counting_model().generate("abc", 20, seed=1, temperature=5.0, top_k=0, top_p=1.0, min_p=0.0).text
+    )
+    assert own.generate("abc", 4, temperature=0.0).text == "defg"
+    assert counting_model().sampling_defaults == {}
+
+
 def test_logprobs_of_an_answer():
     model = counting_model()
     answer = model.generate("ab", 3, logprobs=2, temperature=5.0, top_k=0, top_p=1.0, min_p=0.0, seed=3)

@@ -1,6 +1,7 @@
 """A Hugging Face checkpoint, opened: configuration, tensors as f32 rows, and the small files beside them."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ ASSETS = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "vocab.txt",
     "modules.json",
     "sentence_bert_config.json",
@@ -33,6 +35,7 @@ ASSETS = [
 QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 # Of a file in a folder within the checkpoint: the asset's name, as assets have no paths
 NESTED = {"1_Pooling/config.json": "pooling_config.json"}
+TEMPLATES = "additional_chat_templates/*.jinja"  # by their names; the assets are chat_template.NAME.jinja
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Checkpoint:
     config   config.json
     tensors  Hugging Face name -> TensorRef; a matrix that is stored quantized in several tensors is one here
     packed   those matrices
-    assets   file name -> bytes: those of ASSETS and NESTED that the checkpoint has
+    assets   file name -> bytes: those of ASSETS, NESTED and TEMPLATES that the checkpoint has
     files    paths of the weight files and assets
     """
 
@@ -75,7 +78,12 @@ class Checkpoint:
         self.tensors |= {m.name: TensorRef(m.name, m.shape, m.kind) for m in self.packed.values()}
         self.assets: dict[str, bytes] = {}
         self.files = sorted({t.path for t in tensors.values()})
-        for place, name in [*((name, name) for name in ASSETS), *NESTED.items()]:
+        templates = {
+            f"{path.parent.name}/{path.name}": f"chat_template.{path.name}"
+            for path in sorted(folder.glob(TEMPLATES))
+            if re.fullmatch(r"[\w.\-]+", path.name, re.ASCII)
+        }
+        for place, name in [*((name, name) for name in ASSETS), *NESTED.items(), *templates.items()]:
             if (folder / place).is_file():
                 self.assets[name] = _read(folder / place)
                 self.files.append(str(folder / place))
@@ -136,7 +144,7 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise NotFoundError(f"{text}: no such file or folder{hint}")
-    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED])
+    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED, TEMPLATES])
     return Checkpoint(text, folder, index_folder(folder))
 
 

@@ -77,6 +77,7 @@ class _Part:
                 if not key.startswith("split."):
                     own.append(bytes(data[start : cursor.at]))
             self.keys, self.metadata_bytes = len(own), b"".join(own)
+            self.count = self._count()
             self.alignment = self._alignment()
             entries = [self._tensor(cursor) for _ in range(tensors)]
             self._place(entries, align(cursor.at, self.alignment), len(data))
@@ -93,6 +94,13 @@ class _Part:
             raise UnsupportedError(f"{self.path}: is a big-endian GGUF file: convert the model to a little-endian one")
         if version not in (2, VERSION):
             raise UnsupportedError(f"{self.path}: is GGUF version {version}, readable are 2 and 3: convert it again")
+
+    def _count(self) -> int:
+        """Files of the model; 0, which merging leaves behind, is one."""
+        value = self.metadata.get("split.count", 0)
+        if type(value) is not int or value < 0:
+            self.fail(f"has split.count {str(value)[:40]}, a number of files is needed")
+        return value
 
     def _alignment(self) -> int:
         value = self.metadata.get(ALIGNMENT_KEY, ALIGNMENT)
@@ -172,26 +180,37 @@ class GgufFile:
         return sum(len(part.map) for part in self._parts)
 
     def _open(self, path: Path) -> None:
-        match = _SPLIT.match(path.name)
-        if match and int(match["count"]) > 1:
-            count = int(match["count"])
-            paths = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
-            missing = [one.name for one in paths if not one.exists()]
-            if missing:
-                more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-                raise FormatError(f"{path}: {missing[0]}{more} is missing: put all {count} files into one folder")
-        else:
-            paths = [path]
+        named = _Part(path)
+        self._parts.append(named)
+        paths = [path] if named.count <= 1 else self._names(named)
         for number, one in enumerate(paths):
-            part = _Part(one)
-            self._parts.append(part)
-            if part.metadata.get("split.count", 1) != len(paths) or part.metadata.get("split.no", 0) != number:
+            if one != path:
+                self._parts.append(_Part(one))
+            part = named if one == path else self._parts[-1]
+            if len(paths) > 1 and (part.count, part.metadata.get("split.no")) != (len(paths), number):
                 part.fail("is not the part of a split model that its name says")
             for name, tensor in part.tensors.items():
                 if name in self.tensors:
                     part.fail(f"has tensor {name[:80]!r}, which an earlier file has too")
                 self.tensors[name] = tensor
                 self._owner[name] = part
+        self._parts.sort(key=lambda part: part.path)
+
+    @staticmethod
+    def _names(part: _Part) -> list[Path]:
+        """The files of the model that `part` is one of, by its name. FormatError if one is missing."""
+        match = _SPLIT.match(part.path.name)
+        if not match or int(match["count"]) != part.count:
+            part.fail(
+                f"is one of {part.count} files of a split model, but not named NAME-00001-of-{part.count:05d}.gguf"
+            )
+        stem, count = match["stem"], part.count
+        paths = [part.path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+        missing = [one.name for one in paths if not one.exists()]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise FormatError(f"{part.path}: {missing[0]}{more} is missing: put all {count} files into one folder")
+        return paths
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """u8 [rows, row_bytes] of a tensor, rows being all but its last dimension: a view of the mapped file."""

@@ -21,6 +21,7 @@ from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
 from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
+from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import write_config
 from edgeq.models.gguf_architectures import Place, exported, places
@@ -132,12 +133,13 @@ def _metadata(
     values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
     values |= write_config(config, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
+    values |= sampling_metadata(assets)
     if assets.keys() & SENTENCE_FILES or not model.heads.causal:
         values |= _pooling(file, model, name, assets, notes)
     vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
     if tokenizer and assets.keys() & {*FILES}:
         try:
-            vocabulary = tokenizer_metadata(assets, model.vocab_size, file.path)
+            vocabulary = tokenizer_metadata(assets, model.vocab_size, file.path, notes)
         except TokenizerError as error:
             if not allow_no_tokenizer:
                 raise
@@ -187,7 +189,8 @@ def _kept(file: File) -> tuple[int, bytes, int]:
 def _typed(value: Any) -> Typed:
     """A plain value with the type that GGUF's readers expect."""
     if isinstance(value, list):
-        return Typed(ARRAY, value, STRING if isinstance(value[0], str) else F32 if isinstance(value[0], float) else I32)
+        elements = {str: STRING, float: F32, int: I32}  # an empty list is one of texts: there are no merges
+        return Typed(ARRAY, value, elements[type(value[0])] if value else STRING)
     kind = {bool: BOOL, int: U32, float: F32, str: STRING}[type(value)]
     return Typed(kind, value)
 

@@ -28,11 +28,12 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.rearrange import TO_PANELS, Rearranger
+from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
-from edgeq.text.tokenizer import load_tokenizer
+from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
@@ -155,7 +156,7 @@ def _assets(
     if has_tokenizer(file.metadata):
         try:
             found = tokenizer_assets(file.metadata, file.path)
-            load_tokenizer(found, file.path, model.vocab_size)
+            notes += beyond_notes(load_tokenizer(found, file.path, model.vocab_size), model.vocab_size)
             assets |= found
         except TokenizerError as error:
             if not allow_no_tokenizer:
@@ -163,6 +164,7 @@ def _assets(
             notes.append(f"the tokenizer is left out, the model runs on token ids only: {error}")
     else:
         notes.append("the file has no tokenizer: the model runs on token ids only")
+    assets |= sampling_assets(file.metadata, assets)
     if pooling := file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type"):
         if not isinstance(pooling, int) or pooling not in POOLINGS:
             what = "scores pairs of texts (pooling_type 4)" if pooling == 4 else f"has pooling_type {str(pooling)[:20]}"

@@ -58,7 +58,7 @@ def read_rope(
         # The quotient may be a little too small for int(head_dim * quotient)
         part = turned / head_dim
         config["partial_rotary_factor"] = part if int(head_dim * part) == turned else math.nextafter(part, 1.0)
-    kind = values.get("rope.scaling.type", "linear" if "rope.scale_linear" in values else "none")
+    kind = values.get("rope.scaling.type", "linear")  # which GGUF's readers take a factor without a type for
     factor = values.get("rope.scaling.factor", values.get("rope.scale_linear", 1.0))
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise UnsupportedError(f"{source}: {prefix}.scaling.type {str(kind)[:40]!r} is not supported")
@@ -68,11 +68,13 @@ def read_rope(
     if kind == "yarn":
         config["rope_scaling"] = _read_yarn(values, factor, config["max_position_embeddings"], prefix, source)
     if ROPE_FACTORS in shapes:
-        if "rope_scaling" in config:
-            raise UnsupportedError(f"{source}: has {ROPE_FACTORS} and another rope scaling: not supported")
-        factors = _divisors(ROPE_FACTORS, vector, turned, source)
-        scaling = _scaling_of(factors, config, turned)
-        config["rope_scaling"] = scaling
+        if kind == "yarn":
+            raise UnsupportedError(f"{source}: has {ROPE_FACTORS} and a yarn scaling: not supported")
+        linear = config.setdefault("rope_scaling", None)
+        divisors = _divisors(ROPE_FACTORS, vector, turned, source)
+        if min(divisors) != 1.0 or max(divisors) != 1.0:
+            further = linear["factor"] if linear else 1.0  # both divide
+            config["rope_scaling"] = _scaling_of([divisor * further for divisor in divisors], config, turned)
     if LONG in shapes and SHORT in shapes:
         original = values.get("rope.scaling.original_context_length", config["max_position_embeddings"])
         config["rope_scaling"] = {
@@ -102,12 +104,9 @@ def _divisors(name: str, vector: Vector, turned: int, source: str) -> Sequence[f
     return factors
 
 
-def _scaling_of(factors: Sequence[float], config: Mapping[str, Any], turned: int) -> dict[str, Any] | None:
-    """The scaling whose divisors these are: Llama 3's, another one written out, or None for divisors that are all 1."""
-    factor = max(factors)
-    if factor == min(factors) == 1.0:
-        return None
-    scaling = {"rope_type": "llama3", "factor": shortest(factor), **_LLAMA3}
+def _scaling_of(factors: Sequence[float], config: Mapping[str, Any], turned: int) -> dict[str, Any]:
+    """The scaling whose divisors these are: Llama 3's, or another one written out."""
+    scaling = {"rope_type": "llama3", "factor": shortest(max(factors)), **_LLAMA3}
     expected = llama3_factors(scaling, config.get("rope_theta", 10000.0), turned)
     if all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(factors, expected, strict=True)):
         return scaling

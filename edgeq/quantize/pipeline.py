@@ -40,8 +40,9 @@ BF16_MAX = 3.3895313892515355e38
 
 # (tensor's name, its index, number of tensors, f32 bytes of weights converted so far, f32 bytes of all weights)
 Progress = Callable[[str, int, int, int, int], None]
-# (the checkpoint's small files by name, what to call the checkpoint in messages, rows of the token embedding)
-CheckAssets = Callable[[Mapping[str, bytes], str, int], None]
+# (the checkpoint's small files by name, what to call the checkpoint in messages, rows of the token embedding): what
+# there is to say about them
+CheckAssets = Callable[[Mapping[str, bytes], str, int], list[str]]
 F32Array = npt.NDArray[np.float32]
 
 _LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
@@ -72,7 +73,7 @@ class Converted:
 @dataclass(frozen=True)
 class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
-    tensors that the model does not need."""
+    tensors that the model does not need, `notes` what else there is to say."""
 
     path: str
     recipe: str
@@ -80,6 +81,7 @@ class Report(Sizes[Converted]):
     nbytes: int
     seconds: float
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fallbacks(self) -> list[Converted]:
@@ -169,8 +171,7 @@ def convert(
         _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
-        if check_assets:
-            check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
+        notes = check_assets(checkpoint.assets, checkpoint.source, model.vocab_size) if check_assets else []
         jobs, skipped = _plan(checkpoint, model, chosen, keep)
         metadata = _metadata(checkpoint, model, label, revision, jobs)
         with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
@@ -178,7 +179,7 @@ def convert(
             _convert_all(checkpoint, model, jobs, w, threads, progress)
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
-    return Report(out, label, model.name, w.nbytes, seconds, skipped, tensors=tensors)
+    return Report(out, label, model.name, w.nbytes, seconds, skipped, notes, tensors=tensors)
 
 
 def default_output(source: str | os.PathLike[str], type: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 from edgeq.errors import TokenizerError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TEMPLATE_FILE = re.compile(r"chat_template(?:\.([\w.\-]+))?\.jinja", re.ASCII)  # of several, the name
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -24,6 +25,8 @@ class AddedToken:
     special: bool  # a control token: never shown in decoded text
     lstrip: bool = False  # swallows the whitespace before it
     rstrip: bool = False  # swallows the whitespace after it
+    single_word: bool = False  # only where it is not a part of a word
+    normalized: bool = False  # matched in the normalized text, after those that are not
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class TokenizerSettings:
 
     roles: dict[str, str]  # "bos_token" -> "<s>"; only the roles that have a token
     absent: frozenset[str]  # roles that tokenizer_config.json sets to null
+    specials: frozenset[str]  # names of tokens that are special, whatever else is said of them
     added: dict[int, AddedToken]
     add_bos: bool | None  # None: left to the tokenizer's own post-processor
     add_eos: bool | None
@@ -54,10 +58,13 @@ def read_settings(assets: Mapping[str, bytes]) -> TokenizerSettings:
     model = json_asset(assets, "config.json")
     text_model = model.get("text_config") if isinstance(model.get("text_config"), dict) else {}
     sources = (generation, model, text_model or {})
+    roles = _roles(config, special_map)
+    specials = frozenset(roles.values()) | _further_specials(config, special_map)
     return TokenizerSettings(
-        roles=_roles(config, special_map),
+        roles=roles,
         absent=frozenset(role for role in ROLES if role in config and config[role] is None),
-        added=_added_tokens(config, json_asset(assets, "added_tokens.json")),
+        specials=specials,
+        added=_added_tokens(config, json_asset(assets, "added_tokens.json"), specials),
         add_bos=_flag(config, "add_bos_token"),
         add_eos=_flag(config, "add_eos_token"),
         add_prefix_space=_flag(config, "add_prefix_space") is not False,
@@ -106,9 +113,23 @@ def _roles(config: dict[str, Any], special_map: dict[str, Any]) -> dict[str, str
     return roles
 
 
-def _added_tokens(config: dict[str, Any], old_style: dict[str, Any]) -> dict[int, AddedToken]:
+def _further_specials(config: dict[str, Any], special_map: dict[str, Any]) -> set[str]:
+    """Tokens without a role that are special: a list, or an object of tokens by names of the model's own."""
+    found: set[str] = set()
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        value = config[key] if key in config else special_map.get(key)
+        tokens = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        found |= {content for token in tokens if (content := _content(token)) is not None}
+    return found
+
+
+def _added_tokens(config: dict[str, Any], old_style: dict[str, Any], specials: frozenset[str]) -> dict[int, AddedToken]:
     """`added_tokens_decoder` (id -> token) of tokenizer_config.json, over its ancestor, added_tokens.json."""
-    added = {i: AddedToken(text, special=False) for text, i in old_style.items() if isinstance(i, int)}
+    added = {
+        i: AddedToken(text, special=text in specials, normalized=text not in specials)
+        for text, i in old_style.items()
+        if type(i) is int and i >= 0 and text
+    }
     decoder = config.get("added_tokens_decoder")
     for key, value in decoder.items() if isinstance(decoder, dict) else ():
         content = _content(value)
@@ -116,11 +137,14 @@ def _added_tokens(config: dict[str, Any], old_style: dict[str, Any]) -> dict[int
             raise TokenizerError(
                 f"tokenizer_config.json: added token {key!r} is malformed: download the checkpoint's own"
             )
+        special = value.get("special") is True
         added[int(key)] = AddedToken(
             content,
-            special=value.get("special") is True,
+            special=special or content in specials,
             lstrip=value.get("lstrip") is True,
             rstrip=value.get("rstrip") is True,
+            single_word=value.get("single_word") is True,
+            normalized=value.get("normalized", not special) is True,
         )
     return added
 
@@ -136,10 +160,14 @@ def _first_ids(key: str, sources: tuple[dict[str, Any], ...]) -> tuple[int, ...]
 
 
 def _chat_template(assets: Mapping[str, bytes], config: dict[str, Any]) -> str | dict[str, str] | None:
-    """The template's source; a dict where a checkpoint holds several, by name. A file of its own wins."""
-    own_file = assets.get("chat_template.jinja")
-    if own_file is not None:
-        return bytes(own_file).decode("utf-8", errors="replace")
+    """The template's source; a dict where a checkpoint holds several, by name. Files of their own win, all of them."""
+    own = {
+        match[1] or "default": bytes(data).decode("utf-8", errors="replace")
+        for name, data in assets.items()
+        if (match := _TEMPLATE_FILE.fullmatch(name))
+    }
+    if own:
+        return own if own.keys() != {"default"} else own["default"]
     value = config.get("chat_template", json_asset(assets, "chat_template.json").get("chat_template"))
     if isinstance(value, list):
         return {
@@ -147,4 +175,6 @@ def _chat_template(assets: Mapping[str, bytes], config: dict[str, Any]) -> str |
             for entry in value
             if isinstance(entry, dict) and "name" in entry and "template" in entry
         }
+    if isinstance(value, dict):
+        return {str(name): template for name, template in value.items() if isinstance(template, str)}
     return value if isinstance(value, str) else None

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import TokenizerError
+from edgeq.text.gguf_names import CONTROL_NAMES, END_NAMES
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from edgeq.text.protobuf import message, number
+from edgeq.text.tokenizer import END_OF_TURN
 from edgeq.text.wordpiece import wordpiece
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -20,7 +23,10 @@ _SPM_ROLES = {"bos": 1, "eos": 2, "unknown": 0}  # where a sentencepiece vocabul
 _BERT_ROLES = {"unknown": "unk_token", "cls": "cls_token", "seperator": "sep_token", "padding": "pad_token"}
 _BERT_ROLES |= {"mask": "mask_token"}
 _RESERVED = re.compile(r"\[.+\]")  # names of special and unused tokens
-_ENDS = ("eos", "eot", "eom")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_LARGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]  # f32
+ENDS = ("eos", "eot", "eom")
+_FURTHER_ENDS = END_NAMES.difference(END_OF_TURN)
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -48,9 +54,9 @@ class _Vocabulary:
                 f"the tokenizer is of the kind {str(self.model)[:40]!r}; supported are {', '.join(KINDS)}"
             )
         self.tokens: list[str] = self.array("tokens", str)
-        self.types: list[int] = self.array("token_type", int, len(self.tokens)) or [NORMAL] * len(self.tokens)
         if not self.tokens:
             raise TokenizerError("the tokenizer has no tokens: convert the model again")
+        self.types = self.token_types()
 
     def text(self, key: str) -> str | None:
         value = self.metadata.get(_PREFIX + key)
@@ -59,11 +65,29 @@ class _Vocabulary:
     def array(self, key: str, kind: type, length: int | None = None) -> list[Any]:
         """A list of the metadata; empty where there is none. TokenizerError for one of another kind or length."""
         value = self.metadata.get(_PREFIX + key, [])
-        if not isinstance(value, list) or (value and not isinstance(value[0], kind)):
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, list) or (value and (type(value[0]) is bool or not isinstance(value[0], kinds))):
             raise TokenizerError(f"{_PREFIX}{key} is not a list of {kind.__name__}: convert the model again")
         if value and length is not None and len(value) != length:
             raise TokenizerError(f"{_PREFIX}{key} has {len(value)} entries, there are {length} tokens: convert again")
         return value
+
+    def token_types(self) -> list[int]:
+        """The type of each token: what the file says, but for names that say more to GGUF's readers."""
+        told = self.array("token_type", int, len(self.tokens))
+        types = [kind if NORMAL <= kind <= BYTE else NORMAL for kind in told] or [NORMAL] * len(self.tokens)
+        if not told:
+            for role in ("bos", "eos", "padding"):
+                if (control := self.role(role)) is not None:
+                    types[control] = CONTROL
+        spelled = {token for token in self.tokens if _BYTE.fullmatch(token)} if self.model == "llama" else set()
+        for i, token in enumerate(self.tokens):
+            # Gemma's vocabulary has HTML's </s> as a text of its own, of another type than NORMAL
+            if token in END_OF_TURN or (types[i] == NORMAL and token in CONTROL_NAMES):
+                types[i] = CONTROL
+            elif token in spelled and types[i] in (NORMAL, BYTE):
+                types[i] = BYTE if len(spelled) == 256 else UNUSED  # all of them, or no text is spelled in bytes
+        return types
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.metadata.get(_PREFIX + key)
@@ -92,30 +116,32 @@ class _Vocabulary:
             config["added_tokens_decoder"] = self.added()
         if template := self.chat_template():
             config["chat_template"] = template
-        ends = [token for name in _ENDS if (token := self.role(name)) is not None]
+        ends = [token for name in ENDS if (token := self.role(name)) is not None]
+        controls = (i for i, kind in enumerate(self.types) if kind == CONTROL and i not in ends)
+        ends += [i for i in controls if self.tokens[i] in _FURTHER_ENDS]
         files["tokenizer_config.json"] = _json(config)
         return files | ({"generation_config.json": _json({"eos_token_id": ends})} if ends else {})
 
     def added(self) -> dict[str, Any]:
         """Tokens that cut the text before any merging: control ones, and those of the vocabulary's author."""
         kinds = {CONTROL: True, USER_DEFINED: False}
+        places = {token: i for i, token in enumerate(self.tokens)}
         return {
             str(i): {"content": token, "special": kinds[kind]}
             for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
-            if kind in kinds and token
+            if kind in kinds and token and places[token] == i
         }
 
     def chat_template(self) -> str | list[dict[str, str]] | None:
-        """The template, or a list where the file has several by name."""
-        main = self.metadata.get(_TEMPLATE)
-        names = self.metadata.get("tokenizer.chat_templates")
-        named = {"default": main} | {
-            str(name): self.metadata.get(f"{_TEMPLATE}.{name}") for name in (names if isinstance(names, list) else [])
+        """The template, or a list where the file has several by name, whether or not it lists these names."""
+        found = {
+            key.removeprefix(_TEMPLATE).removeprefix(".") or "default": text
+            for key, text in self.metadata.items()
+            if (key == _TEMPLATE or key.startswith(f"{_TEMPLATE}.")) and isinstance(text, str)
         }
-        found = {name: text for name, text in named.items() if isinstance(text, str)}
-        if len(found) > 1:
-            return [{"name": name, "template": text} for name, text in found.items()]
-        return main if isinstance(main, str) else None
+        if found.keys() <= {"default"}:
+            return found.get("default")
+        return [{"name": name, "template": text} for name, text in found.items()]
 
     def pre_tokenizer(self) -> PreTokenizer:
         name = self.text("pre") or "default"  # files of before mid 2024 do not say
@@ -125,6 +151,8 @@ class _Vocabulary:
 
     def byte_level(self, pre: PreTokenizer) -> dict[str, Any]:
         """A byte-level BPE `tokenizer.json`."""
+        if f"{_PREFIX}merges" not in self.metadata:
+            raise TokenizerError(f"the tokenizer has no {_PREFIX}merges: convert the model again")
         vocab = {token: i for i, token in enumerate(self.tokens)}
         merges = []
         for line in self.array("merges", str):
@@ -179,20 +207,26 @@ class _Vocabulary:
     def sentencepiece(self) -> bytes:
         """A serialized sentencepiece ModelProto (sentencepiece_model.proto): pieces, trainer_spec, normalizer_spec."""
         scores = self.array("scores", float, len(self.tokens)) or [0.0] * len(self.tokens)
+        places = {token: i for i, token in enumerate(self.tokens)}
         unknown = self.role("unknown")
         if unknown is None:
             unknown = 0
         # sentencepiece wants exactly one unknown piece; converters also give that type to tokens that only pad
         types = [CONTROL if kind == UNKNOWN else kind for kind in self.types]
         types[unknown] = UNKNOWN
+        # and each name once: of tokens with the same one, text becomes the last
+        named = [
+            (token, kind) if token and places[token] == i else (f"<unnamed {i}>", kind if i == unknown else UNUSED)
+            for i, (token, kind) in enumerate(zip(self.tokens, types, strict=True))
+        ]
         pieces = b"".join(
-            _message(1, _message(1, _utf8(token)) + b"\x15" + struct.pack("<f", score) + _number(3, kind))
-            for token, score, kind in zip(self.tokens, scores, types, strict=True)
+            message(1, message(1, _utf8(token)) + b"\x15" + _f32(score) + number(3, kind))
+            for (token, kind), score in zip(named, scores, strict=True)
         )
-        trainer = _number(3, 2) + _number(35, int(BYTE in types))  # model_type BPE, byte_fallback
-        spaces = _number(3, int(self.flag("add_space_prefix", True)))
-        spaces += _number(4, int(self.flag("remove_extra_whitespaces", False))) + _number(5, 1)
-        return pieces + _message(2, trainer) + _message(3, _message(1, b"identity") + spaces)
+        trainer = number(3, 2) + number(35, int(BYTE in types))  # model_type BPE, byte_fallback
+        spaces = number(3, int(self.flag("add_space_prefix", True)))
+        spaces += number(4, int(self.flag("remove_extra_whitespaces", False))) + number(5, 1)
+        return pieces + message(2, trainer) + message(3, message(1, b"identity") + spaces)
 
 
 def _utf8(text: str) -> bytes:
@@ -202,22 +236,9 @@ def _utf8(text: str) -> bytes:
         raise TokenizerError(f"the token {text[:40]!a} is not UTF-8: convert the model again") from None
 
 
+def _f32(score: float) -> bytes:
+    return struct.pack("<f", max(-_LARGEST, min(score, _LARGEST)))
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def _varint(value: int) -> bytes:
-    """Protobuf's base-128 number."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _message(field: int, payload: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(payload)) + payload

@@ -1,6 +1,7 @@
 """`tokenizer.json` through the `tokenizers` library."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -25,11 +26,9 @@ class JsonBackend:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._lock = threading.Lock()
+        self._limit = sys.maxsize
         self._add_missing(settings)
-        self.added = {
-            i: AddedToken(t.content, t.special or _special_by(settings, i, t.content), t.lstrip, t.rstrip)
-            for i, t in self._tokenizer.get_added_tokens_decoder().items()
-        }
+        self.added = self._read_added()
         self._bytes_of, self.strips_space = self._read_decoder()
 
     @cached_property
@@ -38,14 +37,35 @@ class JsonBackend:
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def knows(self, token: int) -> bool:
-        return token >= 0 and self._tokenizer.id_to_token(token) is not None
+        return 0 <= token < self._limit and self._tokenizer.id_to_token(token) is not None
+
+    def keep_below(self, limit: int) -> None:
+        """Forget every token from this id on: its name is text like any other."""
+        self._limit = limit
+        if any(i >= limit for i in self.added):
+            self._forget()
 
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         # `encode_special_tokens` is a property of the whole tokenizer, hence the lock.
         with self._lock:
-            if self._tokenizer.encode_special_tokens == parse_special:
-                self._tokenizer.encode_special_tokens = not parse_special
-            return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+            ids = self._encode(text, add_special, parse_special)
+            if max(ids, default=0) >= self._limit:
+                self._forget()
+                ids = self._encode(text, add_special, parse_special)
+        return ids
+
+    def _encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        if self._tokenizer.encode_special_tokens == parse_special:
+            self._tokenizer.encode_special_tokens = not parse_special
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def _forget(self) -> None:
+        """Read the tokenizer again without the tokens that are beyond the limit."""
+        import tokenizers
+
+        self._tokenizer = tokenizers.Tokenizer.from_str(first_tokens(self._tokenizer.to_str(), self._limit))
+        self.added = self._read_added()
+        self.__dict__.pop("vocab_size", None)
 
     def piece_bytes(self, token: int) -> bytes:
         added = self.added.get(token)
@@ -58,25 +78,44 @@ class JsonBackend:
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
-        return found
+        return found if found is None or found < self._limit else None
 
     def _add_missing(self, settings: TokenizerSettings) -> None:
-        """Tokens that only tokenizer_config.json knows are added, in the order of their ids."""
+        """Tokens that only tokenizer_config.json knows are added, in the order of their ids, and those that only the
+        other files make special are."""
         import tokenizers
 
-        for _, token in sorted(settings.added.items()):
+        def special(content: str) -> bool:
+            other = names.get(content)
+            return content in settings.specials or (other is not None and other.special)
+
+        names = {token.content: token for _, token in sorted(settings.added.items())}
+        known = {token.content: token for token in self._tokenizer.get_added_tokens_decoder().values()}
+        for content, own in known.items():
+            if special(content) and not own.special:
+                own.special = True
+                self._tokenizer.add_special_tokens([own])
+        for token in names.values():
             if self._tokenizer.token_to_id(token.content) is None:
-                self._tokenizer.add_tokens(
-                    [
-                        tokenizers.AddedToken(
-                            token.content,
-                            special=token.special,
-                            lstrip=token.lstrip,
-                            rstrip=token.rstrip,
-                            normalized=False,
-                        )
-                    ]
+                added = tokenizers.AddedToken(
+                    token.content,
+                    special=token.special,
+                    lstrip=token.lstrip,
+                    rstrip=token.rstrip,
+                    single_word=token.single_word,
+                    normalized=token.normalized,
                 )
+                self._tokenizer.add_tokens([added])
+        for content in sorted(settings.specials - known.keys() - names.keys()):
+            if self._tokenizer.token_to_id(content) is not None:  # a token like any other, until now
+                added = tokenizers.AddedToken(content, special=True, normalized=False)
+                self._tokenizer.add_special_tokens([added])
+
+    def _read_added(self) -> dict[int, AddedToken]:
+        return {
+            i: AddedToken(t.content, t.special, t.lstrip, t.rstrip, t.single_word, t.normalized)
+            for i, t in self._tokenizer.get_added_tokens_decoder().items()
+        }
 
     def _read_decoder(self) -> tuple[Callable[[str], bytes], bool]:
         """(the bytes of a piece, whether the first piece's leading space is not text)."""
@@ -99,10 +138,24 @@ class JsonBackend:
         )
 
 
-def _special_by(settings: TokenizerSettings, token: int, content: str) -> bool:
-    """Whether tokenizer_config.json makes special what tokenizer.json does not."""
-    other = settings.added.get(token)
-    return other is not None and other.special and other.content == content
+def first_tokens(text: str, limit: int) -> str:
+    """A `tokenizer.json` without the tokens whose ids are `limit` or more.
+
+    Others take their places in the vocabulary, as added tokens are numbered by its size; these have a space, so that
+    no text gives them.
+    """
+    document = json.loads(text)
+    document["added_tokens"] = [token for token in document["added_tokens"] if token["id"] < limit]
+    model = document["model"]
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [entry if i < limit else [f" {i}", -1e9, *entry[2:]] for i, entry in enumerate(model["vocab"])]
+    else:
+        model["vocab"] = {token if i < limit else f" {i}": i for token, i in model["vocab"].items()}
+    if "merges" in model:
+        vocab = model["vocab"]
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if all(part in vocab for part in (*pair, "".join(pair)))]
+    return json.dumps(document, ensure_ascii=False)
 
 
 def _steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:

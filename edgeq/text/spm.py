@@ -4,11 +4,12 @@ sentencepiece itself knows no added tokens: the text is cut at them first, and e
 In legacy mode every stretch gets the leading space that sentencepiece puts before a text; otherwise only the first one.
 """
 
-import re
 from functools import cached_property
 from typing import Any
 
 from edgeq.errors import TokenizerError
+from edgeq.text import protobuf
+from edgeq.text.added import AddedTokens
 from edgeq.text.assets import AddedToken, TokenizerSettings
 from edgeq.text.pieces import spaced_bytes
 
@@ -26,63 +27,71 @@ class SentencePieceBackend:
         self._spm = _load(self._data)
         self._size: int = self._spm.get_piece_size()
         self._legacy = settings.legacy
-        controls = (i for i in range(self._size) if self._spm.is_control(i) or self._spm.is_unknown(i))
-        self.added = {i: AddedToken(self._spm.id_to_piece(i), special=True) for i in controls} | settings.added
-        self._ids = {token.content: i for i, token in self.added.items()}
-        self.vocab_size: int = max([self._size, *(i + 1 for i in self.added)])
+        controls = {i for i in range(self._size) if self._spm.is_control(i) or self._spm.is_unknown(i)}
+        controls |= {i for name in settings.specials if (i := self._piece_id(name)) is not None}
+        self.added = {i: AddedToken(self._piece(i), special=True) for i in controls} | settings.added
         pieces = self._spm.encode("a", out_type=str)
         self.strips_space = settings.add_prefix_space and bool(pieces) and pieces[0].startswith("▁")
+
+    @property
+    def vocab_size(self) -> int:
+        return max([self._size, *(i + 1 for i in self.added)])
 
     def knows(self, token: int) -> bool:
         return 0 <= token < self._size or token in self.added
 
+    def keep_below(self, limit: int) -> None:
+        """Forget every token from this id on: its name is text like any other."""
+        self.added = {i: token for i, token in self.added.items() if i < limit}
+        self.__dict__.pop("_cutter", None)
+        if self._size > limit:
+            self._data = _first_pieces(self._data, limit)
+            self._spm, self._size = _load(self._data), limit
+            self.__dict__.pop("_as_it_is", None)
+
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         """Ids of the text. A `tokenizer.model` has no rule for `add_special`: the caller adds bos and eos."""
         ids: list[int] = []
-        pattern = self._all_tokens if parse_special else self._plain_tokens
-        start = 0
-        while (match := pattern.search(text, start) if pattern else None) is not None:
-            token = self._ids[match[0]]
-            added = self.added[token]
-            stretch = text[start : match.start()]
-            ids += self._encode_stretch(stretch.rstrip() if added.lstrip else stretch, first=start == 0)
-            ids.append(token)
-            start = match.end()
-            if added.rstrip:
-                start = len(text) - len(text[start:].lstrip())
-        return ids + self._encode_stretch(text[start:], first=start == 0)
+        for place, part in enumerate(self._cutter.cut(text, parse_special)):
+            ids += [part] if isinstance(part, int) else self._encode_stretch(part, first=place == 0)
+        return ids
 
     def piece_bytes(self, token: int) -> bytes:
         added = self.added.get(token)
         if added is not None:
             return added.content.encode()
-        return spaced_bytes(self._spm.id_to_piece(token)) if 0 <= token < self._size else b""
+        return spaced_bytes(self._piece(token)) if 0 <= token < self._size else b""
 
     def token_id(self, token: str) -> int | None:
-        if token in self._ids:
-            return self._ids[token]
-        i: int = self._spm.piece_to_id(token)
-        return i if self._spm.id_to_piece(i) == token else None
+        found = self._cutter.token_id(token)
+        return self._piece_id(token) if found is None else found
+
+    def _piece_id(self, piece: str) -> int | None:
+        i: int = self._spm.piece_to_id(piece)
+        return i if self._piece(i) == piece else None
+
+    def _piece(self, token: int) -> str:
+        try:
+            piece: str = self._spm.id_to_piece(token)
+        except UnicodeDecodeError:  # which the library does not look for before
+            raise TokenizerError(
+                f"tokenizer.model: piece {token} is not UTF-8: download the checkpoint's own"
+            ) from None
+        return piece
 
     def _encode_stretch(self, text: str, first: bool) -> list[int]:
-        if not text:
-            return []
         spaced = self.strips_space and (first or self._legacy)
         ids: list[int] = (self._spm if spaced else self._as_it_is).encode(text)
         return ids
 
     @cached_property
+    def _cutter(self) -> AddedTokens:
+        return AddedTokens(self.added)
+
+    @cached_property
     def _as_it_is(self) -> Any:
         """The same model, which adds and removes no spaces."""
         return _load(self._data + _AS_IT_IS)
-
-    @cached_property
-    def _all_tokens(self) -> re.Pattern[str] | None:
-        return _any_of([token.content for token in self.added.values()])
-
-    @cached_property
-    def _plain_tokens(self) -> re.Pattern[str] | None:
-        return _any_of([token.content for token in self.added.values() if not token.special])
 
 
 def _load(data: bytes) -> Any:
@@ -96,7 +105,11 @@ def _load(data: bytes) -> Any:
     return spm
 
 
-def _any_of(contents: list[str]) -> re.Pattern[str] | None:
-    """Matches any of the tokens, the longest one first."""
-    ordered = sorted(contents, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+def _first_pieces(data: bytes, count: int) -> bytes:
+    """The model with its first `count` pieces only."""
+    kept, pieces = [], 0
+    for field, _, written in protobuf.fields_as_written(data):
+        pieces += field == 1
+        if field != 1 or pieces <= count:
+            kept.append(written)
+    return b"".join(kept)

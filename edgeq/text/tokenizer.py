@@ -44,6 +44,7 @@ class Backend(Protocol):
     @property
     def vocab_size(self) -> int: ...
     def knows(self, token: int) -> bool: ...
+    def keep_below(self, limit: int) -> None: ...
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]: ...
     def piece_bytes(self, token: int) -> bytes: ...
     def token_id(self, token: str) -> int | None: ...
@@ -53,15 +54,26 @@ class Tokenizer:
     """Text to token ids and back.
 
     `bos_id` is None where the model has no beginning-of-text token. `eos_ids` holds every id that ends an answer: the
-    end-of-text token and the end-of-turn tokens.
+    end-of-text token and the end-of-turn tokens. `beyond` are the added tokens that were forgotten.
     """
 
     def __init__(self, backend: Backend, settings: TokenizerSettings):
         self._backend = backend
         self._settings = settings
+        self.beyond: dict[int, str] = {}
         self.bos_id = self._role_id("bos_token", settings.bos_ids)
         self.eos_ids = self._find_eos_ids()
         self._hidden = frozenset(i for i, token in backend.added.items() if token.special)
+
+    @property
+    def added(self) -> Mapping[int, AddedToken]:
+        """The tokens that are matched in a text before any merging happens, by id."""
+        return self._backend.added
+
+    def keep_below(self, vocab_size: int) -> None:
+        """Forget the tokens that are beyond a model's vocabulary: their names become text like any other."""
+        self.beyond |= {i: token.content for i, token in sorted(self.added.items()) if i >= vocab_size}
+        self._backend.keep_below(vocab_size)
 
     @property
     def vocab_size(self) -> int:
@@ -139,27 +151,39 @@ class Tokenizer:
 def load_tokenizer(assets: Mapping[str, bytes], source: str = "the model", vocab_size: int | None = None) -> Tokenizer:
     """The tokenizer in a model's assets (file name -> bytes): the first of FILES.
 
-    Raises TokenizerError, which begins with `source`, where there is none, it cannot be read, or the tokens that
-    begin and end a text are none of the model's `vocab_size`.
+    Of a model with `vocab_size` rows it gives ids below that only. Raises TokenizerError, which begins with `source`,
+    where there is none, it cannot be read, or the tokens that begin and end a text are beyond the model's.
     """
     try:
         settings = read_settings(assets)
         tokenizer = _read(assets, settings)
         if vocab_size is not None:
             _check_special_ids(tokenizer, settings, vocab_size)
+            tokenizer.keep_below(vocab_size)
     except TokenizerError as error:
         raise TokenizerError(f"{source}: {error}") from error
     return tokenizer
 
 
 def _check_special_ids(tokenizer: Tokenizer, settings: TokenizerSettings, vocab_size: int) -> None:
-    ids = {*tokenizer.eos_ids, *settings.eos_ids, tokenizer.bos_id} - {None}
+    ids = {*tokenizer.eos_ids, *settings.eos_ids, tokenizer.bos_id, *tokenizer.encode("")} - {None}
     outside = [i for i in ids if i is not None and i >= vocab_size]
     if outside:
         raise TokenizerError(
             f"the tokenizer's special token {min(outside)} is beyond the model's vocabulary of {vocab_size}: "
             "use the tokenizer that belongs to the checkpoint"
         )
+
+
+def beyond_notes(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
+    """A line about the added tokens that a model of so many rows has not, if there are any."""
+    if not tokenizer.beyond:
+        return []
+    named = [f"{name} ({i})" for i, name in tokenizer.beyond.items()]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    are, they = ("is", "it is") if len(named) == 1 else ("are", "they are")
+    what = f"the tokenizer's {', '.join(named[:3])}{more} {are} beyond the model's {vocab_size} rows"
+    return [f"{what}: {they} taken as text"]
 
 
 def _read(assets: Mapping[str, bytes], settings: TokenizerSettings) -> Tokenizer:

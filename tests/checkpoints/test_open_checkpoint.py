@@ -231,7 +231,8 @@ class FakeHub:
 def test_hub_fetches_only_what_is_needed(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, safetensors: bool
 ) -> None:
-    needed = {"config.json", "tokenizer.json"}
+    template = "additional_chat_templates/tool_use.jinja"
+    needed = {"config.json", "tokenizer.json", template}
     torch_shards = set(shard(folder, "pytorch_model", ".bin", torch_files.write))
     torch_shards.add("pytorch_model.bin.index.json")
     if safetensors:
@@ -240,10 +241,12 @@ def test_hub_fetches_only_what_is_needed(
         needed |= torch_shards
     files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     files |= {"original/consolidated.00.pth": b"", "flax_model.msgpack": b"", "onnx/model.onnx": b"", "vocab.json": b""}
+    files |= {template: b"tools"}
     fake = FakeHub(files, tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
     with open_checkpoint("someone/model", "v2") as c:
         assert sorted(c.tensors) == sorted(WEIGHTS)
+        assert c.assets["chat_template.tool_use.jinja"] == b"tools" and any(template in name for name in c.files)
     assert fake.fetched == needed and fake.revisions == {"v2"}
 
 

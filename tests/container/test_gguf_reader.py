@@ -107,8 +107,29 @@ HOSTILE = [
     (model(tensors=(tensor(dims=(33, 2)),)), FormatError, "Q8_0 needs rows of a multiple of 32 weights, not 33"),
     (model(tensors=(tensor(kind=31),)), UnsupportedError, "type 31, which llama.cpp dropped"),
     (model(tensors=(tensor(kind=77),)), UnsupportedError, "type 77, which this version does not know"),
-    (model(render_metadata({"split.count": Typed(U32, 3)}), 1), FormatError, "is not the part of a split model"),
+    (model(render_metadata({"split.count": Typed(U32, 3)}), 1), FormatError, "is one of 3 files of a split model, but"),
+    (model(render_metadata({"split.count": Typed(STRING, "3")}), 1), FormatError, "has split.count 3, a number"),
+    (model(render_metadata({"split.count": Typed(I32, -1)}), 1), FormatError, "has split.count -1, a number"),
 ]
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "m-00001-of-00002.gguf"])
+@pytest.mark.parametrize("count", [None, 0, 1])
+def test_a_file_that_is_not_split_is_whole_whatever_its_name(count: int | None, name: str, tmp_path: Path):
+    """Merging split files leaves their count as 0."""
+    split = {} if count is None else {"split.no": Typed(U32, 0), "split.count": Typed(U32, count)}
+    (tmp_path / name).write_bytes(model(render_metadata(split), len(split)))
+    with open_gguf(tmp_path / name) as file:
+        assert list(file.tensors) == ["t"] and len(file.files) == 1
+        assert file.keys == 0, "nothing of it is kept"
+
+
+def test_a_part_of_another_model_is_refused(tmp_path: Path):
+    for number, told in ((1, 0), (2, 0)):
+        split = {"split.no": Typed(U32, told), "split.count": Typed(U32, 2)}
+        (tmp_path / f"m-0000{number}-of-00002.gguf").write_bytes(model(render_metadata(split), 2))
+    with pytest.raises(FormatError, match=r"m-00002-of-00002\.gguf: is not the part of a split model"):
+        open_gguf(tmp_path / "m-00001-of-00002.gguf")
 
 
 @pytest.mark.parametrize(("content", "error", "message"), HOSTILE, ids=range(len(HOSTILE)))

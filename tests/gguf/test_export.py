@@ -1,6 +1,7 @@
 """`.eqf` files as GGUF files: round trips, and checkpoints as llama.cpp's converter would write them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,27 @@ def test_a_checkpoint_there_and_back(tiny_model: Path, tmp_path: Path):
         assert (one.bos_id, one.eos_ids) == (other.bos_id, other.eos_ids)
         own, theirs = a.metadata["config"], b.metadata["config"]
         assert all(own.get(key, value) == value for key, value in theirs.items() if key != "head_dim")
+
+
+def test_a_checkpoint_without_merges_and_with_several_ends(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_model, folder)
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["model"]["merges"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    asked = {"eos_token_id": [0, 100, 200], "temperature": 0.5, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(asked))
+    convert(folder, tmp_path / "m.eqf", "Q8_0")
+    assert export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf").notes == []
+    fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
+    assert fields["tokenizer.ggml.merges"].contents() == []
+    assert [fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("eos", "eot", "eom")] == [0, 100, 200]
+    assert fields["general.sampling.temp"].contents() == 0.5
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    with open_file(tmp_path / "m.eqf") as a, open_file(tmp_path / "back.eqf") as b:
+        one, other = (load_tokenizer({name: f.asset(name) for name in f.assets}) for f in (a, b))
+    assert one.eos_ids == other.eos_ids >= {0, 100, 200}
+    assert one.encode("The 3 bears<|endoftext|>") == other.encode("The 3 bears<|endoftext|>")
 
 
 def test_rows_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):

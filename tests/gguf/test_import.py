@@ -10,7 +10,10 @@ from edgeq.blocks.gguf_types import GGUF_TYPES
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
+from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import EXACT, WIDENED, halves, import_gguf, neighbours
+from edgeq.text.sampling_defaults import sampling_defaults
+from edgeq.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -66,6 +69,23 @@ def test_configuration_and_tokenizer(tmp_path: Path):
         assert config["rope_theta"] == 50000.0 and (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
         assert file.metadata["provenance"]["source"] == "m.gguf"
         assert {"tokenizer.model", "tokenizer_config.json", "metadata.gguf"} <= file.assets.keys()
+
+
+def test_the_sampling_that_a_file_asks_for_is_kept(tmp_path: Path):
+    types = gguf.GGUFValueType
+    asked = {"general.sampling.temp": (0.6, types.FLOAT32), "general.sampling.top_k": (20, types.INT32)}
+    write(tmp_path / "m.gguf", "Q8_0", **asked)
+    import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
+    with open_file(tmp_path / "m.eqf") as file:
+        assets = {name: file.asset(name) for name in file.assets}
+    assert sampling_defaults(assets) == {"temperature": 0.6, "top_k": 20}
+    assert load_tokenizer(assets).eos_ids == {2}
+    export_gguf(tmp_path / "m.eqf", tmp_path / "back.gguf")
+    back = gguf.GGUFReader(tmp_path / "back.gguf").fields
+    assert {key: back[key].contents() for key in asked} == {
+        "general.sampling.temp": pytest.approx(0.6),
+        "general.sampling.top_k": 20,
+    }
 
 
 def test_an_imported_model_runs(tmp_path: Path):

@@ -108,8 +108,23 @@ def test_a_tokenizer_brings_its_template():
     named = [{"name": "default", "template": "d"}, {"name": "x", "template": "e"}]
     several = small.byte_level_assets(chat_template=named)
     assert load_tokenizer(several).chat_template.render(TALK, name="x") == "e"
+    keyed = small.byte_level_assets(chat_template={"default": "d", "tool_use": "t"})
+    assert load_tokenizer(keyed).chat_template.render(TALK, tools=[{}]) == "t"
     old = small.byte_level_assets() | {"chat_template.json": json.dumps({"chat_template": "old"}).encode()}
     assert load_tokenizer(old).chat_template.render(TALK) == "old"
+
+
+def test_templates_in_files_of_their_own():
+    """As transformers saves them: the default one, and further ones in a folder, before any other."""
+    listed = [{"name": "default", "template": "config"}, {"name": "rag", "template": "rag of config"}]
+    own = small.byte_level_assets(chat_template=listed) | {"chat_template.tool_use.jinja": b"{{ tools|length }} tools"}
+    both = load_tokenizer(own | {"chat_template.jinja": b"file"}).chat_template
+    assert both.render(TALK) == "file" and both.render(TALK, tools=[{}, {}]) == "2 tools"
+    assert sorted(both.names) == ["default", "tool_use"]
+    alone = load_tokenizer(own).chat_template
+    assert alone.render(TALK, tools=[]) == "0 tools"
+    with pytest.raises(TemplateError, match="no chat template named 'default': it has tool_use"):
+        alone.render(TALK)
 
 
 def test_a_generated_prompt_for_a_real_model(shared_data: Path):

@@ -66,9 +66,13 @@ def test_chat_templates():
     named = metadata() | {"tokenizer.chat_template": "hello", "tokenizer.chat_template.tool_use": "tools"}
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
     assert template is not None and template.render([{"role": "user", "content": "?"}]) == "hello"
+    assert template.render([{"role": "user", "content": "?"}], tools=[{}]) == "tools", "whether or not it is listed"
     named["tokenizer.chat_templates"] = ["tool_use"]
     template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
     assert template is not None and template.names == ["default", "tool_use"]
+    del named["tokenizer.chat_template"]
+    template = load_tokenizer(tokenizer_assets(named, "m")).chat_template
+    assert template is not None and template.names == ["tool_use"]
 
 
 @pytest.mark.parametrize("name", PRE_TOKENIZERS)
@@ -85,6 +89,7 @@ def test_every_pre_tokenizer_loads(name: str):
         ({"tokens": [], "token_type": []}, "m: the tokenizer has no tokens"),
         ({"tokens": "abc"}, "m: tokenizer.ggml.tokens is not a list of str"),
         ({"token_type": [1, 2]}, "m: tokenizer.ggml.token_type has 2 entries, there are 4 tokens"),
+        ({"token_type": [True] * 4}, "m: tokenizer.ggml.token_type is not a list of int"),
         ({"model": 7}, "m: the tokenizer is of the kind 'None'"),
     ],
 )
@@ -92,6 +97,89 @@ def test_bad_metadata_gives_one_line(more, message):
     with pytest.raises(TokenizerError, match=message) as caught:
         tokenizer_assets(metadata(**more), "m")
     assert "\n" not in str(caught.value)
+
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", "a", "b", "▁a", "ab"]
+SPACE, A, B = 259, 260, 261
+
+
+def sentencepiece(tokens: list[str] = PIECES, **more: object) -> dict[str, object]:
+    scores = [-float(len(tokens) - i) for i in range(len(tokens))]
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3}
+    own = {"model": "llama", "tokens": tokens, "scores": scores}
+    own["token_type"] = [kinds.get(token, 6 if token.startswith("<0x") else 1) for token in tokens]
+    found = {f"tokenizer.ggml.{key}": value for key, value in (own | more).items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("kinds", [None, [], [1] * len(PIECES), [0] * len(PIECES), [-1] * len(PIECES)])
+def test_sentencepiece_without_token_types_still_spells_bytes(kinds: list[int] | None):
+    tokenizer = load_tokenizer(tokenizer_assets(sentencepiece(token_type=kinds), "m"))
+    assert tokenizer.encode("a½") == [1, 262, 3 + 0xC2, 3 + 0xBD]
+    assert tokenizer.decode([262, 3 + 0xC2, 3 + 0xBD]) == "a½"
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, {2})
+    assert tokenizer.encode("</s>", add_special=False) == [2] and tokenizer.decode([1, A, 2]) == "a"
+
+
+@pytest.mark.parametrize("scores", [None, [0] * len(PIECES), [1e300, -1e300] * 132], ids=["none", "ints", "large"])
+def test_sentencepiece_with_other_scores(scores: list[float] | None):
+    tokenizer = load_tokenizer(tokenizer_assets(sentencepiece(scores=scores), "m"))
+    ids = tokenizer.encode("ab", add_special=False)
+    assert tokenizer.decode(ids) == "ab" and ids[0] in (SPACE, 262)
+
+
+def test_sentencepiece_with_some_bytes_only():
+    tokens = [token for token in PIECES if token != "<0xC2>"]
+    tokenizer = load_tokenizer(tokenizer_assets(sentencepiece(tokens), "m"))
+    assert tokenizer.encode("a½", add_special=False) == [261, 0]
+
+
+def test_names_that_are_empty_or_come_twice():
+    """Text becomes the last of those with one name."""
+    tokens = [*PIECES, "", "a", ""]
+    tokenizer = load_tokenizer(tokenizer_assets(sentencepiece(tokens, token_type=None), "m"))
+    assert tokenizer.encode("ba", add_special=False)[-1] == len(tokens) - 2
+    tokens = ["a", "b", "<x>", "", "<x>", ""]
+    own = metadata(tokens=tokens, token_type=[1, 1, 3, 1, 3, 5], merges=[], eos_token_id=4)
+    assert load_tokenizer(tokenizer_assets(own, "m")).encode("a<x>b") == [0, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("<|im_end|>", 1), ("<|im_end|>", 4), ("<|im_end|>", 5), ("</s>", 1), ("<eos>", 1), ("<eos>", 3), ("[EOT]", 4)],
+)
+def test_a_control_looking_token_is_one_and_ends(name: str, kind: int):
+    """Whatever its type says, and without an end that the file names."""
+    own = metadata(tokens=["a", "b", "ab", name], token_type=[1, 1, 1, kind])
+    del own["tokenizer.ggml.eos_token_id"]
+    tokenizer = load_tokenizer(tokenizer_assets(own, "m"))
+    assert tokenizer.encode(f"a{name}b") == [0, 3, 1]
+    assert 3 not in tokenizer.encode(f"a{name}b", parse_special=False)
+    assert tokenizer.eos_ids == {3} and tokenizer.decode([0, 3, 1]) == "ab"
+    spm = load_tokenizer(tokenizer_assets(sentencepiece([*PIECES, "<|im_end|>"]), "m"))
+    assert spm.encode("a<|im_end|>") == [1, 262, len(PIECES)] and spm.eos_ids == {2, len(PIECES)}
+
+
+def test_html_in_a_vocabulary_is_text():
+    """Gemma's `</s>` is a token of its author's, and ends nothing."""
+    tokenizer = load_tokenizer(
+        tokenizer_assets(metadata(tokens=["a", "b", "</s>", "<end>"], token_type=[1, 1, 4, 3], merges=[]), "m")
+    )
+    assert tokenizer.decode(tokenizer.encode("a</s>")) == "a</s>" and tokenizer.eos_ids == {3}
+
+
+def test_a_token_that_marks_a_gap_is_one_and_does_not_end():
+    own = metadata(tokens=["a", "b", "<fim_prefix>", "<end>"], token_type=[1, 1, 1, 3], merges=[])
+    tokenizer = load_tokenizer(tokenizer_assets(own, "m"))
+    assert tokenizer.encode("<fim_prefix>a") == [2, 0] and tokenizer.eos_ids == {3}
+
+
+def test_merges_may_be_none_but_not_missing():
+    own = metadata(merges=[])
+    assert load_tokenizer(tokenizer_assets(own, "m")).encode("ab<end>") == [0, 1, 3]
+    del own["tokenizer.ggml.merges"]
+    with pytest.raises(TokenizerError, match=r"m: the tokenizer has no tokenizer\.ggml\.merges: convert"):
+        tokenizer_assets(own, "m")
 
 
 def test_files_of_weights_alone_have_no_tokenizer():

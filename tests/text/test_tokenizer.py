@@ -148,6 +148,13 @@ def test_bad_assets_give_one_clear_line(assets, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_piece_that_is_no_text():
+    data = small.spm_assets()["tokenizer.model"].replace("▁hi".encode(), b"\xff\x96\x81hi")
+    tokenizer = load_tokenizer({"tokenizer.model": data})
+    with pytest.raises(TokenizerError, match=f"piece {small.SPACE_HI} is not UTF-8"):
+        tokenizer.decode([small.SPACE_HI])
+
+
 @pytest.mark.parametrize(
     "generation", [{}, {"eos_token_id": [small.END_OF_TEXT, 300]}], ids=["of the tokenizer", "of generation_config"]
 )
