@@ -6,6 +6,8 @@ import glob
 import hashlib
 import json
 import os
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from edgeq import environment, model_names
 from edgeq.container.gguf_values import is_gguf
-from edgeq.errors import EdgeqError, OutputError, UsageError
+from edgeq.errors import CheckpointError, EdgeqError, OutputError, UsageError
 from edgeq.output import remove_abandoned, write_file
 
 REVISION = 4  # raised when what is made changes
@@ -27,8 +29,8 @@ Progress = Callable[[str, int, int], None] | None  # what is at work, bytes done
 class Source:
     """What becomes a file in the cache: `place` names it, `state` changes when its content does.
 
-    `check()` raises where nothing can be made of it; `make(target, announce, progress)` writes the file; `verb` is what
-    that does, and also the command that does it by hand.
+    `fetch(announce)` gets what is not here yet, and raises where nothing can be made of it; `make(target, announce,
+    progress)` writes the file; `verb` is what that does, and also the command that does it by hand.
     """
 
     text: str
@@ -38,7 +40,7 @@ class Source:
     state: str
     verb: str
     size: str
-    check: Callable[[], None]
+    fetch: Callable[[Announce], object]
     make: Callable[[Path, Announce, Progress], object]
     kind: str | None = None  # the recipe that was asked for
 
@@ -93,13 +95,14 @@ def runnable(path: str | os.PathLike[str], announce: Announce = None, progress: 
         with contextlib.suppress(OSError):  # a cache that cannot be written is still there to be read
             os.utime(target)
         return str(target)
-    source.check()
+    began = time.time()
+    source.fetch(announce)
     if announce:
         announce(f"{source.verb}ing {source.text}{source.size} once, as {target}")
     _make(source, target, announce, progress)
     for old in target.parent.glob(f"{glob.escape(source.name)}-{_digest(source.place)}-*.eqf"):
-        if old != target:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if old != target and old.stat().st_mtime < began:  # else somebody has made a newer one meanwhile
                 _unlink(old)
     return str(target)
 
@@ -244,14 +247,16 @@ def _gguf(text: str) -> Source:
 
     size = f" ({nbytes / 1e6:.0f} MB)"
     place = _realpath(paths[0])
-    return Source(str(paths[0]), place, paths[0].stem, place, _state(paths), "import", size, lambda: None, make)
+    return Source(
+        str(paths[0]), place, _name(paths[0].stem), place, _state(paths), "import", size, lambda _: None, make
+    )
 
 
 def _checkpoint(text: str, kind: str | None = None) -> Source:
     real = _realpath(text)
     inside = real if os.path.isdir(real) else os.path.dirname(real)
 
-    def check() -> None:
+    def fetch(announce: Announce) -> None:
         from edgeq.checkpoints.checkpoint import open_checkpoint
 
         open_checkpoint(text).close()
@@ -261,25 +266,45 @@ def _checkpoint(text: str, kind: str | None = None) -> Source:
 
         convert(text, target, kind, progress=_of_tensors(progress), announce=announce)
 
-    state = _state(sorted(_files(Path(inside))))
-    source = Source(text, real, os.path.basename(inside), real, state, "convert", "", check, make)
+    try:
+        state = _state(sorted(_files(Path(inside))))
+    except OSError as error:
+        raise CheckpointError(f"{text}: cannot be read: {error.strerror}: check its permissions") from None
+    source = Source(text, real, _name(os.path.basename(inside)), real, state, "convert", "", fetch, make)
     return _of_kind(source, kind)
 
 
 def _repository(text: str, kind: str | None = None) -> Source:
-    def make(target: Path, announce: Announce, progress: Progress) -> None:
+    fetched: list[Path] = []  # the GGUF file, of a repository that has one
+
+    def fetch(announce: Announce) -> None:
+        from edgeq.checkpoints.checkpoint import open_checkpoint
         from edgeq.checkpoints.hub import fetch_gguf
+
+        if announce:
+            announce(f"fetching {text} from the Hub")
+        gguf = fetch_gguf(text, kind)
+        if gguf is None:
+            open_checkpoint(text).close()
+        else:
+            fetched.append(gguf)
+
+    def make(target: Path, announce: Announce, progress: Progress) -> None:
         from edgeq.conversion import convert
         from edgeq.gguf.importer import import_gguf
 
-        gguf = fetch_gguf(text, kind)
-        if gguf is None:
-            convert(text, target, kind, progress=_of_tensors(progress), announce=announce)
+        if fetched:
+            import_gguf(fetched[0], target, progress=_of_tensors(progress), announce=announce)
         else:
-            import_gguf(gguf, target, progress=_of_tensors(progress), announce=announce)
+            convert(text, target, kind, progress=_of_tensors(progress), announce=announce)
 
-    source = Source(text, text, text.replace("/", "-"), f"{text} of the Hub", "", "convert", "", lambda: None, make)
+    source = Source(text, text, _name(text.replace("/", "-")), f"{text} of the Hub", "", "convert", "", fetch, make)
     return _of_kind(source, kind)
+
+
+def _name(text: str) -> str:
+    """A name for people that can be part of a file's."""
+    return re.sub(r"[^\w.\-+ ]", "_", text)[:100] or "model"
 
 
 def _of_kind(source: Source, kind: str | None) -> Source:
@@ -309,10 +334,15 @@ def _realpath(path: str | os.PathLike[str]) -> str:
 def _files(inside: Path) -> Iterator[Path]:
     """The files of a checkpoint's folder and of the folders in it, which hold what sentence-transformers adds."""
     for one in inside.iterdir():
-        if one.is_file():
+        if _matters(one):
             yield one
         elif one.is_dir() and not one.name.startswith("."):
-            yield from (nested for nested in one.iterdir() if nested.is_file())
+            yield from (nested for nested in one.iterdir() if _matters(nested))
+
+
+def _matters(one: Path) -> bool:
+    """Not what edgeq itself may have written there."""
+    return one.is_file() and one.suffix not in (".eqf", ".gguf", ".tmp")
 
 
 def _state(files: Iterable[Path]) -> str:

@@ -80,11 +80,15 @@ def test_a_repository_is_fetched_once(checkpoint: Path, cache: Path, monkeypatch
     monkeypatch.setattr("edgeq.checkpoints.hub.fetch", fetch)
     lists_files(monkeypatch, os.listdir(checkpoint))
     first = runnable("people/stories:Q8_0")
-    assert runnable("people/stories:Q8_0") == first and fetched == ["people/stories"]
+    calls = len(fetched)
+    assert runnable("people/stories:Q8_0") == first and fetched == ["people/stories"] * calls
     assert Path(first).name.startswith("people-stories-Q8_0-")
     with edgeq.load("people/stories:Q8_0") as model:
         assert "".join(model.generate("Once upon a", max_tokens=2, temperature=0)).startswith(" time")
-    assert fetched == ["people/stories"]
+    assert len(fetched) == calls
+    heard: list[str] = []
+    runnable("people/stories", heard.append)
+    assert heard[0] == "fetching people/stories from the Hub" and heard[1].startswith("converting people/stories once")
 
 
 def gguf_repository(names: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
@@ -190,6 +194,28 @@ def test_nothing_is_said_of_a_folder_without_weights(tmp_path: Path):
     with pytest.raises(CheckpointError):
         runnable(tmp_path, heard.append)
     assert heard == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may list any folder")
+def test_a_folder_that_may_not_be_listed(checkpoint: Path):
+    checkpoint.chmod(0)
+    try:
+        with pytest.raises(CheckpointError, match=r"stories: cannot be read: Permission denied"):
+            runnable(checkpoint)
+    finally:
+        checkpoint.chmod(0o755)
+
+
+def test_names_that_no_file_could_have(checkpoint: Path, tmp_path: Path):
+    odd = tmp_path / ("a\nb " + 200 * "c")
+    checkpoint.rename(odd)
+    assert Path(runnable(odd)).name.startswith("a_b " + 96 * "c" + "-")
+
+
+def test_what_edgeq_writes_into_a_checkpoint_is_none_of_it(checkpoint: Path):
+    first = runnable(checkpoint)
+    (checkpoint / "stories.eqf").write_text("made")
+    assert runnable(checkpoint) == first
 
 
 def test_progress_is_told(checkpoint: Path):

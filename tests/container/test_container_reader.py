@@ -161,7 +161,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for wrong, word in (
         (tmp_path, "a folder"),
         (Path("/dev/null"), "not a regular file"),
-        (tmp_path / "no", "No such"),
+        (tmp_path / "no", "no such file"),
     ):
         with pytest.raises(FormatError, match=word) as caught:
             open_file(wrong)

@@ -30,7 +30,7 @@ def test_imported_once_and_again_when_the_file_changes(tmp_path: Path, cache: Pa
     assert Path(runnable(model, heard.append)) == first and len(heard) == told
     os.utime(model, (1, 1))
     second = Path(runnable(model, heard.append))
-    assert second != first and list(cache.iterdir()) == [second]
+    assert second != first and list(cache.glob("*.eqf")) == [second]
     with open_file(second) as file:
         file.verify()
 
