@@ -64,6 +64,21 @@ class Cursor:
         length = self.number(U64, what)
         return str(self.take(length, what), "utf-8", "surrogateescape")
 
+    def strings(self, number: int, what: str) -> list[str]:
+        """So many strings, as `string` gives them: a vocabulary is mostly these, so none takes a call of its own."""
+        data, length, at, found = self.data, struct.Struct("<Q").unpack_from, self.at, []
+        last = len(data) - 8
+        for _ in range(number):
+            start = at + 8
+            end = start + length(data, at)[0] if at <= last else len(data) + 1
+            if end > len(data):
+                self.at = at
+                self.string(what)  # fails, and says where
+            found.append(str(data[start:end], "utf-8", "surrogateescape"))
+            at = end
+        self.at = at
+        return found
+
     def count(self, least: int, what: str) -> int:
         """A number of things that take at least `least` bytes each."""
         number: int = self.number(U64, what)
@@ -91,6 +106,8 @@ class Cursor:
             if element == BOOL:
                 return [byte != 0 for byte in part]
             return list(struct.unpack(f"<{number}{code}", part))
+        if element == STRING:
+            return self.strings(number, what)
         return [self.value(element, what, depth + 1) for _ in range(number)]
 
 

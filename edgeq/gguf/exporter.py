@@ -104,10 +104,10 @@ def export_gguf(
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
-        rearranger = Rearranger(TO_BLOCKS, announce)
+        total, done = sum(info.nbytes for info in file.tensors.values()), 0
+        rearranger = Rearranger(TO_BLOCKS, announce, total)
         heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
-            total, done = sum(info.nbytes for info in file.tensors.values()), 0
             for index, tensor in enumerate(targets):
                 for part, nth in _in_order(file, tensor):
                     reordered = rotated_heads(part.name, entry, *heads)

@@ -297,8 +297,8 @@ def _write_all(
     announce: Callable[[str], None] | None,
 ) -> None:
     """Turn and write the tensors on all threads, each tensor by one of them, the largest ones first."""
-    rearranger = Rearranger(TO_PANELS, announce)
     total, done, lock, stop = sum(job.nbytes for job in jobs), 0, threading.Lock(), threading.Event()
+    rearranger = Rearranger(TO_PANELS, announce, total)
 
     def write(place: tuple[int, _Job]) -> None:
         nonlocal done

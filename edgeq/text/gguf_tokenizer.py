@@ -129,9 +129,9 @@ class _Vocabulary:
         merges = []
         for line in self.array("merges", str):
             at = line.find(" ", 1)
-            pair = [line[:at], line[at + 1 :]]
-            if at > 0 and all(part in vocab for part in (*pair, "".join(pair))):
-                merges.append(pair)
+            left, right = line[:at], line[at + 1 :]
+            if at > 0 and left in vocab and right in vocab and left + right in vocab:
+                merges.append([left, right])
         splits = [
             {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
             for pattern in pre.patterns
@@ -206,8 +206,13 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
+_SMALL = [bytes([value]) for value in range(128)]  # nearly all there are: a vocabulary has millions of them
+
+
 def _varint(value: int) -> bytes:
     """Protobuf's base-128 number."""
+    if value < 128:
+        return _SMALL[value]
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -85,6 +85,11 @@ HOSTILE = [
         "claims 1125899906842624 elements of metadata 'k'",
     ),
     (
+        model(render_string("k") + struct.pack("<IIQ", ARRAY, STRING, 2) + render_string("a") + b"\xff" * 8, 1),
+        FormatError,
+        "is truncated inside metadata 'k'",
+    ),
+    (
         model(render_string("k") + struct.pack("<IIQ", ARRAY, 99, 1), 1),
         FormatError,
         "array of the unknown value type 99",
