@@ -29,8 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     "timings": set(),
     "prompt_cache": {"runtime", "timings"},
     "model": {"arguments", "container", "embedding", "model_cache", "prompt_cache", "runtime", "text", "timings"},
-    "conversion": {"quantize", "text"},
+    "conversion": {"checkpoints", "container", "gguf", "models", "quantize", "text"},
     "cli": {
+        "checkpoints",
         "container",
         "conversion",
         "embedding",
@@ -38,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "kernels",
         "model",
         "model_cache",
+        "models",
         "quantize",
         "runtime",
         "text",

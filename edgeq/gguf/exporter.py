@@ -95,6 +95,8 @@ def export_gguf(
     with open_file(source) as file:
         if os.path.exists(out) and os.path.samefile(file.path, out):
             raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
+        if os.fspath(out).endswith(".eqf"):
+            raise UsageError(f"{os.fspath(out)}: an export writes a .gguf file: name it so")
         name, entry = exported(file.metadata["architecture"], file.path)
         model = architecture(file.metadata["config"], file.path)
         notes: list[str] = []
