@@ -131,7 +131,7 @@ def _beside(out: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _is_gguf_name(out: str | os.PathLike[str]) -> bool:
-    return os.fspath(out).endswith(".gguf")
+    return os.fspath(out).lower().endswith(".gguf")
 
 
 def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> list[str]:

@@ -15,6 +15,7 @@ import psutil
 
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import FORCE, KV, THREADS, Announcer, load_model
+from edgeq.cli.progress import status
 from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
@@ -100,7 +101,8 @@ def _bench(model: "Model", cases: list[Case], repetitions: int, as_json: bool) -
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
     results = []
     for case in cases:
-        results.append(measure(model, case, repetitions, asked.bits))
+        with status(f"{case}") as say:
+            results.append(measure(model, case, repetitions, asked.bits, say))
         if not as_json:
             click.echo(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
     memory = model.session.memory() | {"resident": max(result.resident or 0 for result in results)}
@@ -150,8 +152,10 @@ def _tokens(model: "Model", count: int) -> list[int]:
     return [i * 7919 % model.vocab_size for i in range(count)]
 
 
-def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -> Result:
-    """Time one test, and the machine's limits before and after it.
+def measure(
+    model: "Model", case: Case, repetitions: int, bits: Iterable[int], say: Callable[[str], None] = lambda line: None
+) -> Result:
+    """Time one test, and the machine's limits before and after it; `say` hears how far it is.
 
     A first run, which reads the file's pages in, does not count. Every run begins at the same depth.
     """
@@ -161,6 +165,7 @@ def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -
     limits = [machine_limits(session.threads, bits)]
     clocks = []
     for repetition in range(repetitions + 1):
+        say(f"{case}: run {repetition} of {repetitions}" if repetition else f"{case}: warming up")
         _fill(model, case.depth)
         warm_up = repetition == 0
         clock = [time.perf_counter()]

@@ -17,6 +17,7 @@ import click
 
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import KV, THREADS, Announcer
+from edgeq.cli.progress import status
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError, MemoryLimitError
 
@@ -186,7 +187,8 @@ def _speed(facts: Facts, team: int) -> Facts | None:
     prepare([4], Announcer())
     running = Team(team)
     try:
-        return {"read_bandwidth": read_bandwidth(running), "dot_peak": dot_peak(running)}
+        with status("measuring how fast memory is read and int8 dots are computed"):
+            return {"read_bandwidth": read_bandwidth(running), "dot_peak": dot_peak(running)}
     finally:
         running.close()
 
@@ -246,6 +248,7 @@ def _decode(facts: Facts, model: Path, context: int, kv: str | None, team: int) 
         with (
             open_file(model) as file,
             Session(file, context=context, threads=team, kv=kv, announce=Announcer()) as session,
+            status(f"running the model for {DECODED + 1} tokens"),
         ):
             session.eval([0])
             count = min(DECODED, context - 1)

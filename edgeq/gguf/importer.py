@@ -132,7 +132,7 @@ def import_gguf(
     with open_gguf(source) as file:
         if os.path.exists(out) and any(os.path.samefile(part, out) for part in file.files):
             raise UsageError(f"{os.fspath(out)}: is the GGUF file itself: give another name for the output")
-        if os.fspath(out).endswith(".gguf"):
+        if os.fspath(out).lower().endswith(".gguf"):
             raise UsageError(f"{os.fspath(out)}: an import writes an .eqf file: name it so")
         found = examine(file, allow_no_tokenizer)
         jobs, metadata = found.jobs, _metadata(file, found.config, found.model, found.jobs)
