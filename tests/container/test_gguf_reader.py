@@ -135,8 +135,8 @@ def test_every_truncation_is_noticed(tmp_path: Path):
 
 
 def test_files_that_are_none(tmp_path: Path):
-    for path in (tmp_path, tmp_path / "missing.gguf"):
-        with pytest.raises(FormatError, match="cannot be opened"):
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "missing.gguf", "cannot be opened")):
+        with pytest.raises(FormatError, match=message):
             open_gguf(path)
 
 
