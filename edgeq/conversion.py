@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq.checkpoints import Checkpoint
+from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
 from edgeq.container.gguf_writer import GgufSpec
 from edgeq.container.header import is_eqf
+from edgeq.container.reader import open_file
 from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.quantize import pipeline
@@ -40,12 +42,12 @@ def convert(
     for a tokenizer that cannot be read, or that belongs to another model. An `out` that ends in `.gguf` is written as
     GGUF; matrices with rows that the type cannot have there get another, and the report says so.
     """
-    if out is not None and os.fspath(out).endswith(OTHERS):
+    if out is not None and _ends(out, *OTHERS):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
-    if is_gguf(source) or is_eqf(source):
+    if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
         return _again(source, out, type, threads, progress, allow_no_tokenizer, announce)
 
-    gguf = out is not None and _is_gguf_name(out)
+    gguf = out is not None and _ends(out, ".gguf")
 
     def made(path: str | os.PathLike[str] | None) -> Report:
         return pipeline.convert(
@@ -68,7 +70,8 @@ def _again(
     from edgeq.gguf.importer import import_gguf
     from edgeq.quantize.requantize import requantize
 
-    name, imports = os.fspath(source), is_gguf(source)
+    name, imports = os.fspath(source), is_gguf(source) or (_ends(source, ".gguf") and not is_eqf(source))
+    (open_gguf if imports else open_file)(source).close()  # what is none of them says so first
     if type is None:
         as_it_is = (
             "a GGUF file: `edgeq import` takes it as it is" if imports else "an .eqf file already: it runs as it is"
@@ -76,7 +79,7 @@ def _again(
         raise UsageError(f"{name}: is {as_it_is}, --type encodes it again")
     recipe(type)
     out = os.fspath(out or default_output(source, type.upper()))
-    gguf = _is_gguf_name(out)
+    gguf = _ends(out, ".gguf")
     if os.path.exists(out) and os.path.samefile(source, out):
         raise UsageError(f"{out}: is the model itself: give another name for the output")
 
@@ -130,8 +133,8 @@ def _beside(out: str | os.PathLike[str]) -> Iterator[Path]:
         yield Path(name)
 
 
-def _is_gguf_name(out: str | os.PathLike[str]) -> bool:
-    return os.fspath(out).lower().endswith(".gguf")
+def _ends(path: str | os.PathLike[str], *suffixes: str) -> bool:
+    return os.fspath(path).lower().endswith(suffixes)
 
 
 def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> list[str]:

@@ -22,10 +22,12 @@ LONGEST = 64  # elements of a metadata array that is told whole
 
 def form(model: str | os.PathLike[str]) -> str:
     """What a MODEL is: "gguf", "checkpoint" (a folder or a weight file), or "eqf" for all that the model cache has."""
-    if is_gguf(model):
+    if os.path.isdir(model):
+        return "checkpoint"
+    name = os.fspath(model)
+    if is_gguf(model) or name.lower().endswith(".gguf"):
         return "gguf"
-    weights = os.path.isfile(model) and os.fspath(model).endswith(WEIGHTS)
-    return "checkpoint" if weights or os.path.isdir(model) else "eqf"
+    return "checkpoint" if os.path.isfile(model) and name.endswith(WEIGHTS) else "eqf"
 
 
 def model_name(model: Path) -> str:
