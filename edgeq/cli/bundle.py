@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 import click
 
 from edgeq.cli.bundle_texts import word, write_texts
-from edgeq.cli.facts import model_name
 from edgeq.cli.options import Announcer
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
@@ -72,7 +71,7 @@ OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "READ
     help="edgeq's own wheel.  [default: made of the edgeq that runs]",
 )
 def command(model: Path, board: str, out: Path, version: str | None, no_wheels: bool, edgeq_wheel: Path | None) -> None:
-    """Make a folder with MODEL, whatever can be run, and what a board needs to run it without a network.
+    """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
 
     It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, kernels
     compiled for the board, a README and a script that sets up and checks the board.
@@ -98,9 +97,8 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
     """
     from edgeq.runtime.kernel_state import put_library
 
-    model, name = _runnable(model)
-    if name in OWN_NAMES:
-        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {name}.eqf say")
+    if model.name in OWN_NAMES:
+        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {model.name}.eqf say")
     if edgeq_wheel is not None:
         _check_own(edgeq_wheel)
     unneeded = CONVERTING | (set(TOKENIZERS.values()) - {_tokenizer(model)})
@@ -110,11 +108,11 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
             folder = Path(temporary) / out.name
             folder.mkdir()
-            _link(model, folder / name)
+            _link(model, folder / model.name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
                 add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if compiled else unneeded)
             cpus = add_kernels(folder / "kernels", libraries)
-            write_texts(folder, board.title, board.machine, name, python, cpus, compiled)
+            write_texts(folder, board.title, board.machine, model.name, python, cpus, compiled)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:
@@ -151,14 +149,6 @@ def _python_version(text: str) -> str:
     if match is None or int(match[1]) < 11:
         raise UsageError(f"--python is {text!r}: give a version from 3.11 on, like 3.13")
     return text
-
-
-def _runnable(model: Path) -> tuple[Path, str]:
-    """The `.eqf` file of a model, made in the cache if need be, and what the bundle calls it."""
-    from edgeq.model_cache import runnable
-
-    path = Path(runnable(model, Announcer()))
-    return path, model.name if path == model else f"{model_name(model)}.eqf"
 
 
 def _link(source: Path, target: Path) -> None:

@@ -213,16 +213,6 @@ def test_without_wheels(edgeq, model, pip, tmp_path):
     assert pip == []
 
 
-def test_whatever_can_be_run_is_in_the_bundle_under_its_name(edgeq, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeq.environment.cache_folder", lambda: tmp_path / "cache")
-    package.convert(tiny_model, tmp_path / "tiny.gguf", "F16")
-    code, _, err = edgeq("bundle", tmp_path / "tiny.gguf", "--for", "pi4", "--no-wheels", "-o", tmp_path / "b")
-    assert code == 0, err
-    with open_file(tmp_path / "b" / "tiny.eqf") as file:
-        file.verify()
-    assert "tiny.eqf" in (tmp_path / "b" / "README.txt").read_text() and "cache" not in os.listdir(tmp_path / "b")
-
-
 def test_offline(edgeq, model, tmp_path, monkeypatch, compiler):
     said = "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution found for numpy>=2.0\n"
     monkeypatch.setattr(
