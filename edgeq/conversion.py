@@ -1,11 +1,28 @@
-"""Converts a checkpoint together with its tokenizer, which is tried before anything is written."""
+"""Converts a model together with its tokenizer, which is tried before anything is written: a checkpoint, or what is
+quantized already, to an `.eqf` file or a GGUF file."""
 
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
+from edgeq.checkpoints import Checkpoint
+from edgeq.container.gguf_reader import open_gguf
+from edgeq.container.gguf_values import is_gguf
+from edgeq.container.gguf_writer import GgufSpec
+from edgeq.container.header import is_eqf
+from edgeq.container.reader import open_file
+from edgeq.errors import OutputError, UsageError
+from edgeq.models import architecture
 from edgeq.quantize import pipeline
-from edgeq.quantize.pipeline import Progress, Report
+from edgeq.quantize.pipeline import Progress, Report, default_output
+from edgeq.quantize.recipes import recipe
 from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer
+
+OTHERS = (".safetensors", ".bin", ".pt", ".pth")  # ends of names of what is not written
 
 
 def convert(
@@ -18,14 +35,117 @@ def convert(
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
 ) -> Report:
-    """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
+    """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
+    a GGUF or an `.eqf` file again, which needs a `type`.
 
-    As `edgeq.quantize.pipeline.convert`, which see; here TokenizerError is also raised for a tokenizer that cannot be
-    read, or that belongs to another model.
+    As `edgeq.quantize.pipeline.convert` and `edgeq.quantize.requantize`, which see; here TokenizerError is also raised
+    for a tokenizer that cannot be read, or that belongs to another model. An `out` that ends in `.gguf` is written as
+    GGUF; matrices with rows that the type cannot have there get another, and the report says so.
     """
-    return pipeline.convert(
-        source, out, type, threads, progress, revision, allow_no_tokenizer, announce, check_assets=_check_tokenizer
-    )
+    if out is not None and _ends(out, *OTHERS):
+        raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
+    if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
+        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce)
+
+    gguf = out is not None and _ends(out, ".gguf")
+
+    def made(path: str | os.PathLike[str] | None) -> Report:
+        return pipeline.convert(
+            source, path, type, threads, progress, revision, allow_no_tokenizer, announce, _check_tokenizer, gguf
+        )
+
+    return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
+
+
+def _again(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    type: str | None,
+    threads: int | None,
+    progress: Progress | None,
+    allow_no_tokenizer: bool,
+    announce: Callable[[str], None] | None,
+) -> Report:
+    """Encode a model again that is quantized already."""
+    from edgeq.gguf.importer import import_gguf
+    from edgeq.quantize.requantize import requantize
+
+    name, imports = os.fspath(source), is_gguf(source) or (_ends(source, ".gguf") and not is_eqf(source))
+    (open_gguf if imports else open_file)(source).close()  # what is none of them says so first
+    if type is None:
+        as_it_is = (
+            "a GGUF file: `edgeq import` takes it as it is" if imports else "an .eqf file already: it runs as it is"
+        )
+        raise UsageError(f"{name}: is {as_it_is}, --type encodes it again")
+    recipe(type)
+    out = os.fspath(out or default_output(source, type.upper()))
+    gguf = _ends(out, ".gguf")
+    if os.path.exists(out) and os.path.samefile(source, out):
+        raise UsageError(f"{out}: is the model itself: give another name for the output")
+
+    def made(path: str | os.PathLike[str]) -> Report:
+        if not imports:
+            return requantize(source, path, type, threads, progress, announce, gguf=gguf)
+        started = time.perf_counter()
+        with _beside(out) as folder:
+            imported = import_gguf(source, folder / "imported.eqf", threads, progress, announce, allow_no_tokenizer)
+            report = requantize(imported.path, path, type, threads, progress, announce, name, gguf)
+        return replace(report, seconds=time.perf_counter() - started, notes=imported.notes)
+
+    return _exported(out, made, allow_no_tokenizer, progress, announce) if gguf else made(out)
+
+
+def _exported(
+    out: str | os.PathLike[str],
+    make: Callable[[Path], Report],
+    allow_no_tokenizer: bool,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+) -> Report:
+    """What `make` gives, as the GGUF file `out`; GGUF's tensors are named and counted in the report."""
+    from edgeq.gguf.exporter import AS_Q8_0, export_gguf
+
+    started = time.perf_counter()
+    with _beside(out) as folder:
+        report = make(folder / "converted.eqf")
+        exported = export_gguf(report.path, out, AS_Q8_0, allow_no_tokenizer, progress=progress, announce=announce)
+    ours, tensors = {tensor.name: tensor for tensor in report.tensors}, []
+    for one in exported.tensors:
+        part = ours[one.parts[0]]
+        why = f"GGUF has one type for {', '.join(one.parts)}: {one.type}" if one.again else part.fallback
+        nbytes = GgufSpec(one.name, one.shape, one.type).nbytes
+        tensors.append(replace(part, name=one.name, shape=one.shape, type=one.type, nbytes=nbytes, fallback=why))
+    seconds, notes = time.perf_counter() - started, report.notes + exported.notes
+    return replace(report, path=exported.path, nbytes=exported.nbytes, seconds=seconds, notes=notes, tensors=tensors)
+
+
+@contextmanager
+def _beside(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder beside a file that is to be written, for what it is made of."""
+    path = Path(os.path.realpath(out))
+    if not path.parent.is_dir():
+        raise OutputError(f"{os.fspath(out)}: the folder {path.parent} does not exist: create it first")
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"{os.fspath(out)}: cannot be written: {error.strerror}: choose another place") from None
+    with folder as name:
+        yield Path(name)
+
+
+def _ends(path: str | os.PathLike[str], *suffixes: str) -> bool:
+    return os.fspath(path).lower().endswith(suffixes)
+
+
+def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """As `edgeq.quantize.pipeline.verify`, and its tokenizer too; the result is what there is to say of it."""
+    model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+    notes = _check_tokenizer(checkpoint.assets, checkpoint.source, model.vocab_size)
+    if not checkpoint.assets.keys() & {*FILES}:
+        notes.append("there is no tokenizer: the model runs on token ids only")
+    if unused := pipeline.verify(checkpoint, progress):
+        notes.append(f"{len(unused)} tensors are not used, {unused[0]} the first")
+    return notes
 
 
 def _check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Texts to vectors: the last states of their tokens, pooled as the model's sentence-transformers files say."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,14 @@ class Embedder:
         return min(self.settings.max_length or room, room)
 
     def __call__(
-        self, texts: Sequence[str], pooling: str | None = None, normalize: bool | None = None
+        self,
+        texts: Sequence[str],
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> "npt.NDArray[np.float32]":
-        """f32 [texts, hidden size]; `pooling` and `normalize` instead of the model's own.
+        """f32 [texts, hidden size]; `pooling` and `normalize` instead of the model's own. `progress` hears how many
+        texts are done.
 
         Raises UsageError for another pooling than mean, cls, last and max, and for a text without tokens.
         """
@@ -77,6 +82,8 @@ class Embedder:
             result[i] = pool(self._session.eval(tokens, all_logits=pooling in ("mean", "max", "cls")), pooling)
             timings.tokens += len(tokens)
             timings.cut += cut
+            if progress:
+                progress(i + 1)
         if self.settings.normalize if normalize is None else normalize:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
         timings.seconds = time.perf_counter() - began

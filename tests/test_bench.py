@@ -143,7 +143,7 @@ def test_bench_shows_limits_latencies_and_memory_beside_the_table(counting, caps
 
 
 def test_bench_json_has_all_of_it(counting, capsys):
-    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-r", "3", "-o", "json"]) == 0
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-r", "3", "--json"]) == 0
     prompt, text = json.loads(capsys.readouterr().out)
     assert {"multiply_adds_per_second", "of_dot_peak", "first_token_seconds"} <= prompt.keys()
     assert {"bytes_per_second", "of_read_bandwidth", "token_seconds_p50", "token_seconds_p95"} <= text.keys()
@@ -153,7 +153,7 @@ def test_bench_json_has_all_of_it(counting, capsys):
 
 
 def test_bench_at_a_depth(counting, capsys):
-    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-d", "0", "-d", "100", "-r", "2", "-o", "json"]) == 0
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-d", "0", "-d", "100", "-r", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["test"] for row in rows] == ["pp16", "tg4", "pp16@d100", "tg4@d100"]
     calls = counting.session.calls
@@ -168,7 +168,7 @@ def test_bench_fills_again_where_it_cannot_rewind(counting, monkeypatch, capsys)
     monkeypatch.setattr(
         session, "eval", lambda tokens: begun.append((session.position, len(tokens))) or evaluate(tokens)
     )
-    assert main(["bench", "m.eqf", "-p", "16", "-n", "0", "-d", "100", "-r", "2", "-o", "json"]) == 0
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "0", "-d", "100", "-r", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["test"] == "pp16@d100"
     assert begun == [(0, 100), (100, 16)] * 3
 
@@ -192,7 +192,7 @@ def test_bench_over_minutes(counting, capsys):
     *lines, last = capsys.readouterr().out.splitlines()
     assert lines and all(line.endswith(" tokens/s") and " s " in line for line in lines)
     assert last.startswith("tg4@d100: min ") and ", median " in last and ", max " in last
-    assert main(["bench", "m.eqf", "-n", "4", "--minutes", "0.001", "-o", "json"]) == 0
+    assert main(["bench", "m.eqf", "-n", "4", "--minutes", "0.001", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["min"] <= found["median"] <= found["max"] and found["over_time"]
     assert main(["bench", "m.eqf", "-n", "4", "-n", "5", "--minutes", "1"]) == 2

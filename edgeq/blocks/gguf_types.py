@@ -16,6 +16,7 @@ class GgufType:
     columns       weights of a block, which lie in one row
     block_bytes   bytes of a block
     held          the block type that holds every weight of it bit for bit here; "" where there is none
+    halves        where in a block its f16 scales are, as offsets in bytes
     """
 
     name: str
@@ -23,6 +24,7 @@ class GgufType:
     columns: int
     block_bytes: int
     held: str = ""
+    halves: tuple[int, ...] = ()
 
     @property
     def native(self) -> bool:
@@ -40,30 +42,30 @@ GGUF_TYPES: dict[int, GgufType] = {
     t.id: t
     for t in (
         GgufType("F32", 0, 1, 4, "F32"),
-        GgufType("F16", 1, 1, 2, "F16"),
+        GgufType("F16", 1, 1, 2, "F16", (0,)),
         GgufType("BF16", 30, 1, 2, "BF16"),
-        GgufType("Q8_0", 8, 32, 34, "Q8_0"),
-        GgufType("Q4_0", 2, 32, 18, "Q4_0"),
-        GgufType("Q4_1", 3, 32, 20, "Q4_1"),
-        GgufType("Q5_0", 6, 32, 22, "Q5_0"),
-        GgufType("Q5_1", 7, 32, 24, "Q5_1"),
-        GgufType("Q2_K", 10, 256, 84, "Q2_K"),
-        GgufType("Q3_K", 11, 256, 110, "Q3_K"),
-        GgufType("Q4_K", 12, 256, 144, "Q4_K"),
-        GgufType("Q5_K", 13, 256, 176, "Q5_K"),
-        GgufType("Q6_K", 14, 256, 210, "Q6_K"),
-        GgufType("IQ4_NL", 20, 32, 18, "IQ4_NL"),
-        GgufType("IQ4_XS", 23, 256, 136, "IQ4_XS"),
+        GgufType("Q8_0", 8, 32, 34, "Q8_0", (0,)),
+        GgufType("Q4_0", 2, 32, 18, "Q4_0", (0,)),
+        GgufType("Q4_1", 3, 32, 20, "Q4_1", (0, 2)),
+        GgufType("Q5_0", 6, 32, 22, "Q5_0", (0,)),
+        GgufType("Q5_1", 7, 32, 24, "Q5_1", (0, 2)),
+        GgufType("Q2_K", 10, 256, 84, "Q2_K", (80, 82)),
+        GgufType("Q3_K", 11, 256, 110, "Q3_K", (108,)),
+        GgufType("Q4_K", 12, 256, 144, "Q4_K", (0, 2)),
+        GgufType("Q5_K", 13, 256, 176, "Q5_K", (0, 2)),
+        GgufType("Q6_K", 14, 256, 210, "Q6_K", (208,)),
+        GgufType("IQ4_NL", 20, 32, 18, "IQ4_NL", (0,)),
+        GgufType("IQ4_XS", 23, 256, 136, "IQ4_XS", (0,)),
         GgufType("MXFP4", 39, 32, 17, "MXFP4"),
-        GgufType("TQ2_0", 35, 256, 66, "TQ2_0"),
+        GgufType("TQ2_0", 35, 256, 66, "TQ2_0", (64,)),
         # Whose codes and scales a wider type has room for
-        GgufType("TQ1_0", 34, 256, 54, "TQ2_0"),
-        GgufType("IQ2_XXS", 16, 256, 66, "IQ12_W"),
-        GgufType("IQ2_XS", 17, 256, 74, "IQ12_W"),
-        GgufType("IQ3_XXS", 18, 256, 98, "IQ3_W"),
-        GgufType("IQ1_S", 19, 256, 50, "IQ12_W"),
-        GgufType("IQ3_S", 21, 256, 110, "IQ3S_W"),
-        GgufType("IQ2_S", 22, 256, 82, "IQ12_W"),
+        GgufType("TQ1_0", 34, 256, 54, "TQ2_0", (52,)),
+        GgufType("IQ2_XXS", 16, 256, 66, "IQ12_W", (0,)),
+        GgufType("IQ2_XS", 17, 256, 74, "IQ12_W", (0,)),
+        GgufType("IQ3_XXS", 18, 256, 98, "IQ3_W", (0,)),
+        GgufType("IQ1_S", 19, 256, 50, "IQ12_W", (0,)),
+        GgufType("IQ3_S", 21, 256, 110, "IQ3S_W", (0,)),
+        GgufType("IQ2_S", 22, 256, 82, "IQ12_W", (0,)),
         GgufType("IQ1_M", 29, 256, 56, "IQ12_W"),
         # Known, so that a message can name them
         GgufType("I8", 24, 1, 1),

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from edgeq.checkpoints import hub
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
 from edgeq.checkpoints.quantized import packed_matrices
-from edgeq.checkpoints.stored import Stored
+from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.errors import CheckpointError, NotFoundError
 
 ASSETS = [
@@ -104,6 +105,12 @@ class Checkpoint:
         """All of a tensor as f32."""
         shape = self.tensors[name].shape
         return self.read_rows(name, 0, shape[0] if shape else 0)
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of a tensor as it is stored; of a quantized matrix, of all that it is stored in."""
+        stored = self.packed[name].stored if name in self.packed else [name]
+        found = [self._files.tensors[one] for one in stored if one in self._files.tensors]
+        return sum(prod(one.shape) * ELEMENTS[one.dtype].itemsize for one in found)
 
     def close(self) -> None:
         """Close the weight files; a later read opens them again."""

@@ -1,10 +1,9 @@
 """`edgeq bench`: speed of prompts and of generation, in the columns of llama.cpp's llama-bench, beside this machine's
 limits.
 
-The table goes to stdout, what it is measured against and the latencies to stderr; `-o json` has all of it.
+The table goes to stdout, what it is measured against and the latencies to stderr; `--json` has all of it.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import psutil
 
+from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import FORCE, KV, THREADS, Announcer, load_model
+from edgeq.cli.progress import status
 from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
@@ -47,7 +48,7 @@ INTERVAL = 10.0  # seconds of a line of --minutes
     type=click.FloatRange(0, min_open=True),
     help="Generate for so long instead, and show the speed over time: a board that gets hot slows down.",
 )
-@click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", show_default=True)
+@json_option
 @KV
 @THREADS
 @FORCE
@@ -58,7 +59,7 @@ def command(
     depths: tuple[int, ...],
     repetitions: int | None,
     minutes: float | None,
-    output: str,
+    as_json: bool,
     **loading: Any,
 ) -> int:
     """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
@@ -81,31 +82,32 @@ def command(
         if minutes:
             course, ended = Course(min(INTERVAL, 60 * minutes)), 0
             try:
-                endure(loaded, cases[0], 60 * minutes, _say if output == "md" else lambda line: None, course)
+                endure(loaded, cases[0], 60 * minutes, (lambda line: None) if as_json else _say, course)
             except KeyboardInterrupt:
                 ended = 130
             if course.rates:
-                _show_course(describe(loaded), cases[0], course, output)
+                _show_course(describe(loaded), cases[0], course, as_json)
             return ended
-        _bench(loaded, cases, repetitions or 5, output)
+        _bench(loaded, cases, repetitions or 5, as_json)
     return 0
 
 
-def _bench(model: "Model", cases: list[Case], repetitions: int, output: str) -> None:
-    """Every test, shown as `output` says."""
+def _bench(model: "Model", cases: list[Case], repetitions: int, as_json: bool) -> None:
+    """Every test, as a table or as JSON."""
     head = describe(model)
     asked = work(model.file.tensors, kv_read(model.session), model.session.model.experts_read)
-    if output == "md":
+    if not as_json:
         click.echo(_line([name for name, _, _ in COLUMNS]))
         click.echo("| " + " | ".join("-" * (w - right) + ":" * right for _, w, right in COLUMNS) + " |")
     results = []
     for case in cases:
-        results.append(measure(model, case, repetitions, asked.bits))
-        if output == "md":
+        with status(f"{case}") as say:
+            results.append(measure(model, case, repetitions, asked.bits, say))
+        if not as_json:
             click.echo(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
     memory = model.session.memory() | {"resident": max(result.resident or 0 for result in results)}
-    if output == "json":
-        click.echo(json.dumps([_row(head, r, asked, memory) for r in results], indent=2))
+    if as_json:
+        show_json([_row(head, r, asked, memory) for r in results])
     else:
         click.echo("\n".join(["", *notes(results, asked, memory)]), err=True)
 
@@ -150,8 +152,10 @@ def _tokens(model: "Model", count: int) -> list[int]:
     return [i * 7919 % model.vocab_size for i in range(count)]
 
 
-def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -> Result:
-    """Time one test, and the machine's limits before and after it.
+def measure(
+    model: "Model", case: Case, repetitions: int, bits: Iterable[int], say: Callable[[str], None] = lambda line: None
+) -> Result:
+    """Time one test, and the machine's limits before and after it; `say` hears how far it is.
 
     A first run, which reads the file's pages in, does not count. Every run begins at the same depth.
     """
@@ -161,6 +165,7 @@ def measure(model: "Model", case: Case, repetitions: int, bits: Iterable[int]) -
     limits = [machine_limits(session.threads, bits)]
     clocks = []
     for repetition in range(repetitions + 1):
+        say(f"{case}: run {repetition} of {repetitions}" if repetition else f"{case}: warming up")
         _fill(model, case.depth)
         warm_up = repetition == 0
         clock = [time.perf_counter()]
@@ -203,12 +208,12 @@ def _say(line: str) -> None:
     click.echo(line)
 
 
-def _show_course(head: Mapping[str, str], case: Case, course: Course, output: str) -> None:
+def _show_course(head: Mapping[str, str], case: Case, course: Course, as_json: bool) -> None:
     """What became of the speed."""
     summary = course.summary()
-    if output == "json":
+    if as_json:
         times = [{"seconds": seconds, "tokens_per_second": rate} for seconds, rate in course.rates]
-        click.echo(json.dumps({**head, "test": str(case), **summary, "over_time": times}, indent=2))
+        show_json({**head, "test": str(case), **summary, "over_time": times})
     else:
         low, middling, high = summary.values()
         click.echo(f"{case}: min {low:.2f}, median {middling:.2f}, max {high:.2f} tokens/s")

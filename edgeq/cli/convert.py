@@ -1,4 +1,4 @@
-"""`edgeq convert`: a Hugging Face checkpoint to one `.eqf` file."""
+"""`edgeq convert`: a Hugging Face checkpoint, or what is quantized already, to one `.eqf` or GGUF file."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,9 +20,14 @@ TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, wha
 NAMED = 3  # unused tensors that are named
 
 
-@click.command("convert", short_help="Convert a checkpoint to one .eqf file.")
+@click.command("convert", short_help="Convert a checkpoint to one file, or quantize again.")
 @click.argument("source")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME-TYPE.eqf]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write, .eqf or .gguf.  [default: NAME-TYPE.eqf]",
+)
 @click.option("--type", "kind", help=f"{TYPE_HELP}  {TYPE_DEFAULT}")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Convert a checkpoint without tokenizer; it runs on ids only.")
@@ -35,10 +40,13 @@ def command(
     allow_no_tokenizer: bool,
     threads: int | None,
 ) -> None:
-    """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name)."""
+    """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name).
+
+    A GGUF or an .eqf file is encoded again, as --type says: what it has lost when it was quantized stays lost.
+    """
     from edgeq.conversion import convert
 
-    with progress_bar("reading the checkpoint") as progress:
+    with progress_bar("reading the model") as progress:
         report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce)
     show_report(report)
 

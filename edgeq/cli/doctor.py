@@ -1,10 +1,9 @@
 """`edgeq doctor`: what this machine can do, and whether a model runs on it.
 
-Facts are gathered as plain data, which `-o json` prints; the text is made from the same data. A problem says what it is
+Facts are gathered as plain data, which `--json` prints; the text is made from the same data. A problem says what it is
 about, what is wrong and what to do.
 """
 
-import json
 import platform
 import shutil
 import sys
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import KV, THREADS, Announcer
+from edgeq.cli.progress import status
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError, MemoryLimitError
 
@@ -37,18 +38,21 @@ WIDE = 12  # characters of the names of rows
 @click.option("-c", "--context", type=click.IntRange(1), help="With MODEL: judge this context.  [default: as for run]")
 @KV
 @click.option("--no-speed", is_flag=True, help="Measure no speeds: no kernel is compiled, and MODEL is not run.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@json_option
 @THREADS
 def command(
-    model: Path | None, context: int | None, kv: str | None, no_speed: bool, output: str, threads: int | None
+    model: Path | None, context: int | None, kv: str | None, no_speed: bool, as_json: bool, threads: int | None
 ) -> int:
     """Tell what edgeq finds on this machine: CPU, cores, memory, kernels, speed. Problems come with what to do.
 
-    With MODEL, an .eqf file: the memory it needs, the largest context that fits, and the speed to expect beside that
-    of a short run. The exit code is 2 if it cannot run here.
+    With MODEL, whatever can be run: the memory it needs, the largest context that fits, and the speed to expect beside
+    that of a short run. The exit code is 2 if it cannot run here.
     """
     facts = examine(model, context, threads, speed=not no_speed, kv=kv)
-    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if output == "json" else "\n".join(lines(facts)))
+    if as_json:
+        show_json(facts)
+    else:
+        click.echo("\n".join(lines(facts)))
     return 0 if facts.get("model", {}).get("runs", True) else 2
 
 
@@ -63,6 +67,12 @@ def examine(
     from edgeq.runtime.team import team_size
 
     team = team_size(threads)
+    if model is not None:
+        from edgeq.container.reader import open_file
+        from edgeq.model_cache import runnable
+
+        model = Path(runnable(model, Announcer()))
+        open_file(model).close()  # what is none says so before anything is measured
     facts: Facts = {"problems": []}
     facts["cpu"] = _cpu(facts)
     facts["cores"] = _cores(team)
@@ -71,8 +81,6 @@ def examine(
     if speed:
         facts["speed"] = _speed(facts, team)
     if model is not None:
-        from edgeq.container.reader import open_file
-
         with open_file(model) as file:
             facts["model"] = _model(facts, file, context, kv, team)
         if speed and facts["model"]["runs"]:
@@ -179,7 +187,8 @@ def _speed(facts: Facts, team: int) -> Facts | None:
     prepare([4], Announcer())
     running = Team(team)
     try:
-        return {"read_bandwidth": read_bandwidth(running), "dot_peak": dot_peak(running)}
+        with status("measuring how fast memory is read and int8 dots are computed"):
+            return {"read_bandwidth": read_bandwidth(running), "dot_peak": dot_peak(running)}
     finally:
         running.close()
 
@@ -239,6 +248,7 @@ def _decode(facts: Facts, model: Path, context: int, kv: str | None, team: int) 
         with (
             open_file(model) as file,
             Session(file, context=context, threads=team, kv=kv, announce=Announcer()) as session,
+            status(f"running the model for {DECODED + 1} tokens"),
         ):
             session.eval([0])
             count = min(DECODED, context - 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.options import check_text, load_model, model_options, read_text
+from edgeq.cli.progress import status
 from edgeq.errors import UsageError
 from edgeq.output import write_file
 
@@ -51,7 +52,8 @@ def command(
     if not given:
         raise UsageError('there is no text: give some after the model (e.g. edgeq embed m.eqf "Hello"), or --file')
     with load_model(model, {**loading, "embeddings": True}) as loaded:
-        vectors = loaded.embed(given, pooling=pooling, normalize=normalize)
+        with status(f"embedding {len(given)} texts") as say:
+            vectors = loaded.embedder(given, pooling, normalize, lambda done: say(f"{done} of {len(given)} texts"))
         if loaded.embedder.timings.cut:
             cut, most = loaded.embedder.timings.cut, loaded.embedder.max_length
             click.echo(f"edgeq: {cut} of {len(given)} texts were cut to the model's {most} tokens", err=True)

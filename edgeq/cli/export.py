@@ -1,13 +1,16 @@
-"""`edgeq export`: an `.eqf` file as a GGUF file."""
+"""`edgeq export`: a model as a GGUF file."""
 
 from collections import Counter
 from pathlib import Path
 
 import click
 
+from edgeq.cli.facts import model_name
 from edgeq.cli.options import announce
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size
+from edgeq.container.gguf_values import is_gguf
+from edgeq.errors import UsageError
 
 
 @click.command("export", short_help="Export a model as a GGUF file.")
@@ -16,13 +19,17 @@ from edgeq.cli.units import binary_size
 @click.option("--fallback", is_flag=True, help="Encode again, as Q8_0, matrices whose rows GGUF's type cannot hold.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that GGUF cannot hold.")
 def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
-    """Export MODEL, an .eqf file, as a .gguf file with the same blocks, bit for bit."""
+    """Export MODEL, whatever can be run, as a .gguf file with the same blocks, bit for bit."""
     from edgeq.gguf.exporter import AS_Q8_0, export_gguf
+    from edgeq.model_cache import runnable
 
-    output = output or Path(f"{model.stem}.gguf")
+    if is_gguf(model):
+        raise UsageError(f"{model}: is a GGUF file already; `edgeq convert --type TYPE -o FILE.gguf` encodes it again")
+    output = output or Path(f"{model_name(model)}.gguf")
+    source = runnable(model, announce)
     fallback_types = AS_Q8_0 if fallback else None
     with progress_bar("reading the file") as progress:
-        report = export_gguf(model, output, fallback_types, allow_no_tokenizer, progress=progress, announce=announce)
+        report = export_gguf(source, output, fallback_types, allow_no_tokenizer, progress=progress, announce=announce)
     for note in report.notes:
         click.echo(f"note: {note}")
     if again := [tensor for tensor in report.tensors if tensor.again]:

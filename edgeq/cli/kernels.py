@@ -2,11 +2,16 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size
 from edgeq.errors import KernelError, UsageError
+
+if TYPE_CHECKING:
+    from edgeq.kernels.prebuilt import Library
 
 
 @click.group("kernels", short_help="Build or list compiled kernels.", invoke_without_command=True)
@@ -57,26 +62,55 @@ def build_command(names: str | None, output: Path | None) -> None:
 
 
 @command.command("list", short_help="Show what is found and what is used.")
-def list_command() -> None:
+@json_option
+def list_command(as_json: bool) -> None:
     """Show the libraries that are found, which one is used, and what was compiled here."""
-    from edgeq import environment
+    facts = describe()
+    if as_json:
+        show_json(facts)
+        return
+    click.echo(f"this CPU runs {facts['body']} kernels")
+    for one in facts["libraries"]:
+        if one["cpu"] is None:
+            click.echo(one["problem"])
+            continue
+        size = binary_size(one["bytes"])
+        state = one["problem"] or one["state"]
+        click.echo(f"{one['path']}: {one['cpu']}, {one['body']}, {one['kernels']} kernels, {size}: {state}")
+    if not facts["libraries"]:
+        click.echo(f"no library in {' or '.join(facts['folders'])}")
+    compiled = facts["compiled"]
+    click.echo(f"compiled here: {compiled['kernels']} kernels in {compiled['folder']}")
+
+
+def describe() -> dict[str, Any]:
+    """What `edgeq kernels list` tells, as plain data. A library that cannot be read has no CPU, body and kernels."""
     from edgeq.kernels import library, prebuilt
 
     library.missing(["execute:lead"])  # a library whose code is damaged shows when a kernel is taken from it
-    best = prebuilt.best()
-    isa = library.chosen_isa()
-    click.echo(f"this CPU runs {isa.name} kernels")
-    libraries = prebuilt.found(tuple(prebuilt.folders()))
-    for one in libraries:
-        size = binary_size(one.path.stat().st_size)
-        if one.header is None or one.problem.startswith(str(one.path)):
-            click.echo(one.problem)
-            continue
-        used = one is best and one.isa == isa.name
-        ruled_out = environment.isa() not in (None, one.isa)
-        unused = "fits, EDGEQ_ISA asks for another body" if ruled_out else "fits, another one is better"
-        state = one.problem or ("used" if used else unused)
-        click.echo(f"{one.path}: {one.header.cpu}, {one.isa}, {len(one.header.kernels)} kernels, {size}: {state}")
-    if not libraries:
-        click.echo(f"no library in {' or '.join(map(str, prebuilt.folders()))}")
-    click.echo(f"compiled here: {library.cached()}")
+    isa, best = library.chosen_isa(), prebuilt.best()
+    folders = prebuilt.folders()
+    count, folder = library.cached()
+    return {
+        "body": isa.name,
+        "folders": [str(one) for one in folders],
+        "libraries": [_library(one, one is best, isa.name) for one in prebuilt.found(tuple(folders))],
+        "compiled": {"kernels": count, "folder": str(folder)},
+    }
+
+
+def _library(one: "Library", best: bool, body: str) -> dict[str, Any]:
+    from edgeq import environment
+
+    readable = one.header is not None and not one.problem.startswith(str(one.path))
+    ruled_out = environment.isa() not in (None, one.isa)
+    unused = "fits, EDGEQ_ISA asks for another body" if ruled_out else "fits, another one is better"
+    return {
+        "path": str(one.path),
+        "bytes": one.path.stat().st_size,
+        "cpu": one.header.cpu if readable and one.header else None,
+        "body": one.isa if readable else None,
+        "kernels": len(one.header.kernels) if readable and one.header else None,
+        "state": None if one.problem else "used" if best and one.isa == body else unused,
+        "problem": one.problem or None,
+    }

@@ -1,4 +1,4 @@
-"""A bar on stderr, at a terminal, while a file is read or another one is made of it."""
+"""A bar on stderr, at a terminal, while a file is read or another one is made of it; a line for what has no size."""
 
 import contextlib
 import sys
@@ -65,3 +65,18 @@ def bytes_bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Gives what moves the bar: bytes done, and bytes in all. It goes away at the end."""
     with _bar(text) as show:
         yield lambda done, total: show(text, done, total)
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """At a terminal a line on stderr that says what makes someone wait; gives what changes it. It goes away again."""
+
+    def show(text: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+
+    show(text)
+    try:
+        yield show
+    finally:
+        show("")

@@ -1,90 +1,61 @@
-"""`edgeq show`: what is in a file."""
+"""`edgeq show`: what is in a model's file."""
 
-import json
-from math import prod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.facts import Facts, form, general, of_checkpoint, of_file, of_gguf
+from edgeq.cli.json_output import json_option, show_json
+from edgeq.cli.options import announce
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgeq.container.reader import File
+LONGEST = 200  # characters of a value from the file
 
 
-@click.command("show", short_help="Show what a file holds.")
+@click.command("show", short_help="Show what a model's file holds.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(model: Path, tensors: bool, output: str) -> None:
-    """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin."""
-    from edgeq.container.reader import open_file
-    from edgeq.model_cache import runnable
+@json_option
+def command(model: Path, tensors: bool, as_json: bool) -> None:
+    """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin.
 
-    with open_file(runnable(model, lambda line: click.echo(f"edgeq: {line}", err=True))) as file:
-        facts = describe(file)
+    A GGUF file and a checkpoint's folder are shown as they are: nothing is converted.
+    """
+    facts = describe(model)
     if not tensors:
         facts.pop("tensors")
-    if output == "json":
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    if as_json:
+        show_json(facts)
     else:
         _print(facts)
 
 
-def describe(file: "File") -> dict[str, Any]:
-    """Everything that `edgeq show` tells, as plain data. Sizes are bytes."""
-    rows: list[dict[str, Any]] = [
-        {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "type": tensor.type,
-            "bytes": tensor.nbytes,
-            "bits_per_weight": 8 * tensor.nbytes / prod(tensor.shape),
-        }
-        for tensor in file.tensors.values()
-    ]
-    config = file.metadata.get("config", {})
-    parameters = sum(prod(row["shape"]) for row in rows)
-    return {
-        "file": file.path,
-        "bytes": file.nbytes,
-        "architecture": file.metadata.get("architecture"),
-        "parameters": parameters,
-        "bits_per_weight": 8 * sum(row["bytes"] for row in rows) / parameters if parameters else 0.0,
-        "context": config.get("max_position_embeddings"),
-        "vocabulary": config.get("vocab_size"),
-        "layers": config.get("num_hidden_layers"),
-        "chat_template": _template(file),
-        "provenance": file.metadata.get("provenance", {}),
-        "assets": {asset.name: asset.nbytes for asset in file.assets.values()},
-        "types": _types(rows),
-        "tensors": rows,
-    }
+def describe(model: Path) -> Facts:
+    """Everything that `edgeq show` tells, as plain data."""
+    kind = form(model)
+    if kind == "gguf":
+        from edgeq.container.gguf_reader import open_gguf
+
+        with open_gguf(model) as gguf:
+            return of_gguf(gguf)
+    if kind == "checkpoint":
+        from edgeq.checkpoints import open_checkpoint
+
+        with open_checkpoint(model) as checkpoint:
+            return of_checkpoint(checkpoint)
+    from edgeq.container.reader import open_file
+    from edgeq.model_cache import runnable
+
+    with open_file(runnable(model, announce)) as file:
+        return of_file(file)
 
 
-def _types(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Sums by block type, the largest first."""
-    types: dict[str, dict[str, float]] = {}
-    for row in rows:
-        sums = types.setdefault(row["type"], {"tensors": 0, "parameters": 0, "bytes": 0})
-        sums["tensors"] += 1
-        sums["parameters"] += prod(row["shape"])
-        sums["bytes"] += row["bytes"]
-    for sums in types.values():
-        sums["bits_per_weight"] = 8 * sums["bytes"] / sums["parameters"]
-    return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
-
-
-def _template(file: "File") -> str | dict[str, str] | None:
-    from edgeq.text.assets import read_settings
-
-    return read_settings({name: file.asset(name) for name in file.assets if "tokenizer." not in name}).chat_template
-
-
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: Facts) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -92,20 +63,8 @@ def _print(facts: dict[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 120
     pairs = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("file", facts["file"]),
-        ("size", binary_size(facts["bytes"])),
-        ("architecture", facts["architecture"]),
-        ("parameters", f"{count(facts['parameters'])} ({facts['parameters']:,})"),
-        ("bits per weight", f"{facts['bits_per_weight']:.3f}"),
-        ("layers", facts["layers"]),
-        ("context", facts["context"]),
-        ("vocabulary", facts["vocabulary"]),
-        ("chat template", _template_line(facts["chat_template"])),
-        *facts["provenance"].items(),
-        ("assets", ", ".join(f"{name} ({binary_size(size)})" for name, size in facts["assets"].items()) or "none"),
-    ):
-        pairs.add_row(name, "unknown" if value is None else str(value))
+    for name, value in _pairs(facts):
+        pairs.add_row(name, "unknown" if value is None else _line(value))
     parts: list[Table | str] = [pairs, ""]
     types = _table("type", "tensors", "parameters", "size", "bits per weight")
     for kind, sums in facts["types"].items():
@@ -115,14 +74,42 @@ def _print(facts: dict[str, Any]) -> None:
     if "tensors" in facts:
         rows = _table("tensor", "shape", "type", "size", "bits per weight")
         for row in facts["tensors"]:
-            shape = " x ".join(map(str, row["shape"]))
-            rows.add_row(row["name"], shape, row["type"], binary_size(row["bytes"]), f"{row['bits_per_weight']:.3f}")
+            shape, bits = " x ".join(map(str, row["shape"])), f"{row['bits_per_weight']:.3f}"
+            rows.add_row(_line(row["name"]), shape, row["type"], binary_size(row["bytes"]), bits)
         parts += ["", rows]
     with console.capture() as capture:
         for part in parts:
             console.print(part)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())  # rich fills a table's lines with blanks
+
+
+def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:
+    """Names and values of what is told above the tables."""
+    yield "file", facts["file"]
+    files = facts.get("files", [])
+    parts = f", {len(files)} files" if len(files) > 1 else ""
+    yield "size", f"{binary_size(facts['bytes'])}{parts}"
+    if facts["format"] == "gguf" and len(files) > 1:
+        yield from (("", Path(file).name) for file in files)
+    yield "format", {"eqf": ".eqf", "gguf": "GGUF", "checkpoint": "Hugging Face checkpoint"}[facts["format"]]
+    yield "architecture", facts["architecture"]
+    yield "parameters", f"{count(facts['parameters'])} ({facts['parameters']:,})"
+    yield "bits per weight", f"{facts['bits_per_weight']:.3f}"
+    yield from ((name, facts[name]) for name in ("layers", "context", "vocabulary"))
+    yield "chat template", _template_line(facts["chat_template"])
+    yield from facts.get("provenance", {}).items()
+    yield from general(facts.get("metadata", {}))
+    if "assets" in facts:
+        yield "assets", ", ".join(f"{name} ({binary_size(size)})" for name, size in facts["assets"].items()) or "none"
+    if facts.get("problem"):
+        yield "does not run", facts["problem"]
+
+
+def _line(value: Any) -> str:
+    """A value of the file in one line: what a terminal obeys is left out, what is long is cut."""
+    text = "".join(character if character.isprintable() else " " for character in str(value))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _template_line(template: str | dict[str, str] | None) -> str:

@@ -1,27 +1,85 @@
-"""`edgeq verify`: check every byte of a file against its checksums."""
+"""`edgeq verify`: check every byte of a file against its checksums, or what can be checked where it has none."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeq import environment
-from edgeq.cli.options import threads_option
+from edgeq.cli.facts import form
+from edgeq.cli.json_output import json_option, show_json
+from edgeq.cli.options import announce, threads_option
+from edgeq.cli.progress import bytes_bar
+from edgeq.cli.units import binary_size
+from edgeq.errors import EdgeqError
+
+Progress = Callable[[int, int], None]
+Facts = dict[str, Any]
 
 THREADS = 2  # more do not help where the disk is the limit
 
 
-@click.command("verify", short_help="Check a file's checksums.")
+@click.command("verify", short_help="Check a model's file.")
 @click.argument("model", type=click.Path(path_type=Path))
+@json_option
 @threads_option(str(THREADS))
-def command(model: Path, threads: int | None) -> None:
-    """Check every tensor and asset of MODEL, an .eqf file, against its checksum."""
-    from edgeq.cli.progress import bytes_bar
-    from edgeq.cli.units import binary_size
-    from edgeq.container.reader import open_file
+def command(model: Path, as_json: bool, threads: int | None) -> None:
+    """Check every tensor and asset of MODEL, whatever can be run.
 
-    with open_file(model) as file:
+    An .eqf file has a checksum of each. GGUF files and checkpoints have none: there it is checked that the file is
+    whole, that its tensors are those of its configuration, that its tokenizer can be read, and that every scale or
+    weight is finite.
+    """
+    threads = threads or environment.threads() or THREADS
+    check = {"eqf": _file, "gguf": _gguf, "checkpoint": _checkpoint}[form(model)]
+    try:
         with bytes_bar("checking") as progress:
-            file.verify(progress, threads or environment.threads() or THREADS)
-        click.echo(
-            f"{model}: sound: {len(file.tensors)} tensors, {len(file.assets)} assets, {binary_size(file.nbytes)}"
-        )
+            facts = check(model, progress, threads)
+    except EdgeqError as error:
+        if as_json:
+            show_json({"file": str(model), "sound": False, "problem": str(error)})
+        raise
+    if as_json:
+        show_json({"file": str(model), "sound": True, **facts})
+        return
+    for note in facts["notes"]:
+        click.echo(f"note: {note}")
+    limit = "" if facts["checksums"] else "; it has no checksums, so a changed weight cannot be told"
+    counts = f"{facts['tensors']} tensors" + (f", {facts['assets']} assets" if facts["checksums"] else "")
+    click.echo(f"{facts['file']}: sound: {counts}, {binary_size(facts['bytes'])}{limit}")
+
+
+def _file(model: Path, progress: Progress, threads: int) -> Facts:
+    from edgeq.container.reader import open_file
+    from edgeq.model_cache import runnable
+
+    with open_file(runnable(model, announce)) as file:
+        file.verify(progress, threads)
+        return _facts(file.path, file.nbytes, len(file.tensors), len(file.assets), checksums=True)
+
+
+def _gguf(model: Path, progress: Progress, threads: int) -> Facts:
+    from edgeq.container.gguf_reader import open_gguf
+    from edgeq.gguf.verify import verify
+
+    with open_gguf(model) as file:
+        notes = verify(file, progress, threads)
+        return _facts(str(model), file.nbytes, len(file.tensors), notes=notes)
+
+
+def _checkpoint(model: Path, progress: Progress, threads: int) -> Facts:
+    from edgeq.checkpoints import open_checkpoint
+    from edgeq.conversion import verify
+
+    with open_checkpoint(model) as checkpoint:
+        notes = verify(checkpoint, progress)
+        nbytes = sum(checkpoint.nbytes(name) for name in checkpoint.tensors)
+        return _facts(str(model), nbytes, len(checkpoint.tensors), len(checkpoint.assets), notes)
+
+
+def _facts(
+    file: str, nbytes: int, tensors: int, assets: int = 0, notes: list[str] | None = None, checksums: bool = False
+) -> Facts:
+    counts = {"bytes": nbytes, "tensors": tensors, "assets": assets}
+    return {"file": file, **counts, "checksums": checksums, "notes": notes or []}

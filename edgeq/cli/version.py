@@ -2,21 +2,42 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import click
 
 import edgeq
+from edgeq.cli.json_output import json_option, show_json
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece", "safetensors")
 
 
 @click.command("version", short_help="Print versions.")
-def command() -> None:
+@json_option
+def command(as_json: bool) -> None:
     """Print the versions of edgeq and of what it stands on."""
-    click.echo(f"edgeq {edgeq.__version__}")
-    click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    for library in LIBRARIES:
+    facts = versions()
+    if as_json:
+        show_json(facts)
+        return
+    click.echo(f"edgeq {facts['edgeq']}")
+    click.echo(f"python {facts['python']} on {facts['system']} {facts['machine']}")
+    for name, number in facts["packages"].items():
+        click.echo(f"{name} {number or 'is not installed'}")
+
+
+def versions() -> dict[str, Any]:
+    """What is installed; None is the version of a package that is not."""
+    packages: dict[str, str | None] = {}
+    for name in LIBRARIES:
         try:
-            click.echo(f"{library} {version(library)}")
+            packages[name] = version(name)
         except PackageNotFoundError:
-            click.echo(f"{library} is not installed")
+            packages[name] = None
+    return {
+        "edgeq": edgeq.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "packages": packages,
+    }

@@ -86,8 +86,10 @@ class _Part:
 
     def _version(self, cursor: Cursor) -> None:
         if (magic := bytes(cursor.data[:4])) != MAGIC:
-            known = "is an .eqf file already" if magic[1:4] == b"EQF" else f"its first bytes are {magic.hex(' ')}"
-            raise FormatError(f"{self.path}: is not a GGUF file ({known}): give a .gguf file")
+            if magic[1:4] == b"EQF":
+                raise FormatError(f"{self.path}: is an .eqf file already: it runs as it is")
+            first = f"its first bytes are {magic.hex(' ')}"
+            raise FormatError(f"{self.path}: is not a GGUF file ({first}): give a .gguf file")
         cursor.at = len(MAGIC)
         version = cursor.number(U32, "its version")
         if version and not version & 0xFFFF:
@@ -218,6 +220,10 @@ class GgufFile:
         flat = np.frombuffer(self._owner[name].map, np.uint8, tensor.nbytes, tensor.offset)
         return flat.reshape(prod(tensor.shape[:-1]), -1)
 
+    def owner(self, name: str) -> Path:
+        """The file that a tensor is in."""
+        return self._owner[name].path
+
     def release(self, name: str) -> None:
         """The tensor's pages are not needed any more: they need not stay in memory."""
         tensor = self.tensors[name]
@@ -254,5 +260,7 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file: give a .gguf file") from None
+    except IsADirectoryError:
+        raise FormatError(f"{path}: is a folder: give a .gguf file; `edgeq convert` takes checkpoints") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be opened: {error.strerror}: give a .gguf file") from None

@@ -10,6 +10,8 @@ MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32  # where general.alignment does not say otherwise
 ALIGNMENT_KEY = "general.alignment"
+METADATA_ASSET = "metadata.gguf"  # of an imported model: the file's metadata as a GGUF file without tensors
+_HEAD = "<4sIQQ"  # magic, version, tensors, keys
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 SCALARS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
@@ -64,6 +66,21 @@ class Cursor:
         length = self.number(U64, what)
         return str(self.take(length, what), "utf-8", "surrogateescape")
 
+    def strings(self, number: int, what: str) -> list[str]:
+        """So many strings, as `string` gives them: a vocabulary is mostly these, so none takes a call of its own."""
+        data, length, at, found = self.data, struct.Struct("<Q").unpack_from, self.at, []
+        last = len(data) - 8
+        for _ in range(number):
+            start = at + 8
+            end = start + length(data, at)[0] if at <= last else len(data) + 1
+            if end > len(data):
+                self.at = at
+                self.string(what)  # fails, and says where
+            found.append(str(data[start:end], "utf-8", "surrogateescape"))
+            at = end
+        self.at = at
+        return found
+
     def count(self, least: int, what: str) -> int:
         """A number of things that take at least `least` bytes each."""
         number: int = self.number(U64, what)
@@ -91,6 +108,8 @@ class Cursor:
             if element == BOOL:
                 return [byte != 0 for byte in part]
             return list(struct.unpack(f"<{number}{code}", part))
+        if element == STRING:
+            return self.strings(number, what)
         return [self.value(element, what, depth + 1) for _ in range(number)]
 
 
@@ -117,3 +136,22 @@ def render_metadata(values: dict[str, Typed]) -> bytes:
     return b"".join(
         render_string(key) + struct.pack("<I", typed.kind) + render_value(typed) for key, typed in values.items()
     )
+
+
+def without_tensors(keys: int, metadata: bytes) -> bytes:
+    """A GGUF file that has no tensors, of metadata as it lies in one."""
+    return struct.pack(_HEAD, MAGIC, VERSION, 0, keys) + metadata
+
+
+def without_keys(data: bytes, dropped: Callable[[str], bool], fail: Callable[[str], NoReturn]) -> bytes:
+    """The GGUF file without tensors `data` less the keys that are to be dropped."""
+    cursor = Cursor(memoryview(data), fail)
+    kept: list[bytes] = []
+    *_, keys = struct.unpack(_HEAD, cursor.take(struct.calcsize(_HEAD), "its header"))
+    for _ in range(keys):
+        start = cursor.at
+        key = cursor.string("a key")
+        cursor.value(cursor.number(U32, key), key)
+        if not dropped(key):
+            kept.append(data[start : cursor.at])
+    return without_tensors(len(kept), b"".join(kept))

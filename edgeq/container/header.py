@@ -4,6 +4,7 @@ Source of the layout: `formats/container.md`.
 """
 
 import json
+import os
 import re
 import struct
 import zlib
@@ -38,6 +39,15 @@ class Header:
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
     assets: dict[str, AssetInfo]
+
+
+def is_eqf(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a file that begins as `.eqf` files do."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def render(metadata: dict[str, Any], tensors: Iterable[TensorInfo], assets: Iterable[AssetInfo], nbytes: int) -> bytes:

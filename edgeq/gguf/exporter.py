@@ -96,6 +96,8 @@ def export_gguf(
     with open_file(source) as file:
         if os.path.exists(out) and os.path.samefile(file.path, out):
             raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
+        if os.fspath(out).endswith(".eqf"):
+            raise UsageError(f"{os.fspath(out)}: an export writes a .gguf file: name it so")
         name, entry = exported(file.metadata["architecture"], file.path)
         model = architecture(file.metadata["config"], file.path)
         notes: list[str] = []
@@ -105,10 +107,10 @@ def export_gguf(
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
-        rearranger = Rearranger(TO_BLOCKS, announce)
+        total, done = sum(info.nbytes for info in file.tensors.values()), 0
+        rearranger = Rearranger(TO_BLOCKS, announce, total)
         heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
-            total, done = sum(info.nbytes for info in file.tensors.values()), 0
             for index, tensor in enumerate(targets):
                 for part, nth in _in_order(file, tensor):
                     reordered = rotated_heads(part.name, entry, *heads)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.reference import from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.gguf_reader import GgufFile, GgufTensor, open_gguf
-from edgeq.container.gguf_values import MAGIC, VERSION
+from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
@@ -36,7 +35,7 @@ from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
-METADATA = "metadata.gguf"  # asset: the file's metadata as a GGUF file without tensors
+METADATA = METADATA_ASSET
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # GGUF's numbers of how states become one vector
 EXACT, WIDENED = "exact", "exact in a wider type"
 
@@ -92,6 +91,28 @@ class _Job:
         return self.tensor.nbytes * prod(self.spec.shape) // prod(self.tensor.shape)
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What becomes of a GGUF model: `config.json`, the model, its small files and tensors, and what is said of it."""
+
+    config: dict[str, Any]
+    model: Architecture
+    assets: dict[str, bytes]
+    jobs: list[_Job]
+    notes: list[str]
+
+
+def examine(file: GgufFile, allow_no_tokenizer: bool = False, tokenizer: bool = True) -> Examined:
+    """Check whether a GGUF model can be imported. Raises what `import_gguf` does of the model; without `tokenizer` that
+    is not looked at."""
+    config = read_config(file.metadata, _shapes(file), lambda name: _vector(file, name).tolist(), file.path)
+    model = architecture(config, file.path)
+    _, entry = known(file.metadata, file.path)
+    assets, notes = _assets(file, config, model, allow_no_tokenizer) if tokenizer else ({}, [])
+    jobs, left_out = _plan(file, model, entry)
+    return Examined(config, model, assets, jobs, notes + left_out)
+
+
 def import_gguf(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -112,13 +133,11 @@ def import_gguf(
     with open_gguf(source) as file:
         if os.path.exists(out) and any(os.path.samefile(part, out) for part in file.files):
             raise UsageError(f"{os.fspath(out)}: is the GGUF file itself: give another name for the output")
-        config = read_config(file.metadata, _shapes(file), lambda name: _vector(file, name).tolist(), file.path)
-        model = architecture(config, file.path)
-        _, entry = known(file.metadata, file.path)
-        assets, notes = _assets(file, config, model, allow_no_tokenizer)
-        jobs, left_out = _plan(file, model, entry)
-        notes += left_out
-        with Writer(out, [job.spec for job in jobs], _metadata(file, config, model, jobs), assets) as writer:
+        if os.fspath(out).lower().endswith(".gguf"):
+            raise UsageError(f"{os.fspath(out)}: an import writes an .eqf file: name it so")
+        found = examine(file, allow_no_tokenizer)
+        jobs, metadata = found.jobs, _metadata(file, found.config, found.model, found.jobs)
+        with Writer(out, [job.spec for job in jobs], metadata, found.assets) as writer:
             _write_all(file, jobs, writer, threads, progress, announce)
         tensors = [
             Imported(
@@ -127,7 +146,8 @@ def import_gguf(
             for j in jobs
         ]
         seconds = time.perf_counter() - started
-        return Report(os.fspath(out), model.name, writer.nbytes, file.nbytes, seconds, notes, tensors=tensors)
+        sizes = writer.nbytes, file.nbytes
+        return Report(os.fspath(out), found.model.name, *sizes, seconds, found.notes, tensors=tensors)
 
 
 def _shapes(file: GgufFile) -> dict[str, tuple[int, ...]]:
@@ -170,7 +190,7 @@ def _assets(
             what = "scores pairs of texts (pooling_type 4)" if pooling == 4 else f"has pooling_type {str(pooling)[:20]}"
             raise UnsupportedError(f"{file.path}: {what}, which is not supported: take a model that embeds texts")
         assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
-    assets[METADATA] = struct.pack("<4sIQQ", MAGIC, VERSION, 0, file.keys) + file.metadata_bytes
+    assets[METADATA] = without_tensors(file.keys, file.metadata_bytes)
     return assets, notes
 
 
@@ -299,8 +319,8 @@ def _write_all(
     announce: Callable[[str], None] | None,
 ) -> None:
     """Turn and write the tensors on all threads, each tensor by one of them, the largest ones first."""
-    rearranger = Rearranger(TO_PANELS, announce)
     total, done, lock, stop = sum(job.nbytes for job in jobs), 0, threading.Lock(), threading.Event()
+    rearranger = Rearranger(TO_PANELS, announce, total)
 
     def write(place: tuple[int, _Job]) -> None:
         nonlocal done

@@ -2,7 +2,7 @@
 
 What becomes of each bit is found out by asking that for blocks whose bits tell their own number; one kernel follows the
 table that comes of it, whatever the type. NumPy does what the kernel does not: a panel of fewer than 16 rows, a type in
-which more than places changes, and all of it where the kernel cannot be compiled.
+which more than places changes, and all of it where the kernel cannot be compiled, or is not worth it.
 """
 
 import contextlib
@@ -18,9 +18,11 @@ from edgeq.blocks.fields import U8
 from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, block_type
 from edgeq.errors import KernelError
-from edgeq.kernels.library import Kernel, prepare
+from edgeq.kernels.library import Kernel, missing, prepare
 
 TO_PANELS, TO_BLOCKS = "rearrange:to-panels", "rearrange:to-blocks"
+# NumPy turns so much (40 to 240 MB/s) in less time than compiling the kernel takes (3 s on a machine that is not busy)
+WORTH_COMPILING = 64 << 20
 _MOST_UNITS = 128  # that the kernel reads of a super-block
 _WORD = 32  # bits
 
@@ -31,9 +33,14 @@ _Move = tuple[int, int, int, int, int]  # unit made, bit of it, unit read, bit o
 class Rearranger:
     """Turns matrices of quantized types, from any thread; the kernel is made ready once."""
 
-    def __init__(self, kernel: str, announce: Callable[[str], None] | None = None) -> None:
-        """`kernel`: TO_PANELS or TO_BLOCKS; `announce` hears one line if it must be compiled first."""
+    def __init__(
+        self, kernel: str, announce: Callable[[str], None] | None = None, nbytes: int = WORTH_COMPILING
+    ) -> None:
+        """`kernel`: TO_PANELS or TO_BLOCKS; `announce` hears one line if it must be compiled first, which it is where
+        `nbytes` in all are worth it."""
         self._kernel: Kernel | None = None
+        if nbytes < WORTH_COMPILING and missing([kernel]):
+            return
         with contextlib.suppress(KernelError):
             self._kernel = prepare([kernel], announce)[kernel]
 

@@ -183,9 +183,9 @@ def built_ahead() -> tuple[tuple[Path, str] | None, list[str], list[str]]:
     return ((best.path, best.header.cpu) if used else None), prebuilt.problems(), prebuilt.passed_over()
 
 
-def cached() -> str:
+def cached() -> tuple[int, Path]:
     """How many kernels were compiled here, and where they are."""
-    return f"{len(list(cache.folder().glob('*.eqk')))} kernels in {cache.folder()}"
+    return len(list(cache.folder().glob("*.eqk"))), cache.folder()
 
 
 # ---- loading ----

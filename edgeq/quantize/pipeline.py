@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def convert(
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
     check_assets: CheckAssets | None = None,
+    gguf: bool = False,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
@@ -153,17 +154,18 @@ def convert(
 
     `out` appears whole or not at all; an existing file is replaced at the end. None stands for `NAME-TYPE.eqf` here,
     or `NAME.eqf` where codes are kept. `progress` hears of every chunk, `announce` one line if encoders must be
-    compiled first; `check_assets` may refuse the checkpoint's small files before anything is written. Raises UsageError
-    for an unknown `type` or an `out` that belongs to the checkpoint; CheckpointError for missing, surplus, misshapen or
-    non-finite tensors; UnsupportedError for an unknown architecture, or weights quantized in a way that is unknown;
-    TokenizerError if the checkpoint has no tokenizer; OutputError if `out` cannot be written.
+    compiled first; `check_assets` may refuse the checkpoint's small files before anything is written; `gguf` takes
+    types that GGUF can hold. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
+    CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown architecture,
+    or weights quantized in a way that is unknown; TokenizerError if the checkpoint has no tokenizer; OutputError if
+    `out` cannot be written.
     """
     started = time.perf_counter()
     asked = None if type is None else recipe(type)
     threads = threads or environment.threads() or environment.processors()
     with open_checkpoint(source, revision) as checkpoint:
         keep = asked is None and bool(checkpoint.packed)
-        chosen = asked or RECIPES[BESIDE_KEPT if keep else DEFAULT]
+        chosen = replace(asked or RECIPES[BESIDE_KEPT if keep else DEFAULT], gguf=gguf)
         label = KEPT if keep else chosen.name
         out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
         _refuse_overwriting(checkpoint, out)
@@ -180,6 +182,25 @@ def convert(
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
     return Report(out, label, model.name, w.nbytes, seconds, skipped, notes, tensors=tensors)
+
+
+def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Check that a checkpoint is whole, that its tensors are those of its config.json, and that each weight is finite;
+    the result is the names that the model does not need. `progress` hears bytes of f32 read, and in all.
+
+    Raises what `convert` does of the checkpoint.
+    """
+    model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+    _check_unquantized(checkpoint, model)
+    jobs, skipped = _plan(checkpoint, model, RECIPES["F32"], keep=False)
+    total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
+    for _, job, chunk, rows in _read_ahead(Sources(checkpoint, model), jobs):
+        if not isinstance(rows, Rows):
+            _check_values(checkpoint, job, chunk, rows)
+        done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
+        if progress:
+            progress(done, total)
+    return [name for name in skipped if not _DERIVED.fullmatch(name)]
 
 
 def default_output(source: str | os.PathLike[str], type: str) -> Path:

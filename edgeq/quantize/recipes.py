@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from edgeq.blocks.table import GROUP, block_type
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
 # shared one, and the taps of short convolutions
 KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
+
+# In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
+SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+SHORT_ROWS |= {"NF4": "IQ4_NL", "TQ2_0": "Q4_0"}
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,15 @@ class Choice:
 @dataclass(frozen=True)
 class Recipe:
     """base: type of matrices; head: of `output.weight`, or of `token_embd.weight` where it is the head too; embedding:
-    of `token_embd.weight` where it is not, if that is another than base."""
+    of `token_embd.weight` where it is not, if that is another than base; gguf: whether GGUF must hold what is chosen.
+    """
 
     name: str
     base: str
     head: str
     rules: tuple[Rule, ...] = ()
     embedding: str = ""
+    gguf: bool = False
 
     def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
         """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
@@ -55,7 +61,7 @@ class Recipe:
             return Choice("F32")
         wanted = self._wanted(name, n_layers, tied)
         if block_type(wanted).accepts(shape[-1]):
-            return Choice(wanted)
+            return Choice(wanted) if not self.gguf else _in_gguf(wanted, shape[-1])
         return Choice("F16", f"rows of {shape[-1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
 
     def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
@@ -70,6 +76,16 @@ class Recipe:
                 if rule.part == part and rule.layers(int(parts[1]), n_layers):
                     return rule.type
         return self.base
+
+
+def _in_gguf(wanted: str, columns: int) -> Choice:
+    """The type wanted, or one that GGUF has for rows of any multiple of 32: its super-blocks cannot be short."""
+    try:
+        block_type(wanted).gguf_bytes(1, columns)
+    except UnsupportedError:
+        kind = SHORT_ROWS.get(wanted, "Q8_0")
+        return Choice(kind, f"GGUF cannot hold rows of {columns} in {wanted}: {kind}")
+    return Choice(wanted)
 
 
 def more_bits(layer: int, n_layers: int) -> bool:

@@ -157,9 +157,9 @@ class _Vocabulary:
         merges = []
         for line in self.array("merges", str):
             at = line.find(" ", 1)
-            pair = [line[:at], line[at + 1 :]]
-            if at > 0 and all(part in vocab for part in (*pair, "".join(pair))):
-                merges.append(pair)
+            left, right = line[:at], line[at + 1 :]
+            if at > 0 and left in vocab and right in vocab and left + right in vocab:
+                merges.append([left, right])
         splits = [
             {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
             for pattern in pre.patterns

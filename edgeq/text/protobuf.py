@@ -44,8 +44,13 @@ def fields_as_written(data: bytes) -> Iterator[tuple[int, Any, bytes]]:
         at += length
 
 
+_SMALL = [bytes([value]) for value in range(128)]  # nearly all there are: a vocabulary has millions of them
+
+
 def _render(value: int) -> bytes:
     """A base-128 number."""
+    if value < 128:
+        return _SMALL[value]
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -16,6 +16,14 @@ def tiny(tiny_model, tmp_path_factory):
     return path
 
 
+def test_a_model_that_is_none_is_said_before_anything_is_measured(edgeq, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_speed", lambda facts, team: pytest.fail("measured"))
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    for model, message in ((tmp_path / "m.gguf", "is truncated"), (tmp_path / "none.gguf", "cannot be opened")):
+        code, out, err = edgeq("doctor", model)
+        assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
 def test_a_machine(edgeq):
     code, out, err = edgeq("doctor", "--no-speed")
     assert (code, err) == (0, "")
@@ -26,7 +34,7 @@ def test_a_machine(edgeq):
 
 
 def test_a_model_that_runs(edgeq, tiny):
-    code, out, _ = edgeq("doctor", tiny, "-o", "json", "-t", 1)
+    code, out, _ = edgeq("doctor", tiny, "--json", "-t", 1)
     facts = json.loads(out)
     assert code == 0 and facts["problems"] == []
     assert facts["cores"]["threads"] == 1

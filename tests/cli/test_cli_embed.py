@@ -74,11 +74,11 @@ def test_run_and_chat_refuse_an_encoder(edgeq, path):
 
 
 def test_bench_and_doctor_know_an_encoder(edgeq, path):
-    code, out, _ = edgeq("bench", path, "-p", 8, "-n", 0, "-r", 1, "-t", 1, "-o", "json")
+    code, out, _ = edgeq("bench", path, "-p", 8, "-n", 0, "-r", 1, "-t", 1, "--json")
     assert code == 0
     assert [row["test"] for row in json.loads(out)] == ["pp8"]
     code, _, err = edgeq("bench", path, "-n", 4, "-p", 8, "-t", 1)
     assert code == 2 and "is an encoder, which takes a text as a whole: give -p alone" in err
-    code, out, _ = edgeq("doctor", path, "-t", 1, "-o", "json")
+    code, out, _ = edgeq("doctor", path, "-t", 1, "--json")
     facts = json.loads(out)
     assert facts["model"]["runs"] and facts["model"]["measured_rate"] > 0

@@ -93,7 +93,7 @@ def test_convert_help_has_every_recipe(edgeq):
 
 def test_show(edgeq, converted, tiny_model):
     config = json.loads((tiny_model / "config.json").read_text())
-    facts = json.loads(edgeq("show", converted, "-o", "json", "--tensors").out)
+    facts = json.loads(edgeq("show", converted, "--json", "--tensors").out)
     assert facts["architecture"] == "llama"
     assert facts["layers"] == config["num_hidden_layers"]
     assert facts["context"] == config["max_position_embeddings"]
@@ -104,7 +104,7 @@ def test_show(edgeq, converted, tiny_model):
     assert facts["parameters"] == sum(kind["parameters"] for kind in facts["types"].values())
     shapes = {row["name"]: row["shape"] for row in facts["tensors"]}
     assert shapes["token_embd.weight"] == [config["vocab_size"], config["hidden_size"]]
-    assert "tensors" not in json.loads(edgeq("show", converted, "-o", "json").out)
+    assert "tensors" not in json.loads(edgeq("show", converted, "--json").out)
     text = edgeq("show", converted, "--tensors").out
     assert "chat template" in text and "blk.0.attn_q.weight" in text and "16.000" in text
     assert not [line for line in text.splitlines() if line != line.rstrip()]
@@ -143,10 +143,30 @@ def test_bench_prints_the_table_of_llama_bench(edgeq, counting):
 
 
 def test_bench_as_json(edgeq, counting):
-    rows = json.loads(edgeq("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 3, "-o", "json").out)
+    rows = json.loads(edgeq("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 3, "--json").out)
     assert [(row["test"], len(row["seconds"])) for row in rows] == [("tg4", 3)]
     assert rows[0]["tokens_per_second"] == pytest.approx(sum(4 / s for s in rows[0]["seconds"]) / 3)
     assert edgeq("bench", "m.eqf", "-p", 0, "-n", 0).code == 2
+
+
+def test_o_names_a_file_and_json_is_json(edgeq, converted, counting):
+    """`-o json`, as it was once, still gives JSON; another name is no file that these verbs would write."""
+    bench = ("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 1)
+    for verb in (("show", converted), bench, ("doctor", "--no-speed")):
+        assert isinstance(json.loads(edgeq(*verb, "-o", "json").out), list if verb == bench else dict)
+        refused = edgeq(*verb, "-o", "x.json")
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err == f"edgeq: -o x.json: {verb[0]} writes no file: --json prints JSON, and > FILE keeps it\n"
+    for verb in (("show",), ("verify",), ("doctor",), ("bench",), ("version",), ("kernels", "list")):
+        text = edgeq(*verb, "--help").out
+        assert "--json " in text and "-o, --output" not in text
+
+
+def test_versions_as_json(edgeq):
+    facts = json.loads(edgeq("version", "--json").out)
+    assert facts["edgeq"] == package.__version__ and facts["packages"]["numpy"] == np.__version__
+    text = edgeq("version").out
+    assert all(f"{name} {number or 'is not installed'}\n" in text for name, number in facts["packages"].items())
 
 
 def test_version_and_help(edgeq):

@@ -1,5 +1,6 @@
 """`edgeq kernels`: build libraries, list them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_build_then_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for path in paths:
         assert any(line.startswith(f"{path}: ") and "2 kernels" in line for line in lines)
     assert lines[-1].startswith("compiled here: 0 kernels in ")
+    assert main(["kernels", "list", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [
+        (one["path"], one["kernels"], one["bytes"]) for one in sorted(facts["libraries"], key=lambda one: one["path"])
+    ] == [(str(path), 2, path.stat().st_size) for path in sorted(paths)]
+    assert facts["folders"] == [str(tmp_path / "kernels")] and facts["compiled"]["kernels"] == 0
 
 
 def test_list_names_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -42,6 +49,9 @@ def test_list_names_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     bad.write_bytes(b"nothing")
     assert main(["kernels", "list"]) == 0
     assert f"{bad}: is no library of kernels, or is cut short: build it again" in capsys.readouterr().out
+    assert main(["kernels", "list", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["libraries"]
+    assert one["problem"].startswith(f"{bad}: is no library") and one["cpu"] is one["state"] is None
 
 
 def test_the_list_of_cpus(capsys: pytest.CaptureFixture[str]):

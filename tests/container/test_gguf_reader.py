@@ -85,6 +85,11 @@ HOSTILE = [
         "claims 1125899906842624 elements of metadata 'k'",
     ),
     (
+        model(render_string("k") + struct.pack("<IIQ", ARRAY, STRING, 2) + render_string("a") + b"\xff" * 8, 1),
+        FormatError,
+        "is truncated inside metadata 'k'",
+    ),
+    (
         model(render_string("k") + struct.pack("<IIQ", ARRAY, 99, 1), 1),
         FormatError,
         "array of the unknown value type 99",
@@ -151,7 +156,7 @@ def test_every_truncation_is_noticed(tmp_path: Path):
 
 
 def test_files_that_are_none(tmp_path: Path):
-    with pytest.raises(FormatError, match="cannot be opened"):
+    with pytest.raises(FormatError, match="is a folder"):
         open_gguf(tmp_path)
     with pytest.raises(NotFoundError, match=r"missing\.gguf: no such file"):
         open_gguf(tmp_path / "missing.gguf")

@@ -57,6 +57,18 @@ def test_without_the_kernel_numpy_does_it(monkeypatch: pytest.MonkeyPatch):
     assert np.array_equal(to_gguf(panels, 20, 256, bt.name), blocks)
 
 
+def test_the_kernel_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(rearrange, "prepare", lambda names, announce: asked.append(names) or {names[0]: None})
+    monkeypatch.setattr(rearrange, "missing", lambda names: names)
+    Rearranger(TO_PANELS, nbytes=1 << 20)
+    assert not asked
+    Rearranger(TO_PANELS, nbytes=1 << 30)
+    monkeypatch.setattr(rearrange, "missing", lambda names: [])
+    Rearranger(TO_BLOCKS, nbytes=1 << 20)
+    assert asked == [[TO_PANELS], [TO_BLOCKS]]
+
+
 def test_a_type_that_changes_more_than_places_is_left_to_numpy(monkeypatch: pytest.MonkeyPatch):
     def adding(data, rows, cols, name):
         return from_gguf((data + 1).astype(np.uint8), rows, cols, name)

@@ -305,7 +305,7 @@ def test_the_command_line_tells_what_was_kept(
     assert main(["convert", str(checkpoint), "--allow-no-tokenizer", "-t", "1"]) == 0
     line = "GPTQ 4-bit: 14 tensors kept exactly, codes and scales (Q4_0)"
     assert line in capsys.readouterr().out.splitlines()
-    assert main(["show", "llama-GPTQ.eqf", "-o", "json"]) == 0
+    assert main(["show", "llama-GPTQ.eqf", "--json"]) == 0
     provenance = json.loads(capsys.readouterr().out)["provenance"]
     assert provenance["quantized"] == line and provenance["recipe"] == "kept"
 

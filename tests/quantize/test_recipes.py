@@ -1,14 +1,31 @@
 """Recipes give the types that they are known for."""
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 
-from edgeq.blocks.table import BLOCK_TYPES
+from edgeq.blocks.table import BLOCK_TYPES, block_type
 from edgeq.errors import UsageError
 from edgeq.quantize.recipes import ALIASES, RECIPES, more_bits, recipe
 
 
 def types(name: str, tensor: str, n_layers: int = 22, tied: bool = False) -> list[str]:
     return [recipe(name).type_for(tensor.format(i), (64, 64), n_layers, tied).type for i in range(n_layers)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_gguf_can_hold_what_is_chosen_for_it(name: str) -> None:
+    """Whole super-blocks leave the recipe as it is; of rows that end in a short one it takes what can."""
+    plain, chosen = RECIPES[name], replace(RECIPES[name], gguf=True)
+    for part, columns in product(("attn_v", "ffn_down", "attn_q"), (256, 512, 576, 96)):
+        choice = chosen.type_for(f"blk.0.{part}.weight", (64, columns), 8, False)
+        usual = plain.type_for(f"blk.0.{part}.weight", (64, columns), 8, False)
+        assert block_type(choice.type).gguf_bytes(64, columns) > 0
+        assert choice.type == usual.type or f"GGUF cannot hold rows of {columns} in {usual.type}: " in choice.fallback
+        if columns % 256 == 0 and name != "NF4":
+            assert choice == usual
+    assert chosen.type_for("blk.0.attn_q.weight", (64, 40), 8, False).type in ("F16", "BF16", "F32")
 
 
 def test_names() -> None:

@@ -1,0 +1,37 @@
+"""`--json`, of the verbs that tell something: one JSON document on stdout instead of text.
+
+`-o` names a file to write, in every verb that has it; `-o json`, which these verbs had for JSON, is still understood.
+"""
+
+import functools
+import json
+from typing import Any, TypeVar, cast
+
+import click
+
+from edgeq.errors import UsageError
+
+Function = TypeVar("Function")
+
+
+def json_option(function: Function) -> Function:
+    """Adds `--json`; the function gets it as `as_json`."""
+
+    @functools.wraps(cast(Any, function))
+    def wrapper(**values: Any) -> Any:
+        former = values.pop("former")
+        return cast(Any, function)(**values | {"as_json": values["as_json"] or former == "json"})
+
+    former = click.option("-o", "--output", "former", hidden=True, callback=_check_former)
+    return cast(Function, click.option("--json", "as_json", is_flag=True, help="Print JSON.")(former(wrapper)))
+
+
+def show_json(facts: Any) -> None:
+    """Print plain data."""
+    click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+
+
+def _check_former(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value not in (None, "json", "md", "text"):
+        raise UsageError(f"-o {value}: {context.info_name} writes no file: --json prints JSON, and > FILE keeps it")
+    return value

@@ -1,0 +1,186 @@
+"""Encodes the matrices of an `.eqf` file again, by another recipe: for models of which there is nothing better left."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+import edgeq
+from edgeq import environment
+from edgeq.blocks.reference import decode
+from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
+from edgeq.container.gguf_values import METADATA_ASSET, without_keys
+from edgeq.container.reader import File, TensorInfo, open_file
+from edgeq.container.writer import TensorSpec, Writer
+from edgeq.errors import FormatError, UnsupportedError
+from edgeq.kernels.encode_api import encode_panels, prepare
+from edgeq.models import architecture
+from edgeq.quantize import kept
+from edgeq.quantize.kept import Kept
+from edgeq.quantize.pipeline import (
+    BF16_MAX,
+    CHUNK_BYTES,
+    F16_MAX,
+    SAMPLE_ROWS,
+    Converted,
+    Progress,
+    Report,
+)
+from edgeq.quantize.recipes import Recipe, recipe
+
+F32Array = npt.NDArray[np.float32]
+U8Array = npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Job:
+    """A tensor, and what it becomes; sums of squares over a sample of its weights, and of what encoding changed."""
+
+    info: TensorInfo
+    spec: TensorSpec
+    fallback: str | None
+    changed: float = 0.0
+    weights: float = 0.0
+
+    @property
+    def copied(self) -> bool:
+        return self.info.type == self.spec.type
+
+
+def requantize(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    type: str,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
+    called: str | None = None,
+    gguf: bool = False,
+) -> Report:
+    """Write the `.eqf` file `source` as the file `out`, its weights decoded and encoded again by the recipe `type`.
+
+    A matrix that has the recipe's type already is copied, bit for bit; the loss of any other that was quantized adds up
+    with the new one, and the report says so. The rest of the file stays as it is. `progress` and `announce` are as for
+    `convert`; `called` is what messages call the source; `gguf` takes types that GGUF can hold. Raises UsageError for
+    an unknown `type`, FormatError for a file that is none, UnsupportedError for weights that the new type cannot hold,
+    OutputError if `out` cannot be written.
+    """
+    started = time.perf_counter()
+    chosen = replace(recipe(type), gguf=gguf)
+    threads = threads or environment.threads() or environment.processors()
+    with open_file(source) as file:
+        model = architecture(file.metadata["config"], file.path)
+        jobs = _plan(file, model.num_hidden_layers, chosen)
+        with Writer(out, [job.spec for job in jobs], _metadata(file, chosen, jobs), _assets(file)) as writer:
+            prepare({job.spec.type for job in jobs if not job.copied}, announce)
+            total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
+            for index, job in enumerate(jobs):
+                for data, weights in _encoded(job, file.data(job.info.name), called or file.path, threads):
+                    writer.write(job.spec.name, data)
+                    done += 4 * weights
+                    if progress:
+                        progress(job.spec.name, index, len(jobs), done, total)
+    tensors = [_converted(job, writer.tensor_bytes(job.spec.name), chosen) for job in jobs]
+    return Report(
+        os.fspath(out), chosen.name, model.name, writer.nbytes, time.perf_counter() - started, tensors=tensors
+    )
+
+
+def _plan(file: File, layers: int, chosen: Recipe) -> list[_Job]:
+    tied = "output.weight" not in file.tensors
+    jobs = []
+    for info in file.tensors.values():
+        choice = chosen.type_for(info.name, info.shape, layers, tied)
+        jobs.append(_Job(info, TensorSpec(info.name, info.shape, choice.type), choice.fallback))
+    return jobs
+
+
+def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
+    """What is written, run by run of rows, and how many weights each holds."""
+    info, kind = job.info, job.spec.type
+    if len(info.shape) == 1:
+        yield data, prod(info.shape)
+        return
+    rows, cols = info.shape[-2:]
+    panel = block_type(info.type).panel_bytes(cols)
+    step = max(CHUNK_BYTES // (4 * cols) // PANEL_ROWS, 1) * PANEL_ROWS
+    for matrix in data.reshape(prod(info.shape[:-2]), -1):
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            panels = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+            if job.copied:
+                yield panels, count * cols
+                continue
+            weights = decode(panels, count, cols, info.type)
+            _check(job, weights, source)
+            encoded = encode_panels(weights, kind, threads)
+            _sample(job, weights[:SAMPLE_ROWS], encoded)
+            yield encoded, count * cols
+
+
+def _check(job: _Job, weights: F32Array, source: str) -> None:
+    """UnsupportedError for weights that the tensor's new type cannot hold."""
+    limit = {"F32": float(np.finfo(np.float32).max), "BF16": BF16_MAX}.get(job.spec.type, F16_MAX)
+    largest = float(np.abs(weights).max())
+    if not largest <= limit:  # a NaN is not, either
+        what = f"{source}: tensor {job.info.name!r} holds {largest:.6g}"
+        advice = "take another file" if not np.isfinite(largest) else "take BF16 or F32"
+        raise UnsupportedError(f"{what}, which {job.spec.type} cannot hold: {advice}")
+
+
+def _sample(job: _Job, weights: F32Array, encoded: U8Array) -> None:
+    rows, cols = weights.shape
+    kind = job.spec.type
+    found = decode(encoded[: tensor_bytes(kind, weights.shape)], rows, cols, kind)
+    job.changed += float(np.square(found - weights, dtype=np.float64).sum())
+    job.weights += float(np.square(weights, dtype=np.float64).sum())
+
+
+def _converted(job: _Job, nbytes: int, chosen: Recipe) -> Converted:
+    """What became of a tensor; of one that was quantized also how."""
+    how = _fate(job, chosen)
+    error = (job.changed / job.weights) ** 0.5 if how and not job.copied and job.weights else None
+    return Converted(job.spec.name, job.spec.shape, job.spec.type, nbytes, job.fallback, how, error)
+
+
+def _fate(job: _Job, chosen: Recipe) -> Kept | None:
+    if not block_type(job.info.type).quantized:
+        return None
+    if job.copied:
+        return Kept(kept.EXACT, job.info.type)
+    reason = f"{chosen.name} was asked for; this adds to what {job.info.type} has lost already"
+    return Kept(kept.ENCODED, job.info.type, reason)
+
+
+def _metadata(file: File, chosen: Recipe, jobs: list[_Job]) -> dict[str, Any]:
+    """The file's, which says what it was made from and how."""
+    provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {edgeq.__version__}"}
+    if fates := [(how, job.spec.type, None) for job in jobs if (how := _fate(job, chosen))]:
+        provenance["quantized"] = "; ".join(kept.summary(fates))
+    metadata = {**file.metadata, "provenance": provenance}
+    if "gguf" in metadata:  # what an export needs to write the same types again: those of matrices are others now
+        vectors = {job.spec.name for job in jobs if len(job.spec.shape) == 1}
+        types = metadata["gguf"].get("types", {})
+        metadata["gguf"] = {**metadata["gguf"], "types": {name: t for name, t in types.items() if name in vectors}}
+    return metadata
+
+
+def _assets(file: File) -> dict[str, bytes]:
+    """The file's; what a GGUF file said of its matrices' types is not so any more."""
+
+    def fail(what: str) -> NoReturn:
+        raise FormatError(f"{file.path}: the asset {METADATA_ASSET} {what}: import the model again")
+
+    assets = {name: file.asset(name) for name in file.assets}
+    if METADATA_ASSET in assets:
+        assets[METADATA_ASSET] = without_keys(assets[METADATA_ASSET], _tells_types, fail)
+    return assets
+
+
+def _tells_types(key: str) -> bool:
+    return key == "general.file_type" or key.startswith("quantize.")

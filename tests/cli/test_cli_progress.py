@@ -1,0 +1,32 @@
+"""What is shown at a terminal while someone waits; elsewhere nothing is."""
+
+import sys
+
+import pytest
+
+from edgeq.cli.progress import status
+
+
+def test_a_line_goes_away_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(KeyboardInterrupt), status("first") as say:
+        say("second")
+        raise KeyboardInterrupt
+    assert capsys.readouterr() == ("", "\rfirst\x1b[K\rsecond\x1b[K\r\x1b[K")
+
+
+def test_off_a_terminal_there_is_none(capsys: pytest.CaptureFixture[str]):
+    with status("first") as say:
+        say("second")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_verbs_say_how_far_they_are(edgeq, tiny_model, tmp_path, monkeypatch):
+    import edgeq as package
+
+    package.convert(tiny_model, tmp_path / "m.eqf", "F16")
+    monkeypatch.setattr("edgeq.cli.progress.sys.stderr.isatty", lambda: True)
+    err = edgeq("embed", tmp_path / "m.eqf", "a", "b", "-t", 1).err
+    assert "\rembedding 2 texts\x1b[K" in err and "\r2 of 2 texts\x1b[K" in err and err.endswith("\r\x1b[K")
+    err = edgeq("bench", tmp_path / "m.eqf", "-p", 0, "-n", 2, "-r", 2, "-t", 1).err
+    assert "\rtg2: warming up\x1b[K" in err and "\rtg2: run 2 of 2\x1b[K" in err
