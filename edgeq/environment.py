@@ -6,6 +6,7 @@
 | `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
 | `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `$XDG_CACHE_HOME/edgeq` or `~/.cache/edgeq` |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
+| `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `~/.local/state/edgeq/chat-history`, or XDG's |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -50,6 +51,28 @@ def kernels_folder() -> Path | None:
     """The folder of libraries of kernels that is named by the environment, if any."""
     text = os.environ.get("EDGEQ_KERNELS")
     return Path(text) if text else None
+
+
+def history_file() -> Path | None:
+    """The file of what was typed in chats; None where there is to be none, or no home for it."""
+    text = os.environ.get("EDGEQ_HISTORY")
+    if text:
+        return Path(text) if text != "-" else None
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "state") / "edgeq" / "chat-history"
+    except RuntimeError:  # neither HOME nor an entry of the user
+        return None
+
+
+def dumb_terminal() -> bool:
+    """Whether the terminal says that it knows no escape codes."""
+    return os.environ.get("TERM") in ("dumb", "unknown")
+
+
+def colour() -> bool:
+    """Whether text may be coloured or dimmed: NO_COLOR, set to anything, forbids it."""
+    return not os.environ.get("NO_COLOR") and not dumb_terminal()
 
 
 def test_data() -> Path | None:
