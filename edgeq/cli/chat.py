@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.chat_commands import Ask, Talk, note, obey
+from edgeq.cli.chat_commands import Ask, Talk, note, obey, tell
 from edgeq.cli.chat_conversation import Conversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
 from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.cli.units import count
-from edgeq.cli.wrap import Wrapper
+from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Chat:
                 except EdgeqError as error:
                     if not self._reader.interactive:
                         raise
-                    click.echo(f"edgeq: {one_line(error)}", err=True)
+                    tell(f"edgeq: {error}")
 
     def _read(self) -> str | None:
         """What was typed; None at the end. Ctrl-C drops it, and leaves the second time."""
@@ -84,7 +84,7 @@ class Chat:
             try:
                 ask = obey(self.talk, *named)
             except EdgeqError as error:  # no answer is missing: a script can go on, too
-                click.echo(one_line(error), err=True)
+                tell(str(error))
             except KeyboardInterrupt:
                 if not self._reader.interactive:
                     raise
@@ -148,7 +148,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.text = ""
-        self._wrapper = Wrapper(_columns) if sys.stdout.isatty() else None
+        self._wrapper = Wrapper(lambda: terminal_columns(sys.stdout.fileno())) if sys.stdout.isatty() else None
 
     def show(self, piece: str) -> None:
         self.text += piece
@@ -164,20 +164,8 @@ class Screen:
         sys.stdout.flush()
 
 
-def _columns() -> int:
-    """The terminal's width now. Not that of the variable COLUMNS, which does not change with it."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except OSError:
-        return 80
-
-
 def banner(model: "Model") -> str:
     """E.g. "tiny.eqf: llama, 3.20 M parameters, context 512"."""
     name = os.path.basename(model.file.path)
     kind = model.file.metadata.get("architecture", "unknown architecture")
     return f"{name}: {kind}, {count(model.parameters)} parameters, context {model.context}"
-
-
-def one_line(error: EdgeqError) -> str:
-    return " ".join(str(error).split())

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgeq import environment
 from edgeq.cli import chat_conversation, chat_settings
 from edgeq.cli.chat_conversation import Conversation
 from edgeq.cli.options import read_text, show_timings
+from edgeq.cli.wrap import terminal_columns, wrapped
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +65,17 @@ class Command:
     aliases: tuple[str, ...] = ()
 
 
+def tell(text: str, dim: bool = False) -> None:
+    """One line on stderr, which is no part of the answers; on a terminal as many as it takes."""
+    text = " ".join(text.split())
+    if sys.stderr.isatty():
+        text = wrapped(text, terminal_columns(sys.stderr.fileno()))
+    click.echo(click.style(text, dim=True) if dim and environment.colour() else text, err=True)
+
+
 def note(text: str) -> None:
-    """Tell what was done, on stderr: it is no part of the answers."""
-    click.echo(click.style(f"({text})", dim=True) if environment.colour() else f"({text})", err=True)
+    """Tell what was done."""
+    tell(f"({text})", dim=True)
 
 
 def help_(talk: Talk, rest: str) -> None:

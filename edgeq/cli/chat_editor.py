@@ -37,7 +37,7 @@ class Editor:
         self._keys = keys
         self._session: PromptSession[str] = PromptSession(
             "> ",
-            prompt_continuation=". ",
+            prompt_continuation=lambda width, line, wrapped: "  " if wrapped else ". ",
             multiline=True,
             key_bindings=_bindings(),
             completer=CommandCompleter(),

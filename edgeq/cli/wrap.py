@@ -1,10 +1,12 @@
 """Text for a terminal, as it streams: words are not cut at the right edge."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
 UNBOUNDED = 1 << 30  # columns
+COLUMNS = 80  # where a terminal does not tell
 TAB = 8  # columns from one tab stop to the next
 ZERO_WIDTH_JOINER = "\u200d"
 MAY_NOT_BEGIN = frozenset(",.:;!?)]}%'\"、。，．：；！？）］｝」』】〉》〕’”…ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々")
@@ -57,6 +59,20 @@ def _advance(column: int, text: Iterable[str], columns: int) -> int:
         width = _width(character)
         column = width if column + width > columns else column + width
     return column
+
+
+def terminal_columns(fd: int) -> int:
+    """A terminal's width now. Not that of the variable COLUMNS, which does not change with it."""
+    try:
+        return os.get_terminal_size(fd).columns or COLUMNS
+    except OSError:
+        return COLUMNS
+
+
+def wrapped(text: str, columns: int) -> str:
+    """A whole text."""
+    wrapper = Wrapper(lambda: columns)
+    return wrapper.push(text) + wrapper.finish()
 
 
 class Wrapper:

@@ -18,7 +18,7 @@ class PseudoTerminal:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()):
         self._master, self.slave = pty.openpty()
-        termios.tcsetwinsize(self.slave, (24, 80))
+        termios.tcsetwinsize(self.slave, (24, 200))
         self.raw = b""
         self._expected = 0  # of the text without escape codes: what comes before it does not count again
         self.process = subprocess.Popen(

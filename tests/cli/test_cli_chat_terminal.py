@@ -95,10 +95,10 @@ def test_a_paste_is_one_message(chat_with):
 def test_keys_typed_ahead_are_the_next_message(chat_with):
     chat = chat_with()
     chat.type("one\r")
-    chat.let(3)
+    chat.let(2)
     chat.expect("h")  # is shown when the space after it has come
     chat.type("two\x1b[200~x\ry\x1b[201~")
-    chat.let(1)
+    chat.let(2)
     assert "two" not in chat.expect("i\r\n"), "it is not echoed into the answer"
     chat.expect("two")
     chat.let()
@@ -110,7 +110,7 @@ def test_keys_typed_ahead_are_the_next_message(chat_with):
 def test_ctrl_c_keeps_what_was_said_and_what_was_typed(chat_with):
     chat = chat_with()
     chat.type("one\r")
-    chat.let(3)
+    chat.let(2)
     chat.expect("h")
     chat.type("two\x03")
     shown = chat.expect("(stopped)")
