@@ -1,6 +1,5 @@
 """`edgeq chat`: a conversation in the terminal."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,11 @@ def command(
     """
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
-        Chat(loaded, system, generation, timings, reader()).go_on()
+        with reader() as source:
+            if source.interactive:
+                tell(banner(model.name if model.exists() else str(model), loaded))
+                tell("/help lists commands.")
+            Chat(loaded, system, generation, timings, source).go_on()
 
 
 class Chat:
@@ -51,18 +54,15 @@ class Chat:
 
     def go_on(self) -> None:
         """Go on until /exit or the end of the input. A script ends with the first error, as it cannot know of it."""
-        if self._reader.interactive:
-            click.echo(f"{banner(self._model)}\n/help lists commands.", err=True)
-        with self._reader:
-            while not self.talk.leaving:
-                try:
-                    if (text := self._read()) is None:
-                        break
-                    self._do(text)
-                except EdgeqError as error:
-                    if not self._reader.interactive:
-                        raise
-                    tell(f"edgeq: {error}")
+        while not self.talk.leaving:
+            try:
+                if (text := self._read()) is None:
+                    break
+                self._do(text)
+            except EdgeqError as error:
+                if not self._reader.interactive:
+                    raise
+                tell(f"edgeq: {error}")
 
     def _read(self) -> str | None:
         """What was typed; None at the end. Ctrl-C drops it, and leaves the second time."""
@@ -164,8 +164,7 @@ class Screen:
         sys.stdout.flush()
 
 
-def banner(model: "Model") -> str:
+def banner(name: str, model: "Model") -> str:
     """E.g. "tiny.eqf: llama, 3.20 M parameters, context 512"."""
-    name = os.path.basename(model.file.path)
     kind = model.file.metadata.get("architecture", "unknown architecture")
     return f"{name}: {kind}, {count(model.parameters)} parameters, context {model.context}"

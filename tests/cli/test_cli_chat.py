@@ -132,9 +132,12 @@ def test_two_ctrl_c_are_130(edgeq, model, monkeypatch):
     assert edgeq("chat", "m.eqf").code == 130
 
 
-def test_the_banner(model, monkeypatch, capsys):
-    conversation_of(model, monkeypatch)
-    assert capsys.readouterr().err.splitlines()[0] == "counting.eqf: llama, 2.16 K parameters, context 96"
+def test_the_banner(edgeq, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("edgeq.cli.chat.reader", Terminal)
+    (tmp_path / "m.gguf").write_text("")
+    for named, shown in ((tmp_path / "m.gguf", "m.gguf"), ("owner/name", "owner/name")):
+        err = edgeq("chat", named).err.splitlines()
+        assert err[:2] == [f"{shown}: llama, 2.16 K parameters, context 96", "/help lists commands."]
 
 
 def test_an_answer_cut_off_by_the_context(edgeq, model):

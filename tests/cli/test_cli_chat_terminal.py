@@ -43,7 +43,8 @@ class ChatAtTerminal(PseudoTerminal):
     def __init__(self, folder: Path, **environment: str):
         gate, self._gate = os.pipe()
         self.folder = folder
-        base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "XDG_STATE_HOME")}
+        unwanted = ("NO_COLOR", "XDG_STATE_HOME", "EDGEQ_HISTORY")
+        base = {name: value for name, value in os.environ.items() if name not in unwanted}
         base |= {"TERM": "xterm", "HOME": str(folder), **environment}
         super().__init__([sys.executable, "-c", CHILD, str(gate)], base, [gate])
         os.close(gate)
