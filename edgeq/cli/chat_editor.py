@@ -14,6 +14,7 @@ from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input, create_input
+from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth, Output, create_output
 
@@ -33,7 +34,7 @@ class Editor:
     echoes = False
 
     def __init__(self, history: HistoryFile, input: Input, output: Output, keys: HeldKeys | None = None):
-        self._output = output
+        self._input, self._output = input, output
         self._keys = keys
         self._session: PromptSession[str] = PromptSession(
             "> ",
@@ -91,15 +92,23 @@ class Editor:
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         """What is typed or pasted meanwhile waits, unseen, for the next prompt."""
-        if self._keys:
-            self._keys.hold()  # again: the shell may have set the terminal after Ctrl-Z
+        if self._keys is None:
+            yield
+            return
+        self._keys.hold()  # again: the shell may have set the terminal after Ctrl-Z
         self._output.enable_bracketed_paste()  # the next prompt must know where a paste began
         self._output.flush()
         try:
-            yield
+            with self._keys.taken(self._take):
+                yield
         finally:
             self._output.disable_bracketed_paste()
             self._output.flush()
+
+    def _take(self) -> bool:
+        """Keep what was typed for the next prompt; False where the terminal is gone."""
+        store_typeahead(self._input, self._input.read_keys())
+        return not self._input.closed
 
 
 class CommandCompleter(Completer):

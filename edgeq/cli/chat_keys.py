@@ -1,12 +1,16 @@
 """Keys that are typed while nobody reads them."""
 
 import contextlib
+import os
+import select
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 class HeldKeys:
-    """Keeps a terminal from echoing keys and from acting on them, Ctrl-C excepted: who reads next gets them all.
+    """Keeps a terminal from echoing keys and from acting on them, Ctrl-C excepted.
 
     Where there is no termios (Windows' consoles echo only what is read) it does nothing.
     """
@@ -29,6 +33,31 @@ class HeldKeys:
             state[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
             state[3] |= termios.ISIG | termios.NOFLSH  # Ctrl-C does not throw away what was typed before
             termios.tcsetattr(self._fd, termios.TCSANOW, state)
+
+    @contextlib.contextmanager
+    def taken(self, take: Callable[[], bool]) -> Iterator[None]:
+        """A block in which a thread calls `take` when there are keys, until it is False: that there will be no more.
+
+        A terminal holds only some thousands, and Ctrl-C would wait behind them.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        wake, end = os.pipe()
+
+        def work() -> None:
+            while wake not in select.select([self._fd, wake], [], [])[0]:
+                if not take():
+                    break
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(end)
+            thread.join()
+            os.close(wake)
 
     def release(self) -> None:
         """Set the terminal as it was."""

@@ -39,7 +39,9 @@ class PseudoTerminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+        data = keys.encode()
+        while data:
+            data = data[os.write(self._master, data) :]
 
     def expect(self, text: str) -> str:
         """Wait until a text is shown after the one expected before; what was shown between them, and it."""

@@ -123,6 +123,23 @@ def test_ctrl_c_keeps_what_was_said_and_what_was_typed(chat_with):
     assert chat.leave() == ["one", "h ", "two", "h i"]
 
 
+def test_ctrl_c_is_heard_behind_a_large_paste(tmp_path, chat_with):
+    """A terminal holds some 4000 keys that nobody reads, and does not look at those after them."""
+    chat = chat_with()
+    text = "\n".join(f"line {i}" for i in range(3000))
+    chat.type("one\r")
+    chat.let(2)
+    chat.expect("h")
+    chat.type(f"\x1b[200~{text}\x1b[201~\x03")
+    chat.expect("(stopped)")
+    chat.expect("2999")
+    chat.type("\r")
+    chat.expect("edgeq: the message has ")
+    assert chat.leave() == ["one", "h "]
+    history = (tmp_path / ".local" / "state" / "edgeq" / "chat-history").read_text().splitlines()
+    assert json.loads(history[1]) == text
+
+
 def test_the_history_is_there_the_next_time(tmp_path, chat_with):
     chat = chat_with()
     chat.let()
