@@ -148,7 +148,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.text = ""
-        self._wrapper = Wrapper(lambda: terminal_columns(sys.stdout.fileno())) if sys.stdout.isatty() else None
+        self._wrapper = Wrapper(lambda: terminal_columns(sys.stdout)) if sys.stdout.isatty() else None
 
     def show(self, piece: str) -> None:
         self.text += piece

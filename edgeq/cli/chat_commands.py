@@ -69,7 +69,7 @@ def tell(text: str, dim: bool = False) -> None:
     """One line on stderr, which is no part of the answers; on a terminal as many as it takes."""
     text = " ".join(text.split())
     if sys.stderr.isatty():
-        text = wrapped(text, terminal_columns(sys.stderr.fileno()))
+        text = wrapped(text, terminal_columns(sys.stderr))
     click.echo(click.style(text, dim=True) if dim and environment.colour() else text, err=True)
 
 

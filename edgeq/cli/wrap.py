@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import TextIO
 
 UNBOUNDED = 1 << 30  # columns
 COLUMNS = 80  # where a terminal does not tell
@@ -61,10 +62,10 @@ def _advance(column: int, text: Iterable[str], columns: int) -> int:
     return column
 
 
-def terminal_columns(fd: int) -> int:
+def terminal_columns(stream: TextIO) -> int:
     """A terminal's width now. Not that of the variable COLUMNS, which does not change with it."""
     try:
-        return os.get_terminal_size(fd).columns or COLUMNS
+        return os.get_terminal_size(stream.fileno()).columns or COLUMNS
     except OSError:
         return COLUMNS
 

@@ -18,6 +18,7 @@ class PseudoTerminal:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()):
         self._master, self.slave = pty.openpty()
+        os.set_blocking(self._master, False)
         termios.tcsetwinsize(self.slave, (24, 200))
         self.raw = b""
         self._expected = 0  # of the text without escape codes: what comes before it does not count again
@@ -41,6 +42,7 @@ class PseudoTerminal:
     def type(self, keys: str) -> None:
         data = keys.encode()
         while data:
+            assert select.select([], [self._master], [], PATIENCE_S)[1], f"{len(data)} keys found no room"
             data = data[os.write(self._master, data) :]
 
     def expect(self, text: str) -> str:

@@ -7,7 +7,7 @@ from counting import counting_model
 
 from edgeq.cli.chat import Chat
 from edgeq.cli.chat_commands import COMMANDS
-from edgeq.cli.chat_input import Terminal
+from edgeq.cli.chat_input import Piped, Terminal, reader
 from edgeq.errors import EdgeqError, TemplateError, UsageError
 
 GREEDY = ("--temp", 0)
@@ -347,3 +347,26 @@ def test_did_you_mean(edgeq, model):
 def test_help_names_every_command(edgeq, model):
     out = edgeq("chat", "m.eqf", stdin="/?\n").out
     assert [name for name in COMMANDS if f"\n{name.name} " not in f"\n{out}"] == []
+
+
+def test_without_the_editor_a_plain_terminal_does(monkeypatch):
+    """Boards may lack the package; and a terminal may know no escape codes."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delitem(sys.modules, "edgeq.cli.chat_editor", raising=False)
+    monkeypatch.setitem(sys.modules, "prompt_toolkit", None)
+    assert type(reader()) is Terminal
+    monkeypatch.undo()
+    assert type(reader()) is Piped
+
+
+def test_an_answer_is_wrapped_at_the_terminals_width_and_nowhere_else(model, monkeypatch, capsys):
+    model.session.jumps = dict(zip(b":abcdefgh", [*b"abcdefgh", small.IM_END], strict=True))
+    model.session.jumps |= {ord("c"): ord(" "), ord(" "): ord("d")}
+    monkeypatch.setattr("edgeq.cli.chat.terminal_columns", lambda stream: 6)
+    for terminal, shown in ((True, "abc\ndefgh\n"), (False, "abc defgh\n")):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        conversation = conversation_of(model, monkeypatch, "x")
+        assert capsys.readouterr().out == shown
+        assert contents(conversation) == ["x", "abc defgh"]
