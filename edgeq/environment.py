@@ -7,6 +7,7 @@
 | `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `cache_folder()`                            |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
+| `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `~/.local/state/edgeq/chat-history`, or XDG's |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -73,6 +74,28 @@ def kernels_folder() -> Path | None:
 def debug() -> bool:
     """Whether tracebacks of unexpected errors are wanted."""
     return os.environ.get("EDGEQ_DEBUG", "") not in ("", "0")
+
+
+def history_file() -> Path | None:
+    """The file of what was typed in chats; None where there is to be none, or no home for it."""
+    text = os.environ.get("EDGEQ_HISTORY")
+    if text:
+        return Path(text) if text != "-" else None
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "state") / "edgeq" / "chat-history"
+    except RuntimeError:  # neither HOME nor an entry of the user
+        return None
+
+
+def dumb_terminal() -> bool:
+    """Whether the terminal says that it knows no escape codes."""
+    return os.environ.get("TERM") in ("dumb", "unknown")
+
+
+def colour() -> bool:
+    """Whether text may be coloured or dimmed: NO_COLOR, set to anything, forbids it."""
+    return not os.environ.get("NO_COLOR") and not dumb_terminal()
 
 
 def test_data() -> Path | None:

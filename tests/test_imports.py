@@ -137,13 +137,28 @@ def modules_after(code: str) -> set[str]:
         "import edgeq",
         "from edgeq.cli import main; main(['--help'])",
         "from edgeq.cli import main; main(['run', '--help'])",
+        "from edgeq.cli import main; main(['chat', '--help'])",
         "import edgeq.text.tokenizer, edgeq.text.chat",
     ],
 )
 def test_numpy_and_numba_are_not_imported_early(code):
     loaded = modules_after(code)
     assert "edgeq" in loaded
-    assert not loaded & {"numpy", "numba", "llvmlite", "tokenizers", "sentencepiece", "jinja2", "rich"}
+    assert not loaded & {
+        "numpy",
+        "numba",
+        "llvmlite",
+        "tokenizers",
+        "sentencepiece",
+        "jinja2",
+        "rich",
+        "prompt_toolkit",
+    }
+
+
+def test_a_chat_without_a_terminal_needs_no_editor():
+    code = "import io, sys; sys.stdin = io.StringIO(); from edgeq.cli.chat_input import reader; reader()"
+    assert "prompt_toolkit" not in modules_after(code)
 
 
 def test_opening_a_file_needs_no_numba():

@@ -44,6 +44,7 @@ Environment variables:
   EDGEQ_THREADS  threads, where --threads is not given
   EDGEQ_CACHE    folder of compiled kernels and of models  [default: ~/.cache/edgeq]
   EDGEQ_KERNELS  folder of kernels built ahead of time  [default: the package, then ~/.local/share/edgeq/kernels]
+  EDGEQ_HISTORY  file of what was typed in chats; "-" keeps none  [default: ~/.local/state/edgeq/chat-history]
   EDGEQ_ISA      body of the kernels, e.g. avx2 or portable  [default: the best one]
   EDGEQ_DEBUG    1 shows the traceback of an error that edgeq did not expect
 """

@@ -1,0 +1,242 @@
+"""The commands of a chat: a row of COMMANDS each."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq import environment
+from edgeq.cli import chat_conversation, chat_settings
+from edgeq.cli.chat_conversation import Conversation
+from edgeq.cli.options import read_text, show_timings
+from edgeq.cli.wrap import terminal_columns, wrapped
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
+
+BYTES_PER_TOKEN = 32  # more than any text has on average: a file that is larger cannot fit
+KEYS = """\
+Enter sends a message. Alt-Enter, Ctrl-J or a \\ at the end begins another line; \"\"\" begins and ends a block.
+Ctrl-C stops an answer; twice at the prompt it leaves. A message that begins with a slash is written with two."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A message that is to be answered, or `again` instead of the latest one."""
+
+    text: str
+    again: bool = False
+
+
+@dataclass
+class Talk:
+    """What commands work on.
+
+    edit: gives a text that someone has edited, or None where they left it; absent where there is no editor
+    """
+
+    model: "Model"
+    conversation: Conversation
+    settings: dict[str, Any]  # keywords of Model.chat
+    edit: Callable[[str], str | None] | None = None
+    attached: list[str] = field(default_factory=list)  # what comes before the next message
+    leaving: bool = False
+
+    def begin(self, system: str | None, messages: list[dict[str, str]] | None = None) -> None:
+        """Forget the conversation, and go on from another one."""
+        self.conversation.begin(system, messages or [])
+        self.attached.clear()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A name, and what it does with the text after it. Raises EdgeqErrors, and then has changed nothing."""
+
+    name: str
+    run: Callable[[Talk, str], Ask | None]
+    does: str
+    takes: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+def tell(text: str, dim: bool = False) -> None:
+    """One line on stderr, which is no part of the answers; on a terminal as many as it takes."""
+    text = " ".join(text.split())
+    if sys.stderr.isatty():
+        text = wrapped(text, terminal_columns(sys.stderr))
+    click.echo(click.style(text, dim=True) if dim and environment.colour() else text, err=True)
+
+
+def note(text: str) -> None:
+    """Tell what was done."""
+    tell(f"({text})", dim=True)
+
+
+def help_(talk: Talk, rest: str) -> None:
+    rows = [(f"{command.name} {command.takes}", command.does) for command in COMMANDS]
+    width = max(len(left) for left, _ in rows) + 2
+    click.echo("\n".join(f"{left:{width}}{right}" for left, right in rows) + f"\n{KEYS}")
+
+
+def reset(talk: Talk, rest: str) -> None:
+    talk.begin(talk.conversation.system)
+    note("the conversation is forgotten")
+
+
+def system(talk: Talk, rest: str) -> None:
+    talk.begin(rest or None)
+    note(f"the system message is {'set' if rest else 'dropped'}, the conversation forgotten")
+
+
+def save(talk: Talk, rest: str) -> None:
+    path = _path("/save", rest)
+    chat_conversation.save(talk.conversation.history(), path)
+    note(f"{path}: {_messages(talk)} saved")
+
+
+def load(talk: Talk, rest: str) -> None:
+    path = _path("/load", rest)
+    talk.begin(*chat_conversation.load(path))
+    note(f"{path}: {_messages(talk)} loaded")
+
+
+def regen(talk: Talk, rest: str) -> Ask:
+    return Ask(_latest(talk), again=True)
+
+
+def edit(talk: Talk, rest: str) -> Ask | None:
+    latest = _latest(talk)
+    if not rest and talk.edit is None:
+        raise UsageError("usage: /edit TEXT (there is no editor here to show the latest message)")
+    text = rest or (talk.edit(latest) if talk.edit else None)
+    if text is None or not text.strip():
+        note("the latest message stays as it was")
+        return None
+    return Ask(text, again=True)
+
+
+def file(talk: Talk, rest: str) -> Ask | None:
+    path, question = _path_and_text(rest)
+    content = _content(path, talk.model.context)
+    tokens, context = len(talk.model.tokenizer.encode(content, add_special=False)), talk.model.context
+    if tokens > context:
+        raise UsageError(f"{path}: has {tokens} tokens, the context {context}: give less, or a larger --context")
+    talk.attached.append(_quoted(path.name, content))
+    note(f"{path}: {tokens} tokens" + ("" if question else ", put before the next message"))
+    return Ask(question) if question else None
+
+
+def set_(talk: Talk, rest: str) -> None:
+    rest = rest.removeprefix("parameter ").strip()
+    names: list[str] = list(chat_settings.OPTIONS)
+    if rest:
+        known = len(rest.split()) == 1  # only a name: it is shown
+        names = [chat_settings.option_name(rest) if known else chat_settings.change(talk.settings, rest)]
+    click.echo("\n".join(chat_settings.shown(talk.settings, name) for name in names), err=True)
+
+
+def tokens(talk: Talk, rest: str) -> None:
+    conversation, context = talk.conversation, talk.model.context
+    used = conversation.tokens()
+    line = f"{_messages(talk)}: {used} tokens of a context of {context}, {100 * used / context:.0f} %"
+    if conversation.dropped:
+        line += f"; the oldest {conversation.dropped} messages are no longer seen"
+    note(f"{line}; {talk.model.session.position} are computed")
+
+
+def timings(talk: Talk, rest: str) -> None:
+    show_timings(talk.model.timings)
+
+
+def leave(talk: Talk, rest: str) -> None:
+    talk.leaving = True
+
+
+COMMANDS = (
+    Command("/help", help_, "this list", aliases=("/?",)),
+    Command("/reset", reset, "forget the conversation", aliases=("/clear",)),
+    Command("/system", system, "set the system message and forget the conversation; without TEXT, drop it", "[TEXT]"),
+    Command("/regen", regen, "answer the latest message again"),
+    Command("/edit", edit, "change the latest message, and answer that", "[TEXT]"),
+    Command("/file", file, "put a file's text before the question, or before the next message", "FILE [QUESTION]"),
+    Command("/save", save, "write the conversation as JSON", "FILE"),
+    Command("/load", load, "go on with a conversation that was saved", "FILE"),
+    Command("/set", set_, 'show the options, or change one; the value "default" gives it back', "[NAME VALUE]"),
+    Command("/tokens", tokens, "how much of the context the conversation takes"),
+    Command("/timings", timings, "times and speeds of the latest answer"),
+    Command("/exit", leave, "leave (so does Ctrl-D)", aliases=("/quit", "/bye")),
+)
+BY_NAME = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}
+
+
+def obey(talk: Talk, name: str, rest: str) -> Ask | None:
+    """Do what a command says; a message if that is to be answered. Raises EdgeqErrors."""
+    if name not in BY_NAME:
+        near = difflib.get_close_matches(name, BY_NAME, 1, 0.7)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"{name}: no such command; {hint}/help lists them, // begins a message with a slash")
+    return BY_NAME[name].run(talk, rest)
+
+
+def _messages(talk: Talk) -> str:
+    count = len(talk.conversation.history())
+    return f"{count} message{'s' if count != 1 else ''}"
+
+
+def _latest(talk: Talk) -> str:
+    if (latest := talk.conversation.latest) is None:
+        raise UsageError("there is no message yet")
+    return latest
+
+
+def _path(name: str, text: str) -> Path:
+    if not text:
+        raise UsageError(f"usage: {name} FILE")
+    return Path(os.path.expanduser(_unquoted(text)))
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
+
+
+def _path_and_text(text: str) -> tuple[Path, str]:
+    """A file and what follows it: a quoted name, else the longest that exists, else the first word."""
+    if not text:
+        raise UsageError("usage: /file FILE [QUESTION]")
+    if text[0] in "\"'" and (end := text.find(text[0], 1)) > 0:
+        return Path(os.path.expanduser(text[1:end])), text[end + 1 :].strip()
+    first_line = text.split("\n", 1)[0]
+    ends = [i for i in range(1, len(first_line) + 1) if first_line[i : i + 1] in ("", " ", "\t")]
+    for end in reversed(ends):
+        path = Path(os.path.expanduser(text[:end]))
+        if os.path.isfile(path):
+            return path, text[end:].strip()
+    return Path(os.path.expanduser(text[: ends[0]])), text[ends[0] :].strip()
+
+
+def _content(path: Path, context: int) -> str:
+    """A file's text. Raises UsageError where it is none, or more than a context can hold."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is not a regular file: give one of text")
+    size = path.stat().st_size if path.exists() else 0
+    if size > context * BYTES_PER_TOKEN:
+        raise UsageError(f"{path}: {size / 1e6:.1f} MB are more than a context of {context} tokens holds: give less")
+    content = read_text(path).removeprefix("\ufeff")
+    if not content.strip():
+        raise UsageError(f"{path}: is empty")
+    return content
+
+
+def _quoted(name: str, content: str) -> str:
+    """A file's text for a message, in a fence that it does not have itself."""
+    fence = "```"
+    while fence in content:
+        fence += "`"
+    line_end = "" if content.endswith("\n") else "\n"
+    return f"{name}:\n{fence}\n{content}{line_end}{fence}"

@@ -1,0 +1,126 @@
+"""A conversation: its messages, what of them the model still sees, and the file that it is saved in."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import ContextError, UsageError
+from edgeq.output import write_file
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
+
+Message = dict[str, str]
+TURN = ("user", "assistant")
+
+
+class Conversation:
+    """A system message or None, and turns of a message and its answer."""
+
+    def __init__(self, model: "Model", system: str | None = None):
+        self._model = model
+        self.system = system
+        self.messages: list[Message] = []
+        self.dropped = 0  # the oldest messages, which the model no longer sees
+
+    @property
+    def latest(self) -> str | None:
+        """The latest message that was answered."""
+        return self.messages[-2]["content"] if self.messages else None
+
+    def history(self) -> list[Message]:
+        """All of it, as it is saved."""
+        return self._after_system(self.messages)
+
+    def begin(self, system: str | None, messages: list[Message]) -> None:
+        """Go on from these turns."""
+        self.system, self.messages, self.dropped = system, list(messages), 0
+
+    def prompt(self, text: str, again: bool = False) -> list[Message]:
+        """What the model is to answer: a message after the conversation, or `again` instead of its latest.
+
+        The conversation stays as it is until `keep`, but for the oldest turns that the model no longer sees. Raises
+        ContextError for a message that does not fit alone.
+        """
+        messages = [*self._before(again), {"role": "user", "content": text}]
+        self._make_room(messages)
+        return self._after_system(messages[self.dropped :])
+
+    def keep(self, text: str, answer: str, again: bool = False) -> None:
+        """Add a turn, or put it `again` in the place of the latest."""
+        turn = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+        self.messages = [*self._before(again), *turn]
+
+    def tokens(self) -> int:
+        """Tokens of what the model sees of it; 0 where there is nothing yet."""
+        return self._tokens(self.messages[self.dropped :]) if self.messages else 0
+
+    def _before(self, again: bool) -> list[Message]:
+        return self.messages[:-2] if again else self.messages
+
+    def _after_system(self, messages: list[Message]) -> list[Message]:
+        return ([] if self.system is None else [{"role": "system", "content": self.system}]) + messages
+
+    def _make_room(self, messages: list[Message]) -> None:
+        """Where less than a quarter of the context is left for the answer, drop the oldest turns until half is left.
+
+        More than needed at once, as every drop means that the rest must be computed again.
+        """
+        context, latest = self._model.context, len(messages) - 1
+        if self._tokens(messages[self.dropped :]) <= context - context // 4:
+            return
+        if (alone := self._tokens(messages[latest:])) > context:
+            raise ContextError(
+                f"the message has {alone} tokens, the context {context}: shorten it, or start with a larger --context"
+            )
+        while self.dropped < latest and self._tokens(messages[self.dropped :]) > context // 2:
+            self.dropped += len(TURN)
+
+    def _tokens(self, messages: list[Message]) -> int:
+        return len(self._model.chat_tokens(self._after_system(messages)))
+
+
+def save(messages: list[Message], path: Path) -> None:
+    """Write a conversation as a JSON list of messages. Raises OutputError; then an older file stays as it was."""
+    text = json.dumps(messages, ensure_ascii=False, indent=2)
+    write_file(path, f"{text}\n".encode())
+
+
+def load(path: Path) -> tuple[str | None, list[Message]]:
+    """The system message or None, and the turns of a file that `save` wrote. UsageError for anything else."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is not a regular file: give one that /save wrote")
+    try:
+        messages = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is not JSON: give a file that /save wrote") from error
+    if fault := _fault(messages):
+        raise UsageError(f"{path}: is not a conversation that /save wrote: {fault}")
+    if messages and messages[0]["role"] == "system":
+        return messages[0]["content"], messages[1:]
+    return None, messages
+
+
+def _fault(messages: Any) -> str | None:
+    """What keeps a value from being a conversation."""
+    if not isinstance(messages, list):
+        return "it must be a list of messages"
+    expected = list(TURN)
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+            return f"message {number} must have a role and a content, and nothing else"
+        if not isinstance(message["content"], str) or not _is_text(message["content"]):
+            return f"the content of message {number} must be text"
+        if number == 1 and message["role"] == "system":
+            continue
+        if message["role"] != expected[0]:
+            return f"message {number} must be one of role {expected[0]}"
+        expected.reverse()
+    return None if expected[0] == TURN[0] else "the last message has no answer"
+
+
+def _is_text(content: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in content)

@@ -1,0 +1,94 @@
+"""What /set changes: the options of sampling, while a conversation goes on."""
+
+import contextlib
+import difflib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from edgeq.errors import UsageError
+
+DEFAULT = "default"
+ALIASES = {"temp": "temperature"}
+
+
+def _stops(text: str) -> list[str]:
+    r"""A text as it is, with \n and \t for line end and tab; or one or several in JSON's quotes."""
+    if text.startswith('"'):
+        return [json.loads(text)]
+    with contextlib.suppress(ValueError, RecursionError):
+        stops = json.loads(text)
+        if isinstance(stops, list) and all(isinstance(stop, str) for stop in stops):
+            return stops
+    return [text.replace("\\n", "\n").replace("\\t", "\t")]
+
+
+# Name -> how its text is read, and what must be written there.
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "temperature": (float, "a number"),
+    "top_k": (int, "a whole number"),
+    "top_p": (float, "a number"),
+    "min_p": (float, "a number"),
+    "repetition_penalty": (float, "a number"),
+    "repetition_window": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "max_tokens": (int, "a whole number"),
+    "stop": (_stops, 'a text, or ["one", "another"]'),
+}
+
+
+def change(given: dict[str, Any], text: str) -> str:
+    """Set an option in `given`, e.g. "top_k 20", or give it back to its default: "top_k default". The option's name.
+
+    Raises UsageError, and changes nothing, for an unknown name or a value that cannot work.
+    """
+    written, _, value = text.partition(" ")
+    name, value = option_name(written), value.strip()
+    read, wanted = OPTIONS[name]
+    if not value:
+        raise UsageError(f"usage: /set {name} VALUE, or /set {name} {DEFAULT}")
+    if value == DEFAULT:
+        given.pop(name, None)
+        return name
+    try:
+        new = read(value)
+    except ValueError:
+        raise UsageError(f"{name} is {value!r}: it must be {wanted}") from None
+    _check({**given, name: new})
+    given[name] = new
+    return name
+
+
+def option_name(written: str) -> str:
+    """The name of an option, which may be written as on the command line. UsageError for an unknown one."""
+    name = written.lower().lstrip("-").replace("-", "_")
+    name = ALIASES.get(name, name)
+    if name not in OPTIONS:
+        near = difflib.get_close_matches(name, OPTIONS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
+        raise UsageError(f"{written}: no such option; {hint}")
+    return name
+
+
+def shown(given: dict[str, Any], name: str) -> str:
+    """An option and its value, e.g. "top_k               40 (default)"."""
+    value = given.get(name, _default(name))
+    text = "none" if value in (None, ()) else json.dumps(value, ensure_ascii=False) if name == "stop" else str(value)
+    return f"{name:20}{text}{'' if name in given else ' (default)'}"
+
+
+def _default(name: str) -> Any:
+    from edgeq.runtime.sampler import SamplerParams  # here: it needs NumPy
+
+    return getattr(SamplerParams(), name, None)
+
+
+def _check(given: dict[str, Any]) -> None:
+    """UsageError for what a generation would refuse."""
+    from edgeq.runtime.sampler import SamplerParams
+    from edgeq.text.stops import StopStrings
+
+    SamplerParams(**{name: value for name, value in given.items() if name not in ("max_tokens", "stop")})
+    StopStrings(given.get("stop", ()))
+    if given.get("max_tokens", 0) < 0:
+        raise UsageError(f"max_tokens is {given['max_tokens']}: it must be 0 or more")
