@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 32  # more than any text has on average: a file that is larger cannot fit
 KEYS = """\
-Enter sends a message. Alt-Enter, Ctrl-J or a \\ at the end begins another line; \"\"\" begins and ends a block.
-Ctrl-C stops an answer; twice at the prompt it leaves. A message that begins with a slash is written with two."""
+Enter sends a message, which may be pasted. Alt-Enter, Ctrl-J, or a \\ at the end begin another line.
+A block begins and ends with \"\"\". A message that begins with a slash is written with two: //.
+Ctrl-C stops an answer; twice at the prompt it leaves."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def note(text: str) -> None:
 def help_(talk: Talk, rest: str) -> None:
     rows = [(f"{command.name} {command.takes}", command.does) for command in COMMANDS]
     width = max(len(left) for left, _ in rows) + 2
-    click.echo("\n".join(f"{left:{width}}{right}" for left, right in rows) + f"\n{KEYS}")
+    text = "\n".join(f"{left:{width}}{right}" for left, right in rows) + f"\n{KEYS}"
+    click.echo(wrapped(text, terminal_columns(sys.stdout)) if sys.stdout.isatty() else text)
 
 
 def reset(talk: Talk, rest: str) -> None:
@@ -161,13 +163,13 @@ def leave(talk: Talk, rest: str) -> None:
 COMMANDS = (
     Command("/help", help_, "this list", aliases=("/?",)),
     Command("/reset", reset, "forget the conversation", aliases=("/clear",)),
-    Command("/system", system, "set the system message and forget the conversation; without TEXT, drop it", "[TEXT]"),
+    Command("/system", system, "set the system message, or drop it, and forget the conversation", "[TEXT]"),
     Command("/regen", regen, "answer the latest message again"),
     Command("/edit", edit, "change the latest message, and answer that", "[TEXT]"),
-    Command("/file", file, "put a file's text before the question, or before the next message", "FILE [QUESTION]"),
+    Command("/file", file, "put a file's text before this or the next message", "FILE [QUESTION]"),
     Command("/save", save, "write the conversation as JSON", "FILE"),
     Command("/load", load, "go on with a conversation that was saved", "FILE"),
-    Command("/set", set_, 'show the options, or change one; the value "default" gives it back', "[NAME VALUE]"),
+    Command("/set", set_, 'show the options, or change one; its VALUE may be "default"', "[NAME VALUE]"),
     Command("/tokens", tokens, "how much of the context the conversation takes"),
     Command("/timings", timings, "times and speeds of the latest answer"),
     Command("/exit", leave, "leave (so does Ctrl-D)", aliases=("/quit", "/bye")),
