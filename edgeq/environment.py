@@ -46,6 +46,11 @@ def data_folder() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "edgeq" / "kernels"
 
 
+def of_child(**variables: str) -> dict[str, str]:
+    """The environment of a process to be started: this one's, with some variables set."""
+    return {**os.environ, **variables}
+
+
 def kernels_folder() -> Path | None:
     """The folder of libraries of kernels that is named by the environment, if any."""
     text = os.environ.get("EDGEQ_KERNELS")

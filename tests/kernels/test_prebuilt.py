@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import build, catalog, image, library, prebuilt
+from edgeq.kernels import build, cache, catalog, image, library, prebuilt, worker
 from edgeq.kernels.sources import sources
 from edgeq.quantize.pipeline import convert
 from edgeq.simd import isa as isa_table
@@ -188,10 +188,10 @@ def test_without_numba_a_lesser_body_runs(copy: Path, monkeypatch: pytest.Monkey
     assert library.missing(["norm"]) == []
 
 
-def test_only_a_sound_and_whole_library_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_a_sound_library_with_what_is_needed_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is put into a bundle is checked before: on the board nothing may be there to compile what it lacks."""
     monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path))
-    names = catalog.names(catalog.cpu("cortex-a76").isa)
+    names = ["norm", "copy_rows"]
 
     def found(kernels: list[str], made_from: str = sources(), flip: int = 0) -> Path | None:
         entries = dict.fromkeys(kernels, 0)
@@ -199,11 +199,59 @@ def test_only_a_sound_and_whole_library_is_passed_on(tmp_path: Path, monkeypatch
         data[-1] ^= flip
         (tmp_path / "one.eqk").write_bytes(data)
         prebuilt.found.cache_clear()
-        return prebuilt.built_for("cortex-a76")
+        return prebuilt.built_for("cortex-a76", names)
 
     assert found(names) == found([*names, "another"]) == tmp_path / "one.eqk"
-    assert prebuilt.built_for("cortex-a72") is None
+    assert prebuilt.built_for("cortex-a72", names) is None
     assert found(names[1:]) is None and found(names, "0" * 16) is None and found(names, flip=1) is None
+
+
+def test_what_one_library_lacks_another_one_has(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package brings the kernels of common models; a library of all may lie in the user's folder."""
+    header, code = image.read(copy)
+    copy.with_name("a.eqk").write_bytes(rendered(header, code, kernels={"norm": header.kernels["norm"]}))
+    copy.with_name("b.eqk").write_bytes(rendered(header, code, isa="portable", needs=()))
+    prebuilt.found.cache_clear()
+    best = prebuilt.best()
+    assert best is not None and best.path.name == "a.eqk" and len(best.header.kernels) == 1
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    assert library.missing(["norm", "execute:lead"]) == []
+    damaged = bytearray(copy.read_bytes())
+    damaged[-1] ^= 1
+    copy.write_bytes(damaged)
+    monkeypatch.setattr(library, "_loaded", {})
+    prebuilt.found.cache_clear()
+    assert library.missing(["norm", "execute:lead"]) == ["execute:lead"]
+    with pytest.raises(KernelError, match=r"kernel execute:lead must be compiled .* and Numba is not installed"):
+        library.kernel("execute:lead")
+
+
+def test_a_build_that_was_ended_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    cpu, names = catalog.cpu("cortex-a72"), ["copy_rows", "execute:serve", "execute:publish", "execute:lead"]
+    whole = build.build(cpu, tmp_path / "whole", names).read_bytes()
+    paths = {name: cache.path(name, cpu.isa, cpu) for name in names}
+    objects = {name: cache.kept_object(name, cpu) for name in names}
+    assert cache.folder() != cache.folder(cpu)
+    paths["execute:publish"].unlink()
+    paths["execute:serve"].write_bytes(paths["execute:serve"].read_bytes()[:-1])
+    asked, steps = [], []
+
+    def compile_all(jobs, count):
+        asked.append([job.name for job in jobs])
+        return ((job, objects[job.name]) for job in jobs)
+
+    def end(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "compile_all", compile_all)
+    with pytest.raises(KeyboardInterrupt):
+        build.build(cpu, tmp_path / "again", names, end)
+    assert not list((tmp_path / "again").iterdir())
+    again = build.build(cpu, tmp_path / "again", names, lambda *step: steps.append(step))
+    assert asked == [["execute:serve", "execute:publish"], ["execute:publish"]]
+    assert steps == [(3, 4), (4, 4)] and again.read_bytes() == whole
 
 
 def test_build_needs_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
