@@ -51,7 +51,7 @@ BOARDS = {
 # pip takes tags as they are: a wheel for an older C library is found only if its tag is listed too.
 GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 COMPILER = frozenset({"numba", "llvmlite"})  # not needed where the kernels come compiled
-CONVERTING = frozenset({"safetensors", "ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
+CONVERTING = frozenset({"ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
 TOKENIZERS = {  # a model needs the first it has
     "tokenizer.json": "tokenizers",
     "tokenizer.model": "sentencepiece",

@@ -44,7 +44,7 @@ def build_command(names: str | None, output: Path | None) -> None:
         return
     cpus = [catalog.cpu(name.strip()) for name in names.split(",")] if names else [catalog.this_cpu()]
     if find_spec("numba") is None:
-        raise KernelError("kernels can be built only where Numba is installed: install numba")
+        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
     folder = output or environment.kernels_folder() or environment.data_folder()
     announce = Announcer(long=True)
     for cpu in cpus:

@@ -7,7 +7,7 @@ import click
 
 import edgeq
 
-LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece", "safetensors")
+LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece")
 
 
 @click.command("version", short_help="Print versions.")

@@ -24,7 +24,7 @@ def build(
     OutputError if the file cannot be written.
     """
     if not can_compile():
-        raise KernelError("kernels can be built only where Numba is installed: install numba")
+        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
     path = folder / f"{cpu.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -159,8 +159,8 @@ def _check_compiler(name: str, isa: isa_table.Isa) -> None:
         folder = environment.kernels_folder() or environment.data_folder()
         others = "".join(f"; {line}" for line in [*prebuilt.problems(), *prebuilt.passed_over()])
         raise KernelError(
-            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: install "
-            f"numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: pip "
+            f"install numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
         )
 
 

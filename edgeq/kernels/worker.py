@@ -17,9 +17,8 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
-
-import psutil
 
 from edgeq import cgroups, environment
 from edgeq.errors import KernelError
@@ -54,10 +53,21 @@ def processes(jobs: int) -> int:
 
     Its control groups may grant less memory than the system has.
     """
-    memory, limit = psutil.virtual_memory().available, cgroups.memory_limit()
+    memory, limit = _available(), cgroups.memory_limit()
     if limit is not None:
         memory = min(memory, limit.available)
     return max(1, min(jobs, environment.processors(), memory // PROCESS_BYTES))
+
+
+def _available() -> int:
+    """Bytes of memory that the system can still give."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        import psutil  # systems other than Linux
+
+        return int(psutil.virtual_memory().available)
 
 
 def compile_all(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, bytes]]:

@@ -55,7 +55,7 @@ def compiled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.fixture(scope="module")
 def built(compiled: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with the kernels of that model, for a CPU like this one."""
-    names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve"]
+    names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve", "rearrange:to-panels"]
     return build.build(catalog.this_cpu(), tmp_path_factory.mktemp("built"), names)
 
 
@@ -114,7 +114,7 @@ def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Pat
     command = [sys.executable, "-c", code, "run", str(model), "Hello", "-n", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "Numba is not installed: install numba, or put a library" in done.stderr
+    assert done.stderr.count("\n") == 1 and "Numba is not installed: pip install numba, or put a library" in done.stderr
 
 
 def test_what_is_found(copy: Path):
@@ -155,7 +155,7 @@ def test_a_library_for_another_cpu_is_passed_over(copy: Path, monkeypatch: pytes
     assert sorted(one.problem for one in prebuilt.found((copy.parent,))) == ["for riscv64", "this CPU has no avx1024"]
     assert prebuilt.passed_over() == ["other.eqk: for riscv64", f"{copy.name}: this CPU has no avx1024"]
     monkeypatch.setattr(library, "can_compile", lambda: False)
-    with pytest.raises(KernelError, match=r"Numba is not installed; .*: this CPU has no avx1024.*: install numba, or"):
+    with pytest.raises(KernelError, match=r"Numba is not installed; .*: this CPU has no avx1024.*: pip install numba, or"):
         library.kernel("norm:none")
 
 

@@ -165,10 +165,14 @@ def test_how_many_processes(
     """As many as cores, jobs and memory allow, the system's and that of the control group."""
     group = None if limit is None else cgroups.MemoryLimit(8000 << 20, limit << 20)
     monkeypatch.setattr(cgroups, "memory_limit", lambda: group)
-    memory = psutil.virtual_memory()._replace(available=megabytes << 20)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(worker, "_available", lambda: megabytes << 20)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     assert worker.processes(count) == expected
+
+
+def test_memory_is_what_the_system_says():
+    memory = psutil.virtual_memory()
+    assert 0 < worker._available() < memory.total
 
 
 def test_a_cache_that_cannot_be_written(empty_cache: None, tmp_path: Path):
