@@ -26,6 +26,7 @@ from edgeq.cli.announcer import Announcer
 from edgeq.cli.bundle_texts import word, write_texts
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
+from edgeq.model_cache import runnable
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def command(
     edgeq_wheel: Path | None,
     all_kernels: bool,
 ) -> None:
-    """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
+    """Make a folder with MODEL, whatever edgeq runs, and what a board needs to run it without a network.
 
     It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, kernels
     compiled for the board, a README and a script that sets up and checks the board. The kernels are those that MODEL
@@ -101,8 +102,16 @@ def command(
     if not out.absolute().parent.is_dir():
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
     with ended_cleanly():
-        size = make(model, target, out, None if no_wheels else python, edgeq_wheel, all_kernels)
+        file = Path(runnable(model, Announcer()))
+        name = model.name if file == model else f"{named_after(model)}.eqf"
+        size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
     click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")
+
+
+def named_after(source: Path) -> str:
+    """What a file is called that was made of `source`: "m" for m.gguf, for a folder m and for owner/m:Q8_0."""
+    name = source.name if source.exists() else source.name.partition(":")[0]
+    return name.removesuffix(".gguf").removesuffix(".safetensors") or "model"
 
 
 @contextlib.contextmanager
@@ -132,8 +141,10 @@ def make(
     python: str | None,
     edgeq_wheel: Path | None = None,
     all_kernels: bool = False,
+    name: str | None = None,
 ) -> int:
-    """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out.
+    """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out. The model's file
+    is called `name` there, by default as it is here.
 
     Raises FormatError for a model that is none, is damaged or cannot be run, UsageError for one whose name the bundle
     needs and for what is no wheel of edgeq, OutputError where wheels cannot be had or the folder not be written; then
@@ -141,8 +152,9 @@ def make(
     """
     from edgeq.runtime.kernel_state import put_library
 
-    if model.name in OWN_NAMES:
-        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {model.name}.eqf say")
+    name = name or model.name
+    if name in OWN_NAMES:
+        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {name}.eqf say")
     if edgeq_wheel is not None:
         _check_own(edgeq_wheel)
     tokenizer, names = _examine(model, board.cpus)
@@ -153,11 +165,11 @@ def make(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
             folder = Path(temporary) / out.name
             folder.mkdir()
-            _link(model, folder / model.name)
+            _link(model, folder / name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
                 add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if compiled else unneeded)
             cpus = add_kernels(folder / "kernels", libraries)
-            write_texts(folder, board.title, board.machine, model.name, python, cpus, compiled)
+            write_texts(folder, board.title, board.machine, name, python, cpus, compiled)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:

@@ -219,6 +219,21 @@ def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, bui
     )
 
 
+def test_whatever_runs_is_bundled(edgeq, converted, tmp_path, monkeypatch):
+    """What is no .eqf file is made into one in the cache, as for `edgeq run`, and named after what it was made of."""
+    asked = []
+    monkeypatch.setattr(bundle, "runnable", lambda model, announce: (asked.append(model), str(converted))[1])
+    code, _, _ = edgeq("bundle", "owner/m.gguf", "--for", "pi5", "--no-wheels", "-o", tmp_path / "b")
+    assert (code, asked) == (0, [Path("owner/m.gguf")])
+    assert (tmp_path / "b/m.eqf").read_bytes() == converted.read_bytes()
+    assert "edgeq chat m.eqf" in (tmp_path / "b/README.txt").read_text()
+
+
+@pytest.mark.parametrize(("source", "name"), [("a/m.gguf", "m"), ("owner/m:Q8_0", "m"), ("owner/m.5", "m.5")])
+def test_a_made_file_is_named_after_its_source(source, name):
+    assert bundle.named_after(Path(source)) == name
+
+
 def test_only_what_the_model_needs_is_compiled(edgeq, model, pip, tmp_path, built, compiler):
     with open_file(model) as file:
         needs = needed(file, "cortex-a76")
