@@ -65,6 +65,11 @@ def _own(variable: str, linux: str, macos: str, windows: str) -> Path | None:
     return home / (macos if sys.platform == "darwin" else linux) / "edgeq"
 
 
+def of_child(**variables: str) -> dict[str, str]:
+    """The environment of a process to be started: this one's, with some variables set."""
+    return {**os.environ, **variables}
+
+
 def kernels_folder() -> Path | None:
     """The folder of libraries of kernels that is named by the environment, if any."""
     text = os.environ.get("EDGEQ_KERNELS")

@@ -1,27 +1,32 @@
 """`edgeq bundle`: a folder with everything that a board needs to run a model without a network."""
 
 import base64
+import contextlib
 import csv
 import fnmatch
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 
 import click
 
+from edgeq import environment
+from edgeq.cli.announcer import Announcer
 from edgeq.cli.bundle_texts import word, write_texts
-from edgeq.cli.options import Announcer
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
+from edgeq.model_cache import runnable
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ BOARDS = {
 # pip takes tags as they are: a wheel for an older C library is found only if its tag is listed too.
 GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 COMPILER = frozenset({"numba", "llvmlite"})  # not needed where the kernels come compiled
-CONVERTING = frozenset({"safetensors", "ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
+CONVERTING = frozenset({"ml-dtypes", "huggingface-hub"})  # not needed to run what is converted
 TOKENIZERS = {  # a model needs the first it has
     "tokenizer.json": "tokenizers",
     "tokenizer.model": "sentencepiece",
@@ -70,11 +75,23 @@ OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "READ
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="edgeq's own wheel.  [default: made of the edgeq that runs]",
 )
-def command(model: Path, board: str, out: Path, version: str | None, no_wheels: bool, edgeq_wheel: Path | None) -> None:
-    """Make a folder with MODEL, an .eqf file, and what a board needs to run it without a network.
+@click.option(
+    "--all-kernels", is_flag=True, help="Every kernel: for other models too, and to convert and import on the board."
+)
+def command(
+    model: Path,
+    board: str,
+    out: Path,
+    version: str | None,
+    no_wheels: bool,
+    edgeq_wheel: Path | None,
+    all_kernels: bool,
+) -> None:
+    """Make a folder with MODEL, whatever edgeq runs, and what a board needs to run it without a network.
 
     It holds the model (a hard link where the disk allows it), wheels of edgeq and of what it needs, kernels
-    compiled for the board, a README and a script that sets up and checks the board.
+    compiled for the board, a README and a script that sets up and checks the board. The kernels are those that MODEL
+    needs, whatever the options. Ended half-way it leaves no folder, and begun again it goes on where it was.
     """
     target = BOARDS[board]
     python = _python_version(version or target.python)
@@ -84,35 +101,75 @@ def command(model: Path, board: str, out: Path, version: str | None, no_wheels: 
         raise UsageError(f"{out}: exists already: remove it, or choose another folder")
     if not out.absolute().parent.is_dir():
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
-    size = make(model, target, out, None if no_wheels else python, edgeq_wheel)
+    with ended_cleanly():
+        file = Path(runnable(model, Announcer()))
+        name = model.name if file == model else f"{named_after(model)}.eqf"
+        size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
     click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")
 
 
-def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: Path | None = None) -> int:
-    """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out.
+def named_after(source: Path) -> str:
+    """What a file is called that was made of `source`: "m" for m.gguf, for a folder m and for owner/m:Q8_0."""
+    name = source.name if source.exists() else source.name.partition(":")[0]
+    return name.removesuffix(".gguf").removesuffix(".safetensors") or "model"
 
-    Raises FormatError for a model that is none or is damaged, UsageError for one whose name the bundle needs and for
-    what is no wheel of edgeq, OutputError where wheels cannot be had or the folder not be written; then nothing is left
-    behind.
+
+@contextlib.contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what runs here as an exception, which leaves nothing half made behind."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ending = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        ending = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
+    for number in ending:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def make(
+    model: Path,
+    board: Board,
+    out: Path,
+    python: str | None,
+    edgeq_wheel: Path | None = None,
+    all_kernels: bool = False,
+    name: str | None = None,
+) -> int:
+    """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out. The model's file
+    is called `name` there, by default as it is here.
+
+    Raises FormatError for a model that is none, is damaged or cannot be run, UsageError for one whose name the bundle
+    needs and for what is no wheel of edgeq, OutputError where wheels cannot be had or the folder not be written; then
+    nothing is left behind.
     """
     from edgeq.runtime.kernel_state import put_library
 
-    if model.name in OWN_NAMES:
-        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {model.name}.eqf say")
+    name = name or model.name
+    if name in OWN_NAMES:
+        raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {name}.eqf say")
     if edgeq_wheel is not None:
         _check_own(edgeq_wheel)
-    unneeded = CONVERTING | (set(TOKENIZERS.values()) - {_tokenizer(model)})
-    libraries = {cpu: put_library(cpu) for cpu in board.cpus}
+    tokenizer, names = _examine(model, board.cpus)
+    unneeded = CONVERTING | (set(TOKENIZERS.values()) - {tokenizer})
+    libraries = {cpu: put_library(cpu, None if all_kernels else names[cpu]) for cpu in board.cpus}
     compiled = libraries[board.cpus[0]] is not None
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
             folder = Path(temporary) / out.name
             folder.mkdir()
-            _link(model, folder / model.name)
+            _link(model, folder / name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
                 add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if compiled else unneeded)
             cpus = add_kernels(folder / "kernels", libraries)
-            write_texts(folder, board.title, board.machine, model.name, python, cpus, compiled)
+            write_texts(folder, board.title, board.machine, name, python, cpus, compiled)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:
@@ -120,18 +177,23 @@ def make(model: Path, board: Board, out: Path, python: str | None, edgeq_wheel: 
     return size
 
 
-def _tokenizer(model: Path) -> str | None:
-    """The package of the model's tokenizer. Raises FormatError where a byte of the model is not what it should be."""
+def _examine(model: Path, cpus: Sequence[str]) -> tuple[str | None, dict[str, list[str]]]:
+    """The package of the model's tokenizer, and the kernels it needs on each CPU.
+
+    Raises FormatError where a byte of the model is not what it should be, and for what cannot be run.
+    """
     from edgeq.container.reader import open_file
+    from edgeq.runtime.kernel_state import needed
 
     with open_file(model) as file:
         file.verify()
-        return next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
+        tokenizer = next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
+        return tokenizer, {cpu: needed(file, cpu) for cpu in cpus}
 
 
 def add_kernels(folder: Path, libraries: Mapping[str, Callable[..., Path] | None]) -> list[str]:
     """Put kernels for CPUs into `folder`, with what puts them there or None; the CPUs whose kernels are there now."""
-    announce = Announcer()
+    announce = Announcer(long=True)
     least = next(iter(libraries))
     if lacking := [cpu for cpu, put in libraries.items() if put is None]:
         instead = "compiles its kernels itself, which takes a while and needs Numba there"
@@ -240,7 +302,8 @@ def _build(wheels: Path) -> Path:
     tree = Path(edgeq.__file__).resolve().parent.parent
     if not (tree / "pyproject.toml").is_file():
         return _pack(tree, wheels)
-    _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree)], "edgeq's own wheel")
+    without = environment.of_child(EDGEQ_BUILD_KERNELS="none")  # those of this machine's CPU are of no use there
+    _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree)], "edgeq's own wheel", without)
     return next(wheels.glob("edgeq-*.whl"))
 
 
@@ -279,9 +342,9 @@ def _is_packed(file: PurePosixPath) -> bool:
     return file.parts[0].endswith(".dist-info") and file.name not in WRITTEN_BY_INSTALLERS
 
 
-def _pip(arguments: Sequence[str], what: str) -> None:
+def _pip(arguments: Sequence[str], what: str, variables: Mapping[str, str] | None = None) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, env=variables)
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if "ERROR" in line or "No module named" in line]
         why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {result.returncode}"

@@ -37,7 +37,7 @@ def build_command(names: str | None, output: Path | None) -> None:
     data folder, which is where this puts them.
     """
     from edgeq import environment
-    from edgeq.cli.options import Announcer
+    from edgeq.cli.announcer import Announcer
     from edgeq.kernels import catalog
     from edgeq.kernels.build import build
 
@@ -49,9 +49,9 @@ def build_command(names: str | None, output: Path | None) -> None:
         return
     cpus = [catalog.cpu(name.strip()) for name in names.split(",")] if names else [catalog.this_cpu()]
     if find_spec("numba") is None:
-        raise KernelError("kernels can be built only where Numba is installed: install numba")
+        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
     folder = output or environment.kernels_folder() or environment.data_folder()
-    announce = Announcer()
+    announce = Announcer(long=True)
     for cpu in cpus:
         announce(f"compiling {len(catalog.names(cpu.isa))} kernels for {cpu.name} ({cpu.isa.name})")
         try:

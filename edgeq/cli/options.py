@@ -2,13 +2,14 @@
 
 import functools
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from edgeq.cli.announcer import Announcer as Announcer
+from edgeq.cli.announcer import announce as announce
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,23 +110,6 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
     for option in reversed(options):
         wrapper = option(wrapper)
     return wrapper
-
-
-def announce(line: str) -> None:
-    """Tell on stderr what makes someone wait."""
-    click.echo(f"edgeq: {line}", err=True)
-
-
-class Announcer:
-    """As `announce`; at a terminal it tells also how far it is, in a line that goes away again."""
-
-    def __call__(self, line: str) -> None:
-        announce(line)
-
-    def progress(self, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            text = f"edgeq: {done} of {total} compiled" if done < total else ""
-            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
 
 
 def load_model(path: Path, loading: dict[str, Any]) -> "Model":

@@ -9,7 +9,7 @@ import click
 import edgeq
 from edgeq.cli.json_output import json_option, show_json
 
-LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece", "safetensors")
+LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece")
 
 
 @click.command("version", short_help="Print versions.")

@@ -13,6 +13,8 @@ shorter than the context is a multiple of BLOCK, so a block lies there in one pi
 a row sees may hold older or newer ones: their scores are replaced, and their values are not read.
 """
 
+import functools
+
 import numpy as np
 
 from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
@@ -130,6 +132,7 @@ def make(variant: str, isa: Isa):
     return one_kernel if decode is prefill else kernel
 
 
+@functools.cache  # a prompt's serves several variants, of which a process that compiles them types it once
 def _make_attend(isa: Isa, width: int, kind: str):
     """`attend(args, thread, n_threads)` in register tiles of `width` rows."""
     element, quantized = KV_BYTES[kind], kind == "q8_0"

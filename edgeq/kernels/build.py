@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
-from edgeq.kernels import catalog, image, library, worker
+from edgeq.kernels import cache, catalog, image, library, worker
 from edgeq.kernels.link import link
 from edgeq.kernels.prebuilt import SUFFIX
 from edgeq.kernels.sources import can_compile, sources
@@ -19,31 +19,35 @@ def build(
 ) -> Path:
     """Compile `names`, by default every kernel there is, for `cpu` into one file of `folder`; its path.
 
-    `progress` hears how many kernels are done, of how many. Raises KernelError if one cannot be compiled, OutputError
-    if the file cannot be written.
+    Kernels go into the cache as they come, and those that are there are not compiled again: what is ended half-way is
+    not lost. `progress` hears how many kernels are done, of how many. Raises KernelError if one cannot be compiled,
+    OutputError if the file cannot be written.
     """
     if not can_compile():
-        raise KernelError("kernels can be built only where Numba is installed: install numba")
+        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
     path = folder / f"{cpu.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
     made_from = sources()  # before they are compiled: an edit in between must not go unnoticed
-    names = catalog.names(cpu.isa) if names is None else list(names)
+    names = list(dict.fromkeys(catalog.names(cpu.isa) if names is None else names))
+    objects = {name: code for name in names if (code := cache.kept_object(name, cpu)) is not None}
     jobs = [
         worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
         for name in names
+        if name not in objects
     ]
-    objects: dict[str, tuple[bytes, str]] = {}
-    progress(0, len(jobs))
+    progress(len(objects), len(names))
     try:
         for job, code in worker.compile_all(jobs, worker.processes(len(jobs))):
-            objects[job.name] = code, job.symbol
-            progress(len(objects), len(jobs))
+            cache.keep_object(job.name, cpu, code)
+            objects[job.name] = code
+            progress(len(objects), len(names))
     except OSError as error:
         raise KernelError(f"no process can be started to compile kernels in: {error.strerror}") from error
-    architecture, code, entries = link({name: objects[name] for name in names})
+    cache.mark_used(cpu)
+    architecture, code, entries = link({name: (objects[name], library.symbol(name, cpu.isa)) for name in names})
     if architecture != cpu.architecture:
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))

@@ -3,6 +3,9 @@
 Numba's own cache looks at one source file only and would run stale code after an edit elsewhere; here a digest of every
 kernel source, the CPU, its features and the versions of the compilers names the folder. Imports neither Numba nor
 llvmlite.
+
+What is compiled ahead of time for a CPU of the catalog is kept as well, in a folder of that CPU: a build that was ended
+goes on where it was.
 """
 
 import contextlib
@@ -12,8 +15,10 @@ import time
 from pathlib import Path
 
 from edgeq import environment
-from edgeq.errors import OutputError, UsageError
-from edgeq.kernels.sources import digest
+from edgeq.errors import KernelError, OutputError, UsageError
+from edgeq.kernels import image
+from edgeq.kernels.catalog import Cpu
+from edgeq.kernels.sources import digest, sources
 from edgeq.output import write_file
 from edgeq.simd.isa import Isa
 
@@ -22,33 +27,49 @@ _DAY = 86400.0
 _FOLDER = re.compile(r"([0-9a-f]{16}|\.unused-.*)\Z")
 
 
-def folder() -> Path:
-    """Where the kernels of these sources, compiled here, are kept."""
-    return environment.cache_folder() / "kernels" / digest()
+def folder(cpu: Cpu | None = None) -> Path:
+    """Where the kernels of these sources, compiled here, are kept: for this machine, or for a CPU of the catalog."""
+    target = None if cpu is None else (cpu.triple, cpu.llvm, cpu.features)
+    return environment.cache_folder() / "kernels" / digest(target)
 
 
-def path(name: str, isa: Isa) -> Path:
+def path(name: str, isa: Isa, cpu: Cpu | None = None) -> Path:
     """Where the file of a kernel is kept."""
     family, _, variant = name.partition(":")
     stem = f"{family}-{variant}" if variant else family
-    return folder() / f"{stem}-{isa.name}.eqk"
+    return folder(cpu) / f"{stem}-{isa.name}.eqk"
 
 
-def keep(name: str, isa: Isa, content: bytes) -> bool:
+def keep(name: str, isa: Isa, content: bytes, cpu: Cpu | None = None) -> bool:
     """Write a kernel's file atomically; False if it cannot be, which costs a compilation next time."""
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        write_file(path(name, isa), content)
+        folder(cpu).mkdir(parents=True, exist_ok=True)
+        write_file(path(name, isa, cpu), content)
     except (OSError, OutputError):
         return False
     return True
 
 
-def mark_used() -> None:
+def keep_object(name: str, cpu: Cpu, code: bytes) -> None:
+    """Keep the object of a kernel that is compiled for `cpu`, as it will be linked with others."""
+    needs = tuple(sorted(cpu.needs))
+    keep(name, cpu.isa, image.render(cpu.architecture, cpu.name, needs, cpu.isa.name, sources(), {name: 0}, code), cpu)
+
+
+def kept_object(name: str, cpu: Cpu) -> bytes | None:
+    """What `keep_object` kept, or None: there is nothing, or it is damaged."""
+    try:
+        header, code = image.read(path(name, cpu.isa, cpu))
+    except KernelError:
+        return None
+    return code if list(header.kernels) == [name] else None
+
+
+def mark_used(cpu: Cpu | None = None) -> None:
     """Note once a day, in its time of change, that the folder of these kernels is in use: `prune` goes by that."""
     with contextlib.suppress(OSError, UsageError):  # there is none yet, or no home for it; or it is another user's
-        if time.time() - folder().stat().st_mtime > _DAY:
-            os.utime(folder())
+        if time.time() - folder(cpu).stat().st_mtime > _DAY:
+            os.utime(folder(cpu))
 
 
 def prune() -> None:

@@ -4,15 +4,21 @@ Imports neither Numba nor llvmlite.
 """
 
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.errors import UnsupportedError
-from edgeq.kernels.layout import KV_BYTES
+from edgeq.kernels.layout import KV_BYTES, heads_per_tile
 from edgeq.simd import isa as isa_table
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 WITHOUT_VARIANTS = ("copy_rows", "head_norm", "layer_norm", "positions", "quantize", "short_conv", "silu_mul")
+
+# Of models that many people run: block types, those that GGUF's recipes fall back to among them, and how many query
+# heads share a key/value head.
+COMMON_TYPES = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
+COMMON_GROUPS = (1, 2, 3, 4, 6, 7, 8)
 
 
 def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
@@ -39,7 +45,32 @@ def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
 
 def names(isa: isa_table.Isa) -> list[str]:
     """Every kernel, as `family:variant`."""
-    return [f"{family}:{variant}".rstrip(":") for family, found in variants(isa).items() for variant in found]
+    return _names(variants(isa))
+
+
+def _names(found: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{family}:{variant}".rstrip(":") for family, variants in found.items() for variant in variants]
+
+
+def common(isa: isa_table.Isa) -> list[str]:
+    """The kernels of common models: these are compiled where edgeq is installed, so it must not take long.
+
+    They run most of what is not a mixture of experts, over a KV cache of f16, import a GGUF file, and measure the
+    machine.
+    """
+    every = variants(isa)
+    tiles = {heads_per_tile(group, 1, isa.tile) for group in COMMON_GROUPS}
+    chosen = {
+        "matmul": COMMON_TYPES,
+        "embedding": COMMON_TYPES,
+        "attention": [f"{heads}-f16" for heads in sorted(tiles)],
+        "rope": ("f16",),
+        "activation": ("gelu", "gelu-mul", "gelu_tanh", "gelu_tanh-mul"),
+        "rearrange": ("to-panels",),
+        "probe": ("read", "dot-4"),
+        **{family: every[family] for family in ("norm", "elementwise", "execute", *WITHOUT_VARIANTS)},
+    }
+    return _names({family: chosen[family] for family in every if family in chosen})
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,27 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     return [(isa.name, isa.chips, sorted(need for need in isa.needs if not features.get(need))) for isa in rows]
 
 
-def put_library(cpu: str) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts the library of all kernels for `cpu` (a name of kernels/catalog.py) into a folder; it gives the path.
+def body_of(cpu: str) -> isa_table.Isa:
+    """The body whose kernels run on `cpu`, a name of kernels/catalog.py."""
+    from edgeq.kernels import catalog
 
-    It copies one that was built from these sources, or else builds it, telling so; None where there is neither such a
-    library nor a compiler.
+    return catalog.cpu(cpu).isa
+
+
+def put_library(
+    cpu: str, names: Sequence[str] | None = None
+) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
+    """What puts a library of the kernels `names`, by default all, for `cpu` (a name of kernels/catalog.py) into a
+    folder; it gives the path.
+
+    It copies one that was built from these sources and has them, or else builds it, telling so; None where there is
+    neither such a library nor a compiler.
     """
-    ready = prebuilt.built_for(cpu)
+    from edgeq.kernels import catalog
+
+    target = catalog.cpu(cpu)
+    wanted = catalog.names(target.isa) if names is None else names
+    ready = prebuilt.built_for(cpu, wanted)
     if ready is None and not can_compile():
         return None
 
@@ -72,13 +86,11 @@ def put_library(cpu: str) -> Callable[[Path, Callable[[str], None], Callable[[in
         if ready is not None:
             folder.mkdir(exist_ok=True)
             return Path(shutil.copyfile(ready, folder / f"{cpu}{prebuilt.SUFFIX}"))
-        from edgeq.kernels import catalog
         from edgeq.kernels.build import build
 
-        target = catalog.cpu(cpu)
-        announce(f"compiling {len(catalog.names(target.isa))} kernels for {cpu}")
+        announce(f"compiling {len(wanted)} kernels for {cpu}")
         try:
-            return build(target, folder, progress=progress)
+            return build(target, folder, wanted, progress)
         finally:
             progress(1, 1)
 
@@ -150,8 +162,8 @@ def _check_compiler(name: str, isa: isa_table.Isa) -> None:
         if sys.platform == "linux" and platform.libc_ver()[0] != "glibc":  # Alpine has musl instead
             others = f"; its packages need glibc, which this system is without{others}"
         raise KernelError(
-            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: install "
-            f"numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: pip "
+            f"install numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
         )
 
 
@@ -206,14 +218,17 @@ def _find(name: str, isa: isa_table.Isa) -> Kernel | None:
 
 
 def _from_library(name: str, isa: isa_table.Isa) -> int | None:
-    library = prebuilt.best()
-    if library is None or library.isa != isa.name:
-        return None
-    try:
-        return library.address(name)
-    except KernelError as error:  # from now on it is one that cannot be used
-        library.problem = str(error)
-        return _from_library(name, isa)
+    for library in prebuilt.usable():
+        if library.isa != isa.name:
+            continue
+        try:
+            address = library.address(name)
+        except KernelError as error:  # from now on it is one that cannot be used
+            library.problem = str(error)
+            continue
+        if address is not None:
+            return address
+    return None
 
 
 def _from_file(path: Path, name: str, isa: isa_table.Isa) -> int:

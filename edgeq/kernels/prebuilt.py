@@ -7,6 +7,7 @@ llvmlite.
 
 import functools
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,11 +59,9 @@ def found(places: tuple[Path, ...]) -> list[Library]:
     return sorted(libraries, key=lambda one: (bool(one.problem), order.get(one.isa, len(order)), -_needs(one)))
 
 
-def built_for(cpu: str) -> Path | None:
-    """A sound library of all kernels for `cpu`, built from these sources, whether it runs here or not."""
-    from edgeq.kernels import catalog  # which only those need who make libraries or pass them on
-
-    every = set(catalog.names(catalog.cpu(cpu).isa))
+def built_for(cpu: str, names: Iterable[str]) -> Path | None:
+    """A sound library with the kernels `names` for `cpu`, built from these sources, whether it runs here or not."""
+    wanted = set(names)
     for one in found(tuple(folders())):
         if one.header is None or one.header.cpu != cpu or one.header.sources != sources():
             continue
@@ -70,18 +69,22 @@ def built_for(cpu: str) -> Path | None:
             header, _ = image.read(one.path)
         except KernelError:
             continue
-        if every <= header.kernels.keys():
+        if wanted <= header.kernels.keys():
             return one.path
     return None
 
 
-def best() -> Library | None:
-    """The library to use, or None. EDGEQ_ISA rules out those of other bodies."""
+def usable() -> list[Library]:
+    """The libraries that can be used here, the best first. EDGEQ_ISA rules out those of other bodies."""
     if not image.supported():
-        return None
+        return []
     wanted = environment.isa()
-    usable = (one for one in found(tuple(folders())) if not one.problem)
-    return next((one for one in usable if wanted in (None, one.isa)), None)
+    return [one for one in found(tuple(folders())) if not one.problem and wanted in (None, one.isa)]
+
+
+def best() -> Library | None:
+    """The library to use, or None; what it lacks may be in others that are usable."""
+    return next(iter(usable()), None)
 
 
 def problems() -> list[str]:

@@ -27,10 +27,13 @@ def sources() -> str:
 
 
 @functools.cache
-def digest() -> str:
-    """Of the sources, this machine's CPU and the compilers, as 16 hex digits: what code compiled here depends on."""
+def digest(target: tuple[str, ...] | None = None) -> str:
+    """Of the sources, the CPU and the compilers, as 16 hex digits: what code compiled here depends on.
+
+    The CPU is this machine's, or the one that `target` tells LLVM to make code for.
+    """
     features = ",".join(sorted(name for name, present in isa_table.host_features().items() if present))
-    cpu = (platform.machine(), cpuinfo.identity(), features)
+    cpu = target or (platform.machine(), cpuinfo.identity(), features)
     compilers = (sys.version_info[:2], *map(compiler_version, _COMPILERS))
     return hashlib.sha256(repr((sources(), cpu, compilers)).encode()).hexdigest()[:16]
 

@@ -2,10 +2,12 @@
 
 Processes are started by their command line, never forked: a program that uses edgeq may have threads, and may lack the
 guard around its main module that `multiprocessing` needs. A process takes one job at a time from its stdin, a line of
-JSON, and answers on its stdout with a line that says how many bytes follow, and the object.
+JSON, and answers on its stdout with a line that says how many bytes follow, and the object. When its stdin ends it ends
+at once, also amid a job: however whoever asked has died, the system has closed that pipe.
 """
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -15,15 +17,20 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
-
-import psutil
 
 from edgeq import cgroups, environment
 from edgeq.errors import KernelError
 
 PROCESS_BYTES = 300 << 20  # what one process needs, with room: some 210 MB were measured
-_START = "import sys, json; sys.path[:] = json.loads(sys.stdin.readline()); import edgeq.kernels.worker as w; w.serve()"
+_START = """
+import sys, json
+jobs = open(0, "rb", buffering=0)
+sys.path[:] = json.loads(jobs.readline())
+import edgeq.kernels.worker
+edgeq.kernels.worker.serve(jobs)
+"""
 
 # Longest first, so that no process is left with a long job at the end.
 _SECONDS = {"attention": 3.3, "encode": 2.7, "experts": 1.9, "matmul": 1.8, "embedding": 0.7, "norm": 0.6, "rope": 0.5}
@@ -46,10 +53,21 @@ def processes(jobs: int) -> int:
 
     Its control groups may grant less memory than the system has.
     """
-    memory, limit = psutil.virtual_memory().available, cgroups.memory_limit()
+    memory, limit = _available(), cgroups.memory_limit()
     if limit is not None:
         memory = min(memory, limit.available)
     return max(1, min(jobs, environment.processors(), memory // PROCESS_BYTES))
+
+
+def _available() -> int:
+    """Bytes of memory that the system can still give."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        import psutil  # systems other than Linux
+
+        return int(psutil.virtual_memory().available)
 
 
 def compile_all(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, bytes]]:
@@ -130,15 +148,24 @@ def _ending(worker: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     return said[-1]
 
 
-def serve() -> None:
-    """The process: jobs from stdin to stdout until stdin ends."""
-    lines, answers = sys.stdin, os.fdopen(os.dup(1), "wb")
+def serve(stdin: io.RawIOBase) -> None:
+    """The process: jobs from `stdin` to stdout until `stdin` ends."""
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints would break the answers
+    threading.Thread(target=_listen, args=(stdin, jobs), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
-        while line := lines.readline():
-            code = compile_job(Job(**json.loads(line)))
+        while True:
+            code = compile_job(Job(**json.loads(jobs.get())))
             answers.write(b"%d\n" % len(code) + code)
             answers.flush()
+
+
+def _listen(stdin: io.RawIOBase, jobs: "queue.SimpleQueue[bytes]") -> None:
+    """Ends the process when `stdin` does. That is raw: a thread amid a buffered read would fail Python's own end."""
+    while line := stdin.readline():
+        jobs.put(line)
+    os._exit(0)
 
 
 def compile_job(job: Job) -> bytes:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.kernels import library
 from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
 from edgeq.models.graph import Heads
 from edgeq.runtime.kv_cache import KVCache, rope_tables
@@ -96,21 +95,20 @@ def _attention(c: Compiler, op: Operation) -> None:
         c.vector(heads.sinks) if heads.sinks else 0,
         int(not heads.causal),
     ]
-    c.tape.add(f"attention:{_tile(heads)}-{c.kv}", args, [q, cache], [out], counts_turns=True)
+    c.tape.add(f"attention:{_tile(c, heads)}-{c.kv}", args, [q, cache], [out], counts_turns=True)
 
 
-def _tile(heads: Heads) -> int:
-    most = library.chosen_isa().tile
-    return heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads, most)
+def _tile(c: Compiler, heads: Heads) -> int:
+    return heads_per_tile(heads.num_attention_heads, heads.num_key_value_heads, c.tile)
 
 
 def _memory(c: Compiler, heads: Heads) -> AttentionMemory:
     """Layers with the same heads run in turn and share it."""
     heads = replace(heads, sinks="")
     if heads not in c.attention_memory:
-        group, most = heads.num_attention_heads // heads.num_key_value_heads, library.chosen_isa().tile
-        per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), most), heads.head_dim)[-1]
-        rows = round_up(group, _tile(heads))
+        group = heads.num_attention_heads // heads.num_key_value_heads
+        per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), c.tile), heads.head_dim)[-1]
+        rows = round_up(group, _tile(c, heads))
         blocks = heads.num_key_value_heads * -(-c.context // ATTENTION_BLOCK)
         c.attention_memory[heads] = AttentionMemory(
             c.scratch.new(c.threads * per_thread),

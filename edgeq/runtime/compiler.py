@@ -28,7 +28,8 @@ STEPS = {**steps.STEPS, **attention_steps.STEPS, **expert_steps.STEPS}
 
 class Compiler:
     """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits; with
-    `states` the result is what the head would read, for every token.
+    `states` the result is what the head would read, for every token. `tile` is that of the body (simd/isa.py) whose
+    kernels the plan names, by default of the one that runs here.
 
     The functions in STEPS add an operation's steps to `tape`, and find here what these need.
     """
@@ -43,8 +44,10 @@ class Compiler:
         threads: int,
         kv: str,
         states: bool = False,
+        tile: int | None = None,
     ) -> None:
         self.file, self.model, self.kv, self.states = file, model, kv, states
+        self.tile = tile or library.chosen_isa().tile
         self.context, self.threads = context, threads
         self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
         self.params = aligned(4 * 8).view(np.int64)

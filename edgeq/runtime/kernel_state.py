@@ -6,7 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgeq import environment
+from edgeq.container.reader import File
 from edgeq.kernels import library
+from edgeq.kernels.layout import KV_BYTES
+from edgeq.models import architecture
+from edgeq.runtime import limits
+from edgeq.runtime.compiler import ROW_TILE, Compiler
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,26 @@ def bodies() -> list[tuple[str, str, list[str]]]:
     return library.bodies()
 
 
-def put_library(cpu: str) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts the library of all kernels for `cpu` into a folder, or None, see kernels/library.py."""
-    return library.put_library(cpu)
+def put_library(
+    cpu: str, names: Sequence[str] | None = None
+) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
+    """What puts a library of the kernels `names` or of all for `cpu` into a folder, or None, see kernels/library.py."""
+    return library.put_library(cpu, names)
+
+
+def needed(file: File, cpu: str) -> list[str]:
+    """Every kernel that running `file` can ask for on `cpu` (a name of kernels/catalog.py), whatever the options, and
+    those that measure the machine. Raises FormatError, UnsupportedError for a file that cannot be run.
+
+    They are those of the plans of all KV caches, for logits and for states: context, threads and the length of a
+    prompt make a plan's buffers, not its steps.
+    """
+    model = architecture(file.metadata["config"], str(file.path))
+    tile = library.body_of(cpu).tile
+    names = [*limits.ALL_KERNELS]
+    for kv in KV_BYTES:
+        for states in (False, True) if model.heads.causal else (True,):
+            compiler = Compiler(file, model, ROW_TILE, ROW_TILE, ROW_TILE, 1, kv, states, tile)
+            compiler.place()
+            names += compiler.tape.kernels
+    return list(dict.fromkeys(names))

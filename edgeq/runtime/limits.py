@@ -14,6 +14,7 @@ from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
 
 KERNELS = (*TEAM_KERNELS, "probe:read", "probe:dot-4")  # of the measurements with 4-bit codes
+ALL_KERNELS = (*KERNELS, "probe:dot-5", "probe:dot-6", "probe:dot-8")
 READ_BYTES, LEAST_READ_BYTES = 256 << 20, 32 << 20  # beyond any cache, and beyond those of small boards
 _DOT_REPETITIONS = 500_000  # some 100 ms: a core that was idle needs a while to reach its speed
 

@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,6 +19,8 @@ from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
 from edgeq.kernels import catalog, image, library, prebuilt
 from edgeq.kernels.sources import sources
+from edgeq.quantize.pipeline import convert
+from edgeq.runtime.kernel_state import needed
 
 RUN = subprocess.run
 
@@ -38,12 +42,16 @@ PACKAGES = {"numpy": [], "numba": ["llvmlite", "numpy"], "llvmlite": [], "tokeni
 PACKAGES |= {"huggingface-hub": ["tqdm", "pyyaml"], "tqdm": [], "pyyaml": [], "sentencepiece": []}
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    sound = Path(__file__).resolve().parents[2] / "formats" / "malformed" / "sound.eqf"
-    path = tmp_path / "a model.eqf"
-    path.write_bytes(sound.read_bytes())
+@pytest.fixture(scope="module")
+def converted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("converted") / "tiny.eqf"
+    convert(str(tiny_model), path, "F16")
     return path
+
+
+@pytest.fixture
+def model(converted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(converted, tmp_path / "a model.eqf"))
 
 
 @pytest.fixture(autouse=True)
@@ -180,11 +188,16 @@ def test_a_library_that_is_damaged_or_not_whole_is_passed_over(edgeq, model, pip
 
 @pytest.fixture
 def compiler(monkeypatch) -> list[str]:
-    """Plays the compiler: the list has the CPUs that kernels were built for."""
-    made = []
+    """Plays the compiler: the list has the CPUs that kernels were built for, and attributes the kernels by CPU."""
 
-    def build(cpu, folder, progress):
+    class Made(list):
+        kernels: ClassVar[dict[str, list[str]]] = {}
+
+    made = Made()
+
+    def build(cpu, folder, names, progress):
         made.append(cpu.name)
+        made.kernels[cpu.name] = names
         folder.mkdir(exist_ok=True)
         (folder / f"{cpu.name}.eqk").write_bytes(b"kernels")
         return folder / f"{cpu.name}.eqk"
@@ -204,6 +217,72 @@ def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, bui
     assert (
         compiler == ["cortex-a76", "cortex-a76", "neoverse-n2"] and len(list((tmp_path / "c/kernels").iterdir())) == 3
     )
+
+
+def test_whatever_runs_is_bundled(edgeq, converted, tmp_path, monkeypatch):
+    """What is no .eqf file is made into one in the cache, as for `edgeq run`, and named after what it was made of."""
+    asked = []
+    monkeypatch.setattr(bundle, "runnable", lambda model, announce: (asked.append(model), str(converted))[1])
+    code, _, _ = edgeq("bundle", "owner/m.gguf", "--for", "pi5", "--no-wheels", "-o", tmp_path / "b")
+    assert (code, asked) == (0, [Path("owner/m.gguf")])
+    assert (tmp_path / "b/m.eqf").read_bytes() == converted.read_bytes()
+    assert "edgeq chat m.eqf" in (tmp_path / "b/README.txt").read_text()
+
+
+@pytest.mark.parametrize(("source", "name"), [("a/m.gguf", "m"), ("owner/m:Q8_0", "m"), ("owner/m.5", "m.5")])
+def test_a_made_file_is_named_after_its_source(source, name):
+    assert bundle.named_after(Path(source)) == name
+
+
+def test_only_what_the_model_needs_is_compiled(edgeq, model, pip, tmp_path, built, compiler):
+    with open_file(model) as file:
+        needs = needed(file, "cortex-a76")
+    every = catalog.names(catalog.cpu("cortex-a76").isa)
+    assert {"matmul:F16", "rope:q8_0", "execute:serve", "probe:dot-4"} < set(needs) < set(every)
+    code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
+    assert (code, compiler.kernels["cortex-a76"]) == (0, needs)
+    assert f"compiling {len(needs)} kernels for cortex-a76" in err
+    (built / "enough.eqk").write_bytes(rendered("cortex-a76", names=needs))
+    prebuilt.found.cache_clear()
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
+    assert compiler == ["cortex-a76"] and (tmp_path / "c/kernels/cortex-a76.eqk").read_bytes() != b"kernels"
+    assert edgeq("bundle", model, "--for", "pi5", "--all-kernels", "-o", tmp_path / "d").code == 0
+    assert compiler == ["cortex-a76"] * 2 and compiler.kernels["cortex-a76"] == every
+
+
+ENDLESS = """
+import sys, time
+from edgeq.cli import main
+from edgeq.kernels import build, library
+
+def endless(cpu, folder, names, progress):
+    folder.mkdir()
+    (folder / "some.eqk").touch()
+    print("begun", flush=True)
+    time.sleep(1000)
+
+build.build, library.can_compile = endless, lambda: True
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_ended_half_way_it_leaves_nothing(model, tmp_path, how, code):
+    arguments = ["bundle", str(model), "--for", "pi5", "--no-wheels", "-o", str(tmp_path / "b")]
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "begun\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.send_signal(getattr(signal, how))
+        assert process.wait(timeout=60) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["a model.eqf"]
+
+
+def test_a_model_that_cannot_be_run_is_refused(edgeq, pip, tmp_path):
+    sound = Path(__file__).resolve().parents[2] / "formats" / "malformed" / "sound.eqf"
+    code, _, err = edgeq("bundle", sound, "--for", "pi5", "-o", tmp_path / "b")
+    assert code == 2 and "hidden_size is None" in err and list(tmp_path.iterdir()) == [] and pip == []
 
 
 def test_without_wheels(edgeq, model, pip, tmp_path):

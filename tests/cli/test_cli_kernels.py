@@ -25,7 +25,9 @@ def test_build_then_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         "edgeq: compiling 2 kernels for x86-64-v3 (avx2)",
+        "edgeq: 1 of 2 compiled",
         "edgeq: compiling 2 kernels for cortex-a76 (neon_dotprod)",
+        "edgeq: 1 of 2 compiled",
     ]
     paths = [tmp_path / "kernels" / f"{name}.eqk" for name in ("x86-64-v3", "cortex-a76")]
     assert [line.split(": ")[0] for line in said.out.splitlines()] == [str(path) for path in paths]

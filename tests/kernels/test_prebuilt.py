@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import build, catalog, image, library, prebuilt
+from edgeq.kernels import build, cache, catalog, image, library, prebuilt, worker
 from edgeq.kernels.sources import sources
 from edgeq.quantize.pipeline import convert
 from edgeq.simd import isa as isa_table
@@ -55,7 +55,7 @@ def compiled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.fixture(scope="module")
 def built(compiled: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with the kernels of that model, for a CPU like this one."""
-    names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve"]
+    names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve", "rearrange:to-panels"]
     return build.build(catalog.this_cpu(), tmp_path_factory.mktemp("built"), names)
 
 
@@ -126,7 +126,7 @@ def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Pat
     command = [sys.executable, "-c", code, "run", str(model), "Hello", "--raw", "-n", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "Numba is not installed: install numba, or put a library" in done.stderr
+    assert done.stderr.count("\n") == 1 and "Numba is not installed: pip install numba, or put a library" in done.stderr
 
 
 def test_what_is_found(copy: Path):
@@ -167,7 +167,7 @@ def test_a_library_for_another_cpu_is_passed_over(copy: Path, monkeypatch: pytes
     assert sorted(one.problem for one in prebuilt.found((copy.parent,))) == ["for riscv64", "this CPU has no avx1024"]
     assert prebuilt.passed_over() == ["other.eqk: for riscv64", f"{copy.name}: this CPU has no avx1024"]
     monkeypatch.setattr(library, "can_compile", lambda: False)
-    with pytest.raises(KernelError, match=r"Numba is not installed; .*: this CPU has no avx1024.*: install numba, or"):
+    with pytest.raises(KernelError, match=r"Numba is not installed; .*: this CPU has no avx1024.*: pip install numba"):
         library.kernel("norm:none")
 
 
@@ -200,10 +200,10 @@ def test_without_numba_a_lesser_body_runs(copy: Path, monkeypatch: pytest.Monkey
     assert library.missing(["norm"]) == []
 
 
-def test_only_a_sound_and_whole_library_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_a_sound_library_with_what_is_needed_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is put into a bundle is checked before: on the board nothing may be there to compile what it lacks."""
     monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path))
-    names = catalog.names(catalog.cpu("cortex-a76").isa)
+    names = ["norm", "copy_rows"]
 
     def found(kernels: list[str], made_from: str = sources(), flip: int = 0) -> Path | None:
         entries = dict.fromkeys(kernels, 0)
@@ -211,11 +211,59 @@ def test_only_a_sound_and_whole_library_is_passed_on(tmp_path: Path, monkeypatch
         data[-1] ^= flip
         (tmp_path / "one.eqk").write_bytes(data)
         prebuilt.found.cache_clear()
-        return prebuilt.built_for("cortex-a76")
+        return prebuilt.built_for("cortex-a76", names)
 
     assert found(names) == found([*names, "another"]) == tmp_path / "one.eqk"
-    assert prebuilt.built_for("cortex-a72") is None
+    assert prebuilt.built_for("cortex-a72", names) is None
     assert found(names[1:]) is None and found(names, "0" * 16) is None and found(names, flip=1) is None
+
+
+def test_what_one_library_lacks_another_one_has(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package brings the kernels of common models; a library of all may lie in the user's folder."""
+    header, code = image.read(copy)
+    copy.with_name("a.eqk").write_bytes(rendered(header, code, kernels={"norm": header.kernels["norm"]}))
+    copy.with_name("b.eqk").write_bytes(rendered(header, code, isa="portable", needs=()))
+    prebuilt.found.cache_clear()
+    best = prebuilt.best()
+    assert best is not None and best.path.name == "a.eqk" and len(best.header.kernels) == 1
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    assert library.missing(["norm", "execute:lead"]) == []
+    damaged = bytearray(copy.read_bytes())
+    damaged[-1] ^= 1
+    copy.write_bytes(damaged)
+    monkeypatch.setattr(library, "_loaded", {})
+    prebuilt.found.cache_clear()
+    assert library.missing(["norm", "execute:lead"]) == ["execute:lead"]
+    with pytest.raises(KernelError, match=r"kernel execute:lead must be compiled .* and Numba is not installed"):
+        library.kernel("execute:lead")
+
+
+def test_a_build_that_was_ended_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    cpu, names = catalog.cpu("cortex-a72"), ["copy_rows", "execute:serve", "execute:publish", "execute:lead"]
+    whole = build.build(cpu, tmp_path / "whole", names).read_bytes()
+    paths = {name: cache.path(name, cpu.isa, cpu) for name in names}
+    objects = {name: cache.kept_object(name, cpu) for name in names}
+    assert cache.folder() != cache.folder(cpu)
+    paths["execute:publish"].unlink()
+    paths["execute:serve"].write_bytes(paths["execute:serve"].read_bytes()[:-1])
+    asked, steps = [], []
+
+    def compile_all(jobs, count):
+        asked.append([job.name for job in jobs])
+        return ((job, objects[job.name]) for job in jobs)
+
+    def end(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "compile_all", compile_all)
+    with pytest.raises(KeyboardInterrupt):
+        build.build(cpu, tmp_path / "again", names, end)
+    assert not list((tmp_path / "again").iterdir())
+    again = build.build(cpu, tmp_path / "again", names, lambda *step: steps.append(step))
+    assert asked == [["execute:serve", "execute:publish"], ["execute:publish"]]
+    assert steps == [(3, 4), (4, 4)] and again.read_bytes() == whole
 
 
 def test_build_needs_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

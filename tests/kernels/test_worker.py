@@ -1,7 +1,10 @@
 """Compiling kernels in other processes."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -82,6 +85,40 @@ def test_giving_up_half_way_ends_the_processes():
     assert time.monotonic() - began < 60
 
 
+# Processes whose job takes longer than anyone waits; each that has begun leaves a file named by its number.
+PARENT = """
+import sys
+import edgeq.kernels.worker as worker
+slow = f'''
+import os, time
+def compile_job(job):
+    open(os.path.join({sys.argv[1]!r}, str(os.getpid())), "w").close()
+    time.sleep(1000)
+import edgeq.kernels.worker
+edgeq.kernels.worker.compile_job = compile_job
+'''
+worker._START = worker._START.replace("import edgeq.kernels.worker\\n", slow)
+list(worker.compile_all([worker.Job("norm", "avx2", name) for name in "ab"], 2))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_processes_end_with_the_one_that_started_them(how: signal.Signals, tmp_path: Path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    while len(begun := list(tmp_path.iterdir())) < 2:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    children = [psutil.Process(int(path.name)) for path in begun]
+    parent.send_signal(how)
+    assert parent.wait() == -how
+    try:
+        assert psutil.wait_procs(children, timeout=60)[1] == []
+    finally:
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
 def test_prepare_compiles_keeps_and_tells(empty_cache: None):
     class Heard(list):
         def __init__(self):
@@ -128,10 +165,14 @@ def test_how_many_processes(
     """As many as cores, jobs and memory allow, the system's and that of the control group."""
     group = None if limit is None else cgroups.MemoryLimit(8000 << 20, limit << 20)
     monkeypatch.setattr(cgroups, "memory_limit", lambda: group)
-    memory = psutil.virtual_memory()._replace(available=megabytes << 20)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(worker, "_available", lambda: megabytes << 20)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     assert worker.processes(count) == expected
+
+
+def test_memory_is_what_the_system_says():
+    memory = psutil.virtual_memory()
+    assert 0 < worker._available() < memory.total
 
 
 def test_a_cache_that_cannot_be_written(empty_cache: None, tmp_path: Path):
