@@ -140,7 +140,8 @@ def set_(talk: Talk, rest: str) -> None:
     if rest:
         known = len(rest.split()) == 1  # only a name: it is shown
         names = [chat_settings.option_name(rest) if known else chat_settings.change(talk.settings, rest)]
-    click.echo("\n".join(chat_settings.shown(talk.settings, name) for name in names), err=True)
+    own = talk.model.sampling_defaults
+    click.echo("\n".join(chat_settings.shown(talk.settings, own, name) for name in names), err=True)
 
 
 def tokens(talk: Talk, rest: str) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgeq.cli.options import unescaped
 from edgeq.errors import UsageError
 
 DEFAULT = "default"
@@ -20,7 +21,7 @@ def _stops(text: str) -> list[str]:
         stops = json.loads(text)
         if isinstance(stops, list) and all(isinstance(stop, str) for stop in stops):
             return stops
-    return [text.replace("\\n", "\n").replace("\\t", "\t")]
+    return [unescaped(text)]
 
 
 # Name -> how its text is read, and what must be written there.
@@ -70,11 +71,12 @@ def option_name(written: str) -> str:
     return name
 
 
-def shown(given: dict[str, Any], name: str) -> str:
-    """An option and its value, e.g. "top_k               40 (default)"."""
-    value = given.get(name, _default(name))
+def shown(given: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
+    """An option and its value, e.g. "top_k               40 (default)"; `own` are the model's, where nobody sets it."""
+    value = given.get(name, own.get(name, _default(name)))
     text = "none" if value in (None, ()) else json.dumps(value, ensure_ascii=False) if name == "stop" else str(value)
-    return f"{name:20}{text}{'' if name in given else ' (default)'}"
+    whose = "" if name in given else " (the model's)" if name in own else f" ({DEFAULT})"
+    return f"{name:20}{text}{whose}"
 
 
 def _default(name: str) -> Any:

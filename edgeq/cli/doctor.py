@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+SHOWN = 3  # models that are worth a try
 DECODED = 16  # tokens of the short run
 LOW_DISK = 200 << 20  # bytes: a cache of kernels and some room
 WIDE = 12  # characters of the names of rows
@@ -80,7 +81,9 @@ def examine(
     facts["kernels"] = _kernels(facts)
     if speed:
         facts["speed"] = _speed(facts, team)
-    if model is not None:
+    if model is None:
+        facts["models"] = _models(facts)
+    else:
         with open_file(model) as file:
             facts["model"] = _model(facts, file, context, kv, team)
         if speed and facts["model"]["runs"]:
@@ -193,6 +196,22 @@ def _speed(facts: Facts, team: int) -> Facts | None:
         running.close()
 
 
+def _models(facts: Facts) -> list[Facts]:
+    """The largest models worth a try that fit, and the speed to expect of each: read bandwidth by bytes of weights."""
+    from edgeq.recommended import fitting
+
+    bandwidth = (facts.get("speed") or {}).get("read_bandwidth")
+    return [
+        {
+            "name": row.name,
+            "repository": row.repository,
+            "memory": row.memory,
+            "expected_rate": bandwidth / row.weights if bandwidth else None,
+        }
+        for row in fitting(facts["memory"]["available"])[-SHOWN:]
+    ]
+
+
 # ---- a model on it ----
 
 
@@ -275,6 +294,7 @@ def lines(facts: Facts) -> list[str]:
         "memory": _memory_lines,
         "kernels": _kernels_lines,
         "speed": _speed_lines,
+        "models": _models_lines,
         "model": _model_lines,
     }
     result = []
@@ -341,6 +361,15 @@ def _speed_lines(speed: Facts) -> list[tuple[str, str]]:
         ("reading", f"{speed['read_bandwidth'] / 1e9:.1f} GB/s"),
         ("int8 dots", f"{speed['dot_peak'] / 1e9:.0f} G multiply-adds/s"),
     ]
+
+
+def _models_lines(models: list[Facts]) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for model in models:
+        rate = f", at most {model['expected_rate']:.0f} tokens/s" if model["expected_rate"] else ""
+        rows.append(("" if rows else "largest", f"{model['name']:15} needs {binary_size(model['memory'])}{rate}"))
+    more = "edgeq chat NAME fetches one; edgeq models --recommended lists all"
+    return [*rows, ("", more)] if rows else []
 
 
 def _model_lines(model: Facts) -> list[tuple[str, str]]:

@@ -181,8 +181,11 @@ def test_options_are_set_and_given_back():
     for name in ("top_k", "stop", "seed", "max_tokens", "temperature"):
         change(given, f"{name} default")
     assert given == {}
-    assert shown(given, "temperature") == "temperature         0.8 (default)"
-    assert shown(given, "stop") == "stop                none (default)"
+    assert shown(given, {}, "temperature") == "temperature         0.8 (default)"
+    own = {"temperature": 0.6}
+    assert shown(given, own, "temperature") == "temperature         0.6 (the model's)"
+    assert shown({"temperature": 1.0}, own, "temperature") == "temperature         1.0"
+    assert shown(given, {}, "stop") == "stop                none (default)"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from edgeq import recommended
 from edgeq.cli import doctor
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime import machine
@@ -19,7 +20,7 @@ def tiny(tiny_model, tmp_path_factory):
 def test_a_model_that_is_none_is_said_before_anything_is_measured(edgeq, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_speed", lambda facts, team: pytest.fail("measured"))
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    for model, message in ((tmp_path / "m.gguf", "is truncated"), (tmp_path / "none.gguf", "cannot be opened")):
+    for model, message in ((tmp_path / "m.gguf", "is truncated"), (tmp_path / "none.gguf", "no such file")):
         code, out, err = edgeq("doctor", model)
         assert (code, out, err.count("\n")) == (2, "", 1) and message in err
 
@@ -28,9 +29,18 @@ def test_a_machine(edgeq):
     code, out, err = edgeq("doctor", "--no-speed")
     assert (code, err) == (0, "")
     sections = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
-    assert sections == ["cpu", "cores", "memory", "kernels"]
+    assert sections == ["cpu", "cores", "memory", "kernels", "models"]
     starts = {line.find(line[9:].lstrip()[:1], 9) for line in out.splitlines() if line[9:21].strip()}
     assert starts == {9}, "names of rows stand in a column"
+
+
+def test_models_that_fit(monkeypatch):
+    row = recommended.find("qwen2.5:0.5b")
+    facts = {"problems": [], "memory": {"available": row.memory}, "speed": {"read_bandwidth": 10e9}}
+    facts["models"] = doctor._models(facts)
+    assert facts["models"][-1]["name"] == row.name and facts["models"][-1]["expected_rate"] == 10e9 / row.weights
+    assert f"{row.name:15} needs 507.45 MiB, at most 32 tokens/s" in doctor._models_lines(facts["models"])[-2][1]
+    assert doctor._models_lines([]) == []
 
 
 def test_a_model_that_runs(edgeq, tiny):
