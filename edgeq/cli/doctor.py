@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
@@ -288,7 +289,7 @@ def _decode(facts: Facts, model: Path, context: int, kv: str | None, team: int) 
 
 def lines(facts: Facts) -> list[str]:
     """The facts for people, a problem below what it is about."""
-    sections = {
+    sections: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
         "cpu": _cpu_lines,
         "cores": _cores_lines,
         "memory": _memory_lines,

@@ -39,7 +39,7 @@ def test_models_that_fit(monkeypatch):
     facts = {"problems": [], "memory": {"available": row.memory}, "speed": {"read_bandwidth": 10e9}}
     facts["models"] = doctor._models(facts)
     assert facts["models"][-1]["name"] == row.name and facts["models"][-1]["expected_rate"] == 10e9 / row.weights
-    assert f"{row.name:15} needs 507.45 MiB, at most 32 tokens/s" in doctor._models_lines(facts["models"])[-2][1]
+    assert f"{row.name:15} needs 492.45 MiB, at most 32 tokens/s" in doctor._models_lines(facts["models"])[-2][1]
     assert doctor._models_lines([]) == []
 
 
