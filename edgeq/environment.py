@@ -76,6 +76,11 @@ def kernels_folder() -> Path | None:
     return Path(text) if text else None
 
 
+def silence_downloads() -> None:
+    """Ask `huggingface_hub` for no bars, unless the user has said what it shall do."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def debug() -> bool:
     """Whether tracebacks of unexpected errors are wanted."""
     return os.environ.get("EDGEQ_DEBUG", "") not in ("", "0")

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit code."""
     _prepare_streams()
     if not sys.stderr.isatty():  # bars are for people who watch
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        environment.silence_downloads()
     try:
         result = cli.main(None if arguments is None else list(arguments), prog_name="edgeq", standalone_mode=False)
         sys.stdout.flush()

@@ -1,0 +1,187 @@
+"""What a runnable file can be made of: a GGUF file, a checkpoint, a repository of the Hub with either."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeq.container.gguf_values import is_gguf
+from edgeq.errors import CheckpointError
+
+REVISION = 4  # raised when what is made changes
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+Announce = Callable[[str], None] | None
+Progress = Callable[[str, int, int], None] | None  # what is at work, bytes done, bytes in all
+
+
+@dataclass(frozen=True)
+class Source:
+    """What becomes a file in the cache: `place` names it, `state` changes when its content does.
+
+    `fetch(announce)` gets what is not here yet, and raises where nothing can be made of it; `make(target, announce,
+    progress)` writes the file, and gives notes on it; `verb` is what that does, and the command that does it by hand.
+    """
+
+    text: str
+    origin: str  # an absolute path, or a repository
+    name: str
+    place: str
+    state: str
+    verb: str
+    size: str
+    fetch: Callable[[Announce], object]
+    make: Callable[[Path, Announce, Progress], list[str]]
+    kind: str | None = None  # the recipe that was asked for
+
+    @property
+    def beginning(self) -> str:
+        """What the names of the files that it becomes, one after the other, begin with."""
+        return f"{self.name}-{_digest(self.place)}-"
+
+    @property
+    def filename(self) -> str:
+        """The name of the file that it becomes now."""
+        return f"{self.beginning}{_digest(self.state, str(REVISION))}.eqf"
+
+
+def source_of(text: str) -> Source | None:
+    """What must be made into a file first; None for anything else, an `.eqf` file above all."""
+    if is_gguf(text):
+        return _gguf(text)
+    if os.path.exists(text):
+        return _checkpoint(text) if os.path.isdir(text) or text.endswith(WEIGHTS) else None
+    stem, colon, kind = text.rpartition(":")
+    if not colon:
+        return _repository(text) if _is_repository(text) else None
+    if not os.path.isdir(stem) and not _is_repository(stem):
+        return None
+    return _checkpoint(stem, kind) if os.path.isdir(stem) else _repository(stem, kind)
+
+
+def _is_repository(text: str) -> bool:
+    """Whether it reads as `owner/name`, and not as a file that is not there."""
+    from edgeq.checkpoints.hub import is_repository
+
+    return "/" in text and is_repository(text) and not text.endswith((".eqf", ".gguf", *WEIGHTS))
+
+
+def _gguf(text: str) -> Source:
+    from edgeq.container.gguf_reader import open_gguf
+
+    with open_gguf(text) as file:
+        paths, nbytes = file.files, file.nbytes
+
+    def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
+        from edgeq.gguf.importer import import_gguf
+
+        return import_gguf(paths[0], target, progress=_of_tensors(progress), announce=announce).notes
+
+    size = f" ({nbytes / 1e6:.0f} MB)"
+    place = real_path(paths[0])
+    return Source(
+        str(paths[0]), place, _name(paths[0].stem), place, _state(paths), "import", size, lambda _: None, make
+    )
+
+
+def _checkpoint(text: str, kind: str | None = None) -> Source:
+    real = real_path(text)
+    inside = real if os.path.isdir(real) else os.path.dirname(real)
+
+    def fetch(announce: Announce) -> None:
+        from edgeq.checkpoints.checkpoint import open_checkpoint
+
+        open_checkpoint(text).close()
+
+    def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
+        from edgeq.conversion import convert
+
+        return convert(text, target, kind, progress=_of_tensors(progress), announce=announce).notes
+
+    try:
+        state = _state(sorted(_files(Path(inside))))
+    except OSError as error:
+        raise CheckpointError(f"{text}: cannot be read: {error.strerror}: check its permissions") from None
+    source = Source(text, real, _name(os.path.basename(inside)), real, state, "convert", "", fetch, make)
+    return _of_kind(source, kind)
+
+
+def _repository(text: str, kind: str | None = None) -> Source:
+    fetched: list[Path] = []  # the GGUF file, of a repository that has one
+
+    def fetch(announce: Announce) -> None:
+        from edgeq.checkpoints.checkpoint import open_checkpoint
+        from edgeq.checkpoints.hub import fetch_gguf
+
+        if announce:
+            announce(f"fetching {text} from the Hub")
+        gguf = fetch_gguf(text, kind)
+        if gguf is None:
+            open_checkpoint(text).close()
+        else:
+            fetched.append(gguf)
+
+    def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
+        from edgeq.conversion import convert
+        from edgeq.gguf.importer import import_gguf
+
+        if fetched:
+            return import_gguf(fetched[0], target, progress=_of_tensors(progress), announce=announce).notes
+        return convert(text, target, kind, progress=_of_tensors(progress), announce=announce).notes
+
+    source = Source(text, text, _name(text.replace("/", "-")), f"{text} of the Hub", "", "convert", "", fetch, make)
+    return _of_kind(source, kind)
+
+
+def _name(text: str) -> str:
+    """A name for people that can be part of a file's."""
+    return re.sub(r"[^\w.\-+ ]", "_", text)[:100] or "model"
+
+
+def _of_kind(source: Source, kind: str | None) -> Source:
+    """Each kind that is asked for stands by itself."""
+    if kind is None:
+        return source
+    kind = kind.upper()
+    return replace(source, name=f"{source.name}-{kind}", place=f"{source.place} as {kind}", kind=kind)
+
+
+def _of_tensors(progress: Progress) -> Callable[[str, int, int, int, int], None] | None:
+    """What converting and importing call, tensor by tensor."""
+    if progress is None:
+        return None
+    return lambda tensor, index, tensors, done, total: progress(f"{index + 1}/{tensors} {tensor}", done, total)
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """The real path of a file's folder, and its own name there: of two links to one file each has neighbours of its
+    own, which are read too."""
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def _files(inside: Path) -> Iterator[Path]:
+    """The files of a checkpoint's folder and of the folders in it, which hold what sentence-transformers adds."""
+    for one in inside.iterdir():
+        if _matters(one):
+            yield one
+        elif one.is_dir() and not one.name.startswith("."):
+            yield from (nested for nested in one.iterdir() if _matters(nested))
+
+
+def _matters(one: Path) -> bool:
+    """Not what edgeq itself may have written there."""
+    return one.is_file() and one.suffix not in (".eqf", ".gguf", ".tmp")
+
+
+def _state(files: Iterable[Path]) -> str:
+    stats = [(one, one.stat()) for one in files]
+    return "\n".join(f"{one.parent.name}/{one.name} {stat.st_size} {stat.st_mtime_ns}" for one, stat in stats)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:12]
