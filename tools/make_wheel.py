@@ -43,7 +43,7 @@ def make_wheel(libraries: list[Path], out: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         tree, built = Path(temporary) / "tree", Path(temporary) / "built"
         shutil.copytree(ROOT / "edgeq", tree / "edgeq", ignore=shutil.ignore_patterns("__pycache__", PACKAGED.name))
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copyfile(ROOT / name, tree / name)
         packaged = tree / PACKAGED.relative_to(ROOT)
         packaged.mkdir()
