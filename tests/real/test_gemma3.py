@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from conftest import Real, check_logits, divergence
 from conversation import CONTINUED, TEXT
+from exactness import check_logits, divergence
 
 import edgeq
 from edgeq.runtime.session import Session
 
 
 @pytest.fixture
-def text(gemma3: Real) -> list[int]:
+def text(gemma3) -> list[int]:
     """The text's tokens."""
     tokens = gemma3.golden["tokens"]
     assert len(tokens) > 650
@@ -26,22 +26,22 @@ def logits_at(model: edgeq.Model, tokens: list[int], positions: list[int]) -> np
         )
 
 
-def test_tokens_are_the_same(gemma3: Real, text: list[int]):
+def test_tokens_are_the_same(gemma3, text: list[int]):
     assert gemma3.exact.tokenizer.encode(TEXT) == text
 
 
-def test_logits_within_and_beyond_the_window_are_the_same(gemma3: Real, text: list[int]):
+def test_logits_within_and_beyond_the_window_are_the_same(gemma3, text: list[int]):
     positions = gemma3.golden["positions"]
     assert {511, 512, 513} < set(positions)
     check_logits(logits_at(gemma3.exact, text, positions), gemma3.golden)
 
 
-def test_greedy_text_beyond_the_window_is_the_same(gemma3: Real):
+def test_greedy_text_beyond_the_window_is_the_same(gemma3):
     assert "".join(gemma3.exact.generate(TEXT, CONTINUED, temperature=0)) == gemma3.golden["text"]
     assert gemma3.exact.timings.generated_tokens == len(gemma3.golden["following"])
 
 
-def test_the_quantized_file_is_close(gemma3: Real, text: list[int]):
+def test_the_quantized_file_is_close(gemma3, text: list[int]):
     """Its weights are the same; its activations are rounded to 8 bits, and its keys and values to f16."""
     positions = gemma3.golden["positions"]
     exact, rounded = (logits_at(model, text, positions) for model in (gemma3.exact, gemma3.imported))

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct: a chat of eight turns, and logits, as transformers computes them from the same weights."""
 
-from conftest import check_logits, divergence
 from conversation import MAX_TOKENS, TURNS
+from exactness import check_logits, divergence
 
 CLEAR = 0.4  # margin of a choice, in logits, which rounding does not change
 
