@@ -1,4 +1,4 @@
-"""README's tables of what is supported are those of the code."""
+"""The documented tables of what is supported are those of the code."""
 
 import importlib
 import json
@@ -20,8 +20,8 @@ def tool(monkeypatch):
     return importlib.import_module("support_table")
 
 
-def test_readme_is_up_to_date(tool):
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_the_page_is_up_to_date(tool):
+    text = tool.PAGE.read_text(encoding="utf-8")
     assert tool.with_tables(text) == text, "run tools/support_table.py --write"
 
 
@@ -52,6 +52,6 @@ def test_every_architecture_is_tested(tool):
     assert {model["model_type"] for model in manifest["models"].values()} <= set(SUPPORTED)
 
 
-def test_a_readme_without_markers_is_refused(tool):
+def test_a_page_without_markers_is_refused(tool):
     with pytest.raises(SystemExit, match="lacks the lines"):
         tool.with_tables("# nothing\n")

@@ -2,9 +2,10 @@
 
     python tools/support_table.py [--write]
 
-Prints them, or writes them into README.md between its two markers. They hold what is in the block-type table and the
-table of GGUF's types, the kernels' catalog, the architectures and GGUF's names for them, the configurations that are
-compared with transformers, and the counts of tokenizer vectors and of chat templates' renderings.
+Prints them, or writes them into edgeq/docs/support.md between its two markers. They hold what is in the block-type
+table and the table of GGUF's types, the kernels' catalog, the architectures and GGUF's names for them, the
+configurations that are compared with transformers, and the counts of tokenizer vectors and of renderings of chat
+templates.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTS = REPOSITORY / "tests"
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "edgeq" / "docs" / "support.md"
 BEGIN, END = "<!-- made by tools/support_table.py: begin -->\n", "<!-- made by tools/support_table.py: end -->\n"
 sys.path[:0] = [str(REPOSITORY), str(TESTS), str(TESTS / "models")]
 
@@ -124,21 +125,21 @@ def tables() -> str:
 
 
 def with_tables(text: str) -> str:
-    """The README with the tables of today. SystemExit if it has not both markers."""
+    """The page with the tables of today. SystemExit if it has not both markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{README}: lacks the lines {BEGIN.strip()!r} and {END.strip()!r}")
+        raise SystemExit(f"{PAGE}: lacks the lines {BEGIN.strip()!r} and {END.strip()!r}")
     return before + BEGIN + "\n" + tables() + "\n" + END + after
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write them into README.md")
+    parser.add_argument("--write", action="store_true", help="write them into edgeq/docs/support.md")
     if not parser.parse_args().write:
         print(tables(), end="")
         return
-    write_file(README, with_tables(README.read_text(encoding="utf-8")).encode())
+    write_file(PAGE, with_tables(PAGE.read_text(encoding="utf-8")).encode())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""What the project's files say of one another is true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import edgeq
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PAGES = [
+    *REPOSITORY.glob("*.md"),
+    *(path for folder in ("edgeq/docs", "formats", "bench") for path in (REPOSITORY / folder).glob("*.md")),
+]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+NOT_IN_GIT = ("edgeq/models/MODEL_TYPE.py", "edgeq/kernels/prebuilt/")  # a placeholder, and what a build makes
+NAMED = re.compile(r"`((?:edgeq|tests|tools|bench|formats)/[\w/.-]+)`")
+
+
+def test_the_version_is_the_same_everywhere():
+    assert PROJECT["version"] == edgeq.__version__
+    assert f"\n## {edgeq.__version__}\n" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_is_there():
+    (name,) = PROJECT["license-files"]
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert text.startswith(f"{PROJECT['license']} License\n") and PROJECT["authors"][0]["name"] in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_and_named_files_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = [page.parent / link for link in LINK.findall(text)]
+    named = [REPOSITORY / name for name in NAMED.findall(text) if name not in NOT_IN_GIT]
+    assert [str(path) for path in (*links, *named) if not path.exists()] == []
+
+
+def test_what_contributing_names_in_a_file_is_there():
+    """`NAME` of `path`."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"`(\w+)`\s+(?:of|in)\s+`([\w/]+\.py)`", text)
+    assert len(pairs) >= 8
+    for name, path in pairs:
+        assert re.search(rf"\b{name}\b", (REPOSITORY / path).read_text(encoding="utf-8")), f"{path}: no {name}"
