@@ -65,6 +65,7 @@ TABLE = (
     Recommended("qwen3:4b", "Qwen/Qwen3-4B", 4022, 147456),
     Recommended("qwen2.5:7b", "Qwen/Qwen2.5-7B-Instruct", 7616, 57344),
     Recommended("qwen3:8b", "Qwen/Qwen3-8B", 8191, 147456),
+    Recommended("qwen2.5:14b", "Qwen/Qwen2.5-14B-Instruct", 14770, 196608),
 )
 USUAL = {  # which size a family's name alone means: one for any laptop
     "smollm2": "smollm2:1.7b",

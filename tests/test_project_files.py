@@ -4,9 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 import edgeq
+from edgeq.cli import VERBS, cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -45,3 +47,17 @@ def test_what_contributing_names_in_a_file_is_there():
     assert len(pairs) >= 8
     for name, path in pairs:
         assert re.search(rf"\b{name}\b", (REPOSITORY / path).read_text(encoding="utf-8")), f"{path}: no {name}"
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_commands_are_what_the_program_knows(page):
+    """Verbs, and the options that follow them."""
+    text = page.read_text(encoding="utf-8")
+    commands = re.findall(r"(?:^|`|\| )edgeq ([a-z]\w*)([^`#|\n]*)", text, re.MULTILINE)
+    assert commands
+    for verb, rest in commands:
+        assert verb in VERBS, verb
+        command = cli.get_command(click.Context(cli), verb)
+        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        for option in re.findall(r"(?<!\S)--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", rest)):
+            assert option in known, f"edgeq {verb} {option}"
