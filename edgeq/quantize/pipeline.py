@@ -23,9 +23,10 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
-from edgeq.models import Architecture, architecture
+from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor, settled
 from edgeq.quantize import kept
+from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.recipes import RECIPES, Recipe, recipe
 from edgeq.quantize.sources import Chunk, Sources, chunks
@@ -47,7 +48,7 @@ F32Array = npt.NDArray[np.float32]
 _LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
 # What config.json or the embedding tells as well: rotary tables, causal masks, numbers of positions, a tied head
 _DERIVED = re.compile(
-    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight)"
+    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight|embed_out\.weight)"
 )
 
 
@@ -72,7 +73,8 @@ class Converted:
 @dataclass(frozen=True)
 class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
-    tensors that the model does not need."""
+    tensors that the model does not need; `notes` has a line for each contradiction within the checkpoint, which says
+    what was taken."""
 
     path: str
     recipe: str
@@ -80,6 +82,7 @@ class Report(Sizes[Converted]):
     nbytes: int
     seconds: float
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fallbacks(self) -> list[Converted]:
@@ -165,20 +168,21 @@ def convert(
         label = KEPT if keep else chosen.name
         out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
         _refuse_overwriting(checkpoint, out)
-        model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+        config, model, notes = settle_head(checkpoint)
         _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
         if check_assets:
             check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
         jobs, skipped = _plan(checkpoint, model, chosen, keep)
-        metadata = _metadata(checkpoint, model, label, revision, jobs)
+        metadata = _metadata(checkpoint, config, model, label, revision, jobs)
         with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
             prepare({j.spec.type for j in jobs if not j.keeps}, announce)
             _convert_all(checkpoint, model, jobs, w, threads, progress)
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
-    return Report(out, label, model.name, w.nbytes, seconds, skipped, tensors=tensors)
+    notes = [*checkpoint.notes, *notes]
+    return Report(out, label, model.name, w.nbytes, seconds, skipped, notes, tensors=tensors)
 
 
 def default_output(source: str | os.PathLike[str], type: str) -> Path:
@@ -336,10 +340,15 @@ def _exceeds_f16(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> bo
 
 
 def _metadata(
-    checkpoint: Checkpoint, model: Architecture, recipe: str, revision: str | None, jobs: list[_Job]
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    model: Architecture,
+    recipe: str,
+    revision: str | None,
+    jobs: list[_Job],
 ) -> dict[str, Any]:
     """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
-    local = Path(checkpoint.source).expanduser()
+    local = Path(os.path.expanduser(checkpoint.source))
     source = local.resolve().name if local.exists() else checkpoint.source
     provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {edgeq.__version__}"}
     if revision:
@@ -347,7 +356,7 @@ def _metadata(
     if checkpoint.packed:
         found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
         provenance["quantized"] = "; ".join(kept.summary(found))
-    return {"architecture": model.name, "config": checkpoint.config, "provenance": provenance}
+    return {"architecture": model.name, "config": config, "provenance": provenance}
 
 
 def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:

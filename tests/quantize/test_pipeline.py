@@ -192,12 +192,6 @@ def test_unused_tensors_are_told(checkpoint: Path, tmp_path: Path) -> None:
     assert sorted(convert(checkpoint, tmp_path / "m.eqf", threads=1).unused) == sorted([bias, extra])
 
 
-def test_a_tied_head_is_no_news(checkpoint: Path, tmp_path: Path) -> None:
-    change_config(checkpoint, tie_word_embeddings=True)
-    report = convert(checkpoint, tmp_path / "m.eqf", threads=1)
-    assert (report.skipped, report.unused) == (["lm_head.weight"], [])
-
-
 def test_unsupported_models(checkpoint: Path, tmp_path: Path) -> None:
     change_config(checkpoint, quantization_config={"quant_method": "gptq"})
     assert "gptq" in refused(UnsupportedError, checkpoint, tmp_path / "m.eqf")
