@@ -316,6 +316,16 @@ def test_output_folder_missing(checkpoint: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused(OutputError, checkpoint, tmp_path / "none" / "m.eqf")
 
 
+def test_a_folder_whose_name_reads_as_a_users_home(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint.rename(tmp_path / "~nobody-of-this-name")
+    convert("~nobody-of-this-name", tmp_path / "m.eqf", "Q8_0", threads=1)
+    with open_file(tmp_path / "m.eqf") as f:
+        assert f.metadata["provenance"]["source"] == "~nobody-of-this-name"
+
+
 MEMORY = """
 import resource, sys
 from edgeq.quantize.pipeline import convert
