@@ -49,7 +49,9 @@ def cache_folder() -> Path:
 def data_folder() -> Path:
     """The user's folder of libraries of kernels: `~/.local/share/edgeq/kernels`, or where else the system keeps data;
     one that is not there for a user without a home."""
-    return (_own("XDG_DATA_HOME", ".local/share", "Library/Application Support", "data") or Path("~")) / "kernels"
+    return (
+        _own("XDG_DATA_HOME", ".local/share", "Library/Application Support", "data") or Path(os.devnull)
+    ) / "kernels"
 
 
 def _own(variable: str, linux: str, macos: str, windows: str) -> Path | None:

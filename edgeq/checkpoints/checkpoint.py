@@ -2,7 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,7 @@ QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 # Of a file in a folder within the checkpoint: the asset's name, as assets have no paths
 NESTED = {"1_Pooling/config.json": "pooling_config.json"}
 TEMPLATES = "additional_chat_templates/*.jinja"  # by their names; the assets are chat_template.NAME.jinja
+COMPARED = 1 << 20  # weights compared at a time
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class Checkpoint:
     packed   those matrices
     assets   file name -> bytes: those of ASSETS, NESTED and TEMPLATES that the checkpoint has
     files    paths of the weight files and assets
+    notes    a line for each contradiction between the files, which says what was taken
     """
 
-    def __init__(self, source: str, folder: Path, tensors: dict[str, Stored]) -> None:
+    def __init__(self, source: str, folder: Path, tensors: dict[str, Stored], notes: Iterable[str] = ()) -> None:
         self.source = source
+        self.notes = list(notes)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json: a checkpoint is a folder with config.json and weights")
         self.config: dict[str, Any] = read_json(folder / "config.json")
@@ -112,6 +116,18 @@ class Checkpoint:
         found = [self._files.tensors[one] for one in stored if one in self._files.tensors]
         return sum(prod(one.shape) * ELEMENTS[one.dtype].itemsize for one in found)
 
+    def same(self, name: str, other: str) -> bool:
+        """Whether two tensors have the same values; those that lie in the same place are not read."""
+        places = [replace(self._files.tensors[one], name="") for one in (name, other) if one in self._files.tensors]
+        if len(places) == 2 and places[0] == places[1]:
+            return True
+        shape = self.tensors[name].shape
+        if shape != self.tensors[other].shape:
+            return False
+        step = max(COMPARED // max(prod(shape[1:]), 1), 1)
+        pieces = ((start, min(start + step, shape[0])) for start in range(0, shape[0] if shape else 0, step))
+        return all(np.array_equal(self.read_rows(name, *rows), self.read_rows(other, *rows)) for rows in pieces)
+
     def close(self) -> None:
         """Close the weight files; a later read opens them again."""
         self._files.close()
@@ -142,7 +158,7 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
 
 def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if text and path.is_dir():
-        return Checkpoint(text, path, index_folder(path))
+        return _of_folder(text, path)
     if path.is_file():
         if path.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
             other = " (`edgeq import` takes .gguf files)" if path.suffix == ".gguf" else ""
@@ -152,7 +168,12 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise NotFoundError(f"{text}: no such file or folder{hint}")
     folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED, TEMPLATES])
-    return Checkpoint(text, folder, index_folder(folder))
+    return _of_folder(text, folder)
+
+
+def _of_folder(text: str, folder: Path) -> Checkpoint:
+    notes: list[str] = []
+    return Checkpoint(text, folder, index_folder(folder, notes), notes)
 
 
 def _read(path: Path) -> bytes:

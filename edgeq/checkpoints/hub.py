@@ -43,12 +43,11 @@ def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
     with _in_one_line(source, revision):
         for whole, index, pattern in LAYOUTS:
             folder = download([*assets, whole, index])
-            if (folder / whole).is_file():
+            named = _named(folder / index) if (folder / index).is_file() else []
+            if whole in named or not (folder / whole).is_file():
+                folder = download(named or [pattern])
+            if (folder / whole).is_file() or named:
                 break
-            if (folder / index).is_file():
-                folder = download(_named(folder / index))
-                break
-            folder = download([pattern])
             if any(fnmatch(one.name, pattern) for one in folder.iterdir()):
                 break
         return folder

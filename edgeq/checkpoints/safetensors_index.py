@@ -1,12 +1,14 @@
 """Where the tensors of a `.safetensors` file lie.
 
 Layout: 8 bytes length N (little-endian), N bytes of JSON `name -> {dtype, shape, data_offsets: [begin, end]}` with
-offsets relative to the end of the JSON (https://huggingface.co/docs/safetensors, "Format").
+offsets relative to the end of the JSON (https://huggingface.co/docs/safetensors, "Format"). Of tensors that share their
+memory, safetensors' `save_model` keeps one and puts the names of the others into `__metadata__`: `other -> kept`.
 """
 
 import json
 import os
 import struct
+from dataclasses import replace
 from math import prod
 from typing import Any, NoReturn
 
@@ -18,7 +20,8 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def index(path: str) -> dict[str, Stored]:
-    """The tensors of `path`. CheckpointError, one line, if the file is damaged or incomplete."""
+    """The tensors of `path`, also by the other names that they have. CheckpointError, one line, if the file is damaged
+    or incomplete."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -37,8 +40,12 @@ def index(path: str) -> dict[str, Stored]:
         _fail(path, "its header is not JSON: download it again")
     if not isinstance(header, dict):
         _fail(path, "its header is not a JSON object: download it again")
-    header.pop("__metadata__", None)
-    return {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    metadata = header.pop("__metadata__", None)
+    found = {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    for alias, name in metadata.items() if isinstance(metadata, dict) else ():
+        if isinstance(name, str) and name in header and alias not in header:
+            found[alias] = replace(found[name], name=alias)
+    return found
 
 
 def _entry(path: str, name: str, entry: Any, base: int, size: int) -> Stored:

@@ -52,8 +52,8 @@ def command(
 
 
 def show_report(report: "Report") -> None:
-    """What became of the tensors: those that could not have the recipe's type, those that were quantized already,
-    those not used; the file, its types."""
+    """What was taken where the checkpoint contradicts itself; what became of the tensors: those that could not have the
+    recipe's type, those that were quantized already, those not used; the file, its types."""
     for note in report.notes:
         click.echo(f"note: {note}")
     for reason, tensors in _fallbacks(report).items():

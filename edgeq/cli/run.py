@@ -1,7 +1,9 @@
 """`edgeq run`: answer one message, or complete a text."""
 
+import contextlib
 import json
 import os
+import select
 import stat
 import sys
 from collections.abc import Iterable
@@ -17,6 +19,9 @@ from edgeq.errors import EdgeqError, UsageError
 if TYPE_CHECKING:
     from edgeq.answer import Answer
     from edgeq.model import Model
+
+
+PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by mistake
 
 
 @click.command("run", short_help="Answer one message, or complete a text.")
@@ -136,7 +141,10 @@ def _prompt(prompt: str | None) -> str:
         raise UsageError('there is no prompt: give it after the model, or pipe it in (e.g. edgeq run m.eqf "Hello")')
     if prompt in (None, "-"):
         return _piped()
-    piped = _piped() if _holds_text() else ""
+    if not _holds_text():
+        return str(prompt)
+    _warn_of_waiting()
+    piped = _piped()
     return f"{piped}\n\n{prompt}" if piped else str(prompt)
 
 
@@ -147,6 +155,14 @@ def _holds_text() -> bool:
     except (OSError, ValueError):  # no file of the system's: somebody's stand-in, whose end is known
         return not sys.stdin.isatty()
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _warn_of_waiting() -> None:
+    """Say so where a pipe neither gives anything nor ends: who started this may not know that it is read."""
+    with contextlib.suppress(OSError, ValueError):  # no file that can be waited for
+        if not select.select([sys.stdin.fileno()], [], [], PATIENCE_S)[0]:
+            line = "waiting for what is piped in to end, as it belongs to the prompt (< /dev/null where nothing is)"
+            click.echo(f"edgeq: {line}", err=True)
 
 
 def _piped() -> str:

@@ -67,6 +67,16 @@ def refuse(config: Mapping[str, Any], source: str, **usual: Any) -> None:
             raise UnsupportedError(f"{source}: {key} {shown(config[key])} is not supported; supported is {value!r}")
 
 
+def tied(config: Mapping[str, Any], whether: bool) -> dict[str, Any]:
+    """The configuration with the head being the embedding, or not, in every place that may say so."""
+    changed = {**config, "tie_word_embeddings": whether}
+    if "tie_embedding" in config:  # LFM2's own name, which counts
+        changed["tie_embedding"] = whether
+    if isinstance(config.get("text_config"), Mapping):
+        changed["text_config"] = tied(config["text_config"], whether)
+    return changed
+
+
 def windows(config: Mapping[str, Any], source: str, layers: int, usual: list[bool]) -> list[int | None]:
     """The window of each layer, None where it sees every position.
 

@@ -67,8 +67,7 @@ class Model(llama.Model):
             layer.matrix("ffn_up", "mlp.dense_h_to_4h", m, n, self.bias)
             layer.matrix("ffn_down", "mlp.dense_4h_to_h", n, m, self.bias)
         self.norm_tensors(t, "output_norm", "transformer.ln_f")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "lm_head", self.vocab_size, n)
+        self.head_tensors(t)
 
     def layer(self, g: Graph, x: Value, i: int) -> Value:
         """Attention and MLP read the residual stream through one norm, or through one each."""

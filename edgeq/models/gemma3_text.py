@@ -26,13 +26,11 @@ class Model(gemma2.Model):
 
     def read_rope(self, config: Mapping[str, Any], source: str) -> Rope:
         """Of the global layers; that of the local ones is not scaled."""
-        local = config
-        if (
-            not isinstance(config.get("rope_parameters"), Mapping)
-            or "sliding_attention" not in config["rope_parameters"]
-        ):
-            local = {"rope_theta": config.get("rope_local_base_freq", 10000.0)}
-        self.local_rope = rope(local, self.heads.head_dim, source, kind="sliding_attention")
+        theta = read.number(config, "rope_local_base_freq", source, 10000.0)
+        parameters = config.get("rope_parameters")
+        by_kind = isinstance(parameters, Mapping) and "sliding_attention" in parameters
+        local = {"rope_parameters": parameters} if by_kind else {}
+        self.local_rope = rope(local, self.heads.head_dim, source, theta=theta, kind="sliding_attention")
         return super().read_rope(config, source)
 
     def layer_rope(self, i: int) -> Rope:

@@ -8,6 +8,7 @@ from typing import Any
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import llama
 from edgeq.models.gguf_architectures import Shapes
+from edgeq.models.rope import rope_parameters
 
 # f32 vectors: divisors of the rotary frequencies, in all sessions, or in short and in long ones
 ROPE_FACTORS = "rope_freqs.weight"
@@ -189,5 +190,5 @@ def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
 
 def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What config.json says of its rope scaling; a key that is null says nothing."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {key: value for key, value in found.items() if value is not None}
+    whole: Mapping[str, Any] = config.get("rope_parameters") or {}
+    return whole if "sliding_attention" in whole else rope_parameters(config, "config.json")

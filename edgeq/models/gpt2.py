@@ -55,8 +55,7 @@ class Model(llama.Model):
             layer.matrix("ffn_up", "mlp.c_fc", m, n, bias=True, transposed=True)
             layer.matrix("ffn_down", "mlp.c_proj", n, m, bias=True, transposed=True)
         self.norm_tensors(t, "output_norm", "transformer.ln_f")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "lm_head", self.vocab_size, n)
+        self.head_tensors(t)
 
     def embed(self, g: Graph) -> Value:
         """A token's embedding and its position's."""

@@ -49,8 +49,7 @@ class Model(llama.Model):
             layer.matrix("ffn_up", "mlp.dense_h_to_4h", m, n, bias=True)
             layer.matrix("ffn_down", "mlp.dense_4h_to_h", n, m, bias=True)
         self.norm_tensors(t, "output_norm", "gpt_neox.final_layer_norm")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "embed_out", self.vocab_size, n)
+        self.head_tensors(t, "embed_out")
 
     def layer(self, g: Graph, x: Value, i: int) -> Value:
         """Both norms read the residual stream as it was before the layer, unless `use_parallel_residual` is off."""

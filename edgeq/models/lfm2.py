@@ -71,8 +71,7 @@ class Model(llama.Model):
             layer.matrix("ffn_up", "feed_forward.w3", m, n)
             layer.matrix("ffn_down", "feed_forward.w2", n, m)
         self.norm_tensors(t, "output_norm", "model.embedding_norm")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "lm_head", self.vocab_size, n)
+        self.head_tensors(t)
 
     def attention(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Attention, or a convolution in its place."""

@@ -95,8 +95,14 @@ class Model:
         for i in range(self.num_hidden_layers):
             self.layer_tensors(t.within(f"blk.{i}.", f"model.layers.{i}."), i)
         self.norm_tensors(t, "output_norm", "model.norm")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "lm_head", self.vocab_size, self.hidden_size)
+        self.head_tensors(t)
+
+    def head_tensors(self, t: Tensors, source: str = "lm_head", bias: bool = False) -> None:
+        """The head; where it is the embedding, that may be stored as the head."""
+        if self.tie_word_embeddings:
+            t.also("token_embd", source, self.vocab_size, self.hidden_size)
+        else:
+            t.matrix("output", source, self.vocab_size, self.hidden_size, bias)
 
     def layer_tensors(self, t: Tensors, i: int) -> None:
         """The tensors of layer i."""

@@ -36,8 +36,7 @@ class Model(llama.Model):
             layer.matrix("ffn_up", "mlp.fc1", m, n, bias=True)
             layer.matrix("ffn_down", "mlp.fc2", n, m, bias=True)
         self.norm_tensors(t, "output_norm", "model.final_layernorm")
-        if not self.tie_word_embeddings:
-            t.matrix("output", "lm_head", self.vocab_size, n, bias=True)
+        self.head_tensors(t, bias=True)
 
     def layer(self, g: Graph, x: Value, i: int) -> Value:
         """Attention and MLP read the same norm."""

@@ -6,7 +6,7 @@ from typing import Any
 from edgeq.models import config as read
 from edgeq.models import llama
 from edgeq.models.graph import Rope
-from edgeq.models.rope import rope
+from edgeq.models.rope import rope, rope_parameters, scaling_type
 from edgeq.models.tensors import Fused, Tensors
 
 
@@ -27,9 +27,9 @@ class Model(llama.Model):
 
     def read_rope(self, config: Mapping[str, Any], source: str) -> Rope:
         """The first checkpoints called longrope `su`, some `yarn`."""
-        scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if isinstance(scaling, Mapping) and scaling.get("rope_type", scaling.get("type")) in ("su", "yarn"):
-            config = {**config, "rope_parameters": {**scaling, "rope_type": "longrope"}}
+        scaling = rope_parameters(config, source)
+        if scaling_type(scaling) in ("su", "yarn"):
+            config = {**config, "rope_parameters": {**scaling, "rope_type": "longrope"}, "rope_scaling": None}
         config = {"original_max_position_embeddings": 4096, **config}
         return rope(config, self.heads.head_dim, source)
 

@@ -22,15 +22,10 @@ def rope(
 ) -> Rope:
     """The rotary embedding of heads of `head_dim` values.
 
-    Newer checkpoints keep theta and scaling together in `rope_parameters`, by kind of layer if these differ; older
-    ones have `rope_theta` and `rope_scaling`. `partial` (the part of a head that is rotated) and `theta` are the
-    architecture's defaults. Raises UnsupportedError for an unknown scaling, CheckpointError for one that is malformed.
+    `partial` (the part of a head that is rotated) and `theta` are the architecture's defaults. Raises UnsupportedError
+    for an unknown scaling, CheckpointError for one that is malformed.
     """
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if isinstance(scaling, Mapping) and kind in scaling:
-        scaling = scaling[kind] or {}
-    if not isinstance(scaling, Mapping):
-        raise CheckpointError(f"{source}: the rope scaling is {read.shown(scaling)}, an object is needed")
+    scaling = rope_parameters(config, source, kind)
     theta = read.number(scaling if "rope_theta" in scaling else config, "rope_theta", source, theta)
     key = "partial_rotary_factor"
     partial = read.number(scaling if scaling.get(key) is not None else config, key, source, partial)
@@ -38,7 +33,7 @@ def rope(
     if rotated % 2 or not 0 < rotated <= head_dim:
         raise CheckpointError(f"{source}: {rotated} of {head_dim} values per head are rotated, needed is an even part")
     frequencies = tuple(theta ** (-2.0 * i / rotated) for i in range(rotated // 2))
-    name = scaling.get("rope_type", scaling.get("type", "default"))
+    name = scaling_type(scaling)
     if name == "default":
         return Rope(frequencies)
     if name == "linear":
@@ -65,6 +60,34 @@ def rope(
     if name == "yarn":
         return _yarn(frequencies, scaling, theta, original, factor, source)
     return _longrope(frequencies, scaling, original, factor, source)
+
+
+def rope_parameters(config: Mapping[str, Any], source: str, kind: str = "full_attention") -> dict[str, Any]:
+    """What `config.json` says of the rotary embedding of one kind of layer; a key that is null says nothing.
+
+    Newer checkpoints keep theta and scaling together in `rope_parameters`, by kind of layer if these differ; older ones
+    have `rope_theta` and `rope_scaling`. Where both are given, as when a scaling was added to a newer checkpoint by
+    hand, `rope_scaling` counts, as in transformers; but theta and the part that is rotated stay if only the other says
+    them. CheckpointError if one of them is no object.
+    """
+    found = []
+    for key in ("rope_parameters", "rope_scaling"):
+        given = config.get(key) or {}
+        if isinstance(given, Mapping) and kind in given:
+            given = given[kind] or {}
+        if not isinstance(given, Mapping):
+            raise CheckpointError(f"{source}: the rope scaling is {read.shown(given)}, an object is needed")
+        found.append({key: value for key, value in given.items() if value is not None})
+    parameters, scaling = found
+    if not scaling:
+        return parameters
+    stay = [key for key in ("rope_theta", "partial_rotary_factor") if key in parameters and config.get(key) is None]
+    return {**{key: parameters[key] for key in stay}, **scaling}
+
+
+def scaling_type(parameters: Mapping[str, Any]) -> Any:
+    """The name of the scaling, under its newer or its older key."""
+    return parameters.get("rope_type", parameters.get("type", "default"))
 
 
 def _llama3(frequency: float, scaling: Mapping[str, Any], original: int, source: str) -> float:

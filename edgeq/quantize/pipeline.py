@@ -23,11 +23,13 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
-from edgeq.models import Architecture, architecture
+from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor, settled
 from edgeq.quantize import kept
+from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
-from edgeq.quantize.recipes import RECIPES, Recipe, recipe
+from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
+from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
 from edgeq.quantize.sources import Chunk, Sources, chunks
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
@@ -35,8 +37,6 @@ BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and 
 KEPT = "kept"  # what the recipe of a quantized one is called
 SAMPLE_ROWS = 64  # rows of each chunk in which the error of encoding again is measured
 CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
-F16_MAX = 65504.0
-BF16_MAX = 3.3895313892515355e38
 
 # (tensor's name, its index, number of tensors, f32 bytes of weights converted so far, f32 bytes of all weights)
 Progress = Callable[[str, int, int, int, int], None]
@@ -45,10 +45,12 @@ Progress = Callable[[str, int, int, int, int], None]
 CheckAssets = Callable[[Mapping[str, bytes], str, int], list[str]]
 F32Array = npt.NDArray[np.float32]
 
+NONE: Mapping[str, Choice] = {}
+
 _LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
 # What config.json or the embedding tells as well: rotary tables, causal masks, numbers of positions, a tied head
 _DERIVED = re.compile(
-    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight)"
+    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight|embed_out\.weight)"
 )
 
 
@@ -73,7 +75,8 @@ class Converted:
 @dataclass(frozen=True)
 class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
-    tensors that the model does not need, `notes` what else there is to say."""
+    tensors that the model does not need; `notes` has a line for each contradiction within the checkpoint, which says
+    what was taken, and what else there is to say."""
 
     path: str
     recipe: str
@@ -101,13 +104,15 @@ class Report(Sizes[Converted]):
 
 @dataclass(frozen=True)
 class _Job:
-    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is not kept exactly."""
+    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is not kept exactly; `loss`:
+    whether its type is too narrow."""
 
     tensor: Tensor
     spec: TensorSpec
     fallback: str | None
     kept: Kept | None = None
     noise: "_Noise" = field(default_factory=lambda: _Noise())
+    loss: Loss = field(default_factory=Loss)
 
     @property
     def keeps(self) -> bool:
@@ -169,18 +174,29 @@ def convert(
         label = KEPT if keep else chosen.name
         out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
         _refuse_overwriting(checkpoint, out)
-        model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+        config, model, notes = settle_head(checkpoint)
         _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)
-        notes = check_assets(checkpoint.assets, checkpoint.source, model.vocab_size) if check_assets else []
-        jobs, skipped = _plan(checkpoint, model, chosen, keep)
-        metadata = _metadata(checkpoint, model, label, revision, jobs)
-        with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
-            prepare({j.spec.type for j in jobs if not j.keeps}, announce)
-            _convert_all(checkpoint, model, jobs, w, threads, progress)
+        if check_assets:
+            notes += check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
+        wider: dict[str, Choice] = {}
+        while True:
+            jobs, skipped = _plan(checkpoint, model, chosen, keep, wider)
+            metadata = _metadata(checkpoint, config, model, label, revision, jobs)
+            try:
+                with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
+                    prepare({j.spec.type for j in jobs if not j.keeps}, announce)
+                    _convert_all(checkpoint, model, jobs, w, threads, progress)
+                break
+            except _TooNarrow as found:
+                wider |= found.wider
+                if announce:
+                    what = f"{len(found.wider)} tensors have" if len(found.wider) > 1 else "a tensor has"
+                    announce(f"{what} weights that the type cannot hold: converting again, with another one for these")
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
+    notes = [*checkpoint.notes, *notes]
     return Report(out, label, model.name, w.nbytes, seconds, skipped, notes, tensors=tensors)
 
 
@@ -190,7 +206,7 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
 
     Raises what `convert` does of the checkpoint.
     """
-    model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+    _, model, _ = settle_head(checkpoint)
     _check_unquantized(checkpoint, model)
     jobs, skipped = _plan(checkpoint, model, RECIPES["F32"], keep=False)
     total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
@@ -216,6 +232,15 @@ def _converted(job: _Job, nbytes: int) -> Converted:
     return Converted(job.spec.name, job.spec.shape, job.spec.type, nbytes, job.fallback, job.kept, error)
 
 
+class _TooNarrow(Exception):
+    """Tensors have weights that their types cannot hold. That is known when all was encoded, and is rare: rather than
+    read everything twice each time, everything is done again then."""
+
+    def __init__(self, wider: dict[str, Choice]) -> None:
+        super().__init__()
+        self.wider = wider
+
+
 def _convert_all(
     checkpoint: Checkpoint,
     model: Architecture,
@@ -230,6 +255,20 @@ def _convert_all(
         done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
         if progress:
             progress(job.spec.name, index, len(jobs), done, total)
+    if wider := {j.spec.name: _wider(checkpoint, model, j) for j in jobs if j.loss.past or j.loss.too_small}:
+        raise _TooNarrow(wider)
+
+
+def _wider(checkpoint: Checkpoint, model: Architecture, job: _Job) -> Choice:
+    """A type for weights that the job's cannot hold. BF16 is better than any that quantizes, and exact for BF16."""
+    sources, kind = Sources(checkpoint, model), job.spec.type
+    stored = {checkpoint.tensors[sources.name(part.source) or ""].dtype for part in job.tensor.parts}
+    exact = stored == {"BF16"} and not job.tensor.add and not job.tensor.ternary
+    other = "BF16" if exact or kind not in ("F16", "BF16") else "F32"
+    if not job.loss.past:
+        return Choice(other, f"its weights are too small for {kind}: {other} instead")
+    limit = f"BF16's range ({BF16_MAX:.3g})" if kind == "BF16" else f"F16's range ({F16_MAX:.0f})"
+    return Choice(other, f"a weight is past {limit}: {other} instead of {kind}")
 
 
 def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array | Rows]]:
@@ -260,13 +299,15 @@ def _encoded(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array | R
     if len(job.spec.shape) == 1:
         return rows
     data = encode_panels(rows, job.spec.type, threads)
+    if not job.loss.past:
+        job.loss.add(rows, data, job.spec.type, threads)
     if job.kept:
         job.noise.add(rows[:SAMPLE_ROWS], data, job.spec.type)
     return data
 
 
 def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array) -> None:
-    """CheckpointError if a weight is not finite, or too large for the tensor's type."""
+    """CheckpointError if a weight is not finite; the job learns of one that is past its type's range."""
     low, high = float(rows.min()), float(rows.max())
     limit = {"F32": inf, "BF16": BF16_MAX}.get(job.spec.type, F16_MAX)
     if -limit <= low and high <= limit and low != -inf and high != inf:  # a NaN fails the comparisons
@@ -278,18 +319,16 @@ def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Arra
         raise CheckpointError(
             f"{where} holds {rows[tuple(place)]} at {chunk.position(place)}: the checkpoint is damaged"
         )
-    place = np.argwhere(np.abs(rows) > limit)[0]
-    wider = "F32" if job.spec.type == "BF16" else "BF16 or F32"
-    raise CheckpointError(
-        f"{where} holds {rows[tuple(place)]:.6g} at {chunk.position(place)}, too large for {job.spec.type}: "
-        f"convert to {wider}"
-    )
+    job.loss.past = True
 
 
-def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: bool) -> tuple[list[_Job], list[str]]:
+def _plan(
+    checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: bool, wider: Mapping[str, Choice] = NONE
+) -> tuple[list[_Job], list[str]]:
     """The tensors to convert, in the model's order, and the checkpoint's names that are not needed.
 
     keep: tensors that are quantized get types that keep their codes, where there is one
+    wider: the types of tensors that no other can hold
     """
     sources = Sources(checkpoint, model)
     tensors = settled(model.tensors, lambda source: sources.name(source) is not None)
@@ -303,8 +342,8 @@ def _plan(checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: boo
         if packed := sources.packed(tensor):
             kind, how = kept.choose(packed, None if keep and kind == chosen.base else kind)
             fallback = None if how.how != kept.ENCODED else fallback
-        if kind == "F16" and _exceeds_f16(checkpoint, tensor, sources):
-            kind, fallback = "F32", f"a weight is past F16's range ({F16_MAX:.0f}): F32"
+        if name in wider:
+            kind, fallback = wider[name].type, wider[name].fallback
         jobs.append(_Job(tensor, TensorSpec(name, tensor.shape, kind), fallback, how))
     return jobs, skipped
 
@@ -350,18 +389,16 @@ def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str
         )
 
 
-def _exceeds_f16(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> bool:
-    """Whether a weight does not fit F16; a pass of its own, as sizes must be known before anything is written."""
-    wide = {checkpoint.tensors[sources.name(part.source) or ""].dtype for part in tensor.parts} & {"F32", "BF16", "F64"}
-    found = (sources.read(chunk) for chunk in chunks(tensor, CHUNK_BYTES)) if wide else ()
-    return any(float(rows.max()) > F16_MAX or float(rows.min()) < -F16_MAX for rows in found)
-
-
 def _metadata(
-    checkpoint: Checkpoint, model: Architecture, recipe: str, revision: str | None, jobs: list[_Job]
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    model: Architecture,
+    recipe: str,
+    revision: str | None,
+    jobs: list[_Job],
 ) -> dict[str, Any]:
     """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
-    local = Path(checkpoint.source).expanduser()
+    local = Path(os.path.expanduser(checkpoint.source))
     source = local.resolve().name if local.exists() else checkpoint.source
     provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {edgeq.__version__}"}
     if revision:
@@ -369,7 +406,7 @@ def _metadata(
     if checkpoint.packed:
         found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
         provenance["quantized"] = "; ".join(kept.summary(found))
-    return {"architecture": model.name, "config": checkpoint.config, "provenance": provenance}
+    return {"architecture": model.name, "config": config, "provenance": provenance}
 
 
 def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:

@@ -22,10 +22,9 @@ from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import architecture
 from edgeq.quantize import kept
 from edgeq.quantize.kept import Kept
+from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.pipeline import (
-    BF16_MAX,
     CHUNK_BYTES,
-    F16_MAX,
     SAMPLE_ROWS,
     Converted,
     Progress,

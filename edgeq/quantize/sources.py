@@ -75,11 +75,10 @@ class Sources:
             return source
         usual = self._prefixes[0] if self._prefixes else ""
         if source.startswith(usual):
-            for prefix in self._prefixes[1:]:
-                name = prefix + source[len(usual) :]
-                if name in self._checkpoint.tensors:
-                    return name
-        return None
+            others = [prefix + source[len(usual) :] for prefix in self._prefixes[1:]]
+        else:  # a head lies beside what the prefix names, in a larger model too
+            others = [prefix.removesuffix(usual) + source for prefix in self._prefixes[1:] if prefix.endswith(usual)]
+        return next((name for name in others if name in self._checkpoint.tensors), None)
 
     def read(self, chunk: Chunk) -> F32Array:
         """The rows of a chunk, f32 [rows] or [rows, columns], as they belong in the file."""

@@ -37,6 +37,10 @@ class Ring:
         first = 0 if self.window is None else max(0, position + 1 - self.window)
         return first == position or first >= reached - self.ring
 
+    def overflowed(self) -> bool:
+        """Whether something was kept that its elements cannot hold."""
+        return False
+
 
 class KVCache(Ring):
     """Keys and values of one layer, elements f16, f32 or q8_0; `context` is a multiple of 16, `batch` the most tokens
@@ -51,6 +55,18 @@ class KVCache(Ring):
         values = width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
         super().__init__(heads.sliding_window, context, batch, keys + values)
         self.keys, self.values = aligned(self.ring * keys), aligned(self.ring * values)
+        self._heads, self._kind = heads, kind
+
+    def overflowed(self) -> bool:
+        """Whether a key or value is past f16's range; of q8_0, a scale is."""
+        if self._kind == "f32":
+            return False
+        keys, values = self.keys, self.values
+        if self._kind == "q8_0":  # scales lie behind a key panel's codes, and behind a value head's (kernels/rope.py)
+            width, head_dim = self._heads.num_key_value_heads, self._heads.head_dim
+            keys = keys.reshape(width * self.ring // 16, -1)[:, 16 * head_dim :]
+            values = values.reshape(width, -1)[:, self.ring * round_up(head_dim, 16) :]
+        return any(bool(np.isinf(np.ascontiguousarray(part).view(np.float16)).any()) for part in (keys, values))
 
 
 class ConvCache(Ring):

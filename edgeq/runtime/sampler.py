@@ -62,16 +62,13 @@ class Sampler:
         """The next token's id from its logits, f32[vocab]; `recent` are the ids before it, the latest last.
 
         With temperature 0 it is the largest logit, at a tie the one with the lowest id. Raises EdgeqError where the
-        largest logit is not finite: the model's numbers are broken.
+        largest logit is not finite.
         """
         params = self.params
         logits = self._penalized(logits, recent)
         best = int(np.argmax(logits))  # a NaN wins
         if not math.isfinite(logits[best]):
-            raise EdgeqError(
-                f"the model computed {logits[best]} for token {best}: its file or checkpoint is damaged, "
-                "`edgeq verify` tells which"
-            )
+            raise EdgeqError(f"the model computed {logits[best]} for token {best}: nothing can be drawn from that")
         if params.temperature == 0:
             return best
         ids, kept = self._candidates(logits, float(logits[best]))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
-from edgeq.errors import ContextError, UsageError
+from edgeq.errors import ContextError, EdgeqError, UsageError
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
@@ -81,7 +81,8 @@ class Session:
         """Append `tokens`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
 
         Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary, for
-        a closed session and for one that another thread is using; then nothing was appended.
+        a closed session and for one that another thread is using, EdgeqError for results that are no finite numbers;
+        then nothing was appended.
         """
         if self._busy.locked():
             raise UsageError("the model is in use by another thread: load it once for each, the weights are shared")
@@ -90,6 +91,7 @@ class Session:
 
     def _eval(self, ids: npt.NDArray[np.int64], all_logits: bool) -> npt.NDArray[np.float32]:
         self._check(ids)
+        before = self.position
         step = min(self.batch, OUTPUT_ROWS) if all_logits and not self.states else self.batch
         results = []
         for first in range(0, ids.size, step):
@@ -98,7 +100,23 @@ class Session:
                 results.append(self._forward(chunk, chunk.size))
             else:
                 results = [self._forward(chunk, int(first + step >= ids.size))]
-        return results[0] if len(results) == 1 else np.concatenate(results)
+        result = results[0] if len(results) == 1 else np.concatenate(results)
+        if not np.isfinite(result).all():
+            self.rewind(self.rewindable(before))
+            raise EdgeqError(self._not_finite())
+        return result
+
+    def _not_finite(self) -> str:
+        """Why results may be no finite numbers, and what to do."""
+        if any(cache.overflowed() for cache in self.plan.caches):
+            return (
+                f"{self.file.path}: its keys or values are past the range of a KV cache of {self.kv}: "
+                'load it with --kv f32 (kv="f32" in Python)'
+            )
+        return (
+            f"{self.file.path}: the model computed no finite numbers: `edgeq verify` tells whether the file is "
+            "damaged; if it is not, its weights are"
+        )
 
     def _check(self, ids: npt.NDArray[np.int64]) -> None:
         if self._closed:

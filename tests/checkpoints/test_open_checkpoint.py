@@ -113,14 +113,116 @@ def test_truncated_shard_is_named(folder: Path) -> None:
         ({}, "no weight_map"),
         ({"weight_map": {"w0": 3}}, "no weight_map"),
         ({"weight_map": {"w0": "../model.safetensors"}}, "outside the checkpoint"),
-        ({"weight_map": {"other": "all.safetensors"}}, "has no tensor 'other'"),
+        ({"weight_map": {"other": "a.safetensors"}}, "a.safetensors: has no tensor 'other'"),
         ([], "not a JSON object"),
     ],
 )
 def test_bad_index(folder: Path, index: Any, words: str) -> None:
-    save_file(WEIGHTS, folder / "all.safetensors")
+    save_file(WEIGHTS, folder / "a.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert words in refused(folder)
+
+
+def notes(folder: Path) -> list[str]:
+    with open_checkpoint(folder) as checkpoint:
+        return checkpoint.notes
+
+
+def test_a_whole_file_is_preferred_to_an_index(folder: Path) -> None:
+    """As transformers prefers it; whether the shards are there, and whether the index can be read, does not matter."""
+    names = shard(folder, "model", ".safetensors", lambda path, part: save(path, {k: -v for k, v in part.items()}))
+    save(folder / "model.safetensors", WEIGHTS)
+    expected = ["model.safetensors is taken, the shards of model.safetensors.index.json are not"]
+    holds_all(folder)
+    assert notes(folder) == expected
+    for name in names:
+        (folder / name).unlink()
+    holds_all(folder)
+    assert notes(folder) == expected
+    (folder / "model.safetensors.index.json").write_text("{")
+    holds_all(folder)
+    assert notes(folder) == expected
+
+
+def test_an_index_of_one_file(folder: Path) -> None:
+    save(folder / "model.safetensors", WEIGHTS)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(WEIGHTS, "model.safetensors")}))
+    holds_all(folder)
+    assert notes(folder) == []
+
+
+def test_a_whole_files_name_for_a_shard(folder: Path) -> None:
+    items = list(WEIGHTS.items())
+    save(folder / "model.safetensors", dict(items[:2]))
+    save(folder / "more.safetensors", dict(items[2:]))
+    places = {name: "model.safetensors" if i < 2 else "more.safetensors" for i, name in enumerate(WEIGHTS)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    holds_all(folder)
+    assert notes(folder) == []
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_odd_names_of_shards(folder: Path, index: bool) -> None:
+    """Whatever an index names; without one, what begins with the whole file's name and is numbered."""
+    names = shard(folder, "model.safetensors", ".safetensors", save, index=False)
+    if index:
+        places = {weight: names[i // 2] for i, weight in enumerate(WEIGHTS)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    holds_all(folder)
+    (folder / names[1]).unlink()
+    assert f"the shard {names[1]} is missing" in refused(folder)
+
+
+def test_tensors_in_another_shard_than_the_index_says(folder: Path) -> None:
+    names = shard(folder, "model", ".safetensors", save)
+    places = dict.fromkeys(WEIGHTS, names[0]) | {"w3": names[1]}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    holds_all(folder)
+    not_there = "which has it, not from where model.safetensors.index.json says"
+    assert notes(folder) == [f"w2 is taken from {names[1]}, {not_there}"]
+    places = {"w0": names[1], "w3": names[0]}  # the others are not named at all
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    holds_all(folder)
+    assert notes(folder) == [f"w0 (and 1 more) is taken from {names[0]}, {not_there}"]
+
+
+def test_the_index_tells_two_tensors_of_a_name_apart(folder: Path) -> None:
+    names = shard(folder, "model", ".safetensors", save)
+    save(folder / names[1], {"w0": -WEIGHTS["w0"], "w2": WEIGHTS["w2"], "w3": WEIGHTS["w3"]})
+    holds_all(folder)
+
+
+def test_two_sets_of_shards(folder: Path) -> None:
+    names = shard(folder, "model", ".safetensors", save, index=False)
+    save(folder / "model-00002-of-00003.safetensors", {"w0": -WEIGHTS["w0"]})
+    save(folder / "model.fp16-00001-of-00001.safetensors", {"w0": -WEIGHTS["w0"]})
+    holds_all(folder)
+    assert notes(folder) == [f"{names[0]} and its like are taken, other shards are not"]
+    save(folder / "model-00001-of-00001.safetensors", WEIGHTS)
+    message = refused(folder)
+    assert "has shards of 2 checkpoints" in message and names[0] in message and "keep those of one" in message
+
+
+def test_other_names_of_a_tensor(folder: Path) -> None:
+    """safetensors' save_model keeps one of the tensors that share their memory, and notes the names of the others."""
+    kept = {name: weights for name, weights in WEIGHTS.items() if name != "w1"}
+    save_file(kept, folder / "model.safetensors", {"format": "pt", "w1": "w2", "w3": "w0", "other": "none"})
+    with open_checkpoint(folder) as checkpoint:
+        assert sorted(checkpoint.tensors) == sorted(WEIGHTS)
+        assert np.array_equal(checkpoint.read("w1"), WEIGHTS["w2"]) and checkpoint.same("w1", "w2")
+        assert np.array_equal(checkpoint.read("w3"), WEIGHTS["w3"]), "it is stored, whatever the note says"
+
+
+def test_tensors_with_the_same_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = WEIGHTS["w0"].copy()
+    far[3, 2] += 1
+    tensors = {"a": WEIGHTS["w0"], "b": WEIGHTS["w0"].copy(), "far": far, "short": far[:3].copy()}
+    save(folder / "model.safetensors", tensors)
+    monkeypatch.setattr("edgeq.checkpoints.checkpoint.COMPARED", 3)  # a row at a time
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.same("a", "a") and checkpoint.same("a", "b")
+        assert not checkpoint.same("a", "far") and not checkpoint.same("far", "short")
 
 
 def test_no_weights(folder: Path) -> None:

@@ -54,6 +54,25 @@ def checkpoint(tiny_model, tmp_path):
     return shutil.copytree(tiny_model, tmp_path / "folder" / "tiny")
 
 
+def test_convert_tells_what_it_took_and_what_it_moved(edgeq, checkpoint, tmp_path):
+    """A head that config.json does not know of, an index left over, weights too small for the type."""
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["lm_head.weight"] = np.roll(weights["model.embed_tokens.weight"], 1, axis=0)
+    name = next(name for name in weights if name.endswith("v_proj.weight"))
+    weights[name] = weights[name].astype(np.float32) * np.float32(2.0**-20)
+    save_file(weights, checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
+    result = edgeq("convert", checkpoint, "--type", "f16", "-o", tmp_path / "m.eqf")
+    assert result.code == 0, result.err
+    notes = [line for line in result.out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: model.safetensors is taken, the shards of model.safetensors.index.json are not",
+        "note: lm_head.weight differs from model.embed_tokens.weight: it is the head, "
+        "though config.json says that they are one",
+        "note: blk.0.attn_v.weight: its weights are too small for F16: F32 instead",
+    ]
+
+
 @pytest.mark.parametrize(
     ("asset", "content", "message"),
     [

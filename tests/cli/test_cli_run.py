@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import small_tokenizers as small
 from counting import counting_model
 
-from edgeq.cli import main
+from edgeq.cli import main, run
 from edgeq.cli.options import _SAMPLING, unescaped
 from edgeq.container.reader import File
 from edgeq.errors import UsageError
@@ -149,6 +150,19 @@ def test_stdin_that_is_no_pipe_is_not_waited_for():
             **({"input": b"x"} if stdin == -1 else {"stdin": stdin}),
         )
         assert done.stdout == said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="waits for pipes as POSIX has them")
+def test_a_pipe_that_is_left_open_is_told(monkeypatch, capfd):
+    reading, writing = os.pipe()
+    monkeypatch.setattr(run, "PATIENCE_S", 0.01)
+    with open(reading) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        run._warn_of_waiting()
+        assert "waiting for what is piped in to end" in capfd.readouterr().err
+        os.close(writing)
+        run._warn_of_waiting()
+        assert capfd.readouterr().err == "", "it has ended"
 
 
 @pytest.mark.parametrize(

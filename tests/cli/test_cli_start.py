@@ -96,7 +96,8 @@ def begun(*command: object, ready: str = "half", stdin: bytes = b"") -> subproce
     process = subprocess.Popen([sys.executable, *map(str, command)], **pipes)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.write(stdin)
-    process.stdin.flush()
+    process.stdin.close()
+    process.stdin = None  # which communicate() would flush
     if not process.stdout.readline().decode().startswith(ready):
         pytest.fail(process.communicate()[1].decode())
     return process

@@ -164,6 +164,62 @@ def test_rope_of_both_spellings() -> None:
     assert old.rope.inverse_frequencies == tuple(f / 2 for f in plain.rope.inverse_frequencies)
 
 
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}, "rope_scaling": LINEAR}, (700.0, 4.0)),
+        ({"rope_theta": 500.0, "rope_parameters": {"rope_theta": 700.0}, "rope_scaling": LINEAR}, (500.0, 4.0)),
+        ({"rope_theta": 500.0, "rope_parameters": {"rope_theta": 700.0}}, (700.0, 1.0)),
+        ({"rope_parameters": {"rope_theta": 700.0}, "rope_scaling": {**LINEAR, "rope_theta": 600.0}}, (600.0, 4.0)),
+        ({"rope_parameters": {**LINEAR, "rope_theta": 700.0}, "rope_scaling": {"type": "default"}}, (700.0, 1.0)),
+        ({"rope_parameters": {**LINEAR, "rope_theta": 700.0}, "rope_scaling": {}}, (700.0, 4.0)),
+        ({"rope_parameters": {**LINEAR, "rope_theta": 700.0}, "rope_scaling": None}, (700.0, 4.0)),
+        ({"rope_theta": 500.0, "rope_scaling": {"rope_type": None, "type": "linear", "factor": 4.0}}, (500.0, 4.0)),
+        ({"rope_theta": 500.0, "rope_parameters": {"full_attention": None}, "rope_scaling": LINEAR}, (500.0, 4.0)),
+    ],
+)
+def test_rope_of_both_at_once(given: dict[str, Any], meant: tuple[float, float]) -> None:
+    """A scaling beside `rope_parameters` applies; what it does not say of theta, these do."""
+    theta, factor = meant
+    plain = {**LLAMA, "rope_theta": theta, "rope_scaling": {"type": "linear", "factor": factor}}
+    assert architecture({**LLAMA, "rope_theta": None, **given}).rope == architecture(plain).rope
+
+
+def test_the_rotated_part_of_both_at_once() -> None:
+    parameters = {"rope_type": "default", "partial_rotary_factor": 0.5, "rope_theta": 10000.0}
+
+    def rotated(**given: Any) -> int:
+        return len(architecture({**LLAMA, "rope_parameters": parameters, **given}).rope.inverse_frequencies)
+
+    assert rotated() == rotated(rope_scaling=LINEAR) == rotated(partial_rotary_factor=0.25) == 4
+    assert rotated(rope_scaling={**LINEAR, "partial_rotary_factor": 0.25}) == 2
+    assert rotated(rope_scaling=LINEAR, partial_rotary_factor=0.25) == 2
+
+
+def test_a_longrope_beside_rope_parameters() -> None:
+    """Phi-3's scaling has a name of its own there too."""
+    phi = random_checkpoints.CASES["phi3-longrope-short"]
+    scaling = phi.get("rope_scaling") or phi["rope_parameters"]
+    given = {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {**scaling, "rope_type": "su"}}
+    assert architecture({**phi, **given}).rope == architecture(phi).rope
+
+
+def test_rope_of_local_layers() -> None:
+    """Only the global layers of Gemma 3 are scaled, and each kind has a theta of its own."""
+    kinds = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_type": "default"}}
+    gemma = {**random_checkpoints.CASES["gemma3"], "rope_scaling": LINEAR, "rope_local_base_freq": 500.0}
+    one = architecture({**gemma, "rope_theta": 1e6, "rope_parameters": None})
+    both = architecture({**gemma, "rope_theta": None, "rope_parameters": kinds})
+    ropes = [[model.layer_rope(i) for i in range(model.num_hidden_layers)] for model in (one, both)]
+    assert ropes[0] == ropes[1]
+    half = len(both.rope.inverse_frequencies)
+    assert both.rope.inverse_frequencies[1] == pytest.approx(1e6 ** (-1 / half) / 4)
+    assert both.local_rope.inverse_frequencies[1] == pytest.approx(500.0 ** (-1 / half))
+
+
 def test_llama3_scaling() -> None:
     """Short wavelengths as they were, long ones divided by the factor, and between them a blend."""
     plain = architecture(LLAMA).rope.inverse_frequencies

@@ -147,11 +147,92 @@ def test_non_finite_position_counts_from_the_tensors_start(
     assert NORM in message and "[40]" in message
 
 
+def moved(checkpoint: Path, out: Path, type: str, lines: list[str] | None = None) -> list[tuple[str, str, str | None]]:
+    """(tensor, its type, the reason) of those that the type asked for cannot hold."""
+    report = convert(checkpoint, out, type, threads=1, announce=(lines if lines is not None else []).append)
+    return [(t.name, t.type, t.fallback) for t in report.fallbacks]
+
+
 def test_weight_too_large_for_the_type(checkpoint: Path, tmp_path: Path) -> None:
     change(checkpoint, lambda t: t[Q].__setitem__((3, 5), -1e6))
-    message = refused(CheckpointError, checkpoint, tmp_path / "m.eqf", "Q4_K_M")
-    assert Q in message and "[3, 5]" in message and "BF16 or F32" in message
-    assert convert(checkpoint, tmp_path / "m.eqf", "BF16", threads=1).fallbacks == []
+    out, lines = tmp_path / "m.eqf", list[str]()
+    reason = "a weight is past F16's range (65504): BF16 instead of Q4_K"
+    assert moved(checkpoint, out, "Q4_K_M", lines) == [("blk.1.attn_q.weight", "BF16", reason)]
+    again = "a tensor has weights that the type cannot hold: converting again, with another one for these"
+    assert lines[-1] == again
+    with open_file(out) as f:
+        found = reference.decode(f.data("blk.1.attn_q.weight"), 64, 64, "BF16")
+    assert found[3, 5] == pytest.approx(-1e6, rel=2**-8)
+    assert moved(checkpoint, out, "BF16") == []
+    change(checkpoint, lambda t: t[Q].__setitem__((3, 5), 3.4e38))
+    for type in ("BF16", "Q4_K_M"):
+        assert [one[:2] for one in moved(checkpoint, out, type)] == [("blk.1.attn_q.weight", "F32")]
+
+
+V = "blk.0.attn_v.weight"
+
+
+@pytest.mark.parametrize(
+    ("type", "kept", "lost", "to"),
+    [
+        ("Q8_0", 12, 16, "BF16"),
+        ("Q4_0", 20, 23, "BF16"),
+        ("Q5_1", 17, 20, "BF16"),
+        ("IQ4_NL", 15, 19, "BF16"),
+        ("Q6_K", 17, 21, "BF16"),
+        ("Q4_K_S", 19, 23, "BF16"),
+        ("Q3_K_S", 21, 25, "BF16"),
+        ("F16", 14, 18, "F32"),
+        ("NF4", 60, None, ""),
+        ("MXFP4", 60, None, ""),
+        ("BF16", 100, None, ""),
+    ],
+)
+def test_weights_too_small_for_the_scales(
+    checkpoint: Path, tmp_path: Path, type: str, kept: int, lost: int | None, to: str
+) -> None:
+    """Gaussian weights of standard deviation 2^-kept stay, those of 2^-lost err by half as much again as usual."""
+    name = "model.layers.0.self_attn.v_proj.weight"
+    weights = np.random.default_rng(3).standard_normal((32, 64), np.float32)
+    change(checkpoint, lambda t: t.update({name: np.ldexp(weights, -kept)}))
+    assert moved(checkpoint, tmp_path / "m.eqf", type) == []
+    if lost is None:
+        return
+    change(checkpoint, lambda t: t.update({name: np.ldexp(weights, -lost)}))
+    [(tensor, found, reason)] = moved(checkpoint, tmp_path / "m.eqf", type)
+    assert (tensor, found) == (V, to) and (reason or "").startswith("its weights are too small for ")
+    with open_file(tmp_path / "m.eqf") as f:
+        here = reference.decode(f.data(V), 32, 64, to)
+    assert np.abs(np.ldexp(here, lost) - weights).max() < 2**-6, "the file has them as they were"
+
+
+def test_small_weights_that_matter_little(checkpoint: Path, tmp_path: Path) -> None:
+    """Some tiny rows, or blocks, among others of a usual size are no reason for another type; nor are zeros."""
+    name = "model.layers.0.self_attn.v_proj.weight"
+
+    def shrink(tensors: dict[str, np.ndarray]) -> None:
+        tensors[name][::3] *= 2.0**-20
+        tensors[name][1::3, 32:] *= 2.0**-20
+        tensors[Q][:] = 0
+        tensors["model.embed_tokens.weight"][5:200] *= 2.0**-30
+
+    change(checkpoint, shrink)
+    for type in ("Q8_0", "Q4_K_M", "F16"):
+        assert moved(checkpoint, tmp_path / "m.eqf", type) == []
+
+
+def test_bf16_weights_that_f16_cannot_hold_stay_as_they_are(tool: ModuleType, tmp_path: Path) -> None:
+    tool.make(tmp_path / "tiny", "llama-tiny-test", dtype="bf16")
+    path = tmp_path / "tiny" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    begin = json.loads(data[8:start])[Q]["data_offsets"][0]
+    data[start + begin : start + begin + 2] = (0x4800).to_bytes(2, "little")  # 2^17
+    path.write_bytes(data)
+    reason = "a weight is past F16's range (65504): BF16 instead of F16"
+    assert moved(tmp_path / "tiny", tmp_path / "m.eqf", "F16") == [("blk.1.attn_q.weight", "BF16", reason)]
+    with open_file(tmp_path / "m.eqf") as f:
+        assert reference.decode(f.data("blk.1.attn_q.weight"), 64, 64, "BF16")[0, 0] == 2.0**17
 
 
 def test_missing_and_misshapen_tensors(checkpoint: Path, tmp_path: Path) -> None:
@@ -190,12 +271,6 @@ def test_unused_tensors_are_told(checkpoint: Path, tmp_path: Path) -> None:
     bias, extra = Q.replace("weight", "bias"), "model.layers.0.extra.weight"
     change(checkpoint, lambda t: t.update({bias: np.ones(64, np.float32), extra: np.ones(3, np.float32)}))
     assert sorted(convert(checkpoint, tmp_path / "m.eqf", threads=1).unused) == sorted([bias, extra])
-
-
-def test_a_tied_head_is_no_news(checkpoint: Path, tmp_path: Path) -> None:
-    change_config(checkpoint, tie_word_embeddings=True)
-    report = convert(checkpoint, tmp_path / "m.eqf", threads=1)
-    assert (report.skipped, report.unused) == (["lm_head.weight"], [])
 
 
 def test_unsupported_models(checkpoint: Path, tmp_path: Path) -> None:
@@ -239,6 +314,16 @@ def test_input_is_never_overwritten(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_output_folder_missing(checkpoint: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused(OutputError, checkpoint, tmp_path / "none" / "m.eqf")
+
+
+def test_a_folder_whose_name_reads_as_a_users_home(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint.rename(tmp_path / "~nobody-of-this-name")
+    convert("~nobody-of-this-name", tmp_path / "m.eqf", "Q8_0", threads=1)
+    with open_file(tmp_path / "m.eqf") as f:
+        assert f.metadata["provenance"]["source"] == "~nobody-of-this-name"
 
 
 MEMORY = """

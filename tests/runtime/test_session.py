@@ -8,7 +8,7 @@ import pytest
 
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
-from edgeq.errors import ContextError, FormatError, UnsupportedError, UsageError
+from edgeq.errors import ContextError, EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.kernels import library
 from edgeq.runtime.session import DEFAULT_CONTEXT, Session
 
@@ -170,6 +170,60 @@ def test_announces_what_it_must_compile(file: File, monkeypatch: pytest.MonkeyPa
     with Session(file, context=16, threads=1, announce=lines.append):
         assert len(lines) == 1
         assert lines[0].startswith("compiling 2 kernels for ") and lines[0].endswith(", once: norm, matmul:Q4_K")
+
+
+def multiplied(file: File, path: Path, **factors: float) -> Path:
+    """A copy of a file of F32 weights, those of the named parts of layers times a factor."""
+    specs = [TensorSpec(info.name, info.shape, info.type) for info in file.tensors.values()]
+    with Writer(path, specs, file.metadata, {}) as writer:
+        for spec in specs:
+            part = spec.name.removesuffix(".weight").rpartition(".")[2]
+            weights = file.data(spec.name).view(np.float32) * np.float32(factors.get(part, 1.0))
+            writer.write(spec.name, weights.view(np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize(
+    ("kv", "part", "exponent"), [("f16", "attn_v", 20), ("f16", "attn_k", 20), ("q8_0", "attn_v", 40)]
+)
+def test_values_that_the_cache_cannot_hold(
+    tiny: Callable[[str], File], tmp_path: Path, kv: str, part: str, exponent: int, states: bool
+) -> None:
+    """The cache is named, and what to do; with that the results are those of the model before its values grew."""
+    plain = tiny("F32")
+    undo = {"attn_v": "attn_output", "attn_k": "attn_q"}[part]
+    path = multiplied(plain, tmp_path / "large.eqf", **{part: 2.0**exponent, undo: 2.0**-exponent})
+    with open_file(path) as large:
+        with Session(large, context=32, threads=1, kv=kv, states=states) as session:
+            expected = rf"large\.eqf: its keys or values .* range of a KV cache of {kv}: load it with --kv f32"
+            for _ in range(2):
+                with pytest.raises(EdgeqError, match=expected):
+                    session.eval(TEXT)
+                assert session.position == 0
+        options = {"context": 32, "threads": 1, "kv": "f32", "states": states}
+        with Session(large, **options) as right, Session(plain, **options) as before:
+            assert np.array_equal(right.eval(TEXT), before.eval(TEXT))
+
+
+def test_a_conversation_stays_where_it_was(tiny: Callable[[str], File], tmp_path: Path) -> None:
+    """A token whose numbers are none leaves the tokens before it."""
+    specs = [TensorSpec(info.name, info.shape, info.type) for info in tiny("F32").tensors.values()]
+    path = tmp_path / "bad.eqf"
+    with Writer(path, specs, tiny("F32").metadata, {}) as writer:
+        for spec in specs:
+            weights = tiny("F32").data(spec.name).view(np.float32).copy()
+            if spec.name == "token_embd.weight":
+                weights.reshape(-1, spec.shape[1], 16)[TEXT[-1] // 16, 0, TEXT[-1] % 16] = np.nan
+            writer.write(spec.name, weights.view(np.uint8))
+    with open_file(path) as bad, Session(bad, context=32, threads=1, states=True) as session:
+        session.eval(TEXT[:3])
+        with pytest.raises(EdgeqError, match=r"bad\.eqf: the model computed no finite numbers: `edgeq verify` tells"):
+            session.eval(TEXT[3:], all_logits=True)
+        assert session.position == 3
+        after = session.eval(TEXT[3:5])
+    with open_file(path) as bad, Session(bad, context=32, threads=1, states=True) as session:
+        assert np.array_equal(after, session.eval(TEXT[:5]))
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output_norm.weight", "blk.5.ffn_down.weight"])
