@@ -1,10 +1,14 @@
 """Fixtures every layer's tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from edgeq import environment
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what it starts would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

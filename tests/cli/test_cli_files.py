@@ -197,7 +197,7 @@ def test_version_and_help(edgeq):
     assert edgeq().out == top.out
     for verb in VERBS:
         assert edgeq(verb, "-h").out.startswith(f"Usage: edgeq {verb}")
-    assert edgeq("nonsense") == (2, "", "edgeq: No such command 'nonsense'. (see edgeq --help)\n")
+    assert edgeq("nonsense") == (2, "", "edgeq: there is no verb 'nonsense' (see edgeq --help)\n")
 
 
 def test_ctrl_c_is_130(edgeq, monkeypatch):
