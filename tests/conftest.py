@@ -26,3 +26,14 @@ def shared_data() -> Path:
 def tiny_model() -> Path:
     """The bundled story model, a Hugging Face checkpoint."""
     return REPOSITORY / "tools" / "tiny_model"
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, without models; kernels that are compiled already are not compiled again."""
+    kernels = environment.cache_folder() / "kernels"
+    (tmp_path / "cache").mkdir()
+    if kernels.is_dir():
+        (tmp_path / "cache" / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

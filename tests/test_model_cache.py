@@ -15,15 +15,9 @@ from edgeq.model_cache import cached, named, remove, runnable
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where models are kept; kernels that are compiled already are not compiled again."""
-    from edgeq.environment import cache_folder
-
-    (tmp_path / "cache").mkdir()
-    if (cache_folder() / "kernels").is_dir():
-        (tmp_path / "cache" / "kernels").symlink_to(cache_folder() / "kernels")
-    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "models"
+def cache(empty_cache: Path) -> Path:
+    """Where models are kept."""
+    return empty_cache / "models"
 
 
 @pytest.fixture

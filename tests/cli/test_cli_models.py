@@ -10,14 +10,8 @@ from edgeq import recommended
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    from edgeq.environment import cache_folder
-
-    (tmp_path / "cache").mkdir()
-    if (cache_folder() / "kernels").is_dir():
-        (tmp_path / "cache" / "kernels").symlink_to(cache_folder() / "kernels")
-    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "models"
+def cache(empty_cache):
+    return empty_cache / "models"
 
 
 @pytest.fixture
