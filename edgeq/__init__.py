@@ -18,11 +18,13 @@ __all__ = [
     "ContextError",
     "EdgeqError",
     "FormatError",
+    "Generated",
     "KernelError",
     "MemoryLimitError",
     "Model",
     "NotFoundError",
     "OutputError",
+    "Sampling",
     "TemplateError",
     "Timings",
     "TokenLogprob",
@@ -35,7 +37,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from edgeq.answer import Answer, TokenLogprob
+    from edgeq.answer import Answer, Generated, TokenLogprob
+    from edgeq.arguments import Sampling
     from edgeq.conversion import convert
     from edgeq.errors import (
         CheckpointError,
@@ -57,7 +60,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answer": "edgeq.answer",
+    "Generated": "edgeq.answer",
     "TokenLogprob": "edgeq.answer",
+    "Sampling": "edgeq.arguments",
     "Model": "edgeq.model",
     "load": "edgeq.model",
     "convert": "edgeq.conversion",

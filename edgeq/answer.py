@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -39,7 +39,7 @@ class Generation:
     limit: str  # the finish_reason where max_tokens end it: "max_tokens", or "context" that leaves no room for more
     sampler: "Sampler"
     logprobs: int | None = None  # how many likeliest tokens to note with each
-    began: float = field(default_factory=time.perf_counter)
+    prepared_s: float = 0.0  # what tokenizing took
     caller: object = None  # who asks for the next token: a thread or a task
     evaluated: int = -1  # the prompt cache's number when it last held this generation's tokens
     text: list[str] = field(default_factory=list)
@@ -48,16 +48,20 @@ class Generation:
     timings: Timings = field(default_factory=Timings)
 
 
-class Pieces(Generic[Piece]):
+class Generated(Generic[Piece]):
     """What a model generates, computed only as it is asked for: an iterator, for `for` and for `async for`.
 
-    An answer that is not iterated to its end costs nothing further; other answers of the same model may begin
-    meanwhile, in any thread, and neither changes the other.
+    One that is not iterated to its end computes nothing further; other answers of the same model may begin meanwhile,
+    in any thread, and neither changes the other. Those in other threads wait for its end or its `close`, or for a pause
+    of a second.
     """
 
     def __init__(self, generation: Generation, pieces: Iterator[Piece]) -> None:
         self._generation = generation
         self._pieces = pieces
+        self._stepping = threading.Lock()  # its own steps come one after the other, whoever asks for them
+        self._thread: ThreadPoolExecutor | None = None  # computes what async code waits for
+        self._pending: Future[Piece | None] | None = None  # asked for by a task, and not handed out yet
 
     @property
     def finish_reason(self) -> str | None:
@@ -86,36 +90,62 @@ class Pieces(Generic[Piece]):
         return list(self._generation.scores)
 
     def close(self) -> None:
-        """End it here."""
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
+        """End it here, after the step that is being computed."""
+        with self._stepping:
+            close = getattr(self._pieces, "close", None)
+            if close is not None:
+                close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Piece:
-        self._generation.caller = threading.get_ident()
-        return next(self._pieces)
+        if self._pending is not None:
+            piece = self._pending.result()
+            self._pending = None
+        else:
+            piece = self._step(threading.get_ident())
+        if piece is None:
+            raise StopIteration
+        return piece
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self
 
     async def __anext__(self) -> Piece:
-        """The next piece, computed in another thread, so that the event loop goes on meanwhile."""
-        self._generation.caller = asyncio.current_task()
-        piece = await asyncio.to_thread(next, self._pieces, None)
+        """The next piece, computed in a thread of its own, so that the event loop goes on meanwhile. If the task is
+        cancelled, the piece that it waited for comes next."""
+        if self._pending is None:
+            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="edgeq-answer")
+            self._pending = self._thread.submit(self._step, asyncio.current_task())
+        try:
+            piece = await asyncio.shield(asyncio.wrap_future(self._pending))
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._pending = None
+            raise
+        self._pending = None
         if piece is None:
+            self._thread = None  # which ends with the last that holds it
             raise StopAsyncIteration
         return piece
 
+    def _step(self, caller: object) -> Piece | None:
+        """The next piece; None at the end."""
+        with self._stepping:
+            self._generation.caller = caller
+            return next(self._pieces, None)
 
-class Answer(Pieces[str]):
+
+class Answer(Generated[str]):
     """A text that a model generates: iterate over its pieces as they become known, or take `text`."""
 
     @property
     def text(self) -> str:
-        """The whole text; what is still to come is generated first."""
+        """The whole text; what is still to come is generated first. After an error or Ctrl-C it is what came before."""
         for _ in self:
             pass
         return "".join(self._generation.text)

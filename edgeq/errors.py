@@ -5,6 +5,8 @@ that line and exits with code 2. Those that are about a value are also a ValueEr
 also a FileNotFoundError: callers who know neither edgeq nor this tree catch what they always catch.
 """
 
+import errno
+
 
 class EdgeqError(Exception):
     """Base of every error that is the input's or the machine's fault, never the program's."""
@@ -30,6 +32,10 @@ class CheckpointError(EdgeqError, ValueError):
 
 class NotFoundError(FormatError, CheckpointError, FileNotFoundError):
     """There is no file or folder of that name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOENT
 
 
 class UnsupportedError(EdgeqError):

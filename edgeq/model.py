@@ -9,7 +9,7 @@ from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
-from edgeq.answer import Answer, Generation, Pieces
+from edgeq.answer import Answer, Generated, Generation
 from edgeq.arguments import Sampling, check_loading, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File, open_file
 from edgeq.errors import ContextError, TemplateError, UsageError
@@ -147,7 +147,7 @@ class Model:
         *,
         logprobs: int | None = None,
         **sampling: Unpack[Sampling],
-    ) -> Pieces[int]:
+    ) -> Generated[int]:
         """As `generate`, but token ids: all that a model without a tokenizer can read and write.
 
         A token that ends the text is not among those that are iterated over.
@@ -156,7 +156,7 @@ class Model:
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
         generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
-        return Pieces(generation, self._ids(generation))
+        return Generated(generation, self._ids(generation))
 
     def chat(
         self,
@@ -316,7 +316,7 @@ class Model:
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
             sampler=Sampler(SamplerParams(**options)),
             logprobs=logprobs,
-            began=began,
+            prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self._load_s),
         )
         self._latest = generation

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeq import environment, model_names
 from edgeq.errors import EdgeqError, OutputError, UsageError
-from edgeq.model_sources import Announce, Progress, Source, real_path, source_of
+from edgeq.model_sources import Announce, Progress, Source, real_path, repository, source_of
 from edgeq.output import remove_abandoned, write_file
 
 
@@ -24,7 +24,8 @@ class Cached:
     source  a path, or a repository of the Hub
     recipe  that it was converted by; of what was imported the commonest type
     used    when it was run last, or made: seconds since 1970
-    stale   why nobody will find it again, or empty
+    remark  what became of its source, or empty
+    stale   whether its source would be made into another file now: this one is found by its name alone
     """
 
     path: Path
@@ -33,7 +34,8 @@ class Cached:
     recipe: str
     nbytes: int
     used: float
-    stale: str
+    remark: str
+    stale: bool
 
 
 def folder() -> Path:
@@ -53,9 +55,13 @@ def runnable(path: str | os.PathLike[str], announce: Announce = None, progress: 
     where the cache has no room, NotFoundError for a name that nothing has.
     """
     text = os.fspath(path)
+    if model_names.is_word(text) and (found := _in_cache(text)):  # before a short name, which would fetch another one
+        return found
     source = source_of(model_names.resolve(text))
     if source is None:
-        return _named(text) if model_names.is_word(text) else text
+        if model_names.is_word(text):
+            raise model_names.unknown(text, [one.name for one in cached()])
+        return text
     target = folder() / source.filename
     if target.exists():
         with contextlib.suppress(OSError):  # a cache that cannot be written is still there to be read
@@ -83,22 +89,18 @@ def cached() -> list[Cached]:
 
 
 def named(name: str) -> Cached:
-    """The file in the cache that is called so, or by its source, or by the beginning of its name.
+    """The file in the cache that is called so, or made of what is called so.
 
-    Raises UsageError where several may be meant, NotFoundError for none.
+    Raises UsageError where several are, NotFoundError where none is: the beginning of a name is not enough.
     """
-    every = cached()
-    wanted = model_names.resolve(name)
-    exact = [one for one in every if wanted in (one.name, one.source, str(one.path)) or real_path(wanted) == one.source]
-    if not exact:
-        found = model_names.among(name, (one.name for one in every))
-        exact = [one for one in every if one.name == found]
-    if not exact:
+    every, wanted = cached(), model_names.resolve(name)
+    found = [one for one in every if {name, wanted, real_path(wanted)} & {one.name, one.source, str(one.path)}]
+    if not found:
         raise model_names.unknown(name, [one.name for one in every])
-    if len(exact) > 1:
-        paths = ", ".join(str(one.path) for one in exact)
+    if len(found) > 1:
+        paths = ", ".join(str(one.path) for one in found)
         raise UsageError(f"{name}: is the name of several files: give the path of one: {paths}")
-    return exact[0]
+    return found[0]
 
 
 def remove(one: Cached) -> None:
@@ -114,12 +116,24 @@ def _unlink(path: Path) -> None:
     _note(path).unlink(missing_ok=True)
 
 
-def _named(text: str) -> str:
-    """The path of what is in the cache under a name, used now."""
-    found = named(text)
+def _in_cache(text: str) -> str | None:
+    """The path of the one whose name is or begins with `text`, used now; None where a short name says more.
+
+    Raises UsageError where several begin so and it is no short name.
+    """
+    every = cached()
+    try:
+        found = model_names.among(text, (one.name for one in every))
+    except UsageError:
+        if model_names.resolve(text) != text:
+            return None
+        raise
+    if found is None:
+        return None
+    path = next(one.path for one in every if one.name == found)  # the latest used, where two have that name
     with contextlib.suppress(OSError):
-        os.utime(found.path)
-    return str(found.path)
+        os.utime(path)
+    return str(path)
 
 
 def _describe(path: Path) -> Cached:
@@ -135,29 +149,34 @@ def _describe(path: Path) -> Cached:
                 sizes[tensor.type] += tensor.nbytes
             recipe = max(sizes, key=sizes.__getitem__)
     note = _read_note(path)
-    source = str(note.get("source") or provenance.get("source", ""))
+    origin = note.get("source")
+    remark, stale = _remark(path, origin, note.get("type")) if origin else ("", False)
     return Cached(
         path=path,
         name=path.stem.rsplit("-", 2)[0],
-        source=source,
+        source=str(origin or provenance.get("source", "")),
         recipe=recipe,
         nbytes=nbytes,
         used=path.stat().st_mtime,
-        stale=_stale(path, str(note["source"]), note.get("type")) if "source" in note else "",
+        remark=remark,
+        stale=stale,
     )
 
 
-def _stale(path: Path, text: str, kind: str | None) -> str:
-    """Why a file made of `text` is never found again; empty where it is."""
-    if os.path.isabs(text) and not os.path.exists(text):
-        return "its source is gone"
+def _remark(path: Path, origin: str, kind: str | None) -> tuple[str, bool]:
+    """What became of the source of a file, and whether another file would be made of it now."""
     try:
-        source = source_of(text if kind is None else f"{text}:{kind}")
+        if not os.path.isabs(origin):
+            source: Source | None = repository(origin, kind)
+        elif not os.path.exists(origin):
+            return "its source is gone", False  # this may be all that is left of it
+        else:
+            source = source_of(origin if kind is None else f"{origin}:{kind}")
     except (EdgeqError, OSError):
-        return "its source cannot be read"
-    if source is None:
-        return "its source is no model any more"
-    return "" if source.filename == path.name else "its source has changed, or edgeq has"
+        return "its source cannot be read", False
+    if source is None or source.filename == path.name:
+        return "", False
+    return "its source has changed, or edgeq has", True
 
 
 def _note(path: Path) -> Path:

@@ -13,6 +13,8 @@ from edgeq.errors import CheckpointError
 REVISION = 4  # raised when what is made changes
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
+SMALL = (".json", ".jinja", ".model", ".txt")  # ends of names of what is read beside weights
+
 Announce = Callable[[str], None] | None
 Progress = Callable[[str, int, int], None] | None  # what is at work, bytes done, bytes in all
 
@@ -55,10 +57,10 @@ def source_of(text: str) -> Source | None:
         return _checkpoint(text) if os.path.isdir(text) or text.endswith(WEIGHTS) else None
     stem, colon, kind = text.rpartition(":")
     if not colon:
-        return _repository(text) if _is_repository(text) else None
+        return repository(text) if _is_repository(text) else None
     if not os.path.isdir(stem) and not _is_repository(stem):
         return None
-    return _checkpoint(stem, kind) if os.path.isdir(stem) else _repository(stem, kind)
+    return _checkpoint(stem, kind) if os.path.isdir(stem) else repository(stem, kind)
 
 
 def _is_repository(text: str) -> bool:
@@ -108,7 +110,8 @@ def _checkpoint(text: str, kind: str | None = None) -> Source:
     return _of_kind(source, kind)
 
 
-def _repository(text: str, kind: str | None = None) -> Source:
+def repository(text: str, kind: str | None = None) -> Source:
+    """A repository of the Hub, whatever has its name here."""
     fetched: list[Path] = []  # the GGUF file, of a repository that has one
 
     def fetch(announce: Announce) -> None:
@@ -174,8 +177,8 @@ def _files(inside: Path) -> Iterator[Path]:
 
 
 def _matters(one: Path) -> bool:
-    """Not what edgeq itself may have written there."""
-    return one.is_file() and one.suffix not in (".eqf", ".gguf", ".tmp")
+    """Whether it is of a kind that is read: people keep notes there, and systems hidden files."""
+    return one.is_file() and not one.name.startswith(".") and one.suffix in (*WEIGHTS, *SMALL)
 
 
 def _state(files: Iterable[Path]) -> str:

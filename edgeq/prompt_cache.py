@@ -44,14 +44,13 @@ class PromptCache:
         """
         self.number += 1
         start = self._keep(tokens)
-        if timings.prompt_tokens == 0:
-            timings.cached_tokens = start
+        timings.cached_tokens = start
         while start < len(tokens):
             piece = tokens[start : start + self._piece]
             clock = time.perf_counter()
             logits: npt.NDArray[np.float32] = self.append(piece)[-1]
             seconds = time.perf_counter() - clock
-            timings.prompt_tokens += len(piece)
+            timings.computed_tokens += len(piece)
             timings.prompt_s += seconds
             start += len(piece)
             if len(piece) == self._piece:

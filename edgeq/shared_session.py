@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgeq.answer import Generation, TokenLogprob
 from edgeq.floor import Floor
 from edgeq.prompt_cache import PromptCache
+from edgeq.timings import Timings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,14 +60,14 @@ class SharedSession:
         sequence = generation.sequence
         if generation.evaluated == cache.number and len(cache.tokens) == len(sequence) - 1:
             logits = cache.append(sequence[-1:])[-1]
-        else:
-            logits = cache.prompt(sequence, timings)
+        else:  # the prompt; or all of it once more, as another one came between, which is no part of the prompt's time
+            logits = cache.prompt(sequence, timings if timings.generated_tokens == 0 else Timings())
             generation.evaluated = cache.number
         token = generation.sampler.sample(logits, sequence)
         if generation.logprobs is not None:
             generation.scores.append(logprob(logits, token, generation.logprobs))
         if timings.generated_tokens == 0:
-            timings.first_token_s = time.perf_counter() - generation.began
+            timings.first_token_s = generation.prepared_s + time.perf_counter() - clock
         else:
             timings.generation_s += time.perf_counter() - clock
         timings.generated_tokens += 1

@@ -11,8 +11,8 @@ class Timings:
     """
 
     load_s: float = 0.0
-    prompt_tokens: int = 0  # computed; tokens kept from the call before are in cached_tokens
-    cached_tokens: int = 0
+    computed_tokens: int = 0  # of the prompt
+    cached_tokens: int = 0  # of the prompt, kept from what was computed before
     prompt_s: float = 0.0
     first_token_s: float = 0.0  # from the call to the first token: tokenizing and the prompt
     generated_tokens: int = 0
@@ -21,7 +21,7 @@ class Timings:
     @property
     def prompt_rate(self) -> float:
         """Prompt tokens per second; 0 where nothing was measured."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
+        return self.computed_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
 
     @property
     def generation_rate(self) -> float:

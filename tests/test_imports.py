@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "prompt_cache": {"runtime", "timings"},
     "floor": set(),
     "answer": {"runtime", "timings"},
-    "shared_session": {"answer", "floor", "prompt_cache", "runtime"},
+    "shared_session": {"answer", "floor", "prompt_cache", "runtime", "timings"},
     "model": {
         "answer",
         "arguments",
@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "timings",
     },
-    "__init__": {"answer", "conversion", "model", "timings"},
+    "__init__": {"answer", "arguments", "conversion", "model", "timings"},
     "__main__": {"cli"},
 }
 COMMON = {"", "cgroups", "errors", "environment", "input", "output"}

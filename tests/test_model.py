@@ -1,6 +1,9 @@
 """The model's own work, tested on a session that counts: the token after b is b + 1."""
 
 import asyncio
+import errno
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -164,10 +167,10 @@ def test_an_interrupted_prompt_keeps_what_was_computed(monkeypatch):
         patch.setattr(model.session, "eval", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(model.generate(prompt, 1, **GREEDY))
-    assert (model.timings.prompt_tokens, model.timings.cached_tokens) == (LEAST_PIECE, 0)
+    assert (model.timings.computed_tokens, model.timings.cached_tokens) == (LEAST_PIECE, 0)
     assert model.timings.prompt_s > 0
     assert "".join(model.generate(prompt, 1, **GREEDY)) == "2", "50, the byte after 49"
-    assert (model.timings.prompt_tokens, model.timings.cached_tokens) == (50 - LEAST_PIECE, LEAST_PIECE)
+    assert (model.timings.computed_tokens, model.timings.cached_tokens) == (50 - LEAST_PIECE, LEAST_PIECE)
     assert model.session.evaluated == prompt
 
 
@@ -176,13 +179,13 @@ def test_chat_computes_only_what_is_new():
     talk = [{"role": "user", "content": "one"}]
     answer = "".join(model.chat(talk, **GREEDY))
     assert answer == "hi"
-    assert (model.timings.cached_tokens, model.timings.prompt_tokens) == (0, len("u:one|a:"))
+    assert (model.timings.cached_tokens, model.timings.computed_tokens) == (0, len("u:one|a:"))
     talk += [{"role": "assistant", "content": answer}, {"role": "user", "content": "two"}]
     assert "".join(model.chat(talk, **GREEDY)) == "hi"
     assert model.session.position == len("u:one|a:hi|u:two|a:hi")
-    assert (model.timings.cached_tokens, model.timings.prompt_tokens) == (len("u:one|a:hi"), len("|u:two|a:"))
+    assert (model.timings.cached_tokens, model.timings.computed_tokens) == (len("u:one|a:hi"), len("|u:two|a:"))
     assert "".join(model.chat(talk[:1], **GREEDY)) == "hi"
-    assert model.timings.prompt_tokens == 1, "the last token must be computed again for its logits"
+    assert model.timings.computed_tokens == 1, "the last token must be computed again for its logits"
     talk[0]["content"] = "ore"
     list(model.chat(talk, **GREEDY))
     assert model.timings.cached_tokens == len("u:o")
@@ -195,7 +198,7 @@ def test_an_abandoned_answer_leaves_the_model_usable():
     assert "".join(model.generate("xab", 3, **GREEDY)) == "cde"
     assert "".join(first) == "def", "and can itself go on"
     assert (first.finish_reason, first.tokens) == ("max_tokens", [*b"cdef"])
-    assert first.timings.prompt_tokens == len("ab") + len("abc"), "what it saw was computed again"
+    assert first.timings.computed_tokens == len("ab") and len(model.session.evaluated) > len("ab" + "xab" + "cde") + 3
 
 
 def test_an_interrupt_within_the_computation_leaves_the_model_usable(monkeypatch):
@@ -297,6 +300,53 @@ def test_answers_come_to_async_code_too():
     assert asyncio.run(listen_to_both()) == [["c", "d", "e", "f"], ["n", "o", "p", "q"]]
 
 
+def test_more_async_answers_than_threads_of_the_loop():
+    """None of them keeps a thread that another one's next step needs."""
+    model = counting_model()
+    many = (os.cpu_count() or 1) + 8
+
+    async def listen(i):
+        return [piece async for piece in model.generate([*b"ab", i], 3, **GREEDY)]
+
+    async def all_of_them():
+        return await asyncio.wait_for(asyncio.gather(*(listen(ord("a") + i) for i in range(many))), 20)
+
+    assert asyncio.run(all_of_them()) == [[chr(ord("a") + i + n) for n in (1, 2, 3)] for i in range(many)]
+
+
+def test_a_piece_that_a_cancelled_task_waited_for_comes_next(monkeypatch):
+    model = counting_model()
+    real, go_on = model.session.eval, threading.Event()
+
+    def slow(tokens, all_logits=False):
+        assert go_on.wait(10)
+        return real(tokens, all_logits)
+
+    monkeypatch.setattr(model.session, "eval", slow)
+    answer = model.generate("ab", 3, **GREEDY)
+
+    async def impatient():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(answer), 0.01)
+        go_on.set()
+        return await anext(answer)
+
+    assert asyncio.run(impatient()) == "c"
+    assert list(answer) == ["d", "e"]
+    answer.close()
+
+
+def test_two_threads_share_an_answer():
+    answer = counting_model(context=200).generate("ab", 100, **GREEDY)
+    halves = [[], []]
+    threads = [threading.Thread(target=lambda half=half: half.extend(answer)) for half in halves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(halves[0] + halves[1]) == sorted(answer.text)
+
+
 def test_token_ids_without_a_tokenizer():
     file = MemoryFile({})
     file.metadata["config"] = {"eos_token_id": [7, 260]}
@@ -338,8 +388,9 @@ def test_types_are_checked_when_loading(options, message):
 def test_errors_are_those_that_callers_know():
     with pytest.raises(ValueError, match="top_k is"):
         counting_model().generate("a", top_k=1.5)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.eqf: no such file: check its name"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.eqf: no such file: check its name") as raised:
         load("nowhere.eqf")
+    assert raised.value.errno == errno.ENOENT
 
 
 def test_parts_of_a_message_are_joined_where_the_template_reads_a_text():
@@ -357,7 +408,7 @@ def test_timings():
     model = counting_model()
     list(model.generate("abc", 5, **GREEDY))
     timings = model.timings
-    assert (timings.prompt_tokens, timings.generated_tokens) == (3, 5)
+    assert (timings.computed_tokens, timings.generated_tokens) == (3, 5)
     assert timings.first_token_s >= timings.prompt_s > 0
     assert timings.prompt_rate == pytest.approx(3 / timings.prompt_s)
     assert timings.generation_rate == pytest.approx(4 / timings.generation_s)

@@ -208,7 +208,8 @@ def test_names_that_no_file_could_have(checkpoint: Path, tmp_path: Path):
 
 def test_what_edgeq_writes_into_a_checkpoint_is_none_of_it(checkpoint: Path):
     first = runnable(checkpoint)
-    (checkpoint / "stories.eqf").write_text("made")
+    for name in ("stories.eqf", ".DS_Store", "answer.log", "README.md"):
+        (checkpoint / name).write_text("made")
     assert runnable(checkpoint) == first
 
 
@@ -223,9 +224,9 @@ def test_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path):
     small, default = runnable(f"{checkpoint}:Q8_0"), runnable(checkpoint)
     os.utime(default, (1, 1))
     os.utime(small, (2, 2))
-    assert [(one.name, one.recipe, one.source, one.used, one.stale) for one in cached()] == [
-        ("stories-Q8_0", "Q8_0", str(checkpoint), 2.0, ""),
-        ("stories", "Q4_K_M", str(checkpoint), 1.0, ""),
+    assert [(one.name, one.recipe, one.source, one.used, one.remark, one.stale) for one in cached()] == [
+        ("stories-Q8_0", "Q8_0", str(checkpoint), 2.0, "", False),
+        ("stories", "Q4_K_M", str(checkpoint), 1.0, "", False),
     ]
     assert cached()[0].nbytes == os.path.getsize(small)
     assert runnable(checkpoint) == default and cached()[0].name == "stories", "used now"
@@ -233,9 +234,9 @@ def test_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path):
     (cache / "stories-000000000000-000000000000.json").write_text("no JSON")
     assert len(cached()) == 2
     os.utime(checkpoint / "config.json", (1, 1))
-    assert {one.stale for one in cached()} == {"its source has changed, or edgeq has"}
+    assert {(one.remark, one.stale) for one in cached()} == {("its source has changed, or edgeq has", True)}
     shutil.rmtree(checkpoint)
-    assert {one.stale for one in cached()} == {"its source is gone"}
+    assert {(one.remark, one.stale) for one in cached()} == {("its source is gone", False)}
     remove(named("stories-Q8_0"))
     assert models(cache) == {Path(default).name, "other.eqf"} and not Path(small).with_suffix(".json").exists()
 
@@ -243,7 +244,9 @@ def test_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path):
 def test_names_of_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small, default = runnable(f"{checkpoint}:Q8_0"), runnable(checkpoint)
     assert runnable("stories") == default and runnable("stories-q8") == small and runnable("STORIES-Q8_0") == small
-    assert str(named("stories-Q").path) == small == str(named(small).path)
+    assert str(named("stories-Q8_0").path) == small == str(named(small).path)
+    with pytest.raises(NotFoundError, match=r"stories-Q: no such file, and no model of that name"):
+        named("stories-Q")
     shutil.copytree(checkpoint, tmp_path / "stools")
     runnable(tmp_path / "stools")
     with pytest.raises(UsageError, match=r"sto: may be .*stories.* or .*: say more of its name"):
@@ -253,6 +256,28 @@ def test_names_of_what_is_in_the_cache(checkpoint: Path, cache: Path, tmp_path: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stools").rename(tmp_path / "stories-Q8_0")
     assert runnable("stories-Q8_0") != small, "a path that exists is that path"
+
+
+def test_a_short_name_means_what_is_there(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Rather than what would have to be fetched."""
+    path = runnable(checkpoint.rename(tmp_path / "SmolLM2-135M"))
+    assert runnable("smollm2") == path
+    shutil.copytree(tmp_path / "SmolLM2-135M", tmp_path / "SmolLM2-360M")
+    runnable(tmp_path / "SmolLM2-360M")
+    monkeypatch.setattr("edgeq.checkpoints.hub.fetch_gguf", lambda text, kind: pytest.fail(text))
+    with pytest.raises(pytest.fail.Exception, match=r"HuggingFaceTB/SmolLM2-1\.7B-Instruct"):
+        runnable("smollm2")
+
+
+def test_a_folder_named_like_a_repository_changes_nothing_of_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edgeq.checkpoints.hub.fetch", lambda source, revision, assets: checkpoint)
+    lists_files(monkeypatch, os.listdir(checkpoint))
+    runnable("people/stories")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(checkpoint, tmp_path / "people" / "stories")
+    assert [(one.remark, one.stale) for one in cached()] == [("", False)]
 
 
 def test_a_cache_that_cannot_be_written_is_read(checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,11 +3,14 @@
 import json
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.units import binary_size, count
+
+if TYPE_CHECKING:
+    from edgeq.model_cache import Cached
 
 
 @click.group("models", short_help="List, remove or recommend models.", invoke_without_command=True)
@@ -41,7 +44,7 @@ def remove_command(names: tuple[str, ...]) -> None:
 
 @command.command("prune", short_help="Remove what nobody finds again.")
 def prune_command() -> None:
-    """Remove the models whose source is gone or has changed, and those of earlier versions."""
+    """Remove the models of earlier versions, and those whose source has changed: asked for, they are made anew."""
     _prune()
 
 
@@ -61,9 +64,9 @@ def _prune() -> None:
     stale = [one for one in model_cache.cached() if one.stale]
     for one in stale:
         model_cache.remove(one)
-        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}: {one.stale}")
+        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}: {one.remark}")
     if not stale:
-        click.echo("nothing to remove: every model's source is as it was")
+        click.echo("nothing to remove: what would be made now is what is there")
 
 
 def _list(as_json: bool) -> None:
@@ -77,14 +80,14 @@ def _list(as_json: bool) -> None:
         click.echo(f"no models in {model_cache.folder()}: `edgeq models --recommended` lists some worth a try")
         return
     rows = [
-        (one.name, binary_size(one.nbytes), one.recipe, _ago(time.time() - one.used), one.source + _remark(one.stale))
+        (one.name, binary_size(one.nbytes), one.recipe, _ago(time.time() - one.used), one.source + _remark(one))
         for one in found
     ]
     _print([("NAME", "SIZE", "TYPE", "USED", "SOURCE"), *rows], right={1})
 
 
-def _remark(stale: str) -> str:
-    return f" ({stale}: edgeq models prune)" if stale else ""
+def _remark(one: "Cached") -> str:
+    return f" ({one.remark}{': edgeq models prune' if one.stale else ''})" if one.remark else ""
 
 
 def _ago(seconds: float) -> str:

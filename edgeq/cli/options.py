@@ -152,7 +152,7 @@ def show_timings(timings: "Timings") -> None:
     click.echo(
         f"load        {timings.load_s:8.3f} s\n"
         f"first token {timings.first_token_s:8.3f} s\n"
-        f"prompt      {timings.prompt_s:8.3f} s  {timings.prompt_tokens:6d} tokens "
+        f"prompt      {timings.prompt_s:8.3f} s  {timings.computed_tokens:6d} tokens "
         f"{timings.prompt_rate:9.2f} tokens/s{kept}\n"
         f"generation  {timings.generation_s:8.3f} s  {timings.generated_tokens:6d} tokens "
         f"{timings.generation_rate:9.2f} tokens/s",

@@ -1,6 +1,7 @@
 """`edgeq models` and `edgeq pull`, verbs that there are not, and faults of the program's own."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -41,18 +42,28 @@ def test_pull_list_and_remove(edgeq, checkpoint, cache):
     assert edgeq("run", "stories", "Once upon a", "--raw", "-n", 1, "--temp", 0).out == " time\n"
     code, out, err = edgeq("models", "rm", "stories-Q8_0", "storeis")
     assert (code, out) == (2, "") and "storeis: no such file, and no model of that name: did you mean stories" in err
-    assert edgeq("models", "rm", "stories-q8").out.startswith("stories-Q8_0: removed, ")
+    assert edgeq("models", "rm", "stories-q8").code == 2
+    assert edgeq("models", "rm", "stories-Q8_0").out.startswith("stories-Q8_0: removed, ")
     assert len(json.loads(edgeq("models", "--json").out)) == 1
 
 
 def test_prune(edgeq, checkpoint):
     edgeq("pull", checkpoint)
-    assert edgeq("models", "prune").out == "nothing to remove: every model's source is as it was\n"
-    shutil.rmtree(checkpoint)
-    assert edgeq("models").out.endswith("(its source is gone: edgeq models prune)\n")
+    assert edgeq("models", "prune").out == "nothing to remove: what would be made now is what is there\n"
+    os.utime(checkpoint / "config.json", (1, 1))
+    assert edgeq("models").out.endswith("(its source has changed, or edgeq has: edgeq models prune)\n")
     code, out, _ = edgeq("models", "--prune")
-    assert code == 0 and out.startswith("stories: removed, ") and out.endswith("MiB: its source is gone\n")
+    assert (
+        code == 0
+        and out.startswith("stories: removed, ")
+        and out.endswith("MiB: its source has changed, or edgeq has\n")
+    )
     assert json.loads(edgeq("models", "--json").out) == []
+    edgeq("pull", checkpoint)
+    shutil.rmtree(checkpoint)
+    assert edgeq("models").out.endswith("(its source is gone)\n")
+    edgeq("models", "prune")
+    assert len(json.loads(edgeq("models", "--json").out)) == 1, "all that is left of it"
 
 
 def test_recommended(edgeq, monkeypatch):

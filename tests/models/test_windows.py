@@ -154,6 +154,6 @@ def test_a_prompt_is_computed_again_where_its_beginning_is_no_longer_held(file: 
         for tokens, kept in ((TEXT[:1000], 0), (other, 0), (TEXT[:600], 300), (TEXT[:590], 589)):
             timings = Timings()
             found = cache.prompt(tokens, timings)
-            assert (timings.cached_tokens, timings.prompt_tokens) == (kept, len(tokens) - kept)
+            assert (timings.cached_tokens, timings.computed_tokens) == (kept, len(tokens) - kept)
             with Session(file("gemma3"), context=LENGTH, threads=2) as fresh:
                 np.testing.assert_array_equal(found, fresh.eval(tokens)[0])
