@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "conversion": {"checkpoints", "container", "gguf", "models", "quantize", "text"},
     "cli": {
         "answer",
+        "arguments",
         "checkpoints",
         "container",
         "conversion",

@@ -24,9 +24,9 @@ import click
 from edgeq import environment
 from edgeq.cli.announcer import Announcer
 from edgeq.cli.bundle_texts import word, write_texts
+from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
-from edgeq.model_cache import runnable
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def command(
     if not out.absolute().parent.is_dir():
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
     with ended_cleanly():
-        file = Path(runnable(model, Announcer()))
+        file = made_runnable(model)
         name = model.name if file == model else f"{named_after(model)}.eqf"
         size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
     click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")

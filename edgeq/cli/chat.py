@@ -99,7 +99,6 @@ class Chat:
         text = ask.text
         if not ask.again:
             text = "\n\n".join([*self.talk.attached, text])
-            self.talk.attached.clear()
         screen, stopped = Screen(), False
         try:
             with self._reader.answering():
@@ -115,6 +114,8 @@ class Chat:
             note("stopped before an answer: the message is not kept")
         else:
             self.talk.conversation.keep(text, screen.text, ask.again)
+            if not ask.again:
+                self.talk.attached.clear()
             screen.end(always=True)
             self._remark(stopped, screen.text)
         if self._timings:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.json_output import json_option, show_json
-from edgeq.cli.options import KV, THREADS, Announcer
+from edgeq.cli.options import KV, THREADS, Announcer, made_runnable
 from edgeq.cli.progress import status
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError, MemoryLimitError
@@ -71,9 +71,8 @@ def examine(
     team = team_size(threads)
     if model is not None:
         from edgeq.container.reader import open_file
-        from edgeq.model_cache import runnable
 
-        model = Path(runnable(model, Announcer()))
+        model = made_runnable(model)
         open_file(model).close()  # what is none says so before anything is measured
     facts: Facts = {"problems": []}
     facts["cpu"] = _cpu(facts)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from edgeq.cli.facts import model_name
-from edgeq.cli.options import announce
+from edgeq.cli.options import announce, made_runnable
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size
 from edgeq.container.gguf_values import is_gguf
@@ -21,12 +21,11 @@ from edgeq.errors import UsageError
 def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
     """Export MODEL, whatever can be run, as a .gguf file with the same blocks, bit for bit."""
     from edgeq.gguf.exporter import AS_Q8_0, export_gguf
-    from edgeq.model_cache import runnable
 
     if is_gguf(model):
         raise UsageError(f"{model}: is a GGUF file already; `edgeq convert --type TYPE -o FILE.gguf` encodes it again")
     output = output or Path(f"{model_name(model)}.gguf")
-    source = runnable(model, announce)
+    source = made_runnable(model)
     fallback_types = AS_Q8_0 if fallback else None
     with progress_bar("reading the file") as progress:
         report = export_gguf(source, output, fallback_types, allow_no_tokenizer, progress=progress, announce=announce)

@@ -48,16 +48,6 @@ def prune_command() -> None:
     _prune()
 
 
-def pull(name: str) -> str:
-    """Make the model `name` runnable; the file in the cache."""
-    from edgeq.cli.options import Announcer
-    from edgeq.cli.progress import work_bar
-    from edgeq.model_cache import runnable
-
-    with work_bar() as progress:
-        return runnable(name, Announcer(), progress)
-
-
 def _prune() -> None:
     from edgeq import model_cache
 

@@ -112,6 +112,15 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
     return wrapper
 
 
+def made_runnable(path: str | Path) -> Path:
+    """The `.eqf` file of whatever can be run: made now, with a bar, if it is none yet."""
+    from edgeq.cli.progress import work_bar
+    from edgeq.model_cache import runnable
+
+    with work_bar() as progress:
+        return Path(runnable(path, Announcer(), progress))
+
+
 def load_model(path: Path, loading: dict[str, Any]) -> "Model":
     """The model, loaded as the options say."""
     from edgeq.cli.progress import bytes_bar, work_bar

@@ -9,7 +9,7 @@ def command(names: tuple[str, ...]) -> None:
     """Make NAMES ready to run: a repository (owner/name, owner/name:Q8_0), a short name (`edgeq models --recommended`
     lists them), a checkpoint's folder or a GGUF file. Afterwards they run without a network.
     """
-    from edgeq.cli.models import pull
+    from edgeq.cli.options import made_runnable
 
     for name in names:
-        click.echo(f"{name}: ready, {pull(name)}")
+        click.echo(f"{name}: ready, {made_runnable(name)}")

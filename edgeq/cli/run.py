@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.errors import EdgeqError, UsageError
 
@@ -35,7 +36,9 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
     "--json", "as_json", is_flag=True, help="Print one JSON object at the end: text, why it ended, counts, times."
 )
 @click.option(
-    "--logprobs", type=click.IntRange(0), help="With --json: each token's log-probability, and the N likeliest."
+    "--logprobs",
+    type=click.IntRange(0, MOST_LOGPROBS),
+    help="With --json: each token's log-probability, and the likeliest.",
 )
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @sampling_options

@@ -8,7 +8,7 @@ import click
 
 from edgeq.cli.facts import Facts, form, general, of_checkpoint, of_file, of_gguf
 from edgeq.cli.json_output import json_option, show_json
-from edgeq.cli.options import announce
+from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def describe(model: Path) -> Facts:
         with open_checkpoint(model) as checkpoint:
             return of_checkpoint(checkpoint)
     from edgeq.container.reader import open_file
-    from edgeq.model_cache import runnable
 
-    with open_file(runnable(model, announce)) as file:
+    with open_file(made_runnable(model)) as file:
         return of_file(file)
 
 

@@ -9,7 +9,7 @@ import click
 from edgeq import environment
 from edgeq.cli.facts import form
 from edgeq.cli.json_output import json_option, show_json
-from edgeq.cli.options import announce, threads_option
+from edgeq.cli.options import made_runnable, threads_option
 from edgeq.cli.progress import bytes_bar
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError
@@ -32,8 +32,11 @@ def command(model: Path, as_json: bool, threads: int | None) -> None:
     weight is finite.
     """
     threads = threads or environment.threads() or THREADS
-    check = {"eqf": _file, "gguf": _gguf, "checkpoint": _checkpoint}[form(model)]
+    kind = form(model)
+    check = {"eqf": _file, "gguf": _gguf, "checkpoint": _checkpoint}[kind]
     try:
+        if kind == "eqf":
+            model = made_runnable(model)
         with bytes_bar("checking") as progress:
             facts = check(model, progress, threads)
     except EdgeqError as error:
@@ -52,9 +55,8 @@ def command(model: Path, as_json: bool, threads: int | None) -> None:
 
 def _file(model: Path, progress: Progress, threads: int) -> Facts:
     from edgeq.container.reader import open_file
-    from edgeq.model_cache import runnable
 
-    with open_file(runnable(model, announce)) as file:
+    with open_file(model) as file:
         file.verify(progress, threads)
         return _facts(file.path, file.nbytes, len(file.tensors), len(file.assets), checksums=True)
 

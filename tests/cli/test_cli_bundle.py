@@ -222,7 +222,7 @@ def test_kernels_are_compiled_where_that_can_be(edgeq, model, pip, tmp_path, bui
 def test_whatever_runs_is_bundled(edgeq, converted, tmp_path, monkeypatch):
     """What is no .eqf file is made into one in the cache, as for `edgeq run`, and named after what it was made of."""
     asked = []
-    monkeypatch.setattr(bundle, "runnable", lambda model, announce: (asked.append(model), str(converted))[1])
+    monkeypatch.setattr(bundle, "made_runnable", lambda model: (asked.append(model), converted)[1])
     code, _, _ = edgeq("bundle", "owner/m.gguf", "--for", "pi5", "--no-wheels", "-o", tmp_path / "b")
     assert (code, asked) == (0, [Path("owner/m.gguf")])
     assert (tmp_path / "b/m.eqf").read_bytes() == converted.read_bytes()

@@ -1,14 +1,16 @@
+import contextlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import small_tokenizers as small
 from counting import counting_model
 
 from edgeq.cli.chat import Chat
-from edgeq.cli.chat_commands import COMMANDS
+from edgeq.cli.chat_commands import COMMANDS, Ask
 from edgeq.cli.chat_input import Piped, Terminal, reader
-from edgeq.errors import EdgeqError, TemplateError, UsageError
+from edgeq.errors import ContextError, EdgeqError, TemplateError, UsageError
 
 GREEDY = ("--temp", 0)
 
@@ -304,6 +306,23 @@ def test_a_file_goes_before_the_next_message(edgeq, model, tmp_path):
     ]
     expected = b"u:a note.txt:\n```\nabc\n```\n\nso?|a:hi|u:plain|a:"
     assert bytes(model._shared.cache.tokens).startswith(expected)
+
+
+def test_a_file_stays_where_its_message_was_not_answered(model, monkeypatch):
+    reader = SimpleNamespace(interactive=True, echoes=False, answering=contextlib.nullcontext)
+    chat = Chat(model, None, {"temperature": 0.0}, False, reader)
+    chat.talk.attached.append("abc")
+
+    def refuse(*arguments, **options):
+        raise ContextError("too long")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "chat", refuse)
+        with pytest.raises(ContextError):
+            chat._answer(Ask("what?"))
+    assert chat.talk.attached == ["abc"]
+    chat._answer(Ask("what?"))
+    assert chat.talk.attached == [] and chat.talk.conversation.latest == "abc\n\nwhat?"
 
 
 def test_a_reset_drops_the_file_too(edgeq, model, tmp_path):

@@ -224,6 +224,7 @@ def test_timings_go_to_stderr(edgeq, model):
         (["m.eqf", "a", "--raw", "--chat"], "--raw completes plain text, without a template"),
         (["m.eqf", "a", "--echo"], "--echo prints a text that is completed: give --raw as well"),
         (["m.eqf", "a", "--logprobs", "2"], "--logprobs needs --json"),
+        (["m.eqf", "a", "--json", "--logprobs", "1001"], "1001 is not in the range 0<=x<=1000"),
         (["m.eqf", "a", "--seed", "x"], "'x' is not a valid integer. (see edgeq run --help)"),
         (["m.eqf", "a", "--template", "nowhere"], "'nowhere' does not exist"),
         ([], "Missing argument 'MODEL'. (see edgeq run --help)"),
