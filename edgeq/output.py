@@ -99,11 +99,13 @@ class OutputFile:
             return
         place = f"{_OPEN_FILES}/{self._fd}"
         try:
-            os.link(place, self._temporary)
-        except OSError:  # some systems forbid links: Android
+            # A folder is given, which an absolute path ignores: only so does Python ask to follow the link in /proc.
+            os.link(place, self._temporary, src_dir_fd=self._fd, follow_symlinks=True)
+        except (OSError, NotImplementedError):  # some systems forbid links: Android
             import shutil
 
             with open(place, "rb") as whole, open(self._temporary, "xb") as copy:
+                _lock(copy.fileno())
                 shutil.copyfileobj(whole, copy)
                 copy.flush()
                 os.fsync(copy.fileno())

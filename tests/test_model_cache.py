@@ -140,6 +140,33 @@ def test_which_gguf_file(names, kind, expected, tmp_path: Path, monkeypatch: pyt
     assert fetch_gguf("people/model", kind) == tmp_path / expected[0] and fetched == [expected]
 
 
+def test_gguf_files_that_were_fetched_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without a network they are in the Hub's cache."""
+    from edgeq.checkpoints.hub import fetch_gguf
+
+    def fail(source: str) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.model_info", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert fetch_gguf("people/model", None) is None
+    commit = "0" * 40
+    snapshot = tmp_path / "models--people--model" / "snapshots" / commit
+    (snapshot / "deep").mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(commit)
+    assert fetch_gguf("people/model", None) is None
+    (snapshot / "deep" / "a-Q8_0.gguf").touch()
+    for kind in (None, "q8_0"):
+        assert fetch_gguf("people/model", kind) == snapshot / "deep" / "a-Q8_0.gguf"
+    with pytest.raises(
+        CheckpointError, match=r"^people/model: the Hub cannot be reached, and its cache has no Q4_0, but"
+    ):
+        fetch_gguf("people/model", "Q4_0")
+    (snapshot / "model.safetensors").touch()
+    assert fetch_gguf("people/model", None) is None
+
+
 def test_two_gguf_files_of_a_kind_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     gguf_repository(dict.fromkeys(["small-Q8_0.gguf", "large-Q8_0.gguf"], b""), tmp_path, monkeypatch)
     with pytest.raises(CheckpointError, match="people/model: has several files of Q8_0: fetch one by hand"):

@@ -1,10 +1,12 @@
 """Temporary files: nothing is left of a writer that was killed, and living writers are left alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -109,12 +111,32 @@ def test_taken_for_an_abandoned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_where_links_are_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def link(*names: object) -> None:
+    """The file is copied then, and the copy is no abandoned one while it grows."""
+
+    def link(*names: object, **how: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    copy, swept = shutil.copyfileobj, []
+
+    def sweep_first(source: BinaryIO, target: BinaryIO) -> None:
+        before = names(tmp_path)
+        remove_abandoned(tmp_path)
+        swept.append(names(tmp_path) == before)
+        copy(source, target)
+
     monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(shutil, "copyfileobj", sweep_first)
     write_file(tmp_path / "m.eqf", b"whole")
     assert names(tmp_path) == ["m.eqf"] and (tmp_path / "m.eqf").read_bytes() == b"whole"
+    assert swept == ([True] if nameless(tmp_path) else [])
+
+
+def test_the_file_is_written_once(tmp_path: Path, kind: str):
+    """What gets the name is the file that was written, not a copy of it."""
+    with OutputFile(tmp_path / "m", 5) as file:
+        file.put(b"whole", 0)
+        written = os.fstat(file._fd).st_ino
+    assert (tmp_path / "m").stat().st_ino == written
 
 
 def test_where_folders_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

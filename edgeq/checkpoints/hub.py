@@ -14,6 +14,7 @@ from pathlib import Path
 from edgeq.errors import CheckpointError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # the name of a snapshot's folder
 # What a GGUF file's name says: of its type, and that it is a part
 _KIND = re.compile(r"(?:^|[-._])((?:I?Q|TQ)\d\w*|MXFP4\w*|BF16|F16|F32)(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -37,8 +38,15 @@ def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    asked = revision
+
     def download(patterns: list[str]) -> Path:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        """Of the commit that the first answer was of: a branch may move meanwhile."""
+        nonlocal asked
+        folder = Path(snapshot_download(source, revision=asked, allow_patterns=patterns))
+        if _COMMIT.fullmatch(folder.name):
+            asked = folder.name
+        return folder
 
     with _in_one_line(source, revision):
         for whole, index, pattern in LAYOUTS:
@@ -66,8 +74,8 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
     """The GGUF file, the first where there are several parts, of a repository that has no other weights; else None.
 
     `kind` is what its name must say, e.g. Q4_K_M, which is also what is taken where None is given and there are
-    several. CheckpointError names the kinds that there are; and as `fetch`. Without a network it is None too: `fetch`
-    then finds what was fetched before, or says what is wrong.
+    several. CheckpointError names the kinds that there are; and as `fetch`. Without a network it is of those that were
+    fetched before; None where that are none: `fetch` then finds other weights, or says what is wrong.
     """
     from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -78,19 +86,36 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
         except HfHubHTTPError:
             raise
         except _no_network():
-            return None
+            folder = _fetched(source)
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")] if folder else []
+        else:
+            folder = None
         if any(fnmatch(name, pattern) for name in names for layout in LAYOUTS for pattern in layout):
             return None
         models = sorted(name for name in names if name.endswith(".gguf") and "mmproj" not in name)
         if not models:
             return None
-        chosen = _of_kind(source, models, kind)
-        folder = Path(snapshot_download(source, allow_patterns=chosen))
+        chosen = _of_kind(source, models, kind, "the Hub cannot be reached, and its cache " if folder else "")
+        folder = folder or Path(snapshot_download(source, allow_patterns=chosen))
     return folder / chosen[0]
 
 
-def _of_kind(source: str, models: list[str], kind: str | None) -> list[str]:
-    """The files of one model, among those of a repository: of `kind`, or of DEFAULT_KIND, or the only one."""
+def _fetched(source: str) -> Path | None:
+    """The folder of what was fetched of a repository before, if anything was."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns="*.gguf", local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _of_kind(source: str, models: list[str], kind: str | None, which: str = "") -> list[str]:
+    """The files of one model, among those of a repository: of `kind`, or of DEFAULT_KIND, or the only one.
+
+    `which` begins what is said where not all of the repository is known.
+    """
     kinds: dict[str, list[str]] = {}
     for name in models:
         found = _KIND.search(name.rpartition("/")[2])
@@ -99,7 +124,7 @@ def _of_kind(source: str, models: list[str], kind: str | None) -> list[str]:
     if wanted not in kinds:
         asked = f"no {kind}, but" if kind else "GGUF files of"
         raise CheckpointError(
-            f"{source}: has {asked} {', '.join(kinds)}: name one of them, e.g. {source}:{next(iter(kinds))}"
+            f"{source}: {which}has {asked} {', '.join(kinds)}: name one of them, e.g. {source}:{next(iter(kinds))}"
         )
     if len(kinds[wanted]) > 1 and not all(_PART.search(name) for name in kinds[wanted]):
         raise CheckpointError(f"{source}: has several files of {wanted}: fetch one by hand, and name the file")

@@ -6,6 +6,7 @@ with such a line and 70; Ctrl-C with 130.
 
 import contextlib
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgeq"
         return _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
     except OSError as error:
-        if error.filename is not None:  # those of files are EdgeqErrors: this one is a fault of the program
+        if error.filename is not None or not _of_output(error):  # a file's is an EdgeqError: a fault of the program
             return _unexpected(error)
         _drop_output()
         return _fail(f"the output cannot be written: {error.strerror}", 2)
@@ -146,6 +147,15 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows "?"
+
+
+def _of_output(error: OSError) -> bool:
+    """Whether an error is one of stdout: it is of a kind that only writing has, or what is buffered fails again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _drop_output() -> None:

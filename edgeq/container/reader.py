@@ -50,13 +50,13 @@ class File:
             raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:
             self.nbytes = self._file.nbytes
-            length, crc = header_bytes(self.path, self._file.read(PREFIX_BYTES, 0), self.nbytes)
-            header = parse(self.path, self._file.read(length, PREFIX_BYTES), crc, self.nbytes)
+            length, crc = header_bytes(self.path, self._read(PREFIX_BYTES, 0), self.nbytes)
+            header = parse(self.path, self._read(length, PREFIX_BYTES), crc, self.nbytes)
             self._map: mmap.mmap | None = mmap.mmap(self._file.fd, 0, access=mmap.ACCESS_READ)
         except BaseException as e:
             self._file.close()
             if isinstance(e, OSError):
-                raise FormatError(f"{self.path}: cannot be read: {e.strerror}") from None
+                raise self._unreadable(e) from None
             raise
         self.metadata: dict[str, Any] = header.metadata
         self.tensors: dict[str, TensorInfo] = header.tensors
@@ -86,21 +86,22 @@ class File:
         self._mapped()
         buffer = memoryview(bytearray(_AHEAD))
         for offset in range(0, self.nbytes, _AHEAD):
-            self._file.read_into(buffer, offset)
+            self._read_into(buffer, offset)
             progress(min(offset + _AHEAD, self.nbytes), self.nbytes)
 
     def asset(self, name: str) -> bytes:
-        """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; UsageError if the
-        file is closed."""
+        """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; FormatError if
+        they cannot be read; UsageError if the file is closed."""
         self._mapped()
         info = self.assets[name]
-        content = self._file.read(info.nbytes, info.offset)
+        content = self._read(info.nbytes, info.offset)
         if zlib.crc32(content) != info.crc32:
             raise self._damaged("asset", name)
         return content
 
     def verify(self, progress: Progress | None = None, threads: int = 2) -> None:
         """Check every byte of every tensor and asset against its checksum; ChecksumError names the first damaged one.
+        FormatError if one cannot be read.
 
         Reads by small chunks, so that memory does not grow with the file; zlib releases the GIL, so threads help.
         """
@@ -147,12 +148,29 @@ class File:
         crc, offset, end = 0, entry.offset, entry.offset + entry.nbytes
         buffer = memoryview(bytearray(min(_CHUNK, entry.nbytes)))
         while offset < end:
-            chunk = buffer[: self._file.read_into(buffer[: end - offset], offset)]
+            chunk = buffer[: self._read_into(buffer[: end - offset], offset)]
             if not chunk:
                 raise FormatError(f"{self.path}: became shorter while it was read")
             crc = zlib.crc32(chunk, crc)
             offset += len(chunk)
         return crc
+
+    def _read(self, nbytes: int, offset: int) -> bytes:
+        """As of InputFile, of which any place may lie on a part of the disk that fails."""
+        try:
+            return self._file.read(nbytes, offset)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _read_into(self, target: memoryview, offset: int) -> int:
+        try:
+            return self._file.read_into(target, offset)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> FormatError:
+        why = error.strerror or error
+        return FormatError(f"{self.path}: cannot be read: {why}: check the disk, or copy or convert the file again")
 
     def _damaged(self, kind: str, name: str) -> ChecksumError:
         return ChecksumError(f"{self.path}: the checksum of {kind} {name!r} is wrong: copy or convert the file again")

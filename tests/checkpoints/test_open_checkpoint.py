@@ -368,6 +368,22 @@ def test_hub_fetches_what_the_index_names(
     assert fake.fetched == {*places.values(), "model.safetensors.index.json", "config.json", "tokenizer.json"}
 
 
+def test_a_branch_that_moves_while_it_is_fetched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are of one commit."""
+    shard(folder, "model", ".safetensors", save)
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    commits = ["0" * 40, "1" * 40]
+    hub = {commit: FakeHub(files, tmp_path / commit) for commit in commits}
+
+    def moving(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        return hub[revision if revision in hub else commits.pop(0)](repository, revision, allow_patterns)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", moving)
+    with open_checkpoint("someone/model") as c:
+        assert sorted(c.tensors) == sorted(WEIGHTS)
+    assert hub["0" * 40].revisions == {None, "0" * 40} and not hub["1" * 40].revisions
+
+
 def test_a_whole_file_beside_an_index(folder: Path) -> None:
     """Transformers takes it, whether the shards that the index names are there or not."""
     shards = shard(folder, "model", ".safetensors", save)

@@ -119,6 +119,15 @@ def test_an_answer_that_cannot_be_written(model, monkeypatch, capfd):
     assert capfd.readouterr().err == "edgeq: the output cannot be written: No space left on device\n"
 
 
+def test_an_error_that_is_not_of_the_output(edgeq, model, monkeypatch):
+    def failing(*arguments, **named):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(model.session, "eval", failing)
+    code, out, err = edgeq("run", "m.eqf", "--raw", "ab", "-n", "2")
+    assert (code, out) == (70, "") and "Input/output error" in err and "the output" not in err
+
+
 def test_a_model_with_a_template_answers(edgeq, model):
     for flags in ((), ("--chat",)):
         result = edgeq("run", "m.eqf", "x", "--system", "s", "--temp", 0, *flags)

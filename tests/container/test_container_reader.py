@@ -3,13 +3,14 @@
 import os
 import struct
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeq.container.reader import open_file
+from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import ChecksumError, FormatError, UsageError
 from edgeq.input import InputFile
@@ -110,6 +111,23 @@ def test_open_reads_only_the_header(path: Path, monkeypatch: pytest.MonkeyPatch)
     read = watched(monkeypatch)
     open_file(path).close()
     assert 0 < sum(count for count, _ in read) < 8192 < path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda f: f.asset("tokenizer.json"), lambda f: f.verify(), lambda f: f.read_through(lambda done, total: None)],
+    ids=["asset", "verify", "read_through"],
+)
+def test_a_disk_that_fails(path: Path, read: Callable[[File], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: InputFile, target: memoryview, offset: int) -> int:
+        raise OSError(5, "Input/output error")
+
+    with open_file(path) as f:
+        monkeypatch.setattr(InputFile, "read_into", failing)
+        with pytest.raises(FormatError, match=r"\.eqf: cannot be read: Input/output error: check the disk"):
+            read(f)
+    with pytest.raises(FormatError, match=r"\.eqf: cannot be read: Input/output error: check the disk"):
+        open_file(path)
 
 
 def test_verify_reports_progress(path: Path) -> None:
