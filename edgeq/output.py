@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from edgeq.errors import OutputError
 
 _WINDOWS = os.name == "nt"
 _OPEN_FILES = "/proc/self/fd"  # where a file without a name can be found, to get one
+_LOCK = "lock"  # in a temporary folder, held by its owner
 
 Chunk = Any  # whatever memoryview() takes: bytes, or a C-contiguous NumPy array of any dtype
 
@@ -153,21 +155,75 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         file.put(content, 0)
 
 
-def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove temporary files of `name`, or of all files, in a folder: those whose writers were killed.
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, for what that is made of; removed at the end, with what is left in it.
 
-    A living writer holds a lock on its file; on Windows no open file can be removed.
+    Where the process is killed, the next one that makes `target` removes it. Raises OSError if it cannot be made.
+    """
+    remove_abandoned(target.parent, target.name)
+    fd = -1
+    while fd < 0:
+        folder = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+        folder.mkdir(0o700)
+        with contextlib.suppress(FileNotFoundError):  # taken for an abandoned one before it was locked
+            fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _lock(fd)
+            if not (folder / _LOCK).exists():
+                os.close(fd)
+                fd = -1
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            _empty(folder)
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(folder / _LOCK)
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders of `name`, or of all files, in a folder: those whose writers were killed.
+
+    A living writer holds a lock on its file, or on one in its folder; on Windows no open file can be removed.
     """
     pattern = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             if pattern.fullmatch(entry.name):
                 with contextlib.suppress(OSError):  # locked, another user's, or gone already
-                    _remove_unlocked(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove_unlocked_folder(Path(entry.path))
+                    else:
+                        _remove_unlocked(entry.path)
 
 
-def _remove_unlocked(path: str) -> None:
+def _remove_unlocked_folder(folder: Path) -> None:
+    """The lock goes last, so that what is ended here is gone on with; without one a folder is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove_unlocked(os.fspath(folder / _LOCK), lambda: _empty(folder))
+    os.rmdir(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that can be removed but the lock."""
+    import shutil
+
+    for entry in list(os.scandir(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != _LOCK:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
+def _remove_unlocked(path: str, first: Callable[[], None] = lambda: None) -> None:
+    """`first` is what is to be removed before it."""
     if _WINDOWS:
+        os.rename(path, path)  # fails while it is open
+        first()
         os.unlink(path)
         return
     import fcntl
@@ -175,6 +231,7 @@ def _remove_unlocked(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first()
         os.unlink(path)
     finally:
         os.close(fd)
