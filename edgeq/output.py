@@ -28,11 +28,14 @@ class OutputFile:
     Where the file system can, the temporary file has no name before it is whole: nothing is left of a process that is
     killed. Elsewhere the next one that writes `path` removes what such a process left.
 
+    `mode` is who may use the file, of which the user's mask takes away.
+
     Every failure is an OutputError: no folder, no permission, not a regular file, a disk that is full or will be.
     """
 
-    def __init__(self, path: str | os.PathLike[str], nbytes: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], nbytes: int, mode: int = 0o666) -> None:
         self.path = os.fspath(path)
+        self._mode = mode
         self.nbytes = nbytes
         self._target = Path(os.path.realpath(self.path))
         # Not named by the process: processes of several containers may share the folder, and their numbers.
@@ -84,13 +87,13 @@ class OutputFile:
         nameless = getattr(os, "O_TMPFILE", 0)  # Linux, and there most local file systems
         if nameless and os.path.isdir(_OPEN_FILES):
             with contextlib.suppress(OSError):
-                self._fd = os.open(self._target.parent, os.O_RDWR | nameless, 0o666)
+                self._fd = os.open(self._target.parent, os.O_RDWR | nameless, self._mode)
                 self._named = False
                 _lock(self._fd)
                 return
         while self._fd < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._fd = os.open(self._temporary, flags, 0o666)
+            self._fd = os.open(self._temporary, flags, self._mode)
             _lock(self._fd)
             if not self._temporary.exists():  # another process took it for an abandoned one before it was locked
                 self._close()
@@ -106,7 +109,10 @@ class OutputFile:
         except (OSError, NotImplementedError):  # some systems forbid links: Android
             import shutil
 
-            with open(place, "rb") as whole, open(self._temporary, "xb") as copy:
+            def of_mode(name: str, flags: int) -> int:
+                return os.open(name, flags, self._mode)
+
+            with open(place, "rb") as whole, open(self._temporary, "xb", opener=of_mode) as copy:
                 _lock(copy.fileno())
                 shutil.copyfileobj(whole, copy)
                 copy.flush()
@@ -149,9 +155,9 @@ class OutputFile:
         return OutputError(f"{self.path}: cannot be written: {error.strerror or error}: choose another place")
 
 
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all. OutputError if it cannot be."""
-    with OutputFile(path, len(content)) as file:
+def write_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
+    """Write a file whole or not at all, for those whom `mode` names. OutputError if it cannot be."""
+    with OutputFile(path, len(content), mode) as file:
         file.put(content, 0)
 
 

@@ -178,6 +178,17 @@ def test_the_file_is_written_once(tmp_path: Path, kind: str):
     assert (tmp_path / "m").stat().st_ino == written
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_who_may_use_it(tmp_path: Path, kind: str, links: bool, monkeypatch: pytest.MonkeyPatch):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names, **how: os.stat(tmp_path / "none"))
+    (tmp_path / "m").touch(0o644)
+    write_file(tmp_path / "m", b"mine", 0o600)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
+    write_file(tmp_path / "m", b"anybody's")
+    assert (tmp_path / "m").stat().st_mode & 0o400 and (tmp_path / "m").read_bytes() == b"anybody's"
+
+
 def test_where_folders_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sync = os.fsync
 
