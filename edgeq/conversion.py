@@ -2,10 +2,9 @@
 quantized already, to an `.eqf` file or a GGUF file."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edgeq.container.header import is_eqf
 from edgeq.container.reader import open_file
 from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
+from edgeq.output import temporary_folder
 from edgeq.quantize import pipeline
 from edgeq.quantize.pipeline import Progress, Report, default_output
 from edgeq.quantize.recipes import recipe
@@ -125,12 +125,12 @@ def _beside(out: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(os.path.realpath(out))
     if not path.parent.is_dir():
         raise OutputError(f"{os.fspath(out)}: the folder {path.parent} does not exist: create it first")
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"{os.fspath(out)}: cannot be written: {error.strerror}: choose another place") from None
-    with folder as name:
-        yield Path(name)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(path))
+        except OSError as error:
+            raise OutputError(f"{os.fspath(out)}: cannot be written: {error.strerror}: choose another place") from None
+        yield folder
 
 
 def _ends(path: str | os.PathLike[str], *suffixes: str) -> bool:

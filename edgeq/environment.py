@@ -7,7 +7,7 @@
 | `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `cache_folder()`                            |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
-| `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `~/.local/state/edgeq/chat-history`, or XDG's |
+| `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `history_file()`                            |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -93,11 +93,8 @@ def history_file() -> Path | None:
     text = os.environ.get("EDGEQ_HISTORY")
     if text:
         return Path(text) if text != "-" else None
-    base = os.environ.get("XDG_STATE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".local" / "state") / "edgeq" / "chat-history"
-    except RuntimeError:  # neither HOME nor an entry of the user
-        return None
+    folder = _own("XDG_STATE_HOME", ".local/state", "Library/Application Support", "state")
+    return folder / "chat-history" if folder else None
 
 
 def dumb_terminal() -> bool:

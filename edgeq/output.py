@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from edgeq.errors import OutputError
 
 _WINDOWS = os.name == "nt"
 _OPEN_FILES = "/proc/self/fd"  # where a file without a name can be found, to get one
+_LOCK = "lock"  # in a temporary folder, held by its owner
 
 Chunk = Any  # whatever memoryview() takes: bytes, or a C-contiguous NumPy array of any dtype
 
@@ -26,11 +28,14 @@ class OutputFile:
     Where the file system can, the temporary file has no name before it is whole: nothing is left of a process that is
     killed. Elsewhere the next one that writes `path` removes what such a process left.
 
+    `mode` is who may use the file, of which the user's mask takes away.
+
     Every failure is an OutputError: no folder, no permission, not a regular file, a disk that is full or will be.
     """
 
-    def __init__(self, path: str | os.PathLike[str], nbytes: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], nbytes: int, mode: int = 0o666) -> None:
         self.path = os.fspath(path)
+        self._mode = mode
         self.nbytes = nbytes
         self._target = Path(os.path.realpath(self.path))
         # Not named by the process: processes of several containers may share the folder, and their numbers.
@@ -82,13 +87,13 @@ class OutputFile:
         nameless = getattr(os, "O_TMPFILE", 0)  # Linux, and there most local file systems
         if nameless and os.path.isdir(_OPEN_FILES):
             with contextlib.suppress(OSError):
-                self._fd = os.open(self._target.parent, os.O_RDWR | nameless, 0o666)
+                self._fd = os.open(self._target.parent, os.O_RDWR | nameless, self._mode)
                 self._named = False
                 _lock(self._fd)
                 return
         while self._fd < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._fd = os.open(self._temporary, flags, 0o666)
+            self._fd = os.open(self._temporary, flags, self._mode)
             _lock(self._fd)
             if not self._temporary.exists():  # another process took it for an abandoned one before it was locked
                 self._close()
@@ -104,7 +109,10 @@ class OutputFile:
         except (OSError, NotImplementedError):  # some systems forbid links: Android
             import shutil
 
-            with open(place, "rb") as whole, open(self._temporary, "xb") as copy:
+            def of_mode(name: str, flags: int) -> int:
+                return os.open(name, flags, self._mode)
+
+            with open(place, "rb") as whole, open(self._temporary, "xb", opener=of_mode) as copy:
                 _lock(copy.fileno())
                 shutil.copyfileobj(whole, copy)
                 copy.flush()
@@ -147,27 +155,81 @@ class OutputFile:
         return OutputError(f"{self.path}: cannot be written: {error.strerror or error}: choose another place")
 
 
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all. OutputError if it cannot be."""
-    with OutputFile(path, len(content)) as file:
+def write_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
+    """Write a file whole or not at all, for those whom `mode` names. OutputError if it cannot be."""
+    with OutputFile(path, len(content), mode) as file:
         file.put(content, 0)
 
 
-def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove temporary files of `name`, or of all files, in a folder: those whose writers were killed.
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, for what that is made of; removed at the end, with what is left in it.
 
-    A living writer holds a lock on its file; on Windows no open file can be removed.
+    Where the process is killed, the next one that makes `target` removes it. Raises OSError if it cannot be made.
+    """
+    remove_abandoned(target.parent, target.name)
+    fd = -1
+    while fd < 0:
+        folder = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+        folder.mkdir(0o700)
+        with contextlib.suppress(FileNotFoundError):  # taken for an abandoned one before it was locked
+            fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _lock(fd)
+            if not (folder / _LOCK).exists():
+                os.close(fd)
+                fd = -1
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            _empty(folder)
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(folder / _LOCK)
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders of `name`, or of all files, in a folder: those whose writers were killed.
+
+    A living writer holds a lock on its file, or on one in its folder; on Windows no open file can be removed.
     """
     pattern = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             if pattern.fullmatch(entry.name):
                 with contextlib.suppress(OSError):  # locked, another user's, or gone already
-                    _remove_unlocked(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove_unlocked_folder(Path(entry.path))
+                    else:
+                        _remove_unlocked(entry.path)
 
 
-def _remove_unlocked(path: str) -> None:
+def _remove_unlocked_folder(folder: Path) -> None:
+    """The lock goes last, so that what is ended here is gone on with; without one a folder is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove_unlocked(os.fspath(folder / _LOCK), lambda: _empty(folder))
+    os.rmdir(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that can be removed but the lock."""
+    import shutil
+
+    for entry in list(os.scandir(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != _LOCK:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
+def _remove_unlocked(path: str, first: Callable[[], None] = lambda: None) -> None:
+    """`first` is what is to be removed before it."""
     if _WINDOWS:
+        os.rename(path, path)  # fails while it is open
+        first()
         os.unlink(path)
         return
     import fcntl
@@ -175,6 +237,7 @@ def _remove_unlocked(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first()
         os.unlink(path)
     finally:
         os.close(fd)

@@ -46,6 +46,23 @@ def test_each_system_has_its_custom(monkeypatch, home: Path, system: str, cache:
     assert environment.cache_folder() == home / "forced"
 
 
+@pytest.mark.parametrize(
+    ("system", "history"),
+    [
+        ("linux", ".local/state/edgeq/chat-history"),
+        ("darwin", "Library/Application Support/edgeq/chat-history"),
+        ("win32", "AppData/Local/edgeq/state/chat-history"),
+    ],
+)
+def test_the_history_of_chats_lies_where_each_system_keeps_state(monkeypatch, home: Path, system: str, history: str):
+    monkeypatch.delenv("EDGEQ_HISTORY", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", system)
+    assert environment.history_file() == home / history
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "s"))
+    assert environment.history_file() == home / "s/edgeq/chat-history"
+
+
 def test_without_a_home(monkeypatch, tmp_path: Path):
     def none() -> Path:
         raise RuntimeError("Could not determine home directory.")

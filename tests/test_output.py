@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import pytest
 
-from edgeq.output import OutputFile, remove_abandoned, write_file
+from edgeq.conversion import convert
+from edgeq.output import OutputFile, remove_abandoned, temporary_folder, write_file
 
 WRITER = """
 import os, sys
@@ -92,6 +93,44 @@ def test_a_folder_of_our_own_is_swept(tmp_path: Path, monkeypatch: pytest.Monkey
     remove_abandoned(tmp_path / "none")
 
 
+FOLDER = """
+import sys
+from pathlib import Path
+from edgeq.output import temporary_folder
+with temporary_folder(Path(sys.argv[1])) as folder:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "model").touch()
+    print(folder, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_folder_whose_maker_is_killed(tmp_path: Path):
+    """It is left alone while its maker lives, and goes with the next that writes the file, or sweeps."""
+    target = tmp_path / "m.eqf"
+    for clean in (lambda: write_file(target, b"new"), lambda: remove_abandoned(tmp_path)):
+        command = [sys.executable, "-c", FOLDER, str(target)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            folder = Path(process.stdout.readline().strip())
+            clean()
+            assert folder.parent == tmp_path and (folder / "deep" / "model").exists()
+            process.kill()
+        assert (folder / "deep" / "model").exists()
+        clean()
+        assert names(tmp_path) == ["m.eqf"]
+
+
+def test_a_folder_goes_with_what_is_left_in_it(tmp_path: Path):
+    with temporary_folder(tmp_path / "m.eqf") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model").touch()
+        (folder / "other").touch()
+        remove_abandoned(tmp_path)
+        assert names(folder) == ["deep", "lock", "other"]
+    assert names(tmp_path) == []
+
+
 def test_taken_for_an_abandoned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Another process may find the file in the moment before it is locked."""
     import edgeq.output as output
@@ -139,6 +178,17 @@ def test_the_file_is_written_once(tmp_path: Path, kind: str):
     assert (tmp_path / "m").stat().st_ino == written
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_who_may_use_it(tmp_path: Path, kind: str, links: bool, monkeypatch: pytest.MonkeyPatch):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names, **how: os.stat(tmp_path / "none"))
+    (tmp_path / "m").touch(0o644)
+    write_file(tmp_path / "m", b"mine", 0o600)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
+    write_file(tmp_path / "m", b"anybody's")
+    assert (tmp_path / "m").stat().st_mode & 0o400 and (tmp_path / "m").read_bytes() == b"anybody's"
+
+
 def test_where_folders_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sync = os.fsync
 
@@ -177,3 +227,22 @@ def test_windows_renames_closed_files(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / ".m.eqf.01234567.tmp").touch()
     write_file(tmp_path / "m.eqf", b"whole")
     assert opened == [] and names(tmp_path) == ["m.eqf"] and (tmp_path / "m.eqf").read_bytes() == b"whole"
+
+
+def test_what_a_conversion_is_made_of_is_swept(tiny_model: Path, tmp_path: Path):
+    """The folder of a GGUF file's parts has the name and the lock of one that may be removed once nobody holds it."""
+    seen: set[Path] = set()
+
+    def look(*progress: object) -> None:
+        remove_abandoned(tmp_path)
+        for folder in tmp_path.glob(".m.gguf.*.tmp"):
+            seen.update(folder.iterdir())
+
+    convert(tiny_model, tmp_path / "m.gguf", "Q8_0", progress=look)
+    assert names(tmp_path) == ["m.gguf"] and {"lock"} < {one.name for one in seen}
+    left = next(one.parent for one in seen)
+    left.mkdir()
+    for name in ("lock", "converted.eqf"):
+        (left / name).touch()
+    convert(tiny_model, tmp_path / "m.gguf", "Q8_0")
+    assert names(tmp_path) == ["m.gguf"]

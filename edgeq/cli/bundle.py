@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -27,6 +26,7 @@ from edgeq.cli.bundle_texts import word, write_texts
 from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
+from edgeq.output import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def make(
     libraries = {cpu: put_library(cpu, None if all_kernels else names[cpu]) for cpu in board.cpus}
     compiled = libraries[board.cpus[0]] is not None
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as temporary:
-            folder = Path(temporary) / out.name
+        with temporary_folder(out.absolute()) as temporary:
+            folder = temporary / out.name
             folder.mkdir()
             _link(model, folder / name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once

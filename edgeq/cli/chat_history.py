@@ -5,6 +5,9 @@ import json
 import os
 from pathlib import Path
 
+from edgeq.errors import OutputError
+from edgeq.output import write_file
+
 ENTRIES, LARGEST = 1000, 1 << 16  # how many are kept, and of how many characters
 
 
@@ -26,7 +29,8 @@ class HistoryFile:
             return []
         texts = [text for line in lines if (text := _text(line)) is not None]
         if len(lines) > 2 * ENTRIES:
-            self._write(texts[-ENTRIES:])
+            with contextlib.suppress(OutputError):
+                write_file(self._path, _lines(texts[-ENTRIES:]), 0o600)
         return texts[-ENTRIES:]
 
     def add(self, text: str) -> None:
@@ -37,26 +41,15 @@ class HistoryFile:
             if self._path.exists() and not self._path.is_file():
                 return
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(self._path, os.O_APPEND, [text])
-
-    def _write(self, texts: list[str]) -> None:
-        """Replace the file, whole."""
-        assert self._path is not None
-        temporary = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.tmp")
-        with contextlib.suppress(OSError):
-            try:
-                _put(temporary, os.O_EXCL, texts)
-                os.replace(temporary, self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with open(fd, "ab") as file:
+                if hasattr(os, "fchmod"):
+                    os.fchmod(fd, 0o600)  # it may be an older one
+                file.write(_lines([text]))
 
 
-def _put(path: Path, flags: int, texts: list[str]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
-    with open(fd, "ab") as file:
-        if hasattr(os, "fchmod"):
-            os.fchmod(fd, 0o600)  # it may be an older one
-        file.write(b"".join(json.dumps(text).encode() + b"\n" for text in texts))
+def _lines(texts: list[str]) -> bytes:
+    return b"".join(json.dumps(text).encode() + b"\n" for text in texts)
 
 
 def _text(line: bytes) -> str | None:

@@ -173,3 +173,5 @@ def _piped() -> str:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UsageError("the prompt on stdin is not UTF-8 text: convert it to UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"the prompt on stdin cannot be read: {error.strerror or error}") from error

@@ -279,6 +279,16 @@ def test_ended_half_way_it_leaves_nothing(model, tmp_path, how, code):
     assert [path.name for path in tmp_path.iterdir()] == ["a model.eqf"]
 
 
+def test_what_a_killed_one_leaves_is_removed_by_the_next(edgeq, model, pip, tmp_path):
+    arguments = ["bundle", str(model), "--for", "pi5", "--no-wheels", "-o", str(tmp_path / "b")]
+    with subprocess.Popen([sys.executable, "-c", ENDLESS, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.kill()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert edgeq(*arguments).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a model.eqf", "b"]
+
+
 def test_a_model_that_cannot_be_run_is_refused(edgeq, pip, tmp_path):
     sound = Path(__file__).resolve().parents[2] / "formats" / "malformed" / "sound.eqf"
     code, _, err = edgeq("bundle", sound, "--for", "pi5", "-o", tmp_path / "b")
