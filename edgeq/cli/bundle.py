@@ -1,19 +1,16 @@
 """`edgeq bundle`: a folder with everything that a board needs to run a model without a network."""
 
 import base64
-import contextlib
 import csv
 import fnmatch
 import hashlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
@@ -101,10 +98,9 @@ def command(
         raise UsageError(f"{out}: exists already: remove it, or choose another folder")
     if not out.absolute().parent.is_dir():
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
-    with ended_cleanly():
-        file = made_runnable(model)
-        name = model.name if file == model else f"{named_after(model)}.eqf"
-        size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
+    file = made_runnable(model)
+    name = model.name if file == model else f"{named_after(model)}.eqf"
+    size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
     click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")
 
 
@@ -112,26 +108,6 @@ def named_after(source: Path) -> str:
     """What a file is called that was made of `source`: "m" for m.gguf, for a folder m and for owner/m:Q8_0."""
     name = source.name if source.exists() else source.name.partition(":")[0]
     return name.removesuffix(".gguf").removesuffix(".safetensors") or "model"
-
-
-@contextlib.contextmanager
-def ended_cleanly() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what runs here as an exception, which leaves nothing half made behind."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    ending = []
-    if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        ending = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    for number in ending:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def make(

@@ -252,7 +252,7 @@ def test_only_what_the_model_needs_is_compiled(edgeq, model, pip, tmp_path, buil
 
 ENDLESS = """
 import sys, time
-from edgeq.cli import main
+from edgeq.__main__ import main
 from edgeq.kernels import build, library
 
 def endless(cpu, folder, names, progress):
@@ -262,7 +262,7 @@ def endless(cpu, folder, names, progress):
     time.sleep(1000)
 
 build.build, library.can_compile = endless, lambda: True
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())
 """
 
 
