@@ -6,12 +6,19 @@ import time
 
 import click
 
+from edgeq import environment
+
 TICK = 1.0  # seconds
 
 
 def announce(line: str) -> None:
     """Tell on stderr what makes someone wait."""
     click.echo(f"edgeq: {line}", err=True)
+
+
+def can_move_lines() -> bool:
+    """Whether stderr is a terminal that can write over a line."""
+    return sys.stderr.isatty() and not environment.dumb_terminal()
 
 
 class Announcer:
@@ -31,7 +38,7 @@ class Announcer:
     def progress(self, done: int, total: int) -> None:
         """So many of `total` are done; with all of them the work is over, however it ended."""
         before, self._done, self._total = self._done, done, total
-        if not sys.stderr.isatty():
+        if not can_move_lines():
             if self._long and done < total and 4 * done // total > 4 * before // total:
                 announce(f"{done} of {total} compiled")
         elif done < total:

@@ -1,11 +1,12 @@
 """A bar on stderr, at a terminal, while a file is read or another one is made of it; a line for what has no size."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import click
+
+from edgeq.cli.announcer import can_move_lines
 
 SILENCE_S = 10.0  # at most so long nothing is said where there is no terminal
 Progress = Callable[[str, int, int, int, int], None]  # tensor, its index, tensors in all, bytes done, bytes in all
@@ -40,7 +41,7 @@ def work_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def progress(text: str, done: int, total: int) -> None:
             nonlocal show, said
-            if sys.stderr.isatty():
+            if can_move_lines():
                 show = show or stack.enter_context(_bar(text))
                 show(text, done, total)
                 if done >= total:  # what follows has lines of its own
@@ -72,7 +73,7 @@ def status(text: str) -> Iterator[Callable[[str], None]]:
     """At a terminal a line on stderr that says what makes someone wait; gives what changes it. It goes away again."""
 
     def show(text: str) -> None:
-        if sys.stderr.isatty():
+        if can_move_lines():
             click.echo(f"\r{text}\x1b[K", err=True, nl=False)
 
     show(text)

@@ -15,6 +15,12 @@ class Outcome(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch) -> None:
+    """What is shown does not depend on the terminal that the tests run in."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 @pytest.fixture
 def edgeq(capfd, monkeypatch) -> Callable[..., Outcome]:
     """edgeq("run", "m.eqf", stdin="text") -> Outcome."""

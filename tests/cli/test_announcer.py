@@ -9,6 +9,7 @@ import pytest
 
 from edgeq.cli import announcer
 from edgeq.cli.announcer import Announcer
+from edgeq.cli.progress import status
 
 
 class Terminal(io.StringIO):
@@ -38,6 +39,16 @@ def test_the_line_at_a_terminal_moves_while_nothing_is_done(monkeypatch: pytest.
     assert shown[-1] == "" and not [one for one in threading.enumerate() if one.name == "edgeq-announcer"]
     announce.progress(11, 11)
     assert lines(terminal) == [*shown, ""]
+
+
+def test_a_dumb_terminal_gets_no_escape_codes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    Announcer().progress(0, 11)
+    Announcer().progress(11, 11)
+    with status("reading"):
+        pass
+    assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("long", [True, False])
