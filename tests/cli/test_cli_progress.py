@@ -25,7 +25,7 @@ def test_verbs_say_how_far_they_are(edgeq, tiny_model, tmp_path, monkeypatch):
     import edgeq as package
 
     package.convert(tiny_model, tmp_path / "m.eqf", "F16")
-    monkeypatch.setattr("edgeq.cli.progress.sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     err = edgeq("embed", tmp_path / "m.eqf", "a", "b", "-t", 1).err
     assert "\rembedding 2 texts\x1b[K" in err and "\r2 of 2 texts\x1b[K" in err and err.endswith("\r\x1b[K")
     err = edgeq("bench", tmp_path / "m.eqf", "-p", 0, "-n", 2, "-r", 2, "-t", 1).err
