@@ -14,8 +14,8 @@ import numpy as np
 import script
 
 from edgeq.container.reader import open_file
+from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
 from edgeq.kernels.layout import STEP_WORDS
-from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
 from edgeq.runtime.session import BATCH, Session
 
 EMPTY_STEPS = 2000

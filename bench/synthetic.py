@@ -6,9 +6,9 @@ import numpy as np
 
 from edgeq.blocks.table import PANEL_ROWS, tensor_bytes
 from edgeq.container.reader import TensorInfo
+from edgeq.graph.aligned import aligned
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
-from edgeq.runtime.memory import aligned
 
 SHAPE = {  # of a layer: TinyLlama's
     "hidden_size": 2048,

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeq.blocks.table import block_type
+from edgeq.graph.aligned import aligned, round_up
 from edgeq.kernels import library
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.runtime.memory import aligned, round_up
 from edgeq.simd import isa
 
 

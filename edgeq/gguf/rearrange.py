@@ -18,6 +18,7 @@ from edgeq.blocks.fields import U8
 from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, block_type
 from edgeq.errors import KernelError
+from edgeq.kernels.arguments import Rearrange
 from edgeq.kernels.library import Kernel, missing, prepare
 
 TO_PANELS, TO_BLOCKS = "rearrange:to-panels", "rearrange:to-blocks"
@@ -52,9 +53,9 @@ class Rearranger:
         source, row, panel = np.ascontiguousarray(data).reshape(rows, -1), bt.gguf_bytes(1, cols), bt.panel_bytes(cols)
         out = (np.zeros if any(part.gaps for part in parts) else np.empty)(bt.tensor_bytes(rows, cols), np.uint8)
         for part in parts:
-            there = [source.ctypes.data + part.row_start, PANEL_ROWS * row, part.row_step, row]
-            here = [out.ctypes.data + part.panel_start, panel, part.panel_step, 0]
-            self._run([*there, *here, whole, part.count], part.tables[0])
+            there = (source.ctypes.data + part.row_start, PANEL_ROWS * row, part.row_step, row)
+            here = (out.ctypes.data + part.panel_start, panel, part.panel_step, 0)
+            self._run(Rearrange(*there, *here, whole, part.count, part.tables[0].ctypes.data))
         if rows % PANEL_ROWS:
             last = source[whole * PANEL_ROWS :]
             out[whole * panel :] = from_gguf(last, len(last), cols, bt.name)
@@ -68,17 +69,17 @@ class Rearranger:
         row, panel = bt.gguf_bytes(1, cols), bt.panel_bytes(cols)
         source, out = np.ascontiguousarray(data), np.empty((rows, row), np.uint8)
         for part in parts:
-            here = [source.ctypes.data + part.panel_start, panel, part.panel_step, 0]
-            there = [out.ctypes.data + part.row_start, PANEL_ROWS * row, part.row_step, row]
-            self._run([*here, *there, whole, part.count], part.tables[1])
+            here = (source.ctypes.data + part.panel_start, panel, part.panel_step, 0)
+            there = (out.ctypes.data + part.row_start, PANEL_ROWS * row, part.row_step, row)
+            self._run(Rearrange(*here, *there, whole, part.count, part.tables[1].ctypes.data))
         if rows % PANEL_ROWS:
             last = out[whole * PANEL_ROWS :]
             last[:] = to_gguf(source[whole * panel :], len(last), cols, bt.name).reshape(last.shape)
         return out.reshape(-1)
 
-    def _run(self, args: list[int], table: Bits) -> None:
+    def _run(self, args: Rearrange) -> None:
         assert self._kernel is not None
-        block = np.array([*args, table.ctypes.data], np.int64)
+        block = np.array(args, np.int64)
         self._kernel(block.ctypes.data)
 
 

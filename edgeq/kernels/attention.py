@@ -8,19 +8,21 @@ so weighted. Partial results of a row are merged in the order of positions, whoe
 multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A thread's share of a single
 token are neighbouring blocks: it then asks ahead for what it will read itself. The last to finish merges.
 
-A layer with a window keeps only its latest positions, position p in place p % ring (see runtime/kv_cache.py). A ring
+A layer with a window keeps only its latest positions, position p in place p % ring (see graph/kv_cache.py). A ring
 shorter than the context is a multiple of BLOCK, so a block lies there in one piece. Places around the positions that
 a row sees may hold older or newer ones: their scores are replaced, and their values are not read.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
-from edgeq.kernels.quantize import make_keep
+from edgeq.kernels.packed import make_keep
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa
@@ -39,21 +41,6 @@ from edgeq.simd.vector import (
 )
 
 _places = device(attention_places)
-
-
-@device
-def _seen(args, position):
-    """The first position that a token at `position` does not see: the next one, or, where all see all, the end."""
-    if load_i64(args + 176) == 0:
-        return position + 1
-    return load_i64(load_i64(args + 112)) + load_i64(load_i64(args + 120))
-
-
-@device
-def _first_block(args, position):
-    """The first position of the first block that a token at `position` sees."""
-    window = load_i64(args + 88)
-    return max(0, position + 1 - window) // BLOCK * BLOCK if window != 0 else 0
 
 
 @device
@@ -107,58 +94,49 @@ def _make_finish(isa: Isa, width: int):
     return finish
 
 
-def make(variant: str, isa: Isa):
-    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0).
-
-    Argument block: q, q stride, out, out stride, query heads, kv heads, head_dim, keys, values, ring, scale
-    (f32 bits), window or 0, scratch (see layout.attention_places), its bytes per thread, token count and first
-    position addresses, words (or 0), sums, partial results, their counters (an int64 per kv head, zero in between),
-    cap of the scores (f32 bits) or 0, attention sinks (f32 [query heads]) or 0, whether tokens also see those after
-    them (in the same call; without a window), where turns are counted (see turns.py).
-    """
-    width_text, kind = variant.split("-")
-    decode = _make_attend(isa, int(width_text), kind)
-    prefill = decode if int(width_text) == isa.tile else _make_attend(isa, isa.tile, kind)
-
-    def kernel(args, thread, n_threads):
-        if load_i64(load_i64(args + 112)) == 1:
-            decode(args, thread, n_threads)
-        else:
-            prefill(args, thread, n_threads)
-
-    def one_kernel(args, thread, n_threads):
-        decode(args, thread, n_threads)
-
-    return one_kernel if decode is prefill else kernel
-
-
 @functools.cache  # a prompt's serves several variants, of which a process that compiles them types it once
-def _make_attend(isa: Isa, width: int, kind: str):
-    """`attend(args, thread, n_threads)` in register tiles of `width` rows."""
+def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]):
+    """`attend(args, thread, n_threads)` in register tiles of `width` rows, over a cache of elements `kind`.
+
+    `arguments` loads the argument block of ops/attention.py.
+    """
     element, quantized = KV_BYTES[kind], kind == "q8_0"
     pieces = make_pieces(isa, width, kind)
     pack, scores_of, weighted_values, merge = pieces.pack, pieces.scores_of, pieces.weighted_values, pieces.merge
     finish = _make_finish(isa, width)
 
     @device
+    def seen(args, position):
+        """The first position that a token at `position` does not see: the next one, or, where all see all, the end."""
+        a = arguments(args)
+        return position + 1 if a.sees_all == 0 else load_i64(a.tokens) + load_i64(a.start)
+
+    @device
+    def first_block(args, position):
+        """The first position of the first block that a token at `position` sees."""
+        a = arguments(args)
+        return max(0, position + 1 - a.window) // BLOCK * BLOCK if a.window != 0 else 0
+
+    @device
     def block_of(args, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
         """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
-        head_dim, ring, window = load_i64(args + 48), load_i64(args + 72), load_i64(args + 88)
-        cap = bits_f32(load_i64(args + 160))
+        a = arguments(args)
+        head_dim, ring, window = a.head_dim, a.ring, a.window
+        cap = bits_f32(a.softcap)
         columns = (head_dim + 15) // 16
         tiles = (rows + width - 1) // width
-        end = min(BLOCK, _seen(args, position + (rows - 1) // group) - base)
+        end = min(BLOCK, seen(args, position + (rows - 1) // group) - base)
         begin = max(0, position + 1 - window - base) if window != 0 else 0
         scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
         position_bytes = head_dim * element + scale_bytes
         place = base % ring
-        keys = load_i64(args + 56) + (kv_head * ring + place) * position_bytes
-        values = load_i64(args + 64) + kv_head * ring * (columns * 16 * element + scale_bytes)
+        keys = a.keys + (kv_head * ring + place) * position_bytes
+        values = a.values + kv_head * ring * (columns * 16 * element + scale_bytes)
         scales = values + ring * columns * 16 * element + 2 * place
         values += place * 16 * element
         scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
         for r in range(rows):
-            high = min(BLOCK, _seen(args, position + r // group) - base)
+            high = min(BLOCK, seen(args, position + r // group) - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
             if low < high:
                 if cap != np.float32(0.0):
@@ -170,46 +148,47 @@ def _make_attend(isa: Isa, width: int, kind: str):
 
     @device
     def finish_rows(args, totals, tops, kv_head, token, rows, group, count):
-        heads, head_dim = load_i64(args + 32), load_i64(args + 48)
+        a = arguments(args)
         finish(
             totals,
             tops,
             rows,
             group,
-            (head_dim + 15) // 16,
-            head_dim,
-            load_i64(args + 16),
-            load_i64(args + 24),
-            load_i64(args + 128),
-            load_i64(args + 136),
+            (a.head_dim + 15) // 16,
+            a.head_dim,
+            a.out,
+            a.out_stride,
+            a.words,
+            a.sums,
             token,
             kv_head * group,
-            heads * head_dim // 32,
+            a.heads * a.head_dim // 32,
             count,
-            load_i64(args + 168),
+            a.sinks,
         )
 
     @device
     def item(args, scratch, kv_head, token, tokens, count, base, blocks, packed):
         """Rows of `tokens` tokens of one key/value head, over the blocks from `base` on: all of them, or, of a single
         token, one of `blocks` that several threads may share. `packed`: these queries are in the scratch already."""
-        head_dim = load_i64(args + 48)
-        group = load_i64(args + 32) // load_i64(args + 40)
+        a = arguments(args)
+        head_dim = a.head_dim
+        group = a.heads // a.kv_heads
         rows = tokens * group
         columns = (head_dim + 15) // 16
         padded = (rows + width - 1) // width * width
         queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
-        q = load_i64(args) + token * load_i64(args + 8) + kv_head * group * head_dim * 4
+        q = a.q + token * a.q_stride + kv_head * group * head_dim * 4
         if not packed:
-            pack(q, load_i64(args + 8), head_dim, rows, group, bits_f32(load_i64(args + 80)) * LOG2_E, queries)
+            pack(q, a.q_stride, head_dim, rows, group, bits_f32(a.scale) * LOG2_E, queries)
             _clear(totals, padded * columns * 64, tops, padded)
-        position = load_i64(load_i64(args + 120)) + token
-        end = _seen(args, position + tokens - 1)
+        position = load_i64(a.start) + token
+        end = seen(args, position + tokens - 1)
         part_bytes = padded * columns * 64 + padded * 8
-        partials, counter = load_i64(args + 144), load_i64(args + 152) + 8 * kv_head
+        partials, counter = a.partials, a.part_counters + 8 * kv_head
         first_part = partials + kv_head * blocks * part_bytes
         if count == 1:
-            sums = first_part + (base - _first_block(args, position)) // BLOCK * part_bytes
+            sums = first_part + (base - first_block(args, position)) // BLOCK * part_bytes
             peaks = sums + padded * columns * 64
             end = min(end, base + BLOCK)
         for at in range(base, end, BLOCK):
@@ -226,14 +205,15 @@ def _make_attend(isa: Isa, width: int, kind: str):
 
     @device
     def attend(args, thread, n_threads):
-        heads, kv_heads = load_i64(args + 32), load_i64(args + 40)
-        scratch = load_i64(args + 96) + thread * load_i64(args + 104)
-        count, position = load_i64(load_i64(args + 112)), load_i64(load_i64(args + 120))
+        a = arguments(args)
+        heads, kv_heads = a.heads, a.kv_heads
+        scratch = a.scratch + thread * a.scratch_bytes
+        count, position = load_i64(a.tokens), load_i64(a.start)
         # as many tokens in an item as fill its rows, but enough items for every thread
         tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
-        blocks = (position - _first_block(args, position)) // BLOCK + 1 if count == 1 else 1
+        blocks = (position - first_block(args, position)) // BLOCK + 1 if count == 1 else 1
         items = (count + tokens - 1) // tokens * kv_heads * blocks
-        crew = crew_of(args + 184, thread, n_threads)
+        crew = crew_of(a.counters, a.barriers, thread, n_threads)
         whose, i, before = thread, -1, -1
         while whose != NOBODY:
             first_item, step, turns = whose, n_threads, (items - whose + n_threads - 1) // n_threads
@@ -247,42 +227,9 @@ def _make_attend(isa: Isa, width: int, kind: str):
             at = first_item + i * step  # later tokens see more positions: each thread has some of them
             kv_head = at // blocks % kv_heads
             first = at // (blocks * kv_heads) * tokens
-            base = _first_block(args, position + first) + at % blocks * BLOCK
+            base = first_block(args, position + first) + at % blocks * BLOCK
             packed = at == before + 1 and at % blocks > 0
             item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks, packed)
             before = at
 
     return attend
-
-
-def reference(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    start: int,
-    window: int = 0,
-    cap: float = 0.0,
-    sinks: np.ndarray | None = None,
-    causal: bool = True,
-) -> np.ndarray:
-    """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
-
-    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
-    `causal` it sees all. If `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per
-    head, without a value.
-    """
-    tokens, heads, head_dim = q.shape
-    group = heads // k.shape[1]
-    result = np.zeros_like(q)
-    for t in range(tokens):
-        last = start + t + 1 if causal else len(k)
-        first = max(0, last - window) if window else 0
-        for h in range(heads):
-            keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
-            scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)
-            if cap:
-                scores = cap * np.tanh(scores / cap)
-            weights = np.exp(scores - scores.max())
-            beside = np.exp(float(sinks[h]) - scores.max()) if sinks is not None else 0.0
-            result[t, h] = weights @ values / (weights.sum() + beside)
-    return result

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from edgeq.kernels.elementwise import tanh
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import KV_BYTES
-from edgeq.simd.exp import exp2_of_nonpositive
+from edgeq.simd.exp import exp2_of_nonpositive, tanh
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f16, load_f32, prefetch, store_f32
 from edgeq.simd.tiles import operations

@@ -8,19 +8,24 @@ What is compiled ahead of time for a CPU of the catalog is kept as well, in a fo
 goes on where it was.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeq import environment
 from edgeq.errors import KernelError, OutputError, UsageError
 from edgeq.kernels import image
-from edgeq.kernels.catalog import Cpu
 from edgeq.kernels.sources import digest, sources
 from edgeq.output import write_file
 from edgeq.simd.isa import Isa
+
+if TYPE_CHECKING:
+    from edgeq.kernels.catalog import Cpu
 
 UNUSED_DAYS = 30  # after which kernels of other versions, or of another CPU, are removed
 _DAY = 86400.0

@@ -7,13 +7,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeq import ops
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.errors import UnsupportedError
-from edgeq.kernels.layout import KV_BYTES, heads_per_tile
+from edgeq.kernels.layout import heads_per_tile
 from edgeq.simd import isa as isa_table
 
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
-WITHOUT_VARIANTS = ("copy_rows", "head_norm", "layer_norm", "positions", "quantize", "short_conv", "silu_mul")
+WITHOUT_VARIANTS = ("copy_rows", "head_norm", "layer_norm", "pack", "positions", "short_conv", "silu_mul")
 
 # Of models that many people run: block types, those that GGUF's recipes fall back to among them, and how many query
 # heads share a key/value head.
@@ -23,21 +23,10 @@ COMMON_GROUPS = (1, 2, 3, 4, 6, 7, 8)
 
 def variants(isa: isa_table.Isa) -> dict[str, list[str]]:
     """The variants of every family of kernels: to run a model of any shape, to convert one, to measure the machine."""
-    blocks = list(BLOCK_TYPES)
     return {
-        "matmul": blocks,
-        "experts": blocks,
-        "embedding": blocks,
-        "encode": [name for name in blocks if BLOCK_TYPES[name].quantized],
-        "attention": [f"{heads}-{kv}" for heads in range(1, isa.tile + 1) for kv in KV_BYTES],
-        "rope": list(KV_BYTES),
-        "norm": ["", "add"],
-        "activation": [name + gate for name in ACTIVATIONS for gate in ("", "-mul")],
-        "elementwise": ["scale", "add", "softcap", "gate"],
-        "route": ["choose", "group"],
-        "expert_rows": ["gather", "silu_mul", "clamped", "combine"],
+        **{family: list(of(isa)) for family, of in ops.kernels().items()},
+        "encode": [name for name, bt in BLOCK_TYPES.items() if bt.quantized],
         "rearrange": ["to-panels", "to-blocks"],
-        **{family: [""] for family in WITHOUT_VARIANTS},
         "execute": ["publish", "lead", "serve"],
         "probe": ["read", "dot-4", "dot-5", "dot-6", "dot-8"],
     }

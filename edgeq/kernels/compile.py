@@ -6,6 +6,7 @@ that it loads later without Numba. This module and the kernel families are impor
 
 import re
 from importlib import import_module
+from importlib.util import find_spec
 
 import llvmlite.binding as llvm
 from numba.core import types
@@ -31,7 +32,7 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
         lacking = ", ".join(sorted(isa.needs - machine.has))
         raise UnsupportedError(f"the kernel body {isa.name} needs {lacking}, which {machine.cpu} does not have")
     kernel_target.aim(machine)
-    function = entry(import_module(f"edgeq.kernels.{family}").make(variant, isa))
+    function = entry(import_module(home(family)).make(variant, isa))
     with kernel_target.installed():
         function.compile(SIGNATURE)
     overload = function.overloads[SIGNATURE.args]
@@ -43,6 +44,12 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
             helper.linkage = "internal"
     module.verify()
     return module
+
+
+def home(family: str) -> str:
+    """The module whose `make` gives a family's kernels: that of an operation, or one beside them."""
+    found = (f"edgeq.{package}.{family}" for package in ("ops", "kernels"))
+    return next(name for name in found if find_spec(name) is not None)
 
 
 def compile_kernel(

@@ -8,10 +8,12 @@ its weights on the stack, f32 [256 columns][16 rows].
 from edgeq.blocks.packing import places
 from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
+from edgeq.kernels.arguments import Encode
 from edgeq.kernels.search import ROW
+from edgeq.simd.arguments import words_of
 from edgeq.simd.choice import interleave_4, store_line, store_u8x16, to_u8x16
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_f32, load_i64, stack, store_f32
+from edgeq.simd.memory import load_f32, stack, store_f32
 from edgeq.simd.vector import (
     bits_u8x16,
     bits_u8x64,
@@ -34,18 +36,15 @@ X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 64 * ROW
 def make(variant: str, isa: Isa):
     """The kernel that encodes into block type `variant`. Threads take contiguous runs of panels.
 
-    Argument block, int64 each: address of the weights f32 [rows, cols]; rows; cols (a multiple of 32); address of the
-    panels; first panel; one past the last panel. Panel p reads rows 16 p and on, and writes at p * panel_bytes. Rows
-    past the end become zero bytes. Weights must be finite (`edgeq.blocks.reference.encode`).
+    Rows past the end become zero bytes. Weights must be finite (`edgeq.blocks.reference.encode`).
     """
     bt = block_type(variant)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
     search, write_header = _searches(bt)
-    pack_group = _make_pack(bt)
+    arguments, pack_group = words_of(Encode), _make_pack(bt)
 
     def kernel(args, thread, n_threads):
-        source, rows, cols, target = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        first, last = load_i64(args + 32), load_i64(args + 40)
+        source, rows, cols, target, first, last = arguments(args)
         x, codes, work = stack(X_BYTES), stack(CODES_BYTES), stack(WORK_BYTES)
         full = cols // COLUMNS
         blocks = (cols + COLUMNS - 1) // COLUMNS

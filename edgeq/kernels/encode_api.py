@@ -8,6 +8,7 @@ import numpy as np
 from edgeq.blocks import reference
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.table import block_type, panels
+from edgeq.kernels.arguments import Encode
 
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> None:
@@ -31,7 +32,7 @@ def encode_panels(weights: F32, name: str, threads: int = 1) -> U8:
     weights = np.ascontiguousarray(weights, np.float32)
     rows, cols = weights.shape
     out = np.empty(bt.tensor_bytes(rows, cols), np.uint8)
-    args = np.array([weights.ctypes.data, rows, cols, out.ctypes.data, 0, panels(rows)], np.int64)
+    args = np.array(Encode(weights.ctypes.data, rows, cols, out.ctypes.data, 0, panels(rows)), np.int64)
     encode = kernel(f"encode:{bt.name}")
     if threads == 1:
         encode(args.ctypes.data, 0, 1)

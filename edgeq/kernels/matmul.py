@@ -2,24 +2,19 @@
 once into L1 and serves every tile of tokens from there (prefill).
 
 Both do the same float operations in the same order for every token, so a token's result does not depend on how a
-prompt was split. Argument block (int64): weights, rows, columns, words, sums (or f32 rows and their stride for float
-types), out, out stride in bytes, address of the token count, bias or 0, 1 to add to `out` instead of writing it, and
-where turns are counted (see turns.py).
+prompt was split.
 """
 
 from types import SimpleNamespace
 
-import numpy as np
-
-from edgeq.blocks.table import block_type
 from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
 from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams
-from edgeq.kernels.turns import NOBODY, crew_of, make_panel_turns, next_owner, take
+from edgeq.kernels.turns import NOBODY, make_panel_turns, next_owner, take
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import hide, load_i64, prefetch_l2, stack, store_f32
+from edgeq.simd.memory import hide, prefetch_l2, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -38,28 +33,6 @@ LOW_LINES = 4096  # bytes of the code lines of a super-block; where values have 
 ROWS, SCALE_ROWS = 1024, 2048
 # A matmul asks for a super-block this many ahead, a part of it with each tile: where tiles are few, it waits for memory
 BLOCKS_AHEAD = 3
-
-
-def make(variant: str, isa: Isa):
-    """The kernel for the block type `variant`."""
-    multiply = make_multiply(variant, isa)
-
-    def kernel(args, thread, n_threads):
-        multiply(
-            load_i64(args),
-            load_i64(args + 8),
-            load_i64(args + 16),
-            load_i64(args + 24),
-            load_i64(args + 32),
-            load_i64(args + 40),
-            load_i64(args + 48),
-            load_i64(load_i64(args + 56)),
-            load_i64(args + 64),
-            load_i64(args + 72),
-            crew_of(args + 80, thread, n_threads),
-        )
-
-    return kernel
 
 
 def make_multiply(variant: str, isa: Isa):
@@ -324,26 +297,3 @@ def _make_float(name: str, isa: Isa):
                     _finish(out + (first + t) * stride + p * 64, load_f32x16(totals + t * 64), row_bias, accumulate)
 
     return multiply
-
-
-def reference(
-    weights: np.ndarray, name: str, x: np.ndarray, bias: np.ndarray | None = None, add_to: np.ndarray | None = None
-) -> np.ndarray:
-    """The NumPy twin: [tokens, columns] f32 activations x decoded weights [rows, columns] -> [tokens, rows] f32.
-
-    Quantizes the activations as the kernels do, and follows their order of operations up to f32 rounding.
-    """
-    from edgeq.kernels import quantize
-
-    if name in codes.FLOATS:
-        result = x.astype(np.float64) @ weights.astype(np.float64).T
-    else:
-        assert block_type(name).bits <= 8
-        codes_, scales = quantize.reference(x)
-        rounded = codes_.astype(np.float64) * np.repeat(scales.astype(np.float64), 32, axis=1)
-        result = rounded @ weights.astype(np.float64).T
-    if bias is not None:
-        result = result + bias
-    if add_to is not None:
-        result = result + add_to
-    return result.astype(np.float32)

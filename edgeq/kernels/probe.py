@@ -1,19 +1,23 @@
 """What this machine can do at most: bytes read per second, and multiply-adds of the body's byte dot products.
 
-Threads take turns of each other's shares, as they do in what is measured against this. Where turns are counted comes
-last in each argument block (see turns.py).
+Threads take turns of each other's shares, as they do in what is measured against this.
 """
 
 import numpy as np
 
+from edgeq.kernels.arguments import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
+from edgeq.simd.arguments import words_of
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import hide, load_i64
+from edgeq.simd.memory import hide
 from edgeq.simd.tiles import Codes, operations
 from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, store_u8x64
 
 READ_TURN, DOT_TURN = 64, 1000  # lines of 256 bytes in each of four places; repetitions
+
+
+_read_arguments = words_of(Read)
 
 
 @device
@@ -22,12 +26,9 @@ def _fold(total, address):
 
 
 def _read(args, thread, n_threads):
-    """Argument block: address, bytes (a multiple of 256 per thread), out (64 bytes per thread).
-
-    Four places at once: memory gives more than to a single stream.
-    """
-    address, nbytes, out = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-    lines, crew = nbytes // 256, crew_of(args + 24, thread, n_threads)
+    """Four places at once: memory gives more than to a single stream."""
+    address, nbytes, out, counters, barriers = _read_arguments(args)
+    lines, crew = nbytes // 256, crew_of(counters, barriers, thread, n_threads)
     a = load_u8x64(address)
     b, c, d = a, a, a
     whose, i = thread, -1
@@ -49,28 +50,18 @@ def _read(args, thread, n_threads):
 
 
 def make(variant: str, isa: Isa):
-    """`read`, or `dot-4` to `dot-8`: dots of a matmul's tile with codes of so many bits, all of it in L1.
-
-    `dot` argument block: PROBE_LINES code lines, as many words of each token of a tile, sums, repetitions (a multiple
-    of DOT_TURN), out (tile x 64 bytes per thread).
-    """
+    """`read`, or `dot-4` to `dot-8`: dots of a matmul's tile with codes of so many bits, all of it in L1."""
     if variant == "read":
         return _read
     bits = int(variant.removeprefix("dot-"))
     # centred, as tiles have them, 6-bit codes are no larger than those of 5 bits: as many products fit in int16
     ops = operations(isa, isa.tile, Codes(min(bits, 5) if bits < 8 else bits))
     dot_tile, add_scaled, tile_zero = ops.dot_tile(PROBE_LINES), ops.tile_add_scaled, ops.tile_zero
-    tile_store, out_bytes = ops.tile_store, isa.tile * 64
+    tile_store, out_bytes, arguments = ops.tile_store, isa.tile * 64, words_of(Dot)
 
     def kernel(args, thread, n_threads):
-        lines, words, sums, repetitions, out = (
-            load_i64(args),
-            load_i64(args + 8),
-            load_i64(args + 16),
-            load_i64(args + 24),
-            load_i64(args + 32),
-        )
-        crew = crew_of(args + 40, thread, n_threads)
+        lines, words, sums, repetitions, out, counters, barriers = arguments(args)
+        crew = crew_of(counters, barriers, thread, n_threads)
         total = tile_zero()
         whose, i = thread, -1
         while whose != NOBODY:

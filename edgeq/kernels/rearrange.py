@@ -12,6 +12,8 @@ flipped at the end, then its terms: 64 times the number of a unit read, bits to 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.kernels.arguments import Rearrange
+from edgeq.simd.arguments import words_of
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, stack
 from edgeq.simd.words import (
@@ -32,44 +34,30 @@ MEMORY = 128 * 64  # bytes of the units of a super-block
 
 
 def make(variant: str, isa: Isa):
-    """`to-panels` reads rows that lie apart, `to-blocks` writes such rows.
-
-    Argument block, int64 each: source; its bytes per panel; per super-block; per row; target; the same three of it;
-    panels; super-blocks of each; address of the table. Bytes per row count for the side that holds blocks. Threads
+    """`to-panels` reads rows that lie apart, `to-blocks` writes such rows. Threads
     share the panels.
     """
-    from_blocks = variant == "to-panels"
+    arguments, from_blocks = words_of(Rearrange), variant == "to-panels"
 
     def kernel(args, thread, n_threads):
-        source, source_panel, source_block, source_row = (
-            load_i64(args),
-            load_i64(args + 8),
-            load_i64(args + 16),
-            load_i64(args + 24),
-        )
-        target, target_panel, target_block, target_row = (
-            load_i64(args + 32),
-            load_i64(args + 40),
-            load_i64(args + 48),
-            load_i64(args + 56),
-        )
-        panels, blocks, table = load_i64(args + 64), load_i64(args + 72), load_i64(args + 80)
+        a = arguments(args)
+        table = a.table
         units, made = load_i64(table), load_i64(table + 8)
         kept = stack(MEMORY)
-        for panel in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            for block in range(blocks):
-                at = source + panel * source_panel + block * source_block
+        for panel in range(a.panels * thread // n_threads, a.panels * (thread + 1) // n_threads):
+            for block in range(a.blocks):
+                at = a.source + panel * a.source_panel + block * a.source_block
                 for i in range(units):
                     offset, width = load_i64(table + 16 + 16 * i), load_i64(table + 24 + 16 * i)
                     if from_blocks:
-                        store_words(kept + 64 * i, gather_words(at + offset, source_row))
+                        store_words(kept + 64 * i, gather_words(at + offset, a.source_row))
                     elif width == 4:
                         store_words(kept + 64 * i, load_words(at + offset))
                     elif width == 2:
                         store_words(kept + 64 * i, load_halfwords(at + offset))
                     else:
                         store_words(kept + 64 * i, load_bytes(at + offset))
-                at = target + panel * target_panel + block * target_block
+                at = a.target + panel * a.target_panel + block * a.target_block
                 entry = table + 16 + 16 * units
                 for _ in range(made):
                     offset, width = load_i64(entry), load_i64(entry + 8)
@@ -82,7 +70,7 @@ def make(variant: str, isa: Isa):
                         entry += 24
                     value = flip_bits(value, flip)
                     if not from_blocks:
-                        scatter_words(at + offset, target_row, value)
+                        scatter_words(at + offset, a.target_row, value)
                     elif width == 4:
                         store_words(at + offset, value)
                     elif width == 2:

@@ -12,7 +12,7 @@ from edgeq.simd import cpuinfo
 from edgeq.simd import isa as isa_table
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = ("simd", "kernels", "blocks")
+_FOLDERS = ("simd", "kernels", "ops", "blocks")
 _COMPILERS = ("numba", "llvmlite")
 
 

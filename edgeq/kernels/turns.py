@@ -30,11 +30,12 @@ class Crew(NamedTuple):
 
 
 @device
-def crew_of(args, thread, n_threads):
-    """Of a step that has in its argument block, at `args`: address of the first thread's counter, address of the number
-    of barriers so far; or 0 and 0, for fixed shares."""
-    counters = load_i64(args) if n_threads > 1 else 0
-    return Crew(thread, n_threads, counters, load_i64(load_i64(args + 8)) << BARRIER_BITS if counters != 0 else 0)
+def crew_of(counters, barriers, thread, n_threads):
+    """Of a step: addresses of the first thread's counter and of the number of barriers so far; or 0 and 0, for fixed
+    shares."""
+    if n_threads == 1:
+        counters = 0
+    return Crew(thread, n_threads, counters, load_i64(barriers) << BARRIER_BITS if counters != 0 else 0)
 
 
 @device

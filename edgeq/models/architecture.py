@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from edgeq.models.graph import Graph, Heads, Value
 from edgeq.models.tensors import Tensor
+from edgeq.ops import Graph, Heads, Value
 
 
 class Architecture(Protocol):

@@ -7,8 +7,8 @@ from typing import Any
 from edgeq.errors import CheckpointError
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import NO_ROPE, Graph, Heads, Rope, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import NO_ROPE, Graph, Heads, Rope, Value
 
 
 class Model(llama.Model):

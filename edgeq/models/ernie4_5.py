@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgeq.models import llama
-from edgeq.models.graph import Rope
+from edgeq.ops import Rope
 
 
 class Model(llama.Model):

@@ -2,8 +2,8 @@
 
 from edgeq.errors import CheckpointError
 from edgeq.models import llama
-from edgeq.models.graph import Experts, Graph, Value
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Experts, Graph, Value
 
 NAMES = ("mlp.gate", "mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj")
 

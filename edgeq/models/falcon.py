@@ -5,8 +5,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Heads, Value
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Graph, Heads, Value
 
 
 class Model(llama.Model):

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Value
+from edgeq.ops import Graph, Value
 
 
 class Model(llama.Model):

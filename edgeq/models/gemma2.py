@@ -6,8 +6,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import gemma
-from edgeq.models.graph import Graph, Heads, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Heads, Value
 
 
 class Model(gemma.Model):

@@ -6,8 +6,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import gemma2
-from edgeq.models.graph import Rope
 from edgeq.models.rope import rope
+from edgeq.ops import Rope
 
 
 class Model(gemma2.Model):

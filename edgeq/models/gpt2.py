@@ -5,8 +5,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import NO_ROPE, Graph, Rope, Value
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import NO_ROPE, Graph, Rope, Value
 
 # What the other architectures call it -> what GPT-2 calls it
 NAMES = {

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Heads, Rope, Value
 from edgeq.models.rope import rope
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Graph, Heads, Rope, Value
 
 
 class Model(llama.Model):

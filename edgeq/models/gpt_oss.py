@@ -7,8 +7,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import experts, llama
-from edgeq.models.graph import Experts, Graph, Heads, Value
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Experts, Graph, Heads, Value
 
 
 class Model(llama.Model):

@@ -5,8 +5,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import experts, granite
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Graph, Value
 
 
 class Model(granite.Model):

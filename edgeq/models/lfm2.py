@@ -6,8 +6,8 @@ from typing import Any
 from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
 
 
 class Model(llama.Model):

@@ -6,9 +6,9 @@ from typing import Any
 
 from edgeq.errors import CheckpointError
 from edgeq.models import config as read
-from edgeq.models.graph import Graph, Heads, Rope, Value
 from edgeq.models.rope import rope
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Heads, Rope, Value
 
 
 class Model:

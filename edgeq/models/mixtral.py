@@ -5,8 +5,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import experts, llama
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
 
 NAMES = (
     "block_sparse_moe.gate",

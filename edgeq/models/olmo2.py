@@ -1,8 +1,8 @@
 """OLMo 2: Llama that norms what attention and MLP give instead of what they get, and q and k (arXiv:2501.00656)."""
 
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
 
 
 class Model(llama.Model):

@@ -5,9 +5,9 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import Rope
 from edgeq.models.rope import rope, rope_parameters, scaling_type
 from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Rope
 
 
 class Model(llama.Model):

@@ -6,8 +6,8 @@ from typing import Any
 from edgeq.errors import CheckpointError
 from edgeq.models import config as read
 from edgeq.models import experts, qwen3
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
 
 
 class Model(qwen3.Model):

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.models import config as read
-from edgeq.models.graph import Rope
+from edgeq.ops import Rope
 
 SUPPORTED = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 

@@ -6,7 +6,7 @@ from typing import Any
 from edgeq.errors import CheckpointError
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import NO_ROPE, Rope
+from edgeq.ops import NO_ROPE, Rope
 
 
 class Model(llama.Model):

@@ -5,8 +5,8 @@ from typing import Any
 
 from edgeq.models import config as read
 from edgeq.models import llama
-from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
 
 
 class Model(llama.Model):

@@ -1,37 +1,29 @@
 """Compile a model's graph to a plan: its operations in their order, each with buffers that live as long as it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-import numpy as np
-
-from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
-from edgeq.errors import ContextError, FormatError
+from edgeq.errors import ContextError, FormatError, UsageError
+from edgeq.graph.aligned import round_up
+from edgeq.graph.kv_cache import Ring
+from edgeq.graph.lowering import ROW_TILE, Lowering
+from edgeq.graph.op import Node
+from edgeq.graph.plan import Plan
+from edgeq.graph.tape import Tape
+from edgeq.graph.value import Value
 from edgeq.kernels import library
-from edgeq.kernels.layout import GROUP
 from edgeq.models.architecture import Architecture
-from edgeq.models.graph import Heads, Rope, Value
-from edgeq.runtime import attention_steps, expert_steps, steps
-from edgeq.runtime.attention_steps import AttentionMemory
-from edgeq.runtime.buffers import Buffer, Scratch
-from edgeq.runtime.control import new_control
-from edgeq.runtime.kv_cache import Ring
-from edgeq.runtime.memory import aligned, round_up
-from edgeq.runtime.plan import OUTPUTS, TOKENS, Plan
-from edgeq.runtime.record import Operation, Recorder, StatesRecorder
-from edgeq.runtime.tape import Tape
+from edgeq.ops import Graph, passes
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
-
-ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
-STEPS = {**steps.STEPS, **attention_steps.STEPS, **expert_steps.STEPS}
 
 
 class Compiler:
-    """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits; with
-    `states` the result is what the head would read, for every token. `tile` is that of the body (simd/isa.py) whose
-    kernels the plan names, by default of the one that runs here.
+    """From an architecture and a file to a Plan for batches of up to `batch` tokens and `outputs` rows of logits.
 
-    The functions in STEPS add an operation's steps to `tape`, and find here what these need.
+    states: the result is what the head would read, for every token
+    rows: f32 rows stand in `Plan.rows` in place of token ids
+    taps: names of matrices whose f32 input is kept in `Plan.taps`
+    tile: that of the body (simd/isa.py) whose kernels the plan names, by default of the one that runs here
     """
 
     def __init__(
@@ -45,134 +37,84 @@ class Compiler:
         kv: str,
         states: bool = False,
         tile: int | None = None,
+        rows: bool = False,
+        taps: Collection[str] = (),
     ) -> None:
-        self.file, self.model, self.kv, self.states = file, model, kv, states
-        self.tile = tile or library.chosen_isa().tile
-        self.context, self.threads = context, threads
-        self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
-        self.params = aligned(4 * 8).view(np.int64)
-        self.tokens = aligned(self.capacity[False] * 8).view(np.int64)
-        self.buffers: dict[int, Buffer] = {}
-        self.scratch = Scratch()
-        self.control = new_control(threads)
-        self.tape = Tape(self.control)
-        self.keep: list[object] = [file]
-        self.caches: dict[int, Ring] = {}
-        self.tables: dict[Rope, np.ndarray] = {}  # cos and sin, shared by the layers that have the same rope
-        self.attention_memory: dict[Heads, AttentionMemory] = {}
-        self.learned_positions: int | None = None  # there are embeddings of so many only
-        self.shapes = {name: info.shape for name, info in file.tensors.items()}
+        self.file, self.model, self.states, self.rows, self.taps = file, model, states, rows, taps
+        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile)
+
+    @property
+    def tape(self) -> Tape:
+        return self._low.tape
+
+    @property
+    def caches(self) -> dict[int, Ring]:
+        """By layer."""
+        return self._low.caches
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._low.scratch.nbytes
 
     def compile(self, announce: Callable[[str], None] | None = None) -> Plan:
-        """The plan; kernels that are missing are compiled. Raises FormatError, ContextError, KernelError."""
-        logits = self.place()
-        most = self.learned_positions
-        if most is not None and self.context > round_up(most, ROW_TILE):
+        """The plan; kernels that are missing are compiled. Raises FormatError, ContextError, KernelError, UsageError
+        for a tap that is no matrix of a linear layer."""
+        result, low = self.place(), self._low
+        most = low.learned_positions
+        if most is not None and low.context > round_up(most, ROW_TILE):
             raise ContextError(
                 f"{self.file.path}: has embeddings of {most} positions: ask for a context of at most {most}"
             )
-        names = self.tape.kernels
-        tape = self.tape.words(library.prepare([*names, *TEAM_KERNELS], announce))
-        memory = [self.buffers, self.scratch.free, self.tables, self.attention_memory]
-        self.keep += [*memory, [args for _, args in self.tape.steps]]
-        rows = self.buffers[logits.index].rows
+        names = low.tape.kernels
+        tape = low.tape.words(library.prepare([*names, *TEAM_KERNELS], announce))
+        rows = low.buffer(result).rows
         assert rows is not None
         return Plan(
-            self.params,
-            self.tokens,
-            rows[:, : logits.width],
+            low.params,
+            low.tokens,
+            rows[:, : result.width],
             tape,
-            self.control,
+            low.control,
             names,
-            list(self.caches.values()),
-            self.scratch.nbytes,
-            self.keep,
+            list(low.caches.values()),
+            low.scratch.nbytes,
+            low.rows,
+            low.taps,
+            [*low.keep, low.buffers, low.scratch.free, low.shared, [words for _, _, words in low.tape.steps]],
         )
 
     def place(self) -> Value:
-        """Lay out all buffers and steps, without kernels; the result is the logits.
-
-        Memory is reserved only: but for vectors and rope tables nothing is written to it.
-        """
+        """Lay out all buffers and steps, without kernels; the value that is the result."""
         self._check_tensors()
-        recorder = StatesRecorder(self.shapes) if self.states else Recorder(self.shapes)
-        logits = self.model.graph(recorder)
-        if isinstance(recorder, StatesRecorder):
-            logits = recorder.states(logits)
-        last_use = {v.index: i for i, op in enumerate(recorder.operations) for v in (*op.inputs, op.output)}
-        packed, only_packed = self._packed_values(recorder.operations), self._only_packed(recorder.operations)
-        for i, op in enumerate(recorder.operations):
-            value = op.output
-            if value.index not in self.buffers:
-                self.buffers[value.index] = self.scratch.buffer(
-                    self.capacity[value.outputs], value.width, value.index not in only_packed, value.index in packed
-                )
-            STEPS[op.kind](self, op)
-            if not op.packs and value.index in packed and last_use[value.index] != i:
-                steps.quantize(self, value)
-            for value in {v.index: v for v in (*op.inputs, op.output)}.values():
-                if last_use[value.index] == i and value.index != logits.index:
-                    self.scratch.release(self.buffers.pop(value.index))
-        return logits
+        graph = Graph(self._low.shapes)
+        result = self.model.graph(graph)
+        nodes, kept = graph.nodes, [result]
+        if self.states:
+            nodes, result = passes.states(nodes, result)
+            kept = [result]
+        if self.rows:
+            nodes = passes.from_rows(nodes)
+        if self.taps:
+            nodes, copies = self._tapped(nodes)
+            kept += copies
+        nodes, packing = passes.fuse_packing(nodes, self._low.is_packed)
+        passes.place(nodes, packing, self._low, kept)
+        return result
+
+    def _tapped(self, nodes: list[Node]) -> tuple[list[Node], list[Value]]:
+        try:
+            return passes.taps(nodes, self.taps)
+        except KeyError as error:
+            raise UsageError(f"{self.file.path}: {error.args[0]} is no matrix of a linear layer: tap another") from None
 
     def _check_tensors(self) -> None:
+        shapes = self._low.shapes
         for name, tensor in self.model.tensors.items():
             shape = tensor.shape
-            if name not in self.shapes:
+            if name not in shapes:
                 raise FormatError(f"{self.file.path}: tensor {name} is missing: convert the checkpoint again")
-            if tuple(self.shapes[name]) != shape:
+            if tuple(shapes[name]) != shape:
                 raise FormatError(
-                    f"{self.file.path}: tensor {name} is {list(self.shapes[name])}, its configuration needs "
+                    f"{self.file.path}: tensor {name} is {list(shapes[name])}, its configuration needs "
                     f"{list(shape)}: convert the checkpoint again"
                 )
-
-    def _packed_values(self, operations: list[Operation]) -> set[int]:
-        """Values that some quantized matrix reads."""
-        return {op.inputs[0].index for op in operations if op.kind == "linear" and self.is_packed(op.weight)}
-
-    def _only_packed(self, operations: list[Operation]) -> set[int]:
-        """Values that a kernel writes packed and that nothing reads as f32 rows."""
-        written = {op.output.index for op in operations if op.packs} & self._packed_values(operations)
-        for op in operations:
-            if op.accumulate or not op.packs:
-                written.discard(op.output.index)
-            if op.kind != "linear" or not self.is_packed(op.weight):
-                written -= {value.index for value in op.inputs}
-        return written
-
-    # ---- for the functions in STEPS ----
-
-    def is_packed(self, weight: str) -> bool:
-        """Whether a matrix is of a quantized type, whose kernels read packed activations."""
-        return block_type(self.file.tensors[weight].type).quantized
-
-    def weights(self, name: str) -> int:
-        """Address of a tensor in the map. Its view is kept: while there is one, closing the file does not unmap it."""
-        view = self.file.data(name)
-        self.keep.append(view)
-        return int(view.ctypes.data)
-
-    def f32(self, name: str) -> int:
-        """Address of a matrix that kernels read as F32 whatever else there is. FormatError if it is of another type."""
-        kind = self.file.tensors[name].type
-        if kind != "F32":
-            raise FormatError(f"{self.file.path}: tensor {name} is {kind}, it must be F32: convert the model again")
-        return self.weights(name)
-
-    def vector(self, name: str) -> int:
-        """Address of a 1-D tensor, padded with zeros to 32 where its length needs that."""
-        data = self.file.data(name).view(np.float32)
-        if data.size % GROUP:
-            padded = aligned(round_up(data.size, GROUP) * 4).view(np.float32)
-            padded[: data.size] = data
-            data = padded
-        self.keep.append(data)
-        return int(data.ctypes.data)
-
-    def param(self, word: int) -> int:
-        """Address of a word of Plan.params."""
-        return int(self.params.ctypes.data) + 8 * word
-
-    def count(self, value: Value) -> int:
-        """Address of the number of rows of a value."""
-        return self.param(OUTPUTS if value.outputs else TOKENS)

@@ -12,13 +12,14 @@ from pathlib import Path
 from edgeq import cgroups
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
+from edgeq.graph.aligned import round_up
+from edgeq.graph.kv_cache import ring_size
+from edgeq.graph.lowering import ROW_TILE
 from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import machine
-from edgeq.runtime.compiler import ROW_TILE, Compiler
-from edgeq.runtime.kv_cache import ring_size
-from edgeq.runtime.memory import round_up
+from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
 MIB = 1 << 20
@@ -97,7 +98,7 @@ class Fit:
         if rows not in self._plans:
             first, second = (self._placed(positions, rows) for positions in (BLOCK, 2 * BLOCK))
             caches = [(cache.window, cache.position_bytes) for cache in first.caches.values()]
-            self._plans[rows] = _Planned(caches, first.scratch.nbytes, second.scratch.nbytes - first.scratch.nbytes)
+            self._plans[rows] = _Planned(caches, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
         return self._plans[rows]
 
     def _placed(self, positions: int, rows: int) -> Compiler:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.container.reader import File
+from edgeq.graph.lowering import ROW_TILE
 from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import architecture
 from edgeq.runtime import limits
-from edgeq.runtime.compiler import ROW_TILE, Compiler
+from edgeq.runtime.compiler import Compiler
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from edgeq.graph.aligned import aligned
+from edgeq.graph.control import turn_counters
 from edgeq.kernels import library
+from edgeq.kernels.arguments import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
-from edgeq.runtime.control import turn_counters
 from edgeq.runtime.fit import available_memory
-from edgeq.runtime.memory import aligned
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
 
@@ -34,8 +35,9 @@ def _best(run: Callable[[], None], repetitions: int) -> float:
     return min(times)
 
 
-def _on_team(team: Team, name: str, args: list[int], repetitions: int) -> float:
-    block = np.array([*args, *turn_counters(team.control)], dtype=np.int64)
+def _on_team(team: Team, name: str, args: Read | Dot, repetitions: int) -> float:
+    counters, barriers = turn_counters(team.control)
+    block = np.array(args._replace(counters=counters, barriers=barriers), dtype=np.int64)
     tape = aligned(STEP_WORDS * 8).view(np.int64)
     tape[:] = library.kernel(name).address, block.ctypes.data, 1
     team.run(tape.ctypes.data, 1)
@@ -47,7 +49,7 @@ def read_bandwidth(team: Team, repetitions: int = 5) -> float:
     room = available_memory() // 4  # the rest is for a model, and for the pages of its file
     data, out = aligned(max(LEAST_READ_BYTES, min(READ_BYTES, room // 4096 * 4096))), aligned(64 * team.threads)
     data[:] = 1
-    seconds = _on_team(team, "probe:read", [data.ctypes.data, data.nbytes, out.ctypes.data], repetitions)
+    seconds = _on_team(team, "probe:read", Read(data.ctypes.data, data.nbytes, out.ctypes.data), repetitions)
     return data.nbytes / seconds
 
 
@@ -56,6 +58,6 @@ def dot_peak(team: Team, bits: int = 4, repetitions: int = 5) -> float:
     isa = library.chosen_isa()
     lines, words, sums = aligned(64 * PROBE_LINES), aligned(4 * PROBE_LINES * isa.tile), aligned(20 * isa.tile)
     out = aligned(team.threads * isa.tile * 64)
-    args = [memory.ctypes.data for memory in (lines, words, sums)] + [_DOT_REPETITIONS, out.ctypes.data]
+    args = Dot(lines.ctypes.data, words.ctypes.data, sums.ctypes.data, _DOT_REPETITIONS, out.ctypes.data)
     seconds = _on_team(team, f"probe:dot-{bits}", args, repetitions)
     return team.threads * _DOT_REPETITIONS * isa.tile * 16 * 4 * PROBE_LINES / seconds

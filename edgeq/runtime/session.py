@@ -10,12 +10,12 @@ import numpy.typing as npt
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, EdgeqError, UsageError
+from edgeq.graph.aligned import round_up
+from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.fit import POSITIONS, Fit, available_memory
-from edgeq.runtime.memory import round_up
-from edgeq.runtime.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
 from edgeq.runtime.team import Team, team_size
 
 BATCH = 512  # tokens per pass of a prompt

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeq import environment
 from edgeq.errors import UsageError
+from edgeq.graph.control import new_control
 from edgeq.kernels import library
 from edgeq.kernels.layout import (
     JOB,
@@ -25,7 +26,6 @@ from edgeq.kernels.layout import (
     MAX_THREADS,
 )
 from edgeq.runtime import machine
-from edgeq.runtime.control import new_control
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
+
 from edgeq.simd import emit
 from edgeq.simd.emit import F32X16, I32X16
 from edgeq.simd.types import f32x16
-from edgeq.simd.vector import operation
+from edgeq.simd.vector import add, device, div, operation, splat_f32, sub
 
 
 def _ldexp_two(b, n):
@@ -77,3 +79,11 @@ def exp_of_nonpositive(b, x):
     least = emit.splat_constant(F32X16, -87.33)
     result = _exp2_of_nonpositive(b, _at_least(b, x, -87.33), 1.4426950216293335, 1.925963e-08)
     return b.select(b.fcmp_ordered("<", x, least), emit.splat_constant(F32X16, 0.0), result)
+
+
+@device
+def tanh(x):
+    """1 - 2 / (e^2x + 1); within 1e-7, both ends included."""
+    one = splat_f32(np.float32(1.0))
+    grown = add(exp(add(x, x)), one)
+    return sub(one, div(splat_f32(np.float32(2.0)), grown))

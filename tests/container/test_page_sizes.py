@@ -9,7 +9,7 @@ import pytest
 from edgeq.container import reader
 from edgeq.container.reader import open_file
 from edgeq.container.writer import TensorSpec, Writer
-from edgeq.runtime.memory import aligned
+from edgeq.graph.aligned import aligned
 
 MAP = mmap.mmap
 

@@ -5,8 +5,8 @@ import pytest
 from kernel_calls import BODIES, Packed, address, call
 
 from edgeq.blocks.reference import encode
+from edgeq.graph.aligned import round_up
 from edgeq.kernels import activation, elementwise, head_norm, layer_norm, norm, positions, quantize, short_conv
-from edgeq.runtime.memory import round_up
 
 BODY = next(body for body in BODIES if body.native)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, address, call
 
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.control import new_control, turn_counters
+from edgeq.graph.kv_cache import KVCache
 from edgeq.kernels import attention
 from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
-from edgeq.models.graph import Heads
-from edgeq.runtime.control import new_control, turn_counters
-from edgeq.runtime.kv_cache import KVCache
-from edgeq.runtime.memory import aligned, round_up
+from edgeq.ops import Heads
 
 BODY = next(body for body in BODIES if body.native)
 

@@ -6,9 +6,9 @@ from kernel_calls import BODIES, Packed, address, call, random_panels
 
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import BLOCK_TYPES
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.kv_cache import rope_tables
 from edgeq.kernels import embedding, norm, quantize, rope, silu_mul
-from edgeq.runtime.kv_cache import rope_tables
-from edgeq.runtime.memory import aligned, round_up
 
 BODY = next(body for body in BODIES if body.native)
 

@@ -6,10 +6,10 @@ from kernel_calls import BODIES, address, call, random_panels
 
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.control import new_control, turn_counters
 from edgeq.kernels import expert_rows, experts, route, silu_mul
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.runtime.control import new_control, turn_counters
-from edgeq.runtime.memory import aligned, round_up
 
 BODY = next(body for body in BODIES if body.native)
 

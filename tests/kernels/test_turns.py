@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, random_panels
 
+from edgeq.graph.control import new_control, turn_counters
+from edgeq.graph.tape import Tape
 from edgeq.kernels.layout import BARRIER_BITS, BARRIERS, CONTROL_BYTES, TURN_SLOTS, WORKER_BYTES
-from edgeq.runtime.control import new_control, turn_counters
-from edgeq.runtime.tape import Tape
 
 THREADS = 3
 COLUMNS = 512

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgeq.container.reader import File
+from edgeq.graph.plan import Plan
 from edgeq.kernels.layout import STEP_WORDS
-from edgeq.runtime.plan import Plan
 from edgeq.runtime.session import Session
 
 LAYERS = 6

@@ -8,12 +8,10 @@ Codes are round(x * 127 / max |x|), ties to even, so they lie in [-127, 127].
 import numpy as np
 
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_i64, store_f32, store_i32
+from edgeq.simd.memory import store_f32, store_i32
 from edgeq.simd.vector import (
     device,
     largest_magnitude,
-    load_f32x16,
     mul,
     round_to_i32,
     splat_f32,
@@ -75,33 +73,3 @@ def make_keep(tile: int):
             place(low, high, words, sums, token, group, groups, count)
 
     return keep
-
-
-def make(variant: str, isa: Isa):
-    """Argument block: x (f32 rows), stride in bytes, columns, words, sums, address of the token count."""
-    place = make_place(isa.tile)
-
-    def kernel(args, thread, n_threads):
-        x, stride, columns = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-        words, sums = load_i64(args + 24), load_i64(args + 32)
-        count = load_i64(load_i64(args + 40))
-        groups = columns // 32
-        for item in range(count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads):
-            token = item // groups
-            group = item - token * groups
-            source = x + token * stride + group * 128
-            place(load_f32x16(source), load_f32x16(source + 64), words, sums, token, group, groups, count)
-
-    return kernel
-
-
-def reference(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The NumPy twin: [tokens, columns] f32 -> int8 codes [tokens, columns], f32 scales [tokens, columns / 32]."""
-    groups = x.astype(np.float32).reshape(x.shape[0], -1, 32)
-    largest = np.abs(groups).max(axis=2)
-    tiny = largest < _SMALLEST
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        inverse = np.where(tiny, np.float32(0), np.float32(127) / largest).astype(np.float32)
-        codes = np.nan_to_num(np.rint(groups * inverse[:, :, None]), nan=0.0)
-    scales = np.where(tiny, np.float32(0), largest / np.float32(127)).astype(np.float32)
-    return codes.astype(np.int8).reshape(x.shape), scales

@@ -1,32 +1,16 @@
-"""Rows of the embedding matrix for the input tokens, dequantized from its panels."""
+"""Rows of a matrix as f32, dequantized from its panels."""
 
 import numpy as np
 
 from edgeq.kernels import codes
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_f32, load_i64, load_u8, stack, store_f32
-from edgeq.simd.vector import (
-    device,
-    store_f32x16,
-    store_u8x64,
-)
+from edgeq.simd.memory import load_f32, load_u8, stack, store_f32
+from edgeq.simd.vector import device, store_f32x16, store_u8x64
 
 
-def make(variant: str, isa: Isa):
-    """Argument block: weights, columns, token ids (int64), out, out stride in bytes, address of the token count."""
-    row = _make_float_row(variant) if variant in codes.FLOATS else _make_quantized_row(variant, isa)
-
-    def kernel(args, thread, n_threads):
-        weights, columns, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-        out, stride = load_i64(args + 24), load_i64(args + 32)
-        count = load_i64(load_i64(args + 40))
-        for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
-            target = out + token * stride
-            row(weights, columns, load_i64(ids + 8 * token), target)
-            for at in range(4 * columns, stride, 4):  # what matrices that added to this row left in its padding
-                store_f32(target + at, np.float32(0.0))
-
-    return kernel
+def make_row(name: str, isa: Isa):
+    """`row(weights, columns, index, out)`: row `index` of a matrix of the block type `name`, f32 at `out`."""
+    return _make_float_row(name) if name in codes.FLOATS else _make_quantized_row(name, isa)
 
 
 def _make_quantized_row(name: str, isa: Isa):
@@ -77,8 +61,3 @@ def _make_float_row(name: str):
             store_f32(out + 4 * k, load_f32(values + (index % 16) * 4))
 
     return row
-
-
-def reference(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The NumPy twin: decoded weights [rows, columns], ids [tokens] -> [tokens, columns] f32."""
-    return weights[ids].astype(np.float32)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeq.graph.aligned import aligned, round_up
 from edgeq.kernels.layout import GROUP, SUMS_BYTES
-from edgeq.runtime.memory import aligned, round_up
 
 
 @dataclass
@@ -24,11 +24,14 @@ class Buffer:
         return 0 if self.rows is None else int(self.rows.ctypes.data)
 
     @property
-    def packed(self) -> tuple[int, int]:
-        """Addresses of the packed activations' words and sums; 0, 0 if there are none."""
-        if self.words is None or self.sums is None:
-            return 0, 0
-        return int(self.words.ctypes.data), int(self.sums.ctypes.data)
+    def words_at(self) -> int:
+        """Address of the packed activations' words; 0 if there are none."""
+        return 0 if self.words is None else int(self.words.ctypes.data)
+
+    @property
+    def sums_at(self) -> int:
+        """Address of the packed activations' sums; 0 if there are none."""
+        return 0 if self.sums is None else int(self.sums.ctypes.data)
 
     @property
     def pieces(self) -> list[np.ndarray]:

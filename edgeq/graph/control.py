@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from edgeq.graph.aligned import aligned
 from edgeq.kernels.layout import BARRIERS, CONTROL_BYTES, TURNS, WORKER_BYTES
-from edgeq.runtime.memory import aligned
 
 
 def new_control(threads: int) -> np.ndarray:

@@ -1,18 +1,23 @@
 """A compiled model: the tape of a pass, and all the memory that it points to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgeq.graph.kv_cache import Ring
 from edgeq.kernels.layout import STEP_WORDS
-from edgeq.runtime.kv_cache import Ring
 
 TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
 
 
 @dataclass
 class Plan:
-    """A tape and its memory, made by compiler.py; `params`, `tokens` and `logits` are all that a call touches."""
+    """A tape and its memory, made by compiler.py; `params`, `tokens` and `logits` are all that a call touches.
+
+    rows: f32 [batch, width] in place of `tokens`, where the plan takes such
+    taps: f32 [batch, width] for each tapped matrix, what it read in the last pass, in its first rows
+    """
 
     params: np.ndarray
     tokens: np.ndarray
@@ -22,6 +27,8 @@ class Plan:
     kernels: list[str]
     caches: list[Ring]
     scratch_bytes: int
+    rows: np.ndarray | None = None
+    taps: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep: list[object] = field(default_factory=list)
 
     @property
@@ -34,4 +41,4 @@ class Plan:
 
     def release(self) -> None:
         """Let go of weights, caches and buffers: the tape must not be run any more."""
-        self.keep, self.caches = [], []
+        self.keep, self.caches, self.taps, self.rows = [], [], {}, None

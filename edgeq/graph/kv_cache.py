@@ -1,11 +1,11 @@
 """The KV cache: keys and values of the positions that tokens still see, laid out for attention's vectors (see
-kernels/rope.py)."""
+kernels/cache_rows.py)."""
 
 import numpy as np
 
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.heads import Heads
 from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, kv_scale_bytes
-from edgeq.models.graph import Heads
-from edgeq.runtime.memory import aligned, round_up
 
 REWIND = 1024  # tokens by which a session can always go back: an answer that a chat template writes differently
 
@@ -62,7 +62,7 @@ class KVCache(Ring):
         if self._kind == "f32":
             return False
         keys, values = self.keys, self.values
-        if self._kind == "q8_0":  # scales lie behind a key panel's codes, and behind a value head's (kernels/rope.py)
+        if self._kind == "q8_0":  # scales follow a key panel's codes, and a value head's (kernels/cache_rows.py)
             width, head_dim = self._heads.num_key_value_heads, self._heads.head_dim
             keys = keys.reshape(width * self.ring // 16, -1)[:, 16 * head_dim :]
             values = values.reshape(width, -1)[:, self.ring * round_up(head_dim, 16) :]

@@ -1,0 +1,22 @@
+"""The shape of an attention."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Query heads, key/value heads, values per head, and a window of positions if local.
+
+    scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0; sinks:
+    the weight that has one more score per query head, which takes part in the softmax and has no value
+    causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once
+    """
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    sliding_window: int | None = None
+    scale: float | None = None
+    softcap: float = 0.0
+    sinks: str = ""
+    causal: bool = True

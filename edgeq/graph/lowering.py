@@ -1,0 +1,106 @@
+"""What operations find when they are lowered: the file, buffers of values, memory to share, and the tape."""
+
+from collections.abc import Hashable
+from typing import TypeVar
+
+import numpy as np
+
+from edgeq.blocks.table import block_type
+from edgeq.container.reader import File, TensorInfo
+from edgeq.errors import FormatError
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.buffers import Buffer, Scratch
+from edgeq.graph.control import new_control
+from edgeq.graph.kv_cache import Ring
+from edgeq.graph.plan import OUTPUTS, TOKENS
+from edgeq.graph.tape import Tape
+from edgeq.graph.value import Value
+from edgeq.kernels.layout import GROUP
+
+ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
+T = TypeVar("T")
+
+
+class Lowering:
+    """For batches of up to `batch` tokens and `outputs` rows of logits, in a session of `context` positions.
+
+    kv: element of the KV cache; tile: of the body (simd/isa.py) whose kernels the tape names
+    rows: f32 [batch, width] that stand for the embeddings of tokens, where a graph begins with such
+    """
+
+    def __init__(self, file: File, context: int, batch: int, outputs: int, threads: int, kv: str, tile: int) -> None:
+        self.file, self.context, self.threads, self.kv, self.tile = file, context, threads, kv, tile
+        self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
+        self.shapes = {name: info.shape for name, info in file.tensors.items()}
+        self.params = aligned(4 * 8).view(np.int64)
+        self._zero = np.zeros(1, np.int64)
+        self.tokens = aligned(self.capacity[False] * 8).view(np.int64)
+        self.rows: np.ndarray | None = None
+        self.buffers: dict[int, Buffer] = {}
+        self.scratch = Scratch()
+        self.control = new_control(threads)
+        self.tape = Tape(self.control)
+        self.keep: list[object] = [file, self._zero]
+        self.caches: dict[int, Ring] = {}  # by layer
+        self.taps: dict[str, np.ndarray] = {}  # rows that are read after a pass, by name
+        self.shared: dict[Hashable, object] = {}  # what operations with equal parameters share
+        self.learned_positions: int | None = None  # there are embeddings of so many only
+
+    def buffer(self, value: Value) -> Buffer:
+        """Where a value lies."""
+        return self.buffers[value.index]
+
+    def cache(self, layer: int, kind: type[T]) -> T:
+        """What a layer keeps of earlier tokens."""
+        cache = self.caches[layer]
+        assert isinstance(cache, kind)
+        return cache
+
+    def tensor(self, name: str) -> TensorInfo:
+        """A tensor's shape and type."""
+        return self.file.tensors[name]
+
+    def is_packed(self, weight: str) -> bool:
+        """Whether a matrix is of a quantized type, whose kernels read packed activations."""
+        return block_type(self.file.tensors[weight].type).quantized
+
+    def activations(self, value: Buffer, weight: str) -> tuple[int, int]:
+        """What the kernel of a matrix reads: addresses of packed words and sums, or f32 rows' address and stride."""
+        return (value.words_at, value.sums_at) if self.is_packed(weight) else (value.address, value.stride)
+
+    def weights(self, name: str) -> int:
+        """Address of a tensor in the map. Its view is kept: while there is one, closing the file does not unmap it."""
+        view = self.file.data(name)
+        self.keep.append(view)
+        return int(view.ctypes.data)
+
+    def f32(self, name: str) -> int:
+        """Address of a matrix that kernels read as F32 whatever else there is. FormatError if it is of another type."""
+        kind = self.file.tensors[name].type
+        if kind != "F32":
+            raise FormatError(f"{self.file.path}: tensor {name} is {kind}, it must be F32: convert the model again")
+        return self.weights(name)
+
+    def vector(self, name: str | None) -> int:
+        """Address of a 1-D tensor, padded with zeros to 32 where its length needs that; 0 for none."""
+        if not name:
+            return 0
+        data = self.file.data(name).view(np.float32)
+        if data.size % GROUP:
+            padded = aligned(round_up(data.size, GROUP) * 4).view(np.float32)
+            padded[: data.size] = data
+            data = padded
+        self.keep.append(data)
+        return int(data.ctypes.data)
+
+    def param(self, word: int) -> int:
+        """Address of a word of Plan.params."""
+        return int(self.params.ctypes.data) + 8 * word
+
+    def zero(self) -> int:
+        """Address of a word that is always 0."""
+        return int(self._zero.ctypes.data)
+
+    def count(self, value: Value) -> int:
+        """Address of the number of rows of a value."""
+        return self.param(OUTPUTS if value.outputs else TOKENS)

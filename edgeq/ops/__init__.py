@@ -1,0 +1,59 @@
+"""The operations, one file each, and the table of them: the vocabulary in which a model describes its forward pass.
+
+A row here is how a model says it. What an operation is made of (arguments, shape, memory, steps, kernel, twin) stands
+in its file.
+"""
+
+from edgeq.graph.heads import Heads
+from edgeq.graph.op import SAID, Op, Recorder, Variants, says
+from edgeq.graph.value import Value
+from edgeq.ops.activation import Activation
+from edgeq.ops.attention import Attention
+from edgeq.ops.copy_rows import Outputs
+from edgeq.ops.elementwise import Add, AddRow, Scale, SigmoidGate, Softcap
+from edgeq.ops.embedding import Embedding
+from edgeq.ops.experts import Experts, MixtureOfExperts
+from edgeq.ops.head_norm import HeadNorm
+from edgeq.ops.layer_norm import LayerNorm
+from edgeq.ops.matmul import Linear
+from edgeq.ops.norm import RMSNorm
+from edgeq.ops.pack import Pack
+from edgeq.ops.positions import Positions
+from edgeq.ops.rope import NO_ROPE, Rope, Rotate
+from edgeq.ops.short_conv import ShortConv
+from edgeq.ops.silu_mul import SiluMul
+
+__all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "Rope", "Value", "kernels"]
+
+
+class Graph(Recorder):
+    """What a model may say. Weights are named as in the file."""
+
+    embedding = says(Embedding)
+    add_positions = says(Positions)
+    add_row = says(AddRow)
+    rms_norm = says(RMSNorm)
+    layer_norm = says(LayerNorm)
+    head_norm = says(HeadNorm)
+    linear = says(Linear)
+    rotate = says(Rotate)
+    attend = says(Attention)
+    short_conv = says(ShortConv)
+    silu_mul = says(SiluMul)
+    activation = says(Activation)
+    experts = says(MixtureOfExperts)
+    sigmoid_gate = says(SigmoidGate)
+    scale = says(Scale)
+    add = says(Add)
+    softcap = says(Softcap)
+    outputs = says(Outputs)
+
+    def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:
+        """Rotate q and k, append k and v to the layer's KV cache, softmax(scale q k^T) v."""
+        return self.attend(self.rotate(q, k, v, heads, rope, layer), heads, layer)
+
+
+def kernels() -> Variants:
+    """The variants of every family of kernels that operations ask for."""
+    ops: list[type[Op]] = [*SAID, Pack]
+    return {family: variants for op in ops for family, variants in op.kernels.items()}

@@ -1,0 +1,184 @@
+"""Grouped-query attention over the layer's KV cache; its kernel is kernels/attention.py."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from edgeq.graph.aligned import bits, round_up
+from edgeq.graph.heads import Heads
+from edgeq.graph.kv_cache import KVCache
+from edgeq.graph.lowering import Lowering
+from edgeq.graph.op import Op, Variants
+from edgeq.graph.plan import POSITION, TOKENS
+from edgeq.graph.value import Value
+from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, GROUP, KV_BYTES, attention_places, heads_per_tile
+
+
+class Args(NamedTuple):
+    q: int
+    q_stride: int  # bytes
+    out: int  # or 0
+    out_stride: int  # bytes
+    heads: int
+    kv_heads: int
+    head_dim: int
+    keys: int
+    values: int
+    ring: int  # places
+    scale: int  # f32 bits
+    window: int  # positions, or 0
+    scratch: int  # of every thread, see layout.attention_places
+    scratch_bytes: int  # of a thread
+    tokens: int  # how many, at this address
+    start: int  # the first token's position, at this address
+    words: int  # or 0
+    sums: int
+    partials: int  # results of blocks of a single token
+    part_counters: int  # int64 of each kv head, zero in between
+    softcap: int  # of the scores, f32 bits, or 0
+    sinks: int  # f32 [heads], or 0
+    sees_all: int  # 1 if tokens also see those after them (in the same call; without a window)
+    counters: int = 0  # of turns, see kernels/turns.py
+    barriers: int = 0
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Of the kernel: scratch of so many bytes per thread, partial results, counters."""
+
+    scratch: np.ndarray
+    per_thread: int
+    partials: np.ndarray
+    counters: np.ndarray
+
+
+@dataclass(frozen=True)
+class Attention(Op):
+    """softmax(scale q k^T) v over the layer's KV cache, where q's own keys and values are already."""
+
+    q: Value
+    heads: Heads
+    layer: int
+    kernels: ClassVar[Variants] = {
+        "attention": lambda isa: [f"{heads}-{kv}" for heads in range(1, isa.tile + 1) for kv in KV_BYTES]
+    }
+
+    @property
+    def packs(self) -> bool:
+        return self.heads.head_dim % GROUP == 0
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.q,)
+
+    def shape(self, shapes: object) -> tuple[int, bool]:
+        return self.q.width, False
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        q, y, heads = low.buffer(self.q), low.buffer(out), self.heads
+        cache, memory = low.cache(self.layer, KVCache), self._memory(low)
+        args = Args(
+            q=q.address,
+            q_stride=q.stride,
+            out=y.address,
+            out_stride=y.stride,
+            heads=heads.num_attention_heads,
+            kv_heads=heads.num_key_value_heads,
+            head_dim=heads.head_dim,
+            keys=int(cache.keys.ctypes.data),
+            values=int(cache.values.ctypes.data),
+            ring=cache.ring,
+            scale=bits(heads.scale or 1.0 / math.sqrt(heads.head_dim)),
+            window=heads.sliding_window or 0,
+            scratch=int(memory.scratch.ctypes.data),
+            scratch_bytes=memory.per_thread,
+            tokens=low.param(TOKENS),
+            start=low.param(POSITION),
+            words=y.words_at if self.packs else 0,
+            sums=y.sums_at if self.packs else 0,
+            partials=int(memory.partials.ctypes.data),
+            part_counters=int(memory.counters.ctypes.data),
+            softcap=bits(heads.softcap),
+            sinks=low.vector(heads.sinks),
+            sees_all=int(not heads.causal),
+        )
+        low.tape.add(f"attention:{self._tile(low)}-{low.kv}", args, [q, cache], [y])
+
+    def _tile(self, low: Lowering) -> int:
+        return heads_per_tile(self.heads.num_attention_heads, self.heads.num_key_value_heads, low.tile)
+
+    def _memory(self, low: Lowering) -> _Memory:
+        """Layers with the same heads run in turn and share it."""
+        heads = replace(self.heads, sinks="")
+        memory = low.shared.get(heads)
+        if memory is None:
+            group = heads.num_attention_heads // heads.num_key_value_heads
+            per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), low.tile), heads.head_dim)[-1]
+            rows = round_up(group, self._tile(low))
+            blocks = heads.num_key_value_heads * -(-low.context // ATTENTION_BLOCK)
+            memory = low.shared[heads] = _Memory(
+                low.scratch.new(low.threads * per_thread),
+                per_thread,
+                low.scratch.new(blocks * rows * 4 * (round_up(heads.head_dim, 16) + 2)),
+                low.scratch.new(heads.num_key_value_heads * 8),
+            )
+        assert isinstance(memory, _Memory)
+        return memory
+
+
+def make(variant, isa):
+    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0)."""
+    from edgeq.kernels.attention import make_attend
+    from edgeq.simd.arguments import words_of
+    from edgeq.simd.memory import load_i64
+
+    width_text, kind = variant.split("-")
+    arguments = words_of(Args)
+    decode = make_attend(isa, int(width_text), kind, arguments)
+    prefill = decode if int(width_text) == isa.tile else make_attend(isa, isa.tile, kind, arguments)
+
+    def kernel(args, thread, n_threads):
+        if load_i64(arguments(args).tokens) == 1:
+            decode(args, thread, n_threads)
+        else:
+            prefill(args, thread, n_threads)
+
+    def one_kernel(args, thread, n_threads):
+        decode(args, thread, n_threads)
+
+    return one_kernel if decode is prefill else kernel
+
+
+def reference(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    start: int,
+    window: int = 0,
+    cap: float = 0.0,
+    sinks: np.ndarray | None = None,
+    causal: bool = True,
+) -> np.ndarray:
+    """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
+
+    Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
+    `causal` it sees all. If `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per
+    head, without a value.
+    """
+    tokens, heads, head_dim = q.shape
+    group = heads // k.shape[1]
+    result = np.zeros_like(q)
+    for t in range(tokens):
+        last = start + t + 1 if causal else len(k)
+        first = max(0, last - window) if window else 0
+        for h in range(heads):
+            keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
+            scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)
+            if cap:
+                scores = cap * np.tanh(scores / cap)
+            weights = np.exp(scores - scores.max())
+            beside = np.exp(float(sinks[h]) - scores.max()) if sinks is not None else 0.0
+            result[t, h] = weights @ values / (weights.sum() + beside)
+    return result

@@ -1,0 +1,96 @@
+"""RMS norm of every head by itself, in place: what Qwen3 and Gemma 3 do to queries and keys."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from edgeq.graph.aligned import bits
+from edgeq.graph.lowering import Lowering
+from edgeq.graph.op import Op, Variants
+from edgeq.graph.value import Value
+
+
+class Args(NamedTuple):
+    x: int
+    x_stride: int  # bytes
+    heads: int
+    head_dim: int
+    weight: int
+    eps: int  # f32 bits
+    tokens: int  # how many, at this address
+
+
+@dataclass(frozen=True)
+class HeadNorm(Op):
+    """RMS norm of every head of x by itself, in place; `weight` has one value per value of a head."""
+
+    x: Value
+    weight: str
+    eps: float
+    kernels: ClassVar[Variants] = {"head_norm": lambda isa: [""]}
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return ()
+
+    @property
+    def changes(self) -> Value:
+        return self.x
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        x, head_dim = low.buffer(out), low.shapes[self.weight][0]
+        weight, eps = low.vector(self.weight), bits(self.eps)
+        args = Args(x.address, x.stride, out.width // head_dim, head_dim, weight, eps, low.count(out))
+        low.tape.add("head_norm", args, [], [x])
+
+
+def make(variant, isa):
+    """Threads share the heads of all tokens."""
+    from edgeq.simd.arguments import words_of
+    from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
+    from edgeq.simd.vector import (
+        device,
+        fma,
+        load_f32x16,
+        mul,
+        splat_f32,
+        sqrt_f32,
+        store_f32x16,
+        sum_f32,
+        zero_f32x16,
+    )
+
+    arguments = words_of(Args)
+
+    @device
+    def norm(x, head_dim, weight, eps):
+        whole = head_dim // 16 * 16
+        total = zero_f32x16()
+        for i in range(0, whole, 16):
+            value = load_f32x16(x + 4 * i)
+            total = fma(value, value, total)
+        squares = sum_f32(total)
+        for i in range(whole, head_dim):
+            squares += load_f32(x + 4 * i) * load_f32(x + 4 * i)
+        factor = np.float32(1.0) / sqrt_f32(squares / np.float32(head_dim) + eps)
+        for i in range(0, whole, 16):
+            store_f32x16(x + 4 * i, mul(mul(load_f32x16(x + 4 * i), splat_f32(factor)), load_f32x16(weight + 4 * i)))
+        for i in range(whole, head_dim):
+            store_f32(x + 4 * i, load_f32(x + 4 * i) * factor * load_f32(weight + 4 * i))
+
+    def kernel(args, thread, n_threads):
+        a = arguments(args)
+        count, eps = load_i64(a.tokens), bits_f32(a.eps)
+        for item in range(count * a.heads * thread // n_threads, count * a.heads * (thread + 1) // n_threads):
+            token = item // a.heads
+            head = a.x + token * a.x_stride + (item - token * a.heads) * a.head_dim * 4
+            norm(head, a.head_dim, a.weight, eps)
+
+    return kernel
+
+
+def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    """The NumPy twin: [tokens, heads, head_dim] f32 -> the same shape."""
+    wide = x.astype(np.float64)
+    return (wide / np.sqrt((wide * wide).mean(axis=2, keepdims=True) + eps) * weight).astype(np.float32)

@@ -1,0 +1,186 @@
+"""Rotary position embedding, and the KV cache's newest entries: rotates q in place, and writes rotated k and v into the
+layer's cache (see kernels/cache_rows.py)."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from edgeq.graph.heads import Heads
+from edgeq.graph.kv_cache import KVCache, Ring, rope_tables
+from edgeq.graph.lowering import Lowering
+from edgeq.graph.op import Op, Variants
+from edgeq.graph.plan import POSITION, TOKENS
+from edgeq.graph.value import Value
+from edgeq.kernels.layout import KV_BYTES
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding of the first `2 * len(inverse_frequencies)` values of each head; none if that is 0.
+
+    `interleaved` rotates neighbours (2i, 2i + 1), otherwise the halves (i, i + n / 2). `attention_factor` scales
+    cos and sin. In a session for more than `short_context` positions the frequencies are `long_frequencies` if there
+    are such (longrope), or those of a theta that grows with the session (dynamic): see `for_context`.
+    """
+
+    inverse_frequencies: tuple[float, ...]
+    interleaved: bool = False
+    attention_factor: float = 1.0
+    short_context: int = 0
+    long_frequencies: tuple[float, ...] = ()
+    dynamic_factor: float = 0.0
+
+    def for_context(self, positions: int) -> "Rope":
+        """The embedding in a session for so many positions."""
+        frequencies, half = self.inverse_frequencies, len(self.inverse_frequencies)
+        if positions > self.short_context:
+            if self.long_frequencies:
+                frequencies = self.long_frequencies
+            elif self.dynamic_factor and half > 1:
+                # theta' = theta * growth^(2 half / (2 half - 2)), so frequency i shrinks by growth^(-i / (half - 1))
+                growth = self.dynamic_factor * positions / self.short_context - (self.dynamic_factor - 1.0)
+                frequencies = tuple(f * growth ** (-i / (half - 1)) for i, f in enumerate(frequencies))
+        return replace(self, inverse_frequencies=frequencies, short_context=0, long_frequencies=(), dynamic_factor=0.0)
+
+
+NO_ROPE = Rope(())
+
+
+class Args(NamedTuple):
+    q: int
+    q_stride: int  # bytes
+    k: int
+    v: int
+    kv_stride: int  # of k and v, in bytes
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tables: int  # f32 cos[half], sin[half] of every position
+    half: int
+    interleaved: int  # 0 or 1
+    keys: int
+    values: int
+    ring: int  # places
+    tokens: int  # how many, at this address
+    start: int  # the first token's position, at this address
+
+
+@dataclass(frozen=True)
+class Rotate(Op):
+    """Rotate q, in place, and k, and append k and v to the layer's KV cache."""
+
+    q: Value
+    k: Value
+    v: Value
+    heads: Heads
+    rope: Rope
+    layer: int
+    kernels: ClassVar[Variants] = {"rope": lambda isa: list(KV_BYTES)}
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.k, self.v
+
+    @property
+    def changes(self) -> Value:
+        return self.q
+
+    def state(self, low: Lowering) -> dict[int, Ring]:
+        return {self.layer: KVCache(self.heads, low.context, low.capacity[False], low.kv)}
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        q, k, v = low.buffer(self.q), low.buffer(self.k), low.buffer(self.v)
+        cache = low.cache(self.layer, KVCache)
+        args = Args(
+            q=q.address,
+            q_stride=q.stride,
+            k=k.address,
+            v=v.address,
+            kv_stride=k.stride,
+            heads=self.heads.num_attention_heads,
+            kv_heads=self.heads.num_key_value_heads,
+            head_dim=self.heads.head_dim,
+            tables=int(self._tables(low).ctypes.data),
+            half=len(self.rope.inverse_frequencies),
+            interleaved=int(self.rope.interleaved),
+            keys=int(cache.keys.ctypes.data),
+            values=int(cache.values.ctypes.data),
+            ring=cache.ring,
+            tokens=low.param(TOKENS),
+            start=low.param(POSITION),
+        )
+        low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, cache])
+
+    def _tables(self, low: Lowering) -> np.ndarray:
+        """Layers with the same rope share them."""
+        table = low.shared.get(self.rope)
+        if table is None:
+            rope = self.rope.for_context(low.context)
+            table = low.shared[self.rope] = rope_tables(rope.inverse_frequencies, low.context, rope.attention_factor)
+            low.scratch.nbytes += table.nbytes
+        assert isinstance(table, np.ndarray)
+        return table
+
+
+def make(variant, isa):
+    """`variant` is the cache's element. Threads share the heads of queries, keys and values of all tokens."""
+    from edgeq.kernels.cache_rows import make_keep_rows
+    from edgeq.simd.arguments import words_of
+    from edgeq.simd.memory import load_f32, load_i64, store_f32
+    from edgeq.simd.vector import device
+
+    arguments = words_of(Args)
+    keep_key, keep_value = make_keep_rows(variant)
+
+    @device
+    def rotate(x, table, half, interleaved):
+        """Rotate one head at `x`; `table` holds cos[half], sin[half] of this position."""
+        for i in range(half):
+            first = x + (8 * i if interleaved != 0 else 4 * i)
+            second = first + (4 if interleaved != 0 else 4 * half)
+            a, b = load_f32(first), load_f32(second)
+            c, s = load_f32(table + 4 * i), load_f32(table + 4 * (half + i))
+            store_f32(first, a * c - b * s)
+            store_f32(second, b * c + a * s)
+
+    def kernel(args, thread, n_threads):
+        a = arguments(args)
+        count, start = load_i64(a.tokens), load_i64(a.start)
+        every = a.heads + 2 * a.kv_heads
+        for item in range(count * every * thread // n_threads, count * every * (thread + 1) // n_threads):
+            token = item // every
+            head = item - token * every
+            position = start + token
+            table = a.tables + position * a.half * 8
+            if head < a.heads:
+                rotate(a.q + token * a.q_stride + head * a.head_dim * 4, table, a.half, a.interleaved)
+            elif head < a.heads + a.kv_heads:
+                head -= a.heads
+                source = a.k + token * a.kv_stride + head * a.head_dim * 4
+                rotate(source, table, a.half, a.interleaved)
+                keep_key(source, a.keys, head, a.head_dim, a.ring, position % a.ring)
+            else:
+                head -= a.heads + a.kv_heads
+                source = a.v + token * a.kv_stride + head * a.head_dim * 4
+                keep_value(source, a.values, head, a.head_dim, a.ring, position % a.ring)
+
+    return kernel
+
+
+def reference(x: np.ndarray, table: np.ndarray, interleaved: bool) -> np.ndarray:
+    """The NumPy twin: rotate [tokens, heads, head_dim] f32 by `table` [tokens, 2, half]."""
+    half = table.shape[2]
+    cos, sin = table[:, None, 0], table[:, None, 1]
+    result = x.copy()
+    a, b = (
+        (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2])
+        if interleaved
+        else (x[..., :half], x[..., half : 2 * half])
+    )
+    first, second = a * cos - b * sin, b * cos + a * sin
+    if interleaved:
+        result[..., 0 : 2 * half : 2], result[..., 1 : 2 * half : 2] = first, second
+    else:
+        result[..., :half], result[..., half : 2 * half] = first, second
+    return result

@@ -1,0 +1,173 @@
+"""Routing of a mixture of experts: which experts a token goes to, and the tokens of each expert side by side.
+
+`segments` (int64) holds the number of experts that have tokens, then of each: its number, its first slot, its tokens.
+A slot is a row of the buffers that experts work on. Segments begin at multiples of 16 slots, so that each can be
+packed in tiles of its own. These are steps of ops/experts.py.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Segment(NamedTuple):
+    """The rows of an expert that has some."""
+
+    expert: int
+    first: int  # slot
+    slots: int  # how many
+
+
+SEGMENT = 8 * len(Segment._fields)  # bytes
+
+
+class Choose(NamedTuple):
+    logits: int
+    stride: int  # bytes
+    experts: int
+    top_k: int
+    normalized: int  # 1 if weights are normalized over the chosen
+    chosen: int  # int64 [tokens][top_k]
+    weights: int  # f32 like chosen
+    tokens: int  # how many, at this address
+    factor: int  # of the weights, f32 bits
+
+
+class Group(NamedTuple):
+    experts: int
+    top_k: int
+    chosen: int
+    slots: int  # int64 like chosen
+    sources: int  # int64 [slots], the token in each
+    segments: int
+    cursors: int  # int64 [experts], scratch
+    tokens: int  # how many, at this address
+
+
+def make(variant, isa):
+    """`choose`: the experts of each token, in falling order. `group`: their slots; one thread does it, as it is a pass
+    over a few numbers per token."""
+    return {"choose": _make_choose, "group": _make_group}[variant]()
+
+
+def _make_choose():
+    from edgeq.simd.arguments import words_of
+    from edgeq.simd.exp import exp
+    from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32, store_i64
+    from edgeq.simd.vector import (
+        add,
+        device,
+        larger,
+        load_f32x16,
+        max_f32,
+        select_below,
+        splat_f32,
+        sub,
+        sum_f32,
+        zero_f32x16,
+    )
+
+    arguments = words_of(Choose)
+    lowest = np.float32(-np.inf)
+
+    @device
+    def exp_of(x):
+        return max_f32(exp(splat_f32(x)))
+
+    @device
+    def largest_of(logits, experts):
+        largest = splat_f32(lowest)
+        for i in range(0, experts, 16):
+            largest = larger(largest, select_below(experts - i, load_f32x16(logits + 4 * i), splat_f32(lowest)))
+        return max_f32(largest)
+
+    @device
+    def total_of(logits, experts, largest):
+        total = zero_f32x16()
+        for i in range(0, experts, 16):
+            weight = exp(sub(load_f32x16(logits + 4 * i), splat_f32(largest)))
+            total = add(total, select_below(experts - i, weight, zero_f32x16()))
+        return sum_f32(total)
+
+    @device
+    def next_of(logits, experts, above, last):
+        """The expert that follows in falling order of logits, rising order of numbers: after `last`, whose logit is
+        `above`."""
+        best = -1
+        best_logit = lowest
+        for e in range(experts):
+            logit = load_f32(logits + 4 * e)
+            follows = logit < above or (logit == above and e > last)
+            if follows and (best < 0 or logit > best_logit):
+                best, best_logit = e, logit
+        return best
+
+    def choose(args, thread, n_threads):
+        a = arguments(args)
+        count, factor, experts, top_k = load_i64(a.tokens), bits_f32(a.factor), a.experts, a.top_k
+        for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
+            row = a.logits + token * a.stride
+            largest = largest_of(row, experts)
+            total = np.float32(0.0) if a.normalized != 0 else total_of(row, experts, largest)
+            above, last = np.float32(np.inf), -1
+            for k in range(top_k):
+                # NaN logits follow nothing: such a token goes to expert 0, and stays NaN
+                last = max(0, next_of(row, experts, above, last))
+                above = load_f32(row + 4 * last)
+                weight = exp_of(above - largest)
+                store_i64(a.chosen + (token * top_k + k) * 8, last)
+                store_f32(a.weights + (token * top_k + k) * 4, weight)
+                if a.normalized != 0:
+                    total += weight
+            for k in range(top_k):
+                at = a.weights + (token * top_k + k) * 4
+                store_f32(at, load_f32(at) / total * factor)
+
+    return choose
+
+
+def _make_group():
+    from edgeq.simd.arguments import words_of
+    from edgeq.simd.memory import load_i64, store_i64
+
+    arguments = words_of(Group)
+
+    def group(args, thread, n_threads):
+        a = arguments(args)
+        pairs = load_i64(a.tokens) * a.top_k
+        if thread != 0:
+            return
+        for e in range(a.experts):
+            store_i64(a.cursors + 8 * e, 0)
+        for i in range(pairs):
+            at = a.cursors + 8 * load_i64(a.chosen + 8 * i)
+            store_i64(at, load_i64(at) + 1)
+        found, slot = 0, 0
+        for e in range(a.experts):
+            n = load_i64(a.cursors + 8 * e)
+            store_i64(a.cursors + 8 * e, slot)
+            if n != 0:
+                entry = a.segments + 8 + found * SEGMENT
+                store_i64(entry, e)
+                store_i64(entry + 8, slot)
+                store_i64(entry + 16, n)
+                found += 1
+                slot += (n + 15) // 16 * 16
+        store_i64(a.segments, found)
+        for i in range(pairs):
+            at = a.cursors + 8 * load_i64(a.chosen + 8 * i)
+            slot = load_i64(at)
+            store_i64(at, slot + 1)
+            store_i64(a.slots + 8 * i, slot)
+            store_i64(a.sources + 8 * slot, i // a.top_k)
+
+    return group
+
+
+def reference(logits: np.ndarray, top_k: int, normalized: bool, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The NumPy twin of `choose`: [tokens, experts] f32 -> experts int64 [tokens, top_k], weights f32."""
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    of_chosen = np.take_along_axis(weights, chosen, axis=1)
+    total = (of_chosen if normalized else weights).sum(axis=1, keepdims=True)
+    return chosen, (of_chosen / total * factor).astype(np.float32)
