@@ -8,7 +8,7 @@ matvec     one token, weights from memory (--megabytes of them): GB/s of weights
 matmul     128 tokens: G multiply-adds/s, of the byte dots' peak for that width of codes
 embedding  128 tokens: GB/s of the f32 rows that it writes
 attention  a prompt of 512: GFLOP/s; one token after 4096: GB/s of keys and values, of the read bandwidth
-norm, silu_mul, quantize, rope: 512 tokens: GB/s of the f32 rows that it reads, which come from a cache as in a model
+norm, silu_mul, pack, rope: 512 tokens: GB/s of the f32 rows that it reads, which come from a cache as in a model
 encode     MB/s of f32 weights
 step       microseconds that a step costs which does nothing, without and with a barrier
 
@@ -216,13 +216,13 @@ def elementwise(threads: int, options: argparse.Namespace) -> Iterator[KernelRow
         }
         for name, width in row_widths.items():
             yield row(name, shape, threads, seconds[name], 4 * PROMPT * width / 1e9 / seconds[name], "GB/s")
-    # Attention packs its own result where heads are a multiple of 32 wide; others leave that to `quantize`.
+    # Attention packs its own result where heads are a multiple of 32 wide; others leave that to `pack`.
     model = SyntheticFile("Q4_0", layers, shared=True, head_dim=80)
     with open_session(model, threads, context=PROMPT) as session:
         seconds, _ = measured(session, PROMPT, 0, options.seconds)
-        if "quantize" in seconds:
-            took, width = seconds["quantize"], layers * session.model.heads.num_attention_heads * 80
-            yield row("quantize", shape, threads, took, 4 * PROMPT * width / 1e9 / took, "GB/s")
+        if "pack" in seconds:
+            took, width = seconds["pack"], layers * session.model.heads.num_attention_heads * 80
+            yield row("pack", shape, threads, took, 4 * PROMPT * width / 1e9 / took, "GB/s")
 
 
 def encoders(threads: int, options: argparse.Namespace) -> Iterator[KernelRow]:

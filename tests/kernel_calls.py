@@ -1,6 +1,7 @@
 """Call kernels as the runtime does, and every instruction set body on any machine. Imports neither Numba nor LLVM."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from edgeq.blocks.table import block_type
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.kernels import library
 from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.ops import matmul as linear
+from edgeq.ops import pack
 from edgeq.simd import isa
 
 
@@ -15,8 +18,8 @@ def address(array: np.ndarray | None) -> int:
     return 0 if array is None else int(array.ctypes.data)
 
 
-def call(kernel: library.Kernel, *args: int, threads: int = 1) -> None:
-    """Run a kernel for every thread of a team, one after the other."""
+def call(kernel: library.Kernel, args: NamedTuple, threads: int = 1) -> None:
+    """Run a kernel, with the argument block of its family, for every thread of a team, one after the other."""
     block = np.array(args, dtype=np.int64)
     for thread in range(threads):
         kernel(block.ctypes.data, thread, threads)
@@ -60,13 +63,15 @@ class Packed:
         self.count = np.array([tokens], np.int64)
         if columns % 32 == 0:
             call(
-                body.kernel("quantize"),
-                address(self.rows),
-                4 * columns,
-                columns,
-                address(self.words),
-                address(self.sums),
-                address(self.count),
+                body.kernel("pack"),
+                pack.Args(
+                    address(self.rows),
+                    4 * columns,
+                    columns,
+                    address(self.words),
+                    address(self.sums),
+                    address(self.count),
+                ),
             )
 
     def unpack(self, tile: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,17 +110,19 @@ def matmul(
     source = (address(packed.words), address(packed.sums)) if quantized else (address(packed.rows), 4 * x.shape[1])
     call(
         body.kernel(f"matmul:{name}"),
-        address(weights),
-        rows,
-        x.shape[1],
-        *source,
-        address(out),
-        out.strides[0],
-        address(packed.count),
-        address(padded),
-        int(add_to is not None),
-        0,
-        0,
+        linear.Args(
+            address(weights),
+            rows,
+            x.shape[1],
+            *source,
+            address(out),
+            out.strides[0],
+            address(packed.count),
+            address(padded),
+            int(add_to is not None),
+            0,
+            0,
+        ),
         threads=threads,
     )
     return out[: len(x), :rows].copy()

@@ -42,7 +42,7 @@ class Lowering:
         self.tape = Tape(self.control)
         self.keep: list[object] = [file, self._zero]
         self.caches: dict[int, Ring] = {}  # by layer
-        self.taps: dict[str, np.ndarray] = {}  # rows that are read after a pass, by name
+        self.taps: dict[str, tuple[np.ndarray, bool]] = {}  # see Plan
         self.shared: dict[Hashable, object] = {}  # what operations with equal parameters share
         self.learned_positions: int | None = None  # there are embeddings of so many only
 

@@ -16,7 +16,8 @@ class Plan:
     """A tape and its memory, made by compiler.py; `params`, `tokens` and `logits` are all that a call touches.
 
     rows: f32 [batch, width] in place of `tokens`, where the plan takes such
-    taps: f32 [batch, width] for each tapped matrix, what it read in the last pass, in its first rows
+    taps: for each tapped matrix f32 [batch, width], whose first rows are what it read in the last pass, and whether
+          they are those of output tokens only
     """
 
     params: np.ndarray
@@ -28,7 +29,7 @@ class Plan:
     caches: list[Ring]
     scratch_bytes: int
     rows: np.ndarray | None = None
-    taps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    taps: Mapping[str, tuple[np.ndarray, bool]] = field(default_factory=dict)
     keep: list[object] = field(default_factory=list)
 
     @property

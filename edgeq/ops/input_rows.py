@@ -28,5 +28,5 @@ class InputRows(Op):
     def lower(self, low: Lowering, out: Value) -> None:
         y, width = low.buffer(out), round_up(self.width, GROUP)
         memory = aligned(low.capacity[False] * width * 4).view(np.float32).reshape(-1, width)
-        low.rows, low.scratch.nbytes = memory, low.scratch.nbytes + memory.nbytes
+        low.rows, low.scratch.nbytes = memory[:, : self.width], low.scratch.nbytes + memory.nbytes
         low.tape.add("copy_rows", every_row(low, int(memory.ctypes.data), memory.strides[0], out.width, y), [], [y])

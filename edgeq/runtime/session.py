@@ -1,8 +1,8 @@
 """A session: one file, one KV cache, one team of threads. Token ids in, logits or last states out."""
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from edgeq.runtime.team import Team, team_size
 BATCH = 512  # tokens per pass of a prompt
 OUTPUT_ROWS = 16  # rows of logits per pass
 DEFAULT_CONTEXT = 4096
+Tapped = Callable[[str, npt.NDArray[np.float32]], None]
 
 
 class Session:
@@ -31,6 +32,8 @@ class Session:
     kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
     states:  what `eval` gives is what the head would read, f32 [., hidden size]; for every token with `all_logits`.
              A model whose tokens see those after them has no head, and takes a text only as a whole
+    rows:    `eval` takes f32 rows [tokens, hidden size] in place of token ids, which stand for their embeddings
+    taps:    names of matrices, as `blk.0.attn_q.weight`, whose f32 input `eval` shows, batch by batch
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
     Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
@@ -46,6 +49,8 @@ class Session:
         kv: str | None = None,
         batch: int = BATCH,
         states: bool = False,
+        rows: bool = False,
+        taps: Collection[str] = (),
         force: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> None:
@@ -69,7 +74,18 @@ class Session:
         if not force:
             fit.check(self.context, available_memory())
         positions = round_up(self.context, POSITIONS)
-        compiler = Compiler(file, self.model, positions, self.batch, OUTPUT_ROWS, self.threads, self.kv, self.states)
+        compiler = Compiler(
+            file,
+            self.model,
+            positions,
+            self.batch,
+            OUTPUT_ROWS,
+            self.threads,
+            self.kv,
+            self.states,
+            rows=rows,
+            taps=taps,
+        )
         self.plan = compiler.compile(announce)
         self.team = Team(self.threads, self.plan.control)
         self.position = 0
@@ -77,8 +93,16 @@ class Session:
         self._busy = threading.Lock()
         self._closed = False
 
-    def eval(self, tokens: Sequence[int], all_logits: bool = False) -> npt.NDArray[np.float32]:
-        """Append `tokens`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
+    def eval(
+        self,
+        tokens: Sequence[int] | npt.NDArray[np.float32],
+        all_logits: bool = False,
+        tapped: Tapped | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Append `tokens`, ids or `rows`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
+
+        `tapped(name, x)` hears after every batch what each tapped matrix read, f32 [tokens, columns], which is there
+        until it returns; of the head that is the rows whose logits were asked for.
 
         Raises ContextError if they do not fit in the context, UsageError for ids that are not in the vocabulary, for
         a closed session and for one that another thread is using, EdgeqError for results that are no finite numbers;
@@ -87,19 +111,22 @@ class Session:
         if self._busy.locked():
             raise UsageError("the model is in use by another thread: load it once for each, the weights are shared")
         with self._busy:  # no interrupt comes between the lock and `with`, as one could after acquire()
-            return self._eval(np.asarray(tokens, dtype=np.int64), all_logits)
+            if self._closed:
+                raise UsageError("the model is closed: load it again")
+            return self._eval(self._items(tokens), all_logits, tapped)
 
-    def _eval(self, ids: npt.NDArray[np.int64], all_logits: bool) -> npt.NDArray[np.float32]:
-        self._check(ids)
+    def _eval(self, items: npt.NDArray[Any], all_logits: bool, tapped: Tapped | None) -> npt.NDArray[np.float32]:
+        self._check(len(items))
         before = self.position
         step = min(self.batch, OUTPUT_ROWS) if all_logits and not self.states else self.batch
-        results = []
-        for first in range(0, ids.size, step):
-            chunk = ids[first : first + step]
-            if all_logits:
-                results.append(self._forward(chunk, chunk.size))
-            else:
-                results = [self._forward(chunk, int(first + step >= ids.size))]
+        results: list[npt.NDArray[np.float32]] = []
+        for first in range(0, len(items), step):
+            chunk = items[first : first + step]
+            outputs = len(chunk) if all_logits else int(first + step >= len(items))
+            result = self._forward(chunk, outputs)
+            results = [*results, result] if all_logits else [result]
+            if tapped is not None:
+                self._show_taps(tapped, len(chunk), outputs)
         result = results[0] if len(results) == 1 else np.concatenate(results)
         if not np.isfinite(result).all():
             self.rewind(self.rewindable(before))
@@ -118,31 +145,46 @@ class Session:
             "damaged; if it is not, its weights are"
         )
 
-    def _check(self, ids: npt.NDArray[np.int64]) -> None:
-        if self._closed:
-            raise UsageError("the model is closed: load it again")
-        if ids.size == 0:
+    def _show_taps(self, tapped: Tapped, tokens: int, outputs: int) -> None:
+        for name, (rows, of_outputs) in self.plan.taps.items():
+            tapped(name, rows[: outputs if of_outputs else tokens])
+
+    def _check(self, tokens: int) -> None:
+        if tokens == 0:
             raise UsageError("there are no tokens to evaluate: give at least one")
         if self.position > 0 and not self.model.heads.causal:
             raise UsageError("a text whose tokens see one another cannot be continued: rewind to 0 and give it whole")
-        if self.position + ids.size > self.context:
+        if self.position + tokens > self.context:
             raise ContextError(
-                f"{ids.size} tokens after {self.position} do not fit in a context of {self.context} positions: "
+                f"{tokens} tokens after {self.position} do not fit in a context of {self.context} positions: "
                 "shorten the prompt or ask for a larger context"
             )
-        if ids.min() < 0 or ids.max() >= self.model.vocab_size:
-            raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
 
-    def _forward(self, ids: npt.NDArray[np.int64], outputs: int) -> npt.NDArray[np.float32]:
-        """One walk of the tape; logits of the last `outputs` tokens."""
-        plan = self.plan
-        plan.tokens[: ids.size] = ids
-        plan.params[TOKENS], plan.params[POSITION] = ids.size, self.position
-        plan.params[OUTPUTS], plan.params[FIRST_OUTPUT] = outputs, ids.size - outputs
-        self._reached = max(self._reached, self.position + ids.size)  # first, as an interrupt may come after the pass
+    def _items(self, tokens: Sequence[int] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Ids int64 [tokens] or rows f32 [tokens, width]. UsageError if they are none."""
+        if self.plan.rows is not None:
+            rows, width = np.asarray(tokens, np.float32), self.plan.rows.shape[1]
+            if rows.ndim != 2 or rows.shape[1] != width:
+                raise UsageError(f"rows must be [tokens, {width}], these are {list(rows.shape)}")
+            return rows
+        ids = np.asarray(tokens, np.int64)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.model.vocab_size):
+            raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
+        return ids
+
+    def _forward(self, items: npt.NDArray[Any], outputs: int) -> npt.NDArray[np.float32]:
+        """One walk of the tape over ids or rows; logits of the last `outputs` tokens."""
+        plan, tokens = self.plan, len(items)
+        if plan.rows is None:
+            plan.tokens[:tokens] = items
+        else:
+            plan.rows[:tokens] = items
+        plan.params[TOKENS], plan.params[POSITION] = tokens, self.position
+        plan.params[OUTPUTS], plan.params[FIRST_OUTPUT] = outputs, tokens - outputs
+        self._reached = max(self._reached, self.position + tokens)  # first, as an interrupt may come after the pass
         self.team.run(plan.tape.ctypes.data, plan.steps)
-        self.position += ids.size
-        first = ids.size - outputs if self.states else 0  # there is a state of every token
+        self.position += tokens
+        first = tokens - outputs if self.states else 0  # there is a state of every token
         return plan.logits[first : first + outputs].copy()
 
     def rewind(self, position: int) -> None:

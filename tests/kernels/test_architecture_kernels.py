@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, call
 
+from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
-from edgeq.kernels import activation, elementwise, head_norm, layer_norm, norm, positions, quantize, short_conv
+from edgeq.ops import activation, elementwise, head_norm, layer_norm, norm, positions, short_conv
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -38,7 +39,7 @@ class Out:
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
         assert not self.rows[: self.tokens, self.width :].any()
         if self.packed:
-            np.testing.assert_array_equal(self.packed.unpack(BODY.isa.tile)[0], quantize.reference(found)[0])
+            np.testing.assert_array_equal(self.packed.unpack(BODY.isa.tile)[0], quantized(found)[0])
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(1, 64), (5, 192), (3, 172), (2, 40)])
@@ -51,7 +52,7 @@ def test_layer_norm_matches_twin(tokens, width, threads, has_bias):
     source, scale, shift, out = rows(x), rows(weight[None]), rows(bias[None]), Out(x)
     count = np.array([tokens], np.int64)
     head = (address(source), source.strides[0], width, address(scale), address(shift) if has_bias else 0, bits(1e-5))
-    call(BODY.kernel("layer_norm"), *head, *out.arguments, address(count), threads=threads)
+    call(BODY.kernel("layer_norm"), layer_norm.Args(*head, *out.arguments, address(count)), threads=threads)
     out.check(layer_norm.reference(x, weight, bias if has_bias else None, 1e-5), atol=1e-5)
 
 
@@ -62,7 +63,7 @@ def test_norm_adds(tokens, width):
     weight = rng.standard_normal(width).astype(np.float32)
     source, scale, out, count = rows(x), rows(weight[None]), Out(x, before), np.array([tokens], np.int64)
     head = (address(source), source.strides[0], width, address(scale), bits(1e-5))
-    call(BODY.kernel("norm:add"), *head, *out.arguments, address(count), threads=2)
+    call(BODY.kernel("norm:add"), norm.Args(*head, *out.arguments, address(count)), threads=2)
     out.check(before + norm.reference(x, weight, 1e-5))
 
 
@@ -76,13 +77,7 @@ def test_head_norm_matches_twin(head_dim, threads):
     found, count = x.copy(), np.array([tokens], np.int64)
     call(
         BODY.kernel("head_norm"),
-        address(found),
-        found.strides[0],
-        heads,
-        head_dim,
-        address(weight),
-        bits(1e-6),
-        address(count),
+        head_norm.Args(address(found), found.strides[0], heads, head_dim, address(weight), bits(1e-6), address(count)),
         threads=threads,
     )
     np.testing.assert_allclose(found, head_norm.reference(x, weight, 1e-6), rtol=2e-6, atol=1e-6)
@@ -100,7 +95,7 @@ def test_activation_matches_twin(kind, gated, width):
     count = np.array([3], np.int64)
     head = (address(source), address(other), source.strides[0], width)
     kernel = BODY.kernel(f"activation:{kind}-mul" if gated else f"activation:{kind}")
-    call(kernel, *head, *out.arguments, address(count), threads=2)
+    call(kernel, activation.Args(*head, *out.arguments, address(count)), threads=2)
     out.check(activation.reference(x, kind, up), atol=4e-6 if kind == "gelu" else 1e-6)
 
 
@@ -109,7 +104,7 @@ def test_not_a_number_stays_one(kind):
     x = np.array([[np.nan, 1.0]], np.float32)
     source, out, count = rows(x), Out(x), np.array([1], np.int64)
     head = (address(source), 0, source.strides[0], 2)
-    call(BODY.kernel(f"activation:{kind}"), *head, *out.arguments, address(count))
+    call(BODY.kernel(f"activation:{kind}"), activation.Args(*head, *out.arguments, address(count)))
     assert np.isnan(out.rows[0, 0]) and out.rows[0, 1] > 0.5
 
 
@@ -123,15 +118,17 @@ def test_elementwise_matches_twin(kind, tokens, width):
     found, other, row, count = rows(x), rows(y), rows(gate), np.array([tokens], np.int64)
     call(
         BODY.kernel(f"elementwise:{kind}"),
-        address(found),
-        found.strides[0],
-        width,
-        address(other),
-        other.strides[0],
-        address(row),
-        row.strides[0],
-        bits(1.7),
-        address(count),
+        elementwise.Args(
+            address(found),
+            found.strides[0],
+            width,
+            address(other),
+            other.strides[0],
+            address(row),
+            row.strides[0],
+            bits(1.7),
+            address(count),
+        ),
         threads=3,
     )
     expected = elementwise.reference(kind, x, y, gate, 1.7)
@@ -146,7 +143,7 @@ def test_positions_match_twin(start):
     found, panels = rows(x), np.array(encode(weights, "F32"))
     count, position = np.array([5], np.int64), np.array([start], np.int64)
     head = (address(panels), 40, address(found), found.strides[0])
-    call(BODY.kernel("positions"), *head, address(count), address(position), threads=2)
+    call(BODY.kernel("positions"), positions.Args(*head, address(count), address(position)), threads=2)
     np.testing.assert_array_equal(found[:5, :40], positions.reference(x, weights, start))
 
 
@@ -165,18 +162,20 @@ def test_short_conv_matches_twin(taps, has_bias):
         count, position = np.array([tokens_now], np.int64), np.array([first], np.int64)
         call(
             BODY.kernel("short_conv"),
-            address(x[first:]),
-            x.strides[0],
-            width,
-            address(panels),
-            taps,
-            address(bias),
-            address(kept),
-            len(kept),
-            address(out[first:]),
-            out.strides[0],
-            address(count),
-            address(position),
+            short_conv.Args(
+                address(x[first:]),
+                x.strides[0],
+                width,
+                address(panels),
+                taps,
+                address(bias),
+                address(kept),
+                len(kept),
+                address(out[first:]),
+                out.strides[0],
+                address(count),
+                address(position),
+            ),
             threads=2,
         )
     np.testing.assert_allclose(out[:tokens], short_conv.reference(x, weight, bias), rtol=1e-5, atol=1e-5)

@@ -7,9 +7,8 @@ from kernel_calls import BODIES, address, call
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.control import new_control, turn_counters
 from edgeq.graph.kv_cache import KVCache
-from edgeq.kernels import attention
 from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
-from edgeq.ops import Heads
+from edgeq.ops import Heads, attention, pack, rope
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -54,7 +53,7 @@ def attend(
     count, position = np.array([tokens], np.int64), np.array([start], np.int64)
     out = np.zeros((tokens, heads, head_dim), np.float32)
     words, sums = aligned(round_up(tokens, 16) * heads * head_dim), aligned(round_up(tokens, 16) * heads * head_dim)
-    args = (
+    args = attention.Args(
         address(q),
         q.strides[0],
         address(out),
@@ -80,9 +79,10 @@ def attend(
         int(not causal),
     )
     kernel = BODY.kernel(f"attention:{tile}-{kind}")
-    call(kernel, *args, *turn_counters(new_control(threads)), threads=threads)
+    counted = dict(zip(("counters", "barriers"), turn_counters(new_control(threads)), strict=True))
+    call(kernel, args._replace(**counted), threads=threads)
     first_took_all = [part.copy() for part in (out, words, sums)]
-    call(kernel, *args, 0, 0, threads=threads)
+    call(kernel, args, threads=threads)
     for part, expected in zip(first_took_all, (out, words, sums), strict=True):
         assert np.array_equal(part, expected, equal_nan=True), "it does not matter who takes a turn"
     assert not counters.any()
@@ -190,7 +190,7 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
     shape = [heads, kv_heads, head_dim]
     sizes = [head_dim // 2, 0, address(cache.keys), address(cache.values), context, address(count), address(position)]
     sources = [address(q), q.strides[0], address(k), address(v), k.strides[0]]
-    call(BODY.kernel(f"rope:{kind}"), *sources, *shape, address(table), *sizes, threads=2)
+    call(BODY.kernel(f"rope:{kind}"), rope.Args(*sources, *shape, address(table), *sizes), threads=2)
 
     (key_codes, key_scales, keys), (value_codes, value_scales, values) = as_q8_0(k), as_q8_0(v)
     panels = cache.keys.reshape(kv_heads, context // 16, -1)
@@ -219,7 +219,7 @@ def test_packs_its_rows_as_quantize_does(tokens):
     wanted_words, wanted_sums = np.zeros_like(words), np.zeros_like(sums)
     count = np.array([tokens], np.int64)
     args = [address(out), out.strides[0], 6 * 64, address(wanted_words), address(wanted_sums), address(count)]
-    call(BODY.kernel("quantize"), *args)
+    call(BODY.kernel("pack"), pack.Args(*args))
     np.testing.assert_array_equal(words, wanted_words)
     np.testing.assert_array_equal(sums, wanted_sums)
 

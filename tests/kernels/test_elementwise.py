@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, call, random_panels
 
+from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.kv_cache import rope_tables
-from edgeq.kernels import embedding, norm, quantize, rope, silu_mul
+from edgeq.ops import embedding, norm, rope, silu_mul
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -28,7 +29,7 @@ def test_quantize_matches_twin(body, tokens):
     x[0, :32] = 0
     x[-1, 32:64] = 1e-35
     codes, scales = Packed(body, x).unpack(body.isa.tile)
-    expected_codes, expected_scales = quantize.reference(x)
+    expected_codes, expected_scales = quantized(x)
     np.testing.assert_array_equal(codes, expected_codes)
     np.testing.assert_array_equal(scales, expected_scales)
 
@@ -36,7 +37,7 @@ def test_quantize_matches_twin(body, tokens):
 def test_quantize_sums():
     x = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32)
     packed = Packed(BODY, x)
-    codes, scales = quantize.reference(x)
+    codes, scales = quantized(x)
     groups = codes.reshape(2, 2, 16).astype(np.int32).sum(axis=2)
     sums = packed.sums[:40].reshape(2, 20)
     scaled = scales[0] * groups.sum(axis=1).astype(np.float32)
@@ -57,22 +58,24 @@ def test_norm_matches_twin(tokens, width, threads):
     words, sums = (address(packed.words), address(packed.sums)) if packed else (0, 0)
     call(
         BODY.kernel("norm"),
-        address(source),
-        source.strides[0],
-        width,
-        address(scale),
-        int(np.float32(1e-5).view(np.int32)),
-        address(out),
-        out.strides[0],
-        words,
-        sums,
-        address(count),
+        norm.Args(
+            address(source),
+            source.strides[0],
+            width,
+            address(scale),
+            int(np.float32(1e-5).view(np.int32)),
+            address(out),
+            out.strides[0],
+            words,
+            sums,
+            address(count),
+        ),
         threads=threads,
     )
     expected = norm.reference(x, weight, 1e-5)
     np.testing.assert_allclose(out[:tokens, :width], expected, rtol=2e-6, atol=1e-6)
     if packed:
-        np.testing.assert_array_equal(packed.unpack(BODY.isa.tile)[0], quantize.reference(out[:tokens, :width])[0])
+        np.testing.assert_array_equal(packed.unpack(BODY.isa.tile)[0], quantized(out[:tokens, :width])[0])
 
 
 def test_silu_mul_matches_twin():
@@ -84,15 +87,17 @@ def test_silu_mul_matches_twin():
     out, count = np.zeros_like(source), np.array([1], np.int64)
     call(
         BODY.kernel("silu_mul"),
-        address(source),
-        address(other),
-        source.strides[0],
-        gate.shape[1],
-        address(out),
-        out.strides[0],
-        0,
-        0,
-        address(count),
+        silu_mul.Args(
+            address(source),
+            address(other),
+            source.strides[0],
+            gate.shape[1],
+            address(out),
+            out.strides[0],
+            0,
+            0,
+            address(count),
+        ),
         threads=2,
     )
     np.testing.assert_allclose(out[:1, : gate.shape[1]], silu_mul.reference(gate, up), rtol=1e-6, atol=1e-30)
@@ -115,22 +120,24 @@ def test_rope_matches_twin_and_fills_the_cache(kind, interleaved, head_dim):
     count, position = np.array([tokens], np.int64), np.array([start], np.int64)
     call(
         BODY.kernel(f"rope:{kind}"),
-        address(rotated_q),
-        rotated_q.strides[0],
-        address(rotated_k),
-        address(v),
-        v.strides[0],
-        heads,
-        kv_heads,
-        head_dim,
-        address(table),
-        head_dim // 2,
-        int(interleaved),
-        address(keys),
-        address(values),
-        context,
-        address(count),
-        address(position),
+        rope.Args(
+            address(rotated_q),
+            rotated_q.strides[0],
+            address(rotated_k),
+            address(v),
+            v.strides[0],
+            heads,
+            kv_heads,
+            head_dim,
+            address(table),
+            head_dim // 2,
+            int(interleaved),
+            address(keys),
+            address(values),
+            context,
+            address(count),
+            address(position),
+        ),
         threads=2,
     )
     here = table[start : start + tokens]
@@ -152,12 +159,7 @@ def test_embedding_is_the_decoded_row(name):
     out = np.zeros((16, 288), np.float32)
     call(
         BODY.kernel(f"embedding:{name}"),
-        address(weights),
-        288,
-        address(ids),
-        address(out),
-        out.strides[0],
-        address(count),
+        embedding.Args(address(weights), 288, address(ids), address(out), out.strides[0], address(count)),
         threads=2,
     )
     expected = embedding.reference(decode(panels.reshape(-1), 37, 288, name), ids)

@@ -8,8 +8,8 @@ from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.control import new_control, turn_counters
-from edgeq.kernels import expert_rows, experts, route, silu_mul
 from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.ops import expert_rows, experts, route, silu_mul
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -29,27 +29,31 @@ class Routed:
         scratch = np.zeros(self.experts, np.int64)
         call(
             BODY.kernel("route:choose"),
-            address(padded),
-            padded.strides[0],
-            self.experts,
-            top_k,
-            int(normalized),
-            address(self.chosen),
-            address(self.weights),
-            address(self.count),
-            int(np.float32(factor).view(np.int32)),
+            route.Choose(
+                address(padded),
+                padded.strides[0],
+                self.experts,
+                top_k,
+                int(normalized),
+                address(self.chosen),
+                address(self.weights),
+                address(self.count),
+                int(np.float32(factor).view(np.int32)),
+            ),
             threads=threads,
         )
         call(
             BODY.kernel("route:group"),
-            self.experts,
-            top_k,
-            address(self.chosen),
-            address(self.slots),
-            address(self.sources),
-            address(self.table),
-            address(scratch),
-            address(self.count),
+            route.Group(
+                self.experts,
+                top_k,
+                address(self.chosen),
+                address(self.slots),
+                address(self.sources),
+                address(self.table),
+                address(scratch),
+                address(self.count),
+            ),
             threads=threads,
         )
         self.segments = [tuple(s) for s in self.table[1 : 1 + 3 * self.table[0]].reshape(-1, 3).tolist()]
@@ -100,7 +104,7 @@ def test_combine_matches_twin():
     found = out.copy()
     head = (address(found), found.strides[0], 50, address(rows), rows.strides[0], 4)
     tail = (address(routed.slots), address(routed.weights), address(routed.count))
-    call(BODY.kernel("expert_rows:combine"), *head, *tail, threads=2)
+    call(BODY.kernel("expert_rows:combine"), expert_rows.Combine(*head, *tail), threads=2)
     expected = expert_rows.reference(rows, routed.slots, routed.weights, out)
     np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
 
@@ -123,15 +127,19 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     packed = (address(words), address(sums)) if quantized else (0, 0)
     head = (address(x), x.strides[0], columns, address(wide), wide.strides[0], *packed)
     tail = (address(routed.table), address(routed.sources))
-    call(BODY.kernel("expert_rows:gather"), *head, *tail, threads=threads)
+    call(BODY.kernel("expert_rows:gather"), expert_rows.Gather(*head, *tail), threads=threads)
     source = packed if quantized else (address(wide), wide.strides[0])
     head = (address(weights), rows, columns, *source, address(out), out.strides[0], panels[0].nbytes)
     biases = rng.standard_normal((count, 64)).astype(np.float32)
     tail = (address(routed.table), address(biases), biases.strides[0])
-    call(BODY.kernel(f"experts:{name}"), *head, *tail, 0, 0, threads=threads)
+    call(BODY.kernel(f"experts:{name}"), experts.Args(*head, *tail, 0, 0), threads=threads)
     shared = out.copy()
     out[:] = 0
-    call(BODY.kernel(f"experts:{name}"), *head, *tail, *turn_counters(new_control(threads)), threads=threads)
+    call(
+        BODY.kernel(f"experts:{name}"),
+        experts.Args(*head, *tail, *turn_counters(new_control(threads))),
+        threads=threads,
+    )
     assert np.array_equal(out, shared), "the first thread takes the turns of all, expert after expert"
     decoded = np.stack([decode(p, rows, columns, name) for p in panels])
     used = routed.slots.ravel()
@@ -141,7 +149,7 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     np.testing.assert_allclose(out[used, :rows], expected[used], rtol=2e-4, atol=2e-4)
     both = (address(out), address(out), rows, address(out), out.strides[0], 0, 0)
     before = out.copy()
-    call(BODY.kernel("expert_rows:silu_mul"), *both, address(routed.table), 0, 0, threads=threads)
+    call(BODY.kernel("expert_rows:silu_mul"), expert_rows.Gated(*both, address(routed.table), 0, 0), threads=threads)
     expected = silu_mul.reference(before[used, :rows], before[used, :rows])
     np.testing.assert_allclose(out[used, :rows], expected, rtol=1e-5, atol=1e-6)
 
@@ -154,6 +162,6 @@ def test_a_clamped_gate(threads):
     used, out = routed.slots.ravel(), np.zeros_like(gate)
     both = (address(gate), address(up), 64, address(out), out.strides[0], 0, 0, address(routed.table))
     bits = [int(np.float32(value).view(np.int32)) for value in (1.702, 2.5)]
-    call(BODY.kernel("expert_rows:clamped"), *both, *bits, threads=threads)
+    call(BODY.kernel("expert_rows:clamped"), expert_rows.Gated(*both, *bits), threads=threads)
     x, y = np.minimum(gate[used].astype(np.float64), 2.5), np.clip(up[used].astype(np.float64), -2.5, 2.5)
     np.testing.assert_allclose(out[used], (y + 1) * x / (1 + np.exp(-1.702 * x)), rtol=1e-5, atol=1e-6)

@@ -6,7 +6,7 @@ from kernel_calls import BODIES, matmul, random_panels
 
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import BLOCK_TYPES
-from edgeq.kernels import matmul as family
+from edgeq.ops import matmul as family
 
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 FLOATS = ["F32", "F16", "BF16"]

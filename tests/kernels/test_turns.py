@@ -1,6 +1,7 @@
 """Turns of a share: whoever takes them, each is computed once, and the results are the same bits."""
 
 import threading
+from typing import NamedTuple
 
 import kernel_calls
 import numpy as np
@@ -10,6 +11,7 @@ from kernel_calls import BODIES, Packed, address, random_panels
 from edgeq.graph.control import new_control, turn_counters
 from edgeq.graph.tape import Tape
 from edgeq.kernels.layout import BARRIER_BITS, BARRIERS, CONTROL_BYTES, TURN_SLOTS, WORKER_BYTES
+from edgeq.ops import matmul
 
 THREADS = 3
 COLUMNS = 512
@@ -30,10 +32,11 @@ class Matrix:
         self.out = np.ones((self.packed.capacity, rows), np.float32)
         packed = self.packed
         source = (address(packed.rows), 4 * COLUMNS) if self.plain else (address(packed.words), address(packed.sums))
-        args = [address(self.weights), rows, COLUMNS, *source, address(self.out), self.out.strides[0]]
-        args += [address(packed.count), 0, 1]
-        self.fixed = np.array([*args, 0, 0], np.int64)
-        self.counted = np.array([*args, *turn_counters(self.control)], np.int64)
+        out = address(self.out), self.out.strides[0]
+        args = matmul.Args(address(self.weights), rows, COLUMNS, *source, *out, address(packed.count), 0, 1)
+        counters, barriers = turn_counters(self.control)
+        self.fixed = np.array(args, np.int64)
+        self.counted = np.array(args._replace(counters=counters, barriers=barriers), np.int64)
 
     def counter(self, thread: int) -> int:
         """The index of a thread's counter in the control block."""
@@ -100,16 +103,22 @@ def test_threads_at_once(matrix: Matrix) -> None:
         assert np.array_equal(matrix.out, expected)
 
 
+class Counted(NamedTuple):
+    step: int
+    counters: int = 0
+    barriers: int = 0
+
+
 def test_steps_between_two_barriers_have_counters_of_their_own() -> None:
     control = new_control(2)
     tape = Tape(control)
     source, targets = object(), [object() for _ in range(2 * TURN_SLOTS + 1)]
     for i, target in enumerate(targets):
-        tape.add(f"step {i}", [i], [source], [target], counts_turns=True)
+        tape.add(f"step {i}", Counted(i), [source], [target])
     assert [i for i, barrier in enumerate(tape.barriers) if barrier] == [TURN_SLOTS, 2 * TURN_SLOTS]
-    counters = [int(args[1]) for _, args in tape.steps]
+    counters = [int(args[1]) for _, _, args in tape.steps]
     assert len(set(counters[:TURN_SLOTS])) == TURN_SLOTS
     assert counters[:TURN_SLOTS] == counters[TURN_SLOTS:-1] and counters[-1] == counters[0]
     first = address(control) + CONTROL_BYTES
     assert all(first < counter < first + WORKER_BYTES for counter in counters)
-    assert all(int(args[2]) == address(control) + 8 * BARRIERS for _, args in tape.steps)
+    assert all(int(args[2]) == address(control) + 8 * BARRIERS for _, _, args in tape.steps)

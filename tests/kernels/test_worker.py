@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from kernel_calls import address, call
 
 from edgeq import cgroups
 from edgeq.errors import KernelError
 from edgeq.kernels import cache, library, worker
+from edgeq.ops import copy_rows
 from edgeq.simd import isa
-from tests.kernel_calls import address, call
 
 SMALL = ["execute:publish", "copy_rows", "execute:lead"]
 
@@ -40,7 +41,7 @@ def copy(kernel: library.Kernel) -> None:
     """Run `copy_rows` and look at what it did."""
     source, target = np.ones((2, 32), np.float32), np.zeros((2, 32), np.float32)
     first, count = np.zeros(1, np.int64), np.array([2], np.int64)
-    call(kernel, address(source), 128, 32, address(target), 128, address(first), address(count))
+    call(kernel, copy_rows.Args(address(source), 128, 32, address(target), 128, address(first), address(count)))
     assert np.array_equal(source, target)
 
 

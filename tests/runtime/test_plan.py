@@ -51,7 +51,7 @@ def test_kernels_of_an_f32_file(tiny: Callable[[str], File]) -> None:
     kernels = Counter(plan(tiny("F32")).kernels)
     assert kernels["matmul:F32"] == 7 * LAYERS + 1
     assert kernels["attention:3-f32"] == kernels["rope:f32"] == LAYERS
-    assert "quantize" not in kernels
+    assert "pack" not in kernels
 
 
 def test_a_mixed_recipe_calls_each_tensor_s_kernel(tiny: Callable[[str], File]) -> None:

@@ -1,0 +1,105 @@
+"""Passes over a model's operations: what they keep, and that nothing else changes by a bit."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgeq.blocks.reference import decode
+from edgeq.container.reader import File
+from edgeq.errors import UsageError
+from edgeq.ops import Graph, matmul, passes
+from edgeq.ops.pack import Pack
+from edgeq.runtime.session import Session
+
+PROMPT = [1, 45, 9, 30, 7, 7, 101, 64, 12, 5, 88]
+NAMES = ["blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.1.ffn_down.weight", "output.weight"]
+
+
+def sources(file: File) -> list[str]:
+    """Those of NAMES that the file has; a tied head is the embedding's matrix."""
+    return [name for name in NAMES if name in file.tensors]
+
+
+@pytest.mark.parametrize("kind", ["Q4_K_M", "F32"])
+@pytest.mark.parametrize("batch", [4, 512])
+def test_taps_show_what_matrices_read_and_change_nothing(tiny: Callable[[str], File], kind: str, batch: int) -> None:
+    file = tiny(kind)
+    seen: dict[str, list[np.ndarray]] = {}
+
+    def tapped(name: str, x: np.ndarray) -> None:
+        seen.setdefault(name, []).append(x.copy())
+
+    with Session(file, context=64, threads=2, batch=batch) as plain:
+        expected = plain.eval(PROMPT)
+    with Session(file, context=64, threads=2, batch=batch, taps=sources(file)) as session:
+        assert np.array_equal(session.eval(PROMPT, tapped=tapped), expected)
+        assert session.plan.taps["blk.0.attn_q.weight"][0] is not None
+    assert set(seen) == set(sources(file))
+    assert [len(part) for part in seen["blk.0.attn_q.weight"]] == [
+        min(batch, len(PROMPT) - first) for first in range(0, len(PROMPT), batch)
+    ]
+    q, k = (np.concatenate(seen[name]) for name in NAMES[:2])
+    assert np.array_equal(q, k), "queries and keys read the same"
+    assert q.shape == (len(PROMPT), file.tensors[NAMES[0]].shape[1])
+    assert 0.1 < np.abs(q).mean() < 10
+
+
+def test_a_tap_is_the_matrix_s_own_input(tiny: Callable[[str], File]) -> None:
+    """What the head was shown, times its matrix, are the logits."""
+    file = tiny("F32")
+    head = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
+    shown: list[np.ndarray] = []
+    with Session(file, context=64, threads=1, taps=[head]) as session:
+        logits = session.eval(PROMPT, tapped=lambda name, x: shown.append(x.copy()))
+    weights = decode(file.data(head), *file.tensors[head].shape, file.tensors[head].type)
+    np.testing.assert_allclose(logits, matmul.reference(weights, "F32", shown[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tap_of_what_is_no_matrix_is_refused(tiny: Callable[[str], File]) -> None:
+    with pytest.raises(UsageError, match=r"blk\.0\.attn_norm\.weight is no matrix of a linear layer"):
+        Session(tiny("F32"), context=64, taps=["blk.0.attn_norm.weight"])
+
+
+@pytest.mark.parametrize("kind", ["Q4_K_M", "F32"])
+def test_rows_in_place_of_ids(tiny: Callable[[str], File], kind: str) -> None:
+    """The rows of the embedding matrix give the bits that the ids give."""
+    file = tiny(kind)
+    info = file.tensors["token_embd.weight"]
+    rows = decode(file.data("token_embd.weight"), *info.shape, info.type)[PROMPT].astype(np.float32)
+    with Session(file, context=64, threads=2) as session:
+        expected = session.eval(PROMPT, all_logits=True)
+    with Session(file, context=64, threads=2, rows=True) as session:
+        found = np.concatenate([session.eval(rows[:4], all_logits=True), session.eval(rows[4:], all_logits=True)])
+        assert np.array_equal(found, expected)
+        with pytest.raises(UsageError, match=r"rows must be \[tokens, \d+\], these are \[11\]"):
+            session.eval(PROMPT)
+    with pytest.raises(UsageError, match="closed"):
+        session.eval(rows)
+
+
+def graph() -> Graph:
+    """x -> norm -> two matrices, of which one is quantized."""
+    g = Graph({"embd": (8, 32), "norm": (32,), "a": (32, 32), "b": (32, 32)})
+    x = g.embedding("embd")
+    h = g.rms_norm(x, "norm", 1e-5)
+    g.linear(g.linear(h, "a"), "b", add_to=x)
+    return g
+
+
+@pytest.mark.parametrize(
+    ("quantized", "packed", "only", "packs"), [("a", {1}, {1}, 0), ("b", {2}, set(), 1), ("", set(), set(), 0)]
+)
+def test_who_packs(quantized: str, packed: set[int], only: set[int], packs: int) -> None:
+    nodes, found = passes.fuse_packing(graph().nodes, lambda weight: weight == quantized)
+    assert (found.packed, found.only_packed) == (packed, only)
+    assert sum(isinstance(node.op, Pack) for node in nodes) == packs
+
+
+def test_states_leave_out_the_head() -> None:
+    g = graph()
+    x = g.nodes[-1].output
+    logits = g.linear(g.rms_norm(g.outputs(x), "norm", 1e-5), "b")
+    nodes, result = passes.states(g.nodes, logits)
+    assert len(nodes) == 5 and not result.outputs and nodes[-1].op.reads == (x,)
+    assert passes.states(graph().nodes, x) == (graph().nodes, x), "there is no head"
