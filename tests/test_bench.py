@@ -125,7 +125,7 @@ def test_a_course_has_a_rate_per_interval():
 def counting(monkeypatch):
     model = counting_model(context=256)
     model.file.tensors = dict(UNTIED, **{"token_embd.weight": tensor("Q4_K", 270, 8, nbytes=7)})
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: model)
     monkeypatch.setattr(bench, "kv_read", lambda session: {0: 10})
     monkeypatch.setattr(bench, "machine_limits", lambda threads, bits: LIMITS)
     return model

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.embedding import Embedder
+    from edgeq.embedder import Embedder
 
 
 @click.command("embed", short_help="Turn texts into vectors.")

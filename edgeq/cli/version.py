@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-import edgeq
 from edgeq.cli.json_output import json_option, show_json
+from edgeq.version import VERSION
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece")
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     return {
-        "edgeq": edgeq.__version__,
+        "edgeq": VERSION,
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),

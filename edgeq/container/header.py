@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from edgeq.blocks.table import BLOCK_TYPES, tensor_bytes
-from edgeq.container.layout import (
+from edgeq.container.placement import (
     ALIGNMENT,
     MAGIC,
     MAX_HEADER_BYTES,

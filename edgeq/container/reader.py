@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.container.header import header_bytes, parse
-from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
+from edgeq.container.placement import PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
 from edgeq.input import InputFile
 

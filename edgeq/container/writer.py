@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeq.container.header import ASSET_NAME, TENSOR_NAME, render
-from edgeq.container.layout import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo, TensorSpec, align, place
+from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo, TensorSpec, align, place
 from edgeq.output import Chunk, OutputFile
 
 __all__ = ["TensorSpec", "Writer"]

@@ -20,7 +20,7 @@ from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
-from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
+from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import write_config

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-import edgeq
 from edgeq import environment
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
@@ -31,6 +30,7 @@ from edgeq.quantize.pipeline import (
     Report,
 )
 from edgeq.quantize.recipes import Recipe, recipe
+from edgeq.version import VERSION
 
 F32Array = npt.NDArray[np.float32]
 U8Array = npt.NDArray[np.uint8]
@@ -158,7 +158,7 @@ def _fate(job: _Job, chosen: Recipe) -> Kept | None:
 
 def _metadata(file: File, chosen: Recipe, jobs: list[_Job]) -> dict[str, Any]:
     """The file's, which says what it was made from and how."""
-    provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {edgeq.__version__}"}
+    provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {VERSION}"}
     if fates := [(how, job.spec.type, None) for job in jobs if (how := _fate(job, chosen))]:
         provenance["quantized"] = "; ".join(kept.summary(fates))
     metadata = {**file.metadata, "provenance": provenance}
