@@ -43,6 +43,7 @@ def of_file(file: "File") -> Facts:
         "file": file.path,
         "format": "eqf",
         "bytes": file.nbytes,
+        "requires": list(file.requires),
         "architecture": file.metadata.get("architecture"),
         **_of_config(file.metadata.get("config", {})),
         "chat_template": _template({name: file.asset(name) for name in file.assets if "tokenizer." not in name}),

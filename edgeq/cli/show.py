@@ -92,6 +92,8 @@ def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:
     if facts["format"] == "gguf" and len(files) > 1:
         yield from (("", Path(file).name) for file in files)
     yield "format", {"eqf": ".eqf", "gguf": "GGUF", "checkpoint": "Hugging Face checkpoint"}[facts["format"]]
+    if facts.get("requires"):
+        yield "requires", ", ".join(facts["requires"])
     yield "architecture", facts["architecture"]
     yield "parameters", f"{count(facts['parameters'])} ({facts['parameters']:,})"
     yield "bits per weight", f"{facts['bits_per_weight']:.3f}"

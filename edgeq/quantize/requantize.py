@@ -75,7 +75,8 @@ def requantize(
     with open_file(source) as file:
         model = architecture(file.metadata["config"], file.path)
         jobs = _plan(file, model.num_hidden_layers, chosen)
-        with Writer(out, [job.spec for job in jobs], _metadata(file, chosen, jobs), _assets(file)) as writer:
+        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs)
+        with Writer(out, specs, metadata, _assets(file), file.requires) as writer:
             prepare({job.spec.type for job in jobs if not job.copied}, announce)
             total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
             for index, job in enumerate(jobs):
