@@ -207,6 +207,12 @@ def test_numpy_and_numba_are_not_imported_early(code):
     }
 
 
+def test_the_list_of_verbs_imports_none_of_them():
+    code = "import sys; from edgeq.cli import main; main(['--help'])"
+    verbs = "assert not [name for name in sys.modules if name.startswith('edgeq.cli.')]"
+    assert not modules_after(f"{code}; {verbs}") & {"psutil", "statistics", "email", "hashlib"}
+
+
 def test_a_chat_without_a_terminal_needs_no_editor():
     code = "import io, sys; sys.stdin = io.StringIO(); from edgeq.cli.chat_input import reader; reader()"
     assert "prompt_toolkit" not in modules_after(code)

@@ -35,7 +35,7 @@ LOW_DISK = 200 << 20  # bytes: a cache of kernels and some room
 WIDE = 12  # characters of the names of rows
 
 
-@click.command("doctor", short_help="Look at this machine, and whether a model runs on it.")
+@click.command("doctor")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("-c", "--context", type=click.IntRange(1), help="With MODEL: judge this context.  [default: as for run]")
 @KV

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.embedder import Embedder
 
 
-@click.command("embed", short_help="Turn texts into vectors.")
+@click.command("embed")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, callback=check_text)
 @click.option(

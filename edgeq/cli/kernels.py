@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeq.kernels.prebuilt import Library
 
 
-@click.group("kernels", short_help="Build or list compiled kernels.", invoke_without_command=True)
+@click.group("kernels", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """Kernels compiled ahead of time: with a library that fits its CPU, a machine needs no compiler."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 200  # characters of a value from the file
 
 
-@click.command("show", short_help="Show what a model's file holds.")
+@click.command("show")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @json_option

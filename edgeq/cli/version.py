@@ -12,7 +12,7 @@ from edgeq.version import VERSION
 LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece")
 
 
-@click.command("version", short_help="Print versions.")
+@click.command("version")
 @json_option
 def command(as_json: bool) -> None:
     """Print the versions of edgeq and of what it stands on."""
