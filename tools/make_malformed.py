@@ -114,6 +114,7 @@ def cases() -> dict[str, tuple[bytes, str, list[str]]]:
         "requires_unknown.eqf": (requiring(["no-such-feature"]), "UnsupportedError", ["'no-such-feature'", "update"]),
         "requires_in_2.eqf": (requiring(["no-such-feature"], VERSION), "UnsupportedError", ["'no-such-feature'"]),
         "requires_string.eqf": (requiring("no-such-feature"), "FormatError", ["'requires'", "list"]),
+        "requires_twice.eqf": (requiring(["a", "b", "a"]), "FormatError", ["feature 'a'", "twice"]),
         "requires_name.eqf": (requiring(["No such feature"]), "FormatError", ["'No such feature'", "not allowed"]),
         "header_outside.eqf": (replaced(12, struct.pack("<Q", end)), "FormatError", ["truncated", "header"]),
         "header_huge.eqf": (replaced(12, struct.pack("<Q", 1 << 62)), "FormatError", ["header", "limit"]),

@@ -192,10 +192,10 @@ class _Checker:
         for name in names:
             if type(name) is not str or not FEATURE_NAME.match(name):
                 self.fail(f"the feature name {str(name)[:80]!r} is not allowed")
-            if name not in FEATURES:
-                what = f"{self.path}: requires the feature {name!r}, which this edgeq does not know"
-                raise UnsupportedError(f"{what}: update edgeq")
         self.unique("feature", names)
+        if unknown := next((name for name in names if name not in FEATURES), None):
+            what = f"{self.path}: requires the feature {unknown!r}, which this edgeq does not know"
+            raise UnsupportedError(f"{what}: update edgeq")
         return tuple(names)
 
     def named(self, entry: Any, kind: str, pattern: re.Pattern[str]) -> tuple[str, str]:
