@@ -21,7 +21,7 @@ from synthetic import SyntheticFile
 from table_file import table
 
 from edgeq.blocks.table import BLOCK_TYPES
-from edgeq.container.layout import TensorSpec
+from edgeq.container.placement import TensorSpec
 from edgeq.container.writer import Writer
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf

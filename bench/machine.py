@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 from llvmlite import binding as llvm
 
-from edgeq.runtime.machine import cores as found_cores
-from edgeq.runtime.machine import cpu_name
+from edgeq.runtime.hardware import cores as found_cores
+from edgeq.runtime.hardware import cpu_name
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -10,7 +10,8 @@ Public names load what they need on first use: `import edgeq` itself imports nei
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgeq.version import VERSION as __version__
+
 __all__ = [
     "Answer",
     "CheckpointError",
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from edgeq.model import Model, load
+    from edgeq.loading import load
+    from edgeq.model import Model
     from edgeq.timings import Timings
 
 _HOMES = {
@@ -64,7 +66,7 @@ _HOMES = {
     "TokenLogprob": "edgeq.answer",
     "Sampling": "edgeq.arguments",
     "Model": "edgeq.model",
-    "load": "edgeq.model",
+    "load": "edgeq.loading",
     "convert": "edgeq.conversion",
     "Timings": "edgeq.timings",
 }

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from edgeq import endings
 from edgeq.checkpoints import Checkpoint
 from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
@@ -21,8 +22,6 @@ from edgeq.quantize import pipeline
 from edgeq.quantize.pipeline import Progress, Report, default_output
 from edgeq.quantize.recipes import recipe
 from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer
-
-OTHERS = (".safetensors", ".bin", ".pt", ".pth")  # ends of names of what is not written
 
 
 def convert(
@@ -42,7 +41,7 @@ def convert(
     for a tokenizer that cannot be read, or that belongs to another model. An `out` that ends in `.gguf` is written as
     GGUF; matrices with rows that the type cannot have there get another, and the report says so.
     """
-    if out is not None and _ends(out, *OTHERS):
+    if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
         return _again(source, out, type, threads, progress, allow_no_tokenizer, announce)

@@ -3,7 +3,7 @@
 | variable          | meaning                                         | default                                     |
 |-------------------|-------------------------------------------------|---------------------------------------------|
 | `EDGEQ_ISA`       | body of the kernels: a name of `simd/isa.py`    | the best that this CPU has                  |
-| `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/machine.py)  |
+| `EDGEQ_THREADS`   | threads that run a model                        | the cores worth using (runtime/hardware.py)  |
 | `EDGEQ_CACHE`     | folder of compiled kernels, and of models       | `cache_folder()`                            |
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |

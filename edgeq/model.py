@@ -3,15 +3,15 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from edgeq.answer import Answer, Generated, Generation
-from edgeq.arguments import Sampling, check_loading, check_messages, check_numbers, stop_strings, token_ids
-from edgeq.container.reader import File, open_file
+from edgeq.arguments import Sampling, check_messages, check_numbers, stop_strings, token_ids
+from edgeq.container.reader import File
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.embedding import Embedder
+    from edgeq.embedder import Embedder
     from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
 
 
 class Model:
-    """A model in memory. Made by `load`.
+    """A model in memory. Made by `edgeq.load`.
 
     Any number of threads may use it: answers and other calls queue, one is computed at a time, and none changes the
     result of another. The keys and values of one conversation are kept, so that what goes on from it begins at once.
@@ -41,7 +41,7 @@ class Model:
     def __init__(self, file: File, session: "Session", load_s: float = 0.0, chat_template: str | None = None):
         self.file = file
         self.session = session
-        self._load_s = load_s
+        self.load_s = load_s
         self._latest = Generation([], 0, 0, "", Sampler(SamplerParams()))
         self._latest.timings.load_s = load_s
         self._template_source = chat_template
@@ -252,7 +252,7 @@ class Model:
     @cached_property
     def embedder(self) -> "Embedder":
         """What `embed` uses. A model that was loaded to write text gets a second session for it."""
-        from edgeq.embedding import Embedder
+        from edgeq.embedder import Embedder
         from edgeq.runtime.session import Session
 
         session = self.session
@@ -317,7 +317,7 @@ class Model:
             sampler=Sampler(SamplerParams(**options)),
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
-            timings=Timings(load_s=self._load_s),
+            timings=Timings(load_s=self.load_s),
         )
         self._latest = generation
         return generation
@@ -353,57 +353,3 @@ class Model:
                 return
             yield token
         generation.finish_reason = generation.limit
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    threads: int | None = None,
-    context: int | None = None,
-    kv: str | None = None,
-    chat_template: str | None = None,
-    embeddings: bool = False,
-    force: bool = False,
-    announce: Callable[[str], None] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Model:
-    """Load a `.eqf` file; or a GGUF file, a checkpoint's folder, a Hub repository `owner/name`, the last two also with
-    a recipe (`owner/name:Q8_0`): these are imported or converted into the cache first, once. Short names do too, see
-    `edgeq models`.
-
-    `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
-    together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
-    "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
-    only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads also what does not seem
-    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
-    the latter is: what is at work, bytes done, bytes in all.
-    Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted,
-    UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
-    TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
-    """
-    began = time.perf_counter()
-    check_loading(threads, context, kv, chat_template)
-    from edgeq.model_cache import runnable
-
-    file = open_file(runnable(path, announce, progress))
-    try:
-        from edgeq.runtime.fit import available_memory
-        from edgeq.runtime.session import Session
-
-        if file.nbytes < available_memory():
-            file.read_ahead()
-        session = Session(
-            file, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
-        )
-    except BaseException:
-        file.close()
-        raise
-    model = Model(file, session, chat_template=chat_template)
-    try:
-        if file.assets.keys() & {*FILES}:
-            _ = model.tokenizer  # now rather than with the first text: it belongs to loading
-    except BaseException:
-        model.close()
-        raise
-    model._load_s = model.timings.load_s = time.perf_counter() - began
-    return model

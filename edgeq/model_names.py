@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 
-from edgeq import recommended
+from edgeq import endings, recommended
 from edgeq.errors import NotFoundError, UsageError
 
 # What may stand before owner/name, and what may follow where an address was copied from a browser.
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?=[^/]+/[^/])", re.IGNORECASE)
 _VIEW = re.compile(r"(?:/(?:tree|blob)/main)?/?(?=:|$)")
 _WORD = re.compile(r"[A-Za-z0-9][\w.:\-]*")
-_FILES = (".eqf", ".gguf", ".safetensors", ".bin", ".pt", ".pth")
 
 
 def resolve(text: str) -> str:
@@ -35,7 +34,7 @@ def resolve(text: str) -> str:
 
 def is_word(text: str) -> bool:
     """Whether it can only be a name: no path, no file, no repository."""
-    return _WORD.fullmatch(text) is not None and not text.endswith(_FILES) and not os.path.lexists(text)
+    return _WORD.fullmatch(text) is not None and not text.endswith(endings.MODEL) and not os.path.lexists(text)
 
 
 def among(text: str, names: Iterable[str]) -> str | None:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import CheckpointError
 
 REVISION = 4  # raised when what is made changes
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-
 SMALL = (".json", ".jinja", ".model", ".txt")  # ends of names of what is read beside weights
 
 Announce = Callable[[str], None] | None
@@ -54,7 +53,7 @@ def source_of(text: str) -> Source | None:
     if is_gguf(text):
         return _gguf(text)
     if os.path.exists(text):
-        return _checkpoint(text) if os.path.isdir(text) or text.endswith(WEIGHTS) else None
+        return _checkpoint(text) if os.path.isdir(text) or text.endswith(endings.CHECKPOINT) else None
     stem, colon, kind = text.rpartition(":")
     if not colon:
         return repository(text) if _is_repository(text) else None
@@ -67,7 +66,7 @@ def _is_repository(text: str) -> bool:
     """Whether it reads as `owner/name`, and not as a file that is not there."""
     from edgeq.checkpoints.hub import is_repository
 
-    return "/" in text and is_repository(text) and not text.endswith((".eqf", ".gguf", *WEIGHTS))
+    return "/" in text and is_repository(text) and not text.endswith(endings.MODEL)
 
 
 def _gguf(text: str) -> Source:
@@ -178,7 +177,7 @@ def _files(inside: Path) -> Iterator[Path]:
 
 def _matters(one: Path) -> bool:
     """Whether it is of a kind that is read: people keep notes there, and systems hidden files."""
-    return one.is_file() and not one.name.startswith(".") and one.suffix in (*WEIGHTS, *SMALL)
+    return one.is_file() and not one.name.startswith(".") and one.suffix in (*endings.CHECKPOINT, *SMALL)
 
 
 def _state(files: Iterable[Path]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from token_vectors import sentencepiece_model
 
-from edgeq.text.pieces import byte_level_bytes
+from edgeq.text.piece_bytes import byte_level_bytes
 
 # Ids of the byte-level tokenizer: byte b is token b, then the merges, then the special tokens.
 BYTE_NAMES = {byte_level_bytes(chr(c))[0]: chr(c) for c in range(0x180) if len(byte_level_bytes(chr(c))) == 1}

@@ -11,7 +11,7 @@ from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli import bench, main, roofline
 from edgeq.cli.roofline import Case, Result
 from edgeq.errors import UsageError
-from edgeq.kernels import catalog
+from edgeq.ops import catalog
 from edgeq.simd.isa import TABLE
 
 LIMITS = roofline.Limits(read_bandwidth=1e9, dot_peak={4: 2e9, 6: 1e9})
@@ -125,7 +125,7 @@ def test_a_course_has_a_rate_per_interval():
 def counting(monkeypatch):
     model = counting_model(context=256)
     model.file.tensors = dict(UNTIED, **{"token_embd.weight": tensor("Q4_K", 270, 8, nbytes=7)})
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: model)
     monkeypatch.setattr(bench, "kv_read", lambda session: {0: 10})
     monkeypatch.setattr(bench, "machine_limits", lambda threads, bits: LIMITS)
     return model

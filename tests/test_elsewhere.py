@@ -68,12 +68,12 @@ from elsewhere import leave
 leave("darwin")
 from edgeq import environment
 from edgeq.kernels import image, prebuilt
-from edgeq.runtime import machine
+from edgeq.runtime import hardware
 from edgeq.simd import cpuinfo
 assert not hasattr(os, "preadv") and not hasattr(os, "sched_getaffinity")
 assert not image.supported() and prebuilt.best() is None
-assert cpuinfo.x86_features() is None and machine.cpu_name() and machine.cores().threads >= 1
-assert machine.memory().available > 1 << 20
+assert cpuinfo.x86_features() is None and hardware.cpu_name() and hardware.cores().threads >= 1
+assert hardware.memory().available > 1 << 20
 os.environ.pop("EDGEQ_CACHE", None); os.environ.pop("XDG_CACHE_HOME", None)
 assert environment.cache_folder().parts[-3:] == ("Library", "Caches", "edgeq")
 """

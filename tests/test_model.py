@@ -1,7 +1,6 @@
 """The model's own work, tested on a session that counts: the token after b is b + 1."""
 
 import asyncio
-import errno
 import os
 import threading
 
@@ -12,7 +11,7 @@ from counting import GREEDY, CountingSession, MemoryFile, counting_model
 
 from edgeq import model as module
 from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
-from edgeq.model import Model, load
+from edgeq.model import Model
 from edgeq.prompt_cache import LARGEST_PIECE, LEAST_PIECE
 
 
@@ -108,31 +107,6 @@ def test_a_closed_model_says_so():
     ):
         with pytest.raises(UsageError, match=r"counting\.eqf: the model is closed"):
             use()
-
-
-def loading(monkeypatch, assets):
-    file, session = MemoryFile(assets), CountingSession()
-    monkeypatch.setattr(module, "open_file", lambda path: file)
-    monkeypatch.setattr("edgeq.runtime.session.Session", lambda *arguments, **options: session)
-    return file, session
-
-
-def test_load_reads_the_tokenizer(monkeypatch):
-    loading(monkeypatch, small.byte_level_assets())
-    model = load("m.eqf")
-    assert "tokenizer" in model.__dict__ and model.timings.load_s > 0
-    loading(monkeypatch, {})
-    with load("m.eqf") as model:
-        assert model.logits([1, 2]).shape == (2, 270), "token ids need no tokenizer"
-        with pytest.raises(TokenizerError, match=r"counting\.eqf: has no tokenizer\.json or tokenizer\.model"):
-            model.generate("a")
-
-
-def test_load_lets_go_of_a_file_with_a_broken_tokenizer(monkeypatch):
-    file, session = loading(monkeypatch, {"tokenizer.json": b"{"})
-    with pytest.raises(TokenizerError, match=r"counting\.eqf: tokenizer\.json cannot be read"):
-        load("m.eqf")
-    assert file.closed and session.closed
 
 
 def test_long_prompts_go_in_pieces_of_about_half_a_second(monkeypatch):
@@ -370,27 +344,9 @@ def test_scores():
         model.score("")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"context": "4096"}, "context is '4096': it must be a whole number, or None"),
-        ({"threads": 2.0}, "threads is 2.0: it must be a whole number"),
-        ({"threads": True}, "threads is True: it must be a whole number"),
-        ({"kv": 16}, "kv is a int: it must be a str"),
-        ({"chat_template": b"x"}, "chat_template is a bytes: it must be a str"),
-    ],
-)
-def test_types_are_checked_when_loading(options, message):
-    with pytest.raises(UsageError, match=message):
-        load("m.eqf", **options)
-
-
-def test_errors_are_those_that_callers_know():
+def test_a_wrong_value_is_a_value_error():
     with pytest.raises(ValueError, match="top_k is"):
         counting_model().generate("a", top_k=1.5)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.eqf: no such file: check its name") as raised:
-        load("nowhere.eqf")
-    assert raised.value.errno == errno.ENOENT
 
 
 def test_parts_of_a_message_are_joined_where_the_template_reads_a_text():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from counting import GREEDY, counting_model
 
-from edgeq.model import load
+from edgeq.loading import load
 
 CALLS = 40  # of each thread
 

@@ -75,7 +75,7 @@ def fetch_wheels(wheels: Iterable[str], folder: Path, *options: str) -> None:
 
 
 def build(cpu: str, folder: Path) -> str:
-    """A library of all kernels for a CPU (a name of kernels/catalog.py), kept in a folder; what to say of it."""
+    """A library of all kernels for a CPU (a name of ops/catalog.py), kept in a folder; what to say of it."""
     from edgeq.errors import KernelError
     from edgeq.kernels import build, catalog, image
     from edgeq.kernels.sources import sources

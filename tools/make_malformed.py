@@ -18,7 +18,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "formats" / "malformed"
 MAGIC = bytes((0x89, 0x45, 0x51, 0x46, 0x0D, 0x0A, 0x1A, 0x0A))
-VERSION = 2
+VERSION, REQUIRING = 2, 3
 START = 1024  # of the first tensor; readers take any multiple of 64, and small files are easier to keep
 
 Header = dict[str, Any]
@@ -53,11 +53,11 @@ def sound_header() -> Header:
     }
 
 
-def assemble(header: Header | bytes) -> bytes:
+def assemble(header: Header | bytes, version: int = VERSION) -> bytes:
     """A file with this header and the sound payload at its usual place; the header's crc32 is right."""
     text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (START - 24 - len(text))
-    data = bytearray(MAGIC + struct.pack("<IQI", VERSION, len(text), zlib.crc32(text)) + text)
+    data = bytearray(MAGIC + struct.pack("<IQI", version, len(text), zlib.crc32(text)) + text)
     for entry in sound_header()["tensors"] + sound_header()["assets"]:
         data += bytes(entry["offset"] - len(data)) + payload()[entry["name"]]
     return bytes(data)
@@ -84,6 +84,11 @@ def asset(**changes: Any) -> bytes:
     return edited(lambda h: h["assets"][0].update(changes))
 
 
+def requiring(names: Any, version: int = REQUIRING) -> bytes:
+    """The sound file, which requires features of its reader."""
+    return assemble({**sound_header(), "requires": names}, version)
+
+
 def replaced(start: int, content: bytes) -> bytes:
     """The sound file with other bytes at `start`."""
     data = bytearray(assemble(sound_header()))
@@ -104,7 +109,13 @@ def cases() -> dict[str, tuple[bytes, str, list[str]]]:
         "gguf.eqf": (b"GGUF" + good[4:], "FormatError", ["GGUF"]),
         "short_prefix.eqf": (good[:20], "FormatError", ["truncated"]),
         "version_1.eqf": (replaced(8, struct.pack("<I", 1)), "UnsupportedError", ["version 1", "convert", "again"]),
-        "version_3.eqf": (replaced(8, struct.pack("<I", 3)), "UnsupportedError", ["version 3", "update"]),
+        "version_3.eqf": (replaced(8, struct.pack("<I", 3)), "FormatError", ["no 'requires'"]),
+        "version_4.eqf": (replaced(8, struct.pack("<I", 4)), "UnsupportedError", ["version 4", "update"]),
+        "requires_unknown.eqf": (requiring(["no-such-feature"]), "UnsupportedError", ["'no-such-feature'", "update"]),
+        "requires_in_2.eqf": (requiring(["no-such-feature"], VERSION), "UnsupportedError", ["'no-such-feature'"]),
+        "requires_string.eqf": (requiring("no-such-feature"), "FormatError", ["'requires'", "list"]),
+        "requires_twice.eqf": (requiring(["a", "b", "a"]), "FormatError", ["feature 'a'", "twice"]),
+        "requires_name.eqf": (requiring(["No such feature"]), "FormatError", ["'No such feature'", "not allowed"]),
         "header_outside.eqf": (replaced(12, struct.pack("<Q", end)), "FormatError", ["truncated", "header"]),
         "header_huge.eqf": (replaced(12, struct.pack("<Q", 1 << 62)), "FormatError", ["header", "limit"]),
         "header_flipped.eqf": (replaced(40, b"\xff"), "ChecksumError", ["header", "checksum"]),

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from edgeq import endings
 from edgeq.checkpoints import hub
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
@@ -160,11 +161,11 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if text and path.is_dir():
         return _of_folder(text, path)
     if path.is_file():
-        if path.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
+        if path.suffix not in endings.CHECKPOINT:
             other = " (`edgeq import` takes .gguf files)" if path.suffix == ".gguf" else ""
             raise CheckpointError(f"{text}: is no checkpoint: give a folder, a .safetensors or .bin file{other}")
         return Checkpoint(text, path.parent, index_file(path))
-    if not hub.is_repository(text) or path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
+    if not hub.is_repository(text) or path.suffix in endings.CHECKPOINT:
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise NotFoundError(f"{text}: no such file or folder{hint}")
     folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED, TEMPLATES])

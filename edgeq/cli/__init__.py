@@ -21,23 +21,23 @@ from edgeq.errors import EdgeqError
 
 FAULT = 70  # as sysexits.h has it: an internal software error
 
-VERBS = (
-    "chat",
-    "run",
-    "embed",
-    "models",
-    "pull",
-    "convert",
-    "import",
-    "export",
-    "show",
-    "verify",
-    "bench",
-    "doctor",
-    "bundle",
-    "kernels",
-    "version",
-)
+VERBS = {  # and what --help says of each, which imports none of them
+    "chat": "Talk with a model.",
+    "run": "Answer one message, or complete a text.",
+    "embed": "Turn texts into vectors.",
+    "models": "List, remove or recommend models.",
+    "pull": "Fetch and convert a model, to run it later.",
+    "convert": "Convert a checkpoint to one file, or quantize again.",
+    "import": "Import a GGUF file as one .eqf file.",
+    "export": "Export a model as a GGUF file.",
+    "show": "Show what a model's file holds.",
+    "verify": "Check a model's file.",
+    "bench": "Measure speed.",
+    "doctor": "Look at this machine, and whether a model runs on it.",
+    "bundle": "Make a folder that runs a model on a board, offline.",
+    "kernels": "Build or list compiled kernels.",
+    "version": "Print versions.",
+}
 
 ENVIRONMENT = """
 \b
@@ -72,6 +72,10 @@ class Verbs(click.Group):
         module = "import_" if cmd_name == "import" else cmd_name  # `import` cannot name a module
         command: click.Command = import_module(f"edgeq.cli.{module}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
 
 
 @click.group(

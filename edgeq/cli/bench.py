@@ -35,7 +35,7 @@ COLUMNS = (  # name, width, whether numbers stand to the right
 INTERVAL = 10.0  # seconds of a line of --minutes
 
 
-@click.command("bench", short_help="Measure speed.")
+@click.command("bench")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-p", "--prompt", "prompts", type=click.IntRange(0), multiple=True, help="Prompt tokens.  [default: 512]")
 @click.option("-n", "--generate", "texts", type=click.IntRange(0), multiple=True, help="New tokens.  [default: 128]")

@@ -30,7 +30,7 @@ from edgeq.output import temporary_folder
 class Board:
     """What is known of a target: the machine that `uname -m` tells, its usual Python, and its CPU.
 
-    cpus: names of kernels/catalog.py; where it may have one of several, first that whose kernels run on all
+    cpus: names of ops/catalog.py; where it may have one of several, first that whose kernels run on all
     """
 
     title: str
@@ -61,10 +61,12 @@ WRITTEN_BY_INSTALLERS = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", 
 OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels", "venv"})
 
 
-@click.command("bundle", short_help="Make a folder that runs a model on a board, offline.")
+@click.command("bundle")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "board", type=click.Choice(list(BOARDS)), required=True, help="The board that it is for.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option(
+    "-o", "--output", "--out", "out", type=click.Path(path_type=Path), required=True, help="The folder to make."
+)
 @click.option("--python", "version", help="Python on the board; Raspberry Pi OS 12 has 3.11.  [default: 3.13]")
 @click.option("--no-wheels", is_flag=True, help="Leave Python packages out: edgeq is installed there already.")
 @click.option(

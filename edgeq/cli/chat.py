@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.model import Model
 
 
-@click.command("chat", short_help="Talk with a model.")
+@click.command("chat")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--system", callback=check_text, help="The system message.")
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr after each answer.")

@@ -20,7 +20,7 @@ TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, wha
 NAMED = 3  # unused tensors that are named
 
 
-@click.command("convert", short_help="Convert a checkpoint to one file, or quantize again.")
+@click.command("convert")
 @click.argument("source")
 @click.option(
     "-o",

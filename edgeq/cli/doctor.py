@@ -25,7 +25,7 @@ from edgeq.errors import EdgeqError, MemoryLimitError
 if TYPE_CHECKING:
     from edgeq.container.reader import File
     from edgeq.runtime.fit import Fit
-    from edgeq.runtime.machine import Core
+    from edgeq.runtime.hardware import Core
 
 Facts = dict[str, Any]
 
@@ -35,7 +35,7 @@ LOW_DISK = 200 << 20  # bytes: a cache of kernels and some room
 WIDE = 12  # characters of the names of rows
 
 
-@click.command("doctor", short_help="Look at this machine, and whether a model runs on it.")
+@click.command("doctor")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("-c", "--context", type=click.IntRange(1), help="With MODEL: judge this context.  [default: as for run]")
 @KV
@@ -99,7 +99,7 @@ def _problem(facts: Facts, about: str, wrong: str, advice: str) -> None:
 
 
 def _cpu(facts: Facts) -> Facts:
-    from edgeq.runtime import machine
+    from edgeq.runtime import hardware
     from edgeq.runtime.kernel_state import bodies, kernel_state
 
     name = kernel_state(()).body
@@ -109,7 +109,7 @@ def _cpu(facts: Facts) -> Facts:
     if any(not lacking for _, _, lacking in better):
         _problem(facts, "cpu", f"EDGEQ_ISA asks for {name}, which is slower than need be", "unset EDGEQ_ISA")
     return {
-        "name": machine.cpu_name(),
+        "name": hardware.cpu_name(),
         "machine": platform.machine(),
         "body": name,
         "not_used": {other: lacking for other, _, lacking in better},
@@ -117,9 +117,9 @@ def _cpu(facts: Facts) -> Facts:
 
 
 def _cores(team: int) -> Facts:
-    from edgeq.runtime import machine
+    from edgeq.runtime import hardware
 
-    found = machine.cores()
+    found = hardware.cores()
 
     def group(cores: "tuple[Core, ...]") -> list[Facts]:
         return [asdict(core) for core in cores]
@@ -139,16 +139,16 @@ def _cores(team: int) -> Facts:
 
 def _memory(facts: Facts) -> Facts:
     from edgeq import cgroups
-    from edgeq.runtime import machine
+    from edgeq.runtime import hardware
     from edgeq.runtime.fit import available_memory
 
-    memory, limit = machine.memory(), cgroups.memory_limit()
+    memory, limit = hardware.memory(), cgroups.memory_limit()
     return {
         "total": memory.total,
         "available": available_memory(),
         "group_limit": None if limit is None else limit.limit,
         "group_available": None if limit is None else limit.available,
-        "page_size": machine.page_size(),
+        "page_size": hardware.page_size(),
     }
 
 

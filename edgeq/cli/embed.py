@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.embedding import Embedder
+    from edgeq.embedder import Embedder
 
 
-@click.command("embed", short_help="Turn texts into vectors.")
+@click.command("embed")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, callback=check_text)
 @click.option(

@@ -13,7 +13,7 @@ from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import UsageError
 
 
-@click.command("export", short_help="Export a model as a GGUF file.")
+@click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.gguf]")
 @click.option("--fallback", is_flag=True, help="Encode again, as Q8_0, matrices whose rows GGUF's type cannot hold.")

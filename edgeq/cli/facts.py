@@ -6,6 +6,7 @@ from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import EdgeqError, UnsupportedError
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 LONGEST = 64  # elements of a metadata array that is told whole
 
 
@@ -27,7 +27,7 @@ def form(model: str | os.PathLike[str]) -> str:
     name = os.fspath(model)
     if is_gguf(model) or name.lower().endswith(".gguf"):
         return "gguf"
-    return "checkpoint" if os.path.isfile(model) and name.endswith(WEIGHTS) else "eqf"
+    return "checkpoint" if os.path.isfile(model) and name.endswith(endings.CHECKPOINT) else "eqf"
 
 
 def model_name(model: Path) -> str:
@@ -43,6 +43,7 @@ def of_file(file: "File") -> Facts:
         "file": file.path,
         "format": "eqf",
         "bytes": file.nbytes,
+        "requires": list(file.requires),
         "architecture": file.metadata.get("architecture"),
         **_of_config(file.metadata.get("config", {})),
         "chat_template": _template({name: file.asset(name) for name in file.assets if "tokenizer." not in name}),

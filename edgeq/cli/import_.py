@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeq.gguf.importer import Report
 
 
-@click.command("import", short_help="Import a GGUF file as one .eqf file.")
+@click.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.eqf]")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that cannot run here.")

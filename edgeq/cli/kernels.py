@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeq.kernels.prebuilt import Library
 
 
-@click.group("kernels", short_help="Build or list compiled kernels.", invoke_without_command=True)
+@click.group("kernels", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """Kernels compiled ahead of time: with a library that fits its CPU, a machine needs no compiler."""
@@ -38,7 +38,7 @@ def build_command(names: str | None, output: Path | None) -> None:
     """
     from edgeq import environment
     from edgeq.cli.announcer import Announcer
-    from edgeq.kernels import catalog
+    from edgeq.ops import catalog
     from edgeq.kernels.build import build
 
     if names == "":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeq.model_cache import Cached
 
 
-@click.group("models", short_help="List, remove or recommend models.", invoke_without_command=True)
+@click.group("models", invoke_without_command=True)
 @click.option("--recommended", is_flag=True, help="List models that are worth a try, and whether they fit here.")
 @click.option("--prune", "pruning", is_flag=True, help="As `edgeq models prune`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -124,7 +124,7 @@ def made_runnable(path: str | Path) -> Path:
 def load_model(path: Path, loading: dict[str, Any]) -> "Model":
     """The model, loaded as the options say."""
     from edgeq.cli.progress import bytes_bar, work_bar
-    from edgeq.model import load
+    from edgeq.loading import load
 
     template = loading.get("template")
     with work_bar() as progress:

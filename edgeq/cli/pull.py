@@ -3,7 +3,7 @@
 import click
 
 
-@click.command("pull", short_help="Fetch and convert a model, to run it later.")
+@click.command("pull")
 @click.argument("names", nargs=-1, required=True)
 def command(names: tuple[str, ...]) -> None:
     """Make NAMES ready to run: a repository (owner/name, owner/name:Q8_0), a short name (`edgeq models --recommended`

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by mistake
 
 
-@click.command("run", short_help="Answer one message, or complete a text.")
+@click.command("run")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False, callback=check_text)
 @click.option("--raw", is_flag=True, help="Complete the prompt as it is, also where the model has a chat template.")

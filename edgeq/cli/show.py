@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 200  # characters of a value from the file
 
 
-@click.command("show", short_help="Show what a model's file holds.")
+@click.command("show")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @json_option
@@ -92,6 +92,8 @@ def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:
     if facts["format"] == "gguf" and len(files) > 1:
         yield from (("", Path(file).name) for file in files)
     yield "format", {"eqf": ".eqf", "gguf": "GGUF", "checkpoint": "Hugging Face checkpoint"}[facts["format"]]
+    if facts.get("requires"):
+        yield "requires", ", ".join(facts["requires"])
     yield "architecture", facts["architecture"]
     yield "parameters", f"{count(facts['parameters'])} ({facts['parameters']:,})"
     yield "bits per weight", f"{facts['bits_per_weight']:.3f}"

@@ -20,7 +20,7 @@ Facts = dict[str, Any]
 THREADS = 2  # more do not help where the disk is the limit
 
 
-@click.command("verify", short_help="Check a model's file.")
+@click.command("verify")
 @click.argument("model", type=click.Path(path_type=Path))
 @json_option
 @threads_option(str(THREADS))

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-import edgeq
 from edgeq.cli.json_output import json_option, show_json
+from edgeq.version import VERSION
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "tokenizers", "sentencepiece")
 
 
-@click.command("version", short_help="Print versions.")
+@click.command("version")
 @json_option
 def command(as_json: bool) -> None:
     """Print the versions of edgeq and of what it stands on."""
@@ -35,7 +35,7 @@ def versions() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     return {
-        "edgeq": edgeq.__version__,
+        "edgeq": VERSION,
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, U32, U64, VERSION, Cursor
-from edgeq.container.layout import align
+from edgeq.container.placement import align
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")

@@ -8,7 +8,7 @@ from math import prod
 
 from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.container.gguf_values import ALIGNMENT, MAGIC, VERSION, render_string
-from edgeq.container.layout import align
+from edgeq.container.placement import align
 from edgeq.output import Chunk, OutputFile
 
 

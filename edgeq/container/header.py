@@ -14,12 +14,13 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from edgeq.blocks.table import BLOCK_TYPES, tensor_bytes
-from edgeq.container.layout import (
+from edgeq.container.placement import (
     ALIGNMENT,
     MAGIC,
     MAX_HEADER_BYTES,
     PREFIX,
     PREFIX_BYTES,
+    REQUIRING,
     VERSION,
     AssetInfo,
     TensorInfo,
@@ -28,6 +29,8 @@ from edgeq.errors import ChecksumError, FormatError, UnsupportedError
 
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 ASSET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
+FEATURE_NAME = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}\Z")
+FEATURES: frozenset[str] = frozenset()  # what a file may require that this version does; formats/README.md says more
 _CRC32 = re.compile(r"[0-9a-f]{8}\Z")
 _OVERWRITTEN = "it is damaged: convert or copy it again"
 
@@ -39,6 +42,7 @@ class Header:
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
     assets: dict[str, AssetInfo]
+    requires: tuple[str, ...]
 
 
 def is_eqf(path: str | os.PathLike[str]) -> bool:
@@ -50,10 +54,17 @@ def is_eqf(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def render(metadata: dict[str, Any], tensors: Iterable[TensorInfo], assets: Iterable[AssetInfo], nbytes: int) -> bytes:
+def render(
+    metadata: dict[str, Any],
+    tensors: Iterable[TensorInfo],
+    assets: Iterable[AssetInfo],
+    nbytes: int,
+    requires: Sequence[str] = (),
+) -> bytes:
     """Prefix and JSON. Its length does not depend on the checksums, so it can be reserved before they are known."""
     document = {
         "file_bytes": nbytes,
+        **({"requires": list(requires)} if requires else {}),
         "metadata": metadata,
         "tensors": [
             {
@@ -70,11 +81,12 @@ def render(metadata: dict[str, Any], tensors: Iterable[TensorInfo], assets: Iter
     }
     text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     text += b" " * (-(PREFIX_BYTES + len(text)) % ALIGNMENT)
-    return struct.pack(PREFIX, MAGIC, VERSION, len(text), zlib.crc32(text)) + text
+    version = REQUIRING if requires else VERSION
+    return struct.pack(PREFIX, MAGIC, version, len(text), zlib.crc32(text)) + text
 
 
-def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int]:
-    """(JSON bytes, their crc32) from a file's first 24 bytes.
+def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int, int]:
+    """(version, JSON bytes, their crc32) from a file's first 24 bytes.
 
     FormatError if this is no `.eqf` file or it is cut short; UnsupportedError for another version.
     """
@@ -92,26 +104,28 @@ def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int]:
     if len(prefix) < PREFIX_BYTES:
         raise FormatError(f"{path}: truncated after {len(prefix)} bytes: copy or convert it again")
     _, version, length, crc = struct.unpack(PREFIX, prefix)
-    if version != VERSION:
-        what = "update edgeq" if version > VERSION else "convert or import it again"
-        raise UnsupportedError(f"{path}: format version {version}, this edgeq reads version {VERSION}: {what}")
+    if version not in (VERSION, REQUIRING):
+        what = "update edgeq" if version > REQUIRING else "convert or import it again"
+        known = f"versions {VERSION} and {REQUIRING}"
+        raise UnsupportedError(f"{path}: format version {version}, this edgeq reads {known}: {what}")
     if length > MAX_HEADER_BYTES:
         raise FormatError(f"{path}: claims a header of {length} bytes, the limit is {MAX_HEADER_BYTES}: {_OVERWRITTEN}")
     if PREFIX_BYTES + length > file_bytes:
         raise FormatError(f"{path}: truncated inside its header ({file_bytes} bytes): copy or convert it again")
-    return length, crc
+    return version, length, crc
 
 
-def parse(path: str, text: bytes, crc: int, file_bytes: int) -> Header:
+def parse(path: str, version: int, text: bytes, crc: int, file_bytes: int) -> Header:
     """The header behind `text`, checked against the file's size.
 
     ChecksumError if the bytes are not those written; FormatError for anything inconsistent; UnsupportedError for
-    a block type this version does not know.
+    a feature or a block type this version does not know.
     """
     if zlib.crc32(text) != crc:
         raise ChecksumError(f"{path}: the header's checksum is wrong: {_OVERWRITTEN}")
     document = _decode(path, text)
     check = _Checker(path)
+    requires = check.requires(document, version)
     claimed = check.integer(document, "file_bytes", "the header")
     if file_bytes < claimed:
         raise FormatError(f"{path}: truncated, {file_bytes} of {claimed} bytes: copy or convert it again")
@@ -126,7 +140,7 @@ def parse(path: str, text: bytes, crc: int, file_bytes: int) -> Header:
     check.unique("tensor", [t.name for t in tensors])
     check.unique("asset", [a.name for a in assets])
     check.apart([*tensors, *assets])
-    return Header(metadata, {t.name: t for t in tensors}, {a.name: a for a in assets})
+    return Header(metadata, {t.name: t for t in tensors}, {a.name: a for a in assets}, requires)
 
 
 def _decode(path: str, text: bytes) -> dict[str, Any]:
@@ -169,6 +183,20 @@ class _Checker:
         if value < 0 or value >= 1 << 63:
             self.fail(f"{key!r} of {where} is out of range")
         return int(value)
+
+    def requires(self, document: dict[str, Any], version: int) -> tuple[str, ...]:
+        """The features that a file requires, if this version knows all of them: without, nothing else is sure."""
+        if version == VERSION and "requires" not in document:
+            return ()
+        names = self.member(document, "requires", list, "the header")
+        for name in names:
+            if type(name) is not str or not FEATURE_NAME.match(name):
+                self.fail(f"the feature name {str(name)[:80]!r} is not allowed")
+        self.unique("feature", names)
+        if unknown := next((name for name in names if name not in FEATURES), None):
+            what = f"{self.path}: requires the feature {unknown!r}, which this edgeq does not know"
+            raise UnsupportedError(f"{what}: update edgeq")
+        return tuple(names)
 
     def named(self, entry: Any, kind: str, pattern: re.Pattern[str]) -> tuple[str, str]:
         if not isinstance(entry, dict):

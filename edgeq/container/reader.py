@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.container.header import header_bytes, parse
-from edgeq.container.layout import PREFIX_BYTES, AssetInfo, TensorInfo
+from edgeq.container.placement import PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
 from edgeq.input import InputFile
 
@@ -32,6 +32,7 @@ class File:
     metadata  dict: "architecture" (str), "config" (the checkpoint's config.json), provenance
     tensors   name -> TensorInfo, in the file's order
     assets    name -> AssetInfo
+    requires  names of features that a reader must know to read it rightly; most files require none
     nbytes    bytes of the file
     """
 
@@ -50,8 +51,8 @@ class File:
             raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:
             self.nbytes = self._file.nbytes
-            length, crc = header_bytes(self.path, self._read(PREFIX_BYTES, 0), self.nbytes)
-            header = parse(self.path, self._read(length, PREFIX_BYTES), crc, self.nbytes)
+            version, length, crc = header_bytes(self.path, self._read(PREFIX_BYTES, 0), self.nbytes)
+            header = parse(self.path, version, self._read(length, PREFIX_BYTES), crc, self.nbytes)
             self._map: mmap.mmap | None = mmap.mmap(self._file.fd, 0, access=mmap.ACCESS_READ)
         except BaseException as e:
             self._file.close()
@@ -61,6 +62,7 @@ class File:
         self.metadata: dict[str, Any] = header.metadata
         self.tensors: dict[str, TensorInfo] = header.tensors
         self.assets: dict[str, AssetInfo] = header.assets
+        self.requires: tuple[str, ...] = header.requires
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of tensor `name`, u8[nbytes], 64-byte aligned: a read-only view of the map, no copy.

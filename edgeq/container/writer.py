@@ -5,8 +5,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeq.container.header import ASSET_NAME, TENSOR_NAME, render
-from edgeq.container.layout import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo, TensorSpec, align, place
+from edgeq.container.header import ASSET_NAME, FEATURES, TENSOR_NAME, render
+from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo, TensorSpec, align, place
 from edgeq.output import Chunk, OutputFile
 
 __all__ = ["TensorSpec", "Writer"]
@@ -21,9 +21,10 @@ class Writer(OutputFile):
     The file is there when the `with` block ends without an exception and every tensor is complete; after any exception
     an existing `path` is as it was.
 
-    `metadata` needs "architecture" (str) and "config" (dict) and must be JSON. Raises OutputError if the file
-    cannot be written (no folder, no permission, disk full), UnsupportedError if a type cannot hold a tensor's
-    shape, ValueError for a name given twice, a chunk too many or a tensor left incomplete.
+    `metadata` needs "architecture" (str) and "config" (dict) and must be JSON. `requires` names what a reader must know
+    to read the file rightly: others refuse it. Raises OutputError if the file cannot be written (no folder, no
+    permission, disk full), UnsupportedError if a type cannot hold a tensor's shape, ValueError for a name given twice,
+    a feature that is not known, a chunk too many or a tensor left incomplete.
     """
 
     def __init__(
@@ -32,11 +33,15 @@ class Writer(OutputFile):
         tensors: Sequence[TensorSpec],
         metadata: dict[str, Any],
         assets: Mapping[str, bytes],
+        requires: Sequence[str] = (),
     ) -> None:
         _check_names(tensors, metadata, assets)
+        if unknown := set(requires) - FEATURES:
+            raise ValueError(f"features that are not known: {', '.join(sorted(unknown))}")
+        self._requires = sorted(set(requires))
         self._metadata = metadata
         self._contents = dict(assets)
-        placed, self._assets, nbytes = _fit(tensors, metadata, assets)
+        placed, self._assets, nbytes = _fit(tensors, metadata, assets, self._requires)
         super().__init__(path, nbytes)
         self._tensors: dict[str, TensorInfo] = {t.name: t for t in placed}
         self._written = dict.fromkeys(self._tensors, 0)
@@ -68,7 +73,7 @@ class Writer(OutputFile):
         tensors = [
             TensorInfo(t.name, t.shape, t.type, t.offset, t.nbytes, self._crc[t.name]) for t in self._tensors.values()
         ]
-        self.put(render(self._metadata, tensors, assets, self.nbytes), 0)
+        self.put(render(self._metadata, tensors, assets, self.nbytes, self._requires), 0)
 
 
 def _check_names(tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets: Mapping[str, bytes]) -> None:
@@ -86,13 +91,13 @@ def _check_names(tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets
 
 
 def _fit(
-    tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets: Mapping[str, bytes]
+    tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets: Mapping[str, bytes], requires: Sequence[str]
 ) -> tuple[list[TensorInfo], list[AssetInfo], int]:
     """Place everything behind a header whose length depends on the places: grows page by page until it fits."""
     start = PAGE
     while True:
         placed, kept, nbytes = place(tensors, assets, start)
-        header = len(render(metadata, placed, kept, nbytes))
+        header = len(render(metadata, placed, kept, nbytes, requires))
         if header <= start:
             return placed, kept, nbytes
         start = align(header, PAGE)

@@ -20,7 +20,7 @@ from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
 from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
-from edgeq.gguf.rearrange import TO_BLOCKS, Rearranger
+from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import write_config
@@ -98,6 +98,9 @@ def export_gguf(
             raise UsageError(f"{os.fspath(out)}: is the model itself: give another name for the output")
         if os.fspath(out).endswith(".eqf"):
             raise UsageError(f"{os.fspath(out)}: an export writes a .gguf file: name it so")
+        if file.requires:  # what its tensors mean without these, no reader of GGUF could know
+            what = f"{file.path}: requires {', '.join(file.requires)}, which GGUF has no word for"
+            raise UnsupportedError(f"{what}: run the .eqf file, or convert the checkpoint again without")
         name, entry = exported(file.metadata["architecture"], file.path)
         model = architecture(file.metadata["config"], file.path)
         notes: list[str] = []

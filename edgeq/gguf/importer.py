@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgeq
 from edgeq import environment
 from edgeq.blocks.gguf_decode import widen
 from edgeq.blocks.panels import pack_panels
@@ -26,13 +25,14 @@ from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
-from edgeq.gguf.rearrange import TO_PANELS, Rearranger
+from edgeq.gguf.rearranger import TO_PANELS, Rearranger
 from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
+from edgeq.version import VERSION
 
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = METADATA_ASSET
@@ -199,7 +199,7 @@ def _metadata(file: GgufFile, config: dict[str, Any], model: Architecture, jobs:
     others = {job.spec.name: job.tensor.type.name for job in jobs if job.tensor.type.name != job.spec.type}
     fused = _fused(file, model)
     name = Path(file.path).resolve().name
-    provenance = {"source": name, "recipe": "imported from GGUF", "tool": f"edgeq {edgeq.__version__}"}
+    provenance = {"source": name, "recipe": "imported from GGUF", "tool": f"edgeq {VERSION}"}
     return {
         "architecture": model.name,
         "config": config,

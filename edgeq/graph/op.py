@@ -27,7 +27,7 @@ class Op(ABC):
     """An operation: a frozen dataclass whose fields are what a model says of it.
 
     Its kernels take argument blocks, NamedTuples of int64 words, which `lower` makes and the kernel loads by the same
-    names (`simd/arguments.py`): addresses, unless a comment says otherwise; 0 where there is nothing.
+    names (`simd/argument_words.py`): addresses, unless a comment says otherwise; 0 where there is nothing.
     """
 
     kernels: ClassVar[Variants] = {}  # what it may ask for, for any model

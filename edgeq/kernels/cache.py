@@ -25,7 +25,7 @@ from edgeq.output import write_file
 from edgeq.simd.isa import Isa
 
 if TYPE_CHECKING:
-    from edgeq.kernels.catalog import Cpu
+    from edgeq.ops.catalog import Cpu
 
 UNUSED_DAYS = 30  # after which kernels of other versions, or of another CPU, are removed
 _DAY = 86400.0

@@ -8,9 +8,9 @@ its weights on the stack, f32 [256 columns][16 rows].
 from edgeq.blocks.packing import places
 from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
-from edgeq.kernels.arguments import Encode
+from edgeq.kernels.argument_blocks import Encode
 from edgeq.kernels.search import ROW
-from edgeq.simd.arguments import words_of
+from edgeq.simd.argument_words import words_of
 from edgeq.simd.choice import interleave_4, store_line, store_u8x16, to_u8x16
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f32, stack, store_f32

@@ -8,7 +8,7 @@ import numpy as np
 from edgeq.blocks import reference
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.table import block_type, panels
-from edgeq.kernels.arguments import Encode
+from edgeq.kernels.argument_blocks import Encode
 
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> None:

@@ -59,8 +59,8 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 
 
 def body_of(cpu: str) -> isa_table.Isa:
-    """The body whose kernels run on `cpu`, a name of kernels/catalog.py."""
-    from edgeq.kernels import catalog
+    """The body whose kernels run on `cpu`, a name of ops/catalog.py."""
+    from edgeq.ops import catalog
 
     return catalog.cpu(cpu).isa
 
@@ -68,13 +68,13 @@ def body_of(cpu: str) -> isa_table.Isa:
 def put_library(
     cpu: str, names: Sequence[str] | None = None
 ) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts a library of the kernels `names`, by default all, for `cpu` (a name of kernels/catalog.py) into a
+    """What puts a library of the kernels `names`, by default all, for `cpu` (a name of ops/catalog.py) into a
     folder; it gives the path.
 
     It copies one that was built from these sources and has them, or else builds it, telling so; None where there is
     neither such a library nor a compiler.
     """
-    from edgeq.kernels import catalog
+    from edgeq.ops import catalog
 
     target = catalog.cpu(cpu)
     wanted = catalog.names(target.isa) if names is None else names

@@ -5,10 +5,10 @@ Threads take turns of each other's shares, as they do in what is measured agains
 
 import numpy as np
 
-from edgeq.kernels.arguments import Dot, Read
+from edgeq.kernels.argument_blocks import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
-from edgeq.simd.arguments import words_of
+from edgeq.simd.argument_words import words_of
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import hide
 from edgeq.simd.tiles import Codes, operations

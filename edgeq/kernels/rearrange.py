@@ -12,8 +12,8 @@ flipped at the end, then its terms: 64 times the number of a unit read, bits to 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.kernels.arguments import Rearrange
-from edgeq.simd.arguments import words_of
+from edgeq.kernels.argument_blocks import Rearrange
+from edgeq.simd.argument_words import words_of
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_i64, stack
 from edgeq.simd.words import (

@@ -1,4 +1,4 @@
-"""Grouped-query attention over the layer's KV cache; its kernel is kernels/attention.py."""
+"""Grouped-query attention over the layer's KV cache; its kernel is kernels/attend.py."""
 
 import math
 from dataclasses import dataclass, replace
@@ -130,8 +130,8 @@ class Attention(Op):
 
 def make(variant, isa):
     """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0)."""
-    from edgeq.kernels.attention import make_attend
-    from edgeq.simd.arguments import words_of
+    from edgeq.kernels.attend import make_attend
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
 
     width_text, kind = variant.split("-")

@@ -51,7 +51,7 @@ def every_row(low: Lowering, x: int, x_stride: int, width: int, out: Buffer) -> 
 
 def make(variant, isa):
     """Rows `first` to `first + count` of x, padded to 16 columns."""
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16, store_f32x16
 

@@ -139,7 +139,7 @@ class SigmoidGate(Op):
 def make(variant, isa):
     """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `gate`: x + sigmoid(g) * y
     with the first value of the row g. Rows are padded to 16 columns."""
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import (

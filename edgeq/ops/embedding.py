@@ -44,7 +44,7 @@ class Embedding(Op):
 def make(variant, isa):
     """`variant` is the matrix's block type."""
     from edgeq.kernels.rows import make_row
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64, store_f32
 
     arguments, row = words_of(Args), make_row(variant, isa)

@@ -75,7 +75,7 @@ def _make_keep(isa):
 
 
 def _make_gather(isa):
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16
 
@@ -97,7 +97,7 @@ def _make_gather(isa):
 
 
 def _make_gated(isa, clamps):
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import add, device, div, larger, load_f32x16, mul, neg, splat_f32
@@ -137,7 +137,7 @@ def _make_gated(isa, clamps):
 
 
 def _make_combine():
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import fma, load_f32x16, load_splat_f32, store_f32x16
 

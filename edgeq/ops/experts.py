@@ -212,7 +212,7 @@ def make(variant, isa):
     """The kernel for the block type `variant`."""
     from edgeq.kernels.matmul import make_multiply
     from edgeq.kernels.turns import crew_of, for_part
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
 
     arguments, segment = words_of(Args), words_of(Segment)

@@ -47,7 +47,7 @@ class HeadNorm(Op):
 
 def make(variant, isa):
     """Threads share the heads of all tokens."""
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
     from edgeq.simd.vector import (
         device,

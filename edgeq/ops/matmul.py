@@ -74,7 +74,7 @@ def make(variant, isa):
     """The kernel for the block type `variant`."""
     from edgeq.kernels.matmul import make_multiply
     from edgeq.kernels.turns import crew_of
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
 
     arguments, multiply = words_of(Args), make_multiply(variant, isa)

@@ -41,7 +41,7 @@ class Pack(Op):
 def make(variant, isa):
     """Packed rows of whole groups of 32 columns."""
     from edgeq.kernels.packed import make_place
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16
 

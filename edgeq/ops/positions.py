@@ -45,7 +45,7 @@ class Positions(Op):
 
 def make(variant, isa):
     """Threads share the tokens."""
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_f32, load_i64, store_f32
 
     arguments = words_of(Args)

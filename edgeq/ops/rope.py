@@ -126,7 +126,7 @@ class Rotate(Op):
 def make(variant, isa):
     """`variant` is the cache's element. Threads share the heads of queries, keys and values of all tokens."""
     from edgeq.kernels.cache_rows import make_keep_rows
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_f32, load_i64, store_f32
     from edgeq.simd.vector import device
 

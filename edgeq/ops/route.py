@@ -51,7 +51,7 @@ def make(variant, isa):
 
 
 def _make_choose():
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
     from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32, store_i64
     from edgeq.simd.vector import (
@@ -127,7 +127,7 @@ def _make_choose():
 
 
 def _make_group():
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64, store_i64
 
     arguments = words_of(Group)

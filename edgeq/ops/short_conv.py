@@ -73,7 +73,7 @@ class ShortConv(Op):
 def make(variant, isa):
     """Threads share the channels, so that every position a token looks back on was written by the same thread. `width`
     is a multiple of 16."""
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import fma, load_f32x16, mul, store_f32x16, zero_f32x16
 

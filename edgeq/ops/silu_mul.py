@@ -57,7 +57,7 @@ class SiluMul(Op):
 def make(variant, isa):
     """Threads share the groups of 32 columns."""
     from edgeq.kernels.packed import make_keep
-    from edgeq.simd.arguments import words_of
+    from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp_of_nonpositive
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import absolute, add, device, div, load_f32x16, mul, neg, select_negative, splat_f32

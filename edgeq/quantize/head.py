@@ -6,7 +6,7 @@ from edgeq.checkpoints import Checkpoint
 from edgeq.models import Architecture, architecture
 from edgeq.models import config as read
 from edgeq.models.tensors import settled
-from edgeq.quantize.sources import Sources
+from edgeq.quantize.chunks import Sources
 
 HEAD = "output."
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgeq
 from edgeq import environment
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import tensor_bytes
@@ -26,11 +25,12 @@ from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor, settled
 from edgeq.quantize import kept
+from edgeq.quantize.chunks import Chunk, Sources, chunks
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
 from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
-from edgeq.quantize.sources import Chunk, Sources, chunks
+from edgeq.version import VERSION
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
 BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and embedding, whose errors weigh most
@@ -400,7 +400,7 @@ def _metadata(
     """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
     local = Path(os.path.expanduser(checkpoint.source))
     source = local.resolve().name if local.exists() else checkpoint.source
-    provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {edgeq.__version__}"}
+    provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {VERSION}"}
     if revision:
         provenance["revision"] = revision
     if checkpoint.packed:

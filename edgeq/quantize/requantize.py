@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-import edgeq
 from edgeq import environment
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
@@ -31,6 +30,7 @@ from edgeq.quantize.pipeline import (
     Report,
 )
 from edgeq.quantize.recipes import Recipe, recipe
+from edgeq.version import VERSION
 
 F32Array = npt.NDArray[np.float32]
 U8Array = npt.NDArray[np.uint8]
@@ -75,7 +75,8 @@ def requantize(
     with open_file(source) as file:
         model = architecture(file.metadata["config"], file.path)
         jobs = _plan(file, model.num_hidden_layers, chosen)
-        with Writer(out, [job.spec for job in jobs], _metadata(file, chosen, jobs), _assets(file)) as writer:
+        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs)
+        with Writer(out, specs, metadata, _assets(file), file.requires) as writer:
             prepare({job.spec.type for job in jobs if not job.copied}, announce)
             total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
             for index, job in enumerate(jobs):
@@ -158,7 +159,7 @@ def _fate(job: _Job, chosen: Recipe) -> Kept | None:
 
 def _metadata(file: File, chosen: Recipe, jobs: list[_Job]) -> dict[str, Any]:
     """The file's, which says what it was made from and how."""
-    provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {edgeq.__version__}"}
+    provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {VERSION}"}
     if fates := [(how, job.spec.type, None) for job in jobs if (how := _fate(job, chosen))]:
         provenance["quantized"] = "; ".join(kept.summary(fates))
     metadata = {**file.metadata, "provenance": provenance}

@@ -18,7 +18,7 @@ from edgeq.graph.lowering import ROW_TILE
 from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
-from edgeq.runtime import machine
+from edgeq.runtime import hardware
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 
@@ -148,12 +148,12 @@ class _Planned:
     more_scratch: int
 
 
-def available_memory(root: Path = machine.ROOT) -> int:
+def available_memory(root: Path = hardware.ROOT) -> int:
     """Bytes that this process can still get: what the system has, or its control group if that has less.
 
     Cached file pages count as available, as the system drops them when memory is needed. Swap does not count.
     """
-    free = machine.memory(root).available
+    free = hardware.memory(root).available
     limit = cgroups.memory_limit(root)
     return free if limit is None else min(free, limit.available)
 

@@ -58,7 +58,7 @@ def put_library(
 
 
 def needed(file: File, cpu: str) -> list[str]:
-    """Every kernel that running `file` can ask for on `cpu` (a name of kernels/catalog.py), whatever the options, and
+    """Every kernel that running `file` can ask for on `cpu` (a name of ops/catalog.py), whatever the options, and
     those that measure the machine. Raises FormatError, UnsupportedError for a file that cannot be run.
 
     They are those of the plans of all KV caches, for logits and for states: context, threads and the length of a

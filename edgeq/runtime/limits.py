@@ -8,7 +8,7 @@ import numpy as np
 from edgeq.graph.aligned import aligned
 from edgeq.graph.control import turn_counters
 from edgeq.kernels import library
-from edgeq.kernels.arguments import Dot, Read
+from edgeq.kernels.argument_blocks import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS

@@ -25,7 +25,7 @@ from edgeq.kernels.layout import (
     JOB_WAKE,
     MAX_THREADS,
 )
-from edgeq.runtime import machine
+from edgeq.runtime import hardware
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 
@@ -37,7 +37,7 @@ def team_size(threads: int | None = None) -> int:
     """
     threads = environment.threads() if threads is None else threads
     if threads is None:
-        threads = min(machine.cores().threads, MAX_THREADS)
+        threads = min(hardware.cores().threads, MAX_THREADS)
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"{threads} threads cannot work: give 1 to {MAX_THREADS}")
     return threads
@@ -63,7 +63,7 @@ class Team:
         # First, as a thread may fail to start: a team that is dropped ends its threads.
         self.close = weakref.finalize(self, _stop, self._publish, self.control, self._wake, workers, threads)
         self.close.atexit = False  # they are daemons, and another thread's answer must not fail at the end
-        cpus = machine.cores().restriction(threads)
+        cpus = hardware.cores().restriction(threads)
         for i in range(1, threads):
             args = (serve, self.control, self._wake[i], i, threads, cpus)
             worker = threading.Thread(target=_work, args=args, name=f"edgeq-{i}", daemon=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
-from edgeq.text.pieces import byte_level_bytes, spaced_bytes, word_bytes
+from edgeq.text.piece_bytes import byte_level_bytes, spaced_bytes, word_bytes
 
 
 class JsonBackend:

@@ -11,7 +11,7 @@ from edgeq.errors import TokenizerError
 from edgeq.text import protobuf
 from edgeq.text.added import AddedTokens
 from edgeq.text.assets import AddedToken, TokenizerSettings
-from edgeq.text.pieces import spaced_bytes
+from edgeq.text.piece_bytes import spaced_bytes
 
 # ModelProto.normalizer_spec with add_dummy_prefix and remove_extra_whitespaces set to false, serialized. Protobuf lets
 # what follows override what came before, so appending it is enough; sentencepiece has no stable call for that.

@@ -331,6 +331,8 @@ def test_a_copy_on_another_disk(edgeq, model, tmp_path, monkeypatch):
         (["--python", "three"], "--python is 'three'"),
         (["-o", "no/such/b"], "does not exist: make it first"),
         (["-o", "here"], "here: exists already"),
+        (["--output", "here"], "here: exists already"),
+        (["--out", "here"], "here: exists already"),
         (["--edgeq-wheel", "here/edgeq-1-py3-none-any.whl"], "edgeq-1-py3-none-any.whl: is no wheel: give"),
         (["--edgeq-wheel", "here/numpy-2.4-py3-none-any.whl"], "numpy-2.4-py3-none-any.whl: is no wheel of edgeq"),
         (["--edgeq-wheel", "here/edgeq-1-py3-none-any.whl", "--no-wheels"], "give one of them"),

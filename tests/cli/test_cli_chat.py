@@ -23,7 +23,7 @@ def greeting_model():
 @pytest.fixture
 def model(monkeypatch):
     model = greeting_model()
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: model)
     return model
 
 
@@ -182,7 +182,7 @@ def test_binary_messages(edgeq, model):
 
 
 def test_a_model_without_template_says_so_at_once(edgeq, monkeypatch):
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: counting_model(chat_template=None))
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: counting_model(chat_template=None))
     result = edgeq("chat", "m.eqf", stdin="one\n")
     assert (result.code, result.out) == (2, "")
     assert "the model has no chat template: give one with --template FILE" in result.err
@@ -287,7 +287,7 @@ def test_a_saved_talk_is_loaded_again(edgeq, model, monkeypatch, tmp_path):
     lines = ["/system be brief", "one", "two\\", "lines", f"/save {first}"]
     assert edgeq("chat", "m.eqf", *GREEDY, stdin="\n".join(lines)).code == 0
     model = greeting_model()
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: model)
     result = edgeq("chat", "m.eqf", *GREEDY, stdin=f"/load {first}\n/save {second}\nthree\n")
     assert (result.code, result.out) == (0, "hi\n")
     assert result.err == f"({first}: 5 messages loaded)\n({second}: 5 messages saved)\n"

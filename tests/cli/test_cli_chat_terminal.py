@@ -22,7 +22,7 @@ import os, sys
 sys.path.insert(0, {str(TESTS)!r})
 import small_tokenizers as small
 from counting import counting_model
-import edgeq.model
+import edgeq.loading
 jumps = dict(zip(b":h i", [*b"h i", small.IM_END]))
 model = counting_model(context=96, jumps=jumps)
 real = model.session.eval
@@ -30,7 +30,7 @@ def evaluate(tokens, all_logits=False):
     os.read(int(sys.argv[1]), 1)
     return real(tokens, all_logits)
 model.session.eval = evaluate
-edgeq.model.load = lambda path, **options: model
+edgeq.loading.load = lambda path, **options: model
 from edgeq.cli import main
 code = main(["chat", "m.eqf", "--temp", "0"])
 sys.stdout.flush()

@@ -7,7 +7,7 @@ import pytest
 from edgeq import recommended
 from edgeq.cli import doctor
 from edgeq.quantize.pipeline import convert
-from edgeq.runtime import machine
+from edgeq.runtime import hardware
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +101,11 @@ def test_kernels_built_ahead(edgeq, monkeypatch, tmp_path):
 
 
 def test_a_board(edgeq, monkeypatch):
-    fast = machine.Core((4,), 1024), machine.Core((5,), 1024)
-    slow = machine.Core((0,), 530), machine.Core((1,), 530)
-    found = machine.Cores((0, 1, 4, 5), fast, slow, fast, 2.5, 2, ("a reason",))
-    monkeypatch.setattr(machine, "cores", lambda: found)
-    monkeypatch.setattr(machine, "page_size", lambda: 16384)
+    fast = hardware.Core((4,), 1024), hardware.Core((5,), 1024)
+    slow = hardware.Core((0,), 530), hardware.Core((1,), 530)
+    found = hardware.Cores((0, 1, 4, 5), fast, slow, fast, 2.5, 2, ("a reason",))
+    monkeypatch.setattr(hardware, "cores", lambda: found)
+    monkeypatch.setattr(hardware, "page_size", lambda: 16384)
     out = edgeq("doctor", "--no-speed").out
     assert "cores    fast        2 (CPUs 4, 5)\n         slow        2 (CPUs 0, 1)\n" in out
     assert "threads     2, kept to CPUs 4, 5\n                     a reason\n" in out

@@ -146,7 +146,7 @@ def test_verify(edgeq, converted, tmp_path, monkeypatch):
 @pytest.fixture
 def counting(monkeypatch):
     model = counting_model()
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: model)
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: model)
     monkeypatch.setattr("edgeq.cli.bench.kv_read", lambda session: {0: 10})
     return model
 
@@ -204,5 +204,5 @@ def test_ctrl_c_is_130(edgeq, monkeypatch):
     def interrupted(path, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeq.model.load", interrupted)
+    monkeypatch.setattr("edgeq.loading.load", interrupted)
     assert edgeq("run", "m.eqf", "a").code == 130

@@ -88,7 +88,7 @@ def test_a_fault_of_the_program_is_one_line(edgeq, monkeypatch):
     def fail(*arguments, **options):
         raise IndexError("list index\nout of range")
 
-    monkeypatch.setattr("edgeq.model.load", fail)
+    monkeypatch.setattr("edgeq.loading.load", fail)
     code, out, err = edgeq("run", "m.eqf", "a")
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert err.startswith("edgeq: IndexError: list index out of range (cli/test_cli_models.py:")

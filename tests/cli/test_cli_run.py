@@ -27,7 +27,7 @@ def model(monkeypatch):
         model._closed = False
         return model
 
-    monkeypatch.setattr("edgeq.model.load", load)
+    monkeypatch.setattr("edgeq.loading.load", load)
     model.loads = loads
     return model
 
@@ -138,7 +138,7 @@ def test_a_model_with_a_template_answers(edgeq, model):
 
 
 def test_a_model_without_a_template_completes(edgeq, monkeypatch):
-    monkeypatch.setattr("edgeq.model.load", lambda *arguments, **options: counting_model(chat_template=None))
+    monkeypatch.setattr("edgeq.loading.load", lambda *arguments, **options: counting_model(chat_template=None))
     assert edgeq("run", "m.eqf", "ab", "-n", 3, "--temp", 0) == (0, "cde\n", "")
     result = edgeq("run", "m.eqf", "ab", "--system", "s")
     assert result.code == 2 and "the model has no chat template" in result.err

@@ -8,7 +8,7 @@ import pytest
 
 from edgeq import kernels, ops
 from edgeq.errors import UnsupportedError
-from edgeq.kernels import catalog
+from edgeq.ops import catalog
 from edgeq.simd.isa import TABLE
 
 

@@ -9,6 +9,7 @@ from edgeq.blocks.reference import decode, encode
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.gguf.exporter import export_gguf
 from edgeq.quantize.kept import ENCODED, EXACT
 from edgeq.quantize.pipeline import convert
 from edgeq.quantize.requantize import requantize
@@ -50,6 +51,29 @@ def test_it_is_what_a_conversion_gives_but_for_the_weights(quantized: Path, tiny
     (line,) = report.quantized
     assert line.startswith("Q8_0: 43 tensors encoded again (") and "adds to what Q8_0 has lost already" in line
     assert all(0 < tensor.error < 0.1 for tensor in report.tensors if tensor.kept)
+
+
+def test_what_it_requires_of_a_reader_stays(quantized: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("edgeq.container.header.FEATURES", frozenset({"rotated-weights"}))
+    monkeypatch.setattr("edgeq.container.writer.FEATURES", frozenset({"rotated-weights"}))
+    with (
+        open_file(quantized) as source,
+        Writer(
+            tmp_path / "rotated.eqf",
+            [TensorSpec(t.name, t.shape, t.type) for t in source.tensors.values()],
+            source.metadata,
+            {name: source.asset(name) for name in source.assets},
+            ["rotated-weights"],
+        ) as writer,
+    ):
+        for name in source.tensors:
+            writer.write(name, source.data(name))
+    requantize(tmp_path / "rotated.eqf", tmp_path / "again.eqf", "Q8_0", 1)
+    with open_file(tmp_path / "again.eqf") as file:
+        assert file.requires == ("rotated-weights",)
+    with pytest.raises(UnsupportedError, match=r"rotated\.eqf: requires rotated-weights, which GGUF has no word for: "):
+        export_gguf(tmp_path / "rotated.eqf", tmp_path / "m.gguf")
+    assert not (tmp_path / "m.gguf").exists()
 
 
 def test_what_has_the_type_already_is_copied(quantized: Path, tmp_path: Path):

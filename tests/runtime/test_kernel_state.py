@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.container.reader import open_file
-from edgeq.kernels import catalog
+from edgeq.ops import catalog
 from edgeq.models import architecture
 from edgeq.quantize.pipeline import convert
 from edgeq.quantize.recipes import RECIPES

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from fake_machine import cpus
 
-from edgeq.runtime import machine
+from edgeq.runtime import hardware
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_a_mac_uses_its_fast_cores(mac: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mac.update({"hw.perflevel0.physicalcpu": "4", "machdep.cpu.brand_string": "Apple M1"})
-    cores = machine.cores(tmp_path, set(range(8)))
+    cores = hardware.cores(tmp_path, set(range(8)))
     assert cores.threads == 4 and cores.restriction(4) is None and cores.quota is None
     assert "4 of 8 CPUs are physical cores, or the fast ones" in cores.reasons[-1]
-    assert machine.cpu_name(tmp_path) == "Apple M1"
+    assert hardware.cpu_name(tmp_path) == "Apple M1"
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 2)
     mac.clear()  # one with an Intel CPU
-    assert machine.cores(tmp_path, set(range(4))).threads == 2
+    assert hardware.cores(tmp_path, set(range(4))).threads == 2
 
 
 @pytest.mark.parametrize(("known", "threads"), [(4, 4), (None, 8), (8, 8)])
@@ -38,10 +38,10 @@ def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int | N
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: known)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert machine.cores(tmp_path, set(range(8))).threads == threads
-    assert machine.cpu_name(tmp_path)
+    assert hardware.cores(tmp_path, set(range(8))).threads == threads
+    assert hardware.cpu_name(tmp_path)
 
 
 def test_linux_is_asked_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 1)
-    assert machine.cores(cpus(tmp_path, [1024] * 4), set(range(4))).threads == 4
+    assert hardware.cores(cpus(tmp_path, [1024] * 4), set(range(4))).threads == 4

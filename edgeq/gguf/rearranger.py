@@ -18,7 +18,7 @@ from edgeq.blocks.fields import U8
 from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, block_type
 from edgeq.errors import KernelError
-from edgeq.kernels.arguments import Rearrange
+from edgeq.kernels.argument_blocks import Rearrange
 from edgeq.kernels.library import Kernel, missing, prepare
 
 TO_PANELS, TO_BLOCKS = "rearrange:to-panels", "rearrange:to-blocks"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgeq.blocks.table import tensor_bytes
 
 MAGIC = bytes((0x89, 0x45, 0x51, 0x46, 0x0D, 0x0A, 0x1A, 0x0A))
-VERSION = 2
+VERSION, REQUIRING = 2, 3  # of a file that requires no feature of its reader, and of one that does
 PREFIX = "<8sIQI"  # magic, version, header bytes, header crc32
 PREFIX_BYTES = 24
 ALIGNMENT = 64  # of every tensor and asset: one cache line, one line of panel codes

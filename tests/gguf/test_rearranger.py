@@ -7,8 +7,8 @@ from kernel_calls import BODIES, Body
 from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.errors import KernelError
-from edgeq.gguf import rearrange
-from edgeq.gguf.rearrange import TO_BLOCKS, TO_PANELS, Rearranger
+from edgeq.gguf import rearranger
+from edgeq.gguf.rearranger import TO_BLOCKS, TO_PANELS, Rearranger
 
 QUANTIZED = [bt for bt in BLOCK_TYPES.values() if bt.quantized and bt.gguf_columns]
 
@@ -35,7 +35,7 @@ def test_every_type_has_a_table_that_its_twin_follows():
     from edgeq.kernels.rearrange import reference
 
     for bt in QUANTIZED:
-        tables = rearrange._tables(bt.name, 8)
+        tables = rearranger._tables(bt.name, 8)
         assert tables is not None, bt.name
         table, back = tables
         row = np.random.default_rng(2).integers(0, 256, bt.gguf_bytes(1, 256), np.uint8)
@@ -43,14 +43,14 @@ def test_every_type_has_a_table_that_its_twin_follows():
         words = np.array([int.from_bytes(row[at : at + 4].tobytes(), "little") for at, _ in places], np.uint32)
         units = reference(table, np.tile(words[:, None], (1, 16)))
         assert np.array_equal(reference(back, units)[:, 0], words), bt.name
-        assert rearrange._written(table) == bt.panel_bytes(256)
+        assert rearranger._written(table) == bt.panel_bytes(256)
 
 
 def test_without_the_kernel_numpy_does_it(monkeypatch: pytest.MonkeyPatch):
     def refuse(names, announce=None):
         raise KernelError("no compiler")
 
-    monkeypatch.setattr(rearrange, "prepare", refuse)
+    monkeypatch.setattr(rearranger, "prepare", refuse)
     bt = BLOCK_TYPES["Q6_K"]
     blocks = np.random.default_rng(3).integers(0, 256, bt.gguf_bytes(20, 256), np.uint8)
     panels = Rearranger(TO_PANELS).to_panels(blocks, 20, 256, bt)
@@ -59,12 +59,12 @@ def test_without_the_kernel_numpy_does_it(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_kernel_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch):
     asked: list[list[str]] = []
-    monkeypatch.setattr(rearrange, "prepare", lambda names, announce: asked.append(names) or {names[0]: None})
-    monkeypatch.setattr(rearrange, "missing", lambda names: names)
+    monkeypatch.setattr(rearranger, "prepare", lambda names, announce: asked.append(names) or {names[0]: None})
+    monkeypatch.setattr(rearranger, "missing", lambda names: names)
     Rearranger(TO_PANELS, nbytes=1 << 20)
     assert not asked
     Rearranger(TO_PANELS, nbytes=1 << 30)
-    monkeypatch.setattr(rearrange, "missing", lambda names: [])
+    monkeypatch.setattr(rearranger, "missing", lambda names: [])
     Rearranger(TO_BLOCKS, nbytes=1 << 20)
     assert asked == [[TO_PANELS], [TO_BLOCKS]]
 
@@ -73,14 +73,14 @@ def test_a_type_that_changes_more_than_places_is_left_to_numpy(monkeypatch: pyte
     def adding(data, rows, cols, name):
         return from_gguf((data + 1).astype(np.uint8), rows, cols, name)
 
-    monkeypatch.setattr(rearrange, "from_gguf", adding)
-    rearrange._tables.cache_clear()
-    rearrange._parts.cache_clear()
+    monkeypatch.setattr(rearranger, "from_gguf", adding)
+    rearranger._tables.cache_clear()
+    rearranger._parts.cache_clear()
     try:
         bt = BLOCK_TYPES["Q8_0"]
         blocks = np.arange(bt.gguf_bytes(16, 256), dtype=np.uint64).astype(np.uint8)
-        assert rearrange._parts("Q8_0", 256) is None
+        assert rearranger._parts("Q8_0", 256) is None
         assert np.array_equal(Rearranger(TO_PANELS).to_panels(blocks, 16, 256, bt), adding(blocks, 16, 256, bt.name))
     finally:
-        rearrange._tables.cache_clear()
-        rearrange._parts.cache_clear()
+        rearranger._tables.cache_clear()
+        rearranger._parts.cache_clear()

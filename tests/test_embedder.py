@@ -8,7 +8,7 @@ import sentence_encoder
 
 import edgeq
 from edgeq.container.reader import open_file
-from edgeq.embedding import pool
+from edgeq.embedder import pool
 from edgeq.errors import TokenizerError, UnsupportedError, UsageError
 from edgeq.runtime.session import Session
 

@@ -1,0 +1,62 @@
+"""Loads a model, by whatever name: above all that finds, fetches and converts, which `Model` need not know."""
+
+import os
+import time
+from collections.abc import Callable
+
+from edgeq.arguments import check_loading
+from edgeq.container.reader import open_file
+from edgeq.model import Model
+from edgeq.model_cache import runnable
+from edgeq.runtime.fit import available_memory
+from edgeq.runtime.session import Session
+from edgeq.text.tokenizer import FILES
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    kv: str | None = None,
+    chat_template: str | None = None,
+    embeddings: bool = False,
+    force: bool = False,
+    announce: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Model:
+    """Load a `.eqf` file; or a GGUF file, a checkpoint's folder, a Hub repository `owner/name`, the last two also with
+    a recipe (`owner/name:Q8_0`): these are imported or converted into the cache first, once. Short names do too, see
+    `edgeq models`.
+
+    `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
+    together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
+    "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
+    only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads also what does not seem
+    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
+    the latter is: what is at work, bytes done, bytes in all.
+    Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted,
+    UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
+    TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
+    """
+    began = time.perf_counter()
+    check_loading(threads, context, kv, chat_template)
+    file = open_file(runnable(path, announce, progress))
+    try:
+        if file.nbytes < available_memory():
+            file.read_ahead()
+        session = Session(
+            file, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
+        )
+    except BaseException:
+        file.close()
+        raise
+    model = Model(file, session, chat_template=chat_template)
+    try:
+        if file.assets.keys() & {*FILES}:
+            _ = model.tokenizer  # now rather than with the first text: it belongs to loading
+    except BaseException:
+        model.close()
+        raise
+    model.load_s = model.timings.load_s = time.perf_counter() - began
+    return model
