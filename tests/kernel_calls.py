@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeq.blocks.table import block_type
-from edgeq.kernels import library
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.runtime.memory import aligned, round_up
 from edgeq.simd import isa
+from edgeq.toolchain import library
 
 
 def address(array: np.ndarray | None) -> int:

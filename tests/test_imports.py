@@ -15,15 +15,16 @@ PACKAGE = Path(edgeq.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "simd": set(),
     "blocks": set(),
-    "kernels": {"simd", "blocks"},
+    "toolchain": {"simd"},
+    "kernels": {"simd", "blocks", "toolchain"},
     "container": {"blocks"},
     "checkpoints": {"blocks"},
     "models": set(),
     "quantize": {"blocks", "container", "checkpoints", "models", "kernels"},
-    "runtime": {"blocks", "container", "models", "kernels"},
+    "runtime": {"blocks", "container", "models", "kernels", "toolchain"},
     "text": set(),
     "arguments": set(),
-    "gguf": {"blocks", "container", "kernels", "models", "text"},
+    "gguf": {"blocks", "container", "kernels", "models", "text", "toolchain"},
     "embedding": {"container", "runtime", "text"},
     "recommended": set(),
     "model_names": {"recommended"},
@@ -64,15 +65,16 @@ ALLOWED: dict[str, set[str]] = {
         "runtime",
         "text",
         "timings",
+        "toolchain",
     },
     "__init__": {"answer", "arguments", "conversion", "model", "timings"},
     "__main__": {"cli"},
 }
 COMMON = {"", "cgroups", "errors", "environment", "input", "output"}
 
-# The parts of kernels/ that the layers above use: none of them imports Numba before it has to compile.
-KERNELS_IN_USE = {"library", "layout", "encode_api"}
-KERNELS_VERB = {"build", "catalog", "library", "prebuilt"}  # what the verb about kernels shows and makes
+# The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
+IN_USE = {"kernels": {"catalog", "encode_api", "layout"}, "toolchain": {"library"}}
+IN_VERB = {"kernels": {"catalog"}, "toolchain": {"build", "cpus", "library", "prebuilt"}}  # the verb about kernels
 
 
 def modules() -> list[Path]:
@@ -111,15 +113,15 @@ def test_imports_point_one_way(path):
         if len(parts) > 1 and (PACKAGE / f"{parts[1]}.py").is_file():
             target = parts[1]
         assert target in allowed, f"{own} must not import {name}"
-        if target == "kernels" and own != "kernels":
-            use = KERNELS_VERB if path.parts[-2:] == ("cli", "kernels.py") else KERNELS_IN_USE
-            assert parts[2] in use, f"{own} must not import {name}: kernels come from the library, by name"
+        if target in IN_USE and own not in IN_USE:
+            use = IN_VERB if path.parts[-2:] == ("cli", "kernels.py") else IN_USE
+            assert parts[2] in use[target], f"{own} must not import {name}: kernels come from the library, by name"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_kernels_know_numba_and_only_environment_reads_the_environment(path):
     names = imports(path)
-    if layer(path) not in ("simd", "kernels"):
+    if layer(path) not in ("simd", "toolchain", "kernels"):
         assert not {name for name in names if name.split(".")[0] in ("numba", "llvmlite")}
     if layer(path) != "environment":
         source = path.read_text(encoding="utf-8")

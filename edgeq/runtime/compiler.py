@@ -7,7 +7,6 @@ import numpy as np
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, FormatError
-from edgeq.kernels import library
 from edgeq.kernels.layout import GROUP
 from edgeq.models.architecture import Architecture
 from edgeq.models.graph import Heads, Rope, Value
@@ -21,6 +20,7 @@ from edgeq.runtime.plan import OUTPUTS, TOKENS, Plan
 from edgeq.runtime.record import Operation, Recorder, StatesRecorder
 from edgeq.runtime.tape import Tape
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.toolchain import library
 
 ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
 STEPS = {**steps.STEPS, **attention_steps.STEPS, **expert_steps.STEPS}

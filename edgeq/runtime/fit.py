@@ -12,7 +12,6 @@ from pathlib import Path
 from edgeq import cgroups
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
-from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import machine
@@ -20,6 +19,7 @@ from edgeq.runtime.compiler import ROW_TILE, Compiler
 from edgeq.runtime.kv_cache import ring_size
 from edgeq.runtime.memory import round_up
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.toolchain import library
 
 MIB = 1 << 20
 POSITIONS = 16  # the KV cache holds a multiple of these

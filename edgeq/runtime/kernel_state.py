@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.container.reader import File
-from edgeq.kernels import library
+from edgeq.kernels import catalog
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import architecture
 from edgeq.runtime import limits
 from edgeq.runtime.compiler import ROW_TILE, Compiler
+from edgeq.toolchain import library
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 def put_library(
     cpu: str, names: Sequence[str] | None = None
 ) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts a library of the kernels `names` or of all for `cpu` into a folder, or None, see kernels/library.py."""
-    return library.put_library(cpu, names)
+    """What puts a library of the kernels `names`, by default all, for `cpu` into a folder, see toolchain/library.py."""
+    return library.put_library(cpu, catalog.names(library.body_of(cpu)) if names is None else names)
 
 
 def needed(file: File, cpu: str) -> list[str]:
-    """Every kernel that running `file` can ask for on `cpu` (a name of kernels/catalog.py), whatever the options, and
+    """Every kernel that running `file` can ask for on `cpu` (a name of toolchain/cpus.py), whatever the options, and
     those that measure the machine. Raises FormatError, UnsupportedError for a file that cannot be run.
 
     They are those of the plans of all KV caches, for logits and for states: context, threads and the length of a

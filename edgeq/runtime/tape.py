@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeq.kernels.layout import STEP_WORDS, TURN_SLOTS
-from edgeq.kernels.library import Kernel
 from edgeq.runtime.buffers import Buffer
 from edgeq.runtime.control import turn_counters
 from edgeq.runtime.memory import aligned
+from edgeq.toolchain.library import Kernel
 
 
 class Tape:

@@ -14,7 +14,6 @@ import numpy as np
 
 from edgeq import environment
 from edgeq.errors import UsageError
-from edgeq.kernels import library
 from edgeq.kernels.layout import (
     JOB,
     JOB_LED,
@@ -26,6 +25,7 @@ from edgeq.kernels.layout import (
 )
 from edgeq.runtime import machine
 from edgeq.runtime.control import new_control
+from edgeq.toolchain import library
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 

@@ -1,12 +1,14 @@
 """A Numba target for kernels: it types and lowers Python to optimised LLVM IR, and emits no machine code of its own.
 
 Numba's CPU target would also compile every helper for this process. Kernels leave as objects instead (emitted for the
-chosen CPU by kernels/compile.py), which is faster and lets a body be compiled on machines that cannot run it.
+chosen CPU by toolchain/compile.py), which is faster and lets a body be compiled on machines that cannot run it.
 """
 
 import contextlib
 import functools
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core import cpu, typing
@@ -148,7 +150,7 @@ class _Dispatcher(CPUDispatcher):
         _dispatchers.add(self)
 
 
-def entry(function):
+def entry(function: Callable[..., None]) -> Any:
     """A kernel's entry point, ready to be compiled for a signature."""
     return _Dispatcher(function, targetoptions=dict(_OPTIONS))
 

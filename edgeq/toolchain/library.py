@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError
-from edgeq.kernels import cache, image, prebuilt
-from edgeq.kernels.sources import can_compile, sources
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain import cache, image, prebuilt
+from edgeq.toolchain.sources import can_compile, sources
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _LOADING = threading.RLock()  # one thread loads or compiles at a time
@@ -59,26 +59,24 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 
 
 def body_of(cpu: str) -> isa_table.Isa:
-    """The body whose kernels run on `cpu`, a name of kernels/catalog.py."""
-    from edgeq.kernels import catalog
+    """The body whose kernels run on `cpu`, a name of cpus.py."""
+    from edgeq.toolchain import cpus
 
-    return catalog.cpu(cpu).isa
+    return cpus.cpu(cpu).isa
 
 
 def put_library(
-    cpu: str, names: Sequence[str] | None = None
+    cpu: str, names: Sequence[str]
 ) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts a library of the kernels `names`, by default all, for `cpu` (a name of kernels/catalog.py) into a
-    folder; it gives the path.
+    """What puts a library of the kernels `names` for `cpu` (a name of cpus.py) into a folder; it gives the path.
 
     It copies one that was built from these sources and has them, or else builds it, telling so; None where there is
     neither such a library nor a compiler.
     """
-    from edgeq.kernels import catalog
+    from edgeq.toolchain import cpus
 
-    target = catalog.cpu(cpu)
-    wanted = catalog.names(target.isa) if names is None else names
-    ready = prebuilt.built_for(cpu, wanted)
+    target = cpus.cpu(cpu)
+    ready = prebuilt.built_for(cpu, names)
     if ready is None and not can_compile():
         return None
 
@@ -86,11 +84,11 @@ def put_library(
         if ready is not None:
             folder.mkdir(exist_ok=True)
             return Path(shutil.copyfile(ready, folder / f"{cpu}{prebuilt.SUFFIX}"))
-        from edgeq.kernels.build import build
+        from edgeq.toolchain.build import build
 
-        announce(f"compiling {len(wanted)} kernels for {cpu}")
+        announce(f"compiling {len(names)} kernels for {cpu}")
         try:
-            return build(target, folder, wanted, progress)
+            return build(target, folder, names, progress)
         finally:
             progress(1, 1)
 
@@ -114,7 +112,7 @@ def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
         found = _find(name, isa)
         if found is None:
             _check_compiler(name, isa)
-            from edgeq.kernels.compile import compile_kernel
+            from edgeq.toolchain.compile import compile_kernel
 
             family, _, variant = name.partition(":")
             found = _adopt(name, isa, compile_kernel(family, variant, isa, symbol(name, isa)))[0]
@@ -172,7 +170,7 @@ def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> bool
 
     False if the cache cannot be written. OSError if no process can be started.
     """
-    from edgeq.kernels import worker
+    from edgeq.toolchain import worker
 
     isa, kept = chosen_isa(), True
     jobs = [worker.Job(name, isa.name, symbol(name, isa)) for name in names]
@@ -191,8 +189,10 @@ def built_ahead() -> tuple[tuple[Path, str] | None, list[str], list[str]]:
     """The library that kernels are taken from and the CPU it was made for, if any; why others are refused, with their
     paths; and why those for other CPUs are passed over."""
     best = prebuilt.best()
-    used = best is not None and best.header is not None and best.isa == chosen_isa().name
-    return ((best.path, best.header.cpu) if used else None), prebuilt.problems(), prebuilt.passed_over()
+    used = None
+    if best is not None and best.header is not None and best.isa == chosen_isa().name:
+        used = best.path, best.header.cpu
+    return used, prebuilt.problems(), prebuilt.passed_over()
 
 
 def cached() -> tuple[int, Path]:
@@ -248,7 +248,7 @@ def _adopt(name: str, isa: isa_table.Isa, code: bytes) -> tuple[Kernel, bool]:
     """Load the object of a kernel that has just been compiled and keep it; False if the cache cannot be written."""
     architecture, kernels = platform.machine(), {name: 0}
     if image.supported():
-        from edgeq.kernels.link import link
+        from edgeq.toolchain.link import link
 
         architecture, code, kernels = link({name: (code, symbol(name, isa))})
     needs = tuple(sorted(isa.needs))

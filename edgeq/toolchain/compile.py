@@ -14,6 +14,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.simd.isa import Isa
 from edgeq.simd.machine import Machine, host, is_aarch64, machine
 from edgeq.simd.target import entry, kernel_target, target_machine
+from edgeq.toolchain.sources import module_of
 
 # A Python exception that Numba could raise, by its parts' addresses: nobody looks at it, and it would need relocations.
 _EXCEPTION = re.compile(r"^(@\.const\.picklebuf\.\S+ = internal constant \{[^}]*\}) .*$", re.MULTILINE)
@@ -31,7 +32,7 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
         lacking = ", ".join(sorted(isa.needs - machine.has))
         raise UnsupportedError(f"the kernel body {isa.name} needs {lacking}, which {machine.cpu} does not have")
     kernel_target.aim(machine)
-    function = entry(import_module(f"edgeq.kernels.{family}").make(variant, isa))
+    function = entry(import_module(module_of(family)).make(variant, isa))
     with kernel_target.installed():
         function.compile(SIGNATURE)
     overload = function.overloads[SIGNATURE.args]
@@ -56,13 +57,13 @@ def compile_kernel(
 ) -> bytes:
     """The object file of a kernel: for this machine, or for the one that LLVM calls `cpu` (see simd/machine.py)."""
     target = machine(cpu, features, triple)
-    return target_machine(target).emit_object(kernel_module(family, variant, isa, symbol, target))
+    return bytes(target_machine(target).emit_object(kernel_module(family, variant, isa, symbol, target)))
 
 
 def assembly(family: str, variant: str, isa: Isa, cpu: str | None = None, features: str | None = None) -> str:
     """The assembly of a kernel, to read and to assert on; for this machine, or for the one that LLVM calls `cpu`."""
     target = machine(cpu, features)
-    return target_machine(target).emit_assembly(kernel_module(family, variant, isa, "kernel", target))
+    return str(target_machine(target).emit_assembly(kernel_module(family, variant, isa, "kernel", target)))
 
 
 def _entry_point(symbol: str, mangled: str, module: llvm.ModuleRef) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import build, cache, catalog, image, library, prebuilt, worker
-from edgeq.kernels.sources import sources
 from edgeq.quantize.pipeline import convert
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain import build, cache, cpus, image, library, prebuilt, worker
+from edgeq.toolchain.sources import sources
 
 pytestmark = pytest.mark.skipif(not image.supported(), reason="this system cannot run kernel files")
 
@@ -56,7 +56,7 @@ def compiled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 def built(compiled: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with the kernels of that model, for a CPU like this one."""
     names = [*compiled["kernels"], "execute:publish", "execute:lead", "execute:serve", "rearrange:to-panels"]
-    return build.build(catalog.this_cpu(), tmp_path_factory.mktemp("built"), names)
+    return build.build(cpus.this_cpu(), tmp_path_factory.mktemp("built"), names)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_without_numba_and_without_a_library_one_line_says_what_to_do(model: Pat
 def test_what_is_found(copy: Path):
     best = prebuilt.best()
     assert best is not None and best.path == copy and prebuilt.problems() == []
-    assert library.built_ahead() == ((copy, catalog.this_cpu().name), [], [])
+    assert library.built_ahead() == ((copy, cpus.this_cpu().name), [], [])
     assert library.missing(["norm", "execute:lead"]) == []
     assert library.kernel("norm").address == best.address("norm")
     assert best.address("encode:Q4_K") is None
@@ -240,7 +240,7 @@ def test_what_one_library_lacks_another_one_has(copy: Path, monkeypatch: pytest.
 
 def test_a_build_that_was_ended_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path / "cache"))
-    cpu, names = catalog.cpu("cortex-a72"), ["copy_rows", "execute:serve", "execute:publish", "execute:lead"]
+    cpu, names = cpus.cpu("cortex-a72"), ["copy_rows", "execute:serve", "execute:publish", "execute:lead"]
     whole = build.build(cpu, tmp_path / "whole", names).read_bytes()
     paths = {name: cache.path(name, cpu.isa, cpu) for name in names}
     objects = {name: cache.kept_object(name, cpu) for name in names}
@@ -269,11 +269,11 @@ def test_a_build_that_was_ended_goes_on_where_it_was(tmp_path: Path, monkeypatch
 def test_build_needs_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(build, "can_compile", lambda: False)
     with pytest.raises(KernelError, match="only where Numba is installed"):
-        build.build(catalog.CPUS[0], tmp_path)
+        build.build(cpus.CPUS[0], tmp_path, ["copy_rows"])
 
 
 def test_a_library_for_another_architecture(tmp_path: Path):
-    path = build.build(catalog.cpu("cortex-a72"), tmp_path, ["copy_rows", "execute:serve"])
+    path = build.build(cpus.cpu("cortex-a72"), tmp_path, ["copy_rows", "execute:serve"])
     header, _ = image.read(path)
     assert (header.architecture, header.isa, header.needs) == ("aarch64", "neon", ("neon",))
     assert header.sources == sources() and list(header.kernels) == ["copy_rows", "execute:serve"]

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import library
-from edgeq.kernels.compile import kernel_module
 from edgeq.simd.isa import TABLE
 from edgeq.simd.machine import machine
 from edgeq.simd.target import target_machine
+from edgeq.toolchain import library
+from edgeq.toolchain.compile import kernel_module
 
 ISA = {row.name: row for row in TABLE}
 WINDOWS = ("x86_64-pc-windows-msvc", "x86-64-v3", "avx2")

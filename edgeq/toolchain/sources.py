@@ -8,12 +8,22 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from edgeq.errors import KernelError
 from edgeq.simd import cpuinfo
 from edgeq.simd import isa as isa_table
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = ("simd", "kernels", "blocks")
+KERNEL_PACKAGES = ("edgeq.ops", "edgeq.kernels")  # where a family of kernels is looked for, in this order
+_FOLDERS = ("simd", "toolchain", "ops", "kernels", "blocks")
 _COMPILERS = ("numba", "llvmlite")
+
+
+def module_of(family: str) -> str:
+    """The full name of the module that makes the kernels of a family. KernelError if there is none."""
+    for package in KERNEL_PACKAGES:
+        if (_PACKAGE / package.rpartition(".")[2] / f"{family}.py").is_file():
+            return f"{package}.{family}"
+    raise KernelError(f"there is no family of kernels {family}: this is a fault of edgeq")
 
 
 @functools.cache
