@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
 COMMON = {"", "cgroups", "errors", "environment", "input", "output"}
 
 # The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
-IN_USE = {"kernels": {"catalog", "encode_api", "layout"}, "toolchain": {"library"}}
+IN_USE = {"kernels": {"catalog", "encode_api", "layout"}, "toolchain": {"compilers", "library"}}
 IN_VERB = {"kernels": {"catalog"}, "toolchain": {"build", "cpus", "library", "prebuilt"}}  # the verb about kernels
 
 

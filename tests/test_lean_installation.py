@@ -104,8 +104,8 @@ def test_what_runs(site: Path, folder: Path, arguments: list[str]):
     [
         (["convert", str(ROOT / "tools" / "tiny_model"), "-o", "m.eqf"], "ml_dtypes"),
         (["run", "some/model", "Once"], "(huggingface_hub|ml_dtypes)"),
-        (["run", "tiny.eqf", "Once", "-n", "1"], "numba"),
-        (["kernels", "build"], "numba"),
+        (["run", "tiny.eqf", "Once", "-n", "1"], "'numba>="),
+        (["kernels", "build"], "'numba>="),
     ],
     ids=["convert", "hub", "run", "build"],
 )

@@ -1,6 +1,5 @@
 """`edgeq kernels`: libraries of kernels that were compiled ahead of time."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import click
 
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size
-from edgeq.errors import KernelError, UsageError
+from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.toolchain.prebuilt import Library
@@ -40,7 +39,7 @@ def build_command(names: str | None, output: Path | None) -> None:
     from edgeq.cli.announcer import Announcer
     from edgeq.kernels import catalog
     from edgeq.toolchain import cpus
-    from edgeq.toolchain.build import build
+    from edgeq.toolchain.build import build, check_compiler
 
     if names == "":
         raise UsageError("--cpu names no CPU: --cpu help lists them")
@@ -49,8 +48,7 @@ def build_command(names: str | None, output: Path | None) -> None:
             click.echo(f"{cpu.name:16}{cpu.isa.name:14}{cpu.chips}")
         return
     targets = [cpus.cpu(name.strip()) for name in names.split(",")] if names else [cpus.this_cpu()]
-    if find_spec("numba") is None:
-        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
+    check_compiler()
     folder = output or environment.kernels_folder() or environment.data_folder()
     announce = Announcer(long=True)
     for cpu in targets:

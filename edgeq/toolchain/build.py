@@ -6,10 +6,17 @@ from pathlib import Path
 from edgeq.errors import KernelError, OutputError
 from edgeq.output import write_file
 from edgeq.toolchain import cache, image, library, worker
+from edgeq.toolchain.compilers import REMEDY, no_compiler
 from edgeq.toolchain.cpus import Cpu
 from edgeq.toolchain.link import link
 from edgeq.toolchain.prebuilt import SUFFIX
-from edgeq.toolchain.sources import can_compile, sources
+from edgeq.toolchain.sources import sources
+
+
+def check_compiler() -> None:
+    """Raises KernelError where nothing can be compiled."""
+    if reason := no_compiler():
+        raise KernelError(f"kernels cannot be built: {reason}: {REMEDY}")
 
 
 def build(
@@ -24,8 +31,7 @@ def build(
     not lost. `progress` hears how many kernels are done, of how many. Raises KernelError if one cannot be compiled,
     OutputError if the file cannot be written.
     """
-    if not can_compile():
-        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
+    check_compiler()
     path = folder / f"{cpu.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from edgeq import environment
 from edgeq.errors import KernelError
 from edgeq.simd import isa as isa_table
 from edgeq.toolchain import cache, image, prebuilt
-from edgeq.toolchain.sources import can_compile, sources
+from edgeq.toolchain.compilers import REMEDY, no_compiler
+from edgeq.toolchain.sources import sources
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _LOADING = threading.RLock()  # one thread loads or compiles at a time
@@ -41,12 +42,12 @@ _loaded: dict[tuple[str, str], Kernel] = {}  # by name and body
 def chosen_isa() -> isa_table.Isa:
     """The instruction set body whose kernels run here.
 
-    The one that EDGEQ_ISA names, or the best one that this CPU has; where Numba is not installed, that of the best
+    The one that EDGEQ_ISA names, or the best one that this CPU has; where nothing can be compiled, that of the best
     library built ahead of time. Raises UnsupportedError for an EDGEQ_ISA that cannot run here.
     """
     isa = isa_table.choose()
     library = prebuilt.best()
-    if library and library.isa != isa.name and not can_compile():
+    if library and library.isa != isa.name and no_compiler():
         return next(row for row in isa_table.TABLE if row.name == library.isa)
     return isa
 
@@ -77,7 +78,7 @@ def put_library(
 
     target = cpus.cpu(cpu)
     ready = prebuilt.built_for(cpu, names)
-    if ready is None and not can_compile():
+    if ready is None and no_compiler():
         return None
 
     def put(folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]) -> Path:
@@ -154,14 +155,14 @@ def symbol(name: str, isa: isa_table.Isa) -> str:
 
 
 def _check_compiler(name: str, isa: isa_table.Isa) -> None:
-    if not can_compile():
+    if reason := no_compiler():
         folder = environment.kernels_folder() or environment.data_folder()
         others = "".join(f"; {line}" for line in [*prebuilt.problems(), *prebuilt.passed_over()])
         if sys.platform == "linux" and platform.libc_ver()[0] != "glibc":  # Alpine has musl instead
             others = f"; its packages need glibc, which this system is without{others}"
         raise KernelError(
-            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: pip "
-            f"install numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and {reason}{others}: {REMEDY}, "
+            f"or put a library that `edgeq kernels build` made elsewhere into {folder}"
         )
 
 

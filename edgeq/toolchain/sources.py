@@ -2,15 +2,14 @@
 
 import functools
 import hashlib
-import importlib.util
 import platform
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from edgeq.errors import KernelError
 from edgeq.simd import cpuinfo
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain.compilers import compiler_version
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 KERNEL_PACKAGES = ("edgeq.ops", "edgeq.kernels")  # where a family of kernels is looked for, in this order
@@ -46,35 +45,3 @@ def digest(target: tuple[str, ...] | None = None) -> str:
     cpu = target or (platform.machine(), cpuinfo.identity(), features)
     compilers = (sys.version_info[:2], *map(compiler_version, _COMPILERS))
     return hashlib.sha256(repr((sources(), cpu, compilers)).encode()).hexdigest()[:16]
-
-
-def compiler_version(package: str) -> str | None:
-    """The version of `numba` or `llvmlite`; None where it is not installed.
-
-    Read off the name of the folder that an installer leaves beside a package, as `importlib.metadata` takes longer to
-    import than finding all kernels does.
-    """
-    spec = _spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    beside = [path.stem for path in Path(spec.origin).parent.parent.glob(f"{package}-*.dist-info")]
-    if len(beside) == 1:
-        return beside[0].removeprefix(f"{package}-")
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def can_compile() -> bool:
-    """Whether Numba is installed here."""
-    return _spec("numba") is not None
-
-
-def _spec(package: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(package)
-    except ValueError:  # someone has put a stand-in into sys.modules
-        return None

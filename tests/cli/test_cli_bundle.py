@@ -58,7 +58,7 @@ def model(converted: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch, tmp_path_factory):
     """Compiling a board's kernels takes a while: here nothing can, and no library is there, unless a test says so."""
-    monkeypatch.setattr(library, "can_compile", lambda: False)
+    monkeypatch.setattr(library, "no_compiler", lambda: "Numba is not installed")
     monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path_factory.mktemp("no kernels")))
 
 
@@ -203,7 +203,7 @@ def compiler(monkeypatch) -> list[str]:
         (folder / f"{cpu.name}.eqk").write_bytes(b"kernels")
         return folder / f"{cpu.name}.eqk"
 
-    monkeypatch.setattr(library, "can_compile", lambda: True)
+    monkeypatch.setattr(library, "no_compiler", lambda: "")
     monkeypatch.setattr("edgeq.toolchain.build.build", build)
     return made
 
@@ -262,7 +262,7 @@ def endless(cpu, folder, names, progress):
     print("begun", flush=True)
     time.sleep(1000)
 
-build.build, library.can_compile = endless, lambda: True
+build.build, library.no_compiler = endless, lambda: ""
 sys.exit(main())
 """
 

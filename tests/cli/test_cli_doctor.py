@@ -77,10 +77,10 @@ def test_a_model_that_does_not_fit(edgeq, tiny, monkeypatch):
 
 def test_kernels_that_cannot_be_had(edgeq, tiny, monkeypatch):
     monkeypatch.setattr("edgeq.toolchain.library.missing", lambda names: list(names))
-    monkeypatch.setattr("edgeq.runtime.kernel_state.find_spec", lambda name: None)
+    monkeypatch.setattr("edgeq.runtime.kernel_state.no_compiler", lambda: "Numba is not installed")
     code, out, _ = edgeq("doctor", tiny, "--no-speed")
     assert code == 2
-    assert "! none are there and none can be compiled: install numba" in out
+    assert "! none are there, and Numba is not installed: pip install 'numba>=" in out
     assert "its kernels are missing: execute:publish" in out
 
 

@@ -48,7 +48,7 @@ def test_objects_of_other_systems_need_only_what_is_there(target: tuple[str, str
 
 
 def test_where_numba_has_no_packages(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(library, "can_compile", lambda: False)
+    monkeypatch.setattr(library, "no_compiler", lambda: "Numba is not installed")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     with pytest.raises(KernelError, match=r"Numba is not installed; its packages need glibc, which .* is without"):
         library.kernel("norm:none")
