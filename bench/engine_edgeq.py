@@ -12,10 +12,10 @@ import edgeq
 from edgeq.cli.roofline import kv_read
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
-from edgeq.kernels import library
 from edgeq.runtime.limits import dot_peak, read_bandwidth
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import load_tokenizer
+from edgeq.toolchain import library
 
 
 def main() -> None:

@@ -39,11 +39,11 @@ from edgeq.cli.roofline import Limits, code_bits, kv_read, middle, work
 from edgeq.container.reader import File
 from edgeq.graph.aligned import aligned
 from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
-from edgeq.kernels import library
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.kernels.layout import STEP_WORDS
 from edgeq.runtime.limits import dot_peak, read_bandwidth
 from edgeq.runtime.session import Session
+from edgeq.toolchain import library
 
 PROMPT, TILE_TOKENS, DEPTH = 512, 128, 4096
 ATTENTION_LAYERS = 16  # whose keys and values no cache holds

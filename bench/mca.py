@@ -31,8 +31,8 @@ from table_file import write
 
 from edgeq.blocks.table import block_type
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.kernels.compile import assembly
 from edgeq.simd.isa import TABLE
+from edgeq.toolchain.compile import assembly
 
 TYPES = ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 ISA = {row.name: row for row in TABLE}

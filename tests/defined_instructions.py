@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 from llvmlite import ir
 
-from edgeq.kernels import library
 from edgeq.simd import avx512, avx512vnni, avxvnni, emit, isa, portable
+from edgeq.toolchain import library
 
 
 def _saturate(b, wide, low):
@@ -78,7 +78,7 @@ def emulated(row: isa.Isa) -> Callable[[str], library.Kernel]:
 
     def kernel(name: str) -> library.Kernel:
         if name not in kernels:
-            from edgeq.kernels.compile import compile_kernel
+            from edgeq.toolchain.compile import compile_kernel
 
             symbol = f"emulated_{name}_{row.name}".replace(":", "_")
             with _defined_instructions():

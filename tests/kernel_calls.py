@@ -7,11 +7,11 @@ import numpy as np
 
 from edgeq.blocks.table import block_type
 from edgeq.graph.aligned import aligned, round_up
-from edgeq.kernels import library
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.ops import matmul as linear
 from edgeq.ops import pack
 from edgeq.simd import isa
+from edgeq.toolchain import library
 
 
 def address(array: np.ndarray | None) -> int:

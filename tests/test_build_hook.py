@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.kernels import catalog, image
+from edgeq.toolchain import cpus, image
 
 pytest.importorskip("hatchling", reason="hatchling, which makes wheels, is not installed")
 
@@ -19,7 +19,7 @@ LEFT_OUT = (".*", "__pycache__", "bench", "build", "dist", "formats", "golden", 
 FIND = """
 import sys
 sys.modules["numba"] = sys.modules["llvmlite"] = None
-from edgeq.kernels import library, prebuilt
+from edgeq.toolchain import library, prebuilt
 print(prebuilt.best().path)
 library.kernel("probe:read")
 """
@@ -55,7 +55,7 @@ def test_a_wheel_brings_its_kernels(tmp_path: Path):
     (source,) = (tmp_path / "dist").iterdir()
     with tarfile.open(source) as content:
         content.extractall(tmp_path, filter="data")
-    cpu = catalog.this_cpu()
+    cpu = cpus.this_cpu()
     done = make(tmp_path / source.name.removesuffix(".tar.gz"), "", "-t", "wheel")
     assert done.returncode == 0 and f"compiling 1 kernels for {cpu.name}" in done.stdout + done.stderr
     (wheel,) = (tmp_path / "dist").glob("*.whl")

@@ -67,8 +67,9 @@ sys.path.insert(0, sys.argv[1])
 from elsewhere import leave
 leave("darwin")
 from edgeq import environment
-from edgeq.kernels import image, prebuilt
+from edgeq.toolchain import image, prebuilt
 from edgeq.runtime import hardware
+from edgeq.toolchain import image, prebuilt
 from edgeq.simd import cpuinfo
 assert not hasattr(os, "preadv") and not hasattr(os, "sched_getaffinity")
 assert not image.supported() and prebuilt.best() is None

@@ -19,11 +19,12 @@ import emulation  # noqa: E402
 import random_checkpoints  # noqa: E402
 
 from edgeq.container.reader import open_file  # noqa: E402
-from edgeq.kernels import catalog, library  # noqa: E402
+from edgeq.ops import catalog  # noqa: E402
 from edgeq.quantize.pipeline import convert  # noqa: E402
 from edgeq.runtime.session import Session  # noqa: E402
 from edgeq.simd import cpuinfo  # noqa: E402
 from edgeq.simd.isa import TABLE  # noqa: E402
+from edgeq.toolchain import library  # noqa: E402
 
 NOWHERE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
 

@@ -13,9 +13,9 @@ from packaging.requirements import Requirement
 
 from edgeq.container.reader import open_file
 from edgeq.gguf.exporter import export_gguf
-from edgeq.kernels import build, catalog, image
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
+from edgeq.toolchain import build, cpus, image
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert(str(tiny_model), folder / "f16.eqf", "F16")
     export_gguf(folder / "f16.eqf", folder / "tiny.gguf")
     (folder / "template").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
-    cpu = catalog.this_cpu()
+    cpu = cpus.this_cpu()
     with open_file(folder / "tiny.eqf") as file, open_file(folder / "f16.eqf") as other:
         every = [*needed(file, cpu.name), *needed(other, cpu.name)]
     names = [name for name in every if not name.endswith(("f32", "q8_0")) and not name.startswith("probe")]
@@ -104,8 +104,8 @@ def test_what_runs(site: Path, folder: Path, arguments: list[str]):
     [
         (["convert", str(ROOT / "tools" / "tiny_model"), "-o", "m.eqf"], "ml_dtypes"),
         (["run", "some/model", "Once"], "(huggingface_hub|ml_dtypes)"),
-        (["run", "tiny.eqf", "Once", "-n", "1"], "numba"),
-        (["kernels", "build"], "numba"),
+        (["run", "tiny.eqf", "Once", "-n", "1"], "'numba>="),
+        (["kernels", "build"], "'numba>="),
     ],
     ids=["convert", "hub", "run", "build"],
 )

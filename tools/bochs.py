@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeq.kernels import library
 from edgeq.simd import cpuinfo
+from edgeq.toolchain import library
 
 # CPU -> its number among those that Bochs knows
 MODELS = {"skylake-x": 26, "icelake": 28, "arrowlake": 31}

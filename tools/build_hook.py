@@ -58,17 +58,18 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
             self._folder.cleanup()
 
     def _build(self, which: str, folder: Path) -> list[Path]:
-        from edgeq.kernels import catalog, image
-        from edgeq.kernels.build import build
+        from edgeq.ops import catalog
+        from edgeq.toolchain import cpus, image
+        from edgeq.toolchain.build import build
 
         if which == "native":
             if not image.supported():
                 return []
-            cpu = catalog.this_cpu()
+            cpu = cpus.this_cpu()
             work = [(cpu, catalog.common(cpu.isa))]
         else:
-            cpus = catalog.CPUS if which == "all" else [catalog.cpu(name.strip()) for name in which.split(",")]
-            work = [(cpu, catalog.names(cpu.isa)) for cpu in cpus]
+            targets = cpus.CPUS if which == "all" else [cpus.cpu(name.strip()) for name in which.split(",")]
+            work = [(cpu, catalog.names(cpu.isa)) for cpu in targets]
         paths = []
         for cpu, names in work:
             self.app.display_info(f"compiling {len(names)} kernels for {cpu.name}")

@@ -83,7 +83,7 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     from kernel_calls import BODIES, matmul, random_panels
 
     from edgeq.blocks.table import BLOCK_TYPES
-    from edgeq.kernels import library
+    from edgeq.toolchain import library
 
     body = next(body for body in BODIES if body.isa == library.chosen_isa())
     found: dict[str, np.ndarray] = {"body": np.array(body.isa.name)}
@@ -152,9 +152,9 @@ def run_tests(files: list[str]) -> int:
     import kernel_calls
     import pytest
 
-    from edgeq.kernels import library
+    from edgeq.toolchain import library
 
-    library.can_compile = lambda: False
+    library.no_compiler = lambda: "Numba is not to be used"
     kernel_calls.BODIES[:] = [body for body in kernel_calls.BODIES if body.isa == library.chosen_isa()]
     return int(pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", "-r", "fE", *files]))
 

@@ -75,12 +75,13 @@ def fetch_wheels(wheels: Iterable[str], folder: Path, *options: str) -> None:
 
 
 def build(cpu: str, folder: Path) -> str:
-    """A library of all kernels for a CPU (a name of ops/catalog.py), kept in a folder; what to say of it."""
+    """A library of all kernels for a CPU (a name of toolchain/cpus.py), kept in a folder; what to say of it."""
     from edgeq.errors import KernelError
-    from edgeq.kernels import build, catalog, image
-    from edgeq.kernels.sources import sources
+    from edgeq.ops import catalog
+    from edgeq.toolchain import build, cpus, image
+    from edgeq.toolchain.sources import sources
 
-    target = catalog.cpu(cpu)
+    target = cpus.cpu(cpu)
     path, started = folder / f"{target.name}.eqk", time.perf_counter()
     try:
         header = image.read_header(path)

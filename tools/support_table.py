@@ -29,9 +29,9 @@ from token_vectors import PASSED  # noqa: E402
 from edgeq.blocks.gguf_decode import can_narrow  # noqa: E402
 from edgeq.blocks.gguf_types import BY_NAME  # noqa: E402
 from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
-from edgeq.kernels import catalog  # noqa: E402
 from edgeq.models import SUPPORTED  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED, MIXTRAL  # noqa: E402
+from edgeq.ops import catalog  # noqa: E402
 from edgeq.output import write_file  # noqa: E402
 from edgeq.simd import isa  # noqa: E402
 

@@ -30,7 +30,7 @@ from edgeq.output import temporary_folder
 class Board:
     """What is known of a target: the machine that `uname -m` tells, its usual Python, and its CPU.
 
-    cpus: names of ops/catalog.py; where it may have one of several, first that whose kernels run on all
+    cpus: names of toolchain/cpus.py; where it may have one of several, first that whose kernels run on all
     """
 
     title: str

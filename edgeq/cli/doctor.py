@@ -155,6 +155,7 @@ def _memory(facts: Facts) -> Facts:
 def _kernels(facts: Facts) -> Facts:
     from edgeq.runtime.kernel_state import kernel_state
     from edgeq.runtime.limits import KERNELS
+    from edgeq.toolchain.compilers import REMEDY
 
     state = kernel_state(KERNELS)
     folder = next(parent for parent in (state.folder, *state.folder.absolute().parents) if parent.exists())
@@ -162,7 +163,7 @@ def _kernels(facts: Facts) -> Facts:
     if free < LOW_DISK and state.missing:
         _problem(facts, "kernels", f"{binary_size(free)} are free in {folder}", "make room, or set EDGEQ_CACHE")
     if not state.usable:
-        _problem(facts, "kernels", "none are there and none can be compiled", "install numba, or bundle them")
+        _problem(facts, "kernels", f"none are there, and {state.no_compiler}", f"{REMEDY}, or bundle them")
     for line in state.refused:
         _problem(facts, "kernels", *line.rsplit(": ", 1))
     return {
@@ -170,7 +171,8 @@ def _kernels(facts: Facts) -> Facts:
         "library": {"path": str(state.library[0]), "cpu": state.library[1]} if state.library else None,
         "folder": str(state.folder),
         "free": free,
-        "compiler": state.compiler,
+        "compiler": not state.no_compiler,
+        "no_compiler": state.no_compiler,
         "cached": (state.folder / "kernels").is_dir(),
     }
 
@@ -220,6 +222,7 @@ def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team
     from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
     from edgeq.runtime.session import default_context, fit_of
+    from edgeq.toolchain.compilers import REMEDY
 
     fit = fit_of(file, team, kv)
     context = context or default_context(fit.model)
@@ -228,7 +231,7 @@ def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team
     runs = _judge(facts, fit, context, available)
     state = kernel_state(kernel_names(file))
     if not state.usable:
-        _problem(facts, "model", f"its kernels are missing: {', '.join(state.missing)}", "install numba")
+        _problem(facts, "model", f"its kernels are missing: {', '.join(state.missing)}", REMEDY)
         runs = False
     asked = work(file.tensors, experts_read=fit.model.experts_read).nbytes
     bandwidth = (facts.get("speed") or {}).get("read_bandwidth")
@@ -350,10 +353,14 @@ def _kernels_lines(kernels: Facts) -> list[tuple[str, str]]:
     library = f"{ahead['path']}, for {ahead['cpu']}" if ahead else "none: edgeq kernels build makes one"
     empty = "is empty" if ahead or not kernels["compiler"] else "is empty: first runs compile"
     found = "holds compiled kernels" if cached else empty
-    compiler = "installed" if kernels["compiler"] else "not installed: nothing can be compiled here"
     folder = f"{kernels['folder']} {found}, {binary_size(kernels['free'])} free"
     others = [("", f"not {line}") for line in kernels["not_used"]]
-    return [("library", library), *others, ("cache", folder), ("compiler", f"Numba is {compiler}")]
+    return [
+        ("library", library),
+        *others,
+        ("cache", folder),
+        ("compiler", kernels["no_compiler"] or "Numba is installed"),
+    ]
 
 
 def _speed_lines(speed: Facts) -> list[tuple[str, str]]:

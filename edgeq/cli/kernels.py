@@ -1,6 +1,5 @@
 """`edgeq kernels`: libraries of kernels that were compiled ahead of time."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +7,10 @@ import click
 
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size
-from edgeq.errors import KernelError, UsageError
+from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.kernels.prebuilt import Library
+    from edgeq.toolchain.prebuilt import Library
 
 
 @click.group("kernels", invoke_without_command=True)
@@ -39,23 +38,24 @@ def build_command(names: str | None, output: Path | None) -> None:
     from edgeq import environment
     from edgeq.cli.announcer import Announcer
     from edgeq.ops import catalog
-    from edgeq.kernels.build import build
+    from edgeq.toolchain import cpus
+    from edgeq.toolchain.build import build, check_compiler
 
     if names == "":
         raise UsageError("--cpu names no CPU: --cpu help lists them")
     if names == "help":
-        for cpu in catalog.CPUS:
+        for cpu in cpus.CPUS:
             click.echo(f"{cpu.name:16}{cpu.isa.name:14}{cpu.chips}")
         return
-    cpus = [catalog.cpu(name.strip()) for name in names.split(",")] if names else [catalog.this_cpu()]
-    if find_spec("numba") is None:
-        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
+    targets = [cpus.cpu(name.strip()) for name in names.split(",")] if names else [cpus.this_cpu()]
+    check_compiler()
     folder = output or environment.kernels_folder() or environment.data_folder()
     announce = Announcer(long=True)
-    for cpu in cpus:
-        announce(f"compiling {len(catalog.names(cpu.isa))} kernels for {cpu.name} ({cpu.isa.name})")
+    for cpu in targets:
+        every = catalog.names(cpu.isa)
+        announce(f"compiling {len(every)} kernels for {cpu.name} ({cpu.isa.name})")
         try:
-            path = build(cpu, folder, progress=announce.progress)
+            path = build(cpu, folder, every, progress=announce.progress)
         finally:
             announce.progress(1, 1)
         click.echo(f"{path}: {binary_size(path.stat().st_size)}")
@@ -85,7 +85,7 @@ def list_command(as_json: bool) -> None:
 
 def describe() -> dict[str, Any]:
     """What `edgeq kernels list` tells, as plain data. A library that cannot be read has no CPU, body and kernels."""
-    from edgeq.kernels import library, prebuilt
+    from edgeq.toolchain import library, prebuilt
 
     library.missing(["execute:lead"])  # a library whose code is damaged shows when a kernel is taken from it
     isa, best = library.chosen_isa(), prebuilt.best()

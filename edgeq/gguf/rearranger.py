@@ -19,7 +19,7 @@ from edgeq.blocks.reference import from_gguf, to_gguf
 from edgeq.blocks.table import GROUP, PANEL_ROWS, SUPER_BLOCK, BlockType, block_type
 from edgeq.errors import KernelError
 from edgeq.kernels.argument_blocks import Rearrange
-from edgeq.kernels.library import Kernel, missing, prepare
+from edgeq.toolchain.library import Kernel, missing, prepare
 
 TO_PANELS, TO_BLOCKS = "rearrange:to-panels", "rearrange:to-blocks"
 # NumPy turns so much (40 to 240 MB/s) in less time than compiling the kernel takes (3 s on a machine that is not busy)

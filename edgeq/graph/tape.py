@@ -9,7 +9,7 @@ from edgeq.graph.aligned import aligned
 from edgeq.graph.buffers import Buffer
 from edgeq.graph.control import turn_counters
 from edgeq.kernels.layout import STEP_WORDS, TURN_SLOTS
-from edgeq.kernels.library import Kernel
+from edgeq.toolchain.library import Kernel
 
 
 class Tape:

@@ -13,7 +13,7 @@ from edgeq.kernels.argument_blocks import Encode
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> None:
     """Have the encoders of these block types ready; `announce` hears one line if some must be compiled first."""
-    from edgeq.kernels import library
+    from edgeq.toolchain import library
 
     library.prepare([f"encode:{name}" for name in names if block_type(name).quantized], announce)
 
@@ -27,7 +27,7 @@ def encode_panels(weights: F32, name: str, threads: int = 1) -> U8:
     bt = block_type(name)
     if not bt.quantized:
         return reference.encode(weights, name)
-    from edgeq.kernels.library import kernel
+    from edgeq.toolchain.library import kernel
 
     weights = np.ascontiguousarray(weights, np.float32)
     rows, cols = weights.shape

@@ -11,10 +11,10 @@ from edgeq.graph.op import Node
 from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
-from edgeq.kernels import library
 from edgeq.models.architecture import Architecture
 from edgeq.ops import Graph, passes
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.toolchain import library
 
 
 class Compiler:

@@ -15,12 +15,12 @@ from edgeq.errors import MemoryLimitError
 from edgeq.graph.aligned import round_up
 from edgeq.graph.kv_cache import ring_size
 from edgeq.graph.lowering import ROW_TILE
-from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import hardware
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.toolchain import library
 
 MIB = 1 << 20
 POSITIONS = 16  # the KV cache holds a multiple of these

@@ -2,23 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgeq import environment
 from edgeq.container.reader import File
 from edgeq.graph.lowering import ROW_TILE
-from edgeq.kernels import library
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.models import architecture
+from edgeq.ops import catalog
 from edgeq.runtime import limits
 from edgeq.runtime.compiler import Compiler
+from edgeq.toolchain import library
+from edgeq.toolchain.compilers import no_compiler
 
 
 @dataclass(frozen=True)
 class KernelState:
-    """Where compiled kernels are kept, which of those asked for are missing, and whether Numba is there to compile.
+    """Where compiled kernels are kept, which of those asked for are missing, and whether they can be compiled.
 
+    no_compiler: why they cannot; nothing where they can
     library: the file of kernels built ahead of time that is used, and the CPU it was made for; None without one
     refused: a line for each such file that is for this CPU but stale or damaged
     passed_over: a line for each that is for another CPU
@@ -27,22 +29,22 @@ class KernelState:
     folder: Path
     body: str
     missing: tuple[str, ...]
-    compiler: bool
+    no_compiler: str
     library: tuple[Path, str] | None
     refused: tuple[str, ...]
     passed_over: tuple[str, ...]
 
     @property
     def usable(self) -> bool:
-        return self.compiler or not self.missing
+        return not (self.no_compiler and self.missing)
 
 
 def kernel_state(names: Sequence[str]) -> KernelState:
     """The state of the kernels `names` for the body that runs here. Raises UnsupportedError for an impossible body."""
     missing = tuple(library.missing(names))  # first: a library that is damaged shows when a kernel is taken from it
     used, refused, others = library.built_ahead()
-    body, compiler = library.chosen_isa().name, find_spec("numba") is not None
-    return KernelState(environment.cache_folder(), body, missing, compiler, used, tuple(refused), tuple(others))
+    folder, body = environment.cache_folder(), library.chosen_isa().name
+    return KernelState(folder, body, missing, no_compiler(), used, tuple(refused), tuple(others))
 
 
 def bodies() -> list[tuple[str, str, list[str]]]:
@@ -53,12 +55,12 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 def put_library(
     cpu: str, names: Sequence[str] | None = None
 ) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts a library of the kernels `names` or of all for `cpu` into a folder, or None, see kernels/library.py."""
-    return library.put_library(cpu, names)
+    """What puts a library of the kernels `names`, by default all, for `cpu` into a folder, see toolchain/library.py."""
+    return library.put_library(cpu, catalog.names(library.body_of(cpu)) if names is None else names)
 
 
 def needed(file: File, cpu: str) -> list[str]:
-    """Every kernel that running `file` can ask for on `cpu` (a name of ops/catalog.py), whatever the options, and
+    """Every kernel that running `file` can ask for on `cpu` (a name of toolchain/cpus.py), whatever the options, and
     those that measure the machine. Raises FormatError, UnsupportedError for a file that cannot be run.
 
     They are those of the plans of all KV caches, for logits and for states: context, threads and the length of a

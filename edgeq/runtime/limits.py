@@ -7,12 +7,12 @@ import numpy as np
 
 from edgeq.graph.aligned import aligned
 from edgeq.graph.control import turn_counters
-from edgeq.kernels import library
 from edgeq.kernels.argument_blocks import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES, STEP_WORDS
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.runtime.team import Team
+from edgeq.toolchain import library
 
 KERNELS = (*TEAM_KERNELS, "probe:read", "probe:dot-4")  # of the measurements with 4-bit codes
 ALL_KERNELS = (*KERNELS, "probe:dot-5", "probe:dot-6", "probe:dot-8")

@@ -15,7 +15,6 @@ import numpy as np
 from edgeq import environment
 from edgeq.errors import UsageError
 from edgeq.graph.control import new_control
-from edgeq.kernels import library
 from edgeq.kernels.layout import (
     JOB,
     JOB_LED,
@@ -26,6 +25,7 @@ from edgeq.kernels.layout import (
     MAX_THREADS,
 )
 from edgeq.runtime import hardware
+from edgeq.toolchain import library
 
 KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 

@@ -5,7 +5,7 @@ x86 instruction does.
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 
 from edgeq.simd import emit
 from edgeq.simd.emit import F32X16, I8, I32X16

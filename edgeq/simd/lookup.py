@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 
 from edgeq.simd import emit
 from edgeq.simd.emit import F32X16, I32X16

@@ -5,7 +5,7 @@ alignment beyond one byte.
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit

@@ -7,27 +7,15 @@ next one's are added. Panels lie `apart` bytes apart, and so do their scales.
 import functools
 from importlib import import_module
 
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
 from edgeq.simd.emit import I64
 from edgeq.simd.isa import Isa
+from edgeq.simd.target import Device
 from edgeq.simd.tiles import Codes, dot_bias, dot_start, float_of_dots, pack, scale_of_codes, scales_integers
 from edgeq.simd.types import Tile, f32x16
-
-
-class Device:
-    """A device function as what an operation can build calls of."""
-
-    def __init__(self, typingctx, function, *arguments):
-        self._type = typingctx.resolve_value_type(function)
-        self._signature = self._type.get_call_type(typingctx, arguments, {})
-
-    def __call__(self, context, b, *args):
-        function = context.get_function(self._type, self._signature)
-        context.add_linking_libs(getattr(function, "libs", ()))
-        return function(b, args)
 
 
 def _places(b, address, apart, panels: int):

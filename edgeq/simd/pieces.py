@@ -5,7 +5,7 @@ needs no mask. Other CPUs mask, shift and combine.
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 
 from edgeq.simd import emit
 from edgeq.simd.emit import I8, I16, I32, U8X16, U8X64

@@ -1,14 +1,21 @@
 """A Numba target for kernels: it types and lowers Python to optimised LLVM IR, and emits no machine code of its own.
 
 Numba's CPU target would also compile every helper for this process. Kernels leave as objects instead (emitted for the
-chosen CPU by kernels/compile.py), which is faster and lets a body be compiled on machines that cannot run it.
+chosen CPU by toolchain/compile.py), which is faster and lets a body be compiled on machines that cannot run it.
+
+All of Numba and llvmlite that their documentation does not promise is used here and nowhere else; what that is,
+tests/simd/test_numba_contract.py says.
 """
 
 import contextlib
 import functools
+import re
 import weakref
+from collections.abc import Callable
 
 import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
 from numba.core import cpu, typing
 from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
@@ -16,6 +23,12 @@ from numba.core.descriptors import TargetDescriptor
 from numba.core.registry import CPUDispatcher, cpu_target
 
 from edgeq.simd.machine import Machine, host, is_aarch64
+
+# What is compiled: `void kernel(int64 args, int64 thread, int64 n_threads)`
+SIGNATURE = types.void(types.int64, types.int64, types.int64)
+
+# A Python exception that Numba could raise, by its parts' addresses: nobody looks at it, and it would need relocations.
+_EXCEPTION = re.compile(r"^(@\.const\.picklebuf\.\S+ = internal constant \{[^}]*\}) .*$", re.MULTILINE)
 
 
 class _Context(cpu.CPUContext):
@@ -50,9 +63,10 @@ class _Library(AOTCodeLibrary):
     def _optimize_final_module(self):
         pass
 
-    def optimize(self):
-        """For the entry point, with everything that it has inlined."""
+    def optimized(self):
+        """The module of an entry point, with everything that it has inlined, as LLVM IR."""
         super()._optimize_final_module()
+        return str(self._final_module)
 
 
 class _Codegen(AOTCPUCodegen):
@@ -123,12 +137,17 @@ class _Target(TargetDescriptor):
 
 
 _dispatchers: weakref.WeakSet = weakref.WeakSet()
-kernel_target = _Target()
+_target = _Target()
+
+
+def aim(machine: Machine) -> None:
+    """Compile for `machine` from here on; what follows from a body's features is asked of it while a kernel is made."""
+    _target.aim(machine)
 
 
 def machine_has(feature: str) -> bool:
     """Whether the machine that is being compiled for has a feature, for operations with two ways of doing the same."""
-    return feature in kernel_target.machine.has
+    return feature in _target.machine.has
 
 
 _OPTIONS = {
@@ -141,16 +160,11 @@ _OPTIONS = {
 
 
 class _Dispatcher(CPUDispatcher):
-    targetdescr = kernel_target
+    targetdescr = _target
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         _dispatchers.add(self)
-
-
-def entry(function):
-    """A kernel's entry point, ready to be compiled for a signature."""
-    return _Dispatcher(function, targetoptions=dict(_OPTIONS))
 
 
 def device(function):
@@ -161,3 +175,42 @@ def device(function):
 def outlined(function):
     """A large helper that is called: which values its loops keep in registers does not depend on what is around it."""
     return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": False})  # else it inherits its caller's
+
+
+class Device:
+    """A device function as what an operation can build calls of."""
+
+    def __init__(self, typingctx, function, *arguments):
+        self._type = typingctx.resolve_value_type(function)
+        self._signature = self._type.get_call_type(typingctx, arguments, {})
+
+    def __call__(self, context, b: ir.IRBuilder, *args: ir.Value) -> ir.Value:
+        function = context.get_function(self._type, self._signature)
+        context.add_linking_libs(getattr(function, "libs", ()))
+        return function(b, args)
+
+
+def lowered(function: Callable[[int, int, int], None], symbol: str) -> llvm.ModuleRef:
+    """The optimised LLVM module of a kernel's function, for the machine aimed at, with its C entry point `symbol`."""
+    dispatcher = _Dispatcher(function, targetoptions=dict(_OPTIONS))
+    with _target.installed():
+        dispatcher.compile(SIGNATURE)
+    overload = dispatcher.overloads[SIGNATURE.args]
+    module = llvm.parse_assembly(_EXCEPTION.sub(r"\1 zeroinitializer", overload.library.optimized()))
+    module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name, module)))
+    return module
+
+
+def _entry_point(symbol: str, mangled: str, module: llvm.ModuleRef) -> str:
+    """A C function around Numba's calling convention (result pointer, exception pointer, arguments -> status)."""
+    return f"""
+target triple = "{module.triple}"
+target datalayout = "{module.data_layout}"
+declare i32 @"{mangled}"(ptr, ptr, i64, i64, i64)
+define void @"{symbol}"(i64 %args, i64 %thread, i64 %threads) {{
+  %result = alloca ptr
+  %exception = alloca ptr
+  %status = call i32 @"{mangled}"(ptr %result, ptr %exception, i64 %args, i64 %thread, i64 %threads)
+  ret void
+}}
+"""

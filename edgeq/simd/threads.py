@@ -1,7 +1,7 @@
 """What a thread team needs: atomics, pause, sleep, and calls through addresses."""
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit

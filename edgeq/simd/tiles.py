@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from types import SimpleNamespace
 
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit

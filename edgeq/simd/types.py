@@ -5,9 +5,8 @@ a 16-lane vector into what the CPU has (one zmm, two ymm, four NEON registers), 
 """
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.datamodel import models
-from numba.extending import register_model
+from numba import types
+from numba.extending import models, register_model
 
 _ELEMENTS = {
     "i8": ir.IntType(8),

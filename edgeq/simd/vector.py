@@ -1,7 +1,7 @@
 """Operations on 16-lane vectors that LLVM lowers well on every CPU: loads, arithmetic, reductions."""
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit

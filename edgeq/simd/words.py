@@ -1,7 +1,7 @@
 """Operations on 16 lanes of 32-bit words: bits moved between layouts, nothing computed."""
 
 from llvmlite import ir
-from numba.core import types
+from numba import types
 
 from edgeq.simd import emit
 from edgeq.simd.emit import I32, I32X16

@@ -17,10 +17,11 @@ from edgeq.cli import bundle
 from edgeq.cli.bundle_texts import write_texts
 from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
-from edgeq.kernels import catalog, image, library, prebuilt
-from edgeq.kernels.sources import sources
+from edgeq.ops import catalog
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
+from edgeq.toolchain import cpus, image, library, prebuilt
+from edgeq.toolchain.sources import sources
 
 RUN = subprocess.run
 
@@ -57,7 +58,7 @@ def model(converted: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch, tmp_path_factory):
     """Compiling a board's kernels takes a while: here nothing can, and no library is there, unless a test says so."""
-    monkeypatch.setattr(library, "can_compile", lambda: False)
+    monkeypatch.setattr(library, "no_compiler", lambda: "Numba is not installed")
     monkeypatch.setenv("EDGEQ_KERNELS", str(tmp_path_factory.mktemp("no kernels")))
 
 
@@ -103,9 +104,9 @@ def built(tmp_path, monkeypatch) -> Path:
 
 def rendered(cpu: str, made_from: str | None = None, names: list[str] | None = None) -> bytes:
     """A library for a CPU: with all kernels, and made from these sources, unless others are said."""
-    isa = catalog.cpu(cpu).isa
+    isa = cpus.cpu(cpu).isa
     entries = dict.fromkeys(catalog.names(isa) if names is None else names, 0)
-    return image.render(catalog.cpu(cpu).architecture, cpu, (), isa.name, made_from or sources(), entries, b"code")
+    return image.render(cpus.cpu(cpu).architecture, cpu, (), isa.name, made_from or sources(), entries, b"code")
 
 
 def names(folder: Path) -> set[str]:
@@ -202,8 +203,8 @@ def compiler(monkeypatch) -> list[str]:
         (folder / f"{cpu.name}.eqk").write_bytes(b"kernels")
         return folder / f"{cpu.name}.eqk"
 
-    monkeypatch.setattr(library, "can_compile", lambda: True)
-    monkeypatch.setattr("edgeq.kernels.build.build", build)
+    monkeypatch.setattr(library, "no_compiler", lambda: "")
+    monkeypatch.setattr("edgeq.toolchain.build.build", build)
     return made
 
 
@@ -237,7 +238,7 @@ def test_a_made_file_is_named_after_its_source(source, name):
 def test_only_what_the_model_needs_is_compiled(edgeq, model, pip, tmp_path, built, compiler):
     with open_file(model) as file:
         needs = needed(file, "cortex-a76")
-    every = catalog.names(catalog.cpu("cortex-a76").isa)
+    every = catalog.names(cpus.cpu("cortex-a76").isa)
     assert {"matmul:F16", "rope:q8_0", "execute:serve", "probe:dot-4"} < set(needs) < set(every)
     code, _, err = edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "b")
     assert (code, compiler.kernels["cortex-a76"]) == (0, needs)
@@ -253,7 +254,7 @@ def test_only_what_the_model_needs_is_compiled(edgeq, model, pip, tmp_path, buil
 ENDLESS = """
 import sys, time
 from edgeq.__main__ import main
-from edgeq.kernels import build, library
+from edgeq.toolchain import build, library
 
 def endless(cpu, folder, names, progress):
     folder.mkdir()
@@ -261,7 +262,7 @@ def endless(cpu, folder, names, progress):
     print("begun", flush=True)
     time.sleep(1000)
 
-build.build, library.can_compile = endless, lambda: True
+build.build, library.no_compiler = endless, lambda: ""
 sys.exit(main())
 """
 

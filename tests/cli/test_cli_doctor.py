@@ -76,24 +76,24 @@ def test_a_model_that_does_not_fit(edgeq, tiny, monkeypatch):
 
 
 def test_kernels_that_cannot_be_had(edgeq, tiny, monkeypatch):
-    monkeypatch.setattr("edgeq.kernels.library.missing", lambda names: list(names))
-    monkeypatch.setattr("edgeq.runtime.kernel_state.find_spec", lambda name: None)
+    monkeypatch.setattr("edgeq.toolchain.library.missing", lambda names: list(names))
+    monkeypatch.setattr("edgeq.runtime.kernel_state.no_compiler", lambda: "Numba is not installed")
     code, out, _ = edgeq("doctor", tiny, "--no-speed")
     assert code == 2
-    assert "! none are there and none can be compiled: install numba" in out
+    assert "! none are there, and Numba is not installed: pip install 'numba>=" in out
     assert "its kernels are missing: execute:publish" in out
 
 
 def test_kernels_built_ahead(edgeq, monkeypatch, tmp_path):
     used, refused = tmp_path / "x86-64-v3.eqk", f"{tmp_path}/old.eqk: was built from other kernel sources: remove it"
     others = ["b.eqk: for aarch64"]
-    monkeypatch.setattr("edgeq.kernels.library.built_ahead", lambda: ((used, "x86-64-v3"), [refused], others))
+    monkeypatch.setattr("edgeq.toolchain.library.built_ahead", lambda: ((used, "x86-64-v3"), [refused], others))
     monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
     out = edgeq("doctor", "--no-speed").out
     assert f"kernels  library     {used}, for x86-64-v3\n         cache       {tmp_path} is empty, " in out
     assert f"         ! {refused}\n" in out
     assert "aarch64" not in out.split("kernels  library")[1]
-    monkeypatch.setattr("edgeq.kernels.library.built_ahead", lambda: (None, [], others))
+    monkeypatch.setattr("edgeq.toolchain.library.built_ahead", lambda: (None, [], others))
     out = edgeq("doctor", "--no-speed").out
     assert "kernels  library     none: edgeq kernels build makes one\n" in out
     assert "                     not b.eqk: for aarch64\n" in out

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgeq.cli import main
-from edgeq.kernels import catalog, prebuilt
+from edgeq.ops import catalog
+from edgeq.toolchain import cpus, prebuilt
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_list_names_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_list_of_cpus(capsys: pytest.CaptureFixture[str]):
     assert main(["kernels", "build", "--cpu", "help"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        [cpu.name, cpu.isa.name] for cpu in catalog.CPUS
+        [cpu.name, cpu.isa.name] for cpu in cpus.CPUS
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import edgeq
-from edgeq.kernels.sources import digest
+from edgeq.toolchain.sources import digest
 
 sys.path.insert(0, edgeq.__path__[0] + "/../bench")
 import mca

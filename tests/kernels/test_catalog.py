@@ -1,4 +1,4 @@
-"""The catalog knows every kernel, and every CPU that kernels are built for."""
+"""The catalog knows every kernel."""
 
 import ast
 from pathlib import Path

@@ -33,7 +33,7 @@ def blocks(text: str) -> list[list[str]]:
 
 def hottest(name: str, isa: str, cpu: str, instruction: str, decode: bool = False) -> list[str]:
     """The block of a matmul that multiplies most: of the tiles of a prompt, or at decode, where it prefetches."""
-    from edgeq.kernels.compile import assembly
+    from edgeq.toolchain.compile import assembly
 
     found = blocks(assembly("matmul", name, ISA[isa], cpu))
     found = [block for block in found if decode == any(line.startswith("prefetch") for line in block)]
@@ -90,7 +90,7 @@ def test_matvec_of_four_panels(name, isa, cpu, instruction, dots, stores):
 
 @pytest.mark.parametrize("kernel", [("attention", "8-f16"), ("embedding", "Q4_K")])
 def test_strided_loops_neither_gather_nor_scatter(kernel):
-    from edgeq.kernels.compile import assembly
+    from edgeq.toolchain.compile import assembly
 
     text = assembly(*kernel, ISA["avx512vnni"], "icelake-server")
     assert "zmm" in text and "scatter" not in text and "gather" not in text
@@ -105,7 +105,7 @@ PROBED = {case.isa: (case.cpu, case.dots) for case in mca.CASES} | {
 
 @pytest.mark.parametrize("isa", PROBED)
 def test_a_probe_computes_every_dot_in_its_loop(isa):
-    from edgeq.kernels.compile import assembly
+    from edgeq.toolchain.compile import assembly
 
     cpu, dots = PROBED[isa]
     lines = assembly("probe", "dot-4", ISA[isa], cpu).splitlines()

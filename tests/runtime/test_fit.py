@@ -89,7 +89,7 @@ def test_what_is_refused(tiny: Callable[[str], File]) -> None:
 
 def test_a_compiler_must_fit_too(tiny: Callable[[str], File], monkeypatch: pytest.MonkeyPatch) -> None:
     fit, before = fit_of(tiny("Q4_K_M")), fit_of(tiny("Q4_K_M")).estimate(64)
-    monkeypatch.setattr("edgeq.kernels.library.missing", lambda names: list(names))
+    monkeypatch.setattr("edgeq.toolchain.library.missing", lambda names: list(names))
     assert fit.estimate(64).program == before.program + COMPILER
     with pytest.raises(MemoryLimitError):
         fit.check(64, before.total + COMPILER - 1)

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from edgeq.container.reader import open_file
-from edgeq.ops import catalog
 from edgeq.models import architecture
+from edgeq.ops import catalog
 from edgeq.quantize.pipeline import convert
 from edgeq.quantize.recipes import RECIPES
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.kernel_state import needed
 from edgeq.runtime.limits import KERNELS
+from edgeq.toolchain import cpus
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
 import random_checkpoints
@@ -23,7 +24,7 @@ import random_checkpoints
 def test_every_plan_has_what_it_needs(case: str, cpu: str, tmp_path: Path):
     """Whatever the context, the threads, the batch and the KV cache; and nothing that no CPU's library has."""
     convert(random_checkpoints.write(case, tmp_path), tmp_path / "m.eqf", "Q8_0", allow_no_tokenizer=True)
-    isa = catalog.cpu(cpu).isa
+    isa = cpus.cpu(cpu).isa
     with open_file(tmp_path / "m.eqf") as file:
         names = needed(file, cpu)
         model = architecture(file.metadata["config"])
@@ -45,7 +46,7 @@ COMMON += ["gemma3", "phi3", "smollm3", "olmo2", "granite", "phi", "gpt2", "lfm2
 def test_an_installation_brings_what_common_models_need(case: str, tmp_path: Path):
     convert(random_checkpoints.write(case, tmp_path), tmp_path / "m.eqf", "F16", allow_no_tokenizer=True)
     for cpu in ("x86-64-v4", "cortex-a76"):
-        isa = catalog.cpu(cpu).isa
+        isa = cpus.cpu(cpu).isa
         with open_file(tmp_path / "m.eqf") as file:
             compiler = Compiler(file, architecture(file.metadata["config"]), 64, 64, 16, 2, "f16", tile=isa.tile)
             compiler.place()
@@ -56,4 +57,4 @@ def test_an_installation_brings_what_common_models_need(case: str, tmp_path: Pat
 def test_an_installation_brings_the_types_of_common_recipes(name: str):
     recipe = RECIPES[name]
     for kind in (recipe.base, recipe.head, recipe.embedding or recipe.base, *(rule.type for rule in recipe.rules)):
-        assert {f"matmul:{kind}", f"embedding:{kind}"} <= set(catalog.common(catalog.cpu("x86-64-v3").isa))
+        assert {f"matmul:{kind}", f"embedding:{kind}"} <= set(catalog.common(cpus.cpu("x86-64-v3").isa))

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from edgeq.errors import UnsupportedError
-from edgeq.kernels.compile import compile_kernel
 from edgeq.simd import isa, machine
+from edgeq.toolchain.compile import compile_kernel
 
 ISA = {row.name: row for row in isa.TABLE}
 

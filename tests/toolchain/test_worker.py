@@ -15,9 +15,9 @@ from kernel_calls import address, call
 
 from edgeq import cgroups
 from edgeq.errors import KernelError
-from edgeq.kernels import cache, library, worker
 from edgeq.ops import copy_rows
 from edgeq.simd import isa
+from edgeq.toolchain import cache, library, worker
 
 SMALL = ["execute:publish", "copy_rows", "execute:lead"]
 
@@ -25,7 +25,9 @@ SMALL = ["execute:publish", "copy_rows", "execute:lead"]
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     yield
-    assert [child for child in psutil.Process().children() if "edgeq.kernels.worker" in " ".join(child.cmdline())] == []
+    assert [
+        child for child in psutil.Process().children() if "edgeq.toolchain.worker" in " ".join(child.cmdline())
+    ] == []
 
 
 @pytest.fixture
@@ -89,16 +91,16 @@ def test_giving_up_half_way_ends_the_processes():
 # Processes whose job takes longer than anyone waits; each that has begun leaves a file named by its number.
 PARENT = """
 import sys
-import edgeq.kernels.worker as worker
+import edgeq.toolchain.worker as worker
 slow = f'''
 import os, time
 def compile_job(job):
     open(os.path.join({sys.argv[1]!r}, str(os.getpid())), "w").close()
     time.sleep(1000)
-import edgeq.kernels.worker
-edgeq.kernels.worker.compile_job = compile_job
+import edgeq.toolchain.worker
+edgeq.toolchain.worker.compile_job = compile_job
 '''
-worker._START = worker._START.replace("import edgeq.kernels.worker\\n", slow)
+worker._START = worker._START.replace("import edgeq.toolchain.worker\\n", slow)
 list(worker.compile_all([worker.Job("norm", "avx2", name) for name in "ab"], 2))
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import image
+from edgeq.toolchain import image
 
 CODE = bytes(range(256)) * 40
 KERNELS = {"norm": 0, "rope:f16": 512}

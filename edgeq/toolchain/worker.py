@@ -28,8 +28,8 @@ _START = """
 import sys, json
 jobs = open(0, "rb", buffering=0)
 sys.path[:] = json.loads(jobs.readline())
-import edgeq.kernels.worker
-edgeq.kernels.worker.serve(jobs)
+import edgeq.toolchain.worker
+edgeq.toolchain.worker.serve(jobs)
 """
 
 # Longest first, so that no process is left with a long job at the end.
@@ -170,8 +170,8 @@ def _listen(stdin: io.RawIOBase, jobs: "queue.SimpleQueue[bytes]") -> None:
 
 def compile_job(job: Job) -> bytes:
     """The object of one kernel, compiled in this process."""
-    from edgeq.kernels.compile import compile_kernel
     from edgeq.simd.isa import TABLE
+    from edgeq.toolchain.compile import compile_kernel
 
     family, _, variant = job.name.partition(":")
     isa = next(row for row in TABLE if row.name == job.isa)

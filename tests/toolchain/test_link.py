@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import link
-from edgeq.kernels.worker import Job, compile_job
 from edgeq.simd.isa import TABLE
+from edgeq.toolchain import link
+from edgeq.toolchain.worker import Job, compile_job
 
 A72 = {"isa": "neon", "cpu": "cortex-a72", "triple": "aarch64-unknown-linux-gnu"}
 PORTABLE = {"isa": "portable", "cpu": "x86-64-v3", "triple": "x86_64-unknown-linux-gnu"}

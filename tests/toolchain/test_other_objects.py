@@ -6,11 +6,11 @@ import re
 import pytest
 
 from edgeq.errors import KernelError
-from edgeq.kernels import library
-from edgeq.kernels.compile import kernel_module
 from edgeq.simd.isa import TABLE
 from edgeq.simd.machine import machine
 from edgeq.simd.target import target_machine
+from edgeq.toolchain import library
+from edgeq.toolchain.compile import kernel_module
 
 ISA = {row.name: row for row in TABLE}
 WINDOWS = ("x86_64-pc-windows-msvc", "x86-64-v3", "avx2")
@@ -48,7 +48,7 @@ def test_objects_of_other_systems_need_only_what_is_there(target: tuple[str, str
 
 
 def test_where_numba_has_no_packages(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(library, "can_compile", lambda: False)
+    monkeypatch.setattr(library, "no_compiler", lambda: "Numba is not installed")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     with pytest.raises(KernelError, match=r"Numba is not installed; its packages need glibc, which .* is without"):
         library.kernel("norm:none")

@@ -4,22 +4,16 @@ The object exports one C function `void name(int64 args, int64 thread, int64 n_t
 that it loads later without Numba. This module and the kernel families are imported only when an object is missing.
 """
 
-import re
 from importlib import import_module
 from importlib.util import find_spec
 
 import llvmlite.binding as llvm
-from numba.core import types
 
 from edgeq.errors import UnsupportedError
 from edgeq.simd.isa import Isa
 from edgeq.simd.machine import Machine, host, is_aarch64, machine
-from edgeq.simd.target import entry, kernel_target, target_machine
-
-# A Python exception that Numba could raise, by its parts' addresses: nobody looks at it, and it would need relocations.
-_EXCEPTION = re.compile(r"^(@\.const\.picklebuf\.\S+ = internal constant \{[^}]*\}) .*$", re.MULTILINE)
-
-SIGNATURE = types.void(types.int64, types.int64, types.int64)
+from edgeq.simd.target import aim, lowered, target_machine
+from edgeq.toolchain.sources import module_of
 
 
 def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Machine | None = None) -> llvm.ModuleRef:
@@ -31,14 +25,8 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
     if (is_aarch64(machine.triple) or "neon" in isa.needs) and not isa.needs <= machine.has:
         lacking = ", ".join(sorted(isa.needs - machine.has))
         raise UnsupportedError(f"the kernel body {isa.name} needs {lacking}, which {machine.cpu} does not have")
-    kernel_target.aim(machine)
-    function = entry(import_module(home(family)).make(variant, isa))
-    with kernel_target.installed():
-        function.compile(SIGNATURE)
-    overload = function.overloads[SIGNATURE.args]
-    overload.library.optimize()
-    module = llvm.parse_assembly(_EXCEPTION.sub(r"\1 zeroinitializer", str(overload.library._final_module)))
-    module.link_in(llvm.parse_assembly(_entry_point(symbol, overload.fndesc.llvm_func_name, module)))
+    aim(machine)
+    module = lowered(import_module(module_of(family)).make(variant, isa), symbol)
     for helper in module.functions:  # their names may be those of other kernels' helpers, which one loader may hold
         if not helper.is_declaration and helper.name != symbol:
             helper.linkage = "internal"
@@ -63,25 +51,10 @@ def compile_kernel(
 ) -> bytes:
     """The object file of a kernel: for this machine, or for the one that LLVM calls `cpu` (see simd/machine.py)."""
     target = machine(cpu, features, triple)
-    return target_machine(target).emit_object(kernel_module(family, variant, isa, symbol, target))
+    return bytes(target_machine(target).emit_object(kernel_module(family, variant, isa, symbol, target)))
 
 
 def assembly(family: str, variant: str, isa: Isa, cpu: str | None = None, features: str | None = None) -> str:
     """The assembly of a kernel, to read and to assert on; for this machine, or for the one that LLVM calls `cpu`."""
     target = machine(cpu, features)
-    return target_machine(target).emit_assembly(kernel_module(family, variant, isa, "kernel", target))
-
-
-def _entry_point(symbol: str, mangled: str, module: llvm.ModuleRef) -> str:
-    """A C function around Numba's calling convention (result pointer, exception pointer, arguments -> status)."""
-    return f"""
-target triple = "{module.triple}"
-target datalayout = "{module.data_layout}"
-declare i32 @"{mangled}"(ptr, ptr, i64, i64, i64)
-define void @"{symbol}"(i64 %args, i64 %thread, i64 %threads) {{
-  %result = alloca ptr
-  %exception = alloca ptr
-  %status = call i32 @"{mangled}"(ptr %result, ptr %exception, i64 %args, i64 %thread, i64 %threads)
-  ret void
-}}
-"""
+    return str(target_machine(target).emit_assembly(kernel_module(family, variant, isa, "kernel", target)))

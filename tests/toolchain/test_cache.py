@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.kernels import cache
 from edgeq.simd.isa import TABLE
+from edgeq.toolchain import cache
 
 ISA = TABLE[-1]
 CODE = b"machine code" * 100

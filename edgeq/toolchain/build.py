@@ -1,40 +1,47 @@
-"""Build a library of kernels ahead of time, for this CPU or any other of `catalog.CPUS`, on any machine with Numba."""
+"""Build a library of kernels ahead of time, for this CPU or any other of cpus.py, on any machine with Numba."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
-from edgeq.kernels import cache, catalog, image, library, worker
-from edgeq.kernels.link import link
-from edgeq.kernels.prebuilt import SUFFIX
-from edgeq.kernels.sources import can_compile, sources
 from edgeq.output import write_file
+from edgeq.toolchain import cache, image, worker
+from edgeq.toolchain.compilers import REMEDY, no_compiler
+from edgeq.toolchain.cpus import Cpu
+from edgeq.toolchain.link import link
+from edgeq.toolchain.prebuilt import SUFFIX
+from edgeq.toolchain.sources import sources, symbol
+
+
+def check_compiler() -> None:
+    """Raises KernelError where nothing can be compiled."""
+    if reason := no_compiler():
+        raise KernelError(f"kernels cannot be built: {reason}: {REMEDY}")
 
 
 def build(
-    cpu: catalog.Cpu,
+    cpu: Cpu,
     folder: Path,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Compile `names`, by default every kernel there is, for `cpu` into one file of `folder`; its path.
+    """Compile the kernels `names` for `cpu` into one file of `folder`; its path.
 
     Kernels go into the cache as they come, and those that are there are not compiled again: what is ended half-way is
     not lost. `progress` hears how many kernels are done, of how many. Raises KernelError if one cannot be compiled,
     OutputError if the file cannot be written.
     """
-    if not can_compile():
-        raise KernelError("kernels can be built only where Numba is installed: pip install numba")
+    check_compiler()
     path = folder / f"{cpu.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
     made_from = sources()  # before they are compiled: an edit in between must not go unnoticed
-    names = list(dict.fromkeys(catalog.names(cpu.isa) if names is None else names))
+    names = list(dict.fromkeys(names))
     objects = {name: code for name in names if (code := cache.kept_object(name, cpu)) is not None}
     jobs = [
-        worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
+        worker.Job(name, cpu.isa.name, symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
         for name in names
         if name not in objects
     ]
@@ -47,7 +54,7 @@ def build(
     except OSError as error:
         raise KernelError(f"no process can be started to compile kernels in: {error.strerror}") from error
     cache.mark_used(cpu)
-    architecture, code, entries = link({name: (objects[name], library.symbol(name, cpu.isa)) for name in names})
+    architecture, code, entries = link({name: (objects[name], symbol(name, cpu.isa)) for name in names})
     if architecture != cpu.architecture:
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError
-from edgeq.kernels import cache, image, prebuilt
-from edgeq.kernels.sources import can_compile, sources
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain import cache, image, prebuilt
+from edgeq.toolchain.compilers import REMEDY, no_compiler
+from edgeq.toolchain.sources import sources, symbol
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _LOADING = threading.RLock()  # one thread loads or compiles at a time
@@ -41,12 +42,12 @@ _loaded: dict[tuple[str, str], Kernel] = {}  # by name and body
 def chosen_isa() -> isa_table.Isa:
     """The instruction set body whose kernels run here.
 
-    The one that EDGEQ_ISA names, or the best one that this CPU has; where Numba is not installed, that of the best
+    The one that EDGEQ_ISA names, or the best one that this CPU has; where nothing can be compiled, that of the best
     library built ahead of time. Raises UnsupportedError for an EDGEQ_ISA that cannot run here.
     """
     isa = isa_table.choose()
     library = prebuilt.best()
-    if library and library.isa != isa.name and not can_compile():
+    if library and library.isa != isa.name and no_compiler():
         return next(row for row in isa_table.TABLE if row.name == library.isa)
     return isa
 
@@ -59,38 +60,36 @@ def bodies() -> list[tuple[str, str, list[str]]]:
 
 
 def body_of(cpu: str) -> isa_table.Isa:
-    """The body whose kernels run on `cpu`, a name of ops/catalog.py."""
-    from edgeq.ops import catalog
+    """The body whose kernels run on `cpu`, a name of cpus.py."""
+    from edgeq.toolchain import cpus
 
-    return catalog.cpu(cpu).isa
+    return cpus.cpu(cpu).isa
 
 
 def put_library(
-    cpu: str, names: Sequence[str] | None = None
+    cpu: str, names: Sequence[str]
 ) -> Callable[[Path, Callable[[str], None], Callable[[int, int], None]], Path] | None:
-    """What puts a library of the kernels `names`, by default all, for `cpu` (a name of ops/catalog.py) into a
-    folder; it gives the path.
+    """What puts a library of the kernels `names` for `cpu` (a name of cpus.py) into a folder; it gives the path.
 
     It copies one that was built from these sources and has them, or else builds it, telling so; None where there is
     neither such a library nor a compiler.
     """
-    from edgeq.ops import catalog
+    from edgeq.toolchain import cpus
 
-    target = catalog.cpu(cpu)
-    wanted = catalog.names(target.isa) if names is None else names
-    ready = prebuilt.built_for(cpu, wanted)
-    if ready is None and not can_compile():
+    target = cpus.cpu(cpu)
+    ready = prebuilt.built_for(cpu, names)
+    if ready is None and no_compiler():
         return None
 
     def put(folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]) -> Path:
         if ready is not None:
             folder.mkdir(exist_ok=True)
             return Path(shutil.copyfile(ready, folder / f"{cpu}{prebuilt.SUFFIX}"))
-        from edgeq.kernels.build import build
+        from edgeq.toolchain.build import build
 
-        announce(f"compiling {len(wanted)} kernels for {cpu}")
+        announce(f"compiling {len(names)} kernels for {cpu}")
         try:
-            return build(target, folder, wanted, progress)
+            return build(target, folder, names, progress)
         finally:
             progress(1, 1)
 
@@ -114,7 +113,7 @@ def kernel(name: str, isa: isa_table.Isa | None = None) -> Kernel:
         found = _find(name, isa)
         if found is None:
             _check_compiler(name, isa)
-            from edgeq.kernels.compile import compile_kernel
+            from edgeq.toolchain.compile import compile_kernel
 
             family, _, variant = name.partition(":")
             found = _adopt(name, isa, compile_kernel(family, variant, isa, symbol(name, isa)))[0]
@@ -150,20 +149,15 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
     return kernels
 
 
-def symbol(name: str, isa: isa_table.Isa) -> str:
-    """The name of a kernel's entry point in its object."""
-    return f"edgeq_{name}_{isa.name}".replace(":", "_")
-
-
 def _check_compiler(name: str, isa: isa_table.Isa) -> None:
-    if not can_compile():
+    if reason := no_compiler():
         folder = environment.kernels_folder() or environment.data_folder()
         others = "".join(f"; {line}" for line in [*prebuilt.problems(), *prebuilt.passed_over()])
         if sys.platform == "linux" and platform.libc_ver()[0] != "glibc":  # Alpine has musl instead
             others = f"; its packages need glibc, which this system is without{others}"
         raise KernelError(
-            f"kernel {name} must be compiled for this CPU ({isa.name}), and Numba is not installed{others}: pip "
-            f"install numba, or put a library that `edgeq kernels build` made elsewhere into {folder}"
+            f"kernel {name} must be compiled for this CPU ({isa.name}), and {reason}{others}: {REMEDY}, "
+            f"or put a library that `edgeq kernels build` made elsewhere into {folder}"
         )
 
 
@@ -172,7 +166,7 @@ def _compile(names: Sequence[str], progress: Callable[[int, int], None]) -> bool
 
     False if the cache cannot be written. OSError if no process can be started.
     """
-    from edgeq.kernels import worker
+    from edgeq.toolchain import worker
 
     isa, kept = chosen_isa(), True
     jobs = [worker.Job(name, isa.name, symbol(name, isa)) for name in names]
@@ -191,8 +185,10 @@ def built_ahead() -> tuple[tuple[Path, str] | None, list[str], list[str]]:
     """The library that kernels are taken from and the CPU it was made for, if any; why others are refused, with their
     paths; and why those for other CPUs are passed over."""
     best = prebuilt.best()
-    used = best is not None and best.header is not None and best.isa == chosen_isa().name
-    return ((best.path, best.header.cpu) if used else None), prebuilt.problems(), prebuilt.passed_over()
+    used = None
+    if best is not None and best.header is not None and best.isa == chosen_isa().name:
+        used = best.path, best.header.cpu
+    return used, prebuilt.problems(), prebuilt.passed_over()
 
 
 def cached() -> tuple[int, Path]:
@@ -248,7 +244,7 @@ def _adopt(name: str, isa: isa_table.Isa, code: bytes) -> tuple[Kernel, bool]:
     """Load the object of a kernel that has just been compiled and keep it; False if the cache cannot be written."""
     architecture, kernels = platform.machine(), {name: 0}
     if image.supported():
-        from edgeq.kernels.link import link
+        from edgeq.toolchain.link import link
 
         architecture, code, kernels = link({name: (code, symbol(name, isa))})
     needs = tuple(sorted(isa.needs))

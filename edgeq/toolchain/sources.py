@@ -2,18 +2,27 @@
 
 import functools
 import hashlib
-import importlib.util
 import platform
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from edgeq.errors import KernelError
 from edgeq.simd import cpuinfo
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain.compilers import compiler_version
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = ("simd", "kernels", "ops", "blocks")
+KERNEL_PACKAGES = ("edgeq.ops", "edgeq.kernels")  # where a family of kernels is looked for, in this order
+_FOLDERS = ("simd", "toolchain", "ops", "kernels", "blocks")
 _COMPILERS = ("numba", "llvmlite")
+
+
+def module_of(family: str) -> str:
+    """The full name of the module that makes the kernels of a family. KernelError if there is none."""
+    for package in KERNEL_PACKAGES:
+        if (_PACKAGE / package.rpartition(".")[2] / f"{family}.py").is_file():
+            return f"{package}.{family}"
+    raise KernelError(f"there is no family of kernels {family}: this is a fault of edgeq")
 
 
 @functools.cache
@@ -38,33 +47,6 @@ def digest(target: tuple[str, ...] | None = None) -> str:
     return hashlib.sha256(repr((sources(), cpu, compilers)).encode()).hexdigest()[:16]
 
 
-def compiler_version(package: str) -> str | None:
-    """The version of `numba` or `llvmlite`; None where it is not installed.
-
-    Read off the name of the folder that an installer leaves beside a package, as `importlib.metadata` takes longer to
-    import than finding all kernels does.
-    """
-    spec = _spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    beside = [path.stem for path in Path(spec.origin).parent.parent.glob(f"{package}-*.dist-info")]
-    if len(beside) == 1:
-        return beside[0].removeprefix(f"{package}-")
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def can_compile() -> bool:
-    """Whether Numba is installed here."""
-    return _spec("numba") is not None
-
-
-def _spec(package: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(package)
-    except ValueError:  # someone has put a stand-in into sys.modules
-        return None
+def symbol(name: str, isa: isa_table.Isa) -> str:
+    """The name of a kernel's entry point in its object."""
+    return f"edgeq_{name}_{isa.name}".replace(":", "_")

@@ -4,28 +4,23 @@ Numba's own cache looks at one source file only and would run stale code after a
 kernel source, the CPU, its features and the versions of the compilers names the folder. Imports neither Numba nor
 llvmlite.
 
-What is compiled ahead of time for a CPU of the catalog is kept as well, in a folder of that CPU: a build that was ended
+What is compiled ahead of time for a CPU of cpus.py is kept as well, in a folder of that CPU: a build that was ended
 goes on where it was.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeq import environment
 from edgeq.errors import KernelError, OutputError, UsageError
-from edgeq.kernels import image
-from edgeq.kernels.sources import digest, sources
 from edgeq.output import write_file
 from edgeq.simd.isa import Isa
-
-if TYPE_CHECKING:
-    from edgeq.ops.catalog import Cpu
+from edgeq.toolchain import image
+from edgeq.toolchain.cpus import Cpu
+from edgeq.toolchain.sources import digest, sources
 
 UNUSED_DAYS = 30  # after which kernels of other versions, or of another CPU, are removed
 _DAY = 86400.0
@@ -33,7 +28,7 @@ _FOLDER = re.compile(r"([0-9a-f]{16}|\.unused-.*)\Z")
 
 
 def folder(cpu: Cpu | None = None) -> Path:
-    """Where the kernels of these sources, compiled here, are kept: for this machine, or for a CPU of the catalog."""
+    """Where the kernels of these sources, compiled here, are kept: for this machine, or for a CPU of cpus.py."""
     target = None if cpu is None else (cpu.triple, cpu.llvm, cpu.features)
     return environment.cache_folder() / "kernels" / digest(target)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError
-from edgeq.kernels import image
-from edgeq.kernels.sources import sources
 from edgeq.simd import isa as isa_table
+from edgeq.toolchain import image
+from edgeq.toolchain.sources import sources
 
 SUFFIX = ".eqk"
-PACKAGED = Path(__file__).resolve().parent / "prebuilt"
+PACKAGED = Path(__file__).resolve().parent.parent / "kernels" / "prebuilt"
 
 
 @dataclass
