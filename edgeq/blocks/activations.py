@@ -1,4 +1,4 @@
-"""The NumPy twin of how activations are quantized (kernels/packed.py)."""
+"""The NumPy twin of how activations are quantized (kernels/pack_rows.py)."""
 
 import numpy as np
 

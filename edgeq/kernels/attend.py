@@ -22,7 +22,7 @@ import numpy as np
 from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
-from edgeq.kernels.packed import make_keep
+from edgeq.kernels.pack_rows import make_keep
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa

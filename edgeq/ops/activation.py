@@ -67,7 +67,7 @@ class Activation(Op):
 
 def make(variant, isa):
     """`variant` names the function, with `-mul` behind it if the result is multiplied by `up`."""
-    from edgeq.kernels.packed import make_keep
+    from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16, mul

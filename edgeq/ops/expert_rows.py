@@ -55,7 +55,7 @@ def make(variant, isa):
 
 
 def _make_keep(isa):
-    from edgeq.kernels.packed import make_place
+    from edgeq.kernels.pack_rows import make_place
     from edgeq.simd.vector import device, store_f32x16
 
     place = make_place(isa.tile)

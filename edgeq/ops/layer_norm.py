@@ -64,7 +64,7 @@ class LayerNorm(Op):
 def make(variant, isa):
     """Rows, weight and bias are padded with zeros to 32 columns. Threads share the groups of 32 columns, each measuring
     the rows it meets for itself: cheaper than a barrier."""
-    from edgeq.kernels.packed import make_keep
+    from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import (

@@ -69,7 +69,7 @@ def make(variant, isa):
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.
     """
-    from edgeq.kernels.packed import make_keep
+    from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import add, device, fma, load_f32x16, mul, splat_f32, sqrt_f32, sum_f32, zero_f32x16

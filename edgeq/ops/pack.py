@@ -1,4 +1,4 @@
-"""Activations as int8, for matrices that follow a kernel which does not pack its own result (see kernels/packed.py)."""
+"""Activations as int8, for matrices that follow a kernel which does not pack its own result (see kernels/pack_rows.py)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -40,7 +40,7 @@ class Pack(Op):
 
 def make(variant, isa):
     """Packed rows of whole groups of 32 columns."""
-    from edgeq.kernels.packed import make_place
+    from edgeq.kernels.pack_rows import make_place
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16

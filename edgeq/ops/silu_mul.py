@@ -56,7 +56,7 @@ class SiluMul(Op):
 
 def make(variant, isa):
     """Threads share the groups of 32 columns."""
-    from edgeq.kernels.packed import make_keep
+    from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp_of_nonpositive
     from edgeq.simd.memory import load_i64
