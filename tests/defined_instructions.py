@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from llvmlite import ir
 
-from edgeq.simd import avx512, avx512vnni, avxvnni, emit, isa, portable
+from edgeq.simd import emit, intrinsics, isa, portable
 from edgeq.toolchain import library
 
 
@@ -41,6 +41,11 @@ def _maddwd_512(b, x, y):
     return b.add(even, odd)
 
 
+def _pshufb_512(b, tables, indices):
+    """`vpshufb` of four equal tables, whose indices are below 16."""
+    return portable.BODY.lookup(b, emit.quarters(b, tables)[0], indices)
+
+
 def _as_function(name: str, generate: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
     """`generate` as a function of the module that is called, not inlined: compiled once, not for every use."""
 
@@ -60,15 +65,14 @@ def _as_function(name: str, generate: Callable[..., ir.Value]) -> Callable[..., 
 
 
 @contextmanager
-def _defined_instructions() -> Iterator[None]:
+def defined_instructions() -> Iterator[None]:
     """These bodies with their instructions replaced by what these are defined to do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(avx512vnni, "_vpdpbusd", _as_function("vpdpbusd", portable.dot_bytes))
-        patch.setattr(avxvnni, "_vpdpbusd", _as_function("vpdpbusd256", portable.dot_bytes))
-        patch.setattr(avx512vnni, "lookup", portable.lookup)
-        patch.setattr(avx512, "lookup", portable.lookup)
-        patch.setattr(avx512._body, "maddubs", _as_function("vpmaddubsw", _maddubs_512))
-        patch.setattr(avx512._body, "maddwd", _as_function("vpmaddwd", _maddwd_512))
+        patch.setitem(intrinsics.VPDPBUSD, 64, _as_function("vpdpbusd", portable.BODY.dot_bytes))
+        patch.setitem(intrinsics.VPDPBUSD, 32, _as_function("vpdpbusd256", portable.BODY.dot_bytes))
+        patch.setitem(intrinsics.PSHUFB, 64, _pshufb_512)
+        patch.setitem(intrinsics.PMADDUBSW, 64, _as_function("vpmaddubsw", _maddubs_512))
+        patch.setitem(intrinsics.PMADDWD, 64, _as_function("vpmaddwd", _maddwd_512))
         patch.setattr(emit, "pin", lambda b, values: values)  # its registers are 512 bits wide
         yield
 
@@ -81,7 +85,7 @@ def emulated(row: isa.Isa) -> Callable[[str], library.Kernel]:
             from edgeq.toolchain.compile import compile_kernel
 
             symbol = f"emulated_{name}_{row.name}".replace(":", "_")
-            with _defined_instructions():
+            with defined_instructions():
                 code = compile_kernel(*name.partition(":")[::2], row, symbol)
             kernels[name] = library.Kernel(name, library._engine().load(code, symbol))
         return kernels[name]

@@ -82,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # File names that still mean two things.
-TWICE = {"experts", "matmul", "panels", "rope"}
+TWICE = {"experts", "matmul", "rope"}
 
 # The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
 IN_USE = {"kernels": {"argument_blocks", "encode_api", "layout"}, "toolchain": {"compilers", "library"}}

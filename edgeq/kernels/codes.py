@@ -11,11 +11,11 @@ import numpy as np
 from edgeq.blocks.packing import CODE_LINES
 from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
 from edgeq.kernels import codes_tables
+from edgeq.simd.body import Codes
 from edgeq.simd.isa import Isa
 from edgeq.simd.lookup import load_e8m0x16, lookup
 from edgeq.simd.memory import stack
 from edgeq.simd.pieces import make_line, make_six_bits
-from edgeq.simd.tiles import Codes
 from edgeq.simd.vector import (
     bits_u8x64,
     device,

@@ -9,9 +9,10 @@ from edgeq.kernels.argument_blocks import Dot, Read
 from edgeq.kernels.layout import PROBE_LINES
 from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
 from edgeq.simd.argument_words import words_of
+from edgeq.simd.body import Codes
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import hide
-from edgeq.simd.tiles import Codes, operations
+from edgeq.simd.tiles import operations
 from edgeq.simd.vector import device, load_u8x64, or_shifted_u8x64, store_u8x64
 
 READ_TURN, DOT_TURN = 64, 1000  # lines of 256 bytes in each of four places; repetitions

@@ -1,7 +1,7 @@
 """Several panels times one token, read from as many places of memory: what `matvec` does, four at a time.
 
-Memory gives more to several streams than to one. A group of all panels is multiplied at once (`simd/panels.py`): fewer
-instructions wait for memory, and the core looks further ahead.
+Memory gives more to several streams than to one. A group of all panels is multiplied at once
+(`simd/panel_dots.py`): fewer instructions wait for memory, and the core looks further ahead.
 """
 
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import prefetch_l2, stack, store_f32
-from edgeq.simd.panels import make_dots, rows_of_panels
+from edgeq.simd.panel_dots import make_dots, rows_of_panels
 from edgeq.simd.target import outlined
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import device, load_u8x16, splat_f32, u8x16_to_f32

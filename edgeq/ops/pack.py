@@ -1,4 +1,4 @@
-"""Activations as int8, for matrices that follow a kernel which does not pack its own result (see kernels/pack_rows.py)."""
+"""Activations as int8, where a kernel that does not pack its own result is before a matrix (kernels/pack_rows.py)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple

@@ -2,52 +2,45 @@
 
 from llvmlite import ir
 
-from edgeq.simd import avx2, emit
-from edgeq.simd.emit import I8, I32
+from edgeq.simd import emit, x86
+from edgeq.simd.body import Body
+from edgeq.simd.emit import I8
+from edgeq.simd.intrinsics import VPDPBUSD
 
-BIAS = 0
-TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales`
-CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
-_BYTES, _INTS = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
-
-lookup = avx2.lookup
+_BYTES = ir.VectorType(I8, 32)
 
 
-def dot_lines(b, total, lines, words, code_bits):
-    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
-    sums = [emit.half(b, total, part) for part in range(2)]
-    for j, line in enumerate(lines):
-        activations = emit.splat_word(b, emit.offset(b, words, 4 * j), 32)
-        sums = [_vpdpbusd(b, sums[part], emit.half(b, line, part), activations) for part in range(2)]
-    return emit.concat(b, *sums)
+class AvxVnni(Body):
+    tile_bias = emit.FLOAT_BIAS
+
+    def dot_lines(self, b, total, lines, words, code_bits):
+        sums = [emit.half(b, total, part) for part in range(2)]
+        for j, line in enumerate(lines):
+            activations = emit.splat_word(b, emit.offset(b, words, 4 * j), 32)
+            sums = [VPDPBUSD[32](b, sums[part], emit.half(b, line, part), activations) for part in range(2)]
+        return emit.concat(b, *sums)
+
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits):
+        for i in which:
+            at = emit.offset(b, words, 8 * i)
+            for panel, total in enumerate(totals):
+                total = self.dot_lines(b, total, lines_of(panel, i), at, code_bits)
+                totals[panel] = emit.concat(b, *emit.pin(b, [emit.half(b, total, part) for part in range(2)]))
+        return totals
+
+    def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
+        sums = [emit.half(b, total, part) for total in map(start, range(tokens)) for part in range(2)]
+        for j in range(count):
+            codes = [emit.load(b, emit.offset(b, lines, 64 * j + 32 * part), _BYTES, 32) for part in range(2)]
+            for t in range(tokens):
+                activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), 32)
+                for part in range(2):
+                    sums[2 * t + part] = VPDPBUSD[32](b, sums[2 * t + part], codes[part], activations)
+            sums = emit.pin(b, sums)
+        return [emit.concat(b, *sums[2 * t : 2 * t + 2]) for t in range(tokens)]
+
+    def lookup(self, b, table, codes):
+        return x86.lookup(b, table, codes, 32)
 
 
-def dot_panels(b, totals, lines_of, which, words, code_bits):
-    """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`, see pmaddubsw."""
-    for i in which:
-        at = emit.offset(b, words, 8 * i)
-        for panel, total in enumerate(totals):
-            total = dot_lines(b, total, lines_of(panel, i), at, code_bits)
-            totals[panel] = emit.concat(b, *emit.pin(b, [emit.half(b, total, part) for part in range(2)]))
-    return totals
-
-
-def dot_tile(b, lines, words, tokens, count, code_bits, start):
-    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
-
-    Words (4 activations) lie [line][token].
-    """
-    sums = [emit.half(b, total, part) for total in map(start, range(tokens)) for part in range(2)]
-    for j in range(count):
-        codes = [emit.load(b, emit.offset(b, lines, 64 * j + 32 * part), _BYTES, 32) for part in range(2)]
-        for t in range(tokens):
-            activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), 32)
-            for part in range(2):
-                sums[2 * t + part] = _vpdpbusd(b, sums[2 * t + part], codes[part], activations)
-        sums = emit.pin(b, sums)
-    return [emit.concat(b, *sums[2 * t : 2 * t + 2]) for t in range(tokens)]
-
-
-def _vpdpbusd(b, sums, codes, activations):
-    """Eight int32 lanes, each plus four products of unsigned `codes` and signed `activations`."""
-    return emit.call(b, "llvm.x86.avx512.vpdpbusd.256", _INTS, [sums, codes, activations])
+BODY = AvxVnni()

@@ -15,10 +15,8 @@ U8X16, I32X4 = ir.VectorType(I8, 16), ir.VectorType(I32, 4)
 # that starts here becomes a float by one subtraction, which is exact, where a conversion is slow.
 FLOAT_BIAS = 0x4B400000
 
-
-def is_aarch64(builder: ir.IRBuilder) -> bool:
-    """Whether the code being built is for AArch64."""
-    return machine.is_aarch64(builder.module.triple)
+# What inline assembly calls a vector register, where it is not "v"
+_VECTOR_REGISTERS = {"aarch64": "w"}
 
 
 def splat_constant(vector: ir.VectorType, value: float) -> ir.Constant:
@@ -139,7 +137,7 @@ def pin(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
     one = len(values) == 1
     outputs = values[0].type if one else ir.LiteralStructType([value.type for value in values])
     kind = ir.FunctionType(outputs, [value.type for value in values])
-    register = "=w" if is_aarch64(builder) else "=v"
-    constraints = ",".join([register] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
+    register = _VECTOR_REGISTERS.get(machine.architecture(builder.module.triple), "v")
+    constraints = ",".join([f"={register}"] * len(values) + [str(i) for i in range(len(values))] + ["~{memory}"])
     result = builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), values)
     return [result] if one else [builder.extract_value(result, i) for i in range(len(values))]

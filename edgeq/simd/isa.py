@@ -5,19 +5,24 @@ the same bits: the dot products are exact integers and every float operation is 
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from edgeq import environment
 from edgeq.errors import UnsupportedError
 from edgeq.simd.machine import host_features as host_features
+
+if TYPE_CHECKING:
+    from edgeq.simd.body import Body
 
 
 @dataclass(frozen=True)
 class Isa:
     """One instruction set body.
 
-    `module` holds its dot products, `needs` the CPU features (LLVM's names) without which it must never be compiled,
-    `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32 that fit in them.
-    `streams`: panels that a matvec reads at once.
+    `module` holds its dot products (`BODY`, see body.py), `needs` the CPU features (LLVM's names) without which it must
+    never be compiled, `tile` the tokens that a matmul tile keeps in registers, `registers` the vectors of 16 int32
+    that fit in them. `streams`: panels that a matvec reads at once.
     """
 
     name: str
@@ -27,6 +32,11 @@ class Isa:
     registers: int
     chips: str
     streams: int = 4
+
+    def body(self) -> "Body":
+        """Its dot products. Imports llvmlite."""
+        body: Body = import_module(self.module).BODY
+        return body
 
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})

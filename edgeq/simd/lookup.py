@@ -1,7 +1,6 @@
 """Operations on lines of bytes that are codes: looking up what 16 codes stand for; and scales that are exponents."""
 
 from collections.abc import Sequence
-from importlib import import_module
 
 from llvmlite import ir
 from numba import types
@@ -15,7 +14,7 @@ from edgeq.simd.vector import operation
 
 def lookup(isa: Isa, table: Sequence[int]):
     """`looked_up(codes)`: the bytes of `table` (16 of them) that the bytes 0 to 15 of a line stand for."""
-    body, entries = import_module(isa.module), list(table)
+    body, entries = isa.body(), list(table)
 
     @operation(u8x64, u8x64)
     def looked_up(b, codes):

@@ -15,6 +15,9 @@ from edgeq.simd import cpuinfo
 
 AARCH64 = "aarch64-unknown-linux-gnu"
 
+# Systems' names of the same architecture in triples
+_SYNONYMS = {"arm64": "aarch64", "amd64": "x86_64"}
+
 # What LLVM may be told of an AArch64 CPU: the features that kernels can use.
 _V8, _DOTPROD = "+neon", "+neon,+dotprod,+fullfp16,+lse"
 _I8MM = _DOTPROD + ",+i8mm,+bf16"
@@ -51,9 +54,25 @@ class Machine:
         """The features that are there."""
         return frozenset(name[1:] for name in self.features.split(",") if name.startswith("+"))
 
+    @property
+    def tuned_features(self) -> str:
+        """The features, and what LLVM is not to choose by itself, as a code generator takes them.
+
+        It makes gathers and scatters of strided loops where a CPU has them: slower than loads and stores on AMD's, and
+        on Intel's where the microcode guards them (Downfall).
+        """
+        tuning = "" if is_aarch64(self.triple) else ",+prefer-no-gather,+prefer-no-scatter"
+        return (self.features + tuning).removeprefix(",")
+
+
+def architecture(triple: str) -> str:
+    """`x86_64`, `aarch64`, or what else a triple begins with."""
+    name = triple.partition("-")[0]
+    return _SYNONYMS.get(name, name)
+
 
 def is_aarch64(triple: str) -> bool:
-    return triple.startswith(("aarch64", "arm64"))
+    return architecture(triple) == "aarch64"
 
 
 def check_64_bit() -> None:

@@ -9,15 +9,15 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
+from edgeq.simd.emit import I64
 
-I64 = ir.IntType(64)
-
+# In memory, in Numba, and how one is made of the other
 _SCALARS = {
-    "u8": (ir.IntType(8), types.int64, "zext"),
-    "i32": (ir.IntType(32), types.int64, "sext"),
-    "i64": (I64, types.int64, None),
-    "f32": (ir.FloatType(), types.float32, None),
-    "f16": (ir.HalfType(), types.float32, "fpext"),
+    "u8": (emit.I8, types.int64, ir.IRBuilder.zext, ir.IRBuilder.trunc),
+    "i32": (emit.I32, types.int64, ir.IRBuilder.sext, ir.IRBuilder.trunc),
+    "i64": (I64, types.int64, None, None),
+    "f32": (emit.F32, types.float32, None, None),
+    "f16": (ir.HalfType(), types.float32, ir.IRBuilder.fpext, ir.IRBuilder.fptrunc),
 }
 
 
@@ -26,18 +26,14 @@ def _address(builder, value, element):
 
 
 def _make_load(name):
-    element, result, widen = _SCALARS[name]
+    element, result, widen, _ = _SCALARS[name]
 
     @intrinsic
     def load(typingctx, address):
         def generate(context, builder, signature, args):
             value = builder.load(_address(builder, args[0], element))
             value.align = 1
-            if widen in ("zext", "sext"):
-                value = getattr(builder, widen)(value, I64)
-            elif widen == "fpext":
-                value = builder.fpext(value, ir.FloatType())
-            return value
+            return value if widen is None else widen(builder, value, I64 if result is types.int64 else emit.F32)
 
         return result(types.int64), generate
 
@@ -45,16 +41,12 @@ def _make_load(name):
 
 
 def _make_store(name):
-    element, argument, widen = _SCALARS[name]
+    element, argument, _, narrow = _SCALARS[name]
 
     @intrinsic
     def store(typingctx, address, value):
         def generate(context, builder, signature, args):
-            value = args[1]
-            if widen in ("zext", "sext"):
-                value = builder.trunc(value, element)
-            elif widen == "fpext":
-                value = builder.fptrunc(value, element)
+            value = args[1] if narrow is None else narrow(builder, args[1], element)
             builder.store(value, _address(builder, args[0], element)).align = 1
             return context.get_dummy_value()
 

@@ -5,66 +5,65 @@ once when a super-block is unpacked, give registers of 2 rows x 8 columns; a zip
 tokens; and an unzip of two results gives 4 rows of a token.
 """
 
-from edgeq.simd import emit, neon, neon_dotprod
+from edgeq.simd import arm, emit
 from edgeq.simd.emit import I32X4, U8X16
-
-BIAS = emit.FLOAT_BIAS
-CENTRED: frozenset[int] = frozenset()
-
-start, IN_TWO = neon_dotprod.start, neon_dotprod.IN_TWO
-lookup = neon.lookup
+from edgeq.simd.intrinsics import USDOT, USMMLA
 
 _EVEN, _ODD = (0, 2, 4, 6), (1, 3, 5, 7)
 _LOW, _HIGH = (0, 4, 1, 5), (2, 6, 3, 7)
 
 
-def dot_lines(b, total, lines, words, code_bits):
-    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
-    parts = emit.quarters(b, total)
-    for first in range(0, len(lines), 4):
-        activations = emit.load(b, emit.offset(b, words, 4 * first), U8X16, 4)
-        for lane, line in enumerate(lines[first : first + 4]):
-            codes = emit.quarters(b, line)
-            parts = [_usdot(b, part, code, activations, lane) for part, code in zip(parts, codes, strict=True)]
-        parts = emit.pin(b, parts)
-    return emit.join(b, parts)
+class NeonI8mm(arm.Arm):
+    in_two = True  # 16 registers of codes are too many
 
+    def bias(self, kind):
+        return emit.FLOAT_BIAS
 
-def arrange_pair(b, low, high):
-    """Two code lines as `dot_tile` reads them: rows 0 and 1 x 8 columns, rows 2 and 3, ..."""
-    pairs = [
-        _zip(b, x, y, lanes)
-        for x, y in zip(emit.quarters(b, low), emit.quarters(b, high), strict=True)
-        for lanes in (_LOW, _HIGH)
-    ]
-    return emit.join(b, pairs[:4]), emit.join(b, pairs[4:])
+    def start(self, b, scalar, near):
+        return arm.splat_by_copies(b, scalar, near)
 
+    def dot_lines(self, b, total, lines, words, code_bits):
+        parts = emit.quarters(b, total)
+        for first in range(0, len(lines), 4):
+            activations = emit.load(b, emit.offset(b, words, 4 * first), U8X16, 4)
+            for lane, line in enumerate(lines[first : first + 4]):
+                codes = emit.quarters(b, line)
+                parts = [_usdot(b, part, code, activations, lane) for part, code in zip(parts, codes, strict=True)]
+            parts = emit.pin(b, parts)
+        return emit.join(b, parts)
 
-def dot_tile(b, lines, words, tokens, count, code_bits, start):
-    """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
+    def arrange_pair(self, b, low, high):
+        """Rows 0 and 1 x 8 columns, rows 2 and 3, ..."""
+        pairs = [
+            _zip(b, x, y, lanes)
+            for x, y in zip(emit.quarters(b, low), emit.quarters(b, high), strict=True)
+            for lanes in (_LOW, _HIGH)
+        ]
+        return emit.join(b, pairs[:4]), emit.join(b, pairs[4:])
 
-    Words (4 activations) lie [line][token]; code lines lie in pairs, as `arrange_pair` leaves them.
-    """
-    assert tokens == 4 and count % 2 == 0
-    starts = [emit.quarters(b, start(t))[0] for t in range(tokens)]  # every row starts at the same value
-    # totals[pair of tokens][pair of rows]: row 0 token 0, row 0 token 1, row 1 token 0, row 1 token 1
-    totals = [[emit.shuffle(b, starts[t], starts[t + 1], _LOW)] * 8 for t in (0, 2)]
-    for j in range(0, count, 2):
-        near = emit.load(b, emit.offset(b, words, 16 * j), U8X16, 4)
-        far = emit.load(b, emit.offset(b, words, 16 * j + 16), U8X16, 4)
-        activations = [_zip(b, near, far, _LOW), _zip(b, near, far, _HIGH)]
-        for rows in range(8):
-            codes = emit.load(b, emit.offset(b, lines, 64 * j + 16 * rows), U8X16, 16)
-            for pair in range(2):
-                totals[pair][rows] = _usmmla(b, totals[pair][rows], codes, activations[pair])
-        pinned = emit.pin(b, [*totals[0], *totals[1]])
-        totals = [pinned[:8], pinned[8:]]
-    return [
-        emit.join(
-            b, [emit.shuffle(b, totals[t // 2][r], totals[t // 2][r + 1], (_EVEN, _ODD)[t % 2]) for r in (0, 2, 4, 6)]
-        )
-        for t in range(tokens)
-    ]
+    def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
+        """Code lines lie in pairs, as `arrange_pair` leaves them."""
+        assert tokens == 4 and count % 2 == 0
+        starts = [emit.quarters(b, start(t))[0] for t in range(tokens)]  # every row starts at the same value
+        # totals[pair of tokens][pair of rows]: row 0 token 0, row 0 token 1, row 1 token 0, row 1 token 1
+        totals = [[emit.shuffle(b, starts[t], starts[t + 1], _LOW)] * 8 for t in (0, 2)]
+        for j in range(0, count, 2):
+            near = emit.load(b, emit.offset(b, words, 16 * j), U8X16, 4)
+            far = emit.load(b, emit.offset(b, words, 16 * j + 16), U8X16, 4)
+            activations = [_zip(b, near, far, _LOW), _zip(b, near, far, _HIGH)]
+            for rows in range(8):
+                codes = emit.load(b, emit.offset(b, lines, 64 * j + 16 * rows), U8X16, 16)
+                for pair in range(2):
+                    totals[pair][rows] = USMMLA(b, totals[pair][rows], codes, activations[pair])
+            pinned = emit.pin(b, [*totals[0], *totals[1]])
+            totals = [pinned[:8], pinned[8:]]
+        return [
+            emit.join(
+                b,
+                [emit.shuffle(b, totals[t // 2][r], totals[t // 2][r + 1], (_EVEN, _ODD)[t % 2]) for r in (0, 2, 4, 6)],
+            )
+            for t in range(tokens)
+        ]
 
 
 def _zip(b, x, y, lanes):
@@ -73,9 +72,7 @@ def _zip(b, x, y, lanes):
 
 
 def _usdot(b, total, codes, activations, lane):
-    repeated = emit.repeat_word(b, activations, lane)
-    return emit.call(b, "llvm.aarch64.neon.usdot.v4i32.v16i8", I32X4, [total, codes, repeated])
+    return USDOT(b, total, codes, emit.repeat_word(b, activations, lane))
 
 
-def _usmmla(b, total, codes, activations):
-    return emit.call(b, "llvm.aarch64.neon.usmmla.v4i32.v16i8", I32X4, [total, codes, activations])
+BODY = NeonI8mm()

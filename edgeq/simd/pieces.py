@@ -1,14 +1,11 @@
-"""Numbers out of the bytes that hold them in pieces: code lines, and 6-bit scales.
-
-AArch64 shifts a byte into another and keeps the rest of that in one instruction (`sri`); what it shifts out at the top
-needs no mask. Other CPUs mask, shift and combine.
-"""
+"""Numbers out of the bytes that hold them in pieces: code lines, and 6-bit scales."""
 
 from llvmlite import ir
 from numba import types
 
 from edgeq.simd import emit
-from edgeq.simd.emit import I8, I16, I32, U8X16, U8X64
+from edgeq.simd.architecture import architecture
+from edgeq.simd.emit import I8, U8X64
 from edgeq.simd.types import u8x64
 from edgeq.simd.vector import operation
 
@@ -20,43 +17,12 @@ def _mask(b, value, mask: int):
     return b.and_(value, emit.splat_constant(value.type, mask))
 
 
-def _shifted(b, value, left: int):
-    """Bytes shifted left, or right by -left; on x86, which has no shift of bytes, neighbours' bits come in."""
-    if not left:
-        return value
-    kind = value.type if emit.is_aarch64(b) else ir.VectorType(I16, value.type.count // 2)
-    moved = (b.shl if left > 0 else b.lshr)(b.bitcast(value, kind), emit.splat_constant(kind, abs(left)))
-    return b.bitcast(moved, value.type)
-
-
-def _insert_right(b, kept, value, count: int):
-    """The high `count` bits of `kept` above value >> count, on AArch64."""
-    registers = [
-        emit.call(
-            b,
-            "llvm.aarch64.neon.vsri.v16i8",
-            U8X16,
-            [*(emit.shuffle(b, each, each, range(first, first + 16)) for each in (kept, value)), I32(count)],
-        )
-        for first in range(0, value.type.count, 16)
-    ]
-    while len(registers) > 1:
-        registers = [emit.concat(b, *registers[i : i + 2]) for i in range(0, len(registers), 2)]
-    return registers[0]
-
-
 def _together(b, packed, pieces):
     """Numbers whose `pieces`, those of the highest bits first, lie in the bytes of `packed`."""
-    left, value = sum(count for _, _, count in pieces), None
+    cpu, left, value = architecture(b), sum(count for _, _, count in pieces), None
     for source, (_, at, count) in zip(packed, pieces, strict=True):
         left -= count
-        if value is not None and emit.is_aarch64(b):
-            value = _insert_right(b, value, _shifted(b, source, 8 - at - count), 8 - left - count)
-            continue
-        part = _shifted(b, source, left - at)
-        if not emit.is_aarch64(b) or at + count < 8:
-            part = _mask(b, part, ((1 << count) - 1) << left)
-        value = part if value is None else b.or_(value, part)
+        value = cpu.piece(b, value, source, at, count, left)
     return value
 
 

@@ -9,46 +9,57 @@ In a tile, 6-bit codes are centred: int16 sums begin with -32 times those of the
 their scales multiply them as they are widened.
 """
 
+from abc import abstractmethod
+
 from llvmlite import ir
 
-from edgeq.simd import emit
+from edgeq.simd import emit, x86
+from edgeq.simd.body import Body
 from edgeq.simd.emit import I8, I16, I32
+from edgeq.simd.intrinsics import PMADDUBSW, PMADDWD
 
 SUMS_IN_INT16 = {4: 8, 5: 4, 6: 2}
-
-
-def tile_centre(kind) -> int:
-    """The zero point that `dot_tile` takes away, or 0: it pays where few sums fit, and scales are integers."""
-    return kind.zero_point if kind.bits == 6 and kind.coded else 0
 
 
 def _add(b, several, others):
     return [b.add(x, y) for x, y in zip(several, others, strict=True)]
 
 
-class Pmaddubsw:
-    """The dot products for one register width. `wide_dot(b, codes, activations) -> int32 lanes` is exact for u8."""
+class Pmaddubsw(Body):
+    """The dot products for registers of `nbytes`."""
 
-    def __init__(self, nbytes: int, maddubs: str, maddwd: str, wide_dot):
+    def __init__(self, nbytes: int):
         self.bytes = ir.VectorType(I8, nbytes)
         self.words = ir.VectorType(I16, nbytes // 2)
         self.ints = ir.VectorType(I32, nbytes // 4)
         self.parts = 64 // nbytes
-        self.maddubs_name, self.maddwd_name = maddubs, maddwd
-        self.wide_dot = wide_dot
+
+    @abstractmethod
+    def wide_dot(self, b, codes, activations):
+        """Int32 lanes of four products each of a register of u8 codes and one of activations, exactly."""
+
+    def scales_integers(self, kind):
+        return kind.coded and kind.zero_point == 0 and kind.bits < 8
+
+    def tile_centre(self, kind):
+        """It pays where few sums fit, and scales are integers."""
+        return kind.zero_point if kind.bits == 6 and kind.coded else 0
+
+    def lookup(self, b, table, codes):
+        return x86.lookup(b, table, codes, self.bytes.count)
 
     def maddubs(self, b, codes, activations):
-        return emit.call(b, self.maddubs_name, self.words, [codes, activations])
+        return PMADDUBSW[self.bytes.count](b, codes, activations)
 
     def maddwd(self, b, x, y):
-        return emit.call(b, self.maddwd_name, self.ints, [x, y])
+        return PMADDWD[self.bytes.count](b, x, y)
 
     def widen(self, b, sums, scale=None):
         """Pairs of int16 added into int32 lanes; times `scale`, which costs nothing more."""
         return self.maddwd(b, sums, emit.splat_constant(self.words, 1) if scale is None else scale)
 
-    def scale_pairs(self, b, codes, signed=False):
-        """16 bytes as what `widen` multiplies with: each twice, as int16, in 64 bytes."""
+    def scale_pairs(self, b, codes, signed):
+        """What `widen` multiplies with: each twice, as int16."""
         if signed:
             fours = emit.shuffle(b, codes, codes, [row for row in range(16) for _ in range(4)])
             words = b.bitcast(fours, ir.VectorType(I16, 32))
@@ -60,12 +71,13 @@ class Pmaddubsw:
         """The register parts of 16 int32 lanes as one vector."""
         return parts[0] if self.parts == 1 else emit.concat(b, *parts)
 
-    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None):
-        """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`.
+    def dot_lines(self, b, total, lines, words, code_bits):
+        pairs = range(len(lines) // 2)
+        return self.dot_panels(b, [total], lambda panel, i: lines[2 * i : 2 * i + 2], pairs, words, code_bits)[0]
 
-        `lines_of(panel, i)` makes two lines; `pairs_of(panel)` the scales that multiply their dots. Panel by panel for
-        each pair of lines, which share what is loaded of the activations; pinned, else LLVM mixes panels and spills.
-        """
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None):
+        """Panel by panel for each pair of lines, which share what is loaded of the activations; pinned, else LLVM mixes
+        panels and spills."""
         step = max(1, min(SUMS_IN_INT16.get(code_bits, 1) // 2, len(which)))
         sums: list = [None] * len(totals)
         for n, i in enumerate(which):
@@ -96,7 +108,7 @@ class Pmaddubsw:
         """The parts of one line: int16 sums of two products, or for 8-bit codes int32 sums of four."""
         parts = self._halves(b, line)
         if code_bits == 8:
-            return [self.wide_dot(self, b, part, activations) for part in parts]
+            return [self.wide_dot(b, part, activations) for part in parts]
         return [self.maddubs(b, part, activations) for part in parts]
 
     def _begin(self, b, words, tokens, count, zero_point):
@@ -104,23 +116,17 @@ class Pmaddubsw:
         if not zero_point:
             return lambda t: None
         size = 4 * tokens
-        name = {16: "llvm.x86.ssse3.pmadd.ub.sw.128", 32: "llvm.x86.avx2.pmadd.ub.sw"}[size]
         bytes_, pairs = ir.VectorType(I8, size), ir.VectorType(I16, size // 2)
         taken = emit.splat_constant(pairs, 0)
         for line in range(count):
             activations = emit.load(b, emit.offset(b, words, line * size), bytes_, 4)
-            taken = b.sub(taken, emit.call(b, name, pairs, [emit.splat_constant(bytes_, zero_point), activations]))
+            taken = b.sub(taken, PMADDUBSW[size](b, emit.splat_constant(bytes_, zero_point), activations))
         address = emit.conceal(b, emit.in_memory(b, taken), "r")
         return lambda t: b.bitcast(emit.splat_word(b, emit.offset(b, address, 4 * t), self.bytes.count), self.words)
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start, pairs=None, zero_point=0):
-        """The int32x16 dots of `tokens` tokens over `count` code lines at `lines`, added to `start(token)`.
-
-        With scales at the address `pairs`, the dots are multiplied by them; with a zero point, codes are centred.
-
-        Words (4 activations) lie [line][token]. Where int16 sums are widened more than once, one part of the 16 rows
-        is done after the other, so that both kinds of sums fit in 16 registers.
-        """
+        """Where int16 sums are widened more than once, one part of the 16 rows is done after the other, so that both
+        kinds of sums fit in 16 registers."""
         step = min(SUMS_IN_INT16.get(code_bits, count) * (2 if zero_point else 1), count)
         every = list(range(self.parts))
         turns = [every] if step == count else [[part] for part in every]
@@ -152,7 +158,7 @@ class Pmaddubsw:
                 activations = emit.splat_word(b, emit.offset(b, words, 4 * (j * tokens + t)), nbytes)
                 for i, code in enumerate(codes):
                     if code_bits == 8:
-                        dots[i].append(self.wide_dot(self, b, code, activations))
+                        dots[i].append(self.wide_dot(b, code, activations))
                     else:
                         dots[i].append(self.maddubs(b, code, activations))
             flat = [dot for part in dots for dot in part]

@@ -22,7 +22,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.descriptors import TargetDescriptor
 from numba.core.registry import CPUDispatcher, cpu_target
 
-from edgeq.simd.machine import Machine, host, is_aarch64
+from edgeq.simd.machine import Machine, host
 
 # What is compiled: `void kernel(int64 args, int64 thread, int64 n_threads)`
 SIGNATURE = types.void(types.int64, types.int64, types.int64)
@@ -42,12 +42,9 @@ def target_machine(machine: Machine) -> llvm.TargetMachine:
     """LLVM's code generator for a machine."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    # LLVM makes gathers and scatters of strided loops where a CPU has them: slower than loads and stores on AMD's,
-    # and on Intel's where the microcode guards them (Downfall).
-    tuning = "" if is_aarch64(machine.triple) else ",+prefer-no-gather,+prefer-no-scatter"
     return llvm.Target.from_triple(machine.triple).create_target_machine(
         cpu=machine.cpu,
-        features=(machine.features + tuning).removeprefix(","),
+        features=machine.tuned_features,
         opt=3,
         reloc="pic",
         codemodel="default",

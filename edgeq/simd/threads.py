@@ -5,6 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
+from edgeq.simd.architecture import architecture
 from edgeq.simd.emit import I64
 
 
@@ -56,29 +57,22 @@ def pause(typingctx):
     """Tell the core that this is a spin loop; nothing on CPUs whose hint is not known here."""
 
     def generate(context, b, signature, args):
-        if emit.is_aarch64(b):
-            # `yield` does nothing on most cores; `isb` empties the pipeline, some tens of cycles
-            emit.call(b, "llvm.aarch64.isb", ir.VoidType(), [emit.I32(15)])
-        elif b.module.triple.startswith(("x86_64", "i686", "amd64")):
-            emit.call(b, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        architecture(b).pause(b)
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
-# Linux's number of the system call futex, and what it is asked for: of this process's threads alone
-_FUTEX = {"x86_64": 202, "aarch64": 98}
+# What Linux's futex is asked for: of this process's threads alone
 _WAIT, _WAKE = 128, 129
 
 
 def _has_futex(b):
-    architecture, _, system = b.module.triple.partition("-")
-    return architecture in _FUTEX and "linux" in system
+    return architecture(b).futex is not None and "linux" in b.module.triple
 
 
 def _futex(b, address, operation, value, timeout):
-    number = _FUTEX[b.module.triple.partition("-")[0]]
-    emit.call(b, "syscall", I64, [I64(number), address, I64(operation), value, timeout])
+    emit.call(b, "syscall", I64, [I64(architecture(b).futex), address, I64(operation), value, timeout])
 
 
 @intrinsic

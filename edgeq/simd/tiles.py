@@ -8,18 +8,18 @@ A dot times a coded scale is an integer below 2**24, and so exact as f32: a body
 A tile may hold several panels, the tokens of one after those of the other, and share what it loads of the activations.
 """
 
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from types import SimpleNamespace
 
 from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
+from edgeq.simd.architecture import architecture
+from edgeq.simd.body import BYTES, Body, Codes
 from edgeq.simd.emit import F32, F32X16, I32, I32X16
 from edgeq.simd.isa import Isa
 from edgeq.simd.types import Tile, f32x16, i32x16, u8x64
-from edgeq.simd.vector import bytes_to_f32, signed_bytes_to_f32
 
 
 def _splat_at(b, address, index, element):
@@ -30,35 +30,17 @@ def _shift_for(zero_point: int) -> int:
     return zero_point.bit_length() - 1
 
 
-@dataclass(frozen=True)
-class Codes:
-    """What dot products must know of a block type, see `blocks/table.py`: `halves` if 16 columns share a scale, `coded`
-    if scales are integers (`signed` or not) times a factor, `short_scales` if a scale times FLOAT_BIAS is exact."""
-
-    bits: int = 8
-    zero_point: int = 0
-    halves: bool = False
-    coded: bool = False
-    signed: bool = False
-    short_scales: bool = False
-
-
-def operations(isa: Isa, tokens: int, kind: Codes = Codes(), panels: int = 1, bias_rows: int = 0) -> SimpleNamespace:
+def operations(isa: Isa, tokens: int, kind: Codes = BYTES, panels: int = 1, bias_rows: int = 0) -> SimpleNamespace:
     """The float operations of a tile of `tokens` tokens of each of `panels` panels, and the dot products of groups of
     32 columns of one panel.
 
     `bias_rows` bytes after each row of scales is room for another, which some bodies need: what FLOAT_BIAS makes of it.
     """
-    return SimpleNamespace(**_float_tiles(tokens, panels), **_dots(import_module(isa.module), tokens, kind, bias_rows))
+    return SimpleNamespace(**_float_tiles(tokens, panels), **_dots(isa.body(), tokens, kind, bias_rows))
 
 
 def _float_bias(b):
     return b.bitcast(emit.splat_constant(I32X16, emit.FLOAT_BIAS), F32X16)
-
-
-def dot_bias(body, kind: Codes) -> int:
-    """Where dots start: at 0, or the bits of a large float, which cost nothing if a dot starts at its sum anyway."""
-    return getattr(body, "BIAS_OF_ZERO", body.BIAS) if kind.zero_point == 0 else body.BIAS
 
 
 def float_of_dots(bias: int, b, dots):
@@ -68,31 +50,26 @@ def float_of_dots(bias: int, b, dots):
     return b.fsub(b.bitcast(dots, F32X16), _float_bias(b))
 
 
-def scales_integers(body, kind: Codes) -> bool:
-    """Whether coded scales multiply integer dots, not floats."""
-    return kind.coded and hasattr(body, "scale_pairs") and kind.zero_point == 0 and kind.bits < 8
-
-
 def scale_of_codes(b, codes, signed: bool):
     """16 byte codes of scales as f32."""
-    return signed_bytes_to_f32(b, codes) if signed else bytes_to_f32(b, codes)
+    cpu = architecture(b)
+    return cpu.signed_bytes_to_f32(b, codes) if signed else cpu.bytes_to_f32(b, codes)
 
 
-def dot_start(body, tokens: int, kind: Codes):
+def dot_start(body: Body, tokens: int, kind: Codes):
     """`start(b, sums) -> value(t)`: -zero_point * sum of the activations, where a dot starts; `sums` holds -sum."""
-    splat = getattr(body, "start", lambda b, scalar, near: emit.splat(b, scalar, 16))
-    shift, bias = _shift_for(kind.zero_point), dot_bias(body, kind)
+    shift, bias = _shift_for(kind.zero_point), body.bias(kind)
     apart = tokens == 1 or kind.coded  # the tiles of other types are faster with copies
 
     def start(b, sums):
-        if kind.zero_point == 0 or kind.bits in body.CENTRED:
-            return lambda t: splat(b, I32(bias), sums if apart else None)
+        if kind.zero_point == 0 or kind.bits in body.centred:
+            return lambda t: body.start(b, I32(bias), sums if apart else None)
         if bias == 0:
             return lambda t: b.shl(_splat_at(b, sums, t, I32), emit.splat_constant(I32X16, shift))
 
         def biased(t):
             at = emit.load(b, emit.offset(b, sums, 4 * t), I32, 4)
-            return splat(b, b.add(b.shl(at, I32(shift)), I32(bias)), sums if apart else None)
+            return body.start(b, b.add(b.shl(at, I32(shift)), I32(bias)), sums if apart else None)
 
         return biased
 
@@ -109,18 +86,18 @@ def _starts_in_memory(b, sums, tokens: int, shift: int, bias: int):
     return lambda t: _splat_at(b, address, t, I32)
 
 
-def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
-    centre = body.tile_centre(kind) if hasattr(body, "tile_centre") else 0
+def _dots(body: Body, tokens: int, kind: Codes, bias_rows: int) -> dict:
+    centre = body.tile_centre(kind)
     if centre:  # by a body whose dots all are those of tiles
         kind, centring = replace(kind, zero_point=0), {"zero_point": centre}
     else:
         centring = {}
-    floats, start, begins_at = Tile(f32x16, tokens), dot_start(body, tokens, kind), dot_bias(body, kind)
-    tile_bias = (begins_at or getattr(body, "TILE_BIAS", 0)) if kind.short_scales and bias_rows else 0
+    floats, start, begins_at = Tile(f32x16, tokens), dot_start(body, tokens, kind), body.bias(kind)
+    tile_bias = (begins_at or body.tile_bias) if kind.short_scales and bias_rows else 0
     row = 4 * tokens
     # parts of a group that share a scale: first line, lines, row of sums
     parts = [(0, 4, 3), (4, 4, 4)] if kind.halves else [(0, 8, 2)]
-    in_integers = scales_integers(body, kind)
+    in_integers = body.scales_integers(kind)
 
     def scaled(b, dot, scale, total):
         value = float_of_dots(begins_at, b, dot)
@@ -163,7 +140,7 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
             if not kind.halves:
                 return dot
             value = times_scale(b, dot, codes, None)
-            if emit.is_aarch64(b):  # else both halves fight for registers
+            if body.pins_halves:
                 value = emit.join(b, emit.pin(b, emit.quarters(b, value)))
             return b.bitcast(value, I32X16)
 
@@ -208,9 +185,9 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
         return types.void(types.int64, f32x16), generate
 
     def tile_start(b, sums, bias):
-        if begins_at or not hasattr(body, "TILE_BIAS"):
+        if begins_at or not body.tile_bias:
             return start(b, sums)
-        subtracts = kind.zero_point != 0 and kind.bits not in body.CENTRED
+        subtracts = kind.zero_point != 0 and kind.bits not in body.centred
         if subtracts:
             return _starts_in_memory(b, sums, tokens, _shift_for(kind.zero_point), bias)
         if bias == 0:
@@ -224,7 +201,7 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
         factors, begin = emit.load(b, scales, F32X16, 4), emit.load(b, at, F32X16, 4)
         values = []
         for dot in dots:
-            if emit.is_aarch64(b):  # whose `fmla` adds in place: a row that is loaded anew need not be copied
+            if body.reloads_rows:
                 at = emit.conceal(b, at, "r")
                 begin = emit.load(b, at, F32X16, 4)
             values.append(emit.fma(b, b.bitcast(dot, F32X16), factors, begin))
@@ -277,8 +254,7 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
 
         def generate(context, b, signature, args):
             address, low, high = args
-            if hasattr(body, "arrange_pair"):
-                low, high = body.arrange_pair(b, low, high)
+            low, high = body.arrange_pair(b, low, high)
             emit.store(b, address, low, 32)
             emit.store(b, emit.offset(b, address, 64), high, 32)
             return context.get_dummy_value()
@@ -286,7 +262,7 @@ def _dots(body, tokens: int, kind: Codes, bias_rows: int) -> dict:
         return types.void(types.int64, u8x64, u8x64), generate
 
     return {
-        "in_two": kind.halves or getattr(body, "IN_TWO", False),
+        "in_two": kind.halves or body.in_two,
         "dot_eight": dot_eight,
         "first_four": first_four,
         "last_four": last_four,

@@ -5,9 +5,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
+from edgeq.simd.architecture import architecture
 from edgeq.simd.emit import F32X16, I8, I16, I32, I32X16, I64
 from edgeq.simd.target import device as device
-from edgeq.simd.target import machine_has
 from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
 
 
@@ -65,17 +65,10 @@ def load_bf16x16(b, address):
     return b.bitcast(b.shl(wide, emit.splat_constant(I32X16, 16)), F32X16)
 
 
-def signed_bytes_to_f32(b, value):
-    """16 signed bytes as f32."""
-    if emit.is_aarch64(b) and machine_has("dotprod"):
-        return _bytes_to_f32(b, b.xor(value, emit.splat_constant(emit.U8X16, 128)), 128)
-    return b.sitofp(b.sext(value, I32X16), F32X16)
-
-
 @operation(f32x16, types.int64)
 def load_i8x16(b, address):
     """16 signed bytes as f32."""
-    return signed_bytes_to_f32(b, emit.load(b, address, emit.U8X16))
+    return architecture(b).signed_bytes_to_f32(b, emit.load(b, address, emit.U8X16))
 
 
 @operation(u8x16, types.int64)
@@ -116,37 +109,28 @@ def load_splat_f32(b, address):
 # ---- bytes: unpacking codes and scales ----
 
 
-def byte_shift(b, value, count):
-    """Shift bytes right by `count` (an LLVM i64); the caller's mask drops what comes in at the top.
-
-    As 16-bit lanes on x86, which has no byte shift: bits of the neighbour byte come in.
-    """
-    if emit.is_aarch64(b):
-        return b.lshr(value, emit.splat(b, b.trunc(count, I8), value.type.count))
-    words = ir.VectorType(I16, value.type.count // 2)
-    shifted = b.lshr(b.bitcast(value, words), emit.splat(b, b.trunc(count, I16), words.count))
-    return b.bitcast(shifted, value.type)
+def _shift(b, shift, value, count):
+    """Bytes shifted by `count` (an LLVM i64), whose neighbours' bits may come in."""
+    lanes = architecture(b).shift_type(value.type)
+    counts = emit.splat(b, b.trunc(count, lanes.element), lanes.count)
+    return b.bitcast(shift(b.bitcast(value, lanes), counts), value.type)
 
 
 @operation(u8x64, u8x64, types.int64, types.int64)
 def bits_u8x64(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
-    return b.and_(byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
+    return b.and_(_shift(b, b.lshr, value, shift), emit.splat(b, b.trunc(mask, I8), 64))
 
 
 @operation(u8x16, u8x16, types.int64, types.int64)
 def bits_u8x16(b, value, shift, mask):
     """(value >> shift) & mask in every byte."""
-    return b.and_(byte_shift(b, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
+    return b.and_(_shift(b, b.lshr, value, shift), emit.splat(b, b.trunc(mask, I8), 16))
 
 
 def or_shifted(b, low, high, shift):
     """low | high << shift; the caller guarantees that no bit leaves its byte."""
-    if emit.is_aarch64(b):
-        return b.or_(low, b.shl(high, emit.splat(b, b.trunc(shift, I8), high.type.count)))
-    words = ir.VectorType(I16, high.type.count // 2)
-    moved = b.shl(b.bitcast(high, words), emit.splat(b, b.trunc(shift, I16), words.count))
-    return b.or_(low, b.bitcast(moved, low.type))
+    return b.or_(low, _shift(b, b.shl, high, shift))
 
 
 @operation(u8x64, u8x64, u8x64, types.int64)
@@ -159,37 +143,10 @@ def or_shifted_u8x16(b, low, high, shift):
     return or_shifted(b, low, high, shift)
 
 
-_SHORTS = ir.VectorType(I16, 8)
-
-
-def _bytes_to_f32(b, value, zero):
-    """Bytes - zero as f32: put below the bits of 2**23 by one table lookup per register, and 2**23 + zero subtracted.
-
-    Cores that have `sdot` look a byte up in two registers at once, and convert four integers in four cycles.
-    """
-    exponent = ir.Constant(emit.U8X16, [0x4B] + [0] * 15)
-    registers = []
-    for first in range(0, 16, 4):
-        table = ir.Constant(emit.U8X16, [at for row in range(first, first + 4) for at in (row, 17, 17, 16)])
-        registers.append(emit.call(b, "llvm.aarch64.neon.tbl2.v16i8", emit.U8X16, [value, exponent, table]))
-    bits = b.bitcast(emit.join(b, registers), F32X16)
-    return b.fsub(bits, emit.splat_constant(F32X16, 8388608.0 + zero))
-
-
 @operation(f32x16, u8x16)
 def u8x16_to_f32(b, value):
     """16 bytes as f32."""
-    return bytes_to_f32(b, value)
-
-
-def bytes_to_f32(b, value):
-    if emit.is_aarch64(b) and machine_has("dotprod"):
-        return _bytes_to_f32(b, value, 0)
-    if emit.is_aarch64(b):
-        halves = emit.conceal(b, b.zext(emit.half(b, value, 0), _SHORTS), "w"), b.zext(emit.half(b, value, 1), _SHORTS)
-        return b.uitofp(b.zext(emit.concat(b, halves[0], emit.conceal(b, halves[1], "w")), I32X16), F32X16)
-    # via signed i32: every byte fits, and x86 before AVX-512 has no unsigned conversion
-    return b.sitofp(b.zext(value, I32X16), F32X16)
+    return architecture(b).bytes_to_f32(b, value)
 
 
 # ---- arithmetic ----

@@ -5,16 +5,16 @@ next one's are added. Panels lie `apart` bytes apart, and so do their scales.
 """
 
 import functools
-from importlib import import_module
 
 from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
+from edgeq.simd.body import Codes
 from edgeq.simd.emit import I64
 from edgeq.simd.isa import Isa
 from edgeq.simd.target import Device
-from edgeq.simd.tiles import Codes, dot_bias, dot_start, float_of_dots, pack, scale_of_codes, scales_integers
+from edgeq.simd.tiles import dot_start, float_of_dots, pack, scale_of_codes
 from edgeq.simd.types import Tile, f32x16
 
 
@@ -29,10 +29,10 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
     Between lines the second cache is asked for what lies `ahead`, at these bytes from the group: many requests in a
     row would keep lines from being loaded.
     """
-    body = import_module(isa.module)
+    body = isa.body()
     tile = Tile(f32x16, panels)
-    start, bias = dot_start(body, 1, kind), dot_bias(body, kind)
-    in_integers = scales_integers(body, kind)
+    start, bias = dot_start(body, 1, kind), body.bias(kind)
+    in_integers = body.scales_integers(kind)
     parts = [((0, 1), 3), ((2, 3), 4)] if kind.halves else [((0, 1, 2, 3), 2)]
 
     def pinned(b, value):
