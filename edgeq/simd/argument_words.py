@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba import types
 
 from edgeq.simd import emit
-from edgeq.simd.architecture import architecture
+from edgeq.simd.cpu_kind import architecture
 from edgeq.simd.emit import I8, U8X64
 from edgeq.simd.types import u8x64
 from edgeq.simd.vector import operation

@@ -183,7 +183,7 @@ class Device:
 
     def __call__(self, context, b: ir.IRBuilder, *args: ir.Value) -> ir.Value:
         function = context.get_function(self._type, self._signature)
-        context.add_linking_libs(getattr(function, "libs", ()))
+        context.add_linking_libs(function.libs)
         return function(b, args)
 
 

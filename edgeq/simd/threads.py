@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
-from edgeq.simd.architecture import architecture
+from edgeq.simd.cpu_kind import architecture
 from edgeq.simd.emit import I64
 
 

@@ -15,8 +15,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
-from edgeq.simd.architecture import architecture
 from edgeq.simd.body import BYTES, Body, Codes
+from edgeq.simd.cpu_kind import architecture
 from edgeq.simd.emit import F32, F32X16, I32, I32X16
 from edgeq.simd.isa import Isa
 from edgeq.simd.types import Tile, f32x16, i32x16, u8x64

@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeq.simd import emit
-from edgeq.simd.architecture import architecture
+from edgeq.simd.cpu_kind import architecture
 from edgeq.simd.emit import F32X16, I8, I16, I32, I32X16, I64
 from edgeq.simd.target import device as device
 from edgeq.simd.types import f32x16, i32x16, u8x16, u8x64
