@@ -128,10 +128,8 @@ class Model:
         Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
         `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`).
 
-        Sampling options, by default the model's own (`sampling_defaults`): `temperature` (0 takes the likeliest token,
-        always), `top_k` (draw from the k likeliest, 0 is all), `top_p` (from those that together reach this
-        probability), `min_p` (from those at least this likely relative to the likeliest), `repetition_penalty` (above
-        1 avoids tokens of the latest `repetition_window`), `seed` (the same one gives the same text).
+        The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
+        gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
 
         Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
         """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Sampling(TypedDict, total=False):
-    """The sampling options, in the order in which they are told."""
+    """How tokens are drawn; what is left out is as the model's files say, or else the default."""
 
     temperature: float
     top_k: int
@@ -74,7 +74,7 @@ class RepetitionPenalty(Processor):
         64,
         holds=lambda value: value >= 0,
         must="0 or more",
-        help="So many of the latest tokens are avoided.",
+        help="How many of the latest tokens the repetition penalty looks at.",
     )
 
     def process(self, logits: "npt.NDArray[np.float32]", recent: Sequence[int]) -> "npt.NDArray[np.float32]":
@@ -185,7 +185,7 @@ STEPS: tuple[type[Step], ...] = (RepetitionPenalty, TopK, MinP, TopP, Draw)
 
 
 def options() -> dict[str, Option[Any]]:
-    """Name -> option of every step, in the order of `Sampling`."""
+    """Name -> option of every step, in the order of `Sampling`, in which they are told."""
     found = {option.name: option for step in STEPS for option in step.options()}
     return {name: found[name] for name in (*Sampling.__annotations__, *found)}
 

@@ -1,14 +1,21 @@
 import math
 from collections import Counter
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 
 from edgeq.decode.candidates import top_ids
 from edgeq.decode.sampler import Sampler
+from edgeq.decode.sampler_steps import Sampling, options
 from edgeq.errors import EdgeqError, UsageError
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}  # no filter
+
+
+def test_the_typed_keywords_are_the_options_of_the_table():
+    kinds = {name: option.kind | None if option.optional else option.kind for name, option in options().items()}
+    assert get_type_hints(Sampling) == kinds
 
 
 def logits_of(*probabilities: float) -> np.ndarray:
