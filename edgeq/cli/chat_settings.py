@@ -75,7 +75,8 @@ def _plain(flag: str) -> str:
 
 def shown(given: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
     """An option and its value, e.g. "top_k               40 (default)"; `own` are the model's, where nobody sets it."""
-    value = given.get(name, own.get(name, options()[name].default if name in options() else None))
+    option = options().get(name)
+    value = given.get(name, own.get(name, option.default if option else None))
     text = "none" if value in (None, ()) else json.dumps(value, ensure_ascii=False) if name == "stop" else str(value)
     whose = "" if name in given else " (the model's)" if name in own else f" ({DEFAULT})"
     return f"{name:20}{text}{whose}"

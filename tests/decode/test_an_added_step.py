@@ -91,7 +91,7 @@ def test_in_the_files_of_a_model():
 
 
 def test_on_the_command_line(monkeypatch, capfd):
-    monkeypatch.setattr("edgeq.model.load", lambda path, **options: counting_model())
+    monkeypatch.setattr("edgeq.cli.options.load_model", lambda path, loading: counting_model())
     monkeypatch.setattr("sys.stdin", io.StringIO())
     for flag in ("--forbidden-token", "--forbid"):
         assert main(["run", "m.eqf", "--raw", "ab", "-n", "1", "--temp", "0", flag, str(ord("c"))]) == 0
