@@ -39,8 +39,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from edgeq.answer import Answer, Generated, TokenLogprob
-    from edgeq.arguments import Sampling
     from edgeq.conversion import convert
+    from edgeq.decode.sampler_steps import Sampling
     from edgeq.errors import (
         CheckpointError,
         ChecksumError,
@@ -64,7 +64,7 @@ _HOMES = {
     "Answer": "edgeq.answer",
     "Generated": "edgeq.answer",
     "TokenLogprob": "edgeq.answer",
-    "Sampling": "edgeq.arguments",
+    "Sampling": "edgeq.decode.sampler_steps",
     "Model": "edgeq.model",
     "load": "edgeq.loading",
     "convert": "edgeq.conversion",

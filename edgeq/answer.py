@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
-    from edgeq.runtime.sampler import Sampler
+    from edgeq.decode.sampler import Sampler
 
 Piece = TypeVar("Piece")
 

@@ -3,42 +3,31 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, TypedDict
+from typing import Any
 
+from edgeq.decode.sampler_steps import Sampling, options
 from edgeq.errors import UsageError
 
-REALS = ("temperature", "top_p", "min_p", "repetition_penalty")
-INTEGERS = ("max_tokens", "logprobs", "top_k", "repetition_window", "seed")
-OPTIONAL = ("max_tokens", "logprobs", "seed")
 MOST_LOGPROBS = 1000
-
-
-class Sampling(TypedDict, total=False):
-    """The keywords of SamplerParams, which see."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    repetition_window: int
-    seed: int | None
 
 
 def check_numbers(max_tokens: int | None, logprobs: int | None, sampling: Sampling) -> None:
     """UsageError for an option that there is none of, for what is no number, and for what must not be negative.
 
-    The ranges of the other numbers are SamplerParams' to check.
+    The ranges of the other numbers are the sampler's to check.
     """
-    for name in sampling.keys() - Sampling.__annotations__.keys():
-        likely = difflib.get_close_matches(name, [*Sampling.__annotations__, "max_tokens", "stop", "logprobs"], 1)
+    known = options()
+    for name in sampling.keys() - known.keys():
+        likely = difflib.get_close_matches(name, [*known, "max_tokens", "stop", "logprobs"], 1)
         raise UsageError(f"there is no option {name!r}" + (f": did you mean {likely[0]!r}?" if likely else ""))
     for name, value in {"max_tokens": max_tokens, "logprobs": logprobs, **sampling}.items():
-        if value is None and name in OPTIONAL:
+        option = known.get(name)
+        if value is None and (option is None or option.optional):
             continue
-        if name in REALS and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise UsageError(f"{name} is {value!r}: it must be a number")
-        if name in INTEGERS and (isinstance(value, bool) or not isinstance(value, Integral)):
+        if option is not None and option.kind is float:
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise UsageError(f"{name} is {value!r}: it must be a number")
+        elif isinstance(value, bool) or not isinstance(value, Integral):
             raise UsageError(f"{name} is {value!r}: it must be a whole number")
     if max_tokens is not None and max_tokens < 0:
         raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")

@@ -10,15 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from edgeq.answer import Answer, Generated, Generation
-from edgeq.arguments import Sampling, check_messages, check_numbers, stop_strings, token_ids
+from edgeq.arguments import check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File
+from edgeq.decode.sampler import Sampler
+from edgeq.decode.sampler_steps import Sampling
+from edgeq.decode.sampling_defaults import sampling_defaults
+from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
-from edgeq.runtime.sampler import Sampler, SamplerParams
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
 from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
-from edgeq.text.sampling_defaults import sampling_defaults
-from edgeq.text.stops import StopStrings
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
 from edgeq.timings import Timings
 
@@ -42,7 +43,7 @@ class Model:
         self.file = file
         self.session = session
         self.load_s = load_s
-        self._latest = Generation([], 0, 0, "", Sampler(SamplerParams()))
+        self._latest = Generation([], 0, 0, "", Sampler())
         self._latest.timings.load_s = load_s
         self._template_source = chat_template
         self._shared = SharedSession(session)
@@ -127,10 +128,8 @@ class Model:
         Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
         `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`).
 
-        Sampling options, by default the model's own (`sampling_defaults`): `temperature` (0 takes the likeliest token,
-        always), `top_k` (draw from the k likeliest, 0 is all), `top_p` (from those that together reach this
-        probability), `min_p` (from those at least this likely relative to the likeliest), `repetition_penalty` (above
-        1 avoids tokens of the latest `repetition_window`), `seed` (the same one gives the same text).
+        The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
+        gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
 
         Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
         """
@@ -314,7 +313,7 @@ class Model:
             prompt_tokens=len(tokens),
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
-            sampler=Sampler(SamplerParams(**options)),
+            sampler=Sampler(**options),
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),

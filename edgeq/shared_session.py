@@ -79,7 +79,7 @@ def logprob(logits: "npt.NDArray[np.float32]", token: int, top: int) -> TokenLog
     """What logits f32 [vocab] say of a token, and of the `top` likeliest ones."""
     import numpy as np
 
-    from edgeq.runtime.sampler import top_ids
+    from edgeq.decode.candidates import top_ids
 
     values = log_softmax(logits[None])[0]
     ids = top_ids(logits, top) if 0 < top < len(logits) else np.arange(min(top, len(logits)))

@@ -22,6 +22,7 @@ PAGE = REPOSITORY / "edgeq" / "docs" / "api.md"
 sys.path.insert(0, str(REPOSITORY))
 
 import edgeq  # noqa: E402
+from edgeq.decode.sampler_steps import Sampling, options  # noqa: E402
 from edgeq.output import write_file  # noqa: E402
 
 _MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])")
@@ -94,9 +95,19 @@ def members(cls: type) -> Iterator[str]:
             yield documented(f"{name}: {annotation(kind)}", inspect.getdoc(getter))
 
 
+def sampling() -> str:
+    """A table of the sampling options."""
+    rows = ["| option | default | what it may be | what it does |", "|---|---|---|---|"]
+    for name, option in options().items():
+        rows.append(f"| `{name}` | {option.default} | {option.must} | {option.help} |")
+    return "\n".join(rows)
+
+
 def section(name: str) -> str:
     """All about one name."""
     found = getattr(edgeq, name)
+    if found is Sampling:
+        return f"## `{name}`\n\n{documented(f'class {name}', inspect.getdoc(found), sampling())}"
     if inspect.isclass(found):
         code = signature(name, found) if dataclasses.is_dataclass(found) else f"class {name}"
         return "\n\n".join((f"## `{name}`", documented(code, inspect.getdoc(found)), *members(found)))

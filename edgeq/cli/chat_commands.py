@@ -136,7 +136,7 @@ def file(talk: Talk, rest: str) -> Ask | None:
 
 def set_(talk: Talk, rest: str) -> None:
     rest = rest.removeprefix("parameter ").strip()
-    names: list[str] = list(chat_settings.OPTIONS)
+    names: list[str] = list(chat_settings.settings())
     if rest:
         known = len(rest.split()) == 1  # only a name: it is shown
         names = [chat_settings.option_name(rest) if known else chat_settings.change(talk.settings, rest)]

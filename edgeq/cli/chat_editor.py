@@ -22,7 +22,7 @@ from edgeq import environment
 from edgeq.cli.chat_commands import COMMANDS
 from edgeq.cli.chat_history import HistoryFile
 from edgeq.cli.chat_keys import HeldKeys
-from edgeq.cli.chat_settings import DEFAULT, OPTIONS
+from edgeq.cli.chat_settings import DEFAULT, settings
 from edgeq.cli.chat_text import block_is_open
 from edgeq.errors import UsageError
 
@@ -130,7 +130,7 @@ class CommandCompleter(Completer):
             yield from self._files.get_completions(Document(rest), complete_event)
         elif name.lower() == "/set":
             option, space, value = rest.partition(" ")
-            for word in [DEFAULT] if space else OPTIONS:
+            for word in [DEFAULT] if space else settings():
                 if word.startswith(value if space else option):
                     yield Completion(word, -len(value if space else option))
 

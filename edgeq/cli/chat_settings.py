@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeq.cli.options import unescaped
+from edgeq.decode.sampler_steps import checked, options
+from edgeq.decode.stops import StopStrings
 from edgeq.errors import UsageError
 
 DEFAULT = "default"
-ALIASES = {"temp": "temperature"}
+Reader = Callable[[str], Any]
 
 
 def _stops(text: str) -> list[str]:
@@ -24,18 +26,14 @@ def _stops(text: str) -> list[str]:
     return [unescaped(text)]
 
 
-# Name -> how its text is read, and what must be written there.
-OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "temperature": (float, "a number"),
-    "top_k": (int, "a whole number"),
-    "top_p": (float, "a number"),
-    "min_p": (float, "a number"),
-    "repetition_penalty": (float, "a number"),
-    "repetition_window": (int, "a whole number"),
-    "seed": (int, "a whole number"),
-    "max_tokens": (int, "a whole number"),
-    "stop": (_stops, 'a text, or ["one", "another"]'),
-}
+_WANTED = {float: "a number", int: "a whole number"}
+
+
+def settings() -> dict[str, tuple[Reader, str]]:
+    """Name -> how its text is read, and what must be written there."""
+    numbers = {name: option.kind for name, option in options().items()} | {"max_tokens": int}
+    found: dict[str, tuple[Reader, str]] = {name: (kind, _WANTED[kind]) for name, kind in numbers.items()}
+    return {**found, "stop": (_stops, 'a text, or ["one", "another"]')}
 
 
 def change(given: dict[str, Any], text: str) -> str:
@@ -45,7 +43,7 @@ def change(given: dict[str, Any], text: str) -> str:
     """
     written, _, value = text.partition(" ")
     name, value = option_name(written), value.strip()
-    read, wanted = OPTIONS[name]
+    read, wanted = settings()[name]
     if not value:
         raise UsageError(f"usage: /set {name} VALUE, or /set {name} {DEFAULT}")
     if value == DEFAULT:
@@ -62,35 +60,31 @@ def change(given: dict[str, Any], text: str) -> str:
 
 def option_name(written: str) -> str:
     """The name of an option, which may be written as on the command line. UsageError for an unknown one."""
-    name = written.lower().lstrip("-").replace("-", "_")
-    name = ALIASES.get(name, name)
-    if name not in OPTIONS:
-        near = difflib.get_close_matches(name, OPTIONS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
+    further = {_plain(flag): name for name, option in options().items() for flag in option.flags}
+    name = further.get(_plain(written), _plain(written))
+    if name not in (known := settings()):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise UsageError(f"{written}: no such option; {hint}")
     return name
 
 
+def _plain(flag: str) -> str:
+    return flag.lower().lstrip("-").replace("-", "_")
+
+
 def shown(given: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
     """An option and its value, e.g. "top_k               40 (default)"; `own` are the model's, where nobody sets it."""
-    value = given.get(name, own.get(name, _default(name)))
+    option = options().get(name)
+    value = given.get(name, own.get(name, option.default if option else None))
     text = "none" if value in (None, ()) else json.dumps(value, ensure_ascii=False) if name == "stop" else str(value)
     whose = "" if name in given else " (the model's)" if name in own else f" ({DEFAULT})"
     return f"{name:20}{text}{whose}"
 
 
-def _default(name: str) -> Any:
-    from edgeq.runtime.sampler import SamplerParams  # here: it needs NumPy
-
-    return getattr(SamplerParams(), name, None)
-
-
 def _check(given: dict[str, Any]) -> None:
     """UsageError for what a generation would refuse."""
-    from edgeq.runtime.sampler import SamplerParams
-    from edgeq.text.stops import StopStrings
-
-    SamplerParams(**{name: value for name, value in given.items() if name not in ("max_tokens", "stop")})
+    checked(given)
     StopStrings(given.get("stop", ()))
     if given.get("max_tokens", 0) < 0:
         raise UsageError(f"max_tokens is {given['max_tokens']}: it must be 0 or more")

@@ -1,10 +1,11 @@
 """`--json`, of the verbs that tell something: one JSON document on stdout instead of text.
 
-`-o` names a file to write, in every verb that has it; `-o json`, which these verbs had for JSON, is still understood.
+`-o` names a file to write, in every verb that has it; `-o json`, which some of these had for JSON, is still understood.
 """
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import click
@@ -14,16 +15,22 @@ from edgeq.errors import UsageError
 Function = TypeVar("Function")
 
 
-def json_option(function: Function) -> Function:
+def json_option_for(help: str) -> Callable[[Function], Function]:
     """Adds `--json`; the function gets it as `as_json`."""
 
-    @functools.wraps(cast(Any, function))
-    def wrapper(**values: Any) -> Any:
-        former = values.pop("former")
-        return cast(Any, function)(**values | {"as_json": values["as_json"] or former == "json"})
+    def add(function: Function) -> Function:
+        @functools.wraps(cast(Any, function))
+        def wrapper(**values: Any) -> Any:
+            former = values.pop("former")
+            return cast(Any, function)(**values | {"as_json": values["as_json"] or former == "json"})
 
-    former = click.option("-o", "--output", "former", hidden=True, callback=_check_former)
-    return cast(Function, click.option("--json", "as_json", is_flag=True, help="Print JSON.")(former(wrapper)))
+        former = click.option("-o", "--output", "former", hidden=True, callback=_check_former)
+        return cast(Function, click.option("--json", "as_json", is_flag=True, help=help)(former(wrapper)))
+
+    return add
+
+
+json_option = json_option_for("Print JSON.")
 
 
 def show_json(facts: Any) -> None:
@@ -32,6 +39,6 @@ def show_json(facts: Any) -> None:
 
 
 def _check_former(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value not in (None, "json", "md", "text"):
+    if value not in (None, "json"):
         raise UsageError(f"-o {value}: {context.info_name} writes no file: --json prints JSON, and > FILE keeps it")
     return value

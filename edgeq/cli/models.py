@@ -1,12 +1,12 @@
 """`edgeq models` and `edgeq pull`: what is in the cache, and what is worth a try."""
 
-import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.group("models", invoke_without_command=True)
 @click.option("--recommended", is_flag=True, help="List models that are worth a try, and whether they fit here.")
 @click.option("--prune", "pruning", is_flag=True, help="As `edgeq models prune`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def command(context: click.Context, recommended: bool, pruning: bool, as_json: bool) -> None:
     """The models that were made to be run: each is found again by its name, or by the beginning of it."""
@@ -64,7 +64,7 @@ def _list(as_json: bool) -> None:
 
     found = model_cache.cached()
     if as_json:
-        click.echo(json.dumps([{**asdict(one), "path": str(one.path)} for one in found], ensure_ascii=False, indent=2))
+        show_json([{**asdict(one), "path": str(one.path)} for one in found])
         return
     if not found:
         click.echo(f"no models in {model_cache.folder()}: `edgeq models --recommended` lists some worth a try")
@@ -98,7 +98,7 @@ def _recommend(as_json: bool) -> None:
             {**asdict(row), "memory": row.memory, "download": row.download, "fits": row.memory <= available}
             for row in TABLE
         ]
-        click.echo(json.dumps(facts, indent=2))
+        show_json(facts)
         return
     rows = [
         (

@@ -10,6 +10,8 @@ import click
 
 from edgeq.cli.announcer import Announcer as Announcer
 from edgeq.cli.announcer import announce as announce
+from edgeq.decode import sampler_steps
+from edgeq.decode.option import Option
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ KV = click.option(
     type=click.Choice(["f16", "q8_0", "f32"]),
     help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
 )
-_OWN = "[default: the model's own, or"
 FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
 
 
@@ -54,14 +55,15 @@ def _stops(context: click.Context, parameter: click.Parameter, value: Any) -> tu
     return tuple(unescaped(text) for text in check_text(context, parameter, value))
 
 
-# The defaults are those of SamplerParams; they are spelled here because its module needs NumPy, which --help does not.
-_SAMPLING = (
-    click.option("--temperature", "--temp", type=float, help=f"0 always takes the likeliest token.  {_OWN} 0.8]"),
-    click.option("--top-k", type=int, help=f"Draw from the k likeliest tokens; 0 is all.  {_OWN} 40]"),
-    click.option("--top-p", type=float, help=f"Draw from tokens that together reach this probability.  {_OWN} 0.95]"),
-    click.option("--min-p", type=float, help=f"Drop tokens less likely than this share of the best.  {_OWN} 0.05]"),
-    click.option("--repetition-penalty", type=float, help=f"Above 1 avoids tokens used lately.  {_OWN} 1.0]"),
-    click.option("--seed", type=int, help="Seed of the draws: the same one gives the same text."),
+def _sampling(option: Option[Any]) -> Callable[[Function], Function]:
+    """The option of a step of the sampler."""
+    own = "the model's own, or " if option.config else ""
+    default = "" if option.optional else f"  [default: {own}{option.default}]"
+    flag = f"--{option.name.replace('_', '-')}"
+    return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+
+
+_ENDS = (
     click.option("-n", "--max-tokens", type=click.IntRange(0), help="End after so many tokens.  [default: no limit]"),
     click.option(
         "--stop",
@@ -91,8 +93,9 @@ _MODEL = (
 
 def sampling_options(function: Function) -> Function:
     """Adds the options of `Model.generate`; the function gets those that were given as `generation`, a dict."""
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "max_tokens", "stop")
-    return cast(Function, _gathered(function, _SAMPLING, names, "generation"))
+    numbers = sampler_steps.options()
+    declared = (*map(_sampling, numbers.values()), *_ENDS)
+    return cast(Function, _gathered(function, declared, (*numbers, "max_tokens", "stop"), "generation"))
 
 
 def model_options(function: Function) -> Function:

@@ -1,7 +1,6 @@
 """`edgeq run`: answer one message, or complete a text."""
 
 import contextlib
-import json
 import os
 import select
 import stat
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.arguments import MOST_LOGPROBS
+from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.errors import EdgeqError, UsageError
 
@@ -32,9 +32,7 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
 @click.option("--chat", is_flag=True, help="Take the prompt as a chat message; what happens anyway, where it can.")
 @click.option("--system", callback=check_text, help="The system message before it.")
 @click.option("--echo", is_flag=True, help="Print the prompt before its completion.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object at the end: text, why it ended, counts, times."
-)
+@json_option_for("Print one JSON object at the end: text, why it ended, counts, times.")
 @click.option(
     "--logprobs",
     type=click.IntRange(0, MOST_LOGPROBS),
@@ -79,7 +77,7 @@ def command(
         else:
             answer = loaded.generate(text, logprobs=logprobs, **generation)
         if as_json:
-            click.echo(json.dumps(describe(loaded, answer, text if echo else ""), ensure_ascii=False, indent=2))
+            show_json(describe(loaded, answer, text if echo else ""))
         else:
             _stream([text] if echo else [], answer)
         if timings:

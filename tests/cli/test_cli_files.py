@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 
+import click
 import numpy as np
 import pytest
 from counting import counting_model
 from safetensors.numpy import load_file, save_file
 
 import edgeq as package
-from edgeq.cli import VERBS
+from edgeq.cli import VERBS, cli
 from edgeq.cli.convert import show_report
 from edgeq.quantize.pipeline import Converted, Report
 from edgeq.quantize.recipes import RECIPES
@@ -171,14 +172,28 @@ def test_bench_as_json(edgeq, counting):
 def test_o_names_a_file_and_json_is_json(edgeq, converted, counting):
     """`-o json`, as it was once, still gives JSON; another name is no file that these verbs would write."""
     bench = ("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 1)
-    for verb in (("show", converted), bench, ("doctor", "--no-speed")):
-        assert isinstance(json.loads(edgeq(*verb, "-o", "json").out), list if verb == bench else dict)
-        refused = edgeq(*verb, "-o", "x.json")
-        assert (refused.code, refused.out) == (2, "")
-        assert refused.err == f"edgeq: -o x.json: {verb[0]} writes no file: --json prints JSON, and > FILE keeps it\n"
-    for verb in (("show",), ("verify",), ("doctor",), ("bench",), ("version",), ("kernels", "list")):
-        text = edgeq(*verb, "--help").out
-        assert "--json " in text and "-o, --output" not in text
+    run = ("run", "m.eqf", "a", "-n", 1)
+    for verb in (("show", converted), bench, run, ("doctor", "--no-speed"), ("version",), ("models", "--recommended")):
+        counting._closed = False
+        assert isinstance(json.loads(edgeq(*verb, "-o", "json").out), list if verb[0] in ("bench", "models") else dict)
+        for name in ("x.json", "md"):
+            refused = edgeq(*verb, "-o", name)
+            line = f"edgeq: -o {name}: {verb[0]} writes no file: --json prints JSON, and > FILE keeps it\n"
+            assert refused == (2, "", line)
+
+
+def test_json_is_one_option_in_every_verb():
+    def commands(command):
+        return [command, *(each for sub in getattr(command, "commands", {}).values() for each in commands(sub))]
+
+    context = click.Context(cli)
+    told = []
+    for command in (each for verb in VERBS for each in commands(cli.get_command(context, verb))):
+        options = {flag: option for option in command.params for flag in option.opts}
+        if "--json" in options:
+            told.append(command.name)
+            assert options["-o"].hidden and options["-o"] is options["--output"], command.name
+    assert {"bench", "doctor", "list", "models", "run", "show", "verify", "version"} == {*told}
 
 
 def test_versions_as_json(edgeq):

@@ -30,3 +30,41 @@ def test_verbs_say_how_far_they_are(edgeq, tiny_model, tmp_path, monkeypatch):
     assert "\rembedding 2 texts\x1b[K" in err and "\r2 of 2 texts\x1b[K" in err and err.endswith("\r\x1b[K")
     err = edgeq("bench", tmp_path / "m.eqf", "-p", 0, "-n", 2, "-r", 2, "-t", 1).err
     assert "\rtg2: warming up\x1b[K" in err and "\rtg2: run 2 of 2\x1b[K" in err
+
+
+@pytest.fixture(scope="module")
+def converted(tiny_model, tmp_path_factory):
+    import edgeq as package
+
+    path = tmp_path_factory.mktemp("converted") / "m.eqf"
+    package.convert(tiny_model, path, "F16")
+    return path
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("pull", "owner/name"),
+        ("show", "owner/name"),
+        ("verify", "owner/name"),
+        ("export", "owner/name", "-o", "m.gguf"),
+        ("doctor", "owner/name", "--no-speed"),
+        ("bundle", "owner/name", "--for", "pi5", "-o", "m", "--no-wheels"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_verb_that_makes_a_model_shows_a_bar(edgeq, converted, tmp_path, monkeypatch, verb):
+    def runnable(path, announce=None, progress=None):
+        announce(f"converting {path} once")
+        progress("a tensor", 3 << 20, 12 << 20)
+        progress("the last one", 12 << 20, 12 << 20)
+        return str(converted)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeq.model_cache.runnable", runnable)
+    monkeypatch.setattr("edgeq.cli.bundle.make", lambda *_: 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, _, err = edgeq(*verb)
+    assert code == 0, err
+    assert "edgeq: converting owner/name once\n" in err
+    assert "a tensor" in err and "12.0/12.0 MiB" in err

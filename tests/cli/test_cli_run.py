@@ -9,11 +9,11 @@ import small_tokenizers as small
 from counting import counting_model
 
 from edgeq.cli import main, run
-from edgeq.cli.options import _SAMPLING, unescaped
+from edgeq.cli.options import sampling_options, unescaped
 from edgeq.container.reader import File
+from edgeq.decode.sampler_steps import options
 from edgeq.errors import UsageError
 from edgeq.quantize.pipeline import convert
-from edgeq.runtime.sampler import SamplerParams
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_file_that_is_none(edgeq, tmp_path):
 
 
 def test_the_help_tells_the_real_defaults():
-    params = SamplerParams()
-    for option in _SAMPLING[:5]:
-        declared = option(lambda: None).__click_params__[0]
-        assert declared.help.endswith(f"[default: the model's own, or {getattr(params, declared.name)}]")
+    told = {option.name: option.help for option in sampling_options(lambda generation: None).__click_params__}
+    for name, option in options().items():
+        assert option.optional or told[name].endswith(f" {option.default}]")
+    assert told["top_k"].endswith("  [default: the model's own, or 40]")

@@ -9,10 +9,10 @@ import pytest
 from edgeq.blocks.gguf_types import GGUF_TYPES
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import open_file
+from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.errors import EdgeqError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import EXACT, WIDENED, halves, import_gguf, neighbours
-from edgeq.text.sampling_defaults import sampling_defaults
 from edgeq.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.errors import TokenizerError
 from edgeq.gguf.sampling import sampling_assets, sampling_metadata
-from edgeq.text.sampling_defaults import sampling_defaults
 
 
 def said(**config: Any) -> dict[str, float | int]:

@@ -1,7 +1,7 @@
 import pytest
 
+from edgeq.decode.stops import StopStrings
 from edgeq.errors import UsageError
-from edgeq.text.stops import StopStrings
 
 
 def shown(stops: list[str], pieces: list[str]) -> tuple[list[str], bool]:

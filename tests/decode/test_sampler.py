@@ -1,13 +1,21 @@
 import math
 from collections import Counter
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 
+from edgeq.decode.candidates import top_ids
+from edgeq.decode.sampler import Sampler
+from edgeq.decode.sampler_steps import Sampling, options
 from edgeq.errors import EdgeqError, UsageError
-from edgeq.runtime.sampler import Sampler, SamplerParams, top_ids
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}  # no filter
+
+
+def test_the_typed_keywords_are_the_options_of_the_table():
+    kinds = {name: option.kind | None if option.optional else option.kind for name, option in options().items()}
+    assert get_type_hints(Sampling) == kinds
 
 
 def logits_of(*probabilities: float) -> np.ndarray:
@@ -16,13 +24,13 @@ def logits_of(*probabilities: float) -> np.ndarray:
 
 def drawn(logits: np.ndarray, draws: int = 4000, recent: tuple[int, ...] = (), **params) -> dict[int, float]:
     """Share of each token among many draws."""
-    sampler = Sampler(SamplerParams(**(PLAIN | {"seed": 7} | params)))
+    sampler = Sampler(**(PLAIN | {"seed": 7} | params))
     counts = Counter(sampler.sample(logits, recent) for _ in range(draws))
     return {token: count / draws for token, count in sorted(counts.items())}
 
 
 def test_greedy_takes_the_largest_and_the_lowest_id_at_a_tie():
-    sampler = Sampler(SamplerParams(temperature=0))
+    sampler = Sampler(temperature=0)
     assert sampler.sample(np.array([1, 5, 2, 5], np.float32)) == 1
     assert sampler.sample(np.array([-3, -2, -np.inf], np.float32)) == 1
 
@@ -66,7 +74,7 @@ def test_the_filters_look_at_probabilities_before_temperature():
 
 def test_repetition_penalty():
     logits = np.array([2.0, 1.5, -1.0, -1.5], np.float32)
-    greedy = Sampler(SamplerParams(temperature=0, repetition_penalty=2.0, repetition_window=2))
+    greedy = Sampler(temperature=0, repetition_penalty=2.0, repetition_window=2)
     assert greedy.sample(logits, [0]) == 1
     assert greedy.sample(logits, [0, 0, 0]) == 1, "a token is penalized once, however often it was there"
     assert greedy.sample(logits, [0, 3, 3]) == 0, "out of the window"
@@ -80,8 +88,7 @@ def test_repetition_penalty():
 def test_a_seed_repeats_the_draws():
     logits = np.zeros(1000, np.float32)
     first, second, other = (
-        [sampler.sample(logits) for _ in range(20)]
-        for sampler in (Sampler(SamplerParams(**PLAIN, seed=seed)) for seed in (1, 1, 2))
+        [sampler.sample(logits) for _ in range(20)] for sampler in (Sampler(**PLAIN, seed=seed) for seed in (1, 1, 2))
     )
     assert first == second != other
     assert len(set(first)) > 10
@@ -107,7 +114,7 @@ def test_top_agrees_with_a_full_sort(k, size):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_broken_numbers_are_an_error(bad):
     with pytest.raises(EdgeqError, match=r"computed (nan|inf) for token 1"):
-        Sampler(SamplerParams(temperature=0)).sample(np.array([0, bad, 0], np.float32))
+        Sampler(temperature=0).sample(np.array([0, bad, 0], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -127,4 +134,4 @@ def test_broken_numbers_are_an_error(bad):
 )
 def test_values_that_cannot_work_are_refused(params):
     with pytest.raises(UsageError, match=f"^{next(iter(params))} is "):
-        SamplerParams(**params)
+        Sampler(**params)

@@ -1,0 +1,43 @@
+"""Chooses the next token from logits, by the steps of the table."""
+
+import math
+from collections.abc import Sequence
+from typing import Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.decode import sampler_steps
+from edgeq.decode.candidates import Candidates
+from edgeq.decode.sampler_steps import Draw, Filter, Processor, Sampling
+from edgeq.errors import EdgeqError
+
+
+class Sampler:
+    """Chooses tokens one after another."""
+
+    def __init__(self, **sampling: Unpack[Sampling]) -> None:
+        """Options that are not given have their defaults. Raises UsageError for a value that cannot work."""
+        values = sampler_steps.checked(sampling)
+        steps = [step(values) for step in sampler_steps.STEPS]
+        self._processors = [step for step in steps if isinstance(step, Processor)]
+        self._filters = [step for step in steps if isinstance(step, Filter)]
+        (self._draw,) = (step for step in steps if isinstance(step, Draw))
+
+    def sample(self, logits: npt.NDArray[np.float32], recent: Sequence[int] = ()) -> int:
+        """The next token's id from its logits, f32[vocab]; `recent` are the ids before it, the latest last.
+
+        With temperature 0 it is the largest logit, at a tie the one with the lowest id. Raises EdgeqError where the
+        largest logit is not finite.
+        """
+        for processor in self._processors:
+            logits = processor.process(logits, recent)
+        best = int(np.argmax(logits))  # a NaN wins
+        if not math.isfinite(logits[best]):
+            raise EdgeqError(f"the model computed {logits[best]} for token {best}: nothing can be drawn from that")
+        if self._draw.temperature == 0:
+            return best
+        candidates = Candidates(logits, float(logits[best]))
+        for filter in self._filters:
+            candidates = filter.filter(candidates)
+        return self._draw.draw(candidates)
