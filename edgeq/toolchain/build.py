@@ -5,12 +5,12 @@ from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
 from edgeq.output import write_file
-from edgeq.toolchain import cache, image, library, worker
+from edgeq.toolchain import cache, image, worker
 from edgeq.toolchain.compilers import REMEDY, no_compiler
 from edgeq.toolchain.cpus import Cpu
 from edgeq.toolchain.link import link
 from edgeq.toolchain.prebuilt import SUFFIX
-from edgeq.toolchain.sources import sources
+from edgeq.toolchain.sources import sources, symbol
 
 
 def check_compiler() -> None:
@@ -41,7 +41,7 @@ def build(
     made_from = sources(names, cpu.isa)  # before they are compiled: an edit in between must not go unnoticed
     objects = {name: code for name in names if (code := cache.kept_object(name, cpu)) is not None}
     jobs = [
-        worker.Job(name, cpu.isa.name, library.symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
+        worker.Job(name, cpu.isa.name, symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
         for name in names
         if name not in objects
     ]
@@ -54,7 +54,7 @@ def build(
     except OSError as error:
         raise KernelError(f"no process can be started to compile kernels in: {error.strerror}") from error
     cache.mark_used(names, cpu.isa, cpu)
-    architecture, code, entries = link({name: (objects[name], library.symbol(name, cpu.isa)) for name in names})
+    architecture, code, entries = link({name: (objects[name], symbol(name, cpu.isa)) for name in names})
     if architecture != cpu.architecture:
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))

@@ -18,7 +18,7 @@ from edgeq.errors import KernelError
 from edgeq.simd import isa as isa_table
 from edgeq.toolchain import cache, image, prebuilt
 from edgeq.toolchain.compilers import REMEDY, no_compiler
-from edgeq.toolchain.sources import sources
+from edgeq.toolchain.sources import sources, symbol
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _LOADING = threading.RLock()  # one thread loads or compiles at a time
@@ -147,11 +147,6 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
     if absent:
         cache.prune()
     return kernels
-
-
-def symbol(name: str, isa: isa_table.Isa) -> str:
-    """The name of a kernel's entry point in its object."""
-    return f"edgeq_{name}_{isa.name}".replace(":", "_")
 
 
 def _check_compiler(name: str, isa: isa_table.Isa) -> None:

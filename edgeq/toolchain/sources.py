@@ -20,7 +20,7 @@ from edgeq.toolchain.compilers import compiler_version
 KERNEL_PACKAGES = ("edgeq.ops", "edgeq.kernels")  # where a family of kernels is looked for, in this order
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = ("blocks", "graph", "kernels", "ops", "simd")  # code of other folders is not compiled
+_FOLDERS = ("blocks", "kernels", "ops", "simd")  # code of other folders is not compiled, nor that of an `__init__`
 _MAKERS = ("edgeq.toolchain.compile", "edgeq.toolchain.link")
 _COMPILERS = ("numba", "llvmlite")
 _IMPORT = re.compile(r"from (edgeq[\w.]*) import (\([^)]*\)|[^\n]*)")
@@ -76,10 +76,10 @@ def _compiled_by(target: tuple[str, ...] | None) -> tuple[object, ...]:
 
 @functools.cache
 def _files() -> dict[str, Path]:
-    """Every module that kernels can come from; a package is its `__init__`."""
-    paths = [path for folder in _FOLDERS for path in (_PACKAGE / folder).glob("*.py")]
-    names = {f"edgeq.{path.parent.name}.{path.stem}".removesuffix(".__init__"): path for path in paths}
-    return names | {maker: _PACKAGE / "toolchain" / f"{maker.rpartition('.')[2]}.py" for maker in _MAKERS}
+    """Every module that kernels can come from, by its full name."""
+    paths = [path for folder in _FOLDERS for path in (_PACKAGE / folder).glob("[!_]*.py")]
+    paths += [_PACKAGE / "toolchain" / f"{maker.rpartition('.')[2]}.py" for maker in _MAKERS]
+    return {f"edgeq.{path.parent.name}.{path.stem}": path for path in paths}
 
 
 @functools.cache
@@ -90,7 +90,12 @@ def _source(module: str) -> tuple[bytes, frozenset[str]]:
     counts as one, which does no harm.
     """
     text = _files()[module].read_text(encoding="utf-8")
-    found = {module.rpartition(".")[0]}
+    found: set[str] = set()
     for package, names in _IMPORT.findall(text):
-        found |= {package, package.rpartition(".")[0], *(f"{package}.{name}" for name in _NAME.findall(names))}
+        found |= {package, *(f"{package}.{name}" for name in _NAME.findall(names))}
     return hashlib.sha256(text.encode()).digest(), frozenset(found & _files().keys())
+
+
+def symbol(name: str, isa: isa_table.Isa) -> str:
+    """The name of a kernel's entry point in its object."""
+    return f"edgeq_{name}_{isa.name}".replace(":", "_")
