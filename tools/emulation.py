@@ -82,19 +82,20 @@ def build(cpu: str, folder: Path) -> str:
     from edgeq.toolchain.sources import sources
 
     target = cpus.cpu(cpu)
+    names = catalog.names(target.isa)
     path, started = folder / f"{target.name}.eqk", time.perf_counter()
     try:
         header = image.read_header(path)
-        fresh = header.sources == sources() and header.kernels.keys() >= set(catalog.names(target.isa))
+        fresh = header.sources == sources(names, target.isa) and list(header.kernels) == names
     except KernelError:
         fresh = False
     if not fresh:
-        build.build(target, folder)
+        build.build(target, folder, names)
     size = path.stat().st_size
     if size > LIBRARY_BYTES:
         raise SystemExit(f"{tool()}: the library for {target.name} takes {size} bytes, more than {LIBRARY_BYTES}")
     took = "kept" if fresh else f"{time.perf_counter() - started:.0f} s"
-    return f"{len(catalog.names(target.isa))} kernels for {target.name}: {size / 1024:.0f} KiB, {took}"
+    return f"{len(names)} kernels for {target.name}: {size / 1024:.0f} KiB, {took}"
 
 
 def compute_expected(folder: Path) -> None:

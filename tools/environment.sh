@@ -1,9 +1,12 @@
 # Sourced by the scripts beside it: sets `root` and `python`, the interpreter of the repository's .venv.
 # ensure_environment EXTRA makes that environment, or brings it up to date where pyproject.toml has changed since.
+# lane NAME chooses another one beside it: `lowest`, of the lowest versions allowed, or a version of Python.
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=$root/.venv
 python=$venv/bin/python
+base= # the Python to make it with; the first that is found where it is empty
+constraints=/dev/null
 
 fail() {
     echo "$(basename -- "$0"): $*" >&2
@@ -21,6 +24,39 @@ find_python() {
     fail "needs Python 3.11 or newer, and found none: install it (Debian: apt install python3 python3-venv)"
 }
 
+# Prints a Python of this version: on the path, the one of .venv, or one that pyenv keeps.
+find_version() {
+    for name in "python$1" "$root/.venv/bin/python" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/"python$1"; do
+        if "$name" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" >/dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+# 77: there is no such Python, or no package index answers, and a line has said so.
+lane() {
+    case $1 in
+    lowest) version=3.11 ;;
+    *) version=$1 ;;
+    esac
+    if ! base=$(find_version "$version"); then
+        echo "$(basename -- "$0"): no Python $version is here: its tests are left out" >&2
+        return 77
+    fi
+    venv=$root/.venv-$1
+    python=$venv/bin/python
+    if [ "$1" = lowest ]; then
+        constraints=$root/.venv-lowest.txt
+        "$base" "$root/tools/lowest.py" >"$constraints" || fail "tools/lowest.py failed (see above)"
+    fi
+    if ! "$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions click >/dev/null 2>&1; then
+        echo "$(basename -- "$0"): no package index answers: the tests of $1 are left out" >&2
+        return 77
+    fi
+}
+
 # The stamp holds what was installed: the extras, and a checksum of pyproject.toml.
 ensure_environment() {
     extra=$1
@@ -34,7 +70,9 @@ ensure_environment() {
         fi
     fi
     if ! [ -x "$python" ]; then
-        base=$(find_python) || exit 2
+        if [ -z "$base" ]; then
+            base=$(find_python) || exit 2
+        fi
         echo "$(basename -- "$0"): making $venv with $base" >&2
         if ! "$base" -m venv "$venv" >&2; then
             rm -rf -- "$venv" # half an environment would pass for a whole one the next time
@@ -46,7 +84,7 @@ ensure_environment() {
     if [ -n "$extra" ]; then
         target="$root[$extra]"
     fi
-    "$python" -m pip install -qq --disable-pip-version-check --editable "$target" >&2 ||
+    "$python" -m pip install -qq --disable-pip-version-check -c "$constraints" --editable "$target" >&2 ||
         fail "the dependencies could not be installed (see above)"
     echo "$wanted" >"$stamp"
 }

@@ -37,8 +37,8 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
-    made_from = sources()  # before they are compiled: an edit in between must not go unnoticed
     names = list(dict.fromkeys(names))
+    made_from = sources(names, cpu.isa)  # before they are compiled: an edit in between must not go unnoticed
     objects = {name: code for name in names if (code := cache.kept_object(name, cpu)) is not None}
     jobs = [
         worker.Job(name, cpu.isa.name, symbol(name, cpu.isa), cpu.llvm, cpu.features, cpu.triple)
@@ -53,7 +53,7 @@ def build(
             progress(len(objects), len(names))
     except OSError as error:
         raise KernelError(f"no process can be started to compile kernels in: {error.strerror}") from error
-    cache.mark_used(cpu)
+    cache.mark_used(names, cpu.isa, cpu)
     architecture, code, entries = link({name: (objects[name], symbol(name, cpu.isa)) for name in names})
     if architecture != cpu.architecture:
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")

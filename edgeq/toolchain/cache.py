@@ -1,8 +1,8 @@
 """Compiled kernels on disk, one file each, in a folder named by everything that compiled code depends on.
 
-Numba's own cache looks at one source file only and would run stale code after an edit elsewhere; here a digest of every
-kernel source, the CPU, its features and the versions of the compilers names the folder. Imports neither Numba nor
-llvmlite.
+Numba's own cache looks at one source file only and would run stale code after an edit elsewhere; here a digest of all
+the sources of a kernel's family, the CPU, its features and the versions of the compilers names the folder. Imports
+neither Numba nor llvmlite.
 
 What is compiled ahead of time for a CPU of cpus.py is kept as well, in a folder of that CPU: a build that was ended
 goes on where it was.
@@ -12,38 +12,47 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError, OutputError, UsageError
 from edgeq.output import write_file
-from edgeq.simd.isa import Isa
+from edgeq.simd.isa import TABLE, Isa
 from edgeq.toolchain import image
 from edgeq.toolchain.cpus import Cpu
 from edgeq.toolchain.sources import digest, sources
 
-UNUSED_DAYS = 30  # after which kernels of other versions, or of another CPU, are removed
+UNUSED_DAYS = 30  # after which kernels are removed: those of other versions, of another CPU, of models that are gone
 _DAY = 86400.0
 _FOLDER = re.compile(r"([0-9a-f]{16}|\.unused-.*)\Z")
 
 
-def folder(cpu: Cpu | None = None) -> Path:
-    """Where the kernels of these sources, compiled here, are kept: for this machine, or for a CPU of cpus.py."""
+def root() -> Path:
+    """The folder of the folders of kernels that were compiled here."""
+    return environment.cache_folder() / "kernels"
+
+
+def folder(name: str, isa: Isa, cpu: Cpu | None = None) -> Path:
+    """Where kernels of this one's family and body are kept: for this machine, or for a CPU of cpus.py.
+
+    Raises KernelError if there is no such family.
+    """
     target = None if cpu is None else (cpu.triple, cpu.llvm, cpu.features)
-    return environment.cache_folder() / "kernels" / digest(target)
+    return root() / digest(name, isa, target)
 
 
 def path(name: str, isa: Isa, cpu: Cpu | None = None) -> Path:
     """Where the file of a kernel is kept."""
     family, _, variant = name.partition(":")
     stem = f"{family}-{variant}" if variant else family
-    return folder(cpu) / f"{stem}-{isa.name}.eqk"
+    return folder(name, isa, cpu) / f"{stem}-{isa.name}.eqk"
 
 
 def keep(name: str, isa: Isa, content: bytes, cpu: Cpu | None = None) -> bool:
     """Write a kernel's file atomically; False if it cannot be, which costs a compilation next time."""
     try:
-        folder(cpu).mkdir(parents=True, exist_ok=True)
+        folder(name, isa, cpu).mkdir(parents=True, exist_ok=True)
         write_file(path(name, isa, cpu), content)
     except (OSError, OutputError):
         return False
@@ -53,7 +62,9 @@ def keep(name: str, isa: Isa, content: bytes, cpu: Cpu | None = None) -> bool:
 def keep_object(name: str, cpu: Cpu, code: bytes) -> None:
     """Keep the object of a kernel that is compiled for `cpu`, as it will be linked with others."""
     needs = tuple(sorted(cpu.needs))
-    keep(name, cpu.isa, image.render(cpu.architecture, cpu.name, needs, cpu.isa.name, sources(), {name: 0}, code), cpu)
+    made_from = sources([name], cpu.isa)
+    content = image.render(cpu.architecture, cpu.name, needs, cpu.isa.name, made_from, {name: 0}, code)
+    keep(name, cpu.isa, content, cpu)
 
 
 def kept_object(name: str, cpu: Cpu) -> bytes | None:
@@ -65,30 +76,41 @@ def kept_object(name: str, cpu: Cpu) -> bytes | None:
     return code if list(header.kernels) == [name] else None
 
 
-def mark_used(cpu: Cpu | None = None) -> None:
-    """Note once a day, in its time of change, that the folder of these kernels is in use: `prune` goes by that."""
-    with contextlib.suppress(OSError, UsageError):  # there is none yet, or no home for it; or it is another user's
-        if time.time() - folder(cpu).stat().st_mtime > _DAY:
-            os.utime(folder(cpu))
+def mark_used(names: Iterable[str], isa: Isa, cpu: Cpu | None = None) -> None:
+    """Note once a day, in their times of change, that the folders of these kernels are in use: `prune` goes by that."""
+    with contextlib.suppress(UsageError):  # there is no home for them
+        for used in {folder(name, isa, cpu) for name in names}:
+            with contextlib.suppress(OSError):  # there is none yet, or it is another user's
+                if time.time() - used.stat().st_mtime > _DAY:
+                    os.utime(used)
+
+
+def count() -> int:
+    """How many kernels are kept for this machine, for whatever body, of the sources as they are."""
+    bodies, found = {isa.name: isa for isa in TABLE}, 0
+    for file in root().glob("*/*.eqk"):
+        family, body = file.stem.partition("-")[0], file.stem.rpartition("-")[2]
+        with contextlib.suppress(KernelError, KeyError):  # of another version, which had other families or bodies
+            found += file.parent.name == digest(family, bodies[body])
+    return found
 
 
 def prune() -> None:
-    """Remove the folders of other digests that nobody has used for UNUSED_DAYS.
+    """Remove the folders that nobody has used for UNUSED_DAYS.
 
     A folder is renamed before it is emptied, so that no process finds half of one, and two processes that prune at
     once do not meet. Whoever has loaded kernels from it keeps them.
     """
     import shutil
 
-    own = folder()
     try:
-        others = [entry for entry in os.scandir(own.parent) if _FOLDER.match(entry.name) and entry.name != own.name]
+        folders = [entry for entry in os.scandir(root()) if _FOLDER.match(entry.name)]
     except OSError:
         return
-    for other in others:
+    for one in folders:
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
-            if time.time() - other.stat().st_mtime < UNUSED_DAYS * _DAY:
+            if time.time() - one.stat().st_mtime < UNUSED_DAYS * _DAY:
                 continue
-            unused = own.parent / f".unused-{os.getpid()}-{other.name.removeprefix('.unused-')}"
-            os.rename(other.path, unused)
+            unused = root() / f".unused-{os.getpid()}-{one.name.removeprefix('.unused-')}"
+            os.rename(one.path, unused)
             shutil.rmtree(unused, ignore_errors=True)

@@ -143,7 +143,7 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
                 folder = environment.cache_folder()
                 announce(f"{folder} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)")
     kernels = {name: kernel(name) for name in names}
-    cache.mark_used()
+    cache.mark_used(names, chosen_isa())
     if absent:
         cache.prune()
     return kernels
@@ -192,8 +192,8 @@ def built_ahead() -> tuple[tuple[Path, str] | None, list[str], list[str]]:
 
 
 def cached() -> tuple[int, Path]:
-    """How many kernels were compiled here, and where they are."""
-    return len(list(cache.folder().glob("*.eqk"))), cache.folder()
+    """How many kernels of these sources were compiled here, for this machine, and where they are."""
+    return cache.count(), cache.root()
 
 
 # ---- loading ----
@@ -248,7 +248,7 @@ def _adopt(name: str, isa: isa_table.Isa, code: bytes) -> tuple[Kernel, bool]:
 
         architecture, code, kernels = link({name: (code, symbol(name, isa))})
     needs = tuple(sorted(isa.needs))
-    content = image.render(architecture, "host", needs, isa.name, sources(), kernels, code)
+    content = image.render(architecture, "host", needs, isa.name, sources([name], isa), kernels, code)
     kept = cache.keep(name, isa, content)
     with _as_file(content, cache.path(name, isa) if kept else None) as path:
         found = _loaded[name, isa.name] = Kernel(name, _from_file(path, name, isa))

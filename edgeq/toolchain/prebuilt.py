@@ -63,7 +63,7 @@ def built_for(cpu: str, names: Iterable[str]) -> Path | None:
     """A sound library with the kernels `names` for `cpu`, built from these sources, whether it runs here or not."""
     wanted = set(names)
     for one in found(tuple(folders())):
-        if one.header is None or one.header.cpu != cpu or one.header.sources != sources():
+        if one.header is None or one.header.cpu != cpu or not _is_current(one.header):
             continue
         try:
             header, _ = image.read(one.path)
@@ -116,14 +116,27 @@ def _examine(path: Path) -> Library:
     return Library(path, header, _problem(path, header))
 
 
+def _body(header: image.Header) -> isa_table.Isa | None:
+    return next((isa for isa in isa_table.TABLE if isa.name == header.isa), None)
+
+
+def _is_current(header: image.Header) -> bool:
+    """Whether a library was made from the sources that its kernels have now."""
+    body = _body(header)
+    try:
+        return body is not None and header.sources == sources(header.kernels, body)
+    except KernelError:  # it has families of kernels that are gone
+        return False
+
+
 def _problem(path: Path, header: image.Header) -> str:
     if header.architecture != platform.machine():
         return f"for {header.architecture}"
     features = isa_table.host_features()
     if lacking := [name for name in header.needs if not features.get(name)]:
         return f"this CPU has no {', '.join(lacking)}"
-    body = next((isa for isa in isa_table.TABLE if isa.name == header.isa), None)
-    if body is None or header.sources != sources():
+    body = _body(header)
+    if body is None or not _is_current(header):
         return f"{path}: was built from other kernel sources: build it again (`edgeq kernels build`) or remove it"
     if not body.needs <= set(header.needs):
         return f"{path}: is damaged, its {body.name} kernels need more than it says: build it again"

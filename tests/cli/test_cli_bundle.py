@@ -106,7 +106,9 @@ def rendered(cpu: str, made_from: str | None = None, names: list[str] | None = N
     """A library for a CPU: with all kernels, and made from these sources, unless others are said."""
     isa = cpus.cpu(cpu).isa
     entries = dict.fromkeys(catalog.names(isa) if names is None else names, 0)
-    return image.render(cpus.cpu(cpu).architecture, cpu, (), isa.name, made_from or sources(), entries, b"code")
+    return image.render(
+        cpus.cpu(cpu).architecture, cpu, (), isa.name, made_from or sources(entries, isa), entries, b"code"
+    )
 
 
 def names(folder: Path) -> set[str]:

@@ -30,9 +30,10 @@ def assembly(request: pytest.FixtureRequest) -> Callable[[str, str, str], list[s
     folder = request.config.cache.mkdir("edgeq-assembly")
 
     def lines(family: str, variant: str, cpu: str) -> list[str]:
-        kept = folder / f"{digest()}-{family}-{variant}-{cpu}.s"
+        isa = mca.ISA[CASES[cpu].isa]
+        kept = folder / f"{digest(family, isa)}-{family}-{variant}-{cpu}.s"
         if not kept.is_file():
-            kept.write_text(mca.assembly(family, variant, mca.ISA[CASES[cpu].isa], cpu))
+            kept.write_text(mca.assembly(family, variant, isa, cpu))
         return kept.read_text().splitlines()
 
     return lines

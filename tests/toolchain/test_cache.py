@@ -8,6 +8,7 @@ import pytest
 
 from edgeq.simd.isa import TABLE
 from edgeq.toolchain import cache
+from edgeq.toolchain.cpus import CPUS
 
 ISA = TABLE[-1]
 CODE = b"machine code" * 100
@@ -33,14 +34,14 @@ def other(folder: Path, digest: str, days: float) -> Path:
 def test_what_is_kept_is_whole():
     assert cache.keep("matmul:Q4_K", ISA, CODE)
     assert cache.path("matmul:Q4_K", ISA).read_bytes() == CODE
-    assert [path.name for path in cache.folder().iterdir()] == ["matmul-Q4_K-portable.eqk"]
+    assert [path.name for path in cache.folder("matmul:F32", ISA).iterdir()] == ["matmul-Q4_K-portable.eqk"]
 
 
 def test_only_folders_that_nobody_uses_are_removed(folder: Path):
     cache.keep("norm", ISA, CODE)
-    own = cache.folder()
-    long_ago = time.time() - 100 * DAY
-    os.utime(own, (long_ago, long_ago))
+    own = cache.folder("norm", ISA)
+    os.utime(own, (0, 0))
+    cache.mark_used(["norm"], ISA)
     old, recent = other(folder, "0123456789abcdef", 31), other(folder, "fedcba9876543210", 29)
     half_removed = other(folder, ".unused-77-00112233445566", 31)
     not_ours = other(folder, "notes", 100)
@@ -51,12 +52,25 @@ def test_only_folders_that_nobody_uses_are_removed(folder: Path):
 
 
 def test_using_kernels_keeps_their_folder(folder: Path):
-    cache.mark_used()  # there is no folder yet
+    cache.mark_used(["norm"], ISA)  # there is no folder yet
+    for name in ("norm", "copy_rows"):
+        cache.keep(name, ISA, CODE)
+        os.utime(cache.folder(name, ISA), (0, 0))
+    cache.mark_used(["norm:add"], ISA)
+    assert time.time() - cache.folder("norm", ISA).stat().st_mtime < DAY
+    assert cache.folder("copy_rows", ISA).stat().st_mtime == 0
+
+
+def test_what_is_there_is_counted(folder: Path):
+    """Those of this machine's folders that are of the sources as they are, for any body."""
+    assert cache.count() == 0
     cache.keep("norm", ISA, CODE)
-    own = cache.folder()
-    os.utime(own, (0, 0))
-    cache.mark_used()
-    assert time.time() - own.stat().st_mtime < DAY
+    cache.keep("norm:add", ISA, CODE)
+    cache.keep("matmul:Q4_K", TABLE[0], CODE)
+    cache.keep("matmul:Q4_K", TABLE[0], CODE, CPUS[0])
+    other(folder, "0123456789abcdef", 1)
+    (folder / "0123456789abcdef" / "gone-avx9.eqk").write_bytes(CODE)
+    assert cache.count() == 3
 
 
 def test_pruning_an_absent_or_crowded_cache(folder: Path, monkeypatch: pytest.MonkeyPatch):
