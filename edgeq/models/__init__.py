@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
+from edgeq.models.config import Config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
@@ -56,5 +57,5 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
             f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
-    result: Architecture = module.Model(config, source)
+    result: Architecture = module.compose(Config(config, source))
     return result

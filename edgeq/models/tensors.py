@@ -75,12 +75,6 @@ class Tensors(dict[str, Tensor]):
         if bias:
             self.vector(f"{name}.bias", f"{source}.bias", n)
 
-    def matrix(
-        self, name: str, source: str, rows: int, columns: int, bias: bool = False, transposed: bool = False
-    ) -> None:
-        """`name.weight` [rows, columns] and, if it has one, `name.bias`; `transposed`: it is [columns, rows] there."""
-        self.slice(name, source, rows, columns, Fused(rows), bias, transposed)
-
     def slice(
         self,
         name: str,
@@ -90,12 +84,13 @@ class Tensors(dict[str, Tensor]):
         fused: "Fused",
         bias: bool = False,
         transposed: bool = False,
+        ternary: bool = False,
     ) -> None:
         """`name.weight` and `name.bias`: `rows` rows of a fused tensor."""
         first, run, step = fused.first, fused.run or rows, fused.step
         there = (columns, fused.rows) if transposed else (fused.rows, columns)
         part = Part(f"{self._theirs}{source}.weight", there, rows, first, run, step, transposed)
-        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,))
+        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,), ternary=ternary)
         if bias:
             part = Part(f"{self._theirs}{source}.bias", (fused.rows,), rows, first, run, step)
             self._into[f"{self._own}{name}.bias"] = Tensor((rows,), (part,))
