@@ -1,6 +1,6 @@
 """A model: an embedding, a list of layers, a last norm, a head."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -8,9 +8,9 @@ from edgeq.models.config import Config
 from edgeq.models.dimensions import Dimensions
 from edgeq.models.graph import Graph, Heads, Rope, Value
 from edgeq.models.layers import Layer
-from edgeq.models.matrix import Matrix
+from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
-from edgeq.models.norms import LayerNorm, Norm
+from edgeq.models.norms import LayerNorm, NamedNorm, Norm
 from edgeq.models.tensors import Tensors
 
 
@@ -134,7 +134,7 @@ class Model:
         found = Tensors()
         self.embedding.tensors(found)
         for i, layer in enumerate(self.layers):
-            layer.tensors(found.within(f"blk.{i}.", self.layers_in.format(i)))
+            layer.tensors(found.within(layer_name(i), self.layers_in.format(i)))
         if self.head:
             self.head.tensors(found)
         return found
@@ -164,7 +164,7 @@ def decoder(
     size: Dimensions,
     attention: Attention,
     layers: Sequence[Layer],
-    norm: Callable[[str, str], Norm],
+    norm: NamedNorm,
     *,
     last: str = "model.norm",
     tied: bool = False,

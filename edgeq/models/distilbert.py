@@ -18,8 +18,14 @@ def compose(config: Config) -> Model:
     """Every matrix has a bias."""
     config.refuse(sinusoidal_pos_embds=False, position_embedding_type="absolute")
     config.refuse(is_decoder=False, add_cross_attention=False)
-    n, m, layers = config.integer("dim"), config.integer("hidden_dim"), config.integer("n_layers", most=MOST_LAYERS)
-    size = Dimensions(n, m, layers, config.integer("vocab_size"), config.integer("max_position_embeddings", 2048))
+    size = Dimensions(
+        hidden_size=config.integer("dim"),
+        intermediate_size=config.integer("hidden_dim"),
+        num_hidden_layers=config.integer("n_layers", most=MOST_LAYERS),
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+    )
+    n, m = size.hidden_size, size.intermediate_size
     norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-12))
     heads = encoder_heads(config, config.integer("n_heads"), n)
     attention = Attention(
@@ -32,13 +38,13 @@ def compose(config: Config) -> Model:
         positions=position_table("distilbert", size),
         norm=norm("token_embd_norm", "distilbert.embeddings.LayerNorm"),
     )
-    stack = [Layer(norms, attention, mlp)] * layers
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
     return Model(
         "distilbert",
         size,
         attention,
         embedding,
-        stack,
+        layers,
         None,
         prefixes=("distilbert.", ""),
         layers_in="distilbert.transformer.layer.{}.",

@@ -9,7 +9,7 @@ from edgeq.models.feed_forward import plain
 from edgeq.models.graph import Heads
 from edgeq.models.layers import Layer, Norms, Parallel, PreNorms, pre_norms
 from edgeq.models.mixers import Attention, fused_by_head, output
-from edgeq.models.norms import LayerNorm
+from edgeq.models.norms import LayerNorm, NamedNorm
 from edgeq.models.rope_scaling import rope
 
 
@@ -53,7 +53,7 @@ def read_falcon_heads(config: Config, n: int, newer: bool) -> Heads:
     return checked(config, heads, kv_heads, n // heads)
 
 
-def read_norms(config: Config, norm: "partial[LayerNorm]", newer: bool) -> Norms:
+def read_norms(config: Config, norm: NamedNorm, newer: bool) -> Norms:
     """Attention and MLP read the residual stream through one norm, or through one each, or one after the other."""
     if newer:
         config.refuse(parallel_attn=True)

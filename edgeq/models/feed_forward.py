@@ -6,8 +6,7 @@ from typing import Protocol
 
 from edgeq.models.config import Config
 from edgeq.models.graph import Experts, Graph, Value
-from edgeq.models.matrix import Matrix
-from edgeq.models.mixers import layer_name
+from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.norms import RMSNorm
 from edgeq.models.tensors import Fused, Tensors
 

@@ -26,9 +26,13 @@ def compose(config: Config) -> Model:
     """Every matrix has a bias; positions are embedded like tokens."""
     config.refuse(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
     n = config.integer("n_embd", most=1 << 28)
-    m, layers = config.integer("n_inner", 4 * n), config.integer("n_layer", most=MOST_LAYERS)
-    positions = config.integer("n_positions", 2048)
-    size = Dimensions(n, m, layers, config.integer("vocab_size"), positions)
+    size = Dimensions(
+        hidden_size=n,
+        intermediate_size=config.integer("n_inner", 4 * n),
+        num_hidden_layers=config.integer("n_layer", most=MOST_LAYERS),
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("n_positions", 2048),
+    )
     norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_epsilon", 1e-5))
     count = config.integer("n_head")
     heads = checked(config, count, count, n // count)
@@ -39,16 +43,17 @@ def compose(config: Config) -> Model:
         NO_ROPE,
     )
     activation = config.activation("activation_function", "gelu_new")
-    mlp = plain(n, m, activation, "mlp.c_fc", "mlp.c_proj", bias=True, transposed=True)
+    mlp = plain(n, size.intermediate_size, activation, "mlp.c_fc", "mlp.c_proj", bias=True, transposed=True)
     norms = PreNorms(norm("attn_norm", "ln_1"), norm("ffn_norm", "ln_2"))
     embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True), "transformer.wte")
-    stack = [Layer(norms, attention, mlp)] * layers
+    positions = Matrix("position_embd", "transformer.wpe", size.max_position_embeddings, n)
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
     return Model(
         "gpt2",
         size,
         attention,
-        Embedding(embedding, positions=Matrix("position_embd", "transformer.wpe", positions, n)),
-        stack,
+        Embedding(embedding, positions=positions),
+        layers,
         Head(norm("output_norm", "transformer.ln_f"), head),
         prefixes=("transformer.", ""),
         layers_in="transformer.h.{}.",

@@ -2,13 +2,13 @@
 stream x."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeq.models.feed_forward import FeedForward
 from edgeq.models.graph import Graph, Value
-from edgeq.models.mixers import Mixer, layer_name
-from edgeq.models.norms import Norm, RMSNorm
+from edgeq.models.matrix import layer_name
+from edgeq.models.mixers import Mixer
+from edgeq.models.norms import NamedNorm, Norm, RMSNorm
 from edgeq.models.tensors import Tensors
 
 
@@ -116,6 +116,6 @@ class Parallel(Norms):
         return ffn.graph(g, to_ffn, i, mixer.graph(g, h, i, x))
 
 
-def pre_norms(norm: Callable[[str, str], Norm], mixed: float | None = None, fed: float | None = None) -> PreNorms:
+def pre_norms(norm: NamedNorm, mixed: float | None = None, fed: float | None = None) -> PreNorms:
     """Norms before both, which checkpoints call what Llama's do; `norm` makes one of its names here and there."""
     return PreNorms(norm("attn_norm", "input_layernorm"), norm("ffn_norm", "post_attention_layernorm"), mixed, fed)

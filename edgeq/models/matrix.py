@@ -37,3 +37,8 @@ class Matrix:
         """The product with x, plus the bias, added to `add_to`; `at` is what the layer's names begin with."""
         bias = f"{at}{self.name}.bias" if self.bias else None
         return g.linear(x, f"{at}{self.name}.weight", bias, add_to)
+
+
+def layer_name(i: int) -> str:
+    """What the names of layer i's tensors begin with in the file."""
+    return f"blk.{i}."

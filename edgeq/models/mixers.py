@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgeq.models.graph import Graph, Heads, Rope, Value
-from edgeq.models.matrix import Matrix
+from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.norms import HeadNorm, RMSNorm
 from edgeq.models.tensors import Fused, Tensors
 
@@ -94,11 +94,6 @@ class ShortConvolution:
         conv = f"{at}shortconv.conv"
         x = g.short_conv(self.into.graph(g, h, at), f"{conv}.weight", f"{conv}.bias" if self.bias else None, layer=i)
         return self.output.graph(g, x, at, add_to)
-
-
-def layer_name(i: int) -> str:
-    """What the names of layer i's tensors begin with in the file."""
-    return f"blk.{i}."
 
 
 def query_width(heads: Heads) -> int:

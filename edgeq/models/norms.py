@@ -1,5 +1,6 @@
 """Norms: of the residual stream, of what goes into it, of queries and keys."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeq.models.graph import Graph, Value
@@ -63,3 +64,4 @@ class LayerNorm:
 
 
 Norm = RMSNorm | LayerNorm
+NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint
