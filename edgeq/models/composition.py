@@ -173,5 +173,12 @@ def decoder(
     """A model whose checkpoints call embedding and head what Llama's do. `norm` makes a norm of its names here and
     there, `last` is that of the last one there; `tied` is what leaving out tie_word_embeddings means."""
     embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", tied))
-    ends = Embedding(embedding), Head(norm("output_norm", last), head)
-    return Model(name, size, attention, ends[0], layers, ends[1], settings=settings or {})
+    return Model(
+        name,
+        size,
+        attention,
+        Embedding(embedding),
+        layers,
+        Head(norm("output_norm", last), head),
+        settings=settings or {},
+    )
