@@ -2,7 +2,6 @@
 (arXiv:2402.17764)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from edgeq.models.composition import Model, decoder
@@ -28,8 +27,7 @@ def compose(config: Config) -> Model:
         rope(config, heads.head_dim),
         inner_norm=norm("attn_sub_norm", "self_attn.attn_sub_norm"),
     )
-    mlp = replace(
-        gated(n, m, config.activation("hidden_act", "relu2"), config.flag("mlp_bias"), ternary=ternary),
+    mlp = gated(n, m, config.activation("hidden_act", "relu2"), config.flag("mlp_bias"), ternary=ternary)._replace(
         inner_norm=norm("ffn_sub_norm", "mlp.ffn_sub_norm", width=m),
     )
     layers = [Layer(pre_norms(norm), attention, mlp)] * size.num_hidden_layers

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from edgeq.models.config import Config
 from edgeq.models.dimensions import Dimensions
+from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert
 from edgeq.models.graph import Graph, Heads, Rope, Value
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
@@ -14,8 +16,7 @@ from edgeq.models.norms import LayerNorm, NamedNorm, Norm
 from edgeq.models.tensors import Tensors
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(NamedTuple):
     """Rows of `matrix` for the tokens, multiplied by `factor` if there is one; then those of `positions` are added, and
     the first of `types`; `norm` norms the sum."""
 
@@ -43,8 +44,7 @@ class Embedding:
         return self.norm.graph(g, x) if self.norm else x
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """The last norm, and `matrix`, which may be the embedding's, to logits: these times `factor`, then within `cap`."""
 
     norm: Norm
@@ -113,7 +113,8 @@ class Model:
     @property
     def experts_read(self) -> float:
         """The part of the experts' matrices that one token reads."""
-        return min(layer.ffn.experts_read for layer in self.layers)
+        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, MixtureOfExperts | SharedExpert))
+        return min((mixture.experts_read for mixture in mixtures), default=1.0)
 
     @property
     def norm_eps(self) -> float:

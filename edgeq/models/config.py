@@ -1,7 +1,6 @@
 """Hugging Face's `config.json`, typed: what is no number, flag or known name is refused where it is read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import CheckpointError, UnsupportedError
@@ -22,12 +21,11 @@ ACTIVATIONS = {
 }
 
 
-@dataclass(frozen=True)
 class Config:
     """The keys of a configuration, and the name of where they come from, with which every error begins."""
 
-    values: Mapping[str, Any]
-    source: str = "the checkpoint's config.json"
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self.values, self.source = values, source
 
     def __contains__(self, key: str) -> bool:
         return key in self.values

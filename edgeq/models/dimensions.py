@@ -1,6 +1,6 @@
 """The sizes of a model, as `config.json` gives them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeq.models.config import Config
 from edgeq.models.graph import Heads
@@ -9,8 +9,7 @@ MOST_LAYERS = 10_000
 LARGEST_HEAD = 65_536
 
 
-@dataclass(frozen=True)
-class Dimensions:
+class Dimensions(NamedTuple):
     """Values of the residual stream and within the MLP, layers, tokens, and positions that the model was trained on."""
 
     hidden_size: int

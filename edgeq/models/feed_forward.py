@@ -1,8 +1,7 @@
 """What a layer does with each token by itself: an MLP, or a mixture of experts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgeq.models.config import Config
 from edgeq.models.graph import Experts, Graph, Value
@@ -12,10 +11,7 @@ from edgeq.models.tensors import Fused, Tensors
 
 
 class FeedForward(Protocol):
-    """The part of a layer that sees one token. `experts_read` is the part of its experts that a token needs."""
-
-    @property
-    def experts_read(self) -> float: ...
+    """The part of a layer that sees one token."""
 
     def tensors(self, t: Tensors) -> None:
         """Add what it needs."""
@@ -24,8 +20,7 @@ class FeedForward(Protocol):
         """Layer i's, of h, added to `add_to`."""
 
 
-@dataclass(frozen=True)
-class GatedMLP:
+class GatedMLP(NamedTuple):
     """down (activation(gate h) * up h), with `inner_norm` before the down projection if there is one."""
 
     gate: Matrix
@@ -33,7 +28,6 @@ class GatedMLP:
     down: Matrix
     activation: str
     inner_norm: RMSNorm | None = None
-    experts_read = 1.0
 
     def tensors(self, t: Tensors) -> None:
         """The three matrices, the norm."""
@@ -52,14 +46,12 @@ class GatedMLP:
         return self.down.graph(g, x, at, add_to)
 
 
-@dataclass(frozen=True)
-class PlainMLP:
+class PlainMLP(NamedTuple):
     """down activation(up h)."""
 
     up: Matrix
     down: Matrix
     activation: str
-    experts_read = 1.0
 
     def tensors(self, t: Tensors) -> None:
         """The two matrices."""
@@ -79,16 +71,15 @@ class ExpertTensors(Protocol):
         """Add them."""
 
 
-@dataclass(frozen=True)
-class ExpertMatrix:
-    """A matrix [rows, columns] of each of `count` experts.
+class ExpertMatrix(NamedTuple):
+    """A matrix [rows, columns] of each of `num_experts` experts.
 
     each:   the checkpoint's name of one expert's, `{}` standing for its number, if it keeps them so
     stacked: the names that it may give to one tensor of all instead, in which `fused` is the slice
     """
 
     name: str
-    count: int
+    num_experts: int
     rows: int
     columns: int
     fused: Fused
@@ -98,18 +89,17 @@ class ExpertMatrix:
     def tensors(self, t: Tensors) -> None:
         """The matrices as one tensor."""
         if self.each:
-            t.experts(self.name, self.each, self.count, self.rows, self.columns)
+            t.experts(self.name, self.each, self.num_experts, self.rows, self.columns)
         for source in self.stacked:
-            t.stacked(self.name, source, self.count, self.rows, self.columns, self.fused)
+            t.stacked(self.name, source, self.num_experts, self.rows, self.columns, self.fused)
 
 
-@dataclass(frozen=True)
-class MixtureOfExperts:
-    """`top_k` of `count` gated MLPs per token, which `router` chooses: see Experts in graph.py."""
+class MixtureOfExperts(NamedTuple):
+    """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in graph.py."""
 
     router: Matrix
     matrices: Sequence[ExpertTensors]
-    count: int
+    num_experts: int
     top_k: int
     normalized: bool
     factor: float = 1.0
@@ -119,11 +109,11 @@ class MixtureOfExperts:
     @property
     def experts_read(self) -> float:
         """A token needs those that are chosen."""
-        return self.top_k / self.count
+        return self.top_k / self.num_experts
 
     def settings(self, count: str) -> dict[str, float]:
         """What config.json says of them, which calls their number `count`."""
-        return {count: self.count, "num_experts_per_tok": self.top_k}
+        return {count: self.num_experts, "num_experts_per_tok": self.top_k}
 
     def tensors(self, t: Tensors) -> None:
         """The router, the experts."""
@@ -136,12 +126,11 @@ class MixtureOfExperts:
         assert add_to is not None, "experts are added to something"
         at = layer_name(i)
         router, prefix = self.router.graph(g, h, at), f"{at}ffn"
-        mix = Experts(self.count, self.top_k, self.normalized, prefix, self.factor, self.alpha, self.limit)
+        mix = Experts(self.num_experts, self.top_k, self.normalized, prefix, self.factor, self.alpha, self.limit)
         return g.experts(h, router, mix, add_to)
 
 
-@dataclass(frozen=True)
-class SharedExpert:
+class SharedExpert(NamedTuple):
     """Beside the chosen experts one for every token, which `gate` of one row weighs."""
 
     experts: MixtureOfExperts

@@ -50,7 +50,7 @@ def compose(config: Config) -> Model:
     embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True))
     cap = config.optional("final_logit_softcapping")
     layers = [
-        Layer(norms, replace(attention, rope=local if window else rotation).over(window), mlp) for window in windows
+        Layer(norms, attention._replace(rope=local if window else rotation).over(window), mlp) for window in windows
     ]
     return Model(
         "gemma3_text",

@@ -1,8 +1,8 @@
 """gpt-oss: experts with biases and a clamped gate, attention with a sink per head, every other layer local
 (arXiv:2508.10925)."""
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from edgeq.models.composition import Model, decoder
 from edgeq.models.config import Config
@@ -19,18 +19,17 @@ from edgeq.models.windows import by_layer
 THETA = 150000.0
 
 
-@dataclass(frozen=True)
-class GptOssExperts:
+class GptOssExperts(NamedTuple):
     """The experts' matrices: rows of gate and up take turns, each has a bias; they are [inputs, outputs], those of
     MXFP4 [outputs, inputs]."""
 
-    count: int
+    num_experts: int
     n: int
     m: int
 
     def tensors(self, t: Tensors) -> None:
         """The matrices, each with its bias."""
-        n, m, count = self.n, self.m, self.count
+        n, m, count = self.n, self.m, self.num_experts
         for name, source, rows, columns, fused in (
             ("ffn_gate_exps", "gate_up_proj", m, n, Fused(2 * m, run=1, step=2)),
             ("ffn_up_exps", "gate_up_proj", m, n, Fused(2 * m, first=1, run=1, step=2)),

@@ -1,8 +1,8 @@
 """A layer: what mixes tokens, what sees each by itself, and where the norms stand between these and the residual
 stream x."""
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 from edgeq.models.feed_forward import FeedForward
 from edgeq.models.graph import Graph, Value
@@ -12,22 +12,17 @@ from edgeq.models.norms import NamedNorm, Norm, RMSNorm
 from edgeq.models.tensors import Tensors
 
 
-class Norms(ABC):
-    """The norms of a layer, the fields of its subclasses, and so the order of all that it does."""
+class Norms(Protocol):
+    """The norms of a layer, and so the order of all that it does."""
 
-    def tensors(self, t: Tensors) -> None:
-        """Add the norms'."""
-        for norm in vars(self).values():
-            if isinstance(norm, Norm):
-                norm.tensors(t)
+    def __iter__(self) -> Iterator[object]:
+        """The norms, and what else there is to them."""
 
-    @abstractmethod
     def graph(self, g: Graph, x: Value, i: int, mixer: Mixer, ffn: FeedForward) -> Value:
         """Layer i on x."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer of a model."""
 
     norms: Norms
@@ -38,15 +33,16 @@ class Layer:
         """Every tensor of the layer."""
         self.mixer.tensors(t)
         self.ffn.tensors(t)
-        self.norms.tensors(t)
+        for norm in self.norms:
+            if isinstance(norm, Norm):
+                norm.tensors(t)
 
     def graph(self, g: Graph, x: Value, i: int) -> Value:
         """x after the layer, which is number i."""
         return self.norms.graph(g, x, i, self.mixer, self.ffn)
 
 
-@dataclass(frozen=True)
-class PreNorms(Norms):
+class PreNorms(NamedTuple):
     """What reads x reads it normed; what is added is multiplied by `mixed` and `fed`, where these are given."""
 
     before_mixer: Norm
@@ -61,8 +57,7 @@ class PreNorms(Norms):
         return ffn.graph(g, h, i, x) if self.fed is None else g.add(x, ffn.graph(g, h, i), self.fed)
 
 
-@dataclass(frozen=True)
-class PostNorms(Norms):
+class PostNorms(NamedTuple):
     """What is added to x is normed; what reads x reads it as it is."""
 
     after_mixer: RMSNorm
@@ -73,8 +68,7 @@ class PostNorms(Norms):
         return self.after_ffn.graph(g, ffn.graph(g, x, i), layer_name(i), add_to=x)
 
 
-@dataclass(frozen=True)
-class BothNorms(Norms):
+class BothNorms(NamedTuple):
     """What reads x reads it normed, and what is added to it is normed again."""
 
     before_mixer: RMSNorm
@@ -90,8 +84,7 @@ class BothNorms(Norms):
         return self.after_ffn.graph(g, fed, at, add_to=x)
 
 
-@dataclass(frozen=True)
-class NormedSums(Norms):
+class NormedSums(NamedTuple):
     """x itself is normed after each sum."""
 
     after_mixer: Norm
@@ -102,8 +95,7 @@ class NormedSums(Norms):
         return self.after_ffn.graph(g, ffn.graph(g, x, i, x), layer_name(i))
 
 
-@dataclass(frozen=True)
-class Parallel(Norms):
+class Parallel(NamedTuple):
     """Mixer and feed-forward both read x as it was before the layer, through one norm, or through one each."""
 
     before_mixer: Norm

@@ -1,13 +1,12 @@
 """A matrix of a model: its names, its shape, and its product with a value."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Fused, Tensors
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """`name` [rows, columns] in the file, `source` in the checkpoint, with a bias if it has one.
 
     fused:      it is this slice of the checkpoint's

@@ -1,7 +1,7 @@
 """What mixes tokens in a layer: attention, or a short convolution."""
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from edgeq.models.graph import Graph, Heads, Rope, Value
 from edgeq.models.matrix import Matrix, layer_name
@@ -21,8 +21,7 @@ class Mixer(Protocol):
         """Layer i's, of h, added to `add_to`."""
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Attention with rotary embedding.
 
     norms:      of queries and keys before they are rotated: of each head, or of all at once
@@ -61,11 +60,10 @@ class Attention:
 
     def over(self, window: int | None) -> "Attention":
         """The same that looks back over so many positions only."""
-        return replace(self, heads=replace(self.heads, sliding_window=window))
+        return self._replace(heads=replace(self.heads, sliding_window=window))
 
 
-@dataclass(frozen=True)
-class ShortConvolution:
+class ShortConvolution(NamedTuple):
     """A causal convolution of each channel over `taps` positions, between two gates."""
 
     channels: int

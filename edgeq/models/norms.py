@@ -1,14 +1,13 @@
 """Norms: of the residual stream, of what goes into it, of queries and keys."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeq.models.graph import Graph, Value
 from edgeq.models.tensors import Tensors
 
 
-@dataclass(frozen=True)
-class RMSNorm:
+class RMSNorm(NamedTuple):
     """RMSNorm of `width` values: `name` in the file, `source` in the checkpoint; `add` is added to its weights."""
 
     name: str
@@ -26,8 +25,7 @@ class RMSNorm:
         return g.rms_norm(x, f"{at}{self.name}.weight", self.eps, add_to)
 
 
-@dataclass(frozen=True)
-class HeadNorm:
+class HeadNorm(NamedTuple):
     """RMSNorm of each head by itself, which all share the weights."""
 
     name: str
@@ -45,8 +43,7 @@ class HeadNorm:
         return g.head_norm(x, f"{at}{self.name}.weight", self.eps)
 
 
-@dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(NamedTuple):
     """LayerNorm of `width` values, with a bias."""
 
     name: str

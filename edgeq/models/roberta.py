@@ -1,7 +1,5 @@
 """RoBERTa: BERT whose positions are counted from after the padding token's number (arXiv:1907.11692)."""
 
-from dataclasses import replace
-
 from edgeq.models.bert import encoder, position_table
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
@@ -15,6 +13,6 @@ def compose(config: Config) -> Model:
     rows = size.max_position_embeddings
     if not isinstance(padding, int) or not 0 <= padding < rows - 1:
         raise config.malformed(f"pad_token_id is {shown(padding)}, a number below {rows - 1} is needed")
-    size = replace(size, max_position_embeddings=rows - padding - 1)
-    positions = replace(position_table("roberta", size), fused=Fused(rows, first=padding + 1))
+    size = size._replace(max_position_embeddings=rows - padding - 1)
+    positions = position_table("roberta", size)._replace(fused=Fused(rows, first=padding + 1))
     return encoder("roberta", config, size, positions)

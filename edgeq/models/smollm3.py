@@ -1,6 +1,5 @@
 """SmolLM3: Llama that leaves out the rotary embedding in every fourth layer (arXiv:2501.18795)."""
 
-from dataclasses import replace
 from functools import partial
 
 from edgeq.models.composition import Model, decoder
@@ -30,7 +29,7 @@ def compose(config: Config) -> Model:
     mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
     norms = pre_norms(norm)
     layers = [
-        Layer(norms, replace(attention, rope=rotation if here else NO_ROPE).over(window), mlp)
+        Layer(norms, attention._replace(rope=rotation if here else NO_ROPE).over(window), mlp)
         for here, window in zip(rotated, windows, strict=True)
     ]
     return decoder("smollm3", config, size, attention, layers, norm, tied=True, settings={"rope_theta": THETA})

@@ -1,11 +1,10 @@
 """The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows of one tensor of a checkpoint.
 
     source: its Hugging Face name; shape: all of it, as it is there
@@ -27,8 +26,7 @@ class Part:
     flat: bool = False
 
 
-@dataclass(frozen=True)
-class Fused:
+class Fused(NamedTuple):
     """Where a slice lies in a tensor of `rows` rows: see Part; a run of 0 is the whole slice."""
 
     rows: int
@@ -37,8 +35,7 @@ class Fused:
     step: int = 0
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor of the file: `parts` one after the other, `add` added to every value.
 
     shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
@@ -140,7 +137,7 @@ class Tensors(dict[str, Tensor]):
     def _add(self, name: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> None:
         """A tensor, or the other way to read it."""
         before = self._into.get(self._own + name)
-        self._into[self._own + name] = replace(before, instead=parts) if before else Tensor(shape, parts)
+        self._into[self._own + name] = before._replace(instead=parts) if before else Tensor(shape, parts)
 
 
 def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -148,5 +145,5 @@ def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[s
     found = {}
     for name, tensor in tensors.items():
         other = tensor.instead and not has(tensor.parts[0].source) and has(tensor.instead[0].source)
-        found[name] = replace(tensor, parts=tensor.instead, instead=()) if other else replace(tensor, instead=())
+        found[name] = tensor._replace(parts=tensor.instead, instead=()) if other else tensor._replace(instead=())
     return found

@@ -37,7 +37,6 @@ class Part:
     """A mixer or a feed-forward that does nothing but say its name."""
 
     name: str
-    experts_read = 1.0
 
     def tensors(self, t: Tensors) -> None:
         t.vector(f"{self.name}.weight", f"their_{self.name}", 1)
