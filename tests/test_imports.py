@@ -85,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # File names that still mean two things.
-TWICE = {"experts", "matmul", "rope"}
+TWICE = {"matmul"}
 
 # The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
 IN_USE = {"kernels": {"argument_blocks", "encode_api", "layout"}, "toolchain": {"compilers", "library"}}

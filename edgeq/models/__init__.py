@@ -1,11 +1,13 @@
 """Architectures, one file each, named by Hugging Face's `model_type`. They describe; `runtime` runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
+from edgeq.models.composition import Model
+from edgeq.models.config import Config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
@@ -56,5 +58,5 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
             f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
-    result: Architecture = module.Model(config, source)
-    return result
+    compose: Callable[[Config], Model] = module.compose
+    return compose(Config(config, source))

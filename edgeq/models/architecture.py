@@ -1,30 +1,46 @@
 """What every architecture offers: names, shapes and the graph."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgeq.models.tensors import Tensor
 from edgeq.ops import Graph, Heads, Value
 
 
 class Architecture(Protocol):
-    """A model family, configured.
+    """A model family, configured."""
 
-    tensors:  every tensor that the graph uses, by its name in the file
-    prefixes: what the checkpoint's names in `tensors` begin with, and what they may begin with instead
-    experts_read: the part of the experts' matrices, those of three dimensions, that one token reads
-    """
+    @property
+    def name(self) -> str:
+        """Hugging Face's `model_type`."""
 
-    name: str
-    num_hidden_layers: int
-    vocab_size: int
-    max_position_embeddings: int
-    heads: Heads
-    tensors: Mapping[str, Tensor]
-    prefixes: tuple[str, ...]
-    experts_read: float
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are."""
 
-    def __init__(self, config: Mapping[str, Any], source: str) -> None: ...
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """How many positions the model was trained on."""
+
+    @property
+    def heads(self) -> Heads:
+        """The attention that most layers have."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every tensor that the graph uses, by its name in the file."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the checkpoint's names in `tensors` begin with, and what they may begin with instead."""
+
+    @property
+    def experts_read(self) -> float:
+        """The part of the experts' matrices, those of three dimensions, that one token reads."""
 
     def graph(self, g: Graph) -> Value:
         """Describe the forward pass; the result is the logits."""

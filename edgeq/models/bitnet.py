@@ -2,57 +2,47 @@
 (arXiv:2402.17764)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from edgeq.errors import UnsupportedError
-from edgeq.models import config as read
-from edgeq.models import llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config, shown
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(llama.Model):
+def compose(config: Config) -> Model:
     """BitNet, its weights as numbers: ternary ones, or those from training, which are rounded to ternary ones."""
+    size = read_dimensions(config)
+    n, m, eps = size.hidden_size, size.intermediate_size, config.number("rms_norm_eps", 1e-5)
+    norm = partial(RMSNorm, width=n, eps=eps)
+    heads, bias, ternary = read_heads(config, n), config.flag("attention_bias"), from_training(config)
+    attention = Attention(
+        separate(n, heads, bias, ternary=ternary),
+        output(n, heads, bias, ternary=ternary),
+        heads,
+        rope(config, heads.head_dim),
+        inner_norm=norm("attn_sub_norm", "self_attn.attn_sub_norm"),
+    )
+    mlp = gated(n, m, config.activation("hidden_act", "relu2"), config.flag("mlp_bias"), ternary=ternary)._replace(
+        inner_norm=norm("ffn_sub_norm", "mlp.ffn_sub_norm", width=m),
+    )
+    layers = [Layer(pre_norms(norm), attention, mlp)] * size.num_hidden_layers
+    return decoder("bitnet", config, size, attention, layers, norm)
 
-    name = "bitnet"
-    act = "relu2"
-    eps = 1e-5
 
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """Whether the weights are those from training."""
-        quantization = config.get("quantization_config") or {}
-        self.rounded = bool(quantization)
-        if not self.rounded:
-            return
-        online = isinstance(quantization, Mapping) and quantization.get("quantization_mode") == "online"
-        if not online or quantization.get("linear_class") != "autobitlinear" or quantization.get("use_rms_norm"):
-            raise UnsupportedError(
-                f"{source}: quantization_config {read.shown(quantization)} is not supported: convert the checkpoint "
-                "whose weights are not packed (its name ends in -bf16)"
-            )
-
-    def list_tensors(self, t: Tensors) -> None:
-        """The matrices of the layers are ternary."""
-        super().list_tensors(t)
-        for name, tensor in t.items():
-            if self.rounded and name.startswith("blk.") and len(tensor.shape) == 2:
-                t[name] = replace(tensor, ternary=True)
-
-    def attention_tensors(self, t: Tensors) -> None:
-        """The norm lies between the heads and the output projection."""
-        super().attention_tensors(t)
-        self.norm_tensors(t, "attn_sub_norm", "self_attn.attn_sub_norm")
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """The norm lies before the down projection."""
-        super().mlp_tensors(t, i)
-        self.norm_tensors(t, "ffn_sub_norm", "mlp.ffn_sub_norm", self.intermediate_size)
-
-    def attend(self, g: Graph, q: Value, k: Value, v: Value, i: int) -> Value:
-        """What the heads give is normed."""
-        return self.norm(g, super().attend(g, q, k, v, i), f"blk.{i}.attn_sub_norm")
-
-    def gated(self, g: Graph, gate: Value, up: Value, i: int) -> Value:
-        """The gated row is normed."""
-        return self.norm(g, super().gated(g, gate, up, i), f"blk.{i}.ffn_sub_norm")
+def from_training(config: Config) -> bool:
+    """Whether the checkpoint's weights are those from training."""
+    quantization = config.get("quantization_config") or {}
+    if not quantization:
+        return False
+    online = isinstance(quantization, Mapping) and quantization.get("quantization_mode") == "online"
+    if not online or quantization.get("linear_class") != "autobitlinear" or quantization.get("use_rms_norm"):
+        raise config.unsupported(
+            f"quantization_config {shown(quantization)} is not supported: convert the checkpoint "
+            "whose weights are not packed (its name ends in -bf16)"
+        )
+    return True

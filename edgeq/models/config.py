@@ -1,4 +1,4 @@
-"""Reading Hugging Face's `config.json`: required numbers, activations, and the attention of each layer."""
+"""Hugging Face's `config.json`, typed: what is no number, flag or known name is refused where it is read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,50 +21,94 @@ ACTIVATIONS = {
 }
 
 
-def integer(config: Mapping[str, Any], key: str, source: str, default: int | None = None, most: int = LARGEST) -> int:
-    """An integer of the configuration from 1 to `most`; CheckpointError if it is missing or is none."""
-    value = config.get(key)
-    if value is None:
-        value = default
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise CheckpointError(f"{source}: {key} is {shown(value)}, a positive integer is needed, at most {most}")
-    return value
+class Config:
+    """The keys of a configuration, and the name of where they come from, with which every error begins."""
 
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self.values, self.source = values, source
 
-def number(config: Mapping[str, Any], key: str, source: str, default: float | None = None) -> float:
-    """A positive number of the configuration; CheckpointError if it is something else."""
-    value = config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-30 <= value <= 1e30:
-        raise CheckpointError(f"{source}: {key} is {shown(value)}, a positive number is needed, from 1e-30 to 1e30")
-    return float(value)
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value as it is, of any type."""
+        return self.values.get(key, default)
 
-def optional(config: Mapping[str, Any], key: str, source: str, default: float | None = None) -> float:
-    """A positive number of the configuration, or 0 where it is null."""
-    return 0.0 if config.get(key, default) is None else number(config, key, source, default)
+    def integer(self, key: str, default: int | None = None, most: int = LARGEST) -> int:
+        """An integer from 1 to `most`; CheckpointError if it is missing or is none."""
+        value = self.get(key)
+        if value is None:
+            value = default
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.malformed(f"{key} is {shown(value)}, a positive integer is needed, at most {most}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A positive number; CheckpointError if it is something else."""
+        value = self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-30 <= value <= 1e30:
+            raise self.malformed(f"{key} is {shown(value)}, a positive number is needed, from 1e-30 to 1e30")
+        return float(value)
+
+    def optional(self, key: str, default: float | None = None) -> float:
+        """A positive number, or 0 where it is null."""
+        return 0.0 if self.get(key, default) is None else self.number(key, default)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Whether something is so; null says no."""
+        return bool(self.get(key, default))
+
+    def activation(self, key: str, default: str) -> str:
+        """The graph's name of the activation; UnsupportedError for an unknown one."""
+        value = self.get(key)
+        if value is None:
+            value = default
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise self.unsupported(f"{key} {shown(value)} is not supported; supported are {known}")
+        return ACTIVATIONS[value]
+
+    def layer_types(self, layers: int, known: tuple[str, ...], given: Any = None) -> list[str]:
+        """The kind of each layer, as `layer_types` or `given` says. CheckpointError for a list that is too short,
+        UnsupportedError for a kind that is not known."""
+        kinds = self.get("layer_types") if given is None else given
+        if not isinstance(kinds, list) or len(kinds) < layers:
+            raise self.malformed(f"layer_types is {shown(kinds)}, a list of {layers} is needed")
+        for kind in kinds[:layers]:
+            if kind not in known:
+                raise self.unsupported(f"layers of type {shown(kind)} are not supported")
+        return kinds[:layers]
+
+    def refuse(self, **usual: Any) -> None:
+        """UnsupportedError for a key that is neither missing, null nor as usual: only the usual is computed here."""
+        for key, value in usual.items():
+            if self.get(key) not in (None, value):
+                raise self.unsupported(f"{key} {shown(self.get(key))} is not supported; supported is {value!r}")
+
+    def malformed(self, message: str) -> CheckpointError:
+        """The error of a value that no such configuration has."""
+        return CheckpointError(f"{self.source}: {message}")
+
+    def unsupported(self, message: str) -> UnsupportedError:
+        """The error of a value that this version does not compute."""
+        return UnsupportedError(f"{self.source}: {message}")
+
+    def within(self, values: Mapping[str, Any]) -> "Config":
+        """A part of this one, or another form of it."""
+        return Config(values, self.source)
+
+    def changed(self, **values: Any) -> "Config":
+        """With these values."""
+        return self.within({**self.values, **values})
+
+    def usually(self, **values: Any) -> "Config":
+        """With these values where it lacks them."""
+        return self.within({**values, **self.values})
 
 
 def shown(value: Any) -> str:
     """A value for a message: a configuration may hold megabytes there."""
     return repr(value)[:60]
-
-
-def activation(config: Mapping[str, Any], key: str, source: str, default: str) -> str:
-    """The graph's name of the activation; UnsupportedError for an unknown one."""
-    value = config.get(key)
-    if value is None:
-        value = default
-    if not isinstance(value, str) or value not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise UnsupportedError(f"{source}: {key} {shown(value)} is not supported; supported are {known}")
-    return ACTIVATIONS[value]
-
-
-def refuse(config: Mapping[str, Any], source: str, **usual: Any) -> None:
-    """UnsupportedError for a key that is neither missing, null nor as usual: this version computes only the usual."""
-    for key, value in usual.items():
-        if config.get(key) not in (None, value):
-            raise UnsupportedError(f"{source}: {key} {shown(config[key])} is not supported; supported is {value!r}")
 
 
 def tied(config: Mapping[str, Any], whether: bool) -> dict[str, Any]:
@@ -75,26 +119,3 @@ def tied(config: Mapping[str, Any], whether: bool) -> dict[str, Any]:
     if isinstance(config.get("text_config"), Mapping):
         changed["text_config"] = tied(config["text_config"], whether)
     return changed
-
-
-def windows(config: Mapping[str, Any], source: str, layers: int, usual: list[bool]) -> list[int | None]:
-    """The window of each layer, None where it sees every position.
-
-    `layer_types` says which layers are local; without it those that are true in `usual`. UnsupportedError for a kind
-    of layer that is neither, CheckpointError for a list that is too short or a window that is none.
-    """
-    kinds = config.get("layer_types")
-    if kinds is None:
-        local = usual
-    else:
-        if not isinstance(kinds, list) or len(kinds) < layers:
-            raise CheckpointError(f"{source}: layer_types is {shown(kinds)}, a list of {layers} is needed")
-        names = {"full_attention": False, "sliding_attention": True}
-        for kind in kinds[:layers]:
-            if not isinstance(kind, str) or kind not in names:
-                raise UnsupportedError(f"{source}: layers of type {shown(kind)} are not supported")
-        local = [names[kind] for kind in kinds[:layers]]
-    if not any(local):
-        return [None] * layers
-    window = integer(config, "sliding_window", source, 4096)
-    return [window if here else None for here in local]

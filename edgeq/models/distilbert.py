@@ -1,53 +1,51 @@
 """DistilBERT: BERT without token types, under names of its own (arXiv:1910.01108)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import bert
-from edgeq.models import config as read
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
-
-# What the other architectures call it -> what DistilBERT calls it
-NAMES = {
-    "hidden_size": "dim",
-    "intermediate_size": "hidden_dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "hidden_act": "activation",
-}
+from edgeq.models.bert import encoder_heads, position_table
+from edgeq.models.composition import Embedding, Model
+from edgeq.models.config import Config
+from edgeq.models.dimensions import MOST_LAYERS, Dimensions
+from edgeq.models.feed_forward import plain
+from edgeq.models.layers import Layer, NormedSums
+from edgeq.models.matrix import Matrix
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import LayerNorm
+from edgeq.ops import NO_ROPE
 
 
-class Model(bert.Model):
-    """DistilBERT."""
-
-    name = "distilbert"
-    prefixes = ("distilbert.", "")
-
-    def __init__(self, config: Mapping[str, Any], source: str) -> None:
-        read.refuse(config, source, sinusoidal_pos_embds=False)
-        known = {own: config.get(theirs) for own, theirs in NAMES.items()}
-        super().__init__({**config, **known}, source)
-
-    def list_tensors(self, t: Tensors) -> None:
-        """Every matrix has a bias."""
-        n, m, theirs = self.hidden_size, self.intermediate_size, self.prefixes[0]
-        embeddings = t.within("", f"{theirs}embeddings.")
-        embeddings.matrix("token_embd", "word_embeddings", self.vocab_size, n)
-        embeddings.matrix("position_embd", "position_embeddings", self.max_position_embeddings, n)
-        self.norm_tensors(embeddings, "token_embd_norm", "LayerNorm")
-        for i in range(self.num_hidden_layers):
-            layer = t.within(f"blk.{i}.", f"{theirs}transformer.layer.{i}.")
-            layer.matrix("attn_q", "attention.q_lin", n, n, bias=True)
-            layer.matrix("attn_k", "attention.k_lin", n, n, bias=True)
-            layer.matrix("attn_v", "attention.v_lin", n, n, bias=True)
-            layer.matrix("attn_output", "attention.out_lin", n, n, bias=True)
-            self.norm_tensors(layer, "attn_output_norm", "sa_layer_norm")
-            layer.matrix("ffn_up", "ffn.lin1", m, n, bias=True)
-            layer.matrix("ffn_down", "ffn.lin2", n, m, bias=True)
-            self.norm_tensors(layer, "layer_output_norm", "output_layer_norm")
-
-    def embed(self, g: Graph) -> Value:
-        """A token's embedding and its position's, normed."""
-        x = g.add_positions(g.embedding("token_embd.weight"), "position_embd.weight")
-        return self.norm(g, x, "token_embd_norm")
+def compose(config: Config) -> Model:
+    """Every matrix has a bias."""
+    config.refuse(sinusoidal_pos_embds=False, position_embedding_type="absolute")
+    config.refuse(is_decoder=False, add_cross_attention=False)
+    size = Dimensions(
+        hidden_size=config.integer("dim"),
+        intermediate_size=config.integer("hidden_dim"),
+        num_hidden_layers=config.integer("n_layers", most=MOST_LAYERS),
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+    )
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-12))
+    heads = encoder_heads(config, config.integer("n_heads"), n)
+    attention = Attention(
+        separate(n, heads, True, "attention.{}_lin"), output(n, heads, True, "attention.out_lin"), heads, NO_ROPE
+    )
+    mlp = plain(n, m, config.activation("activation", "gelu"), "ffn.lin1", "ffn.lin2", bias=True)
+    norms = NormedSums(norm("attn_output_norm", "sa_layer_norm"), norm("layer_output_norm", "output_layer_norm"))
+    embedding = Embedding(
+        Matrix("token_embd", "distilbert.embeddings.word_embeddings", size.vocab_size, n),
+        positions=position_table("distilbert", size),
+        norm=norm("token_embd_norm", "distilbert.embeddings.LayerNorm"),
+    )
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
+    return Model(
+        "distilbert",
+        size,
+        attention,
+        embedding,
+        layers,
+        None,
+        prefixes=("distilbert.", ""),
+        layers_in="distilbert.transformer.layer.{}.",
+    )

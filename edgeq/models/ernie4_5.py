@@ -1,31 +1,28 @@
 """ERNIE 4.5: Llama that rotates neighbouring values of a head instead of its halves."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from edgeq.models import llama
-from edgeq.ops import Rope
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+
+THETA = 500000.0
 
 
-class Model(llama.Model):
-    """ERNIE 4.5, its dense models."""
-
-    name = "ernie4_5"
-    tied = True
-    theta = 500000.0
-    eps = 1e-5
-    head_dim: int | None = 128
-
-    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Everywhere or nowhere, in the MLP too."""
-        bias = bool(config.get("use_bias", False))
-        return bias, bias
-
-    def read_rope(self, config: Mapping[str, Any], source: str) -> Rope:
-        """Neighbours (2i, 2i + 1) are rotated together."""
-        return replace(super().read_rope(config, source), interleaved=True)
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The biases of the MLP."""
-        self.mlp_bias = self.qkv_bias
+def compose(config: Config) -> Model:
+    """ERNIE 4.5's dense models: biases are everywhere or nowhere, in the MLP too."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-5))
+    heads, bias = read_heads(config, n, head_dim=128), config.flag("use_bias")
+    rotation = replace(rope(config, heads.head_dim, theta=THETA), interleaved=True)
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rotation)
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), bias)
+    layers = [Layer(pre_norms(norm), attention, mlp)] * size.num_hidden_layers
+    return decoder("ernie4_5", config, size, attention, layers, norm, tied=True, settings={"rope_theta": THETA})

@@ -1,58 +1,51 @@
 """Gemma 2: norms after attention and MLP as well, capped logits, every other layer local (arXiv:2408.00118)."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import gemma
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Heads, Value
+from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.gemma import ACTIVATION
+from edgeq.models.layers import BothNorms, Layer
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+from edgeq.models.windows import by_layer
 
 
-class Model(gemma.Model):
-    """Gemma 2."""
-
-    name = "gemma2"
-    attention_cap: float | None = 50.0
-    logit_cap: float | None = 30.0
-
-    def read_heads(self, config: Mapping[str, Any], source: str) -> Heads:
-        """Scores are scaled by a number of their own, and capped."""
-        return replace(
-            super().read_heads(config, source),
-            scale=read.number(config, "query_pre_attn_scalar", source, 256.0) ** -0.5,
-            softcap=read.optional(config, "attn_logit_softcapping", source, self.attention_cap),
-        )
-
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """The first, third, ... layer is local."""
-        layers = self.num_hidden_layers
-        return read.windows(config, source, layers, [i % 2 == 0 for i in range(layers)])
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The cap of the logits."""
-        super().read_more(config, source)
-        self.final_logit_softcapping = read.optional(config, "final_logit_softcapping", source, self.logit_cap)
-
-    def layer_tensors(self, t: Tensors, i: int) -> None:
-        """Four norms: before and after attention, before and after the MLP."""
-        self.attention_tensors(t)
-        self.mlp_tensors(t, i)
-        self.norm_tensors(t, "attn_norm", "input_layernorm")
-        self.norm_tensors(t, "post_attention_norm", "post_attention_layernorm")
-        self.norm_tensors(t, "ffn_norm", "pre_feedforward_layernorm")
-        self.norm_tensors(t, "post_ffw_norm", "post_feedforward_layernorm")
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """What is added to the residual stream is normed before."""
-        attended = self.attention(g, self.norm(g, x, f"blk.{i}.attn_norm"), i)
-        x = self.norm(g, attended, f"blk.{i}.post_attention_norm", add_to=x)
-        done = self.mlp(g, self.norm(g, x, f"blk.{i}.ffn_norm"), i)
-        return self.norm(g, done, f"blk.{i}.post_ffw_norm", add_to=x)
-
-    def head(self, g: Graph, x: Value) -> Value:
-        """Capped logits."""
-        logits = super().head(g, x)
-        cap = self.final_logit_softcapping
-        return g.softcap(logits, cap) if cap else logits
+def compose(config: Config) -> Model:
+    """Scores are scaled by a number of their own, and capped; the first, third, ... layer is local."""
+    config.refuse(use_bidirectional_attention=False)
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6), add=1.0)
+    heads = replace(
+        read_heads(config, n, head_dim=256),
+        scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        softcap=config.optional("attn_logit_softcapping", 50.0),
+    )
+    windows = by_layer(config, [i % 2 == 0 for i in range(size.num_hidden_layers)])
+    cap = config.optional("final_logit_softcapping", 30.0)
+    bias = config.flag("attention_bias")
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    mlp = gated(n, m, config.activation("hidden_activation", ACTIVATION), config.flag("mlp_bias"))
+    norms = BothNorms(
+        norm("attn_norm", "input_layernorm"),
+        norm("post_attention_norm", "post_attention_layernorm"),
+        norm("ffn_norm", "pre_feedforward_layernorm"),
+        norm("post_ffw_norm", "post_feedforward_layernorm"),
+    )
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True))
+    layers = [Layer(norms, attention.over(window), mlp) for window in windows]
+    return Model(
+        "gemma2",
+        size,
+        attention,
+        Embedding(embedding, factor=math.sqrt(n)),
+        layers,
+        Head(norm("output_norm", "model.norm"), head, cap=cap),
+        settings={"final_logit_softcapping": cap},
+    )

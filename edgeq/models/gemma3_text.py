@@ -1,38 +1,72 @@
 """Gemma 3's language model: Gemma 2 without caps, with normed queries and keys, and five local layers, which have a
 rotary embedding of their own, to each global one (arXiv:2503.19786)."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import gemma2
-from edgeq.models.rope import rope
+from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.gemma import ACTIVATION
+from edgeq.models.layers import BothNorms, Layer
+from edgeq.models.mixers import Attention, head_norms, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+from edgeq.models.windows import by_layer
 from edgeq.ops import Rope
 
+THETA = 1000000.0
 
-class Model(gemma2.Model):
-    """Gemma 3."""
 
-    name = "gemma3_text"
-    theta = 1000000.0
-    head_norms = True
-    attention_cap = None
-    logit_cap = None
+def compose(config: Config) -> Model:
+    """Every sixth layer is global. Caps are computed where a configuration has some."""
+    config.refuse(use_bidirectional_attention=False)
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    eps = config.number("rms_norm_eps", 1e-6)
+    norm = partial(RMSNorm, width=n, eps=eps, add=1.0)
+    heads = replace(
+        read_heads(config, n, head_dim=256),
+        scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        softcap=config.optional("attn_logit_softcapping"),
+    )
+    pattern = config.integer("sliding_window_pattern", 6)
+    windows = by_layer(config, [(i + 1) % pattern != 0 for i in range(size.num_hidden_layers)])
+    local, rotation = local_rope(config, heads.head_dim), rope(config, heads.head_dim, theta=THETA)
+    bias = config.flag("attention_bias")
+    attention = Attention(
+        separate(n, heads, bias), output(n, heads, bias), heads, rotation, head_norms(heads, eps, add=1.0)
+    )
+    mlp = gated(n, m, config.activation("hidden_activation", ACTIVATION), config.flag("mlp_bias"))
+    norms = BothNorms(
+        norm("attn_norm", "input_layernorm"),
+        norm("post_attention_norm", "post_attention_layernorm"),
+        norm("ffn_norm", "pre_feedforward_layernorm"),
+        norm("post_ffw_norm", "post_feedforward_layernorm"),
+    )
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True))
+    cap = config.optional("final_logit_softcapping")
+    layers = [
+        Layer(norms, attention._replace(rope=local if window else rotation).over(window), mlp) for window in windows
+    ]
+    return Model(
+        "gemma3_text",
+        size,
+        attention,
+        Embedding(embedding, factor=math.sqrt(n)),
+        layers,
+        Head(norm("output_norm", "model.norm"), head, cap=cap),
+        settings={"rope_theta": THETA, "final_logit_softcapping": cap},
+    )
 
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """Every sixth layer is global."""
-        layers, pattern = self.num_hidden_layers, read.integer(config, "sliding_window_pattern", source, 6)
-        return read.windows(config, source, layers, [(i + 1) % pattern != 0 for i in range(layers)])
 
-    def read_rope(self, config: Mapping[str, Any], source: str) -> Rope:
-        """Of the global layers; that of the local ones is not scaled."""
-        theta = read.number(config, "rope_local_base_freq", source, 10000.0)
-        parameters = config.get("rope_parameters")
-        by_kind = isinstance(parameters, Mapping) and "sliding_attention" in parameters
-        local = {"rope_parameters": parameters} if by_kind else {}
-        self.local_rope = rope(local, self.heads.head_dim, source, theta=theta, kind="sliding_attention")
-        return super().read_rope(config, source)
-
-    def layer_rope(self, i: int) -> Rope:
-        """By the kind of layer."""
-        return self.rope if self.windows[i] is None else self.local_rope
+def local_rope(config: Config, head_dim: int) -> Rope:
+    """That of the local layers, which is not scaled unless by parameters of its own."""
+    theta = config.number("rope_local_base_freq", 10000.0)
+    parameters = config.get("rope_parameters")
+    by_kind = isinstance(parameters, Mapping) and "sliding_attention" in parameters
+    own = config.within({"rope_parameters": parameters} if by_kind else {})
+    return rope(own, head_dim, theta=theta, kind="sliding_attention")

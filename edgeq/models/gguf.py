@@ -2,12 +2,13 @@
 `gguf_architectures.py`, rotary embeddings have `gguf_rope.py`."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
-from edgeq.models import gemma3, llama
+from edgeq.models import gemma3
+from edgeq.models.composition import Model
+from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
 
@@ -29,14 +30,6 @@ TOKENS = {"tokenizer.ggml.bos_token_id": "bos_token_id", "tokenizer.ggml.eos_tok
 OPTIONAL = {"attention.sliding_window", "final_logit_softcapping"}  # of an architecture's further keys
 
 
-def _class(entry: GgufArchitecture) -> type[llama.Model]:
-    model: type[llama.Model] = import_module(f"edgeq.models.{entry.model_type}").Model
-    return model
-
-
-MOST_LAYERS = 10_000
-
-
 def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, source: str) -> dict[str, Any]:
     """`config.json` of a GGUF model.
 
@@ -45,9 +38,9 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     """
     name, entry = known(metadata, source)
     values = {key[len(name) + 1 :]: value for key, value in metadata.items() if key.startswith(f"{name}.")}
-    epsilon = EPSILON[_class(entry).layer_norm]
+    epsilon = EPSILON[bool(entry.layer_norm)]
     config: dict[str, Any] = {"model_type": entry.model_type, **entry.fixed, **entry.assumed}
-    for suffix, key in {**KEYS, epsilon: _class(entry).eps_key, **entry.keys}.items():
+    for suffix, key in {**KEYS, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
         value = values.get(suffix)
         needed = (suffix in REQUIRED or suffix == epsilon or suffix in entry.keys) and suffix not in OPTIONAL
         if value is None and needed:
@@ -106,7 +99,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     config = text_config(config)
     name, entry = exported(str(config.get("model_type")), source)
     model = architecture_of(config, source)
-    if not isinstance(model, llama.Model):
+    if not isinstance(model, Model):
         raise UnsupportedError(f"{source}: {name} cannot be exported")
     usual = {theirs: own for own, theirs in entry.names.items()}
     standard = {usual.get(key, key): value for key, value in config.items()}
@@ -114,7 +107,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     for key, value in expected.items():
         if config.get(key, value) != value:
             raise UnsupportedError(f"{source}: {key} is {str(config[key])[:40]}, GGUF's {name} has {value}")
-    values = _shape(model) | _further(config, model, entry, name, source)
+    values = _shape(model, entry) | _further(config, model, entry, name, source)
     try:
         values |= entry.write(model, config) if entry.write else {}
     except UnsupportedError as error:
@@ -125,7 +118,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     whole = scaling.get("truncate", True) == entry.yarn.get("truncate", True)
     if scaling.get("rope_type", scaling.get("type")) == "yarn" and not whole:
         raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
-    theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.theta
+    theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.settings.get("rope_theta", 10000.0)
     write_rope(values, model, config, float(theta), source)
     windows = [window for window in model.windows if window]
     if windows and (entry.model_type == "phi3" or "attention.sliding_window" not in entry.keys):
@@ -144,31 +137,31 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**gemma3.USUAL, **text, "model_type": "gemma3_text"}
 
 
-def _shape(model: llama.Model) -> dict[str, Any]:
+def _shape(model: Model, entry: GgufArchitecture) -> dict[str, Any]:
     """What every architecture has."""
     heads = model.heads
     return {
         "context_length": model.max_position_embeddings,
-        "embedding_length": model.hidden_size,
+        "embedding_length": model.size.hidden_size,
         "block_count": model.num_hidden_layers,
-        "feed_forward_length": model.intermediate_size,
+        "feed_forward_length": model.size.intermediate_size,
         "attention.head_count": heads.num_attention_heads,
         "attention.head_count_kv": heads.num_key_value_heads,
         "attention.key_length": heads.head_dim,
         "attention.value_length": heads.head_dim,
-        EPSILON[model.layer_norm]: model.norm_eps,
+        EPSILON[bool(entry.layer_norm)]: model.norm_eps,
         "vocab_size": model.vocab_size,
         **({"rope.dimension_count": rotated(model)} if rotated(model) else {}),
     }
 
 
 def _further(
-    config: Mapping[str, Any], model: llama.Model, entry: GgufArchitecture, name: str, source: str
+    config: Mapping[str, Any], model: Model, entry: GgufArchitecture, name: str, source: str
 ) -> dict[str, Any]:
     """The architecture's own keys."""
     values = {}
     for suffix, key in entry.keys.items():
-        value = config[key] if config.get(key) is not None else getattr(model, key, None)
+        value = config[key] if config.get(key) is not None else model.settings.get(key)
         if value is not None:
             values[suffix] = value
         elif suffix == "attention.sliding_window":

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models import gpt2, llama
+from edgeq.models import gpt2
+from edgeq.models.composition import Model
+from edgeq.models.layers import Parallel
+from edgeq.models.mixers import ShortConvolution
 
 Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -19,6 +22,7 @@ class GgufArchitecture:
     """How one `general.architecture` is written in `config.json`.
 
     model_type    Hugging Face's name
+    layer_norm    what config.json calls LayerNorm's epsilon, for which GGUF has a key of its own; RMSNorm without it
     interleaved   rotary embedding turns neighbours (2i, 2i + 1) there, halves (i, i + n / 2) here: the rows of q and k
                   are in another order
     keys          GGUF's further keys -> config.json's
@@ -36,6 +40,7 @@ class GgufArchitecture:
     """
 
     model_type: str
+    layer_norm: str = ""
     interleaved: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +49,7 @@ class GgufArchitecture:
     biases: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], Config] | None = None
     read: Callable[[Mapping[str, Any], Shapes], Config] | None = None
-    write: Callable[[llama.Model, Mapping[str, Any]], dict[str, Any]] | None = None
+    write: Callable[[Model, Mapping[str, Any]], dict[str, Any]] | None = None
     fused: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
@@ -91,8 +96,8 @@ def _read_neox(values: Mapping[str, Any], shapes: Shapes) -> Config:
     return {"use_parallel_residual": bool(values.get("use_parallel_residual", True))}
 
 
-def _write_parallel(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"use_parallel_residual": bool(getattr(model, "use_parallel_residual", True))}
+def _write_parallel(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"use_parallel_residual": isinstance(model.layers[0].norms, Parallel)}
 
 
 def _read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
@@ -102,14 +107,14 @@ def _read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
     return {"new_decoder_architecture": newer, "multi_query": not newer, **norms}
 
 
-def _write_falcon(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+def _write_falcon(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     newer = bool(config.get("new_decoder_architecture", False))
     if not newer and model.heads.num_key_value_heads != 1:
         raise UnsupportedError("a Falcon of the older layout with several key/value heads cannot be exported")
     return {"tensor_data_layout": "jploski"}
 
 
-def _write_olmoe(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+def _write_olmoe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     heads = model.heads
     if heads.num_key_value_heads != heads.num_attention_heads:
         raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
@@ -120,8 +125,8 @@ def _read_bitnet(values: Mapping[str, Any], shapes: Shapes) -> Config:
     return {"hidden_act": str(values.get("hidden_activation", "silu"))}
 
 
-def _write_bitnet(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"hidden_activation": str(config.get("hidden_act", model.act))}
+def _write_bitnet(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hidden_activation": str(config.get("hidden_act", "relu2"))}
 
 
 def _read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
@@ -132,8 +137,9 @@ def _read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
     return {"layer_types": ["full_attention" if kind else "conv" for kind in kinds]}
 
 
-def _write_lfm2(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    heads, convolves = model.heads.num_key_value_heads, getattr(model, "convolves", [])
+def _write_lfm2(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = model.heads.num_key_value_heads
+    convolves = [isinstance(layer.mixer, ShortConvolution) for layer in model.layers]
     return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
 
 
@@ -142,7 +148,7 @@ def _read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
     return {"type_vocab_size": types[0] if types else 1}
 
 
-def _write_bert(model: llama.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+def _write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attention.causal": False}
 
 
@@ -193,11 +199,18 @@ ARCHITECTURES = {
     "olmo2": GgufArchitecture("olmo2"),
     "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}, write=_write_olmoe),
     "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed=_NO_WINDOW, derived=_smollm3),
-    "phi2": GgufArchitecture("phi", fixed={"hidden_act": "gelu_new"}),
+    "phi2": GgufArchitecture("phi", layer_norm="layer_norm_eps", fixed={"hidden_act": "gelu_new"}),
     "phi3": GgufArchitecture("phi3", keys=_WINDOW, fixed={"hidden_act": "silu"}, fused=("attn_qkv", "ffn_up")),
-    "gpt2": GgufArchitecture("gpt2", names=gpt2.NAMES, fixed={"activation_function": "gelu_new"}, fused=("attn_qkv",)),
+    "gpt2": GgufArchitecture(
+        "gpt2",
+        layer_norm="layer_norm_epsilon",
+        names=gpt2.NAMES,
+        fixed={"activation_function": "gelu_new"},
+        fused=("attn_qkv",),
+    ),
     "gptneox": GgufArchitecture(
         "gpt_neox",
+        layer_norm="layer_norm_eps",
         fixed={"hidden_act": "gelu", "attention_bias": True},
         read=_read_neox,
         write=_write_parallel,
@@ -205,6 +218,7 @@ ARCHITECTURES = {
     ),
     "falcon": GgufArchitecture(
         "falcon",
+        layer_norm="layer_norm_epsilon",
         names={"num_key_value_heads": "num_kv_heads", "intermediate_size": "ffn_hidden_size"},
         fixed={"activation": "gelu", "bias": False, "alibi": False, "parallel_attn": True},
         read=_read_falcon,
@@ -214,15 +228,26 @@ ARCHITECTURES = {
     ),
     "stablelm": GgufArchitecture(
         "stablelm",
+        layer_norm="layer_norm_eps",
         fixed={"hidden_act": "silu"},
         biases={"use_qkv_bias": "blk.0.attn_q.bias"},
         read=_read_stablelm,
         write=_write_parallel,
     ),
-    "starcoder2": GgufArchitecture("starcoder2", fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True}),
+    "starcoder2": GgufArchitecture(
+        "starcoder2",
+        layer_norm="norm_epsilon",
+        fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+    ),
     "bitnet": GgufArchitecture("bitnet", read=_read_bitnet, write=_write_bitnet),
     "ernie4_5": GgufArchitecture("ernie4_5", fixed={"hidden_act": "silu", "use_bias": False}),
-    "bert": GgufArchitecture("bert", fixed={"hidden_act": "gelu"}, read=_read_bert, write=_write_bert),
+    "bert": GgufArchitecture(
+        "bert",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "gelu"},
+        read=_read_bert,
+        write=_write_bert,
+    ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",
         keys=_LOCAL_EXPERTS | _WINDOW | {"expert_feed_forward_length": "intermediate_size"},
@@ -232,6 +257,7 @@ ARCHITECTURES = {
     ),
     "lfm2": GgufArchitecture(
         "lfm2",
+        names={"rms_norm_eps": "norm_eps"},
         keys={"shortconv.l_cache": "conv_L_cache"},
         assumed={"block_auto_adjust_ff_dim": False},
         fixed={"conv_bias": False},

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.models import llama
+from edgeq.models.composition import Model
+from edgeq.models.config import Config
 from edgeq.models.gguf_architectures import Shapes
-from edgeq.models.rope import rope_parameters
+from edgeq.models.rope_scaling import rope_parameters
 
 # f32 vectors: divisors of the rotary frequencies, in all sessions, or in short and in long ones
 ROPE_FACTORS = "rope_freqs.weight"
@@ -39,7 +40,7 @@ def shortest(value: float) -> float:
     return value
 
 
-def rotated(model: llama.Model) -> int:
+def rotated(model: Model) -> int:
     """Values of a head that are rotated."""
     return 2 * len(model.rope.inverse_frequencies)
 
@@ -132,9 +133,7 @@ def llama3_factors(scaling: Mapping[str, Any], theta: float, turned: int) -> lis
 # ---- config.json to GGUF ----
 
 
-def write_rope(
-    values: dict[str, Any], model: llama.Model, config: Mapping[str, Any], theta: float, source: str
-) -> None:
+def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], theta: float, source: str) -> None:
     """Add the keys of the model's rotary embedding to `values`; `theta` where the scaling does not say another."""
     scaling = scaling_of(config)
     if "sliding_attention" in scaling:
@@ -191,4 +190,4 @@ def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
 def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What config.json says of its rope scaling; a key that is null says nothing."""
     whole: Mapping[str, Any] = config.get("rope_parameters") or {}
-    return whole if "sliding_attention" in whole else rope_parameters(config, "config.json")
+    return whole if "sliding_attention" in whole else rope_parameters(Config(config, "config.json"))

@@ -1,39 +1,39 @@
 """Granite 3: Llama with a factor on embeddings, scores, residuals and logits."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import llama
-from edgeq.ops import Graph, Heads, Value
+from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+
+MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
 
 
-class Model(llama.Model):
-    """Granite 3."""
-
-    name = "granite"
-
-    def read_heads(self, config: Mapping[str, Any], source: str) -> Heads:
-        """Scores have a factor of their own."""
-        scale = read.number(config, "attention_multiplier", source, 1.0)
-        return replace(super().read_heads(config, source), scale=scale)
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The other factors."""
-        self.embedding_multiplier = read.number(config, "embedding_multiplier", source, 1.0)
-        self.residual_multiplier = read.number(config, "residual_multiplier", source, 1.0)
-        self.logits_scaling = read.number(config, "logits_scaling", source, 1.0)
-
-    def embed(self, g: Graph) -> Value:
-        """Scaled embeddings."""
-        return g.scale(super().embed(g), self.embedding_multiplier)
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """What is added to the residual stream is scaled."""
-        x = g.add(x, self.attention(g, self.norm(g, x, f"blk.{i}.attn_norm"), i), self.residual_multiplier)
-        return g.add(x, self.mlp(g, self.norm(g, x, f"blk.{i}.ffn_norm"), i), self.residual_multiplier)
-
-    def head(self, g: Graph, x: Value) -> Value:
-        """Logits are divided."""
-        return g.scale(super().head(g, x), 1.0 / self.logits_scaling)
+def compose(config: Config) -> Model:
+    """What is added to the residual stream is scaled, logits are divided."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6))
+    heads = replace(read_heads(config, n), scale=config.number("attention_multiplier", 1.0))
+    embedded, added, divisor = (config.number(key, 1.0) for key in MULTIPLIERS)
+    bias = config.flag("attention_bias")
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
+    norms = pre_norms(norm, mixed=added, fed=added)
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings"))
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
+    return Model(
+        "granite",
+        size,
+        attention,
+        Embedding(embedding, factor=embedded),
+        layers,
+        Head(norm("output_norm", "model.norm"), head, factor=1.0 / divisor),
+        settings={key: config.number(key, 1.0) for key in MULTIPLIERS},
+    )

@@ -1,42 +1,54 @@
 """Granite 3's mixtures of experts: Granite with experts in every layer, whose checkpoints keep them in one tensor."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import experts, granite
-from edgeq.models.tensors import Fused, Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import ExpertMatrix, MixtureOfExperts, read_experts, router
+from edgeq.models.granite import MULTIPLIERS
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+from edgeq.models.tensors import Fused
+
+MOE = "block_sparse_moe."
 
 
-class Model(granite.Model):
-    """Granite-MoE."""
+def compose(config: Config) -> Model:
+    """What is added to the residual stream is scaled; the experts' weights are normalized over the chosen."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6))
+    heads = replace(read_heads(config, n), scale=config.number("attention_multiplier", 1.0))
+    embedded, added, divisor = (config.number(key, 1.0) for key in MULTIPLIERS)
+    bias = config.flag("attention_bias")
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    count, top_k = read_experts(config, "num_local_experts", 8, 2)
+    choose = router(n, count, f"{MOE}router.layer", instead=f"{MOE}router")
+    experts = MixtureOfExperts(choose, expert_matrices(n, m, count), count, top_k, normalized=True, factor=added)
+    norms = pre_norms(norm, mixed=added)
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings"))
+    layers = [Layer(norms, attention, experts)] * size.num_hidden_layers
+    return Model(
+        "granitemoe",
+        size,
+        attention,
+        Embedding(embedding, factor=embedded),
+        layers,
+        Head(norm("output_norm", "model.norm"), head, factor=1.0 / divisor),
+        settings={key: config.number(key, 1.0) for key in MULTIPLIERS} | experts.settings("num_local_experts"),
+    )
 
-    name = "granitemoe"
 
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """How many experts there are, and how many each token needs."""
-        super().read_more(config, source)
-        read.refuse(config, source, hidden_act="silu")
-        self.num_experts = read.integer(config, "num_local_experts", source, 8, most=4096)
-        self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 2)
-        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """The rows of each expert's gate and up follow one another; files and memory have other names for them."""
-        n, m, count = self.hidden_size, self.intermediate_size, self.num_experts
-        t.matrix("ffn_gate_inp", "block_sparse_moe.router.layer", count, n)
-        t.also("ffn_gate_inp", "block_sparse_moe.router", count, n)
-        for gate_up, down in (
-            ("input_linear.weight", "output_linear.weight"),
-            ("experts.gate_up_proj", "experts.down_proj"),
-        ):
-            t.stacked("ffn_gate_exps", f"block_sparse_moe.{gate_up}", count, m, n, Fused(2 * m))
-            t.stacked("ffn_up_exps", f"block_sparse_moe.{gate_up}", count, m, n, Fused(2 * m, first=m))
-            t.stacked("ffn_down_exps", f"block_sparse_moe.{down}", count, n, m, Fused(n))
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """What is added to the residual stream is scaled; the experts' weights are normalized over the chosen."""
-        x = g.add(x, self.attention(g, self.norm(g, x, f"blk.{i}.attn_norm"), i), self.residual_multiplier)
-        h, top_k = self.norm(g, x, f"blk.{i}.ffn_norm"), self.num_experts_per_tok
-        return experts.mixture(self, g, h, i, top_k, True, self.num_experts, x, self.residual_multiplier)
+def expert_matrices(n: int, m: int, count: int) -> tuple[ExpertMatrix, ...]:
+    """The rows of each expert's gate and up follow one another; files and memory have other names for them."""
+    both = (f"{MOE}input_linear.weight", f"{MOE}experts.gate_up_proj")
+    last = (f"{MOE}output_linear.weight", f"{MOE}experts.down_proj")
+    return (
+        ExpertMatrix("ffn_gate_exps", count, m, n, Fused(2 * m), stacked=both),
+        ExpertMatrix("ffn_up_exps", count, m, n, Fused(2 * m, first=m), stacked=both),
+        ExpertMatrix("ffn_down_exps", count, n, m, Fused(n), stacked=last),
+    )

@@ -1,44 +1,30 @@
 """Mixtral: Mistral with a mixture of experts in every layer (arXiv:2401.04088)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import experts, llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
-
-NAMES = (
-    "block_sparse_moe.gate",
-    "block_sparse_moe.experts.{}.w1",
-    "block_sparse_moe.experts.{}.w3",
-    "block_sparse_moe.experts.{}.w2",
-)
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import MixtureOfExperts, read_experts, router, separate_experts
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
+from edgeq.models.windows import everywhere
 
 
-class Model(llama.Model):
-    """Mixtral."""
-
-    name = "mixtral"
-    eps = 1e-5
-
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """All layers are local, or none."""
-        window = read.integer(config, "sliding_window", source) if config.get("sliding_window") else None
-        return [window] * self.num_hidden_layers
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """How many experts there are, and how many each token needs."""
-        read.refuse(config, source, hidden_act="silu")
-        self.num_experts = read.integer(config, "num_local_experts", source, 8, most=4096)
-        self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 2)
-        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """Every expert is a gated MLP."""
-        experts.tensors(self, t, self.num_experts, self.intermediate_size, NAMES)
-
-    def mlp(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
-        """Weights are normalized over the chosen experts."""
-        assert add_to is not None
-        return experts.mixture(self, g, h, i, self.num_experts_per_tok, True, self.num_experts, add_to)
+def compose(config: Config) -> Model:
+    """The experts' weights are normalized over the chosen ones."""
+    size = read_dimensions(config)
+    n = size.hidden_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-5))
+    heads, bias = read_heads(config, n), config.flag("attention_bias")
+    window = everywhere(config)
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    count, top_k = read_experts(config, "num_local_experts", 8, 2)
+    matrices = separate_experts(
+        n, size.intermediate_size, count, "block_sparse_moe.experts.{{}}.{}", ("w1", "w3", "w2")
+    )
+    experts = MixtureOfExperts(router(n, count, "block_sparse_moe.gate"), matrices, count, top_k, normalized=True)
+    layers = [Layer(pre_norms(norm), attention.over(window), experts)] * size.num_hidden_layers
+    return decoder("mixtral", config, size, attention, layers, norm, settings=experts.settings("num_local_experts"))

@@ -1,30 +1,33 @@
 """OLMo 2: Llama that norms what attention and MLP give instead of what they get, and q and k (arXiv:2501.00656)."""
 
-from edgeq.models import llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from functools import partial
+
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.layers import Layer, PostNorms
+from edgeq.models.mixers import Attention, output, separate, whole_norms
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(llama.Model):
-    """OLMo 2."""
-
-    name = "olmo2"
-    eps = 1e-5
-
-    def layer_tensors(self, t: Tensors, i: int) -> None:
-        """The norms of q and k go over all heads at once."""
-        self.attention_tensors(t)
-        self.mlp_tensors(t, i)
-        self.norm_tensors(t, "attn_q_norm", "self_attn.q_norm", self.q_width)
-        self.norm_tensors(t, "attn_k_norm", "self_attn.k_norm", self.kv_width)
-        self.norm_tensors(t, "post_attention_norm", "post_attention_layernorm")
-        self.norm_tensors(t, "post_ffw_norm", "post_feedforward_layernorm")
-
-    def before_rope(self, g: Graph, q: Value, k: Value, i: int) -> tuple[Value, Value]:
-        """All heads are normed together."""
-        return self.norm(g, q, f"blk.{i}.attn_q_norm"), self.norm(g, k, f"blk.{i}.attn_k_norm")
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """What is added to the residual stream is normed before; what is taken from it is not."""
-        x = self.norm(g, self.attention(g, x, i), f"blk.{i}.post_attention_norm", add_to=x)
-        return self.norm(g, self.mlp(g, x, i), f"blk.{i}.post_ffw_norm", add_to=x)
+def compose(config: Config) -> Model:
+    """Queries and keys are normed over all heads at once."""
+    size = read_dimensions(config)
+    n, m, eps = size.hidden_size, size.intermediate_size, config.number("rms_norm_eps", 1e-5)
+    norm = partial(RMSNorm, width=n, eps=eps)
+    heads, bias = read_heads(config, n), config.flag("attention_bias")
+    attention = Attention(
+        separate(n, heads, bias),
+        output(n, heads, bias),
+        heads,
+        rope(config, heads.head_dim),
+        whole_norms(heads, eps),
+    )
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
+    norms = PostNorms(
+        norm("post_attention_norm", "post_attention_layernorm"), norm("post_ffw_norm", "post_feedforward_layernorm")
+    )
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
+    return decoder("olmo2", config, size, attention, layers, norm)

@@ -1,43 +1,33 @@
 """OLMoE: Llama with normed queries and keys and a mixture of experts in every layer (arXiv:2409.02060)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import experts, llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import MixtureOfExperts, read_experts, router, separate_experts
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate, whole_norms
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(llama.Model):
-    """OLMoE."""
-
-    name = "olmoe"
-    eps = 1e-5
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """No released model clips q, k and v."""
-        read.refuse(config, source, hidden_act="silu", clip_qkv=None)
-        self.num_experts = read.integer(config, "num_experts", source, 64, most=4096)
-        self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 8)
-        self.norm_topk_prob = bool(config.get("norm_topk_prob", False))
-        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
-
-    def attention_tensors(self, t: Tensors) -> None:
-        """The norms of q and k go over all heads at once."""
-        super().attention_tensors(t)
-        self.norm_tensors(t, "attn_q_norm", "self_attn.q_norm", self.q_width)
-        self.norm_tensors(t, "attn_k_norm", "self_attn.k_norm", self.kv_width)
-
-    def before_rope(self, g: Graph, q: Value, k: Value, i: int) -> tuple[Value, Value]:
-        """All heads are normed together."""
-        return self.norm(g, q, f"blk.{i}.attn_q_norm"), self.norm(g, k, f"blk.{i}.attn_k_norm")
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """Every expert is a gated MLP."""
-        experts.tensors(self, t, self.num_experts, self.intermediate_size)
-
-    def mlp(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
-        """The experts."""
-        assert add_to is not None
-        return experts.mixture(self, g, h, i, self.num_experts_per_tok, self.norm_topk_prob, self.num_experts, add_to)
+def compose(config: Config) -> Model:
+    """Queries and keys are normed over all heads at once. No released model clips q, k and v."""
+    config.refuse(clip_qkv=None)
+    size = read_dimensions(config)
+    n, eps = size.hidden_size, config.number("rms_norm_eps", 1e-5)
+    norm = partial(RMSNorm, width=n, eps=eps)
+    heads, bias = read_heads(config, n), config.flag("attention_bias")
+    attention = Attention(
+        separate(n, heads, bias),
+        output(n, heads, bias),
+        heads,
+        rope(config, heads.head_dim),
+        whole_norms(heads, eps),
+    )
+    count, top_k = read_experts(config, "num_experts", 64, 8)
+    matrices = separate_experts(n, size.intermediate_size, count)
+    experts = MixtureOfExperts(router(n, count), matrices, count, top_k, config.flag("norm_topk_prob"))
+    layers = [Layer(pre_norms(norm), attention, experts)] * size.num_hidden_layers
+    return decoder("olmoe", config, size, attention, layers, norm, settings=experts.settings("num_experts"))

@@ -1,44 +1,33 @@
 """Phi-1, Phi-1.5 and Phi-2: attention and an MLP without a gate side by side on one LayerNorm (arXiv:2306.11644)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import plain
+from edgeq.models.layers import Layer, Parallel
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import LayerNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(llama.Model):
-    """Phi."""
-
-    name = "phi"
-    layer_norm = True
-    partial = 0.5
-    act = "gelu_new"
-    eps_key, eps = "layer_norm_eps", 1e-5
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """No released model norms its heads."""
-        read.refuse(config, source, qk_layernorm=False)
-
-    def list_tensors(self, t: Tensors) -> None:
-        """Every matrix has a bias, the head too."""
-        n, m, q, kv = self.hidden_size, self.intermediate_size, self.q_width, self.kv_width
-        t.matrix("token_embd", "model.embed_tokens", self.vocab_size, n)
-        for i in range(self.num_hidden_layers):
-            layer = t.within(f"blk.{i}.", f"model.layers.{i}.")
-            self.norm_tensors(layer, "attn_norm", "input_layernorm")
-            layer.matrix("attn_q", "self_attn.q_proj", q, n, bias=True)
-            layer.matrix("attn_k", "self_attn.k_proj", kv, n, bias=True)
-            layer.matrix("attn_v", "self_attn.v_proj", kv, n, bias=True)
-            layer.matrix("attn_output", "self_attn.dense", n, q, bias=True)
-            layer.matrix("ffn_up", "mlp.fc1", m, n, bias=True)
-            layer.matrix("ffn_down", "mlp.fc2", n, m, bias=True)
-        self.norm_tensors(t, "output_norm", "model.final_layernorm")
-        self.head_tensors(t, bias=True)
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """Attention and MLP read the same norm."""
-        h = self.norm(g, x, f"blk.{i}.attn_norm")
-        return self.mlp(g, h, i, self.attention(g, h, i, x))
+def compose(config: Config) -> Model:
+    """Every matrix has a bias, the head too. No released model norms its heads."""
+    config.refuse(qk_layernorm=False)
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-5))
+    heads = read_heads(config, n)
+    attention = Attention(
+        separate(n, heads, bias=True),
+        output(n, heads, bias=True, source="self_attn.dense"),
+        heads,
+        rope(config, heads.head_dim, partial=0.5),
+    )
+    mlp = plain(n, m, config.activation("hidden_act", "gelu_new"), "mlp.fc1", "mlp.fc2", bias=True)
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings"), bias=True)
+    layers = [Layer(Parallel(norm("attn_norm", "input_layernorm")), attention, mlp)] * size.num_hidden_layers
+    return Model(
+        "phi", size, attention, Embedding(embedding), layers, Head(norm("output_norm", "model.final_layernorm"), head)
+    )

@@ -1,55 +1,47 @@
 """Qwen1.5-MoE and Qwen2's mixtures of experts: beside the chosen experts a gated one for every token
 (arXiv:2407.10671)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import qwen3_moe
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import SharedExpert, gated
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.matrix import Matrix
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.qwen3_moe import expert_settings, read_mixture, sparse
+from edgeq.models.rope_scaling import rope
+from edgeq.models.windows import Windows, by_layer
 
 
-class Model(qwen3_moe.Model):
-    """Qwen2-MoE."""
+def compose(config: Config) -> Model:
+    """q, k and v have a bias unless the configuration says otherwise."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6))
+    heads, bias = read_heads(config, n), config.flag("qkv_bias", True)
+    windows = read_windows(config, size.num_hidden_layers)
+    attention = Attention(separate(n, heads, bias), output(n, heads), heads, rope(config, heads.head_dim))
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
+    mixture, wide = read_mixture(config, n), config.integer("shared_expert_intermediate_size", 5632)
+    experts = SharedExpert(
+        mixture,
+        gated(n, wide, "silu", source="mlp.shared_expert.{}", suffix="_shexp"),
+        Matrix("ffn_gate_inp_shexp", "mlp.shared_expert_gate", 1, n),
+    )
+    norms = pre_norms(norm)
+    layers = [
+        Layer(norms, attention.over(window), experts if here else mlp)
+        for window, here in zip(windows, sparse(config, size.num_hidden_layers), strict=True)
+    ]
+    return decoder("qwen2_moe", config, size, attention, layers, norm, settings=expert_settings(config, mixture))
 
-    name = "qwen2_moe"
-    head_dim: int | None = None
-    head_norms = False
 
-    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
-        """q, k and v have one unless the configuration says otherwise."""
-        return bool(config.get("qkv_bias", True)), False
-
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """Off unless `use_sliding_window`; then every other layer below `max_window_layers` is local."""
-        layers = self.num_hidden_layers
-        if not config.get("use_sliding_window", False):
-            return [None] * layers
-        most = read.integer(config, "max_window_layers", source, 28)
-        return read.windows(config, source, layers, [i % 2 == 0 and i < most for i in range(layers)])
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The size of the shared expert."""
-        super().read_more(config, source)
-        self.shared_size = read.integer(config, "shared_expert_intermediate_size", source, 5632)
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """The shared expert has a gate of one row."""
-        super().mlp_tensors(t, i)
-        if self.sparse[i]:
-            n, m = self.hidden_size, self.shared_size
-            t.matrix("ffn_gate_shexp", "mlp.shared_expert.gate_proj", m, n)
-            t.matrix("ffn_up_shexp", "mlp.shared_expert.up_proj", m, n)
-            t.matrix("ffn_down_shexp", "mlp.shared_expert.down_proj", n, m)
-            t.matrix("ffn_gate_inp_shexp", "mlp.shared_expert_gate", 1, n)
-
-    def mlp(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
-        """The chosen experts, and the shared one."""
-        x = super().mlp(g, h, i, add_to)
-        if not self.sparse[i]:
-            return x
-        gate = self.linear(g, h, f"blk.{i}.ffn_gate_shexp")
-        up = self.linear(g, h, f"blk.{i}.ffn_up_shexp")
-        shared = self.linear(g, g.silu_mul(gate, up), f"blk.{i}.ffn_down_shexp")
-        return g.sigmoid_gate(shared, self.linear(g, h, f"blk.{i}.ffn_gate_inp_shexp"), add_to=x)
+def read_windows(config: Config, layers: int) -> Windows:
+    """Off unless `use_sliding_window`; then every other layer below `max_window_layers` is local."""
+    if not config.flag("use_sliding_window"):
+        return [None] * layers
+    most = config.integer("max_window_layers", 28)
+    return by_layer(config, [i % 2 == 0 and i < most for i in range(layers)])

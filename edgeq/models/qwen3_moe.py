@@ -1,49 +1,58 @@
 """Qwen3's mixtures of experts: Qwen3 with experts in the place of most MLPs (arXiv:2505.09388)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.errors import CheckpointError
-from edgeq.models import config as read
-from edgeq.models import experts, qwen3
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config, shown
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import MixtureOfExperts, gated, read_experts, router, separate_experts
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, head_norms, output, separate
+from edgeq.models.norms import RMSNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(qwen3.Model):
-    """Qwen3-MoE."""
+def compose(config: Config) -> Model:
+    """All layers are local, or none."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    eps = config.number("rms_norm_eps", 1e-6)
+    norm = partial(RMSNorm, width=n, eps=eps)
+    heads, bias = read_heads(config, n, head_dim=128), config.flag("attention_bias")
+    local = config.flag("use_sliding_window") and config.get("sliding_window", 4096) is not None
+    window = config.integer("sliding_window", 4096) if local else None
+    attention = Attention(
+        separate(n, heads, bias),
+        output(n, heads, bias),
+        heads,
+        rope(config, heads.head_dim),
+        head_norms(heads, eps),
+    )
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
+    experts = read_mixture(config, n)
+    norms = pre_norms(norm)
+    layers = [
+        Layer(norms, attention.over(window), experts if here else mlp)
+        for here in sparse(config, size.num_hidden_layers)
+    ]
+    return decoder("qwen3_moe", config, size, attention, layers, norm, settings=expert_settings(config, experts))
 
-    name = "qwen3_moe"
 
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """All layers are local, or none."""
-        local = bool(config.get("use_sliding_window", False)) and config.get("sliding_window", 4096) is not None
-        window = read.integer(config, "sliding_window", source, 4096) if local else None
-        return [window] * self.num_hidden_layers
+def read_mixture(config: Config, n: int) -> MixtureOfExperts:
+    """The experts of a layer whose residual stream has `n` values."""
+    count, top_k = read_experts(config, "num_experts", 128, 8)
+    matrices = separate_experts(n, config.integer("moe_intermediate_size"), count)
+    return MixtureOfExperts(router(n, count), matrices, count, top_k, config.flag("norm_topk_prob"))
 
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """How many experts there are, and in which layers."""
-        read.refuse(config, source, hidden_act="silu")
-        self.num_experts = read.integer(config, "num_experts", source, 128, most=4096)
-        self.num_experts_per_tok = read.integer(config, "num_experts_per_tok", source, 8)
-        self.norm_topk_prob = bool(config.get("norm_topk_prob", False))
-        self.moe_intermediate_size = read.integer(config, "moe_intermediate_size", source)
-        self.experts_read = experts.part_read(source, self.num_experts, self.num_experts_per_tok)
-        step, dense = read.integer(config, "decoder_sparse_step", source, 1), config.get("mlp_only_layers") or []
-        if not isinstance(dense, list):
-            raise CheckpointError(f"{source}: mlp_only_layers is {read.shown(dense)}, a list of layers is needed")
-        self.sparse = [i not in dense and (i + 1) % step == 0 for i in range(self.num_hidden_layers)]
 
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """Experts, or one MLP."""
-        if not self.sparse[i]:
-            super().mlp_tensors(t, i)
-        else:
-            experts.tensors(self, t, self.num_experts, self.moe_intermediate_size)
+def expert_settings(config: Config, experts: MixtureOfExperts) -> dict[str, float]:
+    """What GGUF says of them."""
+    return {"moe_intermediate_size": config.integer("moe_intermediate_size"), **experts.settings("num_experts")}
 
-    def mlp(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
-        """Experts, or one MLP."""
-        if not self.sparse[i]:
-            return super().mlp(g, h, i, add_to)
-        assert add_to is not None
-        return experts.mixture(self, g, h, i, self.num_experts_per_tok, self.norm_topk_prob, self.num_experts, add_to)
+
+def sparse(config: Config, layers: int) -> list[bool]:
+    """Which layers have experts."""
+    step, dense = config.integer("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+    if not isinstance(dense, list):
+        raise config.malformed(f"mlp_only_layers is {shown(dense)}, a list of layers is needed")
+    return [i not in dense and (i + 1) % step == 0 for i in range(layers)]

@@ -1,34 +1,18 @@
 """RoBERTa: BERT whose positions are counted from after the padding token's number (arXiv:1907.11692)."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from edgeq.errors import CheckpointError
-from edgeq.models import bert
-from edgeq.models import config as read
-from edgeq.models.tensors import Fused, Tensors
+from edgeq.models.bert import encoder, position_table
+from edgeq.models.composition import Model
+from edgeq.models.config import Config, shown
+from edgeq.models.dimensions import read_dimensions
+from edgeq.models.tensors import Fused
 
 
-class Model(bert.Model):
-    """RoBERTa."""
-
-    name = "roberta"
-    prefixes = ("roberta.", "")
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The embeddings of positions before the first are not needed."""
-        super().read_more(config, source)
-        padding = config.get("pad_token_id", 1)
-        rows = self.max_position_embeddings
-        if not isinstance(padding, int) or not 0 <= padding < rows - 1:
-            raise CheckpointError(
-                f"{source}: pad_token_id is {read.shown(padding)}, a number below {rows - 1} is needed"
-            )
-        self.positions = Fused(rows, first=padding + 1)
-        self.max_position_embeddings = rows - padding - 1
-
-    def list_tensors(self, t: Tensors) -> None:
-        """As BERT's; position embeddings are a part of the checkpoint's."""
-        super().list_tensors(t)
-        rows, n = self.max_position_embeddings, self.hidden_size
-        t.slice("position_embd", f"{self.prefixes[0]}embeddings.position_embeddings", rows, n, self.positions)
+def compose(config: Config) -> Model:
+    """The embeddings of positions before the first are not needed."""
+    size, padding = read_dimensions(config), config.get("pad_token_id", 1)
+    rows = size.max_position_embeddings
+    if not isinstance(padding, int) or not 0 <= padding < rows - 1:
+        raise config.malformed(f"pad_token_id is {shown(padding)}, a number below {rows - 1} is needed")
+    size = size._replace(max_position_embeddings=rows - padding - 1)
+    positions = position_table("roberta", size)._replace(fused=Fused(rows, first=padding + 1))
+    return encoder("roberta", config, size, positions)

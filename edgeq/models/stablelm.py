@@ -1,42 +1,27 @@
 """StableLM 2 and StableLM 3B: Llama with LayerNorm, a part of each head rotated (arXiv:2402.17834)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import llama
-from edgeq.models.tensors import Tensors
-from edgeq.ops import Graph, Value
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import gated
+from edgeq.models.layers import Layer, Parallel, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import LayerNorm
+from edgeq.models.rope_scaling import rope
 
 
-class Model(llama.Model):
-    """StableLM."""
-
-    name = "stablelm"
-    layer_norm = True
-    partial = 0.25
-    eps_key, eps = "layer_norm_eps", 1e-5
-
-    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
-        """On q, k and v, or nowhere."""
-        return bool(config.get("use_qkv_bias", False)), False
-
-    def read_more(self, config: Mapping[str, Any], source: str) -> None:
-        """The parallel form of the layer, which 12B has together with normed heads."""
-        read.refuse(config, source, qk_layernorm=False)
-        self.use_parallel_residual = bool(config.get("use_parallel_residual", False))
-
-    def layer_tensors(self, t: Tensors, i: int) -> None:
-        """One norm is enough for a parallel layer."""
-        self.attention_tensors(t)
-        self.mlp_tensors(t, i)
-        self.norm_tensors(t, "attn_norm", "input_layernorm")
-        if not self.use_parallel_residual:
-            self.norm_tensors(t, "ffn_norm", "post_attention_layernorm")
-
-    def layer(self, g: Graph, x: Value, i: int) -> Value:
-        """One after the other, or attention and MLP on the same norm."""
-        if not self.use_parallel_residual:
-            return super().layer(g, x, i)
-        h = self.norm(g, x, f"blk.{i}.attn_norm")
-        return self.mlp(g, h, i, self.attention(g, h, i, x))
+def compose(config: Config) -> Model:
+    """Layers are parallel or not; the parallel ones of 12B have normed heads too, which are not computed."""
+    config.refuse(qk_layernorm=False)
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-5))
+    heads, bias = read_heads(config, n), config.flag("use_qkv_bias")
+    attention = Attention(separate(n, heads, bias), output(n, heads), heads, rope(config, heads.head_dim, partial=0.25))
+    mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
+    parallel = config.flag("use_parallel_residual")
+    norms = Parallel(norm("attn_norm", "input_layernorm")) if parallel else pre_norms(norm)
+    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
+    return decoder("stablelm", config, size, attention, layers, norm)

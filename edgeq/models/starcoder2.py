@@ -1,34 +1,26 @@
 """StarCoder2: Llama with LayerNorm, biases everywhere and an MLP without a gate (arXiv:2402.19173)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from edgeq.models import config as read
-from edgeq.models import llama
-from edgeq.models.tensors import Tensors
+from edgeq.models.composition import Model, decoder
+from edgeq.models.config import Config
+from edgeq.models.dimensions import read_dimensions, read_heads
+from edgeq.models.feed_forward import plain
+from edgeq.models.layers import Layer, pre_norms
+from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.norms import LayerNorm
+from edgeq.models.rope_scaling import rope
+from edgeq.models.windows import everywhere
 
 
-class Model(llama.Model):
-    """StarCoder2."""
-
-    name = "starcoder2"
-    layer_norm = True
-    tied = True
-    act = "gelu_pytorch_tanh"
-    eps_key, eps = "norm_epsilon", 1e-5
-
-    def attention_biases(self, config: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Everywhere or nowhere, in the MLP too."""
-        self.use_bias = bool(config.get("use_bias", True))
-        return self.use_bias, self.use_bias
-
-    def read_windows(self, config: Mapping[str, Any], source: str) -> list[int | None]:
-        """All layers are local, or none."""
-        window = read.integer(config, "sliding_window", source) if config.get("sliding_window") else None
-        return [window] * self.num_hidden_layers
-
-    def mlp_tensors(self, t: Tensors, i: int) -> None:
-        """Two matrices."""
-        n, m = self.hidden_size, self.intermediate_size
-        t.matrix("ffn_up", "mlp.c_fc", m, n, self.use_bias)
-        t.matrix("ffn_down", "mlp.c_proj", n, m, self.use_bias)
+def compose(config: Config) -> Model:
+    """Biases are everywhere or nowhere, in the MLP too."""
+    size = read_dimensions(config)
+    n, m = size.hidden_size, size.intermediate_size
+    norm = partial(LayerNorm, width=n, eps=config.number("norm_epsilon", 1e-5))
+    heads, bias = read_heads(config, n), config.flag("use_bias", True)
+    window = everywhere(config)
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    mlp = plain(n, m, config.activation("hidden_act", "gelu_pytorch_tanh"), "mlp.c_fc", "mlp.c_proj", bias)
+    layers = [Layer(pre_norms(norm), attention.over(window), mlp)] * size.num_hidden_layers
+    return decoder("starcoder2", config, size, attention, layers, norm, tied=True)

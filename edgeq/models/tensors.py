@@ -1,11 +1,10 @@
 """The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows of one tensor of a checkpoint.
 
     source: its Hugging Face name; shape: all of it, as it is there
@@ -27,8 +26,7 @@ class Part:
     flat: bool = False
 
 
-@dataclass(frozen=True)
-class Fused:
+class Fused(NamedTuple):
     """Where a slice lies in a tensor of `rows` rows: see Part; a run of 0 is the whole slice."""
 
     rows: int
@@ -37,8 +35,7 @@ class Fused:
     step: int = 0
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor of the file: `parts` one after the other, `add` added to every value.
 
     shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
@@ -75,12 +72,6 @@ class Tensors(dict[str, Tensor]):
         if bias:
             self.vector(f"{name}.bias", f"{source}.bias", n)
 
-    def matrix(
-        self, name: str, source: str, rows: int, columns: int, bias: bool = False, transposed: bool = False
-    ) -> None:
-        """`name.weight` [rows, columns] and, if it has one, `name.bias`; `transposed`: it is [columns, rows] there."""
-        self.slice(name, source, rows, columns, Fused(rows), bias, transposed)
-
     def slice(
         self,
         name: str,
@@ -90,12 +81,13 @@ class Tensors(dict[str, Tensor]):
         fused: "Fused",
         bias: bool = False,
         transposed: bool = False,
+        ternary: bool = False,
     ) -> None:
         """`name.weight` and `name.bias`: `rows` rows of a fused tensor."""
         first, run, step = fused.first, fused.run or rows, fused.step
         there = (columns, fused.rows) if transposed else (fused.rows, columns)
         part = Part(f"{self._theirs}{source}.weight", there, rows, first, run, step, transposed)
-        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,))
+        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,), ternary=ternary)
         if bias:
             part = Part(f"{self._theirs}{source}.bias", (fused.rows,), rows, first, run, step)
             self._into[f"{self._own}{name}.bias"] = Tensor((rows,), (part,))
@@ -145,7 +137,7 @@ class Tensors(dict[str, Tensor]):
     def _add(self, name: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> None:
         """A tensor, or the other way to read it."""
         before = self._into.get(self._own + name)
-        self._into[self._own + name] = replace(before, instead=parts) if before else Tensor(shape, parts)
+        self._into[self._own + name] = before._replace(instead=parts) if before else Tensor(shape, parts)
 
 
 def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -153,5 +145,5 @@ def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[s
     found = {}
     for name, tensor in tensors.items():
         other = tensor.instead and not has(tensor.parts[0].source) and has(tensor.instead[0].source)
-        found[name] = replace(tensor, parts=tensor.instead, instead=()) if other else replace(tensor, instead=())
+        found[name] = tensor._replace(parts=tensor.instead, instead=()) if other else tensor._replace(instead=())
     return found

@@ -1,9 +1,12 @@
 """XLM-RoBERTa: RoBERTa for a hundred languages (arXiv:1911.02116)."""
 
+from dataclasses import replace
+
 from edgeq.models import roberta
+from edgeq.models.composition import Model
+from edgeq.models.config import Config
 
 
-class Model(roberta.Model):
-    """XLM-RoBERTa."""
-
-    name = "xlm-roberta"
+def compose(config: Config) -> Model:
+    """Its checkpoints name their tensors as RoBERTa's do."""
+    return replace(roberta.compose(config), name="xlm-roberta")

@@ -143,7 +143,7 @@ def test_rope_grows_with_the_session() -> None:
 def test_windows(config: dict[str, Any], windows: list[int | None]) -> None:
     """As transformers reads them, defaults included: 4096 for Mistral, layers from 28 on for Qwen2."""
     model = architecture(config)
-    assert [model.layer_heads(layer).sliding_window for layer in range(2)] == windows
+    assert model.windows == windows
 
 
 def test_defaults() -> None:
@@ -213,11 +213,11 @@ def test_rope_of_local_layers() -> None:
     gemma = {**random_checkpoints.CASES["gemma3"], "rope_scaling": LINEAR, "rope_local_base_freq": 500.0}
     one = architecture({**gemma, "rope_theta": 1e6, "rope_parameters": None})
     both = architecture({**gemma, "rope_theta": None, "rope_parameters": kinds})
-    ropes = [[model.layer_rope(i) for i in range(model.num_hidden_layers)] for model in (one, both)]
+    ropes = [[layer.mixer.rope for layer in model.layers] for model in (one, both)]
     assert ropes[0] == ropes[1]
     half = len(both.rope.inverse_frequencies)
     assert both.rope.inverse_frequencies[1] == pytest.approx(1e6 ** (-1 / half) / 4)
-    assert both.local_rope.inverse_frequencies[1] == pytest.approx(500.0 ** (-1 / half))
+    assert both.layers[0].mixer.rope.inverse_frequencies[1] == pytest.approx(500.0 ** (-1 / half))
 
 
 def test_llama3_scaling() -> None:

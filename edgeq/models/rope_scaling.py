@@ -5,64 +5,58 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.models import config as read
+from edgeq.models.config import Config, shown
 from edgeq.ops import Rope
 
 SUPPORTED = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 
 
 def rope(
-    config: Mapping[str, Any],
-    head_dim: int,
-    source: str,
-    partial: float = 1.0,
-    theta: float = 10000.0,
-    kind: str = "full_attention",
+    config: Config, head_dim: int, partial: float = 1.0, theta: float = 10000.0, kind: str = "full_attention"
 ) -> Rope:
     """The rotary embedding of heads of `head_dim` values.
 
     `partial` (the part of a head that is rotated) and `theta` are the architecture's defaults. Raises UnsupportedError
     for an unknown scaling, CheckpointError for one that is malformed.
     """
-    scaling = rope_parameters(config, source, kind)
-    theta = read.number(scaling if "rope_theta" in scaling else config, "rope_theta", source, theta)
+    scaling = config.within(rope_parameters(config, kind))
+    theta = (scaling if "rope_theta" in scaling else config).number("rope_theta", theta)
     key = "partial_rotary_factor"
-    partial = read.number(scaling if scaling.get(key) is not None else config, key, source, partial)
+    partial = (scaling if key in scaling else config).number(key, partial)
     rotated = int(head_dim * partial)
     if rotated % 2 or not 0 < rotated <= head_dim:
-        raise CheckpointError(f"{source}: {rotated} of {head_dim} values per head are rotated, needed is an even part")
+        raise config.malformed(f"{rotated} of {head_dim} values per head are rotated, needed is an even part")
     frequencies = tuple(theta ** (-2.0 * i / rotated) for i in range(rotated // 2))
-    name = scaling_type(scaling)
+    name = scaling_type(scaling.values)
     if name == "default":
         return Rope(frequencies)
     if name == "linear":
-        factor = read.number(scaling, "factor", source, 1.0)
+        factor = scaling.number("factor", 1.0)
         return Rope(tuple(frequency / factor for frequency in frequencies))
-    trained = read.integer(config, "max_position_embeddings", source, 2048)
+    trained = config.integer("max_position_embeddings", 2048)
     if name == "dynamic":
-        factor = read.number(scaling, "factor", source, 1.0)
+        factor = scaling.number("factor", 1.0)
         return Rope(frequencies, short_context=trained, dynamic_factor=factor)
     if name not in SUPPORTED:
         known = ", ".join(SUPPORTED)
-        raise UnsupportedError(f"{source}: rope scaling {read.shown(name)} is not supported; supported are {known}")
+        raise config.unsupported(f"rope scaling {shown(name)} is not supported; supported are {known}")
     # Phi-3's configuration has the length of the first training beside the scaling, and this one counts
     key = "original_max_position_embeddings"
-    original = read.integer(config if key in config else scaling, key, source, 8192 if name == "llama3" else trained)
+    original = (config if key in config else scaling).integer(key, 8192 if name == "llama3" else trained)
     if theta <= 1.0 or original < 2:
-        raise CheckpointError(
-            f"{source}: rope_theta is {theta}, original_max_position_embeddings is {original}: {name} needs larger ones"
+        raise config.malformed(
+            f"rope_theta is {theta}, original_max_position_embeddings is {original}: {name} needs larger ones"
         )
     if name == "llama3":
-        return Rope(tuple(_llama3(frequency, scaling, original, source) for frequency in frequencies))
+        return Rope(tuple(_llama3(frequency, scaling, original) for frequency in frequencies))
     default = trained / original
-    factor = read.number(scaling, "factor", source, default) if scaling.get("factor") is not None else default
+    factor = scaling.number("factor", default) if scaling.get("factor") is not None else default
     if name == "yarn":
-        return _yarn(frequencies, scaling, theta, original, factor, source)
-    return _longrope(frequencies, scaling, original, factor, source)
+        return _yarn(frequencies, scaling, theta, original, factor)
+    return _longrope(frequencies, scaling, original, factor)
 
 
-def rope_parameters(config: Mapping[str, Any], source: str, kind: str = "full_attention") -> dict[str, Any]:
+def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, Any]:
     """What `config.json` says of the rotary embedding of one kind of layer; a key that is null says nothing.
 
     Newer checkpoints keep theta and scaling together in `rope_parameters`, by kind of layer if these differ; older ones
@@ -76,7 +70,7 @@ def rope_parameters(config: Mapping[str, Any], source: str, kind: str = "full_at
         if isinstance(given, Mapping) and kind in given:
             given = given[kind] or {}
         if not isinstance(given, Mapping):
-            raise CheckpointError(f"{source}: the rope scaling is {read.shown(given)}, an object is needed")
+            raise config.malformed(f"the rope scaling is {shown(given)}, an object is needed")
         found.append({key: value for key, value in given.items() if value is not None})
     parameters, scaling = found
     if not scaling:
@@ -90,13 +84,13 @@ def scaling_type(parameters: Mapping[str, Any]) -> Any:
     return parameters.get("rope_type", parameters.get("type", "default"))
 
 
-def _llama3(frequency: float, scaling: Mapping[str, Any], original: int, source: str) -> float:
+def _llama3(frequency: float, scaling: Config, original: int) -> float:
     """Llama 3.1's scaling: long wavelengths are divided by `factor`, short ones kept, a linear blend between."""
-    factor = read.number(scaling, "factor", source, 8.0)
-    low = read.number(scaling, "low_freq_factor", source, 1.0)
-    high = read.number(scaling, "high_freq_factor", source, 4.0)
+    factor = scaling.number("factor", 8.0)
+    low = scaling.number("low_freq_factor", 1.0)
+    high = scaling.number("high_freq_factor", 4.0)
     if not low < high:
-        raise CheckpointError(f"{source}: low_freq_factor is {low}, it must be below high_freq_factor, {high}")
+        raise scaling.malformed(f"low_freq_factor is {low}, it must be below high_freq_factor, {high}")
     turns = original * frequency / (2.0 * math.pi)
     if turns < low:
         return frequency / factor
@@ -106,14 +100,7 @@ def _llama3(frequency: float, scaling: Mapping[str, Any], original: int, source:
     return (1.0 - blend) * frequency / factor + blend * frequency
 
 
-def _yarn(
-    frequencies: tuple[float, ...],
-    scaling: Mapping[str, Any],
-    theta: float,
-    original: int,
-    factor: float,
-    source: str,
-) -> Rope:
+def _yarn(frequencies: tuple[float, ...], scaling: Config, theta: float, original: int, factor: float) -> Rope:
     """YaRN (arXiv:2309.00071): frequencies that turn often within the trained context are kept, those that turn
     less than once are divided by `factor`, a ramp between; cos and sin grow with log(factor)."""
     half = len(frequencies)
@@ -122,18 +109,18 @@ def _yarn(
         """Where in `frequencies` a rotation turns so many times over the trained context."""
         return half * math.log(original / (turns * 2.0 * math.pi)) / math.log(theta)
 
-    low = index(read.optional(scaling, "beta_fast", source) or 32.0)
-    high = index(read.optional(scaling, "beta_slow", source) or 1.0)
+    low = index(scaling.optional("beta_fast") or 32.0)
+    high = index(scaling.optional("beta_slow") or 1.0)
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, 2 * half - 1)
     width = high - low or 0.001
     divided = [min(max((i - low) / width, 0.0), 1.0) for i in range(half)]
     result = tuple(f / factor * d + f * (1.0 - d) for f, d in zip(frequencies, divided, strict=True))
-    attention = read.optional(scaling, "attention_factor", source)
+    attention = scaling.optional("attention_factor")
     if not attention:
-        whole = read.optional(scaling, "mscale", source)
-        all_dim = read.optional(scaling, "mscale_all_dim", source)
+        whole = scaling.optional("mscale")
+        all_dim = scaling.optional("mscale_all_dim")
         both = whole and all_dim
         attention = _mscale(factor, whole) / _mscale(factor, all_dim) if both else _mscale(factor, 1.0)
     return Rope(result, attention_factor=attention)
@@ -143,9 +130,7 @@ def _mscale(factor: float, weight: float) -> float:
     return 1.0 if factor <= 1.0 else 0.1 * weight * math.log(factor) + 1.0
 
 
-def _longrope(
-    frequencies: tuple[float, ...], scaling: Mapping[str, Any], original: int, factor: float, source: str
-) -> Rope:
+def _longrope(frequencies: tuple[float, ...], scaling: Config, original: int, factor: float) -> Rope:
     """LongRoPE (arXiv:2402.13753): every frequency has a divisor of its own, one for sessions within the trained
     context and one for longer ones."""
     scaled = {}
@@ -156,12 +141,11 @@ def _longrope(
             or len(divisors) != len(frequencies)
             or not all(isinstance(d, int | float) and d > 0 for d in divisors)
         ):
-            shown = read.shown(divisors)
-            raise CheckpointError(
-                f"{source}: {key} is {shown}, a list of {len(frequencies)} positive numbers is needed"
+            raise scaling.malformed(
+                f"{key} is {shown(divisors)}, a list of {len(frequencies)} positive numbers is needed"
             )
         scaled[key] = tuple(f / d for f, d in zip(frequencies, divisors, strict=True))
-    attention = read.optional(scaling, "attention_factor", source)
+    attention = scaling.optional("attention_factor")
     if not attention:
         attention = math.sqrt(1.0 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
     result = Rope(scaled["short_factor"], attention_factor=attention)

@@ -1,0 +1,185 @@
+"""A model: an embedding, a list of layers, a last norm, a head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from edgeq.models.config import Config
+from edgeq.models.dimensions import Dimensions
+from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert
+from edgeq.models.layers import Layer
+from edgeq.models.matrix import Matrix, layer_name
+from edgeq.models.mixers import Attention
+from edgeq.models.norms import LayerNorm, NamedNorm, Norm
+from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Heads, Rope, Value
+
+
+class Embedding(NamedTuple):
+    """Rows of `matrix` for the tokens, multiplied by `factor` if there is one; then those of `positions` are added, and
+    the first of `types`; `norm` norms the sum."""
+
+    matrix: Matrix
+    factor: float | None = None
+    positions: Matrix | None = None
+    types: Matrix | None = None
+    norm: LayerNorm | None = None
+
+    def tensors(self, t: Tensors) -> None:
+        """The tables, and the norm."""
+        for part in (self.matrix, self.positions, self.types, self.norm):
+            if part:
+                part.tensors(t)
+
+    def graph(self, g: Graph) -> Value:
+        """Token ids to the first layer's input."""
+        x = g.embedding(f"{self.matrix.name}.weight")
+        if self.factor is not None:
+            x = g.scale(x, self.factor)
+        if self.positions:
+            x = g.add_positions(x, f"{self.positions.name}.weight")
+        if self.types:
+            x = g.add_row(x, f"{self.types.name}.weight")
+        return self.norm.graph(g, x) if self.norm else x
+
+
+class Head(NamedTuple):
+    """The last norm, and `matrix`, which may be the embedding's, to logits: these times `factor`, then within `cap`."""
+
+    norm: Norm
+    matrix: Matrix
+    factor: float | None = None
+    cap: float = 0.0
+
+    def tensors(self, t: Tensors) -> None:
+        """The norm's, and the matrix."""
+        self.norm.tensors(t)
+        self.matrix.tensors(t)
+
+    def graph(self, g: Graph, x: Value) -> Value:
+        """What the last layer gives to logits, where these are asked for."""
+        logits = self.matrix.graph(g, self.norm.graph(g, g.outputs(x)))
+        if self.factor is not None:
+            logits = g.scale(logits, self.factor)
+        return g.softcap(logits, self.cap) if self.cap else logits
+
+
+@dataclass(frozen=True)
+class Model:
+    """An architecture, configured: see Architecture.
+
+    attention: what most layers have, without a window
+    head:      without one the last layer's states are the result
+    layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
+    settings:  what GGUF says as well and config.json may leave out, by its keys there
+    """
+
+    name: str
+    size: Dimensions
+    attention: Attention
+    embedding: Embedding
+    layers: Sequence[Layer]
+    head: Head | None
+    prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
+    layers_in: str = "model.layers.{}."
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are."""
+        return len(self.layers)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return self.size.vocab_size
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """How many positions the model was trained on."""
+        return self.size.max_position_embeddings
+
+    @property
+    def heads(self) -> Heads:
+        """The shape of an attention."""
+        return self.attention.heads
+
+    @property
+    def rope(self) -> Rope:
+        """The rotary embedding that most layers have."""
+        return self.attention.rope
+
+    @property
+    def experts_read(self) -> float:
+        """The part of the experts' matrices that one token reads."""
+        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, MixtureOfExperts | SharedExpert))
+        return min((mixture.experts_read for mixture in mixtures), default=1.0)
+
+    @property
+    def norm_eps(self) -> float:
+        """What the norms add to a variance."""
+        norm = self.head.norm if self.head else self.embedding.norm
+        assert norm is not None, "a model without a head norms its embeddings"
+        return norm.eps
+
+    @property
+    def windows(self) -> list[int | None]:
+        """The positions that each layer's attention looks back over, None for all."""
+        mixers = (layer.mixer for layer in self.layers)
+        return [mixer.heads.sliding_window if isinstance(mixer, Attention) else None for mixer in mixers]
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """Every tensor that the graph uses."""
+        found = Tensors()
+        self.embedding.tensors(found)
+        for i, layer in enumerate(self.layers):
+            layer.tensors(found.within(layer_name(i), self.layers_in.format(i)))
+        if self.head:
+            self.head.tensors(found)
+        return found
+
+    def graph(self, g: Graph) -> Value:
+        """The forward pass: token ids to logits."""
+        x = self.embedding.graph(g)
+        for i, layer in enumerate(self.layers):
+            x = layer.graph(g, x, i)
+        return self.head.graph(g, x) if self.head else x
+
+
+def embedding_and_head(
+    size: Dimensions, tied: bool, embedding: str = "model.embed_tokens", head: str = "lm_head", bias: bool = False
+) -> tuple[Matrix, Matrix]:
+    """The two matrices, or one twice if they are `tied`: the checkpoint may store that under either name."""
+    n, count = size.hidden_size, size.vocab_size
+    if tied:
+        both = Matrix("token_embd", embedding, count, n, instead=head)
+        return both, both
+    return Matrix("token_embd", embedding, count, n), Matrix("output", head, count, n, bias)
+
+
+def decoder(
+    name: str,
+    config: Config,
+    size: Dimensions,
+    attention: Attention,
+    layers: Sequence[Layer],
+    norm: NamedNorm,
+    *,
+    last: str = "model.norm",
+    tied: bool = False,
+    settings: Mapping[str, float] | None = None,
+) -> Model:
+    """A model whose checkpoints call embedding and head what Llama's do. `norm` makes a norm of its names here and
+    there, `last` is that of the last one there; `tied` is what leaving out tie_word_embeddings means."""
+    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", tied))
+    return Model(
+        name,
+        size,
+        attention,
+        Embedding(embedding),
+        layers,
+        Head(norm("output_norm", last), head),
+        settings=settings or {},
+    )

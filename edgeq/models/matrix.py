@@ -1,0 +1,43 @@
+"""A matrix of a model: its names, its shape, and its product with a value."""
+
+from typing import NamedTuple
+
+from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Graph, Value
+
+
+class Matrix(NamedTuple):
+    """`name` [rows, columns] in the file, `source` in the checkpoint, with a bias if it has one.
+
+    fused:      it is this slice of the checkpoint's
+    transposed: the checkpoint has [columns, rows]
+    ternary:    weights are rounded, see Tensor
+    instead:    what the checkpoint may call it as well
+    """
+
+    name: str
+    source: str
+    rows: int
+    columns: int
+    bias: bool = False
+    fused: Fused | None = None
+    transposed: bool = False
+    ternary: bool = False
+    instead: str = ""
+
+    def tensors(self, t: Tensors) -> None:
+        """The weights, and the bias."""
+        fused = self.fused or Fused(self.rows)
+        t.slice(self.name, self.source, self.rows, self.columns, fused, self.bias, self.transposed, self.ternary)
+        if self.instead:
+            t.also(self.name, self.instead, self.rows, self.columns)
+
+    def graph(self, g: Graph, x: Value, at: str = "", add_to: Value | None = None) -> Value:
+        """The product with x, plus the bias, added to `add_to`; `at` is what the layer's names begin with."""
+        bias = f"{at}{self.name}.bias" if self.bias else None
+        return g.linear(x, f"{at}{self.name}.weight", bias, add_to)
+
+
+def layer_name(i: int) -> str:
+    """What the names of layer i's tensors begin with in the file."""
+    return f"blk.{i}."

@@ -1,0 +1,164 @@
+"""What mixes tokens in a layer: attention, or a short convolution."""
+
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from edgeq.models.matrix import Matrix, layer_name
+from edgeq.models.norms import HeadNorm, RMSNorm
+from edgeq.models.tensors import Fused, Tensors
+from edgeq.ops import Graph, Heads, Rope, Value
+
+Projections = tuple[Matrix, Matrix, Matrix]  # to queries, keys and values
+
+
+class Mixer(Protocol):
+    """The part of a layer in which a token sees others."""
+
+    def tensors(self, t: Tensors) -> None:
+        """Add what it needs."""
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`."""
+
+
+class Attention(NamedTuple):
+    """Attention with rotary embedding.
+
+    norms:      of queries and keys before they are rotated: of each head, or of all at once
+    inner_norm: of what the heads give, before the output projection
+    sinks:      the checkpoint's name of a further score per head (see Heads), if there are such
+    """
+
+    qkv: Projections
+    output: Matrix
+    heads: Heads
+    rope: Rope
+    norms: tuple[HeadNorm, HeadNorm] | tuple[RMSNorm, RMSNorm] | None = None
+    inner_norm: RMSNorm | None = None
+    sinks: str = ""
+
+    def tensors(self, t: Tensors) -> None:
+        """The projections, the norms, the sinks."""
+        for part in (*self.qkv, self.output, *(self.norms or ())):
+            part.tensors(t)
+        if self.inner_norm:
+            self.inner_norm.tensors(t)
+        if self.sinks:
+            t.vector("attn_sinks.weight", self.sinks, self.heads.num_attention_heads)
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`."""
+        at = layer_name(i)
+        q, k, v = (projection.graph(g, h, at) for projection in self.qkv)
+        if self.norms:
+            q, k = self.norms[0].graph(g, q, at), self.norms[1].graph(g, k, at)
+        heads = replace(self.heads, sinks=f"{at}attn_sinks.weight") if self.sinks else self.heads
+        seen = g.attention(q, k, v, heads, self.rope, layer=i)
+        if self.inner_norm:
+            seen = self.inner_norm.graph(g, seen, at)
+        return self.output.graph(g, seen, at, add_to)
+
+    def over(self, window: int | None) -> "Attention":
+        """The same that looks back over so many positions only."""
+        return self._replace(heads=replace(self.heads, sliding_window=window))
+
+
+class ShortConvolution(NamedTuple):
+    """A causal convolution of each channel over `taps` positions, between two gates."""
+
+    channels: int
+    taps: int
+    bias: bool
+
+    @property
+    def into(self) -> Matrix:
+        """The gate before, the gate after and the input, one after the other."""
+        return Matrix("shortconv.in_proj", "conv.in_proj", 3 * self.channels, self.channels, self.bias)
+
+    @property
+    def output(self) -> Matrix:
+        """Back into the residual stream."""
+        return Matrix("shortconv.out_proj", "conv.out_proj", self.channels, self.channels, self.bias)
+
+    def tensors(self, t: Tensors) -> None:
+        """Two projections, the convolution between them."""
+        self.into.tensors(t)
+        t.depthwise("shortconv.conv", "conv.conv", self.channels, self.taps, self.bias)
+        self.output.tensors(t)
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`."""
+        at = layer_name(i)
+        conv = f"{at}shortconv.conv"
+        x = g.short_conv(self.into.graph(g, h, at), f"{conv}.weight", f"{conv}.bias" if self.bias else None, layer=i)
+        return self.output.graph(g, x, at, add_to)
+
+
+def query_width(heads: Heads) -> int:
+    """Values of all query heads."""
+    return heads.num_attention_heads * heads.head_dim
+
+
+def key_width(heads: Heads) -> int:
+    """Values of all key heads, and of all value heads."""
+    return heads.num_key_value_heads * heads.head_dim
+
+
+def separate(
+    n: int,
+    heads: Heads,
+    bias: bool = False,
+    source: str = "self_attn.{}_proj",
+    names: tuple[str, str, str] = ("q", "k", "v"),
+    ternary: bool = False,
+) -> Projections:
+    """From `n` values, a tensor each in the checkpoint: `source`, `{}` standing for one of `names`."""
+    q, k, v = (source.format(name) for name in names)
+    return (
+        Matrix("attn_q", q, query_width(heads), n, bias, ternary=ternary),
+        Matrix("attn_k", k, key_width(heads), n, bias, ternary=ternary),
+        Matrix("attn_v", v, key_width(heads), n, bias, ternary=ternary),
+    )
+
+
+def fused(n: int, heads: Heads, source: str, bias: bool = False, transposed: bool = False) -> Projections:
+    """From `n` values, in one tensor: all rows of q, then those of k, then those of v."""
+    q, kv = query_width(heads), key_width(heads)
+    return (
+        Matrix("attn_q", source, q, n, bias, Fused(q + 2 * kv), transposed),
+        Matrix("attn_k", source, kv, n, bias, Fused(q + 2 * kv, first=q), transposed),
+        Matrix("attn_v", source, kv, n, bias, Fused(q + 2 * kv, first=q + kv), transposed),
+    )
+
+
+def fused_by_head(n: int, heads: Heads, source: str, bias: bool = False) -> Projections:
+    """From `n` values, in one tensor: per key/value head its query heads, its key, its value."""
+    q, kv, head = query_width(heads), key_width(heads), heads.head_dim
+    group = q // heads.num_key_value_heads
+    rows, step = q + 2 * kv, group + 2 * head
+    return (
+        Matrix("attn_q", source, q, n, bias, Fused(rows, 0, group, step)),
+        Matrix("attn_k", source, kv, n, bias, Fused(rows, group, head, step)),
+        Matrix("attn_v", source, kv, n, bias, Fused(rows, group + head, head, step)),
+    )
+
+
+def output(n: int, heads: Heads, bias: bool = False, source: str = "self_attn.o_proj", ternary: bool = False) -> Matrix:
+    """From what the heads give back to `n` values."""
+    return Matrix("attn_output", source, n, query_width(heads), bias, ternary=ternary)
+
+
+def head_norms(heads: Heads, eps: float, add: float = 0.0) -> tuple[HeadNorm, HeadNorm]:
+    """A norm on every query head, one on every key head."""
+    return (
+        HeadNorm("attn_q_norm", "self_attn.q_norm", heads.head_dim, eps, add),
+        HeadNorm("attn_k_norm", "self_attn.k_norm", heads.head_dim, eps, add),
+    )
+
+
+def whole_norms(heads: Heads, eps: float) -> tuple[RMSNorm, RMSNorm]:
+    """A norm over all query heads at once, one over all key heads."""
+    return (
+        RMSNorm("attn_q_norm", "self_attn.q_norm", query_width(heads), eps),
+        RMSNorm("attn_k_norm", "self_attn.k_norm", key_width(heads), eps),
+    )

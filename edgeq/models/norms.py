@@ -1,0 +1,64 @@
+"""Norms: of the residual stream, of what goes into it, of queries and keys."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgeq.models.tensors import Tensors
+from edgeq.ops import Graph, Value
+
+
+class RMSNorm(NamedTuple):
+    """RMSNorm of `width` values: `name` in the file, `source` in the checkpoint; `add` is added to its weights."""
+
+    name: str
+    source: str
+    width: int
+    eps: float
+    add: float = 0.0
+
+    def tensors(self, t: Tensors) -> None:
+        """The weights."""
+        t.norm(self.name, self.source, self.width, add=self.add)
+
+    def graph(self, g: Graph, x: Value, at: str = "", add_to: Value | None = None) -> Value:
+        """x normed, added to `add_to`; `at` is what the layer's names begin with."""
+        return g.rms_norm(x, f"{at}{self.name}.weight", self.eps, add_to)
+
+
+class HeadNorm(NamedTuple):
+    """RMSNorm of each head by itself, which all share the weights."""
+
+    name: str
+    source: str
+    head_dim: int
+    eps: float
+    add: float = 0.0
+
+    def tensors(self, t: Tensors) -> None:
+        """The weights."""
+        t.norm(self.name, self.source, self.head_dim, add=self.add)
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed, in place."""
+        return g.head_norm(x, f"{at}{self.name}.weight", self.eps)
+
+
+class LayerNorm(NamedTuple):
+    """LayerNorm of `width` values, with a bias."""
+
+    name: str
+    source: str
+    width: int
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """The weights and the bias."""
+        t.norm(self.name, self.source, self.width, bias=True)
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed."""
+        return g.layer_norm(x, f"{at}{self.name}.weight", f"{at}{self.name}.bias", self.eps)
+
+
+Norm = RMSNorm | LayerNorm
+NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint
