@@ -8,18 +8,24 @@ TILE_BIAS = emit.FLOAT_BIAS  # where a tile's dots start, if `Codes.short_scales
 CENTRED: frozenset[int] = frozenset()  # code widths whose dots already take the zero point away
 
 
-def dot_lines(b, total, lines, words, code_bits):
-    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+def dot_lines(b, total, lines, words, code_bits, apart=4):
+    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line, `apart` bytes
+    apart."""
     for j, line in enumerate(lines):
-        total = _vpdpbusd(b, total, line, emit.splat_word(b, emit.offset(b, words, 4 * j), 64))
+        total = _vpdpbusd(b, total, line, emit.splat_word(b, emit.offset(b, words, apart * j), 64))
     return total
 
 
-def dot_panels(b, totals, lines_of, which, words, code_bits):
-    """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`, see pmaddubsw."""
+def dot_panels(b, totals, lines_of, which, words, code_bits, tokens=1):
+    """`totals`, of every panel one for each token, + its pairs of code lines `which` . the activations at `words`, see
+    pmaddubsw."""
     for i in which:
-        at = emit.offset(b, words, 8 * i)
-        totals = emit.pin(b, [dot_lines(b, t, lines_of(panel, i), at, code_bits) for panel, t in enumerate(totals)])
+        places = [emit.offset(b, words, 4 * (2 * i * tokens + t)) for t in range(tokens)]
+        for first in range(0, len(totals), tokens):
+            lines = lines_of(first // tokens, i)
+            for at, place in enumerate(places, first):
+                totals[at] = dot_lines(b, totals[at], lines, place, code_bits, 4 * tokens)
+        totals = emit.pin(b, totals)
     return totals
 
 

@@ -13,22 +13,28 @@ _BYTES, _INTS = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
 lookup = avx2.lookup
 
 
-def dot_lines(b, total, lines, words, code_bits):
-    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line."""
+def dot_lines(b, total, lines, words, code_bits, apart=4):
+    """total + code lines (u8x64: 16 rows x 4 columns) . the activations at `words`, 4 for each line, `apart` bytes
+    apart."""
     sums = [emit.half(b, total, part) for part in range(2)]
     for j, line in enumerate(lines):
-        activations = emit.splat_word(b, emit.offset(b, words, 4 * j), 32)
+        activations = emit.splat_word(b, emit.offset(b, words, apart * j), 32)
         sums = [_vpdpbusd(b, sums[part], emit.half(b, line, part), activations) for part in range(2)]
     return emit.concat(b, *sums)
 
 
-def dot_panels(b, totals, lines_of, which, words, code_bits):
-    """`totals`, one for each panel, + its pairs of code lines `which` . the activations at `words`, see pmaddubsw."""
+def dot_panels(b, totals, lines_of, which, words, code_bits, tokens=1):
+    """`totals`, of every panel one for each token, + its pairs of code lines `which` . the activations at `words`, see
+    pmaddubsw."""
     for i in which:
-        at = emit.offset(b, words, 8 * i)
-        for panel, total in enumerate(totals):
-            total = dot_lines(b, total, lines_of(panel, i), at, code_bits)
-            totals[panel] = emit.concat(b, *emit.pin(b, [emit.half(b, total, part) for part in range(2)]))
+        places = [emit.offset(b, words, 4 * (2 * i * tokens + t)) for t in range(tokens)]
+        for first in range(0, len(totals), tokens):
+            lines, mine = lines_of(first // tokens, i), totals[first : first + tokens]
+            mine = [
+                dot_lines(b, total, lines, at, code_bits, 4 * tokens) for total, at in zip(mine, places, strict=True)
+            ]
+            parts = emit.pin(b, [emit.half(b, total, part) for total in mine for part in range(2)])
+            totals[first : first + tokens] = [emit.concat(b, *parts[2 * t : 2 * t + 2]) for t in range(tokens)]
     return totals
 
 
