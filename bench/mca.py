@@ -136,8 +136,9 @@ def _around(inner: tuple[int, int], every: list[tuple[int, int]]) -> tuple[int, 
 def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
     """Instructions of a matvec for the panels that it reads at once: what comes once a super-block, and a group.
 
-    An innermost loop that multiplies and prefetches is that over groups; around it lies that over super-blocks, in
-    which other loops run over the groups again, for mins. LLVM may do the first super-block apart: the last one counts.
+    Of the innermost loops that multiply and prefetch, that over groups prefetches most; around it lies that over
+    super-blocks, in which other loops run over the groups again, for mins. LLVM may do the first super-block apart: the
+    last one counts.
     """
     every = loops(lines)
 
@@ -145,7 +146,8 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
         return count(lines[loop[0] : loop[1] + 1], pattern)
 
     found = [loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH)]
-    first, last = max(loop for loop in found if not any(_within(inner, loop) for inner in found))
+    innermost = [loop for loop in found if not any(_within(inner, loop) for inner in found)]
+    first, last = max(innermost, key=lambda loop: (holds(loop, PREFETCH), loop))
     at, end = _around((first, last), every)
     others = [loop for loop in every if at < loop[0] and loop[1] <= end and (loop[1] < first or loop[0] > last)]
     header: list[str] = []
@@ -166,12 +168,17 @@ def _groups(loop: list[str]) -> int:
 
 
 def prefill_loop(lines: list[str], dots: str) -> list[str]:
-    """Instructions of one group and tile of tokens in a matmul: it multiplies and does not prefetch."""
-    for first, last in loops(lines):
-        part = lines[first : last + 1]
-        if count(part, dots) > 0 and count(part, r"prf\w+|prefetch\w+") == 0:
-            return instructions(part)
-    raise ValueError("no loop of a matmul found")
+    """Instructions of one group and tile of tokens in a matmul: it multiplies and does not prefetch. Of two such loops
+    the other one is of a narrower tile."""
+    found: list[tuple[int, int]] = []
+    for loop in loops(lines):
+        part = lines[loop[0] : loop[1] + 1]
+        if count(part, dots) and not count(part, PREFETCH) and not any(_within(inner, loop) for inner in found):
+            found.append(loop)
+    if not found:
+        raise ValueError("no loop of a matmul found")
+    first, last = max(found, key=lambda loop: count(lines[loop[0] : loop[1] + 1], dots))
+    return instructions(lines[first : last + 1])
 
 
 # ---- running llvm-mca ----

@@ -60,6 +60,7 @@ class Packed:
         self.rows[:tokens] = x
         self.words = aligned(self.capacity * columns)
         self.sums = aligned(self.capacity * columns // 32 * SUMS_BYTES)
+        self.words[:], self.sums[:] = 0x5A, 0xFF  # what no kernel may use: the scales are not even numbers
         self.count = np.array([tokens], np.int64)
         if columns % 32 == 0:
             call(
@@ -77,12 +78,15 @@ class Packed:
     def unpack(self, tile: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes [tokens, columns] and scales [tokens, groups] back from the packed layout."""
         tokens, columns = int(self.count[0]), self.rows.shape[1]
-        tile = 1 if tokens == 1 else tile
-        tiles, groups = -(-tokens // tile), columns // 32
-        words = self.words[: tiles * tile * columns].view(np.int8).reshape(tiles, columns // 4, tile, 4)
-        codes = words.transpose(0, 2, 1, 3).reshape(tiles * tile, columns)[:tokens]
-        sums = self.sums[: tiles * tile * groups * SUMS_BYTES].view(np.float32).reshape(tiles, groups, 5, tile)
-        return codes, sums[:, :, 0].transpose(0, 2, 1).reshape(tiles * tile, groups)[:tokens]
+        groups, codes, scales = columns // 32, [], []
+        for first in range(0, tokens, tile):
+            here = min(tile, tokens - first)
+            wide = 1 if tokens == 1 else min(tile, next(width for width in (2, 4, 8) if here <= width))
+            words = self.words[first * columns :][: wide * columns].view(np.int8).reshape(columns // 4, wide, 4)
+            sums = self.sums[first * groups * SUMS_BYTES :][: wide * groups * SUMS_BYTES].view(np.float32)
+            codes.append(words.transpose(1, 0, 2).reshape(wide, columns)[:here])
+            scales.append(sums.reshape(groups, 5, wide)[:, 0].T[:here])
+        return np.concatenate(codes), np.concatenate(scales)
 
 
 def matmul(

@@ -1,7 +1,7 @@
-"""Weights x activations: one token is a matvec (decode, see `streams` and `matvec`); a matmul unpacks a super-block
-once into L1 and serves every tile of tokens from there (prefill).
+"""Weights x activations: one token is a matvec (decode, see `streams` and `matvec`), and a few are read like one (see
+`few`); a matmul unpacks a super-block once into L1 and serves every tile of tokens from there (prefill).
 
-Both do the same float operations in the same order for every token, so a token's result does not depend on how a
+All do the same float operations in the same order for every token, so a token's result does not depend on how a
 prompt was split.
 """
 
@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
+from edgeq.kernels.few import FEW, make_add_tile, make_few
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
+from edgeq.kernels.pack_rows import rest_width
 from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams
 from edgeq.kernels.turns import NOBODY, make_panel_turns, next_owner, take
 from edgeq.simd.isa import Isa
@@ -54,14 +56,14 @@ def _finish(out, value, bias, accumulate):
     store_f32x16(out, value)
 
 
-def _make_one_token(matvec, streams: int):
-    """`one_token`: a thread's share of a matrix times one token, by `matvec(panel, apart, size, words, sums, totals)`,
-    which takes `streams` panels at once."""
+def _make_few_tokens(matvec, few, streams: int):
+    """`few_tokens`: a thread's share of a matrix times one token, by `matvec(panel, apart, size, words, sums, totals)`,
+    which takes `streams` panels at once; or times up to FEW, by `few` (see few.py), where there is one."""
     share, turn = make_panel_turns(streams)
 
     @device
-    def one_token(weights, panel_bytes, panels, size, words, sums, out, bias, accumulate, totals, crew):
-        whose, i = crew.thread, -1
+    def few_tokens(weights, panel_bytes, panels, size, words, sums, out, stride, count, bias, accumulate, totals, crew):
+        whose, i, room = crew.thread, -1, 64 if few is None or count == 1 else FEW * 64
         while whose != NOBODY:
             first, each, left = share(panels, whose, crew.n_threads)
             i = take(crew, whose, i, each + left)
@@ -69,13 +71,19 @@ def _make_one_token(matvec, streams: int):
                 whose, i = next_owner(crew, whose), -1
                 continue
             p, apart, n = turn(i, panels, first, each, left)
-            matvec(weights + p * panel_bytes, apart * panel_bytes, size, words, sums, totals)
+            panel = weights + p * panel_bytes
+            if few is None or count == 1:
+                matvec(panel, apart * panel_bytes, size, words, sums, totals)
+            else:
+                few(panel, apart * panel_bytes, n, size, words, sums, count, totals)
             for s in range(n):
                 at = (p + s * apart) * 64
                 row_bias = bias + at if hide(bias) != 0 else 0
-                _finish(out + at, load_f32x16(totals + s * 64), row_bias, accumulate)
+                for t in range(count):
+                    total = load_f32x16(totals + s * room + t * 64)
+                    _finish(out + t * stride + at, total, row_bias, accumulate)
 
-    return one_token
+    return few_tokens
 
 
 def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in_memory: bool):
@@ -144,6 +152,26 @@ def _make_tile_step(kind: SimpleNamespace, ops: SimpleNamespace, tokens: int, in
     return coded_step if coded else plain_step
 
 
+def _make_last_step(kind: SimpleNamespace, isa: Isa, add_tile):
+    """`last_step(wide, block, lines, scales, mins, factors, groups, words, sums, totals, parts)`: as a tile step, for
+    the tokens that are left, which fill a tile of `wide`; from `block` itself, where there is an `add_tile`."""
+    if add_tile is None:
+        assert isa.tile == 4
+        narrow_step = _make_tile_step(kind, operations(isa, 2, kind.codes, bias_rows=ROWS), 2, isa.registers < 32)
+
+        @device
+        def from_lines(wide, block, lines, scales, mins, factors, groups, words, sums, totals, parts):
+            narrow_step(lines, scales, mins, factors, groups, words, sums, totals, parts)
+
+        return from_lines
+
+    @device
+    def from_block(wide, block, lines, scales, mins, factors, groups, words, sums, totals, parts):
+        add_tile(wide, block, groups, words, sums, totals)
+
+    return from_block
+
+
 def _make_header(kind: SimpleNamespace, ops: SimpleNamespace):
     """`header(block, scales, mins, factors)`: what a tile step reads of a super-block's header, in rows of 64 bytes."""
     coded, has_mins, count = kind.codes.coded, kind.has_mins, 16 if kind.codes.halves else 8
@@ -179,11 +207,16 @@ def _make_quantized(name: str, isa: Isa):
     pair, header_bytes, group_bytes = kind.pair, kind.header_bytes, kind.group_bytes
     low_pair, two_bytes = kind.low_pair, kind.low_pair is not None
     lines_bytes = 2 * LOW_LINES if two_bytes else LOW_LINES
-    matvec = make_streams(kind, isa) if streams > 1 else make_matvec(kind, operations(isa, 1, kind.codes))
+    if streams > 1:
+        matvec, add_tile = make_streams(kind, isa), make_add_tile(kind, isa)
+        few, most = make_few(kind, isa, add_tile), FEW
+    else:
+        matvec, add_tile = make_matvec(kind, operations(isa, 1, kind.codes)), None
+        few, most = None, 1
     ops = operations(isa, tile, kind.codes, bias_rows=ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32)
     header, store_pair = _make_header(kind, ops), ops.store_pair
-    one_token = _make_one_token(matvec, streams)
+    few_tokens, last_step = _make_few_tokens(matvec, few, streams), _make_last_step(kind, isa, add_tile)
     tile_bytes, totals_bytes = 64 * tile, CHUNK * 64
 
     @device
@@ -199,10 +232,11 @@ def _make_quantized(name: str, isa: Isa):
                     store_pair(lines + LOW_LINES + g * 512 + i * 128, low, high)
 
     @device
-    def panel_times_tiles(block, groups, words, sums, tiles, totals):
-        """A panel, whose first super-block is at `block`, x `tiles` tiles of tokens into `totals`, f32 [token][16]."""
+    def panel_times_tokens(block, groups, words, sums, tokens, totals):
+        """A panel, whose first super-block is at `block`, x `tokens` tokens into `totals`, f32 [token][16]."""
         lines, parts = stack(lines_bytes), stack(tile_bytes)
         scales, mins, factors = stack(SCALE_ROWS), stack(ROWS), stack(128)
+        tiles = (tokens + tile - 1) // tile
         for row in range(0, tiles * tile_bytes, 64):
             store_f32x16(totals + row, zero_f32x16())
         for first in range(0, groups, 8):
@@ -214,18 +248,13 @@ def _make_quantized(name: str, isa: Isa):
                 ahead = block + BLOCKS_AHEAD * size + t * part
                 for line in range(ahead, ahead + part, 64):
                     prefetch_l2(line)
-                at = t * groups + first
-                tile_step(
-                    lines,
-                    scales,
-                    mins,
-                    factors,
-                    here,
-                    words + at * (32 * tile),
-                    sums + at * (SUMS_BYTES * tile),
-                    totals + t * tile_bytes,
-                    parts,
-                )
+                wide = min(tile, rest_width(tokens - t * tile))
+                at = t * tile * groups + first * wide
+                x, x_sums, total = words + at * 32, sums + at * SUMS_BYTES, totals + t * tile_bytes
+                if wide == tile:
+                    tile_step(lines, scales, mins, factors, here, x, x_sums, total, parts)
+                else:
+                    last_step(wide, block, lines, scales, mins, factors, here, x, x_sums, total, parts)
             block += size
 
     @device
@@ -234,8 +263,10 @@ def _make_quantized(name: str, isa: Isa):
         groups = columns // 32
         panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
         panels = (rows + 15) // 16
-        if count == 1:
-            one_token(weights, panel_bytes, panels, groups, words, sums, out, bias, accumulate, totals, crew)
+        if count <= most:
+            few_tokens(
+                weights, panel_bytes, panels, groups, words, sums, out, stride, count, bias, accumulate, totals, crew
+            )
             return
         whose, i = crew.thread, -1
         while whose != NOBODY:
@@ -248,12 +279,12 @@ def _make_quantized(name: str, isa: Isa):
                 continue
             first, p = i // each * CHUNK, first_panel + i % each
             tokens = min(CHUNK, count - first)
-            panel_times_tiles(
+            panel_times_tokens(
                 weights + p * panel_bytes,
                 groups,
                 words + first * columns,
                 sums + first * groups * SUMS_BYTES,
-                (tokens + tile - 1) // tile,
+                tokens,
                 totals,
             )
             row_bias = bias + p * 64 if bias != 0 else 0
@@ -269,14 +300,14 @@ def _make_float(name: str, isa: Isa):
     ops = operations(isa, tile)
     tile_zero, tile_add_outer, tile_store = ops.tile_zero, ops.tile_add_outer, ops.tile_store
     totals_bytes = max(tile, FLOAT_STREAMS) * 64
-    one_token = _make_one_token(make_float_streams(load_row, row_bytes, isa), FLOAT_STREAMS)
+    few_tokens = _make_few_tokens(make_float_streams(load_row, row_bytes, isa), None, FLOAT_STREAMS)
 
     @device
     def multiply(weights, rows, columns, x, x_stride, out, stride, count, bias, accumulate, crew):
         totals = stack(totals_bytes)
         panels, panel_bytes = (rows + 15) // 16, columns * row_bytes
         if count == 1:
-            one_token(weights, panel_bytes, panels, columns, x, x_stride, out, bias, accumulate, totals, crew)
+            few_tokens(weights, panel_bytes, panels, columns, x, x_stride, out, 0, 1, bias, accumulate, totals, crew)
             return
         whose, i = crew.thread, -1
         while whose != NOBODY:

@@ -1,7 +1,8 @@
 """Activations as int8: per token and group of 32 columns one f32 scale, packed for tiles of tokens.
 
 Layout for tiles of T tokens (T = 1 when there is one token): words [tile][column / 4][T][4 bytes]; sums
-[tile][group][5][T] of 4 bytes: f32 scale, f32 scale * sum, int32 -sum, and -sum of each half of the group.
+[tile][group][5][T] of 4 bytes: f32 scale, f32 scale * sum, int32 -sum, and -sum of each half of the group. Where the
+last tokens fill no tile, theirs is a narrower one, of `rest_width` tokens.
 Codes are round(x * 127 / max |x|), ties to even, so they lie in [-127, 127].
 """
 
@@ -44,6 +45,12 @@ def quantize_group(low, high, words, sums, tile):
     store_i32(sums + 4 * row, -second_sum)
 
 
+@device
+def rest_width(tokens):
+    """Tokens of the last tile, which has to hold `tokens`: there are kernels for 2, 4 and 8."""
+    return 2 if tokens <= 2 else 4 if tokens <= 4 else 8
+
+
 def make_place(tile: int):
     """`place(words, sums, token, group, groups, count)`: quantize 32 values into their place among `count` tokens."""
 
@@ -52,9 +59,11 @@ def make_place(tile: int):
         if count == 1:
             quantize_group(low, high, words + group * 32, sums + group * SUMS_BYTES, 1)
         else:
-            at = (token // tile) * groups + group
-            lane = (token % tile) * 4
-            quantize_group(low, high, words + at * (32 * tile) + lane, sums + at * (SUMS_BYTES * tile) + lane, tile)
+            lane = token % tile
+            first = token - lane
+            wide = min(tile, rest_width(count - first))
+            at = first * groups + group * wide
+            quantize_group(low, high, words + at * 32 + lane * 4, sums + at * SUMS_BYTES + lane * 4, wide)
 
     return place
 

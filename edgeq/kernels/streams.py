@@ -30,11 +30,7 @@ def make_streams(kind: SimpleNamespace, isa: Isa):
     zero, store = ops.tile_zero, ops.tile_store
     header_bytes, group_bytes = kind.header_bytes, kind.group_bytes
     dots = make_dots(isa, streams, kind.codes, kind.pair, range(AHEAD, AHEAD + group_bytes, STEP))
-
-    if kind.codes.coded:
-        add_block = _make_coded(kind, ops, dots, streams)
-    else:
-        add_block = _make_plain(kind, isa, ops, dots)
+    add_block = make_add_block(kind, isa, dots, streams, 1)
 
     @outlined
     def matvec(panel, apart, groups, words, sums, totals):
@@ -52,14 +48,23 @@ def make_streams(kind: SimpleNamespace, isa: Isa):
     return matvec
 
 
-def _make_plain(kind: SimpleNamespace, isa: Isa, ops: SimpleNamespace, dots):
-    """`add_block(block, apart, groups, words, sums, totals)`: totals + a super-block whose groups have their scales."""
-    header_bytes, group_bytes, has_mins = kind.header_bytes, kind.group_bytes, kind.has_mins
+def make_add_block(kind: SimpleNamespace, isa: Isa, dots, streams: int, tokens: int):
+    """`add_block(block, apart, groups, words, sums, totals)`: a super-block of every panel times `tokens` tokens, added
+    to `totals`, f32 [stream][token][16]; `dots` are those of a group."""
+    ops = operations(isa, tokens, kind.codes, streams)
+    if kind.codes.coded:
+        return _make_coded(kind, ops, dots, streams, tokens)
+    return _make_plain(kind, isa, ops, dots, streams, tokens)
+
+
+def _make_plain(kind: SimpleNamespace, isa: Isa, ops: SimpleNamespace, dots, streams: int, tokens: int):
+    """`add_block` where groups have their scales."""
+    header_bytes, group_bytes, has_mins, row = kind.header_bytes, kind.group_bytes, kind.has_mins, 4 * tokens
     zero, load, store, fma = ops.tile_zero, ops.tile_load, ops.tile_store, ops.tile_fma
     add_scaled, add_outer, two_bytes = ops.tile_add_scaled, ops.tile_add_outer, kind.low_pair is not None
-    scales = rows_of_panels(isa.streams, kind.scale_row)
-    mins = rows_of_panels(isa.streams, kind.min_row) if has_mins else None
-    low_dots = make_dots(isa, isa.streams, kind.codes, kind.low_pair, range(0)) if two_bytes else None
+    scales = rows_of_panels(streams, kind.scale_row)
+    mins = rows_of_panels(streams, kind.min_row) if has_mins else None
+    low_dots = make_dots(isa, streams, kind.codes, kind.low_pair, range(0), tokens) if two_bytes else None
 
     @device
     def add_block(block, apart, groups, words, sums, totals):
@@ -72,23 +77,23 @@ def _make_plain(kind: SimpleNamespace, isa: Isa, ops: SimpleNamespace, dots):
                 part = fma(part, splat_f32(HIGH), fma(low, splat_f32(LOW), zero()))
             total = add_scaled(load(totals, 64), part, sums)
             if has_mins:
-                total = add_outer(total, mins(block, apart, g), sums + 4, 4)
+                total = add_outer(total, mins(block, apart, g), sums + row, 4)
             store(totals, 64, total)
             group += group_bytes
-            words += 32
-            sums += SUMS_BYTES
+            words += 32 * tokens
+            sums += SUMS_BYTES * tokens
 
     return add_block
 
 
-def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int):
-    """`add_block(block, apart, groups, words, sums, totals)`: totals + a super-block whose scales are codes."""
+def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int, tokens: int):
+    """`add_block` where scales are codes."""
     header_bytes, group_bytes, has_mins, halves = kind.header_bytes, kind.group_bytes, kind.has_mins, kind.codes.halves
     zero, load, store, fma = ops.tile_zero, ops.tile_load, ops.tile_store, ops.tile_fma
     add_scaled, add_outer = ops.tile_add_scaled, ops.tile_add_outer
     scale_codes, factors = kind.scale_codes, kind.factors
     scale_bytes, rows = 32 if halves else 16, 2 if halves else 1
-    scratch_bytes, parts_bytes = SCRATCH * streams, 64 * streams
+    scratch_bytes, parts_bytes, row = SCRATCH * streams, 64 * streams * tokens, 4 * tokens
 
     @device
     def d_row(block, unused):
@@ -107,15 +112,16 @@ def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int)
     @device
     def add_mins(mins, apart, groups, sums):
         """The mins of a super-block, in units of its -dmin."""
-        least, half_sums = zero(), stack(4)
+        least, half_sums = zero(), stack(row)
         for g in range(groups):
             for i in range(rows):
                 if halves:
-                    store_f32(half_sums, half_sum(sums, 4, i))
+                    for t in range(tokens):
+                        store_f32(half_sums + 4 * t, half_sum(sums + 4 * t, row, i))
                     least = add_outer(least, min_rows(mins, apart, rows * g + i), half_sums, 4)
                 else:
-                    least = add_outer(least, min_rows(mins, apart, g), sums + 4, 4)
-            sums += SUMS_BYTES
+                    least = add_outer(least, min_rows(mins, apart, g), sums + row, 4)
+            sums += SUMS_BYTES * tokens
         return least
 
     @device
@@ -134,8 +140,8 @@ def _make_coded(kind: SimpleNamespace, ops: SimpleNamespace, dots, streams: int)
             store(parts, 64, add_scaled(load(parts, 64), dot, sums))
             group += group_bytes
             codes += scale_bytes
-            words += 32
-            sums += SUMS_BYTES
+            words += 32 * tokens
+            sums += SUMS_BYTES * tokens
         total = fma(load(parts, 64), d(block, apart, 0), load(totals, 64))
         if has_mins:
             total = fma(add_mins(mins, next_mins - mins, groups, first), dmin(block, apart, 0), total)

@@ -8,17 +8,19 @@ from edgeq.simd.intrinsics import VPDPBUSD
 class Avx512Vnni(Body):
     tile_bias = emit.FLOAT_BIAS
 
-    def dot_lines(self, b, total, lines, words, code_bits):
+    def dot_lines(self, b, total, lines, words, code_bits, apart=4):
         for j, line in enumerate(lines):
-            total = VPDPBUSD[64](b, total, line, emit.splat_word(b, emit.offset(b, words, 4 * j), 64))
+            total = VPDPBUSD[64](b, total, line, emit.splat_word(b, emit.offset(b, words, apart * j), 64))
         return total
 
-    def dot_panels(self, b, totals, lines_of, which, words, code_bits):
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None, tokens=1):
         for i in which:
-            at = emit.offset(b, words, 8 * i)
-            totals = emit.pin(
-                b, [self.dot_lines(b, t, lines_of(panel, i), at, code_bits) for panel, t in enumerate(totals)]
-            )
+            places = [emit.offset(b, words, 4 * (2 * i * tokens + t)) for t in range(tokens)]
+            for first in range(0, len(totals), tokens):
+                lines = lines_of(first // tokens, i)
+                for at, place in enumerate(places, first):
+                    totals[at] = self.dot_lines(b, totals[at], lines, place, code_bits, 4 * tokens)
+            totals = emit.pin(b, totals)
         return totals
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):

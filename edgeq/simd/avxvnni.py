@@ -13,19 +13,24 @@ _BYTES = ir.VectorType(I8, 32)
 class AvxVnni(Body):
     tile_bias = emit.FLOAT_BIAS
 
-    def dot_lines(self, b, total, lines, words, code_bits):
+    def dot_lines(self, b, total, lines, words, code_bits, apart=4):
         sums = [emit.half(b, total, part) for part in range(2)]
         for j, line in enumerate(lines):
-            activations = emit.splat_word(b, emit.offset(b, words, 4 * j), 32)
+            activations = emit.splat_word(b, emit.offset(b, words, apart * j), 32)
             sums = [VPDPBUSD[32](b, sums[part], emit.half(b, line, part), activations) for part in range(2)]
         return emit.concat(b, *sums)
 
-    def dot_panels(self, b, totals, lines_of, which, words, code_bits):
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None, tokens=1):
         for i in which:
-            at = emit.offset(b, words, 8 * i)
-            for panel, total in enumerate(totals):
-                total = self.dot_lines(b, total, lines_of(panel, i), at, code_bits)
-                totals[panel] = emit.concat(b, *emit.pin(b, [emit.half(b, total, part) for part in range(2)]))
+            places = [emit.offset(b, words, 4 * (2 * i * tokens + t)) for t in range(tokens)]
+            for first in range(0, len(totals), tokens):
+                lines, mine = lines_of(first // tokens, i), totals[first : first + tokens]
+                mine = [
+                    self.dot_lines(b, total, lines, at, code_bits, 4 * tokens)
+                    for total, at in zip(mine, places, strict=True)
+                ]
+                parts = emit.pin(b, [emit.half(b, total, part) for total in mine for part in range(2)])
+                totals[first : first + tokens] = [emit.concat(b, *parts[2 * t : 2 * t + 2]) for t in range(tokens)]
         return totals
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):

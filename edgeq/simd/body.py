@@ -93,15 +93,21 @@ class Body(Protocol):
         words: ir.Value,
         code_bits: int,
         pairs_of: Callable[[int], ir.Value] | None = None,
+        tokens: int = 1,
     ) -> list[ir.Value]:
-        """`totals`, one for each panel, + the dots of its pairs of code lines `which` and the activations at `words`.
+        """`totals`, of every panel one for each token, + the dots of its pairs of lines `which` and the activations
+        at `words`.
 
-        `lines_of(panel, i)` makes lines 2i and 2i + 1, whose words are 2i and 2i + 1. `pairs_of(panel)` comes only if
-        `scales_integers`: the scales that multiply these dots. For bodies that read several panels at once.
+        `lines_of(panel, i)` makes lines 2i and 2i + 1, whose words are 2i and 2i + 1; words lie [line][token].
+        `pairs_of(panel)` comes only if `scales_integers`: the scales that multiply these dots. For bodies that read
+        several panels at once.
         """
         for i in which:
-            at = emit.offset(b, words, 8 * i)
-            totals = [self.dot_lines(b, t, lines_of(panel, i), at, code_bits) for panel, t in enumerate(totals)]
+            for at in range(len(totals)):
+                low, high = lines_of(at // tokens, i)
+                for line, code_line in ((2 * i, low), (2 * i + 1, high)):
+                    word = emit.offset(b, words, 4 * (line * tokens + at % tokens))
+                    totals[at] = self.dot_lines(b, totals[at], [code_line], word, code_bits)
         return totals
 
     def bias(self, kind: Codes) -> int:

@@ -37,9 +37,10 @@ class NeonDotprod(arm.Arm):
                 signed(b, emit.load(b, emit.offset(b, lines, 64 * j + 16 * q), U8X16, 16), code_bits) for q in range(4)
             ]
             for t in range(tokens):
-                activations = emit.load(b, emit.offset(b, words, 4 * j * tokens + 16 * (t // 4)), U8X16, 4)
+                at = j * tokens + t
+                activations = emit.load(b, emit.offset(b, words, at // 4 * 16), U8X16, 4)
                 totals[t] = [
-                    _sdot(b, part, code, activations, t % 4) for part, code in zip(totals[t], codes, strict=True)
+                    _sdot(b, part, code, activations, at % 4) for part, code in zip(totals[t], codes, strict=True)
                 ]
             pinned = emit.pin(b, [part for parts in totals for part in parts])
             totals = [pinned[4 * t : 4 * t + 4] for t in range(tokens)]

@@ -43,20 +43,18 @@ class NeonI8mm(arm.Arm):
 
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
         """Code lines lie in pairs, as `arrange_pair` leaves them."""
-        assert tokens == 4 and count % 2 == 0
+        assert tokens % 2 == 0 and count % 2 == 0
         starts = [emit.quarters(b, start(t))[0] for t in range(tokens)]  # every row starts at the same value
         # totals[pair of tokens][pair of rows]: row 0 token 0, row 0 token 1, row 1 token 0, row 1 token 1
-        totals = [[emit.shuffle(b, starts[t], starts[t + 1], _LOW)] * 8 for t in (0, 2)]
+        totals = [[emit.shuffle(b, starts[t], starts[t + 1], _LOW)] * 8 for t in range(0, tokens, 2)]
         for j in range(0, count, 2):
-            near = emit.load(b, emit.offset(b, words, 16 * j), U8X16, 4)
-            far = emit.load(b, emit.offset(b, words, 16 * j + 16), U8X16, 4)
-            activations = [_zip(b, near, far, _LOW), _zip(b, near, far, _HIGH)]
+            activations = _words_of_pairs(b, emit.offset(b, words, 4 * tokens * j), tokens)
             for rows in range(8):
                 codes = emit.load(b, emit.offset(b, lines, 64 * j + 16 * rows), U8X16, 16)
-                for pair in range(2):
-                    totals[pair][rows] = USMMLA(b, totals[pair][rows], codes, activations[pair])
-            pinned = emit.pin(b, [*totals[0], *totals[1]])
-            totals = [pinned[:8], pinned[8:]]
+                for pair, each in enumerate(activations):
+                    totals[pair][rows] = USMMLA(b, totals[pair][rows], codes, each)
+            pinned = emit.pin(b, [part for parts in totals for part in parts])
+            totals = [pinned[8 * pair : 8 * pair + 8] for pair in range(tokens // 2)]
         return [
             emit.join(
                 b,
@@ -64,6 +62,15 @@ class NeonI8mm(arm.Arm):
             )
             for t in range(tokens)
         ]
+
+
+def _words_of_pairs(b, words, tokens):
+    """For each two of `tokens` tokens, 2 or 4, their words of two lines: both of the first one, both of the second."""
+    near = emit.load(b, words, U8X16, 4)
+    if tokens == 2:
+        return [_zip(b, near, near, (0, 2, 1, 3))]
+    far = emit.load(b, emit.offset(b, words, 16), U8X16, 4)
+    return [_zip(b, near, far, _LOW), _zip(b, near, far, _HIGH)]
 
 
 def _zip(b, x, y, lanes):

@@ -22,16 +22,16 @@ def _places(b, address, apart, panels: int):
     return [b.add(address, b.mul(apart, I64(panel))) if panel else address for panel in range(panels)]
 
 
-def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
-    """`dots(group, apart, words, sums, codes, codes_apart)`: a group of 32 columns of every panel . the token, as f32;
-    times the scales at `codes`, where scales are codes. `pair(group, i)` makes code lines 2i and 2i + 1.
+def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range, tokens: int = 1):
+    """`dots(group, apart, words, sums, codes, codes_apart)`: a group of 32 columns of every panel . every token, as
+    f32; times the scales at `codes`, where scales are codes. `pair(group, i)` makes code lines 2i and 2i + 1.
 
     Between lines the second cache is asked for what lies `ahead`, at these bytes from the group: many requests in a
     row would keep lines from being loaded.
     """
     body = isa.body()
-    tile = Tile(f32x16, panels)
-    start, bias = dot_start(body, 1, kind), body.bias(kind)
+    tile = Tile(f32x16, panels * tokens)
+    start, bias = dot_start(body, tokens, kind), body.bias(kind)
     in_integers = body.scales_integers(kind)
     parts = [((0, 1), 3), ((2, 3), 4)] if kind.halves else [((0, 1, 2, 3), 2)]
 
@@ -44,23 +44,23 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range):
     def all_dots(b, lines_of, scale_of, words, sums):
         """The f32 dots of the panels, whose code lines are `lines_of(panel, i)`, and scales `scale_of(panel, part)`."""
         dots: list = []
-        values: list = [None] * panels
+        values: list = [None] * (panels * tokens)
         for part, (which, at) in enumerate(parts):
             if part == 0 or not in_integers:
-                dots = [start(b, emit.offset(b, sums, 4 * at))(0)] * panels
+                dots = list(map(start(b, emit.offset(b, sums, 4 * at * tokens)), range(tokens))) * panels
             if in_integers:
                 pairs_of = functools.partial(
                     lambda part, panel: body.scale_pairs(b, scale_of(panel, part), kind.signed), part
                 )
-                dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits, pairs_of)
+                dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits, pairs_of, tokens=tokens)
                 continue
-            dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits)
-            for panel, so_far in enumerate(values):
-                value = float_of_dots(bias, b, dots[panel])
+            dots = body.dot_panels(b, dots, lines_of, which, words, kind.bits, tokens=tokens)
+            for i, so_far in enumerate(values):
+                value = float_of_dots(bias, b, dots[i])
                 if kind.coded:
-                    factor = scale_of_codes(b, scale_of(panel, part), kind.signed)
+                    factor = scale_of_codes(b, scale_of(i // tokens, part), kind.signed)
                     value = b.fmul(value, factor) if so_far is None else emit.fma(b, value, factor, so_far)
-                values[panel] = value if part == len(parts) - 1 else pinned(b, value)
+                values[i] = value if part == len(parts) - 1 else pinned(b, value)
         return [float_of_dots(bias, b, dot) for dot in dots] if in_integers else values
 
     @intrinsic

@@ -75,27 +75,40 @@ class Pmaddubsw(Body):
         pairs = range(len(lines) // 2)
         return self.dot_panels(b, [total], lambda panel, i: lines[2 * i : 2 * i + 2], pairs, words, code_bits)[0]
 
-    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None):
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None, tokens=1):
         """Panel by panel for each pair of lines, which share what is loaded of the activations; pinned, else LLVM mixes
         panels and spills."""
         step = max(1, min(SUMS_IN_INT16.get(code_bits, 1) // 2, len(which)))
         sums: list = [None] * len(totals)
         for n, i in enumerate(which):
             first, last = n % step == 0, n % step == step - 1
-            activations = [emit.splat_word(b, emit.offset(b, words, 8 * i + 4 * j), self.bytes.count) for j in range(2)]
-            for panel, total in enumerate(totals):
-                low, high = (
-                    self._dots_of_line(b, line, x, code_bits)
-                    for line, x in zip(lines_of(panel, i), activations, strict=True)
-                )
-                so_far = _add(b, low if first else _add(b, sums[panel], low), high)
+            words_of = [emit.offset(b, words, 4 * (2 * i * tokens + t)) for t in range(tokens)]
+            activations = [
+                [emit.splat_word(b, emit.offset(b, at, 4 * tokens * j), self.bytes.count) for j in range(2)]
+                for at in words_of
+            ]
+            for panel in range(len(totals) // tokens):
+                lines, mine = lines_of(panel, i), range(panel * tokens, (panel + 1) * tokens)
+                dots = [
+                    self._dots_of_pair(b, lines, each, None if first else sums[at], code_bits)
+                    for at, each in zip(mine, activations, strict=True)
+                ]
                 if last and code_bits != 8:
                     scales = [None] * self.parts if pairs_of is None else self._parts(b, pairs_of(panel))
-                    so_far = [self.widen(b, value, scale) for value, scale in zip(so_far, scales, strict=True)]
-                sums[panel] = emit.pin(b, _add(b, so_far, self._halves(b, total)) if last else so_far)
+                    dots = [[self.widen(b, *both) for both in zip(each, scales, strict=True)] for each in dots]
                 if last:
-                    totals[panel] = self.join(b, sums[panel])
+                    dots = [_add(b, each, self._halves(b, totals[at])) for at, each in zip(mine, dots, strict=True)]
+                pinned = emit.pin(b, [part for each in dots for part in each])
+                for t, at in enumerate(mine):
+                    sums[at] = pinned[t * self.parts : (t + 1) * self.parts]
+                    if last:
+                        totals[at] = self.join(b, sums[at])
         return totals
+
+    def _dots_of_pair(self, b, lines, activations, so_far, code_bits):
+        """The parts of two lines, added up; to `so_far`, if there is something."""
+        low, high = (self._dots_of_line(b, *both, code_bits) for both in zip(lines, activations, strict=True))
+        return _add(b, low if so_far is None else _add(b, so_far, low), high)
 
     def _halves(self, b, value):
         """A vector of 64 bytes in registers: the inverse of `join`."""

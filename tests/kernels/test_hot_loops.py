@@ -1,5 +1,6 @@
 """The assembly of the hot loops: the right instruction, no spill, no call. Whatever this x86-64 can execute."""
 
+import functools
 import platform
 import re
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 import edgeq
 from edgeq.blocks.table import BLOCK_TYPES
+from edgeq.kernels.streams import STEP
 from edgeq.simd.isa import TABLE
 
 sys.path.insert(0, edgeq.__path__[0] + "/../bench")
@@ -31,13 +33,21 @@ def blocks(text: str) -> list[list[str]]:
     return result
 
 
-def hottest(name: str, isa: str, cpu: str, instruction: str, decode: bool = False) -> list[str]:
-    """The block of a matmul that multiplies most: of the tiles of a prompt, or at decode, where it prefetches."""
+@functools.cache
+def matmul(name: str, isa: str, cpu: str) -> list[list[str]]:
     from edgeq.toolchain.compile import assembly
 
-    found = blocks(assembly("matmul", name, ISA[isa], cpu))
-    found = [block for block in found if decode == any(line.startswith("prefetch") for line in block)]
-    return max(found, key=lambda block: sum(line.startswith(instruction) for line in block))
+    return blocks(assembly("matmul", name, ISA[isa], cpu))
+
+
+def starting(block: list[str], instruction: str) -> int:
+    return sum(line.startswith(instruction) for line in block)
+
+
+def hottest(name: str, isa: str, cpu: str, instruction: str, asked: int) -> list[str]:
+    """The block of a matmul that multiplies most, of those that ask for so many lines ahead."""
+    found = [block for block in matmul(name, isa, cpu) if starting(block, "prefetch") == asked]
+    return max(found, key=lambda block: starting(block, instruction))
 
 
 # With 16 registers, the sums of a tile of 4 tokens are kept in memory: 8 registers' worth. Where 16 columns share a
@@ -60,8 +70,8 @@ def hottest(name: str, isa: str, cpu: str, instruction: str, decode: bool = Fals
     ],
 )
 def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
-    block = hottest(name, isa, cpu, instruction)
-    assert sum(line.startswith(instruction) for line in block) == dots
+    block = hottest(name, isa, cpu, instruction, 0)
+    assert starting(block, instruction) == dots
     assert not [line for line in block if "call" in line.split()[0]]
     stored = [line for line in block if re.search(r",\s*-?\d*\(%r[sb]p\)", line) and not line.startswith("cmp")]
     assert len(stored) <= stores, "spills in the hot loop"
@@ -80,9 +90,27 @@ def test_matmul_tile(name, isa, cpu, instruction, dots, stores):
     ],
 )
 def test_matvec_of_four_panels(name, isa, cpu, instruction, dots, stores):
-    block = hottest(name, isa, cpu, instruction, decode=True)
-    assert sum(line.startswith(instruction) for line in block) == dots
-    assert sum(line.startswith("prefetch") for line in block) == 4 * BLOCK_TYPES[name].group_bytes // 128
+    block = hottest(name, isa, cpu, instruction, 4 * BLOCK_TYPES[name].group_bytes // STEP)
+    assert starting(block, instruction) == dots
+    assert not [line for line in block if "call" in line.split()[0]]
+    stored = [line for line in block if re.search(r"mm\d+,\s*-?\d*\(%r", line)]
+    assert len(stored) <= stores, "spills in the hot loop"
+
+
+# A panel and a tile of 4 tokens, or 8 where there are 32 registers: as above, with two more sums in memory.
+@pytest.mark.parametrize(
+    ("name", "isa", "cpu", "instruction", "stores"),
+    [
+        ("Q4_K", "avx2", "haswell", "vpmaddubsw", 14),
+        ("Q6_K", "avx2", "haswell", "vpmaddubsw", 25),
+        ("Q4_K", "avxvnni", "alderlake", "vpdpbusd", 8),
+        ("Q4_K", "avx512vnni", "icelake-server", "vpdpbusd", 8),
+        ("Q6_K", "avx512vnni", "icelake-server", "vpdpbusd", 8),
+    ],
+)
+def test_few_tokens(name, isa, cpu, instruction, stores):
+    block = hottest(name, isa, cpu, instruction, BLOCK_TYPES[name].group_bytes // 64)
+    assert starting(block, instruction) == 64
     assert not [line for line in block if "call" in line.split()[0]]
     stored = [line for line in block if re.search(r"mm\d+,\s*-?\d*\(%r", line)]
     assert len(stored) <= stores, "spills in the hot loop"

@@ -88,6 +88,26 @@ def test_one_token_at_a_time_gives_the_same_bits(name):
     np.testing.assert_array_equal(whole, matmul(body, name, panels, rows, x, threads=3))
 
 
+@bodies
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q8_0", "Q2_K", "NF4"])
+def test_every_width_of_tiles_gives_the_bits_of_single_tokens(body, name):
+    """A few tokens, tiles that are full and the narrow ones of what is left: panels for four streams and some beyond,
+    one of them ragged, and a super-block that is not whole."""
+    rng = np.random.default_rng(11)
+    rows = 90
+    panels = random_panels(rng, name, rows, 352)
+    x = rng.standard_normal((131, 352)).astype(np.float32)
+    single = np.concatenate([matmul(body, name, panels, rows, x[i : i + 1]) for i in range(19)])
+    for tokens in range(2, 20):
+        several = matmul(body, name, panels, rows, x[:tokens])
+        np.testing.assert_array_equal(several.view(np.int32), single[:tokens].view(np.int32), f"{tokens} tokens")
+    for tokens in (129, 130, 131):  # of which the last are left in a second chunk
+        several = matmul(body, name, panels, rows, x[:tokens])
+        np.testing.assert_array_equal(several[:19].view(np.int32), single.view(np.int32))
+        last = matmul(body, name, panels, rows, x[tokens - 1 : tokens])
+        np.testing.assert_array_equal(several[-1:].view(np.int32), last.view(np.int32))
+
+
 @pytest.mark.parametrize("name", [*QUANTIZED, "F16"])
 def test_bias_and_residual(name):
     rng = np.random.default_rng(7)

@@ -8,12 +8,12 @@ import random_checkpoints
 
 from edgeq.container.reader import File, open_file
 from edgeq.errors import UsageError
+from edgeq.graph import kv_cache
 from edgeq.graph.kv_cache import REWIND, ring_size
 from edgeq.kernels.layout import ATTENTION_BLOCK
 from edgeq.models import architecture
 from edgeq.prompt_cache import PromptCache
 from edgeq.quantize.pipeline import convert
-from edgeq.runtime import kv_cache
 from edgeq.runtime.fit import Fit
 from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session
 from edgeq.timings import Timings
