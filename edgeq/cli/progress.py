@@ -19,13 +19,16 @@ def _bar(first: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
+    if not console.is_terminal:  # older versions of rich end a bar that is off with an empty line
+        yield lambda text, done, total: None
+        return
     columns = (
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
         rich.progress.DownloadColumn(True),
         rich.progress.TimeRemainingColumn(),
     )
-    with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(first, total=None)
         yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
 
