@@ -24,9 +24,9 @@ from edgeq.blocks.search_steps import (
 )
 from edgeq.blocks.table import BlockType
 
-# What is added to the largest magnitude of a code for each candidate step, best around where few codes are left unused.
-STEPS = {
-    "Q4_0": tuple(t / 4 for t in range(-8, 5)),
+# What is added to the largest magnitude of a code for each candidate step, best around where few codes are left unused;
+# of types that `steps` has no good guess of.
+_STEPS = {
     "Q5_0": tuple(t / 4 for t in range(-8, 5)),
     "Q8_0": tuple(t / 2 for t in range(-8, 9)),
     "Q6_K": tuple(t / 2 for t in range(-8, 5)),
@@ -39,15 +39,9 @@ STEPS = {
     "IQ4_XS": tuple(4.0 * t for t in range(-8, 9)),
     "TQ2_0": tuple(t / 8 for t in range(29)),
 }
-# Smallest and largest signed code. Q8_0 leaves -128 out, as GGUF writers do; TQ2_0 leaves out 2, which TQ1_0 lacks.
-CODE_RANGE = {
-    "Q4_0": (-8, 7),
-    "Q5_0": (-16, 15),
-    "Q8_0": (-127, 127),
-    "Q6_K": (-32, 31),
-    "Q3_K": (-4, 3),
-    "TQ2_0": (-1, 1),
-}
+# Signed codes that are written, if not all: Q8_0 leaves -128 out, as GGUF writers do; TQ2_0 leaves out 2, which TQ1_0
+# lacks.
+_CODE_RANGE = {"Q8_0": (-127, 127), "TQ2_0": (-1, 1)}
 FACTOR_RANGE = {"i8": (-128, 127), "s6": (-32, 31)}
 LEAST_EXPONENT = 3  # of MXFP4's scales: those below are of weights that f32 cannot divide by
 EXPONENTS = (0, 1, -1)  # beside that of the largest weight, which are tried
@@ -70,9 +64,20 @@ def ladder(values: Sequence[float]) -> Ladder:
     return Ladder(*rising[0], rungs)
 
 
+def code_range(bt: BlockType) -> tuple[int, int]:
+    """The smallest and the largest signed code that is written of a type without values."""
+    return _CODE_RANGE.get(bt.name, (-bt.zero_point, bt.levels - bt.zero_point))
+
+
 def lowest(bt: BlockType) -> float:
     """The lowest value that a code is written for."""
-    return float(min(bt.values)) if bt.values else float(CODE_RANGE[bt.name][0])
+    return float(min(bt.values)) if bt.values else float(code_range(bt)[0])
+
+
+def steps(bt: BlockType) -> tuple[float, ...]:
+    """What is added to the largest magnitude of a code for each candidate step."""
+    size = max(map(abs, bt.values or code_range(bt))) / 32
+    return _STEPS.get(bt.name) or tuple(t * size for t in range(-8, 5))
 
 
 def search_scales(x: F32, bt: BlockType) -> tuple[F32, F32 | None, F32]:
@@ -91,7 +96,7 @@ def search_scales(x: F32, bt: BlockType) -> tuple[F32, F32 | None, F32]:
 def _nearest(x: F32, bt: BlockType) -> F32:
     """What the code that fits best stands for."""
     if not bt.values:
-        return round_between(x, *CODE_RANGE[bt.name])
+        return round_between(x, *code_range(bt))
     rungs = ladder(bt.values)
     values = np.full_like(x, rungs.lowest)
     for begin, rise, _ in rungs.rungs:
@@ -123,7 +128,7 @@ def _best(x: F32, bt: BlockType) -> F32:
     usable = np.abs(farthest) > np.float32(TINY)
     gain = np.full(x.shape[1:], -1, np.float32)
     scale = np.zeros_like(gain)
-    for step in STEPS[bt.name]:
+    for step in steps(bt):
         inverse = where(usable, np.float32(lowest(bt) - step) / farthest, np.float32(0))
         values = _nearest(x * inverse, bt)
         sum_qq, sum_xq = total_of(values * values), total_of(x * values)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from edgeq.blocks.packing import CODE_LINES
-from edgeq.blocks.table import BLOCK_TYPES, BlockType, block_type
+from edgeq.blocks.table import SUPER_BLOCK, BlockType, block_type
 from edgeq.kernels import codes_tables
 from edgeq.simd.body import Codes
 from edgeq.simd.isa import Isa
@@ -53,7 +53,7 @@ def reader(name: str, isa: Isa) -> SimpleNamespace:
       and -dmin.
     """
     row: BlockType = block_type(name)
-    pair, scales, second = _READERS[name]
+    pair, (scales, second) = _PAIRS[row.code_bits], _header_parts(row)
     bits, zero_point = max(row.bits, 4), row.zero_point
     low_pair = None
     if row.scales == "f32":
@@ -225,26 +225,20 @@ def _make_pair(bits: int):
     return pair
 
 
-_pair_3, _pair_5, _pair_6 = _make_pair(3), _make_pair(5), _make_pair(6)
+# By the bits of a code
+_PAIRS = {2: _pair_2, 3: _make_pair(3), 4: pair_4, 5: _make_pair(5), 6: _make_pair(6), 8: _pair_8}
 
-# (pair, scale row, min row) or (pair, scale codes, factors); where codes stand for values, each body has its own pair
-_READERS = {
-    "Q4_0": (pair_4, _f16_row, None),
-    "Q4_1": (pair_4, _f16_row, _f16_min_row),
-    "Q5_0": (_pair_5, _f16_row, None),
-    "Q5_1": (_pair_5, _f16_row, _f16_min_row),
-    "Q8_0": (_pair_8, _f16_row, None),
-    "Q2_K": (_pair_2, _scale_codes_q2_k, _factors_k),
-    "Q3_K": (_pair_3, _scale_codes_q3_k, _factors_6),
-    "Q4_K": (pair_4, _scale_codes_k, _factors_k),
-    "Q5_K": (_pair_5, _scale_codes_k, _factors_k),
-    "Q6_K": (_pair_6, _scale_codes_6, _factors_6),
-    "IQ4_NL": (None, _f16_row, None),
-    "IQ4_XS": (None, _scale_codes_iq4_xs, _factors_6),
-    "MXFP4": (None, _e8m0_row, None),
-    "NF4": (None, _f32_row, None),
-    "TQ2_0": (_pair_2, _one_f16_row, None),
-    "IQ12_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ12_W"])),
-    "IQ3_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ3_W"])),
-    "IQ3S_W": (None, _scale_codes_6, codes_tables.make_factors(BLOCK_TYPES["IQ3S_W"])),
-}
+
+def _header_parts(row: BlockType):
+    """(scale row, min row) of a type whose scales are its own, (scale codes, factors) where they are coded."""
+    groups = SUPER_BLOCK // row.scale_group
+    one_factor = _factors_6 if codes_tables.unit(row) == 1 else codes_tables.make_factors(row)
+    return {
+        "f16": (_f16_row if groups > 1 else _one_f16_row, _f16_min_row if row.has_mins else None),
+        "f32": (_f32_row, None),
+        "e8m0": (_e8m0_row, None),
+        "u6": (_scale_codes_k, _factors_k),
+        "u4": (_scale_codes_q2_k, _factors_k),
+        "s6": (_scale_codes_iq4_xs if groups == 8 else _scale_codes_q3_k, one_factor),
+        "i8": (_scale_codes_6, one_factor),
+    }[row.scales]

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
-from edgeq.blocks.search_symmetric import CODE_RANGE, EXPONENTS, FACTOR_RANGE, LEAST_EXPONENT, STEPS, ladder, lowest
+from edgeq.blocks.search_symmetric import EXPONENTS, FACTOR_RANGE, LEAST_EXPONENT, code_range, ladder, lowest, steps
 from edgeq.blocks.table import BlockType
 from edgeq.kernels.search import COLUMNS, ROW, constant, half, inverse, multiple_of, quotient, round_between
 from edgeq.simd.choice import (
@@ -53,7 +53,7 @@ def _rounding(bt: BlockType):
 
         return value, code
 
-    (least, most), zero_point = CODE_RANGE[bt.name], bt.zero_point
+    (least, most), zero_point = code_range(bt), bt.zero_point
 
     @device
     def value(t):
@@ -98,7 +98,7 @@ def _fitting(value):
 
 
 def _make_best(bt: BlockType, fit_sums):
-    steps, least = STEPS[bt.name], lowest(bt)
+    tried, least = steps(bt), lowest(bt)
 
     @device
     def best(x, columns):
@@ -106,7 +106,7 @@ def _make_best(bt: BlockType, fit_sums):
         zero = zero_f32x16()
         farthest = _farthest(x, columns)
         gain, scale = constant(-1.0), zero
-        for step in steps:
+        for step in tried:
             inv = div(constant(least - step), farthest)
             inv = where_above(absolute(farthest), constant(TINY), inv, zero)
             sum_qq, sum_xq = fit_sums(x, inv, columns)

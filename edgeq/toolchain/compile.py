@@ -5,7 +5,6 @@ that it loads later without Numba. This module and the kernel families are impor
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 
 import llvmlite.binding as llvm
 
@@ -32,12 +31,6 @@ def kernel_module(family: str, variant: str, isa: Isa, symbol: str, machine: Mac
             helper.linkage = "internal"
     module.verify()
     return module
-
-
-def home(family: str) -> str:
-    """The module whose `make` gives a family's kernels: that of an operation, or one beside them."""
-    found = (f"edgeq.{package}.{family}" for package in ("ops", "kernels"))
-    return next(name for name in found if find_spec(name) is not None)
 
 
 def compile_kernel(

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgeq.blocks.reference import decode, encode
-from edgeq.blocks.search_symmetric import CODE_RANGE
+from edgeq.blocks.search_symmetric import code_range
 from edgeq.blocks.table import BLOCK_TYPES
 
 # RMS error over RMS of the source of llama.cpp's own encoder (ggml_quantize_chunk of llama-cpp-python 0.3.36, no
@@ -71,7 +71,7 @@ def test_what_is_exact_stays_exact(name):
     zeros = np.zeros((2, 288), np.float32)
     assert np.array_equal(decode(encode(zeros, name), 2, 288, name), zeros)
     bt = BLOCK_TYPES[name]
-    low, high = CODE_RANGE.get(name, (-1 << bt.bits - 1, 1 << bt.bits - 1))
+    low, high = code_range(bt) if bt.zero_point else (-1 << bt.bits - 1, 1 << bt.bits - 1)
     values = np.array(bt.values or range(max(low, -7), min(high, 8)), np.float32) / 64
     levels = np.random.default_rng(3).choice(values, (4, 288))
     levels[:, ::8], levels[:, 1::8] = values.min(), values.max()
