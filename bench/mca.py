@@ -145,9 +145,10 @@ def decode_loop(lines: list[str], dots: str) -> tuple[list[str], list[str]]:
     def holds(loop: tuple[int, int], pattern: str) -> int:
         return count(lines[loop[0] : loop[1] + 1], pattern)
 
-    found = [loop for loop in every if holds(loop, dots) and holds(loop, PREFETCH)]
+    found = [loop for loop in every if holds(loop, dots)]
     innermost = [loop for loop in found if not any(_within(inner, loop) for inner in found)]
-    first, last = max(innermost, key=lambda loop: (holds(loop, PREFETCH), loop))
+    asking = [loop for loop in innermost if holds(loop, PREFETCH)]
+    first, last = max(asking, key=lambda loop: (holds(loop, PREFETCH), loop))
     at, end = _around((first, last), every)
     others = [loop for loop in every if at < loop[0] and loop[1] <= end and (loop[1] < first or loop[0] > last)]
     header: list[str] = []

@@ -33,7 +33,7 @@ def scripts(monkeypatch):
         "plot",
         "results_table",
     )
-    names += ("mca", "profile_steps", "script", "startup", "synthetic", "table_file", "turns", "under_load")
+    names += ("mca", "passes", "profile_steps", "script", "startup", "synthetic", "table_file", "turns", "under_load")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -399,3 +399,14 @@ def test_gguf_speed(scripts, tmp_path, monkeypatch, capsys):
     cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
     assert cells[0] == "Q8_0" and all(float(cell) > 0 for cell in cells[1:]) and len(cells) == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_passes_of_a_checkout_beside_this_one(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    options = ["--tokens", "1", "3", "--repetitions", "1", "--beside", BENCH + "/.."]
+    monkeypatch.setattr(sys, "argv", ["passes.py", str(model), *options])
+    scripts.passes.main()
+    _, headings, _, beside, this = capsys.readouterr().out.splitlines()
+    assert headings == "| model | edgeq | 1 | 3 |"
+    assert beside.startswith("| tiny-Q8_0 | beside | ") and this.startswith("| tiny-Q8_0 | this | ")
+    assert scripts.passes.cells({1: [0.2, 0.1, 0.3], 2: [0.5]}) == ["200.0", "500.0 (2.50)"]

@@ -17,10 +17,10 @@ from edgeq.simd.tiles import operations
 from edgeq.simd.vector import device, load_u8x16, splat_f32, u8x16_to_f32
 
 FLOAT_STREAMS = 4  # of plain numbers, on every CPU: a panel alone waits for its own sums
-# Bytes asked for ahead, in each stream, as hardware prefetchers stop at the end of a page. Into the second cache, and
-# every other line, which those prefetchers complete: requests for the first cache take the few places where its misses
-# wait, and cost a fifth of the bandwidth of one thread (Zen 4).
-AHEAD, STEP = 768, 128
+# Bytes asked for ahead, in each stream, as hardware prefetchers stop at the end of a page. Into the second cache:
+# requests for the first one take the few places where its misses wait, and cost a fifth of the bandwidth of one thread
+# (Zen 4). Every line: of every other one Zen 3 does not complete the rest in time, which cost a third.
+AHEAD, STEP = 768, 64
 
 
 def make_streams(kind: SimpleNamespace, isa: Isa):
