@@ -168,6 +168,9 @@ class Toy(Body):
     def dot_tile(self, b, lines, words, tokens, count, code_bits, start):
         return best.dot_tile(b, lines, words, tokens, count, code_bits, start)
 
+    def dot_panels(self, b, totals, lines_of, which, words, code_bits, pairs_of=None, tokens=1):
+        return best.dot_panels(b, totals, lines_of, which, words, code_bits, tokens=tokens)
+
     def lookup(self, b, table, codes):
         return best.lookup(b, table, codes)
 
@@ -198,3 +201,59 @@ def test_a_body(copy: Copy):
     copy.row("simd/isa.py", '    Isa("portable"', row)
     copy.run(RUN_BODY.replace("sys.argv[1]", repr(str(REPOSITORY / "tests"))))
     assert {name.replace("toy", "BODY") for name in copy.touched} == listed("An instruction set body")
+
+
+ARCHITECTURE = '''"""Llama whose every second layer sees two positions only."""
+
+from dataclasses import replace
+
+from edgeq.models import llama
+from edgeq.models.composition import Model
+from edgeq.models.config import Config
+from edgeq.models.mixers import Attention
+
+
+def compose(config: Config) -> Model:
+    plain = llama.compose(config)
+    layers = []
+    for i, layer in enumerate(plain.layers):
+        assert isinstance(layer.mixer, Attention)
+        layers.append(layer._replace(mixer=layer.mixer.over(2)) if i % 2 else layer)
+    return replace(plain, name="toy", layers=layers)
+'''
+
+RUN_ARCHITECTURE = """
+import json, shutil
+from pathlib import Path
+from edgeq.container.reader import open_file
+from edgeq.quantize.pipeline import convert
+from edgeq.runtime.session import Session
+
+shutil.copytree(sys.argv[1], "toy")
+config = json.loads(Path("toy/config.json").read_text())
+Path("toy/config.json").write_text(json.dumps({**config, "model_type": "toy"}))
+logits = []
+for folder in (sys.argv[1], "toy"):
+    path = Path(folder).name + ".eqf"
+    convert(Path(folder), Path(path), "F32")
+    with open_file(path) as file, Session(file, context=16, threads=1) as session:
+        assert session.model.name == file.metadata["architecture"]
+        logits.append(session.eval([5, 6, 7, 8], all_logits=True))
+assert np.array_equal(logits[0][:2], logits[1][:2]) and not np.array_equal(logits[0][2:], logits[1][2:])
+"""
+
+
+def test_an_architecture(copy: Copy):
+    copy.file("models/toy.py", ARCHITECTURE)
+    copy.row("models/__init__.py", '    "llama",', '    "toy",\n')
+    copy.run(RUN_ARCHITECTURE.replace("sys.argv[1]", repr(str(REPOSITORY / "tools" / "tiny_model"))))
+    needed = {name.replace("toy", "MODEL_TYPE") for name in copy.touched}
+    assert needed <= listed("An architecture")
+
+
+def test_the_page_names_the_tests_of_what_is_added_elsewhere():
+    """A block type and steps of the sampler are added by tests beside what they are added to."""
+    assert listed("A sampler option") == {"decode/sampler_steps.py"}
+    assert {"blocks/table.py"} <= listed("A block type")
+    for name in ("tests/decode/test_an_added_step.py", "tests/kernels/test_codes.py"):
+        assert f"`{name}`" in PAGE and (REPOSITORY / name).is_file()

@@ -84,9 +84,6 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-# File names that still mean two things.
-TWICE = {"matmul"}
-
 # The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
 IN_USE = {"kernels": {"argument_blocks", "encode_api", "layout"}, "toolchain": {"compilers", "library"}}
 IN_VERB = {"kernels": set(), "toolchain": {"build", "cpus", "library", "prebuilt"}}  # the verb about kernels
@@ -159,8 +156,7 @@ def test_a_file_name_means_one_thing():
     """Verbs and packages apart, which are called what they are."""
     stems = Counter(path.stem for path in modules() if path.stem != "__init__" and layer(path) != "cli")
     twice = {stem for stem, times in stems.items() if times > 1}
-    assert not twice - TWICE, "name files apart that are about different things"
-    assert not TWICE - twice, "TWICE need not name these any more"
+    assert not twice, "name files apart that are about different things"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

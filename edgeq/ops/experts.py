@@ -210,7 +210,7 @@ class MixtureOfExperts(Op):
 
 def make(variant, isa):
     """The kernel for the block type `variant`."""
-    from edgeq.kernels.matmul import make_multiply
+    from edgeq.kernels.multiply import make_multiply
     from edgeq.kernels.turns import crew_of, for_part
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64

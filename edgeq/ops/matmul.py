@@ -1,4 +1,4 @@
-"""A matrix times the tokens' activations; the arithmetic is in kernels/matmul.py."""
+"""A matrix times the tokens' activations; the arithmetic is in kernels/multiply.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Linear(Op):
 
 def make(variant, isa):
     """The kernel for the block type `variant`."""
-    from edgeq.kernels.matmul import make_multiply
+    from edgeq.kernels.multiply import make_multiply
     from edgeq.kernels.turns import crew_of
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64

@@ -57,8 +57,9 @@ class Body(Protocol):
 
     @abstractmethod
     def dot_lines(self, b: ir.IRBuilder, total: ir.Value, lines: Sequence[ir.Value], words: ir.Value, code_bits: int):
-        """total + the dots of these code lines, 2, 4 or 8, and the activations at `words`: a word for each line,
-        one after the other. 16 bytes may be read there, even for 2 lines."""
+        """total + the dots of these code lines and the activations at `words`, one word for each line, one after the
+        other. There are 4 lines, or 8; the default of `dot_panels` asks for one at a time. 16 bytes may be read at
+        `words` even for fewer lines than 4."""
 
     @abstractmethod
     def dot_tile(
