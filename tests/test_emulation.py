@@ -143,3 +143,8 @@ def test_indices_of_a_scatter_move_to_a_register_that_bochs_takes(code, instead)
 def test_no_other_instruction_is_taken_for_such_a_scatter(code):
     _memory, after = placed(code)
     assert bochs._Detours().around(after) is None
+
+
+def test_the_tests_that_emulated_cpus_run_are_there():
+    tests = Path(__file__).resolve().parent
+    assert emulation.KERNEL_TESTS and all((tests / name).is_file() for name in emulation.KERNEL_TESTS)

@@ -24,7 +24,7 @@ RESULTS = ROOT / "tools" / "emulated_results.py"
 KERNEL_TESTS = (
     *("kernels/test_matmul.py", "kernels/test_experts.py", "kernels/test_encode.py", "kernels/test_attention.py"),
     "kernels/test_turns.py",
-    *("kernels/test_elementwise.py", "kernels/test_architecture_kernels.py", "gguf/test_rearrange.py"),
+    *("kernels/test_elementwise.py", "kernels/test_architecture_kernels.py", "gguf/test_rearranger.py"),
 )
 
 

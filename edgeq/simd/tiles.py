@@ -1,7 +1,7 @@
 """Register tiles of T tokens x 16 rows, and the byte dot products of the chosen body as Numba operations.
 
 `operations(isa, tokens, kind)` is everything a matrix kernel needs, specialised for one block type; a matvec is the
-tile of one token. Activations come packed by `kernels/quantize.py`: words [line][token][4] and, per group of 32
+tile of one token. Activations come packed by `kernels/pack_rows.py`: words [line][token][4] and, per group of 32
 columns, five rows of T values: scale, scale * sum, -sum, -sum of each half.
 
 A dot times a coded scale is an integer below 2**24, and so exact as f32: a body may multiply integers or floats.
