@@ -13,7 +13,7 @@ TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
 
 @dataclass
 class Plan:
-    """A tape and its memory, made by compiler.py; `params`, `tokens` and `logits` are all that a call touches.
+    """A tape and its memory, made by compiler.py. A call touches `params`, `tokens` or `rows`, `logits` and `taps`.
 
     rows: f32 [batch, width] in place of `tokens`, where the plan takes such
     taps: for each tapped matrix f32 [batch, width], whose first rows are what it read in the last pass, and whether

@@ -94,7 +94,7 @@ def _make_rows_float(kind: str):
 
 
 def _make_rows_q8_0():
-    """Rows of 16 int8 as f32, times their scales: of 16 positions for keys, of one for values (see rope.py)."""
+    """Rows of 16 int8 as f32, times their scales: of 16 positions for keys, of one for values (see cache_rows.py)."""
 
     @device
     def key_scale(at, i):

@@ -12,7 +12,7 @@ STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
 
 GROUP = 32  # columns that share an activation scale
 PROBE_LINES = 32  # code lines of a panel that are measured: making floats of their dots hardly counts
-SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (quantize.py)
+SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (pack_rows.py)
 
 # KV cache: bytes of an element. q8_0 has, beside them, an f16 scale per 32 values of a head and position.
 KV_BYTES = {"f16": 2, "f32": 4, "q8_0": 1}

@@ -95,7 +95,7 @@ class ExpertMatrix(NamedTuple):
 
 
 class MixtureOfExperts(NamedTuple):
-    """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in graph.py."""
+    """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in ops/experts.py."""
 
     router: Matrix
     matrices: Sequence[ExpertTensors]

@@ -55,16 +55,18 @@ def taps(nodes: Sequence[Node], names: Collection[str]) -> tuple[list[Node], lis
         raise KeyError(min(missing))
     number = 1 + max(node.output.index for node in nodes)
     result: list[Node] = []
-    copies: dict[int, Tap] = {}  # by index of what is copied, until that changes
+    copies: dict[int, int] = {}  # where in the result, by index of what is copied, until that changes
     kept: list[Value] = []
     for node in nodes:
         if isinstance(node.op, Linear) and node.op.weight in names:
             x = node.op.x
             if x.index not in copies:
                 kept.append(Value(number + len(kept), x.width, x.outputs))
-                copies[x.index] = Tap(x, [])
-                result.append(Node(copies[x.index], kept[-1]))
-            copies[x.index].names.append(node.op.weight)
+                copies[x.index] = len(result)
+                result.append(Node(Tap(x, ()), kept[-1]))
+            copy = result[copies[x.index]]
+            assert isinstance(copy.op, Tap)
+            result[copies[x.index]] = Node(Tap(x, (*copy.op.names, node.op.weight)), copy.output)
         result.append(node)
         copies.pop(node.output.index, None)
     return result, kept

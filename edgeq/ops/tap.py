@@ -16,7 +16,7 @@ class Tap(Op):
     """A copy of x that nothing else writes; `names` are the matrices that read x. Put in by passes.py."""
 
     x: Value
-    names: list[str]
+    names: tuple[str, ...]
 
     @property
     def reads(self) -> tuple[Value, ...]:

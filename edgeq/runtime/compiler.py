@@ -105,7 +105,10 @@ class Compiler:
         try:
             return passes.taps(nodes, self.taps)
         except KeyError as error:
-            raise UsageError(f"{self.file.path}: {error.args[0]} is no matrix of a linear layer: tap another") from None
+            name = error.args[0]
+            raise UsageError(
+                f"{self.file.path}: {name} is no matrix of a linear layer that this session has: tap another"
+            ) from None
 
     def _check_tensors(self) -> None:
         shapes = self._low.shapes

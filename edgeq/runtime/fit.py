@@ -4,6 +4,7 @@ What counts is what the process will hold once its context is full: the file's p
 or every token reads them from the disk again; keys and values; buffers; and what the program itself still has to load.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -60,9 +61,20 @@ class Fit:
     Raises FormatError for a file that lacks tensors, as the plan compiler does.
     """
 
-    def __init__(self, file: File, model: Architecture, kv: str, batch: int, outputs: int, threads: int) -> None:
+    def __init__(
+        self,
+        file: File,
+        model: Architecture,
+        kv: str,
+        batch: int,
+        outputs: int,
+        threads: int,
+        rows: bool = False,
+        taps: Collection[str] = (),
+    ) -> None:
         self.file, self.model, self.kv = file, model, kv
         self.batch, self.outputs, self.threads = batch, outputs, threads
+        self.rows, self.taps = rows, taps
         self._plans: dict[int, _Planned] = {}
         tokenizer = next((size for name, size in TOKENIZERS.items() if name in file.assets), 0)
         self._program = LIBRARIES + model.vocab_size * tokenizer
@@ -91,7 +103,7 @@ class Fit:
         return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
 
     def _with_q8_0(self) -> "Fit":
-        return Fit(self.file, self.model, "q8_0", self.batch, self.outputs, self.threads)
+        return Fit(self.file, self.model, "q8_0", self.batch, self.outputs, self.threads, self.rows, self.taps)
 
     def _planned(self, rows: int) -> "_Planned":
         """What the plan compiler reserves in batches of `rows` tokens."""
@@ -102,7 +114,17 @@ class Fit:
         return self._plans[rows]
 
     def _placed(self, positions: int, rows: int) -> Compiler:
-        compiler = Compiler(self.file, self.model, positions, rows, self.outputs, self.threads, self.kv)
+        compiler = Compiler(
+            self.file,
+            self.model,
+            positions,
+            rows,
+            self.outputs,
+            self.threads,
+            self.kv,
+            rows=self.rows,
+            taps=self.taps,
+        )
         compiler.place()
         return compiler
 
@@ -121,7 +143,7 @@ class Fit:
 
     def check(self, context: int, available: int) -> None:
         """Raises MemoryLimitError, which says what would fit, if `available` bytes are too few."""
-        if 2 * self._rough(context) <= available:
+        if not self.taps and 2 * self._rough(context) <= available:
             return  # planning takes a while; where there is plenty, nobody has to wait for it
         need = self.estimate(context)
         if need.total <= available:

@@ -68,7 +68,7 @@ def needed(file: File, cpu: str) -> list[str]:
     """
     model = architecture(file.metadata["config"], str(file.path))
     tile = library.body_of(cpu).tile
-    names = [*limits.ALL_KERNELS]
+    names = [*limits.ALL_KERNELS, "copy_rows"]  # which rows in place of ids, and taps, ask for
     for kv in KV_BYTES:
         for states in (False, True) if model.heads.causal else (True,):
             compiler = Compiler(file, model, ROW_TILE, ROW_TILE, ROW_TILE, 1, kv, states, tile)

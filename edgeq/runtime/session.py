@@ -70,7 +70,9 @@ class Session:
             raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
         self.states = states or not self.model.heads.causal
         self.batch = min(batch, self.context) if self.model.heads.causal else self.context
-        fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads)
+        if isinstance(taps, str):
+            raise UsageError(f"taps must be a list of names, as [{taps!r}]")
+        fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads, rows, taps)
         if not force:
             fit.check(self.context, available_memory())
         positions = round_up(self.context, POSITIONS)
@@ -113,10 +115,11 @@ class Session:
         with self._busy:  # no interrupt comes between the lock and `with`, as one could after acquire()
             if self._closed:
                 raise UsageError("the model is closed: load it again")
-            return self._eval(self._items(tokens), all_logits, tapped)
+            items = self._items(tokens)
+            self._check(items)
+            return self._eval(items, all_logits, tapped)
 
     def _eval(self, items: npt.NDArray[Any], all_logits: bool, tapped: Tapped | None) -> npt.NDArray[np.float32]:
-        self._check(len(items))
         before = self.position
         step = min(self.batch, OUTPUT_ROWS) if all_logits and not self.states else self.batch
         results: list[npt.NDArray[np.float32]] = []
@@ -149,7 +152,8 @@ class Session:
         for name, (rows, of_outputs) in self.plan.taps.items():
             tapped(name, rows[: outputs if of_outputs else tokens])
 
-    def _check(self, tokens: int) -> None:
+    def _check(self, items: npt.NDArray[Any]) -> None:
+        tokens = len(items)
         if tokens == 0:
             raise UsageError("there are no tokens to evaluate: give at least one")
         if self.position > 0 and not self.model.heads.causal:
@@ -159,6 +163,10 @@ class Session:
                 f"{tokens} tokens after {self.position} do not fit in a context of {self.context} positions: "
                 "shorten the prompt or ask for a larger context"
             )
+        if self.plan.rows is None and (items.min() < 0 or items.max() >= self.model.vocab_size):
+            raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
+        if self.plan.rows is not None and not np.isfinite(items).all():
+            raise UsageError("rows must be finite numbers")
 
     def _items(self, tokens: Sequence[int] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Ids int64 [tokens] or rows f32 [tokens, width]. UsageError if they are none."""
@@ -167,10 +175,10 @@ class Session:
             if rows.ndim != 2 or rows.shape[1] != width:
                 raise UsageError(f"rows must be [tokens, {width}], these are {list(rows.shape)}")
             return rows
-        ids = np.asarray(tokens, np.int64)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.model.vocab_size):
-            raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
-        return ids
+        ids = np.asarray(tokens)
+        if ids.size and ids.dtype.kind not in "iu":
+            raise UsageError("token ids must be integers; a session takes rows if it is made with rows=True")
+        return ids.astype(np.int64).reshape(-1)
 
     def _forward(self, items: npt.NDArray[Any], outputs: int) -> npt.NDArray[np.float32]:
         """One walk of the tape over ids or rows; logits of the last `outputs` tokens."""

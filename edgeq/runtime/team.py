@@ -31,7 +31,7 @@ KERNELS = ("execute:publish", "execute:lead", "execute:serve")
 
 
 def team_size(threads: int | None = None) -> int:
-    """`threads`, else EDGEQ_THREADS, else the cores worth using (see machine.py).
+    """`threads`, else EDGEQ_THREADS, else the cores worth using (see hardware.py).
 
     Raises UsageError for a number that cannot work: less than 1 or more than 64.
     """
@@ -46,7 +46,7 @@ def team_size(threads: int | None = None) -> int:
 class Team:
     """`threads` threads (see `team_size`), the calling one included.
 
-    control: a block from control.py, where the tapes to be run were made for one
+    control: a block from graph/control.py, where the tapes to be run were made for one
     """
 
     def __init__(self, threads: int, control: np.ndarray | None = None):

@@ -8,8 +8,10 @@ import pytest
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import File
 from edgeq.errors import UsageError
+from edgeq.models import architecture
 from edgeq.ops import Graph, matmul, passes
 from edgeq.ops.pack import Pack
+from edgeq.runtime.fit import Fit
 from edgeq.runtime.session import Session
 
 PROMPT = [1, 45, 9, 30, 7, 7, 101, 64, 12, 5, 88]
@@ -57,7 +59,7 @@ def test_a_tap_is_the_matrix_s_own_input(tiny: Callable[[str], File]) -> None:
 
 
 def test_a_tap_of_what_is_no_matrix_is_refused(tiny: Callable[[str], File]) -> None:
-    with pytest.raises(UsageError, match=r"blk\.0\.attn_norm\.weight is no matrix of a linear layer"):
+    with pytest.raises(UsageError, match=r"blk\.0\.attn_norm\.weight is no matrix of a linear layer that"):
         Session(tiny("F32"), context=64, taps=["blk.0.attn_norm.weight"])
 
 
@@ -76,6 +78,24 @@ def test_rows_in_place_of_ids(tiny: Callable[[str], File], kind: str) -> None:
             session.eval(PROMPT)
     with pytest.raises(UsageError, match="closed"):
         session.eval(rows)
+
+
+def test_what_are_no_ids_no_rows_and_no_taps_is_refused(tiny: Callable[[str], File]) -> None:
+    file = tiny("F32")
+    with pytest.raises(UsageError, match="taps must be a list of names"):
+        Session(file, context=64, taps="output.weight")
+    with Session(file, context=64, threads=1) as session, pytest.raises(UsageError, match="ids must be integers"):
+        session.eval(np.zeros((2, 192), np.float32))
+    with Session(file, context=64, threads=1, rows=True) as session, pytest.raises(UsageError, match="finite"):
+        session.eval(np.full((2, 192), np.nan, np.float32))
+
+
+def test_taps_count_as_memory(tiny: Callable[[str], File]) -> None:
+    file, names = tiny("F32"), ["blk.0.ffn_down.weight", "blk.1.ffn_down.weight"]
+    model = architecture(file.metadata["config"], "tiny")
+    plain, tapped = (Fit(file, model, "f16", 512, 16, 1, taps=taps).estimate(512) for taps in ((), names))
+    width = file.tensors[names[0]].shape[1]
+    assert tapped.scratch - plain.scratch >= 2 * 512 * width * 4
 
 
 def graph() -> Graph:
