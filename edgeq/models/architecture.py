@@ -42,5 +42,9 @@ class Architecture(Protocol):
     def experts_read(self) -> float:
         """The part of the experts' matrices, those of three dimensions, that one token reads."""
 
-    def graph(self, g: Graph) -> Value:
-        """Describe the forward pass; the result is the logits."""
+    def graph(self, g: Graph, stages: range | None = None) -> Value:
+        """Describe the forward pass; the result is the logits.
+
+        Of some `stages` only: 0 is the embedding, 1 to n are the layers, n + 1 is the head. Without the first the pass
+        begins with rows that the caller gives, without the last it ends with what the next stage would read.
+        """

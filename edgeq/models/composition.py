@@ -140,12 +140,15 @@ class Model:
             self.head.tensors(found)
         return found
 
-    def graph(self, g: Graph) -> Value:
-        """The forward pass: token ids to logits."""
-        x = self.embedding.graph(g)
+    def graph(self, g: Graph, stages: range | None = None) -> Value:
+        """The forward pass, token ids to logits, or `stages` of it: the embedding, each layer, the head."""
+        last = len(self.layers) + 1
+        run = range(last + 1) if stages is None else stages
+        x = self.embedding.graph(g) if 0 in run else g.rows(self.size.hidden_size)
         for i, layer in enumerate(self.layers):
-            x = layer.graph(g, x, i)
-        return self.head.graph(g, x) if self.head else x
+            if i + 1 in run:
+                x = layer.graph(g, x, i)
+        return self.head.graph(g, x) if self.head and last in run else x
 
 
 def embedding_and_head(

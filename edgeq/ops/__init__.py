@@ -14,6 +14,7 @@ from edgeq.ops.elementwise import Add, AddRow, Scale, SigmoidGate, Softcap
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.head_norm import HeadNorm
+from edgeq.ops.input_rows import InputRows
 from edgeq.ops.layer_norm import LayerNorm
 from edgeq.ops.matmul import Linear
 from edgeq.ops.norm import RMSNorm
@@ -30,6 +31,7 @@ class Graph(Recorder):
     """What a model may say. Weights are named as in the file."""
 
     embedding = says(Embedding)
+    rows = says(InputRows)
     add_positions = says(Positions)
     add_row = says(AddRow)
     rms_norm = says(RMSNorm)

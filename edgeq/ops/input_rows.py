@@ -1,4 +1,5 @@
-"""Rows that a caller gives in place of token ids: of a vision tower, of another model, or of soft prompts."""
+"""Rows that a caller gives in place of token ids: of a vision tower, of another model, of soft prompts, or what a part
+of a model begins with."""
 
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from edgeq.ops.copy_rows import every_row
 
 @dataclass(frozen=True)
 class InputRows(Op):
-    """The rows of `Plan.rows`, where a graph would look up embeddings. Put in by passes.py."""
+    """The rows of `Plan.rows`, where a graph would look up embeddings, or run the layers before."""
 
     width: int
 

@@ -1,10 +1,11 @@
 """Passes over the operations of a graph: each takes a list of them and gives another, or lays one out.
 
 `states` leaves out the head, `from_rows` begins with rows in place of token ids, `taps` keeps what matrices read,
+`up_to_taps` leaves out what they do not need,
 `fuse_packing` decides who packs activations, `place` gives every value memory and every operation its steps.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeq.graph.lowering import Lowering
@@ -15,7 +16,7 @@ from edgeq.ops.embedding import Embedding
 from edgeq.ops.input_rows import InputRows
 from edgeq.ops.matmul import Linear
 from edgeq.ops.pack import Pack
-from edgeq.ops.tap import Tap
+from edgeq.ops.tap import ADDED_TO, Tap
 
 
 def states(nodes: Sequence[Node], result: Value) -> tuple[list[Node], Value]:
@@ -49,27 +50,42 @@ def from_rows(nodes: Sequence[Node]) -> list[Node]:
 
 def taps(nodes: Sequence[Node], names: Collection[str]) -> tuple[list[Node], list[Value]]:
     """With copies of the f32 input of the matrices `names` (`Plan.taps`), one for all that read the same, and the
-    values that hold them. Nothing else changes by a bit. KeyError for a name that is no matrix of a `linear`."""
-    missing = set(names) - {node.op.weight for node in nodes if isinstance(node.op, Linear)}
-    if missing:
-        raise KeyError(min(missing))
+    values that hold them. A name that ends in ADDED_TO stands for what the result of that matrix is added to. Nothing
+    else changes by a bit. KeyError for a name that is no matrix of a `linear`, or of one that adds to nothing."""
     number = 1 + max(node.output.index for node in nodes)
     result: list[Node] = []
     copies: dict[int, int] = {}  # where in the result, by index of what is copied, until that changes
     kept: list[Value] = []
     for node in nodes:
-        if isinstance(node.op, Linear) and node.op.weight in names:
-            x = node.op.x
+        for name, x in _tappable(node):
+            if name not in names:
+                continue
             if x.index not in copies:
                 kept.append(Value(number + len(kept), x.width, x.outputs))
                 copies[x.index] = len(result)
                 result.append(Node(Tap(x, ()), kept[-1]))
             copy = result[copies[x.index]]
             assert isinstance(copy.op, Tap)
-            result[copies[x.index]] = Node(Tap(x, (*copy.op.names, node.op.weight)), copy.output)
+            result[copies[x.index]] = Node(Tap(x, (*copy.op.names, name)), copy.output)
         result.append(node)
         copies.pop(node.output.index, None)
+    if missing := set(names) - {name for node in result if isinstance(node.op, Tap) for name in node.op.names}:
+        raise KeyError(min(missing))
     return result, kept
+
+
+def _tappable(node: Node) -> Iterator[tuple[str, Value]]:
+    """What can be tapped before an operation, by name."""
+    if isinstance(node.op, Linear):
+        yield node.op.weight, node.op.x
+        if node.op.add_to is not None:
+            yield f"{node.op.weight}{ADDED_TO}", node.op.add_to
+
+
+def up_to_taps(nodes: Sequence[Node]) -> tuple[list[Node], Value]:
+    """What comes before the last tap, which is the result."""
+    last = max(i for i, node in enumerate(nodes) if isinstance(node.op, Tap))
+    return list(nodes[: last + 1]), nodes[last].output
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from edgeq.graph.plan import OUTPUTS
 from edgeq.graph.value import Value
 from edgeq.ops.copy_rows import every_row
 
+ADDED_TO = "+"  # after a matrix' name: what its result is added to, in place of what it reads
+
 
 @dataclass(frozen=True)
 class Tap(Op):

@@ -23,6 +23,8 @@ class Compiler:
     states: the result is what the head would read, for every token
     rows: f32 rows stand in `Plan.rows` in place of token ids
     taps: names of matrices whose f32 input is kept in `Plan.taps`
+    stages: those of the model that are run, see Architecture.graph; all by default
+    only_taps: nothing after the last tap is run, whose rows are the result
     tile: that of the body (simd/isa.py) whose kernels the plan names, by default of the one that runs here
     """
 
@@ -39,8 +41,11 @@ class Compiler:
         tile: int | None = None,
         rows: bool = False,
         taps: Collection[str] = (),
+        stages: range | None = None,
+        only_taps: bool = False,
     ) -> None:
         self.file, self.model, self.states, self.rows, self.taps = file, model, states, rows, taps
+        self.stages, self.only_taps = stages, only_taps
         self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile)
 
     @property
@@ -87,7 +92,7 @@ class Compiler:
         """Lay out all buffers and steps, without kernels; the value that is the result."""
         self._check_tensors()
         graph = Graph(self._low.shapes)
-        result = self.model.graph(graph)
+        result = self.model.graph(graph, self.stages)
         nodes, kept = graph.nodes, [result]
         if self.states:
             nodes, result = passes.states(nodes, result)
@@ -96,6 +101,8 @@ class Compiler:
             nodes = passes.from_rows(nodes)
         if self.taps:
             nodes, copies = self._tapped(nodes)
+            if self.only_taps:
+                nodes, result = passes.up_to_taps(nodes)
             kept += copies
         nodes, packing = passes.fuse_packing(nodes, self._low.is_packed)
         passes.place(nodes, packing, self._low, kept)

@@ -33,7 +33,11 @@ class Session:
     states:  what `eval` gives is what the head would read, f32 [., hidden size]; for every token with `all_logits`.
              A model whose tokens see those after them has no head, and takes a text only as a whole
     rows:    `eval` takes f32 rows [tokens, hidden size] in place of token ids, which stand for their embeddings
-    taps:    names of matrices, as `blk.0.attn_q.weight`, whose f32 input `eval` shows, batch by batch
+    taps:    names of matrices, as `blk.0.attn_q.weight`, whose f32 input `eval` shows, batch by batch; with a `+`
+             after it, what the result of the matrix is added to
+    stages:  those of the model that are run, 0 the embedding, 1 to n the layers, n + 1 the head: `eval` takes rows if
+             that leaves out the embedding, and gives what the next stage would read if it leaves out the head
+    only_taps: leave out what comes after the last tap, whose rows are then the result
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
     Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
@@ -51,6 +55,8 @@ class Session:
         states: bool = False,
         rows: bool = False,
         taps: Collection[str] = (),
+        stages: range | None = None,
+        only_taps: bool = False,
         force: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> None:
@@ -68,7 +74,13 @@ class Session:
             raise UsageError(f"a KV cache of {self.kv} is unknown: give one of {', '.join(KV_BYTES)}")
         if batch < 1:
             raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
-        self.states = states or not self.model.heads.causal
+        run = range(self.model.num_hidden_layers + 2) if stages is None else stages
+        if not run or run.step != 1 or run.start < 0 or run.stop > self.model.num_hidden_layers + 2:
+            raise UsageError(f"stages must be within 0 to {self.model.num_hidden_layers + 1}, these are {run}")
+        if only_taps and not taps:
+            raise UsageError("a session of taps only needs the names of these")
+        rows = rows or 0 not in run
+        self.states = states or only_taps or run[-1] <= self.model.num_hidden_layers or not self.model.heads.causal
         self.batch = min(batch, self.context) if self.model.heads.causal else self.context
         if isinstance(taps, str):
             raise UsageError(f"taps must be a list of names, as [{taps!r}]")
@@ -87,6 +99,8 @@ class Session:
             self.states,
             rows=rows,
             taps=taps,
+            stages=stages,
+            only_taps=only_taps,
         )
         self.plan = compiler.compile(announce)
         self.team = Team(self.threads, self.plan.control)
