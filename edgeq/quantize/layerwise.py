@@ -1,0 +1,333 @@
+"""Quantize a model layer after layer: each matrix for the inputs that the quantized layers before it give, corrected so
+that its results go back to those of the float model.
+
+For rows x that a matrix W reads in the float model, x~ in the quantized one, and the residual stream r, r~ that its
+result is added to, W^ is to give r~ + W^ x~ nearest to r + W x: nearest to W + (W E[(x - x~) x~^T] + E[(r - r~) x~^T])
+H^-1, in the metric H = E[x~ x~^T]. The matrices that read the same are quantized together; then the layer runs again,
+up to what the next ones read. Memory holds one layer and the rows between two.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.fields import F32, U8
+from edgeq.blocks.reference import decode
+from edgeq.blocks.table import block_type
+from edgeq.container.changed import ChangedFile
+from edgeq.container.reader import File
+from edgeq.graph.aligned import aligned
+from edgeq.models import Architecture, architecture
+from edgeq.ops import Graph
+from edgeq.ops.matmul import Linear
+from edgeq.ops.tap import ADDED_TO
+from edgeq.quantize import feedback
+from edgeq.quantize.feedback import F64
+from edgeq.runtime.session import Session
+from edgeq.version import VERSION
+
+EMBEDDING = "token_embd.weight"
+AT_ONCE = 2048  # tokens whose products are summed in f32
+TRUST = (
+    0.05  # of the mean of H's diagonal, added to it for the correction: so much less is what few tokens say believed
+)
+
+Rows = list[F32]  # of each sequence, [tokens, width]
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Matrices that read the same rows; `adding` are those whose result is added to the residual stream."""
+
+    names: tuple[str, ...]
+    adding: tuple[str, ...]
+
+    @property
+    def taps(self) -> list[str]:
+        """What is to be tapped for them."""
+        return [self.names[0], *(f"{name}{ADDED_TO}" for name in self.adding)]
+
+
+def readings(model: Architecture, shapes: Mapping[str, tuple[int, ...]], stages: range) -> list[Reading]:
+    """The matrices of linear layers in some stages of a model, in the order in which they run."""
+    graph = Graph(shapes)
+    model.graph(graph, stages)
+    found: list[list[Linear]] = []
+    latest: dict[int, list[Linear]] = {}  # by index of the value that is read, until that changes
+    for node in graph.nodes:
+        if isinstance(node.op, Linear):
+            if node.op.x.index not in latest:
+                found.append(latest.setdefault(node.op.x.index, []))
+            latest[node.op.x.index].append(node.op)
+        latest.pop(node.output.index, None)
+    return [
+        Reading(tuple(op.weight for op in ops), tuple(op.weight for op in ops if op.add_to is not None))
+        for ops in found
+    ]
+
+
+@dataclass
+class State:
+    """What the next layer begins with: the residual stream in both models; 0 layers are done at first."""
+
+    layers: int
+    exact: Rows
+    quantized: Rows
+
+
+class Kept:
+    """What is done, in files of a folder, which is made if need be; `fingerprint` tells whether that is the same work.
+
+    Raises OSError where they cannot be written.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        folder.mkdir(exist_ok=True)
+
+    def put(self, state: State, panels: Mapping[str, U8]) -> None:
+        """Keep the panels of the latest layer, and what the next one begins with."""
+        self._write(f"layer-{state.layers}.npz", **panels)
+        lengths = np.array([len(one) for one in state.exact])
+        both = {"exact": np.concatenate(state.exact), "quantized": np.concatenate(state.quantized)}
+        self._write("state.npz", layers=state.layers, fingerprint=self.fingerprint, lengths=lengths, **both)
+
+    def state(self) -> State | None:
+        """What is to go on from; None if nothing of the same work is there."""
+        try:
+            with np.load(self.folder / "state.npz") as kept:
+                if str(kept["fingerprint"]) != self.fingerprint:
+                    return None
+                ends = np.cumsum(kept["lengths"])[:-1]
+                exact, quantized = (np.split(kept[name], ends) for name in ("exact", "quantized"))
+                return State(int(kept["layers"]), exact, quantized)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def panels(self, layers: int) -> dict[str, U8]:
+        """Those kept when so many layers were done."""
+        with np.load(self.folder / f"layer-{layers}.npz") as kept:
+            return {name: _aligned(kept[name]) for name in kept.files}
+
+    def _write(self, name: str, **arrays: Any) -> None:
+        """Whole or not at all."""
+        unfinished = self.folder / f"unfinished-{name}"
+        np.savez(unfinished, **arrays)
+        os.replace(unfinished, self.folder / name)
+
+
+class LayerWise:
+    """Quantizes the matrices `types` (name -> block type) of the float model `file` for token ids `sequences`.
+
+    head_gram: E[x x^T] of what the head reads, f32 [hidden size, hidden size]: for an embedding that is the head too
+    threads:   of sessions and quantizing
+    announce:  hears a line after each layer
+    folder:    where what is done is kept after each layer: the same work, begun again, goes on from there
+    """
+
+    def __init__(
+        self,
+        file: File,
+        types: Mapping[str, str],
+        sequences: Sequence[npt.NDArray[np.int32]],
+        head_gram: F32 | None = None,
+        threads: int = 1,
+        announce: Announce | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.file, self.types, self.sequences = file, types, sequences
+        self.head_gram, self.threads, self.announce = head_gram, threads, announce
+        self._kept = Kept(folder, self._fingerprint()) if folder else None
+        self.model = architecture(file.metadata["config"], file.path)
+        self.layers = self.model.num_hidden_layers
+        self.shapes = {name: info.shape for name, info in file.tensors.items()}
+        self._context = max(map(len, sequences))
+
+    def tensors(self) -> Iterator[tuple[str, U8]]:
+        """(name, panels) of every matrix of `types` that linear layers or the embedding read, in the model's order."""
+        found = self._kept.state() if self._kept else None
+        if found is not None and self._kept is not None:
+            state = found
+            for done in range(state.layers + 1):
+                yield from self._kept.panels(done).items()
+            if self.announce:
+                self.announce(f"goes on after layer {state.layers} of {self.layers}")
+        else:
+            state, panels = self._first()
+            yield from panels.items()
+        while state.layers < self.layers:
+            panels = {}
+            for name, data in self._layer(state):
+                panels[name] = data
+                yield name, data
+            stage = range(state.layers + 1, state.layers + 2)
+            state.quantized = self._rows(self._with(panels), stage, state.quantized)
+            state.layers += 1
+            if self._kept:
+                self._kept.put(state, panels)
+            if self.announce:
+                error = _relative(state.exact, state.quantized)
+                self.announce(f"layer {state.layers} of {self.layers}: the residual stream is off by {error:.2%}")
+        yield from self._head(state)
+
+    def _first(self) -> tuple[State, dict[str, U8]]:
+        """What the first layer begins with; panels of the embedding. Where it is the head too, what that reads decides
+        about them."""
+        panels: dict[str, U8] = {}
+        if EMBEDDING in self.types:
+            tied = self.head_gram is not None and "output.weight" not in self.shapes
+            gram = self.head_gram if tied and self.head_gram is not None else np.eye(self.shapes[EMBEDDING][1])
+            panels = self._quantized([EMBEDDING], gram.astype(np.float64), {})
+        ids = [np.asarray(one) for one in self.sequences]
+        state = State(0, self._rows(self.file, range(1), ids), self._rows(self._with(panels), range(1), ids))
+        if self._kept:
+            self._kept.put(state, panels)
+        return state, panels
+
+    def _layer(self, state: State) -> Iterator[tuple[str, U8]]:
+        """The matrices of the next layer. Leaves in `state.exact` what the float model's layer gives."""
+        stage = range(state.layers + 1, state.layers + 2)
+        order = readings(self.model, self.shapes, stage)
+        exact: dict[str, Rows] = {name: [] for reading in order for name in reading.taps}
+        state.exact = self._rows(self.file, stage, state.exact, exact)
+        own: dict[str, U8] = {}
+        for reading in order:
+            if not any(name in self.types for name in reading.names):
+                continue
+            seen: dict[str, Rows] = {name: [] for name in reading.taps}
+            self._rows(self._with(own), stage, state.quantized, seen, only_taps=True)
+            gram, corrections = _products(reading, exact, seen)
+            panels = self._quantized(reading.names, gram, corrections)
+            own |= panels
+            yield from panels.items()
+
+    def _head(self, state: State) -> Iterator[tuple[str, U8]]:
+        """The head, if it is a matrix of its own."""
+        if "output.weight" not in self.types:
+            return
+        stage = range(self.layers + 1, self.layers + 2)
+        exact = {"output.weight": self._rows(self.file, stage, state.exact, states=True)}
+        seen = {"output.weight": self._rows(self.file, stage, state.quantized, states=True)}
+        reading = Reading(("output.weight",), ())
+        yield from self._quantized(reading.names, *_products(reading, exact, seen)).items()
+
+    def _quantized(self, names: Sequence[str], gram: F64, corrections: Mapping[str, F64]) -> dict[str, U8]:
+        """Panels of those of the matrices that are in `types`. `corrections`: by name, of what a result is added to;
+        by "" of what is read."""
+        found: dict[str, U8] = {}
+        factors: dict[int, feedback.Factored] = {}
+        trusted = gram + np.eye(len(gram)) * (TRUST * np.trace(gram) / len(gram))
+        for name in names:
+            if name not in self.types:
+                continue
+            bt, target = block_type(self.types[name]), self._weights(name)
+            if corrections:
+                moved = target @ corrections[""] + corrections.get(name, 0.0)
+                target = target + np.linalg.solve(trusted, moved.T).T
+            if bt.scale_group not in factors:
+                factors[bt.scale_group] = feedback.factored(gram, bt.scale_group)
+            panels, _ = feedback.quantize(target.astype(np.float32), factors[bt.scale_group], bt, self.threads)
+            found[name] = _aligned(panels)
+        return found
+
+    def _weights(self, name: str) -> F32:
+        rows, columns = self.shapes[name]
+        return decode(self.file.data(name), rows, columns, self.file.tensors[name].type)
+
+    def _with(self, panels: Mapping[str, U8]) -> File:
+        own = {name: (self.types[name], data) for name, data in panels.items()}
+        return ChangedFile(self.file, own) if own else self.file
+
+    def _fingerprint(self) -> str:
+        """Of all that the result depends on."""
+        digest = sha256(json.dumps([VERSION, TRUST, feedback.DAMPING, sorted(self.types.items())]).encode())
+        digest.update(json.dumps([self.file.metadata, [info.crc32 for info in self.file.tensors.values()]]).encode())
+        for part in (*self.sequences, *(() if self.head_gram is None else (self.head_gram,))):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def _rows(
+        self,
+        file: File,
+        stages: range,
+        items: Sequence[npt.NDArray[Any]],
+        seen: dict[str, Rows] | None = None,
+        **options: Any,
+    ) -> Rows:
+        """What `stages` make of each sequence; `seen` are lists by name of tap, to which is added what that shows."""
+        taps: Collection[str] = seen or ()
+
+        def tapped(name: str, rows: F32) -> None:
+            assert seen is not None
+            seen[name].append(rows.copy())
+
+        with Session(
+            file,
+            context=self._context,
+            batch=self._context,
+            threads=self.threads,
+            kv="f16",
+            stages=stages,
+            taps=taps,
+            force=True,
+            **options,
+        ) as session:
+            found = []
+            for one in items:
+                session.rewind(0)
+                found.append(session.eval(one, all_logits=True, tapped=tapped if taps else None))
+        return found
+
+
+def _products(reading: Reading, exact: Mapping[str, Rows], seen: Mapping[str, Rows]) -> tuple[F64, dict[str, F64]]:
+    """H = E[x~ x~^T], and by "" E[(x - x~) x~^T], by the name of each matrix that adds to r E[(r - r~) x~^T].
+
+    Sums of AT_ONCE tokens in f32, of these in f64, always in the same order.
+    """
+    first, width = reading.names[0], seen[reading.names[0]][0].shape[1]
+    gram, off = np.zeros((width, width)), np.zeros((width, width))
+    adding: dict[str, F64] = {}
+    tokens = 0
+    for part in _parts(seen[first]):
+        x = np.concatenate(seen[first][part])
+        gram += x.T @ x
+        off += (np.concatenate(exact[first][part]) - x).T @ x
+        for name in reading.adding:
+            tap = f"{name}{ADDED_TO}"
+            product = (np.concatenate(exact[tap][part]) - np.concatenate(seen[tap][part])).T @ x
+            adding[name] = adding[name] + product if name in adding else product.astype(np.float64)
+        tokens += len(x)
+    return gram / tokens, {"": off / tokens} | {name: product / tokens for name, product in adding.items()}
+
+
+def _parts(rows: Rows) -> Iterator[slice]:
+    """Runs of sequences of about AT_ONCE tokens."""
+    first, tokens = 0, 0
+    for i, one in enumerate(rows):
+        tokens += len(one)
+        if tokens >= AT_ONCE or i + 1 == len(rows):
+            yield slice(first, i + 1)
+            first, tokens = i + 1, 0
+
+
+def _relative(exact: Rows, quantized: Rows) -> float:
+    """RMS difference relative to the RMS of what is exact."""
+    off = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(exact, quantized, strict=True))
+    whole = sum(float(np.square(a, dtype=np.float64).sum()) for a in exact)
+    return float(np.sqrt(off / whole)) if whole else 0.0
+
+
+def _aligned(data: U8) -> U8:
+    """A copy where kernels can read it."""
+    memory = aligned(data.nbytes)
+    memory[:] = data
+    return memory
