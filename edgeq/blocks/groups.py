@@ -169,7 +169,7 @@ def _line(x: F32, codes: F32, importance: F32, total: F32, weight: np.float32) -
     """(scale, offset, gain) of the weighted least-squares fit x ~ scale codes + offset."""
     sum_q, sum_qq, sum_xq = _sum(codes, importance), _sum(codes * codes, importance), _sum(x * codes, importance)
     scale = quotient(weight * sum_xq - sum_q * total, weight * sum_qq - sum_q * sum_q)
-    offset = (total - scale * sum_q) / weight
+    offset: F32 = np.divide(total - scale * sum_q, weight, dtype=np.float32)
     return scale, offset, scale * sum_xq + offset * total
 
 

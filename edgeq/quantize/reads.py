@@ -1,0 +1,63 @@
+"""Which matrices of a model read what: taken from its graph, without running it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.reference import decode
+from edgeq.container.reader import File
+from edgeq.models import Architecture
+from edgeq.ops import Graph
+from edgeq.ops.experts import MixtureOfExperts
+from edgeq.ops.matmul import Linear
+
+
+@dataclass(frozen=True)
+class Router:
+    """What sends a token to `top_k` of some experts: weight f64 [experts, columns], bias f64 [experts] or 0.
+    `matrices` are the experts' that read what the router reads."""
+
+    weight: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64] | float
+    top_k: int
+    matrices: tuple[str, ...]
+
+    def chosen(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """int64 [rows, top_k]: the experts that rows f64 [rows, columns] go to."""
+        scores = x @ self.weight.T + self.bias
+        return np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+
+
+def linear_matrices(model: Architecture, file: File) -> list[str]:
+    """The matrices that read a row of every token, in the order of the pass: not the head, nor experts."""
+    nodes = _graph(model, file).nodes
+    return list(dict.fromkeys(n.op.weight for n in nodes if isinstance(n.op, Linear) and not n.op.x.outputs))
+
+
+def routers(model: Architecture, file: File) -> dict[str, Router]:
+    """Of each mixture of experts its router, by the name of that one's matrix."""
+    nodes = _graph(model, file).nodes
+    made_by = {node.output: node.op for node in nodes if isinstance(node.op, Linear)}
+    found = {}
+    for node in nodes:
+        if isinstance(node.op, MixtureOfExperts):
+            linear, mix = made_by[node.op.router], node.op.experts
+            matrices = tuple(f"{mix.prefix}_{part}_exps.weight" for part in ("gate", "up"))
+            bias = file.data(linear.bias).view(np.float32).astype(np.float64) if linear.bias else 0.0
+            found[linear.weight] = Router(_weights(file, linear.weight), bias, mix.top_k, matrices)
+    return found
+
+
+def _graph(model: Architecture, file: File) -> Graph:
+    shapes: Mapping[str, tuple[int, ...]] = {name: tuple(info.shape) for name, info in file.tensors.items()}
+    graph = Graph(shapes)
+    model.graph(graph)
+    return graph
+
+
+def _weights(file: File, name: str) -> npt.NDArray[np.float64]:
+    info = file.tensors[name]
+    rows, columns = info.shape
+    return decode(file.data(name), rows, columns, info.type).astype(np.float64)

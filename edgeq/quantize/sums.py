@@ -1,0 +1,87 @@
+"""Sums over the rows that some matrices read: of squares, of magnitudes by size, of products."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import EdgeqError
+from edgeq.quantize.calibration import PROBABILITIES, F32Array, Statistics
+from edgeq.quantize.reads import Router
+
+ROWS = 64  # widened at a time: what a core keeps in its cache
+SAMPLE = 8  # one of so many rows goes into the sketch, but not the first of a text, which is like no other
+SHIFT = 19  # of the bits of a magnitude so many are dropped: what is left tells values apart that differ by 6 %
+BINS = 1 << (31 - SHIFT)
+
+
+class Sums:
+    """What `names`, matrices that read the same, read. All sums are float64, in the order of the rows.
+
+    products: those of `names` whose Gram matrix is wanted
+    router:   chooses the experts, whose own matrices read the rows that are routed to them
+    """
+
+    def __init__(self, names: list[str], columns: int, products: set[str], router: Router | None = None) -> None:
+        self.names, self.router, self._products = names, router, products
+        self._count = np.zeros(1, np.int64)
+        self._square = np.zeros(columns)
+        self._range = np.array([np.inf, -np.inf], np.float32)
+        self._sketch = np.zeros(BINS, np.int64)
+        self._gram = np.zeros((columns, columns) if products else (0, 0))
+        experts = len(router.weight) if router else 0
+        self._routed, self._routed_square = np.zeros(experts, np.int64), np.zeros((experts, columns))
+
+    @property
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All sums so far, by name: to be written, and to be filled again."""
+        return {
+            "count": self._count,
+            "square": self._square,
+            "range": self._range,
+            "sketch": self._sketch,
+            "gram": self._gram,
+            "routed": self._routed,
+            "routed_square": self._routed_square,
+        }
+
+    def add(self, x: F32Array) -> None:
+        """Add rows f32 [rows, columns]. EdgeqError where they are no finite numbers."""
+        for first in range(0, len(x), ROWS):
+            wide = x[first : first + ROWS].astype(np.float64)
+            chosen = self.router.chosen(wide) if self.router else None
+            np.square(wide, out=wide)
+            self._square += wide.sum(0)
+            if chosen is not None:
+                for expert in np.unique(chosen):
+                    mine = wide[(chosen == expert).any(1)]
+                    self._routed[expert] += len(mine)
+                    self._routed_square[expert] += mine.sum(0)
+        if not np.isfinite(self._square).all():
+            raise EdgeqError(f"{self.names[0]} reads values that are no finite numbers: the model cannot be calibrated")
+        self._count += len(x)
+        self._range[:] = min(self._range[0], x.min()), max(self._range[1], x.max())
+        sample = np.ascontiguousarray(x[1::SAMPLE])
+        self._sketch += np.bincount((sample.view(np.uint32).ravel() & 0x7FFFFFFF) >> SHIFT, minlength=BINS)
+        if self._products:
+            self._gram += x.T @ x
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Those of each matrix, by name."""
+        low, high, quantiles = float(self._range[0]), float(self._range[1]), self._quantiles()
+        gram = (self._gram / self._count).astype(np.float32) if self._products else None
+        found = {}
+        for name in self.names:
+            own = gram if name in self._products else None
+            found[name] = Statistics(self._square.astype(np.float32), self._count, low, high, quantiles, own)
+        for name in self.router.matrices if self.router else ():
+            square = self._routed_square.astype(np.float32)
+            found[name] = Statistics(square, self._routed, low, high, quantiles)
+        return found
+
+    def _quantiles(self) -> F32Array:
+        """At PROBABILITIES, the middles of the bins that they fall into."""
+        below = np.cumsum(self._sketch)
+        bins = np.searchsorted(below, np.array(PROBABILITIES) * below[-1]).astype(np.uint32)
+        middles = (bins << SHIFT) | (1 << (SHIFT - 1))
+        return np.where(bins > 0, middles.astype(np.uint32).view(np.float32), np.float32(0))
