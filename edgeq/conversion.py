@@ -2,11 +2,13 @@
 quantized already, to an `.eqf` file or a GGUF file."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeq import endings
 from edgeq.checkpoints import Checkpoint
@@ -19,9 +21,19 @@ from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.quantize import pipeline
+from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.pipeline import Progress, Report, default_output
 from edgeq.quantize.recipes import recipe
+from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer
+
+
+class Known(NamedTuple):
+    """What is known of a model, and how that is used."""
+
+    calibration: Calibration
+    method: str
 
 
 def convert(
@@ -33,6 +45,8 @@ def convert(
     revision: str | None = None,
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
+    calibration: Calibration | str | os.PathLike[str] | None = None,
+    method: str | None = None,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
     a GGUF or an `.eqf` file again, which needs a `type`.
@@ -40,11 +54,19 @@ def convert(
     As `edgeq.quantize.pipeline.convert` and `edgeq.quantize.requantize`, which see; here TokenizerError is also raised
     for a tokenizer that cannot be read, or that belongs to another model. An `out` that ends in `.gguf` is written as
     GGUF; matrices with rows that the type cannot have there get another, and the report says so.
+
+    With a `calibration` (`edgeq calibrate` makes one) the weights are quantized for what the model reads, by one of
+    METHODS: "feedback", the default where it has a text, goes layer by layer and mends in later weights and layers
+    what earlier ones lost; "importance" weighs the columns of each matrix. If "feedback" is stopped, the same call goes
+    on from the last layer that was done.
     """
     if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
+    known = _known(calibration, method)
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
-        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce)
+        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, known)
+    if known is not None:
+        return _calibrated(source, out, type, threads, progress, revision, allow_no_tokenizer, announce, known)
 
     gguf = out is not None and _ends(out, ".gguf")
 
@@ -56,6 +78,77 @@ def convert(
     return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
 
 
+def _known(calibration: Calibration | str | os.PathLike[str] | None, method: str | None) -> Known | None:
+    """The calibration, read if need be, and the method. UsageError for a method that is unknown, or cannot work."""
+    if method is not None and method not in METHODS:
+        raise UsageError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
+    if calibration is None:
+        if method is not None:
+            raise UsageError(f"the method {method!r} needs a calibration: `edgeq calibrate` makes one")
+        return None
+    found = calibration if isinstance(calibration, Calibration) else read_calibration(calibration)
+    if not found.sequences and method == FEEDBACK:
+        raise UsageError(f"{found.source}: holds no text for the method {method!r}: make one with `edgeq calibrate`")
+    return Known(found, method or (FEEDBACK if found.sequences else IMPORTANCE))
+
+
+def _calibrated(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    type: str | None,
+    threads: int | None,
+    progress: Progress | None,
+    revision: str | None,
+    allow_no_tokenizer: bool,
+    announce: Callable[[str], None] | None,
+    known: Known,
+) -> Report:
+    """A checkpoint, in floats first, then quantized by what is known of it."""
+    started = time.perf_counter()
+    chosen = recipe(type or pipeline.DEFAULT)
+    out = os.fspath(out or default_output(source, chosen.name))
+    gguf, key = _ends(out, ".gguf"), pipeline.key_of(source, revision)
+
+    def made(path: str | os.PathLike[str]) -> Report:
+        with _resumable(out, key) as folder:
+            floats = folder / "float.eqf"
+            notes: list[str] = []
+            if not floats.exists():
+                exact = pipeline.exact_type(source, revision)
+                report = pipeline.convert(
+                    source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, _check_tokenizer
+                )
+                notes = report.notes
+            layers = folder / "layers"
+            report = requantize(
+                floats, path, chosen.name, threads, progress, announce, os.fspath(source), gguf, *known, folder=layers
+            )
+        return replace(report, seconds=time.perf_counter() - started, notes=notes + report.notes)
+
+    return _exported(out, made, allow_no_tokenizer, progress, announce) if gguf else made(out)
+
+
+@contextmanager
+def _resumable(out: str | os.PathLike[str], key: str) -> Iterator[Path]:
+    """A folder beside `out` for what it is made of, which stays if that is not finished. What another `key` left there
+    is removed."""
+    path = Path(os.path.realpath(out))
+    if not path.parent.is_dir():
+        raise OutputError(f"{os.fspath(out)}: the folder {path.parent} does not exist: create it first")
+    folder = path.with_name(f".{path.name}.unfinished")
+    try:
+        if folder.exists() and (folder / "key").read_text() != key:
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        (folder / "key").write_text(key)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror}: remove it, or choose another place"
+        ) from None
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _again(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
@@ -64,10 +157,10 @@ def _again(
     progress: Progress | None,
     allow_no_tokenizer: bool,
     announce: Callable[[str], None] | None,
+    known: Known | None,
 ) -> Report:
     """Encode a model again that is quantized already."""
     from edgeq.gguf.importer import import_gguf
-    from edgeq.quantize.requantize import requantize
 
     name, imports = os.fspath(source), is_gguf(source) or (_ends(source, ".gguf") and not is_eqf(source))
     (open_gguf if imports else open_file)(source).close()  # what is none of them says so first
@@ -84,11 +177,11 @@ def _again(
 
     def made(path: str | os.PathLike[str]) -> Report:
         if not imports:
-            return requantize(source, path, type, threads, progress, announce, gguf=gguf)
+            return requantize(source, path, type, threads, progress, announce, None, gguf, *(known or ()))
         started = time.perf_counter()
         with _beside(out) as folder:
             imported = import_gguf(source, folder / "imported.eqf", threads, progress, announce, allow_no_tokenizer)
-            report = requantize(imported.path, path, type, threads, progress, announce, name, gguf)
+            report = requantize(imported.path, path, type, threads, progress, announce, name, gguf, *(known or ()))
         return replace(report, seconds=time.perf_counter() - started, notes=imported.notes)
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if gguf else made(out)

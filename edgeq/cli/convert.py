@@ -31,6 +31,16 @@ NAMED = 3  # unused tensors that are named
 @click.option("--type", "kind", help=f"{TYPE_HELP}  {TYPE_DEFAULT}")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Convert a checkpoint without tokenizer; it runs on ids only.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="What the model reads, as `edgeq calibrate` or llama-imatrix has written it: quantize for that.",
+)
+@click.option(
+    "--method",
+    help="How calibration is used: feedback mends in later weights and layers what earlier ones lost, and takes "
+    "minutes; importance weighs the columns of each matrix.  [default: feedback]",
+)
 @threads_option("all processors")
 def command(
     source: str,
@@ -38,6 +48,8 @@ def command(
     kind: str | None,
     revision: str | None,
     allow_no_tokenizer: bool,
+    calibration: Path | None,
+    method: str | None,
     threads: int | None,
 ) -> None:
     """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name).
@@ -47,7 +59,9 @@ def command(
     from edgeq.conversion import convert
 
     with progress_bar("reading the model") as progress:
-        report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce)
+        report = convert(
+            source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, calibration, method
+        )
     show_report(report)
 
 

@@ -219,6 +219,22 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
     return [name for name in skipped if not _DERIVED.fullmatch(name)]
 
 
+def exact_type(source: str | os.PathLike[str], revision: str | None = None) -> str:
+    """The smallest type without codes that holds a checkpoint's matrices exactly: F16, BF16 or F32."""
+    with open_checkpoint(source, revision) as checkpoint:
+        stored = {ref.dtype for ref in checkpoint.tensors.values() if len(ref.shape) > 1}
+    return stored.pop() if len(stored) == 1 and not checkpoint.packed and stored <= {"F16", "BF16"} else "F32"
+
+
+def key_of(source: str | os.PathLike[str], revision: str | None = None) -> str:
+    """Changes with a checkpoint's files: what was made of it before is not of this one."""
+    with open_checkpoint(source, revision) as checkpoint:
+        files = [
+            (os.path.realpath(file), os.path.getsize(file), os.stat(file).st_mtime_ns) for file in checkpoint.files
+        ]
+        return repr((checkpoint.source, revision, files, VERSION))
+
+
 def default_output(source: str | os.PathLike[str], type: str) -> Path:
     """`NAME-TYPE.eqf`, or `NAME.eqf` without TYPE: NAME is that of the checkpoint's folder, file or repository."""
     local = Path(os.path.expanduser(source))

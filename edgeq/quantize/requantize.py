@@ -1,10 +1,12 @@
-"""Encodes the matrices of an `.eqf` file again, by another recipe: for models of which there is nothing better left."""
+"""Encodes the matrices of an `.eqf` file again, by another recipe: of a float model, with what calibration knows of it;
+of models of which there is nothing better left."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,7 +22,9 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import architecture
 from edgeq.quantize import kept
+from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.kept import Kept
+from edgeq.quantize.layerwise import LayerWise
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.pipeline import (
     CHUNK_BYTES,
@@ -29,8 +33,11 @@ from edgeq.quantize.pipeline import (
     Progress,
     Report,
 )
-from edgeq.quantize.recipes import Recipe, recipe
+from edgeq.quantize.recipes import Choice, Recipe, recipe
 from edgeq.version import VERSION
+
+IMPORTANCE, FEEDBACK = "importance", "feedback"
+METHODS = (FEEDBACK, IMPORTANCE)
 
 F32Array = npt.NDArray[np.float32]
 U8Array = npt.NDArray[np.uint8]
@@ -38,11 +45,13 @@ U8Array = npt.NDArray[np.uint8]
 
 @dataclass
 class _Job:
-    """A tensor, and what it becomes; sums of squares over a sample of its weights, and of what encoding changed."""
+    """A tensor, and what it becomes; sums of squares over a sample of its weights, and of what encoding changed.
+    `importance`: of its columns, f32 [columns] or [experts, columns], where that is known."""
 
     info: TensorInfo
     spec: TensorSpec
     fallback: str | None
+    importance: F32Array | None = None
     changed: float = 0.0
     weights: float = 0.0
 
@@ -60,44 +69,97 @@ def requantize(
     announce: Callable[[str], None] | None = None,
     called: str | None = None,
     gguf: bool = False,
+    calibration: Calibration | None = None,
+    method: str = FEEDBACK,
+    types: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Report:
     """Write the `.eqf` file `source` as the file `out`, its weights decoded and encoded again by the recipe `type`.
 
     A matrix that has the recipe's type already is copied, bit for bit; the loss of any other that was quantized adds up
     with the new one, and the report says so. The rest of the file stays as it is. `progress` and `announce` are as for
-    `convert`; `called` is what messages call the source; `gguf` takes types that GGUF can hold. Raises UsageError for
-    an unknown `type`, FormatError for a file that is none, UnsupportedError for weights that the new type cannot hold,
-    OutputError if `out` cannot be written.
+    `convert`; `called` is what messages call the source; `gguf` takes types that GGUF can hold.
+
+    With a `calibration` errors are weighed by what the matrices read: by the `method` "importance" as column by column,
+    by "feedback" as layerwise.py says; that keeps what is done in `folder`, where it goes on when it was stopped.
+    `types` are of tensors, by name, in place of the recipe's.
+
+    Raises UsageError for an unknown `type` or `method`, or a calibration of another model, FormatError for a file that
+    is none, UnsupportedError for weights that the new type cannot hold, OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
     chosen = replace(recipe(type), gguf=gguf)
     threads = threads or environment.threads() or environment.processors()
     with open_file(source) as file:
         model = architecture(file.metadata["config"], file.path)
-        jobs = _plan(file, model.num_hidden_layers, chosen)
-        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs)
+        jobs = _plan(file, model.num_hidden_layers, chosen, types or {})
+        if calibration is not None:
+            calibration.check(model, called or file.path)
+            _weigh(jobs, calibration)
+        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs, calibration, method)
+        total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
+
+        def advance(job: _Job, weights: int) -> None:
+            nonlocal done
+            done += 4 * weights
+            if progress:
+                progress(job.spec.name, jobs.index(job), len(jobs), done, total)
+
         with Writer(out, specs, metadata, _assets(file), file.requires) as writer:
             prepare({job.spec.type for job in jobs if not job.copied}, announce)
-            total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
-            for index, job in enumerate(jobs):
+            left = {job.spec.name: job for job in jobs}
+            if calibration is not None and method == FEEDBACK:
+                for name, panels in _fed_back(file, jobs, calibration, threads, announce, folder):
+                    job = left.pop(name)
+                    writer.write(name, panels)
+                    _sample_panels(job, file.data(name), panels)
+                    advance(job, prod(job.spec.shape))
+            for job in left.values():
                 for data, weights in _encoded(job, file.data(job.info.name), called or file.path, threads):
                     writer.write(job.spec.name, data)
-                    done += 4 * weights
-                    if progress:
-                        progress(job.spec.name, index, len(jobs), done, total)
+                    advance(job, weights)
     tensors = [_converted(job, writer.tensor_bytes(job.spec.name), chosen) for job in jobs]
     return Report(
         os.fspath(out), chosen.name, model.name, writer.nbytes, time.perf_counter() - started, tensors=tensors
     )
 
 
-def _plan(file: File, layers: int, chosen: Recipe) -> list[_Job]:
+def _plan(file: File, layers: int, chosen: Recipe, types: Mapping[str, str]) -> list[_Job]:
     tied = "output.weight" not in file.tensors
     jobs = []
     for info in file.tensors.values():
         choice = chosen.type_for(info.name, info.shape, layers, tied)
+        if info.name in types:
+            choice = Choice(types[info.name])
         jobs.append(_Job(info, TensorSpec(info.name, info.shape, choice.type), choice.fallback))
     return jobs
+
+
+def _weigh(jobs: list[_Job], calibration: Calibration) -> None:
+    """Give each matrix the importance of its columns, where calibration knows it."""
+    for job in jobs:
+        seen = calibration.of(job.info.name) if len(job.info.shape) > 1 else None
+        if seen is not None and seen.columns == job.info.shape[-1]:
+            job.importance = seen.mean_square
+
+
+def _fed_back(
+    file: File,
+    jobs: list[_Job],
+    calibration: Calibration,
+    threads: int,
+    announce: Callable[[str], None] | None,
+    folder: Path | None,
+) -> Iterator[tuple[str, U8Array]]:
+    """(name, panels) of the matrices that layer-wise quantization knows, in the file's order."""
+    types = {
+        job.info.name: job.spec.type
+        for job in jobs
+        if len(job.info.shape) == 2 and block_type(job.spec.type).quantized and not job.copied
+    }
+    head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
+    gram = None if head is None else head.gram
+    return LayerWise(file, types, calibration.sequences, gram, threads, announce, folder).tensors()
 
 
 def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
@@ -109,7 +171,8 @@ def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tu
     rows, cols = info.shape[-2:]
     panel = block_type(info.type).panel_bytes(cols)
     step = max(CHUNK_BYTES // (4 * cols) // PANEL_ROWS, 1) * PANEL_ROWS
-    for matrix in data.reshape(prod(info.shape[:-2]), -1):
+    for i, matrix in enumerate(data.reshape(prod(info.shape[:-2]), -1)):
+        importance = job.importance[i] if job.importance is not None and job.importance.ndim > 1 else job.importance
         for first in range(0, rows, step):
             count = min(step, rows - first)
             panels = matrix[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
@@ -118,7 +181,7 @@ def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tu
                 continue
             weights = decode(panels, count, cols, info.type)
             _check(job, weights, source)
-            encoded = encode_panels(weights, kind, threads)
+            encoded = encode_panels(weights, kind, threads, *([] if importance is None else [importance]))
             _sample(job, weights[:SAMPLE_ROWS], encoded)
             yield encoded, count * cols
 
@@ -141,6 +204,14 @@ def _sample(job: _Job, weights: F32Array, encoded: U8Array) -> None:
     job.weights += float(np.square(weights, dtype=np.float64).sum())
 
 
+def _sample_panels(job: _Job, before: U8Array, panels: U8Array) -> None:
+    """The first rows of a matrix, before and after."""
+    if block_type(job.info.type).quantized:
+        rows, columns = min(SAMPLE_ROWS, job.info.shape[0]), job.info.shape[1]
+        count = tensor_bytes(job.info.type, (rows, columns))
+        _sample(job, decode(before[:count], rows, columns, job.info.type), panels)
+
+
 def _converted(job: _Job, nbytes: int, chosen: Recipe) -> Converted:
     """What became of a tensor; of one that was quantized also how."""
     how = _fate(job, chosen)
@@ -157,9 +228,14 @@ def _fate(job: _Job, chosen: Recipe) -> Kept | None:
     return Kept(kept.ENCODED, job.info.type, reason)
 
 
-def _metadata(file: File, chosen: Recipe, jobs: list[_Job]) -> dict[str, Any]:
+def _metadata(
+    file: File, chosen: Recipe, jobs: list[_Job], calibration: Calibration | None, method: str
+) -> dict[str, Any]:
     """The file's, which says what it was made from and how."""
     provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {VERSION}"}
+    if calibration is not None:
+        corpora = [{"name": corpus.name, "tokens": corpus.tokens} for corpus in calibration.corpora]
+        provenance["calibration"] = {"method": method, "tokens": calibration.tokens, "corpora": corpora}
     if fates := [(how, job.spec.type, None) for job in jobs if (how := _fate(job, chosen))]:
         provenance["quantized"] = "; ".join(kept.summary(fates))
     metadata = {**file.metadata, "provenance": provenance}
