@@ -1,8 +1,9 @@
 """A matrix' codes chosen column by column: what error feedback (`quantize/feedback.py`) needs of a block type.
 
 Weights that come later depend on the errors of those before, so a group's scale is chosen when its turn comes, and the
-multiples of which scales are coded before any group's. Arrays are [columns, rows]: every operation runs over all rows.
-Errors are weighted by the columns' importance.
+multiples of which scales are coded before any group's. The searches are those that encode whole matrices
+(`scale_search`). Arrays are [columns, rows]: every operation runs over all rows, and rows are independent. Errors are
+weighted by the columns' importance, f32 [columns], about 1. NumPy's warnings on division are the caller's to silence.
 """
 
 from abc import ABC, abstractmethod
@@ -13,13 +14,10 @@ from typing import Any
 import numpy as np
 
 from edgeq.blocks.fields import F32, U8, Fields
-from edgeq.blocks.search_mins import MIN_STEPS, MOST
-from edgeq.blocks.search_offsets import OFFSET_STEPS
-from edgeq.blocks.search_steps import NEIGHBOURS, TINY, half, inverse_of, multiple_of, quotient, round_between, where
-from edgeq.blocks.search_symmetric import FACTOR_RANGE, code_range, lowest, steps
+from edgeq.blocks.search_mins import MOST, codes_with_min, factors_with_min, search_mins
+from edgeq.blocks.search_offsets import offset_codes, search_offsets
+from edgeq.blocks.search_symmetric import FACTOR_RANGE, best_scale, coded_factors, codes_of, search_scales
 from edgeq.blocks.table import SUPER_BLOCK, BlockType
-
-ZERO = np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Multiples:
 
 @dataclass(frozen=True)
 class GroupScale:
-    """A group's: weight = scale * value + offset, f32 [rows]; `factor` and `factor_min` as the header has them."""
+    """A group's: weight = scale * value + offset, f32 [rows]; `factor` and `factor_min` as the search has them."""
 
     scale: F32
     offset: F32
@@ -61,9 +59,10 @@ class Groups(ABC):
         """Whether scales are multiples of something that a super-block shares."""
         return self.bt.scales in MOST or self.bt.scales in FACTOR_RANGE
 
-    @abstractmethod
     def settle(self, x: F32, importance: F32) -> Multiples:
         """The multiples for weights [up to 256 columns, rows] that are about these."""
+        ones = np.ones_like(x[0])
+        return Multiples(ones, ones)
 
     @abstractmethod
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
@@ -81,6 +80,10 @@ class Groups(ABC):
         """All of a matrix: codes u8 [columns, rows], multiples of each super-block, scales of each group."""
         return Fields(np.ascontiguousarray(codes.T), **self.header(multiples, groups))
 
+    def _split(self, x: F32) -> F32:
+        """[columns of a group, groups, rows] of the columns of a super-block: as the searches have it."""
+        return x.reshape(-1, self.columns, x.shape[1]).transpose(1, 0, 2)
+
 
 def groups_of(bt: BlockType) -> Groups:
     """How matrices of a quantized block type are quantized group by group."""
@@ -89,14 +92,9 @@ def groups_of(bt: BlockType) -> Groups:
     return _Exponents(bt) if bt.scales == "e8m0" else _Symmetric(bt)
 
 
-def _sum(terms: F32, importance: F32) -> F32:
-    """Over the columns, weighted."""
-    total: F32 = importance @ terms
-    return total
-
-
-def _keep_better(better: Any, new: Sequence[F32], old: Sequence[F32]) -> list[F32]:
-    return [where(better, a, b) for a, b in zip(new, old, strict=True)]
+def _one(x: F32, importance: F32) -> tuple[F32, F32]:
+    """The columns of one group, and their importance, as the searches have them."""
+    return x[:, None], np.broadcast_to(importance[:, None, None], (len(x), 1, x.shape[1]))
 
 
 def _f16(values: Sequence[F32]) -> Any:
@@ -106,36 +104,17 @@ def _f16(values: Sequence[F32]) -> Any:
 class _Mins(Groups):
     """w = s q - m, s and m multiples of d and dmin, from 0."""
 
-    @property
-    def _most(self) -> int:
-        return MOST[self.bt.scales]
-
     def settle(self, x: F32, importance: F32) -> Multiples:
-        size = self.columns
-        found = [self._free(x[g : g + size], importance[g : g + size]) for g in range(0, len(x), size)]
-        scales, mins = (np.stack(part) for part in zip(*found, strict=True))
-        return Multiples(multiple_of(scales, self._most)[0], multiple_of(mins, self._most)[0])
+        d, dmin, *_ = search_mins(self._split(x), self.bt, self._split(np.broadcast_to(importance[:, None], x.shape)))
+        return Multiples(d[0], dmin[0])
 
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
-        d, dmin, most, weight = multiples.d, multiples.dmin, self._most, importance.sum(dtype=np.float32)
-        total, inverse_dmin = _sum(x, importance), inverse_of(multiples.dmin)
-        scale, minimum = self._free(x, importance)
-        start, start_min = round_between(scale * inverse_of(d), 0, most), round_between(minimum * inverse_dmin, 0, most)
-        best = [np.full_like(total, np.inf), start, start_min]
-        for near in NEIGHBOURS:
-            factor = round_between(start + np.float32(near), 0, most)
-            codes = self._codes(x, d * factor, dmin * start_min)
-            fitted = (d * factor * _sum(codes, importance) - total) / weight
-            middle = round_between(fitted * inverse_dmin, 0, most)
-            for beside in (-1, 0, 1):
-                factor_min = round_between(middle + np.float32(beside), 0, most)
-                residual = d * factor * self._codes(x, d * factor, dmin * factor_min) - dmin * factor_min - x
-                error = _sum(residual * residual, importance)
-                best = _keep_better(error < best[0], (error, factor, factor_min), best)
-        return GroupScale(d * best[1], -(dmin * best[2]), best[1], best[2])
+        d, dmin = multiples.d, multiples.dmin
+        factor, factor_min = (part[0] for part in factors_with_min(*_one(x, importance), d, dmin, self.bt))
+        return GroupScale(d * factor, -(dmin * factor_min), factor, factor_min)
 
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
-        codes = self._codes(x, group.scale, -group.offset)
+        codes = codes_with_min(x, group.scale, -group.offset, self.bt.levels)
         return codes, group.scale * codes + group.offset
 
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
@@ -146,57 +125,16 @@ class _Mins(Groups):
             "mins": np.stack([g.factor_min for g in groups], axis=1).astype(np.uint8),
         }
 
-    def _codes(self, x: F32, scale: F32, minimum: F32) -> F32:
-        return round_between((x + minimum) * inverse_of(scale), 0, self.bt.levels)
-
-    def _free(self, x: F32, importance: F32) -> tuple[F32, F32]:
-        """Scale and min before they are coded: of the step with the largest gain."""
-        low = np.minimum(x.min(axis=0), ZERO)
-        span, total, weight = x.max(axis=0) - low, _sum(x, importance), importance.sum(dtype=np.float32)
-        best = [np.full_like(total, -np.inf), np.zeros_like(total), np.zeros_like(total)]
-        for step in MIN_STEPS[self.bt.bits]:
-            inverse = quotient(np.full_like(span, self.bt.levels + step), where(span > TINY, span, ZERO))
-            codes = np.minimum(np.rint((x - low) * inverse), np.float32(self.bt.levels))
-            scale, offset, gain = _line(x, codes, importance, total, weight)
-            alone = quotient(_sum(x * codes, importance), _sum(codes * codes, importance))
-            scale, offset = where(offset > 0, alone, scale), np.minimum(offset, ZERO)
-            gain = where(offset < 0, gain, scale * _sum(x * codes, importance))
-            best = _keep_better(gain > best[0], (gain, scale, offset), best)
-        return np.maximum(best[1], ZERO), -best[2]
-
-
-def _line(x: F32, codes: F32, importance: F32, total: F32, weight: np.float32) -> tuple[F32, F32, F32]:
-    """(scale, offset, gain) of the weighted least-squares fit x ~ scale codes + offset."""
-    sum_q, sum_qq, sum_xq = _sum(codes, importance), _sum(codes * codes, importance), _sum(x * codes, importance)
-    scale = quotient(weight * sum_xq - sum_q * total, weight * sum_qq - sum_q * sum_q)
-    offset: F32 = np.divide(total - scale * sum_q, weight, dtype=np.float32)
-    return scale, offset, scale * sum_xq + offset * total
-
 
 class _Offsets(Groups):
     """w = d q + m, both f16 of the group."""
 
-    def settle(self, x: F32, importance: F32) -> Multiples:
-        ones = np.ones_like(x[0])
-        return Multiples(ones, ones)
-
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
-        low, levels, weight = x.min(axis=0), self.bt.levels, importance.sum(dtype=np.float32)
-        span, above = x.max(axis=0) - low, x - low
-        total = _sum(above, importance)
-        best = [np.full_like(total, np.inf), np.zeros_like(total), np.zeros_like(total)]
-        for step in OFFSET_STEPS:
-            inverse = quotient(np.full_like(span, levels + step), where(span > TINY, span, ZERO))
-            codes = np.minimum(np.rint(above * inverse), np.float32(levels))
-            scale, offset, _ = _line(above, codes, importance, total, weight)
-            d, m = half(np.maximum(scale, ZERO)), half(low + offset)
-            residual = d * round_between((x - m) * inverse_of(d), 0, levels) + m - x
-            error = _sum(residual * residual, importance)
-            best = _keep_better(error < best[0], (error, d, m), best)
-        return GroupScale(best[1], best[2], best[1], best[2])
+        d, m, _ = search_offsets(x[:, None], self.bt.levels, _one(x, importance)[1])
+        return GroupScale(d[0], m[0], d[0], m[0])
 
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
-        codes = round_between((x - group.offset) * inverse_of(group.scale), 0, self.bt.levels)
+        codes = offset_codes(x, group.scale, group.offset, self.bt.levels)
         return codes, group.scale * codes + group.offset
 
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
@@ -208,35 +146,27 @@ class _Symmetric(Groups):
 
     def __init__(self, bt: BlockType) -> None:
         super().__init__(bt)
-        values = np.array(bt.values or range(code_range(bt)[0], code_range(bt)[1] + 1), np.float32)
-        self._values, first = np.unique(values, return_index=True)
-        self._codes = first.astype(np.float32) if bt.values else self._values + np.float32(bt.zero_point)
-        self._middles = (self._values[1:] + self._values[:-1]) / np.float32(2)
+        self._values = np.array(bt.values or range(-bt.zero_point, bt.levels - bt.zero_point + 1), np.float32)
 
     def settle(self, x: F32, importance: F32) -> Multiples:
-        ones, size = np.ones_like(x[0]), self.columns
         if not self.coded:
-            return Multiples(ones, ones)
-        scales = [self._free(x[g : g + size], importance[g : g + size]) for g in range(0, len(x), size)]
-        return Multiples(multiple_of(np.abs(np.stack(scales)), FACTOR_RANGE[self.bt.scales][1])[0], ones)
+            return super().settle(x, importance)
+        each = self._split(np.broadcast_to(importance[:, None], x.shape))
+        return Multiples(search_scales(self._split(x), self.bt, each)[0][0], np.ones_like(x[0]))
 
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
-        free, zero = self._free(x, importance), np.zeros_like(x[0])
+        x, importance = _one(x, importance)
+        zero = np.zeros_like(multiples.d)
         if not self.coded:
-            scale = free if self.bt.scales == "f32" else half(free)
+            scale = search_scales(x, self.bt, importance)[0][0]
             return GroupScale(scale, zero, scale, zero)
-        least, most = FACTOR_RANGE[self.bt.scales]
-        start = round_between(free * inverse_of(multiples.d), least, most)
-        best = [np.full_like(free, np.inf), start]
-        for near in NEIGHBOURS:
-            factor = round_between(start + np.float32(near), least, most)
-            error = self._error(x, multiples.d * factor, importance)
-            best = _keep_better(error < best[0], (error, factor), best)
-        return GroupScale(multiples.d * best[1], zero, best[1], zero)
+        free = best_scale(x, importance, self.bt)
+        factor = coded_factors(x, importance, free, multiples.d, self.bt)[0][0]
+        return GroupScale(multiples.d * factor, zero, factor, zero)
 
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
-        at = np.searchsorted(self._middles, x * inverse_of(group.scale))
-        return self._codes[at], group.scale * self._values[at]
+        codes = codes_of(x, group.scale, self.bt)
+        return codes, group.scale * self._values[codes.astype(np.uint8)]
 
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
         factors = np.stack([g.factor for g in groups], axis=1)
@@ -245,43 +175,15 @@ class _Symmetric(Groups):
         coded = factors.astype(np.int8) if self.bt.scales == "i8" else (factors + np.float32(32)).astype(np.uint8)
         return {"d": _f16([m.d for m in multiples]), "scales": coded}
 
-    def _nearest(self, x: F32) -> F32:
-        if self.bt.values:
-            return self._values[np.searchsorted(self._middles, x)]
-        return round_between(x, *code_range(self.bt))
-
-    def _error(self, x: F32, scale: F32, importance: F32) -> F32:
-        residual = scale * self._nearest(x * inverse_of(scale)) - x
-        return _sum(residual * residual, importance)
-
-    def _free(self, x: F32, importance: F32) -> F32:
-        """The scale before it is coded: of the step with the largest gain."""
-        low, high = x.min(axis=0), x.max(axis=0)
-        farthest = where(-low >= high, low, high)
-        gain, scale = np.full_like(farthest, -1), np.zeros_like(farthest)
-        for step in steps(self.bt):
-            inverse = np.float32(lowest(self.bt) - step) * inverse_of(farthest)
-            values = self._nearest(x * inverse)
-            sum_qq, sum_xq = _sum(values * values, importance), _sum(x * values, importance)
-            fitted = quotient(sum_xq, sum_qq)
-            better = fitted * sum_xq > gain
-            gain, scale = where(better, fitted * sum_xq, gain), where(better, fitted, scale)
-        return scale
-
 
 class _Exponents(_Symmetric):
     """w = s v with a scale 2^(e - 128) of each group (MXFP4)."""
 
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
-        largest, zero = np.abs(x).max(axis=0), np.zeros_like(x[0])
-        _, middle = np.frexp(where(largest > 0, largest / np.float32(self._values[-1]), np.float32(1)))
-        best = [np.full_like(largest, np.inf), zero]
-        for near in (-1, 0, 1):
-            exponent = np.clip(middle + near, -125, 127).astype(np.int32)
-            error = self._error(x, np.ldexp(np.float32(1), exponent), importance)
-            best = _keep_better(error < best[0], (error, exponent.astype(np.float32)), best)
-        exponents = best[1].astype(np.int32)
-        return GroupScale(np.ldexp(np.float32(1), exponents), zero, (exponents + 128).astype(np.float32), zero)
+        x, importance = _one(x, importance)
+        exponent = search_scales(x, self.bt, importance)[0][0]
+        zero = np.zeros_like(exponent)
+        return GroupScale(np.ldexp(np.float32(1), exponent.astype(np.int32) - 128), zero, exponent, zero)
 
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
         return {"d": np.stack([g.factor for g in groups], axis=1).astype(np.uint8)}

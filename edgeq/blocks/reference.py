@@ -13,18 +13,20 @@ from edgeq.blocks.scale_search import search
 from edgeq.blocks.table import block_type
 
 
-def encode(weights: F32, name: str) -> U8:
+def encode(weights: F32, name: str, importance: F32 | None = None) -> U8:
     """Panels u8 [tensor_bytes] of f32 weights [rows, cols].
 
     Weights must be finite, and within f16's range (65504) for F16 and the quantized types, whose scales are f16;
     callers check that. Beyond, F16 gives infinities, and quantized types codes without meaning.
+    importance: f32 [cols], finite and >= 0, what the squared error of a column counts: the mean square of the inputs
+    that it is multiplied with. Its unit does not matter; all zeros are as none; plain types ignore it.
     UnsupportedError if the type does not accept rows of `cols`.
     """
     bt = block_type(name)
     weights = np.ascontiguousarray(weights, np.float32)
     bt.panel_bytes(weights.shape[1])  # refuses what the type does not accept
     if bt.quantized:
-        return pack_panels(search(weights, bt), bt)
+        return pack_panels(search(weights, bt, importance), bt)
     return pack_plain(to_plain(weights, name))
 
 

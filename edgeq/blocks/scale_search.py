@@ -29,15 +29,28 @@ from edgeq.blocks.table import SUPER_BLOCK, BlockType
 _D = {"e8m0": np.uint8, "f32": np.float32}  # dtype of a scale, where it is no f16
 
 
-def search(weights: F32, bt: BlockType) -> Fields:
-    """The fields of finite f32 weights [rows, cols], cols a multiple of 32."""
+LEAST_IMPORTANCE = 2.0**-24  # of the mean: a group without any is searched like one with equal importances
+
+
+def relative_importance(importance: F32 | None) -> F32 | None:
+    """Importances over their mean, f32 [columns]; None if all are zero."""
+    if importance is None or not importance.any():
+        return None
+    exact = importance.astype(np.float64)
+    relative: F32 = np.maximum(exact / exact.mean(), LEAST_IMPORTANCE).astype(np.float32)
+    return relative
+
+
+def search(weights: F32, bt: BlockType, importance: F32 | None = None) -> Fields:
+    """The fields of finite f32 weights [rows, cols], cols a multiple of 32; importance is f32 [cols] (see `encode`)."""
     cols = weights.shape[1]
+    relative = relative_importance(importance)
     split = cols - cols % SUPER_BLOCK
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         parts = [
-            _search_region(part, width, bt)
-            for part, width in ((weights[:, :split], SUPER_BLOCK), (weights[:, split:], cols - split))
-            if part.size
+            _search_region(weights[:, first:last], None if relative is None else relative[first:last], width, bt)
+            for first, last, width in ((0, split, SUPER_BLOCK), (split, cols, cols - split))
+            if last > first
         ]
     if len(parts) == 1:
         return parts[0]
@@ -48,14 +61,20 @@ def search(weights: F32, bt: BlockType) -> Fields:
     return Fields(**joined)
 
 
-def _search_region(weights: F32, width: int, bt: BlockType) -> Fields:
+def _search_region(weights: F32, importance: F32 | None, width: int, bt: BlockType) -> Fields:
     """Fields of [rows, n * width], every super-block `width` columns wide."""
     rows, cols = weights.shape
     columns = min(bt.scale_group, width)
-    if width % columns:  # zeros behind the last group change none of its sums
-        weights, width = np.pad(weights, ((0, 0), (0, -width % columns))), width + -width % columns
-    # [columns of a group, groups, lanes]
-    x = np.ascontiguousarray(weights.reshape(weights.size // width, -1, columns).transpose(2, 1, 0))
+
+    def per_lane(values: F32) -> F32:
+        """[columns of a group, groups, lanes] of [n, cols]."""
+        if width % columns:  # zeros behind the last group change none of its sums
+            values = np.pad(values, ((0, 0), (0, -width % columns)))
+        blocks = values.reshape(rows * cols // width, -1, columns)
+        return np.ascontiguousarray(blocks.transpose(2, 1, 0))
+
+    x = per_lane(weights)
+    each = None if importance is None else per_lane(np.broadcast_to(importance, weights.shape))
 
     def per_row(values: F32, dtype: type) -> NDArray[Any]:
         return np.ascontiguousarray(values.T).reshape(rows, -1).astype(dtype)
@@ -64,13 +83,13 @@ def _search_region(weights: F32, width: int, bt: BlockType) -> Fields:
         return np.ascontiguousarray(codes.transpose(2, 1, 0)).reshape(rows, -1)[:, :cols].astype(np.uint8)
 
     if bt.has_mins and bt.scales == "f16":
-        d, m, codes = search_offsets(x, bt.levels)
+        d, m, codes = search_offsets(x, bt.levels, each)
         return Fields(codes_per_row(codes), per_row(d, np.float16), per_row(m, np.float16))
     if bt.has_mins:
-        d, dmin, scales, mins, codes = search_mins(x, bt)
+        d, dmin, scales, mins, codes = search_mins(x, bt, each)
         f16 = per_row(d, np.float16), per_row(dmin, np.float16)
         return Fields(codes_per_row(codes), *f16, per_row(scales, np.uint8), per_row(mins, np.uint8))
-    d, factors, codes = search_scales(x, bt)
+    d, factors, codes = search_scales(x, bt, each)
     if factors is None:
         return Fields(codes_per_row(codes), per_row(d, _D.get(bt.scales, np.float16)))
     factors = per_row(factors + np.float32(32), np.uint8) if bt.scales == "s6" else per_row(factors, np.int8)

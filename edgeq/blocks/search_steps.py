@@ -19,6 +19,16 @@ def total_of(terms: F32) -> F32:
     return total
 
 
+def weighed(terms: F32, importance: F32 | None) -> F32:
+    """Terms of a sum over columns, each as often as its column's importance says; as they are without."""
+    return terms if importance is None else importance * terms
+
+
+def count_of(x: F32, importance: F32 | None) -> F32 | np.float32:
+    """How many columns a sum over the first axis counts, each as often as its importance says."""
+    return np.float32(len(x)) if importance is None else total_of(importance)
+
+
 def where(condition: NDArray[np.bool_], then: F32 | np.float32, otherwise: F32 | np.float32) -> F32:
     return np.where(condition, then, otherwise)
 

@@ -20,6 +20,7 @@ from edgeq.blocks.search_steps import (
     quotient,
     round_between,
     total_of,
+    weighed,
     where,
 )
 from edgeq.blocks.table import BlockType
@@ -80,17 +81,20 @@ def steps(bt: BlockType) -> tuple[float, ...]:
     return _STEPS.get(bt.name) or tuple(t * size for t in range(-8, 5))
 
 
-def search_scales(x: F32, bt: BlockType) -> tuple[F32, F32 | None, F32]:
-    """Scales (f16, f32 or exponents) [groups, lanes] and None, or d f16 [1, lanes] and factors; codes like x."""
+def search_scales(x: F32, bt: BlockType, importance: F32 | None = None) -> tuple[F32, F32 | None, F32]:
+    """Scales (f16, f32 or exponents) [groups, lanes] and None, or d f16 [1, lanes] and factors; codes like x.
+
+    Importance is as x is.
+    """
     if bt.scales == "e8m0":
-        exponent = _best_exponent(x, bt)
-        return exponent, None, _codes(x, power_of_two(exponent), bt)
-    scale = _best(x, bt)
+        exponent = best_exponent(x, importance, bt)
+        return exponent, None, codes_of(x, power_of_two(exponent), bt)
+    scale = best_scale(x, importance, bt)
     if bt.scales not in FACTOR_RANGE:
         d = scale if bt.scales == "f32" else half(scale)
-        return d, None, _codes(x, d, bt)
-    d, factors = _factors(x, scale, bt)
-    return d, factors, _codes(x, d * factors, bt)
+        return d, None, codes_of(x, d, bt)
+    d, factors = _factors(x, importance, scale, bt)
+    return d, factors, codes_of(x, d * factors, bt)
 
 
 def _nearest(x: F32, bt: BlockType) -> F32:
@@ -104,7 +108,7 @@ def _nearest(x: F32, bt: BlockType) -> F32:
     return values
 
 
-def _codes(x: F32, scale: F32, bt: BlockType) -> F32:
+def codes_of(x: F32, scale: F32, bt: BlockType) -> F32:
     if not bt.values:
         return _values(x, scale, bt) + np.float32(bt.zero_point)
     scaled, rungs = x * inverse_of(scale), ladder(bt.values)
@@ -118,7 +122,7 @@ def _values(x: F32, scale: F32, bt: BlockType) -> F32:
     return _nearest(x * inverse_of(scale), bt)
 
 
-def _best(x: F32, bt: BlockType) -> F32:
+def best_scale(x: F32, importance: F32 | None, bt: BlockType) -> F32:
     """Scale [groups, lanes] of the candidate step with the largest gain, before it is coded.
 
     In each candidate the entry farthest from zero goes to about the lowest value.
@@ -131,7 +135,8 @@ def _best(x: F32, bt: BlockType) -> F32:
     for step in steps(bt):
         inverse = where(usable, np.float32(lowest(bt) - step) / farthest, np.float32(0))
         values = _nearest(x * inverse, bt)
-        sum_qq, sum_xq = total_of(values * values), total_of(x * values)
+        counted = weighed(values, importance)
+        sum_qq, sum_xq = total_of(counted * values), total_of(x * counted)
         fitted = quotient(sum_xq, sum_qq)
         new_gain = fitted * sum_xq
         better = new_gain > gain
@@ -139,7 +144,7 @@ def _best(x: F32, bt: BlockType) -> F32:
     return scale
 
 
-def _best_exponent(x: F32, bt: BlockType) -> F32:
+def best_exponent(x: F32, importance: F32 | None, bt: BlockType) -> F32:
     """The e [groups, lanes] of the scale 2^(e - 128) with the least error; 0 for groups of zeros."""
     largest = np.abs(x).max(axis=0)
     # 2^(e - 128) times 12, the largest value, is nearest to it from below or above
@@ -147,32 +152,39 @@ def _best_exponent(x: F32, bt: BlockType) -> F32:
     exponent, error = np.zeros_like(middle), np.full_like(middle, np.inf)
     for near in EXPONENTS:
         new = middle + np.float32(near)
-        new_error = _error(x, power_of_two(new), bt)
+        new_error = _error(x, importance, power_of_two(new), bt)
         better = new_error < error
         exponent, error = where(better, new, exponent), where(better, new_error, error)
     return where(largest > 0, exponent, np.float32(0))
 
 
-def _error(x: F32, scale: F32, bt: BlockType) -> F32:
+def _error(x: F32, importance: F32 | None, scale: F32, bt: BlockType) -> F32:
     residual = scale * _values(x, scale, bt) - x
-    return total_of(residual * residual)
+    return total_of(weighed(residual * residual, importance))
 
 
-def _factors(x: F32, scale: F32, bt: BlockType) -> tuple[F32, F32]:
+def _factors(x: F32, importance: F32 | None, scale: F32, bt: BlockType) -> tuple[F32, F32]:
     """d [1, lanes] and signed factors [groups, lanes] that code these scales with little error."""
-    least, most = FACTOR_RANGE[bt.scales]
-    d = multiple_of(np.abs(scale), most)
-    start = round_between(scale * inverse_of(d), least, most)
-    factors, error = start, _error(x, d * start, bt)
-    for near in NEIGHBOURS:
-        factor = round_between(start + np.float32(near), least, most)
-        new_error = _error(x, d * factor, bt)
-        better = new_error < error
-        factors, error = where(better, factor, factors), where(better, new_error, error)
+    d = multiple_of(np.abs(scale), FACTOR_RANGE[bt.scales][1])
+    factors, error = coded_factors(x, importance, scale, d, bt)
     values = _values(x, d * factors, bt)
-    aa = total_of(factors * factors * total_of(values * values))
-    ax = total_of(factors * total_of(x * values))
+    counted = weighed(values, importance)
+    aa = total_of(factors * factors * total_of(counted * values))
+    ax = total_of(factors * total_of(x * counted))
     new_d = half(np.maximum(quotient(ax, aa), np.float32(0)))
-    new_error = _error(x, new_d * factors, bt)
+    new_error = _error(x, importance, new_d * factors, bt)
     better = total_of(new_error) < total_of(error)
     return where(better, new_d, d), factors
+
+
+def coded_factors(x: F32, importance: F32 | None, scale: F32, d: F32, bt: BlockType) -> tuple[F32, F32]:
+    """The factors of d near these scales with the least error, and that error, each [groups, lanes]."""
+    least, most = FACTOR_RANGE[bt.scales]
+    start = round_between(scale * inverse_of(d), least, most)
+    factors, error = start, _error(x, importance, d * start, bt)
+    for near in NEIGHBOURS:
+        factor = round_between(start + np.float32(near), least, most)
+        new_error = _error(x, importance, d * factor, bt)
+        better = new_error < error
+        factors, error = where(better, factor, factors), where(better, new_error, error)
+    return factors, error
