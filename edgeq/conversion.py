@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from edgeq import endings
 from edgeq.checkpoints import Checkpoint
@@ -21,19 +20,11 @@ from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.quantize import pipeline
-from edgeq.quantize.calibration import Calibration
-from edgeq.quantize.imatrix import read_calibration
+from edgeq.quantize.calibrated import PLANNED, Request, quantize
 from edgeq.quantize.pipeline import Progress, Report, default_output
 from edgeq.quantize.recipes import recipe
-from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
+from edgeq.quantize.requantize import requantize
 from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer
-
-
-class Known(NamedTuple):
-    """What is known of a model, and how that is used."""
-
-    calibration: Calibration
-    method: str
 
 
 def convert(
@@ -45,8 +36,7 @@ def convert(
     revision: str | None = None,
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
-    calibration: Calibration | str | os.PathLike[str] | None = None,
-    method: str | None = None,
+    request: Request | None = None,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
     a GGUF or an `.eqf` file again, which needs a `type`.
@@ -55,18 +45,15 @@ def convert(
     for a tokenizer that cannot be read, or that belongs to another model. An `out` that ends in `.gguf` is written as
     GGUF; matrices with rows that the type cannot have there get another, and the report says so.
 
-    With a `calibration` (`edgeq calibrate` makes one) the weights are quantized for what the model reads, by one of
-    METHODS: "feedback", the default where it has a text, goes layer by layer and mends in later weights and layers
-    what earlier ones lost; "importance" weighs the columns of each matrix. If "feedback" is stopped, the same call goes
-    on from the last layer that was done.
+    With a `request`, which holds a calibration (`edgeq calibrate` makes one), the weights are quantized for what the
+    model reads (`edgeq.quantize.calibrated`). If that is stopped, the same call goes on from the last layer done.
     """
     if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
-    known = _known(calibration, method)
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
-        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, known)
-    if known is not None:
-        return _calibrated(source, out, type, threads, progress, revision, allow_no_tokenizer, announce, known)
+        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, request)
+    if request is not None:
+        return _calibrated(source, out, type, threads, progress, revision, allow_no_tokenizer, announce, request)
 
     gguf = out is not None and _ends(out, ".gguf")
 
@@ -78,20 +65,6 @@ def convert(
     return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
 
 
-def _known(calibration: Calibration | str | os.PathLike[str] | None, method: str | None) -> Known | None:
-    """The calibration, read if need be, and the method. UsageError for a method that is unknown, or cannot work."""
-    if method is not None and method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
-    if calibration is None:
-        if method is not None:
-            raise UsageError(f"the method {method!r} needs a calibration: `edgeq calibrate` makes one")
-        return None
-    found = calibration if isinstance(calibration, Calibration) else read_calibration(calibration)
-    if not found.sequences and method == FEEDBACK:
-        raise UsageError(f"{found.source}: holds no text for the method {method!r}: make one with `edgeq calibrate`")
-    return Known(found, method or (FEEDBACK if found.sequences else IMPORTANCE))
-
-
 def _calibrated(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
@@ -101,12 +74,13 @@ def _calibrated(
     revision: str | None,
     allow_no_tokenizer: bool,
     announce: Callable[[str], None] | None,
-    known: Known,
+    request: Request,
 ) -> Report:
-    """A checkpoint, in floats first, then quantized by what is known of it."""
+    """A checkpoint, in floats first, then quantized as a request says."""
     started = time.perf_counter()
     chosen = recipe(type or pipeline.DEFAULT)
-    out = os.fspath(out or default_output(source, chosen.name))
+    planned = PLANNED if request.aims or request.plan else chosen.name
+    out = os.fspath(out or default_output(source, planned))
     gguf, key = _ends(out, ".gguf"), pipeline.key_of(source, revision)
 
     def made(path: str | os.PathLike[str]) -> Report:
@@ -119,13 +93,18 @@ def _calibrated(
                     source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, _check_tokenizer
                 )
                 notes = report.notes
-            layers = folder / "layers"
-            report = requantize(
-                floats, path, chosen.name, threads, progress, announce, os.fspath(source), gguf, *known, folder=layers
+            report = quantize(
+                floats, path, chosen.name, request, folder, threads, progress, announce, os.fspath(source), gguf
             )
         return replace(report, seconds=time.perf_counter() - started, notes=notes + report.notes)
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if gguf else made(out)
+
+
+def _key(path: str) -> str:
+    """Changes with a file."""
+    status = os.stat(path)
+    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 @contextmanager
@@ -157,7 +136,7 @@ def _again(
     progress: Progress | None,
     allow_no_tokenizer: bool,
     announce: Callable[[str], None] | None,
-    known: Known | None,
+    request: Request | None,
 ) -> Report:
     """Encode a model again that is quantized already."""
     from edgeq.gguf.importer import import_gguf
@@ -175,14 +154,22 @@ def _again(
     if os.path.exists(out) and os.path.samefile(source, out):
         raise UsageError(f"{out}: is the model itself: give another name for the output")
 
+    def encoded(folder: Path, path: str | os.PathLike[str]) -> Report:
+        model, notes = Path(source), list[str]()
+        if imports and not (model := folder / "imported.eqf").exists():
+            notes = import_gguf(source, model, threads, progress, announce, allow_no_tokenizer).notes
+        called = name if imports else None
+        if request is None:
+            report = requantize(model, path, type, threads, progress, announce, called, gguf)
+        else:
+            report = quantize(model, path, type, request, folder, threads, progress, announce, called, gguf)
+        return replace(report, notes=notes + report.notes)
+
     def made(path: str | os.PathLike[str]) -> Report:
-        if not imports:
-            return requantize(source, path, type, threads, progress, announce, None, gguf, *(known or ()))
         started = time.perf_counter()
-        with _beside(out) as folder:
-            imported = import_gguf(source, folder / "imported.eqf", threads, progress, announce, allow_no_tokenizer)
-            report = requantize(imported.path, path, type, threads, progress, announce, name, gguf, *(known or ()))
-        return replace(report, seconds=time.perf_counter() - started, notes=imported.notes)
+        with _beside(out) if request is None else _resumable(out, _key(name)) as folder:
+            report = encoded(folder, path)
+        return replace(report, seconds=time.perf_counter() - started)
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if gguf else made(out)
 

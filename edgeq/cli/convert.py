@@ -1,23 +1,51 @@
 """`edgeq convert`: a Hugging Face checkpoint, or what is quantized already, to one `.eqf` or GGUF file."""
 
+import re
 from collections import Counter
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count
+from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeq.quantize.calibrated import Request
     from edgeq.quantize.pipeline import Report
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S,
 Q4_0, IQ4_NL and IQ4_XS are a little smaller, Q3_K_M, Q3_K_S and Q2_K much; Q4_1, Q5_0 and Q5_1 are GGUF's older types,
 NF4 is that of bitsandbytes; MXFP4 and TQ2_0 suit models trained for them; BF16, F16 and F32 do not quantize."""
 TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, what keeps its codes]"
+WORSE, SAME = 1.2, 0.8  # a perplexity that much higher, or fewer likeliest tokens the same, is said aloud
+LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "F16")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 NAMED = 3  # unused tensors that are named
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Bytes of `700MB`. UsageError for what is no size."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMG]?I?B?)", value.upper())
+    unit = found[2] if found else ""
+    unit = unit if unit.endswith("B") or not unit else f"{unit}B"
+    if found is None or unit not in UNITS:
+        raise UsageError(f"{value!r} is no size: give one as 700MB or 1.5GiB")
+    return float(found[1]) * UNITS[unit]
+
+
+def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(expression, type) of `ffn_down=Q6_K`."""
+    rules = [rule.rpartition("=") for rule in value]
+    for (pattern, _, kind), rule in zip(rules, value, strict=True):
+        if not pattern or not kind:
+            raise UsageError(f"{rule!r} is no rule: give one as ffn_down=Q6_K")
+    return tuple((pattern, kind) for pattern, _, kind in rules)
 
 
 @click.command("convert")
@@ -41,6 +69,21 @@ NAMED = 3  # unused tensors that are named
     help="How calibration is used: feedback mends in later weights and layers what earlier ones lost, and takes "
     "minutes; importance weighs the columns of each matrix.  [default: feedback]",
 )
+@click.option("--target-size", "nbytes", callback=_size, help="Choose types so that the file is no larger, as 700MB.")
+@click.option("--target-bpw", "bits", type=float, help="Choose types of so many bits per weight at most, as 4.25.")
+@click.option(
+    "--max-kld", "divergence", type=float, help="Choose types, as small as such a divergence allows, as 0.01."
+)
+@click.option("--plan", type=click.Path(path_type=Path), help="Take the types from a file, as --save-plan writes it.")
+@click.option("--save-plan", type=click.Path(path_type=Path), help="Write the types to a TOML file.")
+@click.option(
+    "--tensor-type",
+    "rules",
+    multiple=True,
+    metavar="REGEX=TYPE",
+    callback=_rules,
+    help="The type of matrices whose name has this in it, as ffn_down=Q6_K.  [may be given several times]",
+)
 @threads_option("all processors")
 def command(
     source: str,
@@ -49,8 +92,8 @@ def command(
     revision: str | None,
     allow_no_tokenizer: bool,
     calibration: Path | None,
-    method: str | None,
     threads: int | None,
+    **wishes: Any,
 ) -> None:
     """Convert SOURCE: a checkpoint's folder, a weight file in one, or a Hub repository (owner/name).
 
@@ -58,11 +101,24 @@ def command(
     """
     from edgeq.conversion import convert
 
+    request = _request(calibration, wishes)
     with progress_bar("reading the model") as progress:
-        report = convert(
-            source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, calibration, method
-        )
+        report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request)
     show_report(report)
+
+
+def _request(calibration: Path | None, wishes: dict[str, Any]) -> "Request | None":
+    """How to quantize for what the model reads. UsageError for wishes that need a calibration, without one."""
+    if calibration is None:
+        if wished := [name for name, value in wishes.items() if value]:
+            options = {"nbytes": "target-size", "bits": "target-bpw", "divergence": "max-kld", "rules": "tensor-type"}
+            option = options.get(wished[0], wished[0].replace("_", "-"))
+            raise UsageError(f"--{option} needs --calibration: `edgeq calibrate` makes one")
+        return None
+    from edgeq.quantize.calibrated import Request
+    from edgeq.quantize.imatrix import read_calibration
+
+    return Request(read_calibration(calibration), **wishes)
 
 
 def show_report(report: "Report") -> None:
@@ -79,12 +135,31 @@ def show_report(report: "Report") -> None:
         names = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
         is_not = "tensor of the checkpoint is" if len(unused) == 1 else "tensors of the checkpoint are"
         click.echo(f"note: {len(unused)} {is_not} not used: {names}")
+    _show_loss(report)
     types = Counter(tensor.type for tensor in report.tensors)
     click.echo(
         f"{report.path}: {report.architecture}, {count(report.weights)} parameters, {report.recipe} "
         f"({', '.join(f'{number} {kind}' for kind, number in types.most_common())}), {binary_size(report.nbytes)}, "
         f"{report.bits_per_weight:.3f} bits per weight, {report.seconds:.1f} s"
     )
+
+
+def _show_loss(report: "Report") -> None:
+    """What quantizing has cost; loud where that is much."""
+    loss = report.loss
+    if loss is None:
+        return
+    predicted = "" if isnan(report.predicted) else f", predicted {report.predicted:.4f}"
+    click.echo(
+        f"loss on text that it was not quantized for: divergence {loss.divergence:.4f} +- {loss.error:.4f}{predicted}, "
+        f"the same likeliest token at {loss.same_top:.1%}, perplexity x {loss.perplexity:.3f}"
+    )
+    if loss.perplexity > WORSE or loss.same_top < SAME:
+        larger = (
+            next((kind for kind in LADDER[LADDER.index(report.recipe) + 1 :]), "") if report.recipe in LADDER else ""
+        )
+        advice = f": take {larger}" if larger else ": take a larger type"
+        click.secho(f"WARNING: {report.recipe} costs this model a lot{advice}", fg="red", bold=True, err=True)
 
 
 def _fallbacks(report: "Report") -> dict[str, list[str]]:

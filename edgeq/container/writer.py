@@ -76,6 +76,11 @@ class Writer(OutputFile):
         self.put(render(self._metadata, tensors, assets, self.nbytes, self._requires), 0)
 
 
+def file_bytes(tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets: Mapping[str, bytes]) -> int:
+    """Bytes of the file that would be written. UnsupportedError if a type cannot hold a tensor's shape."""
+    return _fit(tensors, metadata, assets, ())[2]
+
+
 def _check_names(tensors: Sequence[TensorSpec], metadata: dict[str, Any], assets: Mapping[str, bytes]) -> None:
     names = [t.name for t in tensors]
     for name in names:

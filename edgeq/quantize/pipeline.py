@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import inf, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from edgeq.quantize.chunks import Chunk, Sources, chunks
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
+from edgeq.quantize.probe import Loss as ModelLoss
 from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
 from edgeq.version import VERSION
 
@@ -76,7 +77,8 @@ class Converted:
 class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
     tensors that the model does not need; `notes` has a line for each contradiction within the checkpoint, which says
-    what was taken, and what else there is to say."""
+    what was taken, and what else there is to say. With a calibration, `loss` is what quantizing has cost on a part of
+    its text that was not quantized for, and `predicted` the divergence of a plan, NaN without one."""
 
     path: str
     recipe: str
@@ -85,6 +87,8 @@ class Report(Sizes[Converted]):
     seconds: float
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    loss: ModelLoss | None = None
+    predicted: float = nan
 
     @property
     def fallbacks(self) -> list[Converted]:

@@ -73,6 +73,7 @@ def requantize(
     method: str = FEEDBACK,
     types: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    label: str | None = None,
 ) -> Report:
     """Write the `.eqf` file `source` as the file `out`, its weights decoded and encoded again by the recipe `type`.
 
@@ -82,13 +83,14 @@ def requantize(
 
     With a `calibration` errors are weighed by what the matrices read: by the `method` "importance" as column by column,
     by "feedback" as layerwise.py says; that keeps what is done in `folder`, where it goes on when it was stopped.
-    `types` are of tensors, by name, in place of the recipe's.
+    `types` are of tensors, by name, in place of the recipe's, which is then called `label`.
 
     Raises UsageError for an unknown `type` or `method`, or a calibration of another model, FormatError for a file that
     is none, UnsupportedError for weights that the new type cannot hold, OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
     chosen = replace(recipe(type), gguf=gguf)
+    chosen = replace(chosen, name=label or chosen.name)
     threads = threads or environment.threads() or environment.processors()
     with open_file(source) as file:
         model = architecture(file.metadata["config"], file.path)

@@ -1,0 +1,227 @@
+"""A float model quantized for what it reads, as a request says: which types, which method; and what that has cost."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import environment
+from edgeq.blocks.fields import F32
+from edgeq.blocks.table import tensor_bytes
+from edgeq.container.reader import File, open_file
+from edgeq.container.writer import TensorSpec, file_bytes
+from edgeq.errors import UsageError
+from edgeq.models import architecture
+from edgeq.output import write_file
+from edgeq.quantize import plan as plans
+from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.pipeline import Progress, Report
+from edgeq.quantize.plan import Goal, Plan
+from edgeq.quantize.probe import Probe
+from edgeq.quantize.recipes import recipe
+from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
+from edgeq.quantize.sensitivity import sensitivities
+
+PLANNED = "planned"  # what a recipe is called whose types were chosen one by one
+HELD = 8  # every eighth sequence, at most
+MOST_HELD = 4  # sequences, is not quantized for: the loss is measured on it
+POSITIONS = 128  # of one of them tell how sensitive the model is
+
+Sequences = Sequence[npt.NDArray[np.int32]]
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to quantize a model for what it reads.
+
+    calibration what it read
+    method      one of METHODS; None for "feedback" where the calibration has a text, "importance" where it has none
+    nbytes, bits, divergence: of these at most one: the file's bytes, bits per weight, or mean KL divergence in nats
+                that are not to be exceeded; types are then chosen by how sensitive the model is to each matrix
+    plan        a file of types, as `save_plan` has written it
+    rules       (regular expression, type) of matrices' names
+    save_plan   where to keep the types that were chosen
+
+    Raises UsageError for what cannot work.
+    """
+
+    calibration: Calibration
+    method: str | None = None
+    nbytes: float | None = None
+    bits: float | None = None
+    divergence: float | None = None
+    plan: Path | None = None
+    rules: tuple[tuple[str, str], ...] = ()
+    save_plan: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.method is not None and self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}: known are {', '.join(METHODS)}")
+        if not self.calibration.sequences and (self.method == FEEDBACK or self.aims):
+            raise UsageError(f"{self.calibration.source}: holds no text to run: make one with `edgeq calibrate`")
+        aims = [self.nbytes, self.bits, self.divergence, self.plan]
+        if sum(aim is not None for aim in aims) > 1:
+            raise UsageError("a size, bits per weight, a divergence and a plan exclude one another: give one")
+        if any(aim is not None and not aim > 0 for aim in (self.nbytes, self.bits, self.divergence)):
+            raise UsageError("a size, bits per weight and a divergence must be above 0")
+
+    @property
+    def aims(self) -> bool:
+        """Whether types are to be chosen for a goal."""
+        return any(aim is not None for aim in (self.nbytes, self.bits, self.divergence))
+
+    @property
+    def how(self) -> str:
+        """The method."""
+        return self.method or (FEEDBACK if self.calibration.sequences else IMPORTANCE)
+
+
+def quantize(
+    floats: Path,
+    out: str | os.PathLike[str],
+    type: str,
+    request: Request,
+    folder: Path,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    called: str | None = None,
+    gguf: bool = False,
+) -> Report:
+    """Write the `.eqf` file `floats` as `out`, as a request says, by the recipe `type` where it does not choose types.
+
+    `folder` keeps what is done, so that a call that was stopped can go on. The rest is as for `requantize`.
+    """
+    threads = threads or environment.threads() or environment.processors()
+    calibration = request.calibration
+    used, held = split(calibration.sequences)
+    with open_file(floats) as file:
+        calibration.check(architecture(file.metadata["config"], file.path), called or file.path)
+        chosen = _plan(file, type, request, held, folder, threads, announce, gguf)
+        if request.save_plan:
+            plans.save(chosen, request.save_plan)
+        report = requantize(
+            floats,
+            out,
+            type,
+            threads,
+            progress,
+            announce,
+            called,
+            gguf,
+            replace(calibration, sequences=tuple(used)),
+            request.how,
+            chosen.types,
+            folder / "layers",
+            PLANNED if request.aims or request.plan else None,
+        )
+        loss = None
+        if held:
+            with open_file(out) as made:
+                loss = Probe(file, held, threads).loss(made)
+    return replace(report, loss=loss, predicted=chosen.divergence)
+
+
+def split(sequences: Sequences) -> tuple[Sequences, Sequences]:
+    """(those to quantize for, those to measure on)."""
+    count = min(len(sequences) // HELD, MOST_HELD)
+    at = {int((i + 0.5) * len(sequences) / count) for i in range(count)}
+    return [one for i, one in enumerate(sequences) if i not in at], [sequences[i] for i in sorted(at)]
+
+
+def _plan(
+    file: File,
+    type: str,
+    request: Request,
+    held: Sequences,
+    folder: Path,
+    threads: int,
+    announce: Announce | None,
+    gguf: bool,
+) -> Plan:
+    """The types of all matrices."""
+    chosen = replace(recipe(type), gguf=gguf)
+    tied, layers = "output.weight" not in file.tensors, architecture(file.metadata["config"], file.path)
+    matrices = [info for info in file.tensors.values() if len(info.shape) > 1]
+    usual = {
+        info.name: chosen.type_for(info.name, info.shape, layers.num_hidden_layers, tied).type for info in matrices
+    }
+    made = Plan(usual)
+    if request.plan:
+        made = plans.load(request.plan)
+        if unknown := made.types.keys() - usual.keys():
+            raise UsageError(f"{request.plan}: names {min(unknown)}, which the model has not: it is another one's plan")
+    if request.aims:
+        made = _aimed(file, request, usual, held, folder, threads, announce, gguf)
+    types = plans.override(usual | dict(made.types), request.rules)
+    if announce and (request.aims or request.plan or request.rules):
+        announce(f"plan: {Plan(types, made.divergence)}")
+    return Plan(types, made.divergence)
+
+
+def _aimed(
+    file: File,
+    request: Request,
+    usual: dict[str, str],
+    held: Sequences,
+    folder: Path,
+    threads: int,
+    announce: Announce | None,
+    gguf: bool,
+) -> Plan:
+    """The types that serve the request's goal. Those that no sensitivity is known of keep their usual type."""
+    calibration = request.calibration
+
+    def mean_square(name: str) -> F32 | None:
+        seen = calibration.of(name)
+        return None if seen is None else seen.mean_square
+
+    found = _sensitivities(file, calibration, held, folder, threads, announce)
+    rest = {name: kind for name, kind in usual.items() if name not in found}
+    specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
+    assets = {name: file.asset(name) for name in file.assets}
+    matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found)
+    fixed = file_bytes(specs, file.metadata, assets) - matrices
+    goal = Goal(divergence=request.divergence or 0.0)
+    if request.nbytes is not None:
+        goal = Goal(request.nbytes)
+    if request.bits is not None:
+        weights = sum(prod(info.shape) for info in file.tensors.values())
+        others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found)
+        goal = Goal(request.bits * weights / 8 + fixed - others)
+    made = plans.plan(file, found, mean_square, goal, fixed, gguf)
+    return Plan(rest | dict(made.types), made.divergence)
+
+
+def _sensitivities(
+    file: File, calibration: Calibration, held: Sequences, folder: Path, threads: int, announce: Announce | None
+) -> dict[str, float]:
+    """Measured on a nearly exact model, once: a file keeps them."""
+    seen = sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in held)).hexdigest()[:16]
+    kept, nearly = folder / f"sensitivities-{seen}.json", folder / "nearly.eqf"
+    if kept.exists():
+        return {name: float(value) for name, value in json.loads(kept.read_bytes()).items()}
+    if announce:
+        announce("measuring how sensitive the model is to each of its matrices")
+    requantize(file.path, nearly, "Q8_0", threads)
+    with open_file(nearly) as exact:
+
+        def mean_square(name: str) -> F32 | None:
+            seen = calibration.of(name)
+            return None if seen is None else seen.mean_square
+
+        def tell(name: str, done: int, number: int) -> None:
+            if announce and done * 10 // number != (done - 1) * 10 // number:
+                announce(f"{done} of {number} matrices measured")
+
+        found = sensitivities(Probe(exact, (held or calibration.sequences)[:1], threads, POSITIONS), mean_square, tell)
+    write_file(kept, json.dumps(found).encode())
+    nearly.unlink()
+    return found

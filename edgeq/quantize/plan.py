@@ -1,0 +1,150 @@
+"""A plan: the type of every matrix, chosen for this model and a goal, with the loss that is predicted.
+
+A plan can be printed, kept as TOML, changed by hand and followed again.
+"""
+
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeq.blocks.fields import F32
+from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type, tensor_bytes
+from edgeq.container.reader import File
+from edgeq.errors import UnsupportedError, UsageError
+from edgeq.output import write_file
+from edgeq.quantize.allocation import Candidate, allocate
+from edgeq.quantize.sensitivity import MeanSquare, relative_error
+
+TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
+GGUF_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+SAMPLE = 16 * PANEL_ROWS  # rows of a matrix by which its error is told
+# What error feedback and correction leave of the errors of matrices that are rounded each by itself
+GAIN = 0.30
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a file is to be: of at most `nbytes`, or of as few as a predicted divergence of `divergence` takes."""
+
+    nbytes: float = float("inf")
+    divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """types: of every matrix by name; divergence: predicted, in nats, NaN where nothing was predicted."""
+
+    types: Mapping[str, str]
+    divergence: float = float("nan")
+
+    def __str__(self) -> str:
+        counts = Counter(self.types.values())
+        parts = [f"{counts[kind]} {kind}" for kind in sorted(counts, key=lambda kind: -counts[kind])]
+        return f"{', '.join(parts)}; predicted divergence {self.divergence:.4f}"
+
+
+def plan(
+    file: File,
+    sensitivities: Mapping[str, float],
+    mean_square: MeanSquare,
+    goal: Goal,
+    fixed_bytes: int,
+    gguf: bool = False,
+) -> Plan:
+    """The types for the float model `file` that serve a goal best; `fixed_bytes` are those of all but its matrices.
+
+    Raises UsageError for a goal that no types reach.
+    """
+    candidates = {
+        name: _candidates(file, name, sensitivity, mean_square(name), GGUF_TYPES if gguf else TYPES, gguf)
+        for name, sensitivity in sensitivities.items()
+    }
+    chosen = allocate(candidates, goal.nbytes - fixed_bytes, goal.divergence)
+    nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
+    if nbytes + fixed_bytes > goal.nbytes:
+        least = (nbytes + fixed_bytes) / 1e6
+        raise UsageError(f"{file.path}: takes at least {least:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
+    if goal.divergence and divergence > goal.divergence:
+        raise UsageError(
+            f"a divergence of {goal.divergence:g} is less than that of any type here, {divergence:.2g}: ask for more"
+        )
+    return Plan({name: one.type for name, one in chosen.items()}, divergence)
+
+
+def _candidates(
+    file: File, name: str, sensitivity: float, mean_square: F32 | None, types: Sequence[str], gguf: bool
+) -> list[Candidate]:
+    info = file.tensors[name]
+    rows, columns = info.shape
+    every = max(-(-rows // SAMPLE) // PANEL_ROWS, 1) * PANEL_ROWS  # whole panels, spread evenly
+    weights = _sample(file, name, every)
+    found = []
+    for kind in types:
+        bt = block_type(kind)
+        if bt.accepts(columns) and (not gguf or _in_gguf(bt, columns)):
+            other = decode(encode(weights, kind, mean_square), len(weights), columns, kind)
+            loss = GAIN * sensitivity * relative_error(weights, other, mean_square)
+            found.append(Candidate(kind, tensor_bytes(kind, info.shape), loss))
+    return found or [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
+
+
+def _sample(file: File, name: str, every: int) -> F32:
+    """Some panels' rows, f32 [rows, columns]."""
+    info = file.tensors[name]
+    rows, columns = info.shape
+    panel = block_type(info.type).panel_bytes(columns)
+    data = file.data(name).reshape(-1, panel)
+    chosen = range(0, rows // PANEL_ROWS, max(every // PANEL_ROWS, 1)) or range(1)
+    return np.concatenate([decode(data[i], min(PANEL_ROWS, rows), columns, info.type) for i in chosen])
+
+
+def _in_gguf(bt: BlockType, columns: int) -> bool:
+    try:
+        bt.gguf_bytes(1, columns)
+    except UnsupportedError:
+        return False
+    return True
+
+
+def override(types: Mapping[str, str], rules: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """`types` with those that rules (regular expression, type) give: the last one that is found in a name counts.
+
+    Raises UsageError for what is no expression, no type, or is found in no name.
+    """
+    changed = dict(types)
+    for pattern, kind in rules:
+        try:
+            known, found = block_type(kind).name, [name for name in types if re.search(pattern, name)]
+        except re.error as error:
+            raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+        except UnsupportedError as error:
+            raise UsageError(str(error)) from None
+        if not found:
+            raise UsageError(f"{pattern!r} is found in no matrix' name, as {next(iter(types))!r} is one")
+        changed |= dict.fromkeys(found, known)
+    return changed
+
+
+def save(plan: Plan, path: str | os.PathLike[str]) -> None:
+    """Keep a plan as TOML. OutputError where that cannot be written."""
+    lines = [f"divergence = {plan.divergence}", "", "[types]"]
+    lines += [f'"{name}" = "{kind}"' for name, kind in plan.types.items()]
+    write_file(path, ("\n".join(lines) + "\n").encode())
+
+
+def load(path: str | os.PathLike[str]) -> Plan:
+    """A plan that was kept. UsageError for what is none."""
+    try:
+        content = tomllib.loads(Path(path).read_text("utf-8"))
+        types = content["types"]
+        return Plan({name: block_type(kind).name for name, kind in types.items()}, float(content["divergence"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UnsupportedError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{os.fspath(path)}: is no plan: {why}: --save-plan writes one") from None

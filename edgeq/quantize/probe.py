@@ -1,0 +1,84 @@
+"""How far a model's results are from those of another: on a few hundred positions, for decisions while quantizing.
+
+`edgeq eval` measures with more text, and more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.fields import F32
+from edgeq.container.reader import File
+from edgeq.models import architecture
+from edgeq.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What quantizing has cost.
+
+    divergence  mean KL divergence in nats; `error`: its standard error
+    same_top    share of positions where the likeliest token is the same one
+    perplexity  of the text, over that of the exact model
+    """
+
+    divergence: float
+    error: float
+    same_top: float
+    perplexity: float
+
+
+class Probe:
+    """Compares models with `file` at about `positions` of the token ids `sequences`, int32 [tokens] each. Keeps what
+    goes into every stage."""
+
+    def __init__(
+        self, file: File, sequences: Sequence[npt.NDArray[np.int32]], threads: int = 1, positions: int = 512
+    ) -> None:
+        self.file, self.threads, self.sequences = file, threads, sequences
+        self.layers = architecture(file.metadata["config"], file.path).num_hidden_layers
+        self._context = max(map(len, sequences))
+        self._inputs: list[list[Any]] = [[np.asarray(one) for one in sequences]]  # of each stage, by sequence
+        for stage in range(self.layers + 1):
+            self._inputs.append(self._run(file, range(stage, stage + 1), self._inputs[-1]))
+        step = max(sum(map(len, sequences)) // positions, 1)
+        self._positions = [np.arange(step - 1, len(one) - 1, step) for one in sequences]
+        self._following = np.concatenate([one[at + 1] for one, at in zip(sequences, self._positions, strict=True)])
+        self._exact = self._results(file, self._inputs[-1])
+
+    def loss(self, other: File, first: int = 0) -> Loss:
+        """That of a model which is the same before stage `first`."""
+        rows = self._inputs[first]
+        if first <= self.layers:
+            rows = self._run(other, range(first, self.layers + 1), rows)
+        found = self._results(other, rows)
+        divergences = np.sum(np.exp(self._exact) * (self._exact - found), axis=1, dtype=np.float64)
+        at = np.arange(len(found)), self._following
+        return Loss(
+            float(divergences.mean()),
+            float(divergences.std() / np.sqrt(len(found))),
+            float((self._exact.argmax(1) == found.argmax(1)).mean()),
+            float(np.exp(np.mean(self._exact[at] - found[at], dtype=np.float64))),
+        )
+
+    def _run(self, file: File, stages: range, rows: Sequence[Any]) -> list[Any]:
+        found = []
+        with Session(
+            file, context=self._context, batch=self._context, threads=self.threads, kv="f16", stages=stages, force=True
+        ) as session:
+            for one in rows:
+                session.rewind(0)
+                found.append(session.eval(one, all_logits=True))
+        return found
+
+    def _results(self, file: File, rows: Sequence[F32]) -> F32:
+        """Logarithms of probabilities at the chosen positions, f32 [positions, vocabulary]."""
+        chosen = [one[at] for one, at in zip(rows, self._positions, strict=True)]
+        logits = np.concatenate(self._run(file, range(self.layers + 1, self.layers + 2), chosen))
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        result: F32 = logits
+        return result
