@@ -22,7 +22,6 @@ from edgeq.blocks.table import BlockType
 
 F64 = npt.NDArray[np.float64]
 
-DAMPING = 0.01  # of the mean of H's diagonal, added to it: what calibration did not see is not zero
 TINY = 1e-30
 ROWS = 2048  # of a matrix that are quantized together; a multiple of a panel's
 
@@ -37,8 +36,9 @@ class Factored:
     weights: F32
 
 
-def factored(gram: F64, size: int, damping: float = DAMPING) -> Factored:
-    """H = `gram`, f64 [columns, columns], damped, factored for scale groups of `size` columns."""
+def factored(gram: F64, size: int, damping: float = 0.01) -> Factored:
+    """H = `gram`, f64 [columns, columns], factored for scale groups of `size` columns. `damping` times the mean of its
+    diagonal is added to that: what calibration has not seen is not zero."""
     columns = len(gram)
     damped = gram + np.eye(columns) * max(damping * float(np.trace(gram)) / columns, TINY)
     power = np.diagonal(damped)

@@ -161,7 +161,10 @@ def _fed_back(
     }
     head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
     gram = None if head is None else head.gram
-    return LayerWise(file, types, calibration.sequences, gram, threads, announce, folder).tensors()
+    layers = LayerWise(
+        file, types, calibration.sequences, head_gram=gram, threads=threads, announce=announce, folder=folder
+    )
+    return layers.tensors()
 
 
 def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tuple[npt.NDArray[Any], int]]:

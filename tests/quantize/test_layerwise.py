@@ -1,0 +1,112 @@
+"""Layer-wise quantization: who reads the same, that it loses less, and that it goes on where it was stopped."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq.blocks.reference import decode
+from edgeq.blocks.table import block_type
+from edgeq.container.changed import ChangedFile
+from edgeq.container.reader import File, open_file
+from edgeq.graph.aligned import aligned
+from edgeq.kernels.encode_api import encode_panels
+from edgeq.models import architecture
+from edgeq.quantize.layerwise import LayerWise, Reading, readings
+from edgeq.quantize.pipeline import convert
+from edgeq.quantize.probe import Probe
+from edgeq.text.tokenizer import load_tokenizer
+
+STORY = """Once upon a time there was a little dog who lived near a big lake. Every morning he ran to the water to look
+for his friend the duck. One day the duck was not there. The dog was sad and asked the frog where she was. The
+frog said that the duck had gone to see her mother on the other side. So the dog walked around the whole lake.
+It was a long way, and he got very tired and hungry. A kind girl gave him some bread and a bowl of milk. When
+he came to the other side, the duck was so happy to see him that she danced. They played until the sun went
+down, and then they went home together. Tom had a red kite. He wanted to make it fly high in the sky, but
+there was no wind. His mom said that he must wait. Tom did not like to wait. He ran up the hill and down
+again. Then the trees began to move. The wind had come! The kite went up and up, and Tom laughed. But the
+string broke, and the kite flew away. A bird brought it back the next day."""
+
+
+@pytest.fixture(scope="module")
+def file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[File]:
+    path = tmp_path_factory.mktemp("layers") / "tiny.eqf"
+    convert(tiny_model, path, "BF16")
+    with open_file(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def sequences(file: File) -> list[np.ndarray]:
+    tokens = load_tokenizer({n: file.asset(n) for n in file.assets}, file.path, 2048).encode(STORY)
+    return [np.array(tokens[first : first + 40], np.int32) for first in range(0, len(tokens) - 40, 40)]
+
+
+def types_of(file: File, kind: str, layers: int = 2) -> dict[str, str]:
+    """Of the embedding and the matrices of the first layers."""
+    within = ("token_embd", *(f"blk.{i}." for i in range(layers)))
+    return {n: kind for n, i in file.tensors.items() if len(i.shape) == 2 and n.startswith(within)}
+
+
+def changed(file: File, types: dict[str, str], panels: dict[str, np.ndarray]) -> ChangedFile:
+    own = {}
+    for name, data in panels.items():
+        own[name] = types[name], aligned(data.nbytes)
+        own[name][1][:] = data
+    return ChangedFile(file, own)
+
+
+def test_matrices_that_read_the_same_are_found_in_their_order(file: File) -> None:
+    shapes = {name: info.shape for name, info in file.tensors.items()}
+    found = readings(architecture(file.metadata["config"], "tiny"), shapes, range(2, 3))
+    at = "blk.1."
+    assert found == [
+        Reading((f"{at}attn_q.weight", f"{at}attn_k.weight", f"{at}attn_v.weight"), ()),
+        Reading((f"{at}attn_output.weight",), (f"{at}attn_output.weight",)),
+        Reading((f"{at}ffn_gate.weight", f"{at}ffn_up.weight"), ()),
+        Reading((f"{at}ffn_down.weight",), (f"{at}ffn_down.weight",)),
+    ]
+
+
+def test_it_loses_less_than_rounding_each_weight_by_itself(file: File, sequences: list[np.ndarray]) -> None:
+    used, held = sequences[:-2], sequences[-2:]
+    types, probe = types_of(file, "Q3_K"), Probe(file, held)
+    plain, weights = {}, {}
+    for name, kind in types.items():
+        rows, columns = file.tensors[name].shape
+        weights[name] = decode(file.data(name), rows, columns, file.tensors[name].type)
+        plain[name] = encode_panels(weights[name], kind)
+    fed_back = dict(LayerWise(file, types, used).tensors())
+    assert set(fed_back) == set(types) and not any(np.array_equal(fed_back[name], plain[name]) for name in types)
+    for name, panels in fed_back.items():
+        rows, columns = file.tensors[name].shape
+        assert panels.nbytes == block_type(types[name]).tensor_bytes(rows, columns)
+    with_plain, with_feedback = (probe.loss(changed(file, types, one)) for one in (plain, fed_back))
+    assert with_feedback.divergence < 0.9 * with_plain.divergence
+    assert probe.loss(file).divergence == pytest.approx(0, abs=1e-6) and probe.loss(file).same_top == 1
+
+
+def test_what_was_stopped_goes_on_and_gives_the_same_bits(
+    file: File, sequences: list[np.ndarray], tmp_path: Path
+) -> None:
+    types, told = types_of(file, "Q4_0"), list[str]()
+    expected = dict(LayerWise(file, types, sequences[:2], threads=2).tensors())
+    first = LayerWise(file, types, sequences[:2], threads=1, folder=tmp_path / "work")
+    stopped = dict(islice(first.tensors(), 10))  # in the second layer
+    assert len(stopped) == 10 and (tmp_path / "work" / "layer-1.npz").exists()
+    found = dict(LayerWise(file, types, sequences[:2], announce=told.append, folder=tmp_path / "work").tensors())
+    assert told[0].startswith("goes on after layer 1 of ")
+    assert list(found) == list(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_other_work_has_left_is_not_taken(file: File, sequences: list[np.ndarray], tmp_path: Path) -> None:
+    dict(islice(LayerWise(file, types_of(file, "Q4_0", 1), sequences[:1], folder=tmp_path).tensors(), 9))
+    for types, used in ((types_of(file, "Q4_1", 1), sequences[:1]), (types_of(file, "Q4_0", 1), sequences[1:2])):
+        told: list[str] = []
+        dict(islice(LayerWise(file, types, used, announce=told.append, folder=tmp_path).tensors(), 1))
+        assert told == []
+    (tmp_path / "state.npz").write_bytes(b"torn")
+    dict(islice(LayerWise(file, types, used, announce=told.append, folder=tmp_path).tensors(), 1))
+    assert told == []
