@@ -13,6 +13,7 @@ class Encode(NamedTuple):
     panels: int
     first: int  # panel
     last: int  # one past the last panel
+    importance: int = 0  # f32 [columns], of those that weigh errors
 
 
 class Rearrange(NamedTuple):

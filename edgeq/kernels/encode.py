@@ -34,17 +34,20 @@ X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 64 * ROW
 
 
 def make(variant: str, isa: Isa):
-    """The kernel that encodes into block type `variant`. Threads take contiguous runs of panels.
+    """The kernel that encodes into block type `variant`, or `NAME-weighted`, to which columns are of different
+    importance. Threads take contiguous runs of panels.
 
     Rows past the end become zero bytes. Weights must be finite (`edgeq.blocks.reference.encode`).
     """
-    bt = block_type(variant)
+    name, _, weighted = variant.partition("-")
+    bt = block_type(name)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
     search, write_header = _searches(bt)
     arguments, pack_group = words_of(Encode), _make_pack(bt)
+    importance_at = _at_column if weighted else _nowhere
 
     def kernel(args, thread, n_threads):
-        source, rows, cols, target, first, last = arguments(args)
+        source, rows, cols, target, first, last, importance = arguments(args)
         x, codes, work = stack(X_BYTES), stack(CODES_BYTES), stack(WORK_BYTES)
         full = cols // COLUMNS
         blocks = (cols + COLUMNS - 1) // COLUMNS
@@ -59,13 +62,23 @@ def make(variant: str, isa: Isa):
                 _transpose(source + (panel * 16 * cols + block * COLUMNS) * 4, cols * 4, valid, groups * 32, x)
                 for row in range(64):
                     store_f32x16(work + row * ROW, zero_f32x16())
-                d, dmin = search(x, groups, work, codes, present)
+                d, dmin = search(x, importance_at(importance, block * COLUMNS), groups, work, codes, present)
                 out = target + panel * panel_bytes + block * super_block_bytes
                 write_header(out, work, d, dmin)
                 for g in range(groups):
                     pack_group(codes + g * 512, out + header_bytes + g * group_bytes)
 
     return kernel
+
+
+@device
+def _at_column(importance, column):
+    return importance + column * 4
+
+
+@device
+def _nowhere(importance, column):
+    return None
 
 
 def _searches(bt: BlockType):

@@ -2,7 +2,19 @@
 
 from edgeq.blocks.search_offsets import OFFSET_ROUNDS, OFFSET_STEPS
 from edgeq.blocks.search_steps import TINY
-from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, quotient, round_between
+from edgeq.kernels.search import (
+    COLUMNS,
+    GROUP,
+    ROW,
+    constant,
+    count_of,
+    further,
+    half,
+    inverse,
+    quotient,
+    round_between,
+    weighed,
+)
 from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import add, device, div, load_f32x16, mul, store_f32x16, sub, zero_f32x16
 
@@ -11,32 +23,33 @@ SCALES, MINS = 0, 8 * ROW
 
 
 @device
-def _fit(total, sum_q, sum_qq, sum_xq):
+def _fit(n, total, sum_q, sum_qq, sum_xq):
     """(gain, scale, offset) of the least-squares fit above ~ scale * codes + offset."""
-    n = constant(32.0)
     scale = quotient(sub(mul(n, sum_xq), mul(sum_q, total)), sub(mul(n, sum_qq), mul(sum_q, sum_q)))
     offset = div(sub(total, mul(scale, sum_q)), n)
     return add(mul(scale, sum_xq), mul(offset, total)), scale, offset
 
 
 @device
-def _first_guess(x, low, span, levels):
+def _first_guess(x, importance, n, low, span, levels):
     """Scale and offset from `low` of the candidate step with the largest gain."""
     zero, top = zero_f32x16(), constant(levels)
-    total = sub(load_f32x16(x), low)
+    total = weighed(sub(load_f32x16(x), low), importance, 0)
     for k in range(1, COLUMNS):
-        total = add(total, sub(load_f32x16(x + k * ROW), low))
+        total = add(total, weighed(sub(load_f32x16(x + k * ROW), low), importance, k))
     best_gain, best_scale, best_offset = constant(-1.0), zero, zero
     for step in OFFSET_STEPS:
         inv = where_above(span, constant(TINY), div(constant(levels + step), span), zero)
         w = sub(load_f32x16(x), low)
         q = smaller(nearest(mul(w, inv)), top)
-        sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
+        sum_q = weighed(q, importance, 0)
+        sum_qq, sum_xq = mul(sum_q, q), mul(w, sum_q)
         for k in range(1, COLUMNS):
             w = sub(load_f32x16(x + k * ROW), low)
             q = smaller(nearest(mul(w, inv)), top)
-            sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
-        gain, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+            counted = weighed(q, importance, k)
+            sum_q, sum_qq, sum_xq = add(sum_q, counted), add(sum_qq, mul(counted, q)), add(sum_xq, mul(w, counted))
+        gain, scale, offset = _fit(n, total, sum_q, sum_qq, sum_xq)
         best_scale = where_above(gain, best_gain, scale, best_scale)
         best_offset = where_above(gain, best_gain, offset, best_offset)
         best_gain = where_above(gain, best_gain, gain, best_gain)
@@ -55,52 +68,52 @@ def _square(w, d, m, inv, top):
 
 
 @device
-def _error(x, d, m, top):
+def _error(x, importance, d, m, top):
     inv = inverse(d)
-    error = _square(load_f32x16(x), d, m, inv, top)
+    error = weighed(_square(load_f32x16(x), d, m, inv, top), importance, 0)
     for k in range(1, COLUMNS):
-        error = add(error, _square(load_f32x16(x + k * ROW), d, m, inv, top))
+        error = add(error, weighed(_square(load_f32x16(x + k * ROW), d, m, inv, top), importance, k))
     return error
 
 
 @device
-def _refit(x, low, d, m, top):
+def _refit(x, importance, n, low, d, m, top):
     """d and m fitted to the codes that the given ones make."""
     inv = inverse(d)
     w = load_f32x16(x)
     q, above = _code(w, m, inv, top), sub(w, low)
-    total, sum_q, sum_qq, sum_xq = above, q, mul(q, q), mul(above, q)
+    total, sum_q = weighed(above, importance, 0), weighed(q, importance, 0)
+    sum_qq, sum_xq = mul(sum_q, q), mul(above, sum_q)
     for k in range(1, COLUMNS):
         w = load_f32x16(x + k * ROW)
         q, above = _code(w, m, inv, top), sub(w, low)
-        total, sum_q, sum_qq, sum_xq = (
-            add(total, above),
-            add(sum_q, q),
-            add(sum_qq, mul(q, q)),
-            add(sum_xq, mul(above, q)),
-        )
-    _, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+        counted = weighed(q, importance, k)
+        total, sum_q = add(total, weighed(above, importance, k)), add(sum_q, counted)
+        sum_qq, sum_xq = add(sum_qq, mul(counted, q)), add(sum_xq, mul(above, counted))
+    _, scale, offset = _fit(n, total, sum_q, sum_qq, sum_xq)
     return half(scale), half(add(low, offset))
 
 
 def make(levels: int):
-    """`search(x, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in `work`."""
+    """`search(x, importance, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in
+    `work`."""
 
     @device
-    def search(x, groups, work, codes, present):
+    def search(x, importance, groups, work, codes, present):
         top = constant(levels)
         for g in range(groups):
-            start = x + g * GROUP
+            start, each = x + g * GROUP, further(importance, g * COLUMNS)
             low, high = load_f32x16(start), load_f32x16(start)
             for k in range(1, COLUMNS):
                 w = load_f32x16(start + k * ROW)
                 low, high = smaller(w, low), larger(w, high)
-            scale, above = _first_guess(start, low, sub(high, low), levels)
+            n = count_of(each, COLUMNS)
+            scale, above = _first_guess(start, each, n, low, sub(high, low), levels)
             d, m = half(scale), half(add(low, above))
-            error = _error(start, d, m, top)
+            error = _error(start, each, d, m, top)
             for _ in range(OFFSET_ROUNDS):
-                new_d, new_m = _refit(start, low, d, m, top)
-                new_error = _error(start, new_d, new_m, top)
+                new_d, new_m = _refit(start, each, n, low, d, m, top)
+                new_error = _error(start, each, new_d, new_m, top)
                 d, m = where_above(error, new_error, new_d, d), where_above(error, new_error, new_m, m)
                 error = where_above(error, new_error, new_error, error)
             store_f32x16(work + SCALES + g * ROW, d)
