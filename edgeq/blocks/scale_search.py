@@ -10,6 +10,10 @@ Three searches serve every quantized type: w = s v (`search_symmetric`), w = s q
    factors (and mins) are then tried with the error they really give.
 3. d (and dmin, or m) are fitted again to the codes and factors by least squares, and kept if that helps.
 
+Where columns are of different importance every sum counts a column as often as that says: the errors, and the sums of
+the fits. Importances are E[x^2] of what a column is multiplied with, as they are: llama.cpp multiplies them with
+sqrt(mean w^2 + w^2), which on a model's inputs gave products no smaller an error, of any type.
+
 All arithmetic is f32, each operation rounded on its own (no fused multiply-add), and sums run over columns in order:
 `edgeq.kernels.encode` does the same operations in the same order and gives the same bytes. Arrays are
 [columns of a group, groups of a super-block, lanes], a lane being a row's super-block.

@@ -1,8 +1,22 @@
 """The search for w = d q + m (Q4_1, Q5_1), one super-block of 16 rows at a time."""
 
+from types import SimpleNamespace
+
 from edgeq.blocks.search_offsets import OFFSET_ROUNDS, OFFSET_STEPS
 from edgeq.blocks.search_steps import TINY
-from edgeq.kernels.search import COLUMNS, GROUP, ROW, constant, half, inverse, quotient, round_between
+from edgeq.kernels.search import (
+    COLUMNS,
+    GROUP,
+    ROW,
+    constant,
+    count_of,
+    further,
+    half,
+    inverse,
+    quotient,
+    round_between,
+    weighed,
+)
 from edgeq.simd.choice import larger, nearest, smaller, store_u8x16, to_u8x16, where_above
 from edgeq.simd.vector import add, device, div, load_f32x16, mul, store_f32x16, sub, zero_f32x16
 
@@ -11,32 +25,33 @@ SCALES, MINS = 0, 8 * ROW
 
 
 @device
-def _fit(total, sum_q, sum_qq, sum_xq):
+def _fit(n, total, sum_q, sum_qq, sum_xq):
     """(gain, scale, offset) of the least-squares fit above ~ scale * codes + offset."""
-    n = constant(32.0)
     scale = quotient(sub(mul(n, sum_xq), mul(sum_q, total)), sub(mul(n, sum_qq), mul(sum_q, sum_q)))
     offset = div(sub(total, mul(scale, sum_q)), n)
     return add(mul(scale, sum_xq), mul(offset, total)), scale, offset
 
 
 @device
-def _first_guess(x, low, span, levels):
+def _first_guess(x, importance, n, low, span, levels):
     """Scale and offset from `low` of the candidate step with the largest gain."""
     zero, top = zero_f32x16(), constant(levels)
-    total = sub(load_f32x16(x), low)
+    total = weighed(sub(load_f32x16(x), low), importance, 0)
     for k in range(1, COLUMNS):
-        total = add(total, sub(load_f32x16(x + k * ROW), low))
+        total = add(total, weighed(sub(load_f32x16(x + k * ROW), low), importance, k))
     best_gain, best_scale, best_offset = constant(-1.0), zero, zero
     for step in OFFSET_STEPS:
         inv = where_above(span, constant(TINY), div(constant(levels + step), span), zero)
         w = sub(load_f32x16(x), low)
         q = smaller(nearest(mul(w, inv)), top)
-        sum_q, sum_qq, sum_xq = q, mul(q, q), mul(w, q)
+        sum_q = weighed(q, importance, 0)
+        sum_qq, sum_xq = mul(sum_q, q), mul(w, sum_q)
         for k in range(1, COLUMNS):
             w = sub(load_f32x16(x + k * ROW), low)
             q = smaller(nearest(mul(w, inv)), top)
-            sum_q, sum_qq, sum_xq = add(sum_q, q), add(sum_qq, mul(q, q)), add(sum_xq, mul(w, q))
-        gain, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+            counted = weighed(q, importance, k)
+            sum_q, sum_qq, sum_xq = add(sum_q, counted), add(sum_qq, mul(counted, q)), add(sum_xq, mul(w, counted))
+        gain, scale, offset = _fit(n, total, sum_q, sum_qq, sum_xq)
         best_scale = where_above(gain, best_gain, scale, best_scale)
         best_offset = where_above(gain, best_gain, offset, best_offset)
         best_gain = where_above(gain, best_gain, gain, best_gain)
@@ -55,54 +70,60 @@ def _square(w, d, m, inv, top):
 
 
 @device
-def _error(x, d, m, top):
+def _error(x, importance, d, m, top):
     inv = inverse(d)
-    error = _square(load_f32x16(x), d, m, inv, top)
+    error = weighed(_square(load_f32x16(x), d, m, inv, top), importance, 0)
     for k in range(1, COLUMNS):
-        error = add(error, _square(load_f32x16(x + k * ROW), d, m, inv, top))
+        error = add(error, weighed(_square(load_f32x16(x + k * ROW), d, m, inv, top), importance, k))
     return error
 
 
 @device
-def _refit(x, low, d, m, top):
+def _refit(x, importance, n, low, d, m, top):
     """d and m fitted to the codes that the given ones make."""
     inv = inverse(d)
     w = load_f32x16(x)
     q, above = _code(w, m, inv, top), sub(w, low)
-    total, sum_q, sum_qq, sum_xq = above, q, mul(q, q), mul(above, q)
+    total, sum_q = weighed(above, importance, 0), weighed(q, importance, 0)
+    sum_qq, sum_xq = mul(sum_q, q), mul(above, sum_q)
     for k in range(1, COLUMNS):
         w = load_f32x16(x + k * ROW)
         q, above = _code(w, m, inv, top), sub(w, low)
-        total, sum_q, sum_qq, sum_xq = (
-            add(total, above),
-            add(sum_q, q),
-            add(sum_qq, mul(q, q)),
-            add(sum_xq, mul(above, q)),
-        )
-    _, scale, offset = _fit(total, sum_q, sum_qq, sum_xq)
+        counted = weighed(q, importance, k)
+        total, sum_q = add(total, weighed(above, importance, k)), add(sum_q, counted)
+        sum_qq, sum_xq = add(sum_qq, mul(counted, q)), add(sum_xq, mul(above, counted))
+    _, scale, offset = _fit(n, total, sum_q, sum_qq, sum_xq)
     return half(scale), half(add(low, offset))
 
 
+@device
+def _scales(x, importance, levels):
+    """d and m of a group."""
+    n, top, low, high = count_of(importance, COLUMNS), constant(levels), load_f32x16(x), load_f32x16(x)
+    for k in range(1, COLUMNS):
+        w = load_f32x16(x + k * ROW)
+        low, high = smaller(w, low), larger(w, high)
+    scale, above = _first_guess(x, importance, n, low, sub(high, low), levels)
+    d, m = half(scale), half(add(low, above))
+    error = _error(x, importance, d, m, top)
+    for _ in range(OFFSET_ROUNDS):
+        new_d, new_m = _refit(x, importance, n, low, d, m, top)
+        new_error = _error(x, importance, new_d, new_m, top)
+        d, m = where_above(error, new_error, new_d, d), where_above(error, new_error, new_m, m)
+        error = where_above(error, new_error, new_error, error)
+    return d, m
+
+
 def make(levels: int):
-    """`search(x, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in `work`."""
+    """`search(x, importance, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in
+    `work`."""
 
     @device
-    def search(x, groups, work, codes, present):
+    def search(x, importance, groups, work, codes, present):
         top = constant(levels)
         for g in range(groups):
             start = x + g * GROUP
-            low, high = load_f32x16(start), load_f32x16(start)
-            for k in range(1, COLUMNS):
-                w = load_f32x16(start + k * ROW)
-                low, high = smaller(w, low), larger(w, high)
-            scale, above = _first_guess(start, low, sub(high, low), levels)
-            d, m = half(scale), half(add(low, above))
-            error = _error(start, d, m, top)
-            for _ in range(OFFSET_ROUNDS):
-                new_d, new_m = _refit(start, low, d, m, top)
-                new_error = _error(start, new_d, new_m, top)
-                d, m = where_above(error, new_error, new_d, d), where_above(error, new_error, new_m, m)
-                error = where_above(error, new_error, new_error, error)
+            d, m = _scales(start, further(importance, g * COLUMNS), levels)
             store_f32x16(work + SCALES + g * ROW, d)
             store_f32x16(work + MINS + g * ROW, m)
             inv = inverse(d)
@@ -112,3 +133,21 @@ def make(levels: int):
         return present, present
 
     return search
+
+
+def make_group(levels: int) -> SimpleNamespace:
+    """`scale` and `column` as `encode_mins.make_group` has them, of a type whose groups have d and m of their own."""
+
+    @device
+    def scale(x, importance, work, group, d, dmin, present, columns):
+        d, m = _scales(x, importance, levels)
+        store_f32x16(work + SCALES + group * ROW, d)
+        store_f32x16(work + MINS + group * ROW, m)
+        return d, m
+
+    @device
+    def column(w, d, m, inv):
+        code = _code(w, m, inv, constant(levels))
+        return code, add(mul(d, code), m)
+
+    return SimpleNamespace(scale=scale, column=column)

@@ -5,7 +5,18 @@ from types import SimpleNamespace
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
 from edgeq.blocks.search_symmetric import EXPONENTS, FACTOR_RANGE, LEAST_EXPONENT, code_range, ladder, lowest, steps
 from edgeq.blocks.table import BlockType
-from edgeq.kernels.search import COLUMNS, ROW, constant, half, inverse, multiple_of, quotient, round_between
+from edgeq.kernels.search import (
+    COLUMNS,
+    ROW,
+    constant,
+    further,
+    half,
+    inverse,
+    multiple_of,
+    quotient,
+    round_between,
+    weighed,
+)
 from edgeq.simd.choice import (
     biased_exponent,
     larger,
@@ -19,6 +30,7 @@ from edgeq.simd.vector import absolute, add, device, div, load_f32x16, mul, neg,
 
 # Rows of 16 f32 in the work space: per scale group its scale or factor, and its error.
 SCALES, ERRORS = 0, 16 * ROW
+LEAST_SCALE = 2.0**-128  # of MXFP4
 
 
 @device
@@ -66,8 +78,34 @@ def _rounding(bt: BlockType):
     return value, code
 
 
+def _decoded(bt: BlockType):
+    """`decoded(t, code)`: exactly what a code stands for, that of the value nearest to t."""
+    zero_point = bt.zero_point
+    if not bt.values:
+
+        @device
+        def from_code(t, code):
+            return sub(code, constant(zero_point))
+
+        return from_code
+
+    rungs = ladder(bt.values).rungs
+    rising = sorted(map(float, set(bt.values)))
+    lowest_value, higher = rising[0], tuple((rung[0], value) for rung, value in zip(rungs, rising[1:], strict=True))
+
+    @device
+    def from_values(t, code):
+        result = constant(lowest_value)
+        for begin, value in higher:
+            result = where_above(t, constant(begin), constant(value), result)
+        return result
+
+    return from_values
+
+
 def _fitting(value):
-    """What all searches need of a type's values: `error(x, scale, columns)`, `fit_sums(x, inv, columns)`."""
+    """What all searches need of a type's values: `error(x, importance, scale, columns)`,
+    `fit_sums(x, importance, inv, columns)`."""
 
     @device
     def square(w, scale, inv):
@@ -75,23 +113,25 @@ def _fitting(value):
         return mul(residual, residual)
 
     @device
-    def error(x, scale, columns):
+    def error(x, importance, scale, columns):
         inv = inverse(scale)
-        total = square(load_f32x16(x), scale, inv)
+        total = weighed(square(load_f32x16(x), scale, inv), importance, 0)
         for k in range(1, columns):
-            total = add(total, square(load_f32x16(x + k * ROW), scale, inv))
+            total = add(total, weighed(square(load_f32x16(x + k * ROW), scale, inv), importance, k))
         return total
 
     @device
-    def fit_sums(x, inv, columns):
+    def fit_sums(x, importance, inv, columns):
         """Sums of value squared and of weight times value."""
         w = load_f32x16(x)
         v = value(mul(w, inv))
-        sum_qq, sum_xq = mul(v, v), mul(w, v)
+        counted = weighed(v, importance, 0)
+        sum_qq, sum_xq = mul(counted, v), mul(w, counted)
         for k in range(1, columns):
             w = load_f32x16(x + k * ROW)
             v = value(mul(w, inv))
-            sum_qq, sum_xq = add(sum_qq, mul(v, v)), add(sum_xq, mul(w, v))
+            counted = weighed(v, importance, k)
+            sum_qq, sum_xq = add(sum_qq, mul(counted, v)), add(sum_xq, mul(w, counted))
         return sum_qq, sum_xq
 
     return SimpleNamespace(error=error, fit_sums=fit_sums)
@@ -101,7 +141,7 @@ def _make_best(bt: BlockType, fit_sums):
     tried, least = steps(bt), lowest(bt)
 
     @device
-    def best(x, columns):
+    def best(x, importance, columns):
         """The scale of the candidate step with the largest gain."""
         zero = zero_f32x16()
         farthest = _farthest(x, columns)
@@ -109,7 +149,7 @@ def _make_best(bt: BlockType, fit_sums):
         for step in tried:
             inv = div(constant(least - step), farthest)
             inv = where_above(absolute(farthest), constant(TINY), inv, zero)
-            sum_qq, sum_xq = fit_sums(x, inv, columns)
+            sum_qq, sum_xq = fit_sums(x, importance, inv, columns)
             fitted = quotient(sum_xq, sum_qq)
             new_gain = mul(fitted, sum_xq)
             scale = where_above(new_gain, gain, fitted, scale)
@@ -121,7 +161,7 @@ def _make_best(bt: BlockType, fit_sums):
 
 def _make_best_exponent(error):
     @device
-    def best(x, columns):
+    def best(x, importance, columns):
         """The e of the scale 2^(e - 128) with the least error; 0 for zeros."""
         zero = zero_f32x16()
         largest = absolute(load_f32x16(x))
@@ -131,7 +171,7 @@ def _make_best_exponent(error):
         exponent, least = zero, constant(float("inf"))
         for near in EXPONENTS:
             new = add(middle, constant(near))
-            new_error = error(x, power_of_two(new), columns)
+            new_error = error(x, importance, power_of_two(new), columns)
             exponent = where_above(least, new_error, new, exponent)
             least = where_above(least, new_error, new_error, least)
         return where_above(largest, zero, exponent, zero)
@@ -139,59 +179,69 @@ def _make_best_exponent(error):
     return best
 
 
-def _make_factors(bt: BlockType, fitting: SimpleNamespace):
-    """`factors(x, count, columns, work) -> d`: the scales in `work` become factors of it."""
-    error, fit_sums = fitting.error, fitting.fit_sums
+def _make_coded(bt: BlockType, error):
+    """`coded(x, importance, columns, row, d, inv_d)`: the scale at `row` becomes a factor of d."""
     least, most = FACTOR_RANGE[bt.scales]
 
     @device
-    def neighbours(x, columns, row, d):
-        """Replace the factor at `row` by the best near it, and store its error."""
-        start = load_f32x16(row + SCALES)
-        factor, old = start, error(x, mul(d, start), columns)
+    def coded(x, importance, columns, row, d, inv_d):
+        """The best factor near that of the scale; its error is stored, too."""
+        start = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(least), constant(most))
+        factor, old = start, error(x, importance, mul(d, start), columns)
         for near in NEIGHBOURS:
             other = round_between(add(start, constant(near)), constant(least), constant(most))
-            new = error(x, mul(d, other), columns)
+            new = error(x, importance, mul(d, other), columns)
             factor = where_above(old, new, other, factor)
             old = where_above(old, new, new, old)
         store_f32x16(row + SCALES, factor)
         store_f32x16(row + ERRORS, old)
 
+    return coded
+
+
+def _make_factors(bt: BlockType, fitting: SimpleNamespace):
+    """`factors(x, importance, count, columns, work) -> d`: the scales in `work` become factors of it."""
+    error, fit_sums, coded, most = (
+        fitting.error,
+        fitting.fit_sums,
+        _make_coded(bt, fitting.error),
+        FACTOR_RANGE[bt.scales][1],
+    )
+
     @device
-    def refit(x, count, columns, work, d):
+    def refit(x, importance, count, columns, work, d):
         """d fitted to factors and codes, where that lowers the error of the super-block."""
         zero = zero_f32x16()
         aa, ax, old, new = zero, zero, zero, zero
         for g in range(count):
             factor = load_f32x16(work + SCALES + g * ROW)
-            sum_qq, sum_xq = fit_sums(x + g * columns * ROW, inverse(mul(d, factor)), columns)
+            at, each = x + g * columns * ROW, further(importance, g * columns)
+            sum_qq, sum_xq = fit_sums(at, each, inverse(mul(d, factor)), columns)
             aa, ax = add(aa, mul(mul(factor, factor), sum_qq)), add(ax, mul(factor, sum_xq))
             old = add(old, load_f32x16(work + ERRORS + g * ROW))
         new_d = half(larger(quotient(ax, aa), zero))
         for g in range(count):
             scale = mul(new_d, load_f32x16(work + SCALES + g * ROW))
-            new = add(new, error(x + g * columns * ROW, scale, columns))
+            new = add(new, error(x + g * columns * ROW, further(importance, g * columns), scale, columns))
         return where_above(old, new, new_d, d)
 
     @device
-    def factors(x, count, columns, work):
+    def factors(x, importance, count, columns, work):
         largest = zero_f32x16()
         for g in range(count):
             largest = larger(absolute(load_f32x16(work + SCALES + g * ROW)), largest)
         d = multiple_of(largest, float(most))
         inv_d = inverse(d)
         for g in range(count):
-            row = work + g * ROW
-            factor = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(least), constant(most))
-            store_f32x16(row + SCALES, factor)
-            neighbours(x + g * columns * ROW, columns, row, d)
-        return refit(x, count, columns, work, d)
+            at, each = x + g * columns * ROW, further(importance, g * columns)
+            coded(at, each, columns, work + g * ROW, d, inv_d)
+        return refit(x, importance, count, columns, work, d)
 
     return factors
 
 
 def make(bt: BlockType):
-    """`search(x, groups, work, codes, present) -> (d, unused)`; `present` is 1 in rows that exist, 0 in others.
+    """`search(x, importance, groups, work, codes, present) -> (d, unused)`; `present` is 1 in rows that exist, else 0.
 
     Leaves codes as u8 [column][16] in `codes`; in `work` the scale of each group (an f16 as f32, or an exponent), or
     its factor of d, as the header has it.
@@ -205,15 +255,16 @@ def make(bt: BlockType):
     size, bias = bt.scale_group, 32.0 if bt.scales == "s6" else 0.0
 
     @device
-    def search(x, groups, work, codes, present):
+    def search(x, importance, groups, work, codes, present):
         total = groups * COLUMNS
         count = (total + size - 1) // size
         d = constant(1.0)
         for g in range(count):
-            scale = best(x + g * size * ROW, min(size, total - g * size) if ragged else size)
+            each = further(importance, g * size)
+            scale = best(x + g * size * ROW, each, min(size, total - g * size) if ragged else size)
             store_f32x16(work + SCALES + g * ROW, scale if coded or exponents or single else half(scale))
         if coded:
-            d = factors(x, count, size, work)
+            d = factors(x, importance, count, size, work)
         for g in range(count):
             scale = load_f32x16(work + SCALES + g * ROW)
             inv = inverse(power_of_two(scale) if exponents else mul(d, scale))
@@ -226,3 +277,36 @@ def make(bt: BlockType):
         return d, d
 
     return search
+
+
+def make_group(bt: BlockType) -> SimpleNamespace:
+    """`scale` and `column` as `encode_mins.make_group` has them; of types whose scales are not coded, d is unused."""
+    value, code = _rounding(bt)
+    decoded, fitting = _decoded(bt), _fitting(value)
+    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
+    best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
+    code_factor = _make_coded(bt, fitting.error) if coded else None
+    bias = 32.0 if bt.scales == "s6" else 0.0
+
+    @device
+    def scale(x, importance, work, group, d, dmin, present, columns):
+        zero, row = zero_f32x16(), work + group * ROW
+        found = best(x, importance, columns)
+        store_f32x16(row + SCALES, found if coded or exponents or single else half(found))
+        if exponents:  # 0 is of groups of zeros
+            return where_above(found, zero, power_of_two(found), constant(LEAST_SCALE)), zero
+        if not coded:
+            return load_f32x16(row + SCALES), zero
+        code_factor(x, importance, columns, row, d, inverse(d))
+        factor = load_f32x16(row + SCALES)
+        if bias:
+            store_f32x16(row + SCALES, mul(add(factor, constant(bias)), present))
+        return mul(d, factor), zero
+
+    @device
+    def column(w, scale, offset, inv):
+        scaled = mul(w, inv)
+        found = code(scaled)
+        return found, mul(scale, decoded(scaled, found))
+
+    return SimpleNamespace(scale=scale, column=column)

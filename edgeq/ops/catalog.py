@@ -19,7 +19,8 @@ def variants(isa: Isa) -> dict[str, list[str]]:
     """The variants of every family of kernels: to run a model of any shape, to convert one, to measure the machine."""
     return {
         **{family: list(of(isa)) for family, of in ops.kernels().items()},
-        "encode": [name for name, bt in BLOCK_TYPES.items() if bt.quantized],
+        "encode": [name + how for name, bt in BLOCK_TYPES.items() if bt.quantized for how in ("", "-weighted")],
+        "feedback": [name for name, bt in BLOCK_TYPES.items() if bt.quantized],
         "rearrange": ["to-panels", "to-blocks"],
         "execute": ["publish", "lead", "serve"],
         "probe": ["read", "dot-4", "dot-5", "dot-6", "dot-8"],

@@ -32,6 +32,11 @@ AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
 AT_MOST |= {"Q2_K": 0.93, "Q3_K": 0.97, "IQ4_NL": 0.99, "IQ4_XS": 0.99, "MXFP4": 1.0, "TQ2_0": 0.85}
 # Types that llama.cpp does not encode: what the search reaches, a little above
 LLAMA["gaussian"] |= {"NF4": 0.0853, "IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740}
+# The same of the error that importances weigh, both encoders given importances: rows and importances of
+# `test_importances_lower_the_error_that_they_weigh`, by ggml_quantize_chunk with its matrix
+LLAMA_WEIGHTED = {"Q8_0": 0.00534, "Q4_0": 0.07737, "Q4_1": 0.06357, "Q5_0": 0.0384, "Q5_1": 0.03084, "Q2_K": 0.23798}
+LLAMA_WEIGHTED |= {"Q3_K": 0.13475, "Q4_K": 0.0646, "Q5_K": 0.03285, "Q6_K": 0.01624, "IQ4_NL": 0.06996}
+LLAMA_WEIGHTED |= {"IQ4_XS": 0.07071, "MXFP4": 0.11483, "TQ2_0": 0.80133}
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
 
@@ -97,3 +102,37 @@ def test_an_outlier_costs_its_own_group_only(name):
     far = slice(64, None)
     # the other groups share d: coarser where factors have few steps, but not the outlier's step
     assert np.sqrt(np.mean(hit[:, far] ** 2)) < 3 * np.sqrt(np.mean(clean[:, far] ** 2))
+
+
+def gaussian_with_importances() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(6)
+    weights = rng.standard_normal((64, 1024), dtype=np.float32)
+    return weights, np.exp(rng.standard_normal(1024)).astype(np.float32)
+
+
+def weighted_error(weights: np.ndarray, importance: np.ndarray, decoded: np.ndarray) -> float:
+    exact = weights.astype(np.float64)
+    return float(np.sqrt(((decoded - exact) ** 2 @ importance).sum() / (exact**2 @ importance).sum()))
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_importances_lower_the_error_that_they_weigh(name):
+    weights, importance = gaussian_with_importances()
+    shape = weights.shape
+    found = weighted_error(weights, importance, decode(encode(weights, name, importance), *shape, name))
+    assert found < weighted_error(weights, importance, decode(encode(weights, name), *shape, name))
+    assert found < LLAMA_WEIGHTED.get(name, 1.0)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_only_the_ratios_of_importances_matter(name):
+    """A power of two changes no bit; groups without importance are encoded as without any."""
+    rng = np.random.default_rng(7)
+    weights = rng.standard_normal((8, 512), dtype=np.float32)
+    importance = np.exp(rng.standard_normal(512)).astype(np.float32)
+    once = encode(weights, name, importance)
+    for power in (2.0**90, 2.0**-90):
+        assert np.array_equal(encode(weights, name, importance * np.float32(power)), once)
+    importance[:256] = 0
+    first = decode(encode(weights, name, importance), 8, 512, name)[:, :256]
+    assert np.array_equal(first, decode(encode(weights[:, :256], name), 8, 256, name))

@@ -56,6 +56,32 @@ def test_same_bytes_on_normal_rows(name):
     assert np.array_equal(encode_panels(weights, name), encode(weights, name))
 
 
+def hard_importances(cols: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(11)
+    spread = np.exp(2 * rng.standard_normal(cols)).astype(np.float32)
+    outlier, gaps = spread.copy(), spread.copy()
+    outlier[3] = 1e6 * spread.mean()
+    gaps[cols // 2 :] = 0
+    return {"outlier": outlier, "gaps": gaps, "large": spread * np.float32(1e34), "small": spread * np.float32(1e-34)}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("cols", [32, 96, 576])
+def test_importances_give_the_bytes_of_the_reference(name, cols):
+    weights = hard_rows(cols)
+    for importance in hard_importances(cols).values():
+        for rows in (3, 24):
+            expected = encode(weights[:rows], name, importance)
+            assert np.array_equal(encode_panels(weights[:rows], name, 1, importance), expected)
+
+
+@pytest.mark.parametrize("name", ["Q2_K", "Q6_K", "Q5_1", "NF4"])
+def test_importances_that_are_equal_or_all_zero_are_as_none(name):
+    weights = np.random.default_rng(12).standard_normal((20, 288)).astype(np.float32)
+    for importance in (np.zeros(288, np.float32), np.full(288, 7, np.float32)):
+        assert np.array_equal(encode_panels(weights, name, 2, importance), encode_panels(weights, name))
+
+
 @pytest.mark.parametrize("name", ["Q4_K", "Q8_0"])
 def test_threads_and_runs_of_rows_change_nothing(name):
     weights = np.random.default_rng(9).standard_normal((75, 160)).astype(np.float32)
