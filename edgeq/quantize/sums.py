@@ -1,5 +1,6 @@
 """Sums over the rows that some matrices read: of squares, of magnitudes by size, of products."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Sums:
     router:   chooses the experts, whose own matrices read the rows that are routed to them
     """
 
-    def __init__(self, names: list[str], columns: int, products: set[str], router: Router | None = None) -> None:
+    def __init__(self, names: Sequence[str], columns: int, products: set[str], router: Router | None = None) -> None:
         self.names, self.router, self._products = names, router, products
         self._count = np.zeros(1, np.int64)
         self._square = np.zeros(columns)

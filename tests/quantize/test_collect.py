@@ -9,9 +9,11 @@ from random_checkpoints import write
 
 from edgeq.container.reader import File, open_file
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.models import architecture
 from edgeq.quantize import collect
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.pipeline import convert
+from edgeq.quantize.reads import inputs
 from edgeq.quantize.sums import products
 from edgeq.runtime.session import Session
 
@@ -172,3 +174,15 @@ def test_what_cannot_be_collected_is_refused(file: File, monkeypatch):
     monkeypatch.setattr(collect, "available_memory", lambda: 1000)
     with pytest.raises(EdgeqError, match=r"the sums take .* GB, .* GB free: ask for fewer Gram"):
         calibrate(file, PASSAGES)
+
+
+def test_what_reads_the_same_is_summed_once(file: File):
+    groups = inputs(architecture(file.metadata["config"]), file)
+    assert ("blk.1.attn_q.weight", "blk.1.attn_k.weight", "blk.1.attn_v.weight") in groups
+    with Session(
+        file, context=16, threads=1, states=True, taps=[name for names in groups for name in names]
+    ) as session:
+        places = {name: rows.ctypes.data for name, (rows, _) in session.plan.taps.items()}
+    assert places.keys() == {name for names in groups for name in names}
+    assert all(len({places[name] for name in names}) == 1 for names in groups)
+    assert len({places[names[0]] for names in groups}) == len(groups)
