@@ -95,6 +95,17 @@ def test_show_tells_what_a_calibration_holds(edgeq, calibrated: Path):
     assert (facts["format"], facts["tokens"], facts["model"]["layers"]) == ("calibration", 208, 6)
 
 
+def test_a_calibration_is_no_model_but_can_be_verified(edgeq, calibrated: Path, tmp_path: Path):
+    for verb in (("import",), ("run",), ("convert", "--type", "Q8_0"), ("calibrate", "-o", tmp_path / "m.calib")):
+        result = edgeq(verb[0], calibrated, *verb[1:])
+        assert result.code == 2 and f"{calibrated}: is a calibration, not a model" in result.err, verb
+    assert f"{calibrated}: sound: " in edgeq("verify", calibrated).out
+    damaged = tmp_path / "damaged.calib"
+    damaged.write_bytes(calibrated.read_bytes()[:-64])
+    result = edgeq("verify", damaged)
+    assert result.code == 2 and f"{damaged}: is truncated" in result.err
+
+
 def shown(edgeq, path: Path) -> list[str]:
     return edgeq("show", path, "--tensors").out.splitlines()
 
