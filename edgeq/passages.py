@@ -19,6 +19,7 @@ from edgeq.text.tokenizer import Tokenizer
 TOKENS = 24576  # of all texts together, where nothing else is said
 LENGTH = 512  # of a sequence
 LEAST = 16  # tokens of a sequence: fewer tell too little of what stands in the middle of a text
+LONGEST_TOKEN = 16  # characters that a token has at most, on average over a text
 RANDOM = "random tokens"  # the name of that corpus
 CHATS = ".jsonl"
 
@@ -89,30 +90,56 @@ def passages(
     random_tokens: int = 0,
     source: str = "the model",
 ) -> list[Passage]:
-    """`texts` cut into sequences of at most `length` tokens, in an order in which every text has had the same share of
-    itself at any time; the first ones, up to `tokens` in all. After these come so many `random_tokens`.
+    """`texts` cut into sequences of at most `length` tokens, and so many `random_tokens` after them.
 
-    Each begins as a text does for the model; conversations are written by its chat template, or, where it has none, as
-    lines. Raises UsageError for a text that is too short, TemplateError for a conversation that the template refuses.
+    Where the texts have more than `tokens` in all, each gives the same share of itself, from its beginning; of a long
+    one no more counts than `tokens` need. Their sequences come in an order in which, at any time, all texts are about as
+    far. Each begins as a text does for the model; conversations are written by its chat template, or, where it has none,
+    as lines. Raises UsageError for a text that is too short, TemplateError for a conversation that the template refuses.
     """
     if tokens < LEAST or length < LEAST:
         raise UsageError(f"at least {LEAST} tokens are needed, in all and of a sequence: ask for more")
-    start, end = _around(tokenizer)
+    around = _around(tokenizer)
+    cut = [_sequences(text, tokenizer, tokens, length, around, source) for text in texts]
+    total = sum(len(ids) for sequences in cut for ids in sequences)
     placed: list[tuple[float, int, Passage]] = []
-    for number, text in enumerate(texts):
-        cut = [
-            ids for document in text.documents for ids in _cut(document, text, tokenizer, length, start, end, source)
-        ]
-        if not cut:
-            raise UsageError(f"{text.name}: is too short: give at least {LEAST} tokens of text")
-        placed += [((i + 0.5) / len(cut), number, Passage(text.name, ids)) for i, ids in enumerate(cut)]
-    found: list[Passage] = []
-    for _, _, passage in sorted(placed, key=lambda one: one[:2]):
+    for number, (text, sequences) in enumerate(zip(texts, cut, strict=True)):
+        if total > tokens:
+            sequences = _first(sequences, max(sum(map(len, sequences)) * tokens // total, LEAST))
+        for i, ids in enumerate(sequences):
+            placed.append(((i + 0.5) / len(sequences), number, Passage(text.name, ids)))
+    found = [passage for _, _, passage in sorted(placed, key=lambda one: one[:2])]
+    return [*found, *_random(tokenizer, random_tokens, length, *around)]
+
+
+def _first(sequences: list[list[int]], tokens: int) -> list[list[int]]:
+    """The first ones, so many tokens in all, or a few less: what is left of a sequence may be too short."""
+    found = []
+    for ids in sequences:
         if tokens < LEAST:
             break
-        found.append(Passage(passage.corpus, passage.tokens[:tokens]))
-        tokens -= len(found[-1].tokens)
-    return [*found, *_random(tokenizer, random_tokens, length, start, end)]
+        found.append(ids[:tokens])
+        tokens -= len(found[-1])
+    return found
+
+
+def _sequences(
+    text: Text, tokenizer: Tokenizer, tokens: int, length: int, around: tuple[list[int], list[int]], source: str
+) -> list[list[int]]:
+    """Those of a text; of one that has many more than `tokens` not all. UsageError for one that has none."""
+    found: list[list[int]] = []
+    left = tokens
+    for document in text.documents:
+        if left <= 0:
+            break
+        if isinstance(document, str):
+            document = document[: tokens * LONGEST_TOKEN]
+        sequences = list(_cut(document, text, tokenizer, length, *around, source))
+        found += sequences
+        left -= sum(map(len, sequences))
+    if not found:
+        raise UsageError(f"{text.name}: is too short: give at least {LEAST} tokens of text")
+    return found
 
 
 def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -40,14 +40,33 @@ def test_texts_are_cut_and_begin_as_a_text_does(tokenizer: Tokenizer):
 
 def test_a_limit_cuts_all_texts_alike(tokenizer: Tokenizer):
     words = "The little boat went over the blue sea and found an island. "
-    texts = [Text("long", [words * 120]), Text("short", [words * 40])]
-    whole = Counter(one.corpus for one in passages(texts, tokenizer, tokens=10**6, length=32))
-    half = passages(texts, tokenizer, tokens=32 * sum(whole.values()) // 2, length=32)
-    assert sum(len(one.tokens) for one in half) <= 32 * sum(whole.values()) // 2
-    for name, count in Counter(one.corpus for one in half).items():
-        assert abs(count - whole[name] / 2) <= 1
-    cut = passages(texts, tokenizer, tokens=100, length=32)
-    assert sum(len(one.tokens) for one in cut) <= 100 < sum(len(one.tokens) for one in cut) + 16
+    texts = [Text("long", [words * 120]), Text("short", [words * 40]), Text("chats", [words * 20, words * 20])]
+    whole = sizes(passages(texts, tokenizer, tokens=10**6, length=32))
+    total = sum(whole.values())
+    for limit in (total - 1, total // 2, total // 4):
+        found = passages(texts, tokenizer, tokens=limit, length=32)
+        assert limit - 3 * 16 <= sum(len(one.tokens) for one in found) <= limit
+        for name, count in sizes(found).items():
+            assert 0 <= whole[name] * limit / total - count < 17
+    half = passages(texts, tokenizer, tokens=total // 2, length=32)
+    so_far = sizes(half[: len(half) // 2])
+    assert all(abs(so_far[name] / whole[name] - 0.25) < 0.05 for name in whole), "texts take turns"
+
+
+def sizes(found: list[Passage]) -> Counter[str]:
+    """Tokens by corpus."""
+    counts: Counter[str] = Counter()
+    for one in found:
+        counts[one.corpus] += len(one.tokens)
+    return counts
+
+
+def test_of_a_long_text_only_the_beginning_is_read(tokenizer: Tokenizer):
+    found = passages([Text("long", ["All is well. " * 10**6])], tokenizer, tokens=100, length=64)
+    assert [len(one.tokens) for one in found] == [64, 36]
+    chats = Text("chats", [[{"role": "user", "content": "How are you? " * 9}]] * 50 + ["never read"])
+    found = passages([chats], tokenizer, tokens=100)
+    assert len(found) < 4 and sum(len(one.tokens) for one in found) <= 100
 
 
 def test_chats_are_written_by_the_model_s_template(tokenizer: Tokenizer, tmp_path: Path):
