@@ -93,9 +93,10 @@ def passages(
     """`texts` cut into sequences of at most `length` tokens, and so many `random_tokens` after them.
 
     Where the texts have more than `tokens` in all, each gives the same share of itself, from its beginning; of a long
-    one no more counts than `tokens` need. Their sequences come in an order in which, at any time, all texts are about as
-    far. Each begins as a text does for the model; conversations are written by its chat template, or, where it has none,
-    as lines. Raises UsageError for a text that is too short, TemplateError for a conversation that the template refuses.
+    one no more counts than `tokens` need. Their sequences come in an order in which, at any time, all texts are about
+    as far. Each begins as a text does for the model; conversations are written by its chat template, or, where it has
+    none, as lines. Raises UsageError for a text that is too short, TemplateError for a conversation that the template
+    refuses.
     """
     if tokens < LEAST or length < LEAST:
         raise UsageError(f"at least {LEAST} tokens are needed, in all and of a sequence: ask for more")
