@@ -28,6 +28,7 @@ VERBS = {  # and what --help says of each, which imports none of them
     "models": "List, remove or recommend models.",
     "pull": "Fetch and convert a model, to run it later.",
     "convert": "Convert a checkpoint to one file, or quantize again.",
+    "calibrate": "Run a model over text, to convert it with less loss.",
     "import": "Import a GGUF file as one .eqf file.",
     "export": "Export a model as a GGUF file.",
     "show": "Show what a model's file holds.",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,38 @@ def of_gguf(file: "GgufFile") -> Facts:
         "metadata": {key: _short(value) for key, value in metadata.items()},
         "problem": _problem(file),
         **_of_tensors(rows),
+    }
+
+
+def of_calibration(model: str | os.PathLike[str]) -> Facts:
+    """Facts of a calibration, or of an importance matrix of llama.cpp."""
+    from edgeq.quantize.imatrix import read_calibration
+
+    found = read_calibration(model)
+    corpora = [(one.name, one.tokens, one.perplexity if isfinite(one.perplexity) else None) for one in found.corpora]
+    rows = [
+        {
+            "name": name,
+            "columns": one.columns,
+            "counts": one.counts.tolist(),
+            "rms": float((one.sum_square.sum() / max(one.counts.sum(), 1) / one.columns) ** 0.5),
+            "low": one.low if isfinite(one.low) else None,
+            "high": one.high if isfinite(one.high) else None,
+            "gram": one.gram is not None,
+        }
+        for name, one in found.matrices.items()
+    ]
+    return {
+        "file": found.source,
+        "format": "calibration",
+        "bytes": os.path.getsize(model),
+        "model": None if found.subject is None else asdict(found.subject),
+        "matrices": len(rows),
+        "gram": [row["name"] for row in rows if row["gram"]],
+        "tokens": found.tokens,
+        "sequences": len(found.sequences),
+        "corpora": [dict(zip(("name", "tokens", "perplexity"), one, strict=True)) for one in corpora],
+        "tensors": rows,
     }
 
 

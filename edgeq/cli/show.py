@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.facts import Facts, form, general, of_checkpoint, of_file, of_gguf
+from edgeq.cli.facts import Facts, form, general, of_calibration, of_checkpoint, of_file, of_gguf
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size, count
@@ -22,7 +22,8 @@ LONGEST = 200  # characters of a value from the file
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @json_option
 def command(model: Path, tensors: bool, as_json: bool) -> None:
-    """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin.
+    """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin; or what a
+    calibration does.
 
     A GGUF file and a checkpoint's folder are shown as they are: nothing is converted.
     """
@@ -31,6 +32,8 @@ def command(model: Path, tensors: bool, as_json: bool) -> None:
         facts.pop("tensors")
     if as_json:
         show_json(facts)
+    elif facts["format"] == "calibration":
+        _print_calibration(facts)
     else:
         _print(facts)
 
@@ -42,7 +45,7 @@ def describe(model: Path) -> Facts:
         from edgeq.container.gguf_reader import open_gguf
 
         with open_gguf(model) as gguf:
-            return of_gguf(gguf)
+            return of_calibration(model) if gguf.metadata.get("general.type") == "imatrix" else of_gguf(gguf)
     if kind == "checkpoint":
         from edgeq.checkpoints import open_checkpoint
 
@@ -81,6 +84,25 @@ def _print(facts: Facts) -> None:
             console.print(part)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())  # rich fills a table's lines with blanks
+
+
+def _print_calibration(facts: Facts) -> None:
+    model, gram = facts["model"], facts["gram"]
+    shape = "{name} ({architecture}, {layers} layers of {hidden_size}, {vocab_size} tokens)"
+    click.echo(f"file      {facts['file']}, {binary_size(facts['bytes'])}")
+    click.echo(f"model     {_line(shape.format(**model)) if model else 'unknown'}")
+    more = f", Gram matrix of {_line(', '.join(gram))}" if gram else ""
+    click.echo(f"matrices  {facts['matrices']}{more}")
+    sequences = f" in {facts['sequences']} sequences" if facts["sequences"] else ""
+    click.echo(f"tokens    {facts['tokens']}{sequences}")
+    for one in facts["corpora"]:
+        known = f", perplexity {one['perplexity']:.4g}" if one["perplexity"] else ""
+        size = f": {one['tokens']} tokens{known}" if one["tokens"] else ""
+        click.echo(f"text      {_line(one['name'])}{size}")
+    for row in facts.get("tensors", []):
+        seen = f"{min(row['counts'])} to {max(row['counts'])}" if len(row["counts"]) > 1 else row["counts"][0]
+        within = "" if row["low"] is None else f", from {row['low']:.4g} to {row['high']:.4g}"
+        click.echo(f"{_line(row['name'])}: {seen} rows of {row['columns']}, RMS {row['rms']:.4g}{within}")
 
 
 def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:

@@ -64,8 +64,12 @@ def _file(model: Path, progress: Progress, threads: int) -> Facts:
 def _gguf(model: Path, progress: Progress, threads: int) -> Facts:
     from edgeq.container.gguf_reader import open_gguf
     from edgeq.gguf.verify import verify
+    from edgeq.quantize.imatrix import read_calibration
 
     with open_gguf(model) as file:
+        if file.metadata.get("general.type") == "imatrix":
+            read_calibration(model)
+            return _facts(str(model), file.nbytes, len(file.tensors))
         notes = verify(file, progress, threads)
         return _facts(str(model), file.nbytes, len(file.tensors), notes=notes)
 

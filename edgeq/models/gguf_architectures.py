@@ -278,6 +278,8 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
 
 def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitecture]:
     """`general.architecture` and its entry. UnsupportedError, with the known ones, for another."""
+    if metadata.get("general.type") == "imatrix":
+        raise UnsupportedError(f"{source}: is a calibration, not a model: `edgeq show` tells of which, give that one")
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(

@@ -28,7 +28,7 @@ from edgeq.models.composition import Model
 from edgeq.output import write_file
 from edgeq.quantize.calibration import Calibration, Corpus, F32Array, I32Array, Subject
 from edgeq.quantize.head_loss import Positions
-from edgeq.quantize.reads import linear_matrices, routers
+from edgeq.quantize.reads import inputs, routers
 from edgeq.quantize.sums import Sums
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.session import BATCH, Session
@@ -74,16 +74,17 @@ def calibrate(
     if not passages or not all(len(passage.tokens) for passage in passages):
         raise UsageError(f"{file.path}: there is no text to calibrate it with: give some")
     model = architecture(file.metadata["config"], file.path)
-    taps = linear_matrices(model, file)
+    groups = inputs(model, file)
+    taps = [name for group in groups for name in group]
     tokens = [np.asarray(passage.tokens, np.int32) for passage in passages]
     names = list(dict.fromkeys(passage.corpus for passage in passages))
     origins = np.array([names.index(passage.corpus) for passage in passages], np.int32)
     longest = max(map(len, tokens))
-    batch = _batch(taps, file)
+    batch = _batch(groups, file)
     with Session(
         file, context=longest, threads=threads, batch=batch, states=True, taps=taps, announce=announce
     ) as session:
-        run = _Run(file, model, session, gram, tokens)
+        run = _Run(file, model, session, groups, gram, tokens)
         if state and run.restore(state) and announce:
             announce(f"{run.done} of {len(tokens)} sequences are done already: going on there")
         saved, total = time.monotonic(), sum(map(len, tokens))
@@ -103,9 +104,9 @@ def calibrate(
     return Calibration(file.path, run.matrices(), subject, tuple(tokens), origins, corpora, longest)
 
 
-def _batch(taps: Sequence[str], file: File) -> int:
-    """Tokens of a pass: as many as TAP_BYTES hold, were nothing read twice."""
-    nbytes = 4 * sum(file.tensors[name].shape[-1] for name in taps)
+def _batch(groups: Sequence[Sequence[str]], file: File) -> int:
+    """Tokens of a pass: as many as TAP_BYTES have room for."""
+    nbytes = 4 * sum(file.tensors[names[0]].shape[-1] for names in groups)
     return min(max(TAP_BYTES // nbytes // STEP * STEP, STEP), BATCH)
 
 
@@ -113,19 +114,22 @@ class _Run:
     """A session, and the sums over what it has shown; `done` sequences are in them."""
 
     def __init__(
-        self, file: File, model: Architecture, session: Session, gram: Collection[str], tokens: list[I32Array]
+        self,
+        file: File,
+        model: Architecture,
+        session: Session,
+        groups: Sequence[Sequence[str]],
+        gram: Collection[str],
+        tokens: list[I32Array],
     ) -> None:
         self.done = 0
         self._file, self._session = file, session
         self._head = model.head if isinstance(model, Model) else None
         head = [f"{self._head.matrix.name}.weight"] if self._head else []
-        groups: dict[int, list[str]] = {}  # by where the rows are: one copy for all that read the same
-        for name, (rows, _) in session.plan.taps.items():
-            groups.setdefault(rows.ctypes.data, []).append(name)
-        matching = _matching(gram, [*session.plan.taps, *head], file.path)
+        matching = _matching(gram, [name for names in (*groups, head) for name in names], file.path)
         known = routers(model, file)
         self._sums: dict[str, Sums] = {}  # by the first name
-        for names in (*groups.values(), *([head] if head else [])):
+        for names in (*groups, *([head] if head else [])):
             router = next((known[name] for name in names if name in known), None)
             products = {name for name in names if name in matching or name in head}
             self._sums[names[0]] = Sums(names, file.tensors[names[0]].shape[-1], products, router)

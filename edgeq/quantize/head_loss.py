@@ -43,10 +43,11 @@ class Positions:
             self._next = np.concatenate([self._next, following])
 
     def perplexities(self, file: File, head: Head, corpora: int) -> list[float]:
-        """exp(mean negative log-likelihood) of the positions of each corpus; NaN of one that has none."""
+        """exp(mean negative log-likelihood) of the positions of each corpus, to four digits, as the last bits are those
+        of the library that multiplies; NaN of one that has none."""
         losses = self._losses(file, head)
         of = [losses[self._next[:, 1] == corpus] for corpus in range(corpora)]
-        return [float(np.exp(one.mean())) if len(one) else float("nan") for one in of]
+        return [float(f"{np.exp(one.mean()):.4g}") if len(one) else float("nan") for one in of]
 
     def _losses(self, file: File, head: Head) -> npt.NDArray[np.float64]:
         """f64 [positions]: a running log-sum-exp over a part of the vocabulary after the other."""

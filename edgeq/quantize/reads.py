@@ -9,9 +9,10 @@ import numpy.typing as npt
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import File
 from edgeq.models import Architecture
-from edgeq.ops import Graph
+from edgeq.ops import Graph, passes
 from edgeq.ops.experts import MixtureOfExperts
 from edgeq.ops.matmul import Linear
+from edgeq.ops.tap import Tap
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Router:
         return np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
 
 
-def linear_matrices(model: Architecture, file: File) -> list[str]:
-    """The matrices that read a row of every token, in the order of the pass: not the head, nor experts."""
+def inputs(model: Architecture, file: File) -> list[tuple[str, ...]]:
+    """The matrices that read a row of every token, not the head nor experts: together those that read the same, of
+    which a session keeps one copy, in the order of the pass."""
     nodes = _graph(model, file).nodes
-    return list(dict.fromkeys(n.op.weight for n in nodes if isinstance(n.op, Linear) and not n.op.x.outputs))
+    names = {node.op.weight for node in nodes if isinstance(node.op, Linear) and not node.op.x.outputs}
+    return [node.op.names for node in passes.taps(nodes, names)[0] if isinstance(node.op, Tap)]
 
 
 def routers(model: Architecture, file: File) -> dict[str, Router]:

@@ -1,5 +1,6 @@
 """Sums over the rows that some matrices read: of squares, of magnitudes by size, of products."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,19 @@ ROWS = 64  # widened at a time: what a core keeps in its cache
 SAMPLE = 8  # one of so many rows goes into the sketch, but not the first of a text, which is like no other
 SHIFT = 19  # of the bits of a magnitude so many are dropped: what is left tells values apart that differ by 6 %
 BINS = 1 << (31 - SHIFT)
+PRODUCT_ROWS, PRODUCT_BITS = 512, 21  # 512 products of two numbers of 21 bits: a sum that float64 holds exactly
+
+
+def products(x: F32Array) -> npt.NDArray[np.float64]:
+    """x^T x, f64 [columns, columns] of f32 [rows, columns], at most PRODUCT_ROWS.
+
+    Libraries of linear algebra add in an order that depends on their threads. So each column is rounded first, to
+    PRODUCT_BITS below its largest magnitude: then all sums are exact, in any order.
+    """
+    largest = np.frexp(np.abs(x).max(0))[1].astype(np.int64) - PRODUCT_BITS
+    whole = np.rint(np.ldexp(x.astype(np.float64), -largest))
+    exact: npt.NDArray[np.float64] = np.ldexp(whole.T @ whole, largest[:, None] + largest)
+    return exact
 
 
 class Sums:
@@ -22,7 +36,7 @@ class Sums:
     router:   chooses the experts, whose own matrices read the rows that are routed to them
     """
 
-    def __init__(self, names: list[str], columns: int, products: set[str], router: Router | None = None) -> None:
+    def __init__(self, names: Sequence[str], columns: int, products: set[str], router: Router | None = None) -> None:
         self.names, self.router, self._products = names, router, products
         self._count = np.zeros(1, np.int64)
         self._square = np.zeros(columns)
@@ -64,7 +78,8 @@ class Sums:
         sample = np.ascontiguousarray(x[1::SAMPLE])
         self._sketch += np.bincount((sample.view(np.uint32).ravel() & 0x7FFFFFFF) >> SHIFT, minlength=BINS)
         if self._products:
-            self._gram += x.T @ x
+            for first in range(0, len(x), PRODUCT_ROWS):
+                self._gram += products(x[first : first + PRODUCT_ROWS])
 
     def statistics(self) -> dict[str, Statistics]:
         """Those of each matrix, by name."""

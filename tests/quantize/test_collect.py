@@ -9,9 +9,12 @@ from random_checkpoints import write
 
 from edgeq.container.reader import File, open_file
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.models import architecture
 from edgeq.quantize import collect
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.pipeline import convert
+from edgeq.quantize.reads import inputs
+from edgeq.quantize.sums import products
 from edgeq.runtime.session import Session
 
 RNG = np.random.default_rng(7)
@@ -48,7 +51,7 @@ def test_sums_are_those_of_what_a_tap_shows(file: File, calibration, name: str):
     assert (found.low, found.high) == (x.min(), x.max())
     assert (found.gram is not None) == (name == "blk.2.ffn_down.weight")
     if found.gram is not None:
-        np.testing.assert_allclose(found.gram, x.T @ x / len(x), rtol=1e-3, atol=1e-6 * np.abs(found.gram).max())
+        np.testing.assert_allclose(found.gram, x.T @ x / len(x), rtol=1e-5, atol=1e-6 * np.abs(found.gram).max())
         assert np.array_equal(found.gram, found.gram.T)
     starts = np.cumsum([0, *(len(passage.tokens) for passage in PASSAGES)])
     sample = np.concatenate([x[a + 1 : b : 8] for a, b in pairwise(starts)])
@@ -69,7 +72,7 @@ def test_all_matrices_are_there_and_the_head_s_input_is_that_of_every_token(file
             places = np.arange((len(passage.tokens) - 1) // 2, len(passage.tokens) - 1)
             losses.append(-logits[places, np.array(passage.tokens)[places + 1]])
     x, found = np.concatenate(rows), calibration.of(head)
-    np.testing.assert_allclose(found.gram, x.T @ x / len(x), rtol=1e-3, atol=1e-5 * np.abs(found.gram).max())
+    np.testing.assert_allclose(found.gram, x.T @ x / len(x), rtol=1e-4, atol=1e-5 * np.abs(found.gram).max())
     np.testing.assert_allclose(found.mean_square, np.square(x).mean(0), rtol=1e-5)
     (a, b), wanted = calibration.corpora, (np.concatenate([losses[0], losses[2]]), losses[1])
     assert (a.name, a.tokens, b.name, b.tokens) == ("a", 160, "b", 40)
@@ -120,6 +123,17 @@ def test_what_was_begun_is_gone_on_with(file: File, calibration, tmp_path: Path,
     assert same(calibration, calibrate(file, PASSAGES, gram=gram, state=state)), "what is damaged is begun again"
 
 
+@pytest.mark.parametrize("rows", [1, 33, 512])
+def test_products_are_exact_in_any_order(rows: int):
+    x = np.float32(RNG.standard_normal((rows, 70)) * 10.0 ** RNG.integers(-9, 9, 70))
+    x[:, 3] = 0
+    found, order = products(x), RNG.permutation(rows)
+    assert np.array_equal(found, products(x[order])), "no sum is rounded"
+    exact = x.astype(np.float64).T @ x
+    largest = np.abs(x).max(0).astype(np.float64)
+    assert (np.abs(found - exact) <= rows * 2.0**-20 * np.outer(largest, largest)).all()
+
+
 @pytest.mark.parametrize("case", ["mixtral", "gpt-oss", "qwen2-moe"])
 def test_experts_read_what_is_routed_to_them(case: str, tmp_path: Path):
     checkpoint = write(case, tmp_path)
@@ -160,3 +174,15 @@ def test_what_cannot_be_collected_is_refused(file: File, monkeypatch):
     monkeypatch.setattr(collect, "available_memory", lambda: 1000)
     with pytest.raises(EdgeqError, match=r"the sums take .* GB, .* GB free: ask for fewer Gram"):
         calibrate(file, PASSAGES)
+
+
+def test_what_reads_the_same_is_summed_once(file: File):
+    groups = inputs(architecture(file.metadata["config"]), file)
+    assert ("blk.1.attn_q.weight", "blk.1.attn_k.weight", "blk.1.attn_v.weight") in groups
+    with Session(
+        file, context=16, threads=1, states=True, taps=[name for names in groups for name in names]
+    ) as session:
+        places = {name: rows.ctypes.data for name, (rows, _) in session.plan.taps.items()}
+    assert places.keys() == {name for names in groups for name in names}
+    assert all(len({places[name] for name in names}) == 1 for names in groups)
+    assert len({places[names[0]] for names in groups}) == len(groups)

@@ -1,0 +1,162 @@
+"""Calibrates a model, in whichever form it is, with texts: to a file that converting it takes."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.checkpoints import Checkpoint, open_checkpoint
+from edgeq.container.gguf_values import is_gguf
+from edgeq.container.header import is_eqf
+from edgeq.container.reader import File, open_file
+from edgeq.errors import OutputError, TokenizerError, UsageError
+from edgeq.gguf.importer import import_gguf
+from edgeq.output import temporary_folder
+from edgeq.passages import LENGTH, TOKENS, Text, passages, shipped
+from edgeq.quantize import pipeline
+from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.collect import Progress, calibrate
+from edgeq.quantize.imatrix import write_calibration
+from edgeq.text.tokenizer import FILES, load_tokenizer
+
+ENDING = ".calib"
+PARTIAL = ".partial"  # what the file is called while it is not whole
+FEW_TOKENS = 100  # an expert that saw fewer is hardly calibrated
+
+Announce = Callable[[str], None] | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What calibrating did. `nbytes` is the file's; `notes` has a line for what a user should know."""
+
+    path: str
+    calibration: Calibration
+    nbytes: int
+    seconds: float
+    notes: list[str]
+
+
+def calibrate_model(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    texts: Sequence[Text] | None = None,
+    *,
+    tokens: int = TOKENS,
+    length: int = LENGTH,
+    random_tokens: int = 0,
+    gram: Collection[str] = (),
+    threads: int | None = None,
+    revision: str | None = None,
+    progress: Progress | None = None,
+    conversion: pipeline.Progress | None = None,
+    announce: Announce = None,
+) -> Report:
+    """Calibrate `source`, a checkpoint (folder, weight file or Hub repository), an `.eqf` or a GGUF file, with `texts`,
+    or with those that come with edgeq; write the file `out`, or `NAME.calib` here.
+
+    A checkpoint runs from a temporary file beside `out`, in floats that hold it exactly. `tokens`, `length` and
+    `random_tokens` are those of `edgeq.passages.passages`, `gram`, `threads` and `progress` those of
+    `edgeq.quantize.collect.calibrate`; `conversion` hears how far the temporary file is. Killed, the same call goes on
+    where it was. Raises what these raise; TokenizerError for a model without a tokenizer, UsageError for an `out` that
+    is the model, OutputError if it cannot be written.
+    """
+    started = time.perf_counter()
+    given, target = os.fspath(source), Path(os.path.realpath(out or _default(source)))
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a folder" if target.is_dir() else f"the folder {target.parent} does not exist"
+        raise OutputError(f"{out or target.name}: {what}: give the name of a file to write")
+    if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+        raise UsageError(f"{out}: is the model itself: give another name for the output")
+    state = target.with_name(f"{target.name}{PARTIAL}")
+    with runnable_file(given, target, threads, revision, conversion, announce) as file:
+        if not file.assets.keys() & {*FILES}:
+            raise TokenizerError(f"{given}: has no tokenizer, without which it reads no text")
+        vocabulary = file.tensors["token_embd.weight"].shape[0]
+        tokenizer = load_tokenizer({name: file.asset(name) for name in file.assets}, given, vocabulary)
+        sequences = passages(
+            shipped() if texts is None else texts,
+            tokenizer,
+            tokens=tokens,
+            length=length,
+            random_tokens=random_tokens,
+            source=given,
+        )
+        calibration = calibrate(
+            file,
+            sequences,
+            name=_name(source),
+            threads=threads,
+            gram=gram,
+            state=state,
+            progress=progress,
+            announce=announce,
+        )
+        notes = _notes(calibration, file)
+    write_calibration(out or target.name, calibration)
+    with contextlib.suppress(OSError):
+        state.unlink(missing_ok=True)
+    path = os.fspath(out or target.name)
+    return Report(path, calibration, os.path.getsize(path), time.perf_counter() - started, notes)
+
+
+def _default(source: str | os.PathLike[str]) -> str:
+    return f"{_name(source)}{ENDING}"
+
+
+def _name(source: str | os.PathLike[str]) -> str:
+    """The last part of a path or a repository's name, without the ending of a file."""
+    path = Path(source)
+    name = path.resolve().name if path.exists() else path.name
+    return name if path.is_dir() else name.removesuffix(".eqf").removesuffix(".gguf").removesuffix(".safetensors")
+
+
+@contextlib.contextmanager
+def runnable_file(
+    source: str,
+    beside: Path,
+    threads: int | None = None,
+    revision: str | None = None,
+    progress: pipeline.Progress | None = None,
+    announce: Announce = None,
+) -> Iterator[File]:
+    """`source` as an open `.eqf` file: itself, or one in a temporary folder beside a file that is to be written, in
+    floats that hold a checkpoint exactly; what is quantized stays as it is."""
+    if is_eqf(source):
+        with open_file(source) as file:
+            yield file
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(beside))
+        except OSError as error:
+            raise OutputError(f"{beside}: cannot be written: {error.strerror}: choose another place") from None
+        made = folder / "model.eqf"
+        if is_gguf(source) and not os.path.isdir(source):
+            import_gguf(source, made, threads, progress, announce)
+        else:
+            with open_checkpoint(source, revision) as checkpoint:
+                kind = exact_type(checkpoint)
+            pipeline.convert(source, made, kind, threads, progress, revision, announce=announce)
+        yield stack.enter_context(open_file(made))
+
+
+def exact_type(checkpoint: Checkpoint) -> str | None:
+    """The float type that holds all weights of a checkpoint exactly; None for one that is quantized."""
+    if checkpoint.packed:
+        return None
+    kinds = {ref.dtype for ref in checkpoint.tensors.values() if len(ref.shape) > 1}
+    return kinds.pop() if kinds in ({"BF16"}, {"F16"}) else "F32"
+
+
+def _notes(calibration: Calibration, file: File) -> list[str]:
+    notes = calibration.starved(FEW_TOKENS)
+    notes = [*notes[:2], f"and {len(notes) - 2} more matrices like these"] if len(notes) > 3 else notes
+    if any(name.endswith("down_exps.weight") for name in file.tensors):
+        notes.append("what the last matrices of experts read is not known: these are quantized without")
+    quantized = {info.type for name, info in file.tensors.items() if name.startswith("blk.") and len(info.shape) > 1}
+    if kinds := quantized - {"F32", "F16", "BF16"}:
+        notes.append(f"the model is quantized already ({', '.join(sorted(kinds))}): its original would tell more")
+    return notes
