@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointError",
     "ChecksumError",
     "ContextError",
+    "Continuation",
     "EdgeqError",
     "FormatError",
     "Generated",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     )
     from edgeq.loading import load
     from edgeq.model import Model
+    from edgeq.scoring import Continuation
     from edgeq.timings import Timings
 
 _HOMES = {
@@ -65,6 +67,7 @@ _HOMES = {
     "Generated": "edgeq.answer",
     "TokenLogprob": "edgeq.answer",
     "Sampling": "edgeq.decode.sampler_steps",
+    "Continuation": "edgeq.scoring",
     "Model": "edgeq.model",
     "load": "edgeq.loading",
     "convert": "edgeq.conversion",

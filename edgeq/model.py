@@ -4,10 +4,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 from edgeq.answer import Answer, Generated, Generation
 from edgeq.arguments import check_messages, check_numbers, stop_strings, token_ids
@@ -17,6 +17,7 @@ from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
+from edgeq.scoring import Continuation, score, split
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
 from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from edgeq.embedder import Embedder
     from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
+
+PART = 16  # rows of logits at a time: as many as a pass gives
 
 
 class Model:
@@ -210,14 +213,44 @@ class Model:
 
         return self._shared.alone(evaluate)
 
-    def score(self, text: str | Sequence[int]) -> "npt.NDArray[np.float32]":
+    def iter_logits(self, tokens: Sequence[int], first: int = 0) -> Iterator["npt.NDArray[np.float32]"]:
+        """As `logits`, from row `first` on and a few rows at a time, so that a long text needs little memory: f32
+        [at most 16, vocab] each. Other calls may come between two of them. Raises as `logits` does.
+        """
+        self._check_open()
+        checked = self._checked(token_ids(tokens))
+
+        def part(cache: "PromptCache", row: int) -> "npt.NDArray[np.float32]":
+            self._check_open()
+            cache.hold(checked[:row])
+            return cache.append(checked[row : row + PART], all_logits=True)
+
+        for row in range(first, len(checked), PART):
+            yield self._shared.alone(partial(part, row=row))
+
+    @overload
+    def score(self, text: str | Sequence[int]) -> "npt.NDArray[np.float32]": ...
+
+    @overload
+    def score(
+        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]]
+    ) -> list[Continuation]: ...
+
+    def score(
+        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]] | None = None
+    ) -> "npt.NDArray[np.float32] | list[Continuation]":
         """How likely the model finds a text: f32 [tokens - 1], the natural logarithm of the probability of each token
         after the first, given all before it.
 
-        `text` is encoded as by `generate`, or token ids taken as they are. Forgets any conversation. Raises as
-        `logits` does.
+        With `continuations`, how likely it finds each of them after the text, which is computed once; so is what the
+        text has in common with the call before. Texts are tokenized together with what is before them.
+
+        `text` is encoded as by `generate`, or token ids taken as they are; so are continuations, all of one kind with
+        it. Forgets any conversation. Raises as `logits` does, UsageError also for a continuation without tokens.
         """
         self._check_open()
+        if continuations is not None:
+            return self._score_continuations(text, continuations)
         ids = self._checked(self.tokenizer.encode(text) if isinstance(text, str) else token_ids(text))
 
         def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
@@ -231,6 +264,30 @@ class Model:
                 values = log_softmax(cache.append(ids[first : first + len(following)], all_logits=True))
                 scores[first : first + len(following)] = values[np.arange(len(following)), following]
             return scores
+
+        return self._shared.alone(evaluate)
+
+    def _score_continuations(
+        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]]
+    ) -> list[Continuation]:
+        if isinstance(continuations, str) or not isinstance(continuations, Sequence):
+            raise UsageError(f"continuations must be a list of texts, or of lists of token ids, not {continuations!r}")
+        if any(isinstance(one, str) is not isinstance(text, str) for one in continuations):
+            raise UsageError("a text is scored with continuations that are texts, token ids with token ids")
+        if isinstance(text, str):
+            prompt, following = split(self.tokenizer, text, cast(Sequence[str], continuations))
+        else:
+            prompt, following = token_ids(text), [token_ids(cast(Sequence[int], one)) for one in continuations]
+        self._checked(prompt)
+        for one, ids in zip(continuations, following, strict=True):
+            if not ids:
+                raise UsageError(f"the continuation {one!r} has no tokens: give some text")
+            self._checked([*prompt, *ids[:-1]])
+            self._checked(ids[-1:])
+
+        def evaluate(cache: "PromptCache") -> list[Continuation]:
+            self._check_open()
+            return score(cache, prompt, following)
 
         return self._shared.alone(evaluate)
 

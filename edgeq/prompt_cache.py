@@ -43,8 +43,21 @@ class PromptCache:
         An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
         """
         self.number += 1
-        start = self._keep(tokens)
+        start = self._keep(tokens, len(tokens) - 1)
         timings.cached_tokens = start
+        return self._compute(tokens, start, timings)
+
+    def hold(self, tokens: list[int]) -> None:
+        """Have the session hold these tokens and no others; what it holds of them stays."""
+        if self.tokens == tokens and self._session.position == len(tokens):
+            return
+        self.number += 1
+        start = self._keep(tokens, len(tokens))
+        if start < len(tokens):
+            self._compute(tokens, start, Timings())
+
+    def _compute(self, tokens: list[int], start: int, timings: Timings) -> "npt.NDArray[np.float32]":
+        """Append what is behind `start`, piece by piece; logits f32 [vocab] after the last."""
         while start < len(tokens):
             piece = tokens[start : start + self._piece]
             clock = time.perf_counter()
@@ -57,14 +70,14 @@ class PromptCache:
                 self._piece = _piece_size(len(piece), seconds)
         return logits
 
-    def _keep(self, tokens: list[int]) -> int:
-        """Rewind to what `tokens` has in common with what the session holds; how many tokens that are.
+    def _keep(self, tokens: list[int], most: int) -> int:
+        """Rewind to what the first `most` of `tokens` have in common with what the session holds; how many those are.
 
-        The last token is always computed again, for its logits. All are where layers with a window no longer hold what
+        A prompt's last token is computed again, for its logits. All are where layers with a window no longer hold what
         they saw there.
         """
         held = min(len(self.tokens), int(self._session.position))  # an interrupt may have come between the two
-        most = min(held, len(tokens) - 1)
+        most = min(held, most)
         if self.tokens[:most] != tokens[:most]:
             most = next(i for i in range(most) if self.tokens[i] != tokens[i])
         most = self._session.rewindable(most)
