@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Write a float checkpoint of a quantized GGUF model, with its weights taken off their old grid.
+
+    python tools/make_dithered.py model.gguf --out dithered
+
+Small real models can be had quantized only (tools/real_model.py). Their weights lie on the grid of their blocks, which
+an encoder that finds the same steps again would hit without any loss: no test of a quantizer. So to every weight of a
+quantized block noise is added that is uniform over the weight's own rounding interval, half a step of its group to
+either side, as if the weight had been rounded there. That is how far the original was, not where: the checkpoint is
+another model than the one that its authors trained, a little worse than the GGUF file, and it is the reference that
+everything made of it has to be compared with. Tensors that the file holds in F32, F16 or BF16 get no noise.
+
+Values are rounded to BF16, as checkpoints are. The noise depends on the seed and the tensor's place alone.
+"""
+
+import argparse
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from edgeq.blocks.fields import F32, decode_fields  # noqa: E402
+from edgeq.blocks.panels import unpack_panels  # noqa: E402
+from edgeq.blocks.reference import decode, to_plain  # noqa: E402
+from edgeq.blocks.table import PANEL_ROWS, block_type  # noqa: E402
+from edgeq.container.reader import File, TensorInfo, open_file  # noqa: E402
+from edgeq.errors import EdgeqError, UnsupportedError  # noqa: E402
+from edgeq.gguf.importer import METADATA, import_gguf  # noqa: E402
+from edgeq.models import architecture  # noqa: E402
+from edgeq.models.tensors import Tensor  # noqa: E402
+from edgeq.output import OutputFile, write_file  # noqa: E402
+
+RUN_BYTES = 16 << 20  # of f32 weights held at a time
+
+
+def steps_of(data: np.ndarray, rows: int, columns: int, name: str) -> tuple[F32, F32]:
+    """f32 [rows, columns]: the weights of panels of a quantized type, and how far apart two codes are there."""
+    kind = block_type(name)
+    if kind.values:
+        raise UnsupportedError(f"the values of {name} are not evenly spaced: their rounding intervals are not known")
+    fields = unpack_panels(data, rows, columns, kind)
+    one, zero = (replace(fields, codes=np.full_like(fields.codes, code)) for code in (1, 0))
+    return decode_fields(fields, kind), np.abs(decode_fields(one, kind) - decode_fields(zero, kind))
+
+
+def dithered(data: np.ndarray, rows: int, columns: int, name: str, rng: np.random.Generator) -> F32:
+    """f32 [rows, columns]: the weights of panels with their noise."""
+    if not block_type(name).quantized:
+        return decode(data, rows, columns, name)
+    weights, steps = steps_of(data, rows, columns, name)
+    return weights + steps * (rng.random(weights.shape, np.float32) - np.float32(0.5))
+
+
+def values(file: File, info: TensorInfo, tensor: Tensor, rng: np.random.Generator) -> Iterator[F32]:
+    """f32 values of a tensor as the checkpoint has them, some rows at a time."""
+    data = file.data(info.name)
+    if len(info.shape) == 1:
+        yield data.view(np.float32) - np.float32(tensor.add)
+        return
+    rows, columns = info.shape
+    panel = block_type(info.type).panel_bytes(columns)
+    step = max(RUN_BYTES // (4 * columns * PANEL_ROWS), 1) * PANEL_ROWS
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        part = data[first // PANEL_ROWS * panel : -(-(first + count) // PANEL_ROWS) * panel]
+        yield dithered(part, count, columns, info.type, rng)
+
+
+def source_of(name: str, tensor: Tensor) -> str:
+    """The name of the checkpoint's tensor that this one is. UnsupportedError if it is none by itself."""
+    part = tensor.parts[0]
+    if len(tensor.parts) > 1 or part.shape != tensor.shape or part.transposed or part.flat:
+        raise UnsupportedError(f"{name} is no tensor of its own in a checkpoint: take a model of a plainer kind")
+    return part.source
+
+
+def write_checkpoint(file: File, out: Path, seed: int) -> int:
+    """The folder `out` with weights, config.json and tokenizer; how many weights got noise."""
+    model = architecture(file.metadata["config"], file.path)
+    tensors = {name: (source_of(name, tensor), tensor) for name, tensor in model.tensors.items()}
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for source, tensor in tensors.values():
+        begin, end = end, end + 2 * prod(tensor.shape)
+        header[source] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}  # type: ignore[dict-item]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    out.mkdir(parents=True, exist_ok=True)
+    with OutputFile(out / "model.safetensors", 8 + len(text) + end) as weights:
+        weights.put(struct.pack("<Q", len(text)) + text, 0)
+        at, noisy = 8 + len(text), 0
+        for index, (name, (_, tensor)) in enumerate(tensors.items()):
+            info = file.tensors[name]
+            noisy += prod(info.shape) if block_type(info.type).quantized else 0
+            for piece in values(file, info, tensor, np.random.default_rng([seed, index])):
+                stored = to_plain(piece, "BF16").tobytes()
+                weights.put(stored, at)
+                at += len(stored)
+    for name in file.assets.keys() - {METADATA, "config.json"}:
+        write_file(out / name, file.asset(name))
+    config = {**file.metadata["config"], "torch_dtype": "bfloat16"}
+    write_file(out / "config.json", json.dumps(config, indent=2).encode())
+    return noisy
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="a GGUF file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, made if missing")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        with TemporaryDirectory() as folder:
+            imported = Path(folder, "imported.eqf")
+            import_gguf(options.source, imported)
+            with open_file(imported) as file:
+                noisy = write_checkpoint(file, options.out, options.seed)
+    except EdgeqError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {noisy:,} weights with noise")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
