@@ -41,7 +41,7 @@ def test_noise_stays_within_half_a_step(tool, tiny_model, tmp_path, kind):
     source = tmp_path / "tiny.eqf"
     edgeq.convert(tiny_model, source, kind)
     with open_file(source) as file:
-        assert tool.write_checkpoint(file, tmp_path / "out", 1) > 2e6
+        assert tool.write_dithered(file, tmp_path / "out", 1) > 2e6
         found = bf16_folder(tmp_path / "out")
         tensors = architecture(file.metadata["config"], source).tensors
         assert len(found) == len(tensors)

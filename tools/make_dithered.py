@@ -14,8 +14,6 @@ Values are rounded to BF16, as checkpoints are. The noise depends on the seed an
 """
 
 import argparse
-import json
-import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,16 +26,17 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from bf16_checkpoint import Weights, write_bf16  # noqa: E402
+
 from edgeq.blocks.fields import F32, decode_fields  # noqa: E402
 from edgeq.blocks.panels import unpack_panels  # noqa: E402
-from edgeq.blocks.reference import decode, to_plain  # noqa: E402
+from edgeq.blocks.reference import decode  # noqa: E402
 from edgeq.blocks.table import PANEL_ROWS, block_type  # noqa: E402
 from edgeq.container.reader import File, TensorInfo, open_file  # noqa: E402
 from edgeq.errors import EdgeqError, UnsupportedError  # noqa: E402
-from edgeq.gguf.importer import METADATA, import_gguf  # noqa: E402
+from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models import architecture  # noqa: E402
 from edgeq.models.tensors import Tensor  # noqa: E402
-from edgeq.output import OutputFile, write_file  # noqa: E402
 
 RUN_BYTES = 16 << 20  # of f32 weights held at a time
 
@@ -83,32 +82,15 @@ def source_of(name: str, tensor: Tensor) -> str:
     return part.source
 
 
-def write_checkpoint(file: File, out: Path, seed: int) -> int:
-    """The folder `out` with weights, config.json and tokenizer; how many weights got noise."""
+def write_dithered(file: File, out: Path, seed: int) -> int:
+    """The checkpoint of a file in the folder `out`; how many weights got noise."""
     model = architecture(file.metadata["config"], file.path)
-    tensors = {name: (source_of(name, tensor), tensor) for name, tensor in model.tensors.items()}
-    header, end = {"__metadata__": {"format": "pt"}}, 0
-    for source, tensor in tensors.values():
-        begin, end = end, end + 2 * prod(tensor.shape)
-        header[source] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}  # type: ignore[dict-item]
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    out.mkdir(parents=True, exist_ok=True)
-    with OutputFile(out / "model.safetensors", 8 + len(text) + end) as weights:
-        weights.put(struct.pack("<Q", len(text)) + text, 0)
-        at, noisy = 8 + len(text), 0
-        for index, (name, (_, tensor)) in enumerate(tensors.items()):
-            info = file.tensors[name]
-            noisy += prod(info.shape) if block_type(info.type).quantized else 0
-            for piece in values(file, info, tensor, np.random.default_rng([seed, index])):
-                stored = to_plain(piece, "BF16").tobytes()
-                weights.put(stored, at)
-                at += len(stored)
-    for name in file.assets.keys() - {METADATA, "config.json"}:
-        write_file(out / name, file.asset(name))
-    config = {**file.metadata["config"], "torch_dtype": "bfloat16"}
-    write_file(out / "config.json", json.dumps(config, indent=2).encode())
-    return noisy
+    weights: list[Weights] = []
+    for index, (name, tensor) in enumerate(model.tensors.items()):
+        pieces = values(file, file.tensors[name], tensor, np.random.default_rng([seed, index]))
+        weights.append((source_of(name, tensor), tensor.shape, pieces))
+    write_bf16(out, weights, file.metadata["config"], {name: file.asset(name) for name in file.assets})
+    return sum(prod(info.shape) for info in file.tensors.values() if block_type(info.type).quantized)
 
 
 def main() -> int:
@@ -122,7 +104,7 @@ def main() -> int:
             imported = Path(folder, "imported.eqf")
             import_gguf(options.source, imported)
             with open_file(imported) as file:
-                noisy = write_checkpoint(file, options.out, options.seed)
+                noisy = write_dithered(file, options.out, options.seed)
     except EdgeqError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
