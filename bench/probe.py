@@ -5,8 +5,8 @@
 The prompts are in probe.jsonl: sums, sums in words, facts of one word, and instructions on the form of the answer. Each
 is asked in the model's chat template and answered greedily. An answer is right if
 
-  number   the last number in it is the one
-  word     it is the word, letter case and marks around it aside
+  number   the number after its first equals sign is the one, or its last number where it has no such sign
+  word     its first sentence has the word, letter case aside
   pattern  the regular expression matches all of it
 
 The first file is the reference. Each other one loses what only the reference gets right, and gains what only it does;
@@ -35,6 +35,7 @@ PROMPTS = Path(__file__).with_name("probe.jsonl")
 TYPES = "F16,Q8_0,Q4_K_M,Q3_K_M,Q2_K"
 MAX_TOKENS = 64
 RULES = ("number", "word", "pattern")
+_NUMBER = r"-?\d+(?:\.\d+)?"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Task:
     def right(self, text: str) -> bool:
         text = text.strip()
         if self.rule == "number":
-            numbers = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
+            equals = re.search(rf"=\s*({_NUMBER})", text.replace(",", ""))
+            numbers = [equals[1]] if equals else re.findall(_NUMBER, text.replace(",", ""))
             return bool(numbers) and float(numbers[-1]) == float(self.answer)
         if self.rule == "word":
-            return text.strip(" \n\"'*.!").casefold() == self.answer.casefold()
-        return re.fullmatch(self.answer, text) is not None
+            return self.answer.casefold() in re.findall(r"\w+", re.split(r"[.!?\n]", text)[0].casefold())
+        return re.fullmatch(self.answer, text, re.DOTALL) is not None
 
 
 @dataclass

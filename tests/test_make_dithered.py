@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import edgeq
+from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import open_file
 from edgeq.errors import UnsupportedError
@@ -67,6 +68,16 @@ def test_a_gguf_file_becomes_a_checkpoint_that_converts(tool, tiny_model, tmp_pa
         assert np.corrcoef(values.ravel(), originals[name].ravel())[0, 1] > 0.999, name
     first = (out / "model.safetensors").read_bytes()
     assert tool.main() == 0 and (out / "model.safetensors").read_bytes() == first
+
+
+def test_plain_weights_are_those_of_the_file(tool, tiny_model, tmp_path):
+    edgeq.convert(tiny_model, tmp_path / "tiny.eqf", "Q4_0")
+    with open_file(tmp_path / "tiny.eqf") as file:
+        tool.write_dithered(file, tmp_path / "out", None)
+        info = file.tensors["blk.0.ffn_up.weight"]
+        weights = decode(file.data(info.name), *info.shape, info.type)
+    found = bf16_folder(tmp_path / "out")["model.layers.0.mlp.up_proj.weight"]
+    assert (np.abs(found - weights) <= np.abs(weights) / 256).all()
 
 
 def test_uneven_values_are_refused(tool):

@@ -10,7 +10,8 @@ either side, as if the weight had been rounded there. That is how far the origin
 another model than the one that its authors trained, a little worse than the GGUF file, and it is the reference that
 everything made of it has to be compared with. Tensors that the file holds in F32, F16 or BF16 get no noise.
 
-Values are rounded to BF16, as checkpoints are. The noise depends on the seed and the tensor's place alone.
+Values are rounded to BF16, as checkpoints are. The noise depends on the seed and the tensor's place alone; --plain
+leaves it out.
 """
 
 import argparse
@@ -51,16 +52,16 @@ def steps_of(data: np.ndarray, rows: int, columns: int, name: str) -> tuple[F32,
     return decode_fields(fields, kind), np.abs(decode_fields(one, kind) - decode_fields(zero, kind))
 
 
-def dithered(data: np.ndarray, rows: int, columns: int, name: str, rng: np.random.Generator) -> F32:
+def dithered(data: np.ndarray, rows: int, columns: int, name: str, rng: np.random.Generator | None) -> F32:
     """f32 [rows, columns]: the weights of panels with their noise."""
-    if not block_type(name).quantized:
+    if rng is None or not block_type(name).quantized:
         return decode(data, rows, columns, name)
     weights, steps = steps_of(data, rows, columns, name)
     return weights + steps * (rng.random(weights.shape, np.float32) - np.float32(0.5))
 
 
-def values(file: File, info: TensorInfo, tensor: Tensor, rng: np.random.Generator) -> Iterator[F32]:
-    """f32 values of a tensor as the checkpoint has them, some rows at a time."""
+def values(file: File, info: TensorInfo, tensor: Tensor, rng: np.random.Generator | None) -> Iterator[F32]:
+    """f32 values of a tensor as the checkpoint has them, some rows at a time; no noise without `rng`."""
     data = file.data(info.name)
     if len(info.shape) == 1:
         yield data.view(np.float32) - np.float32(tensor.add)
@@ -82,12 +83,13 @@ def source_of(name: str, tensor: Tensor) -> str:
     return part.source
 
 
-def write_dithered(file: File, out: Path, seed: int) -> int:
-    """The checkpoint of a file in the folder `out`; how many weights got noise."""
+def write_dithered(file: File, out: Path, seed: int | None) -> int:
+    """The checkpoint of a file in the folder `out`; how many weights are from a grid. No noise without a seed."""
     model = architecture(file.metadata["config"], file.path)
     weights: list[Weights] = []
     for index, (name, tensor) in enumerate(model.tensors.items()):
-        pieces = values(file, file.tensors[name], tensor, np.random.default_rng([seed, index]))
+        rng = None if seed is None else np.random.default_rng([seed, index])
+        pieces = values(file, file.tensors[name], tensor, rng)
         weights.append((source_of(name, tensor), tensor.shape, pieces))
     write_bf16(out, weights, file.metadata["config"], {name: file.asset(name) for name in file.assets})
     return sum(prod(info.shape) for info in file.tensors.values() if block_type(info.type).quantized)
@@ -98,17 +100,18 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="a GGUF file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, made if missing")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="weights as they are, on their grid")
     options = parser.parse_args()
     try:
         with TemporaryDirectory() as folder:
             imported = Path(folder, "imported.eqf")
             import_gguf(options.source, imported)
             with open_file(imported) as file:
-                noisy = write_dithered(file, options.out, options.seed)
+                noisy = write_dithered(file, options.out, None if options.plain else options.seed)
     except EdgeqError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {noisy:,} weights with noise")
+    print(f"{options.out}: {noisy:,} weights {'on their grid' if options.plain else 'with noise'}")
     return 0
 
 
