@@ -13,25 +13,28 @@ blocks instead, an .eqf file through an export; then rounded activations are par
 
 Sizes are those of the tensors alone: a tokenizer takes more room in one format than in the other. What is made on the
 way lies in --work and is used again: the F32 file, its logits, importance matrices, the peer's files, what was said of
-each file. A row per file goes to bench/results.
+each file. A row per file goes to bench/results; the table has all rows there of this model and text. Its last column
+is a file's divergence by that of the peer's calibrated files at the same size, between two of which it is interpolated.
 """
 
 import argparse
 import hashlib
+import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import script
 from decoded import write_decoded
 from llama_tools import CONTEXT, LlamaTools, once, statistics
 from machine import results_file
-from table_file import Measured, keep_each, number, table, to_cells
+from table_file import Measured, keep_each, number, rows_of, table
 
 from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
@@ -180,7 +183,6 @@ def rows(judge: Judge, options: argparse.Namespace) -> Iterator[Judged]:
 
 COLUMNS = (
     ("file", None),
-    ("weights", None),
     ("tensor_bytes", 0),
     ("bits_per_weight", 3),
     ("kl", 5),
@@ -189,12 +191,31 @@ COLUMNS = (
     ("same_top", 2),
     ("ppl_ratio", 4),
 )
+NEAR = 0.005  # sizes that differ by no more are equal
 
 
-def show(judged: list[Judged]) -> str:
-    cells = [to_cells(row) for row in judged]
-    lines = [[c[name] if digits is None else number(c[name], digits) for name, digits in COLUMNS] for c in cells]
-    return table([(name, digits is not None) for name, digits in COLUMNS], lines)
+def beside_peer(row: Mapping[str, str], peers: Sequence[Mapping[str, str]], column: str = "kl") -> float | None:
+    """A column of a file by what the peer's calibrated files have at its size: between two of them, the logarithm is
+    taken to be linear in the bytes. None for a size beyond theirs."""
+    points = sorted((float(peer["tensor_bytes"]), math.log(float(peer[column]))) for peer in peers)
+    at = float(row["tensor_bytes"])
+    if not points or not points[0][0] * (1 - NEAR) <= at <= points[-1][0] * (1 + NEAR):
+        return None
+    sizes, logarithms = zip(*points, strict=True)
+    return float(row[column]) / math.exp(float(np.interp(at, sizes, logarithms)))
+
+
+def show(every: Sequence[Mapping[str, str]], judge: Judge, weights: str) -> str:
+    """All rows of the results that compare with those of this run, the smallest file first."""
+    same = {"model": judge.checkpoint.name, "weights": weights, "text": judge.text.name, "chunks": str(judge.chunks)}
+    cells = sorted((row for row in every if same.items() <= row.items()), key=lambda row: float(row["tensor_bytes"]))
+    peers = [row for row in cells if row["calibration"]]
+    lines = []
+    for row in cells:
+        line = [row[name] if digits is None else number(row[name], digits) for name, digits in COLUMNS]
+        ratio = None if row in peers else beside_peer(row, peers)
+        lines.append([*line, "" if ratio is None else f"{ratio:.2f}"])
+    return table([*((name, digits is not None) for name, digits in COLUMNS), ("kl / peer's", True)], lines)
 
 
 def main() -> None:
@@ -219,7 +240,9 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     tools = LlamaTools(options.llama, options.threads)
     judge = Judge(options.checkpoint, options.text, options.chunks, tools, options.work)
-    print(show(keep_each(options.results or results_file("judge"), Judged, rows(judge, options))))
+    results = options.results or results_file("judge")
+    keep_each(results, Judged, rows(judge, options))
+    print(show(rows_of(results, Judged), judge, BLOCKS if options.blocks else DECODED))
 
 
 if __name__ == "__main__":

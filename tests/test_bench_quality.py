@@ -166,6 +166,16 @@ def test_files_and_peers_are_judged_once(scripts, llama, tiny_model, tmp_path, m
         scripts.judge.main()
 
 
+def test_a_file_is_compared_with_the_peer_at_its_size(scripts):
+    peers = [{"tensor_bytes": "100", "kl": "0.4"}, {"tensor_bytes": "200", "kl": "0.1"}]
+    compare = scripts.judge.beside_peer
+    assert compare({"tensor_bytes": "100", "kl": "0.2"}, peers) == pytest.approx(0.5)
+    assert compare({"tensor_bytes": "150", "kl": "0.1"}, peers) == pytest.approx(0.5)  # the peer's would be 0.2
+    assert compare({"tensor_bytes": "200.8", "kl": "0.1"}, peers) == pytest.approx(1)
+    assert compare({"tensor_bytes": "99", "kl": "0.4"}, peers) is None
+    assert compare({"tensor_bytes": "150", "kl": "0.1"}, []) is None
+
+
 def test_the_probe_s_prompts_have_rules_that_work(scripts):
     tasks = scripts.probe.tasks_of(scripts.probe.PROMPTS)
     assert len(tasks) == len({task.id for task in tasks}) == len({task.prompt for task in tasks}) == 50
