@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import script
+from decoded import write_decoded
 from table_file import write
 
-from edgeq.blocks.reference import decode, encode
 from edgeq.container.reader import File, open_file
-from edgeq.container.writer import TensorSpec, Writer
 from edgeq.quantize.pipeline import convert
 from edgeq.quantize.recipes import recipe
 from edgeq.runtime.session import Session
@@ -97,19 +96,6 @@ def log_probabilities(logits: npt.NDArray[np.float32]) -> F64:
     return wide
 
 
-def decoded(path: Path, out: Path) -> Path:
-    """A file whose matrices are F32 with the values of `path`'s."""
-    with open_file(path) as file:
-        specs = [TensorSpec(t.name, t.shape, "F32") for t in file.tensors.values()]
-        with Writer(out, specs, file.metadata, {name: file.asset(name) for name in file.assets}) as writer:
-            for tensor in file.tensors.values():
-                data = file.data(tensor.name)
-                if len(tensor.shape) == 2:
-                    data = encode(decode(data, *tensor.shape, tensor.type), "F32")
-                writer.write(tensor.name, data)
-    return out
-
-
 def files(checkpoint: Path, types: Sequence[str], folder: Path, split: bool) -> Iterator[tuple[str, Path, float]]:
     """(name, path, bits per weight) of everything to evaluate, F32 first."""
     for type in ["F32", *types]:
@@ -117,7 +103,8 @@ def files(checkpoint: Path, types: Sequence[str], folder: Path, split: bool) -> 
         bits = convert(checkpoint, path, type).bits_per_weight
         yield type, path, bits
         if split and type != "F32":
-            yield f"{type} weights alone", decoded(path, folder / f"{type}-decoded.eqf"), bits
+            write_decoded(path, alone := folder / f"{type}-decoded.eqf")
+            yield f"{type} weights alone", alone, bits
 
 
 def measure(
