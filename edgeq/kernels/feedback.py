@@ -1,4 +1,4 @@
-"""Error feedback, compiled: the fast twin of `edgeq.blocks.feedback.quantize`, giving the same bits.
+"""Error feedback, compiled: the fast twin of `edgeq.blocks.error_feedback.quantize`, giving the same bits.
 
 A lane is one of a panel's 16 rows, as in `encode`. First what super-blocks share is settled; then group after group
 takes in the errors of those before, has its scale chosen, and its columns rounded one by one.

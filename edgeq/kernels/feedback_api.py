@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.blocks.feedback import importances, runs
+from edgeq.blocks.error_feedback import importances, runs
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.groups import groups_of
 from edgeq.blocks.table import block_type, panels, super_blocks
@@ -24,7 +24,7 @@ def quantize_panels(
     target: F32, order: NDArray[np.int64], upper: F32, weights: F32, name: str, threads: int = 1
 ) -> tuple[U8, F32]:
     """Panels u8 of finite f32 `target` [rows, columns], and the weights f32 [rows, columns] that they decode to: the
-    bits of `edgeq.blocks.feedback.quantize`, whose arguments these are. `threads` changes nothing but the time.
+    bits of `edgeq.blocks.error_feedback.quantize`, whose arguments these are. `threads` changes nothing but the time.
 
     Raises UnsupportedError if the type does not accept rows of so many columns.
     """

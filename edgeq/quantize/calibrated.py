@@ -19,14 +19,14 @@ from edgeq.container.writer import TensorSpec, file_bytes
 from edgeq.errors import UsageError
 from edgeq.models import architecture
 from edgeq.output import write_file
-from edgeq.quantize import plan as plans
+from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
-from edgeq.quantize.plan import Goal, Plan
-from edgeq.quantize.probe import Probe
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.quantize.sensitivity import sensitivities
+from edgeq.quantize.type_plan import Goal, Plan
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one
 HELD = 8  # every eighth sequence, at most

@@ -29,8 +29,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.ops import Graph
 from edgeq.ops.matmul import Linear
 from edgeq.ops.tap import ADDED_TO
-from edgeq.quantize import feedback
-from edgeq.quantize.feedback import F64
+from edgeq.quantize.factors import F64, Factors, factored
 from edgeq.runtime.session import Session
 from edgeq.version import VERSION
 
@@ -227,7 +226,7 @@ class LayerWise:
         """Panels of those of the matrices that are in `types`. `corrections`: by name, of what a result is added to;
         by "" of what is read."""
         found: dict[str, U8] = {}
-        factors: dict[int, feedback.Factored] = {}
+        factors: dict[int, Factors] = {}
         columns, tokens = len(gram), sum(map(len, self.sequences))
         damping = min(DAMPING + DAMPING_BY_COLUMNS * columns / tokens, MOST_DAMPING)
         doubt = min(DOUBT + DOUBT_BY_COLUMNS * columns / tokens, MOST_DAMPING)
@@ -240,8 +239,8 @@ class LayerWise:
                 moved = target @ corrections[""] + corrections.get(name, 0.0)
                 target = target + np.linalg.solve(trusted, moved.T).T
             if bt.scale_group not in factors:
-                factors[bt.scale_group] = feedback.factored(gram, bt.scale_group, damping)
-            panels, _ = feedback.quantize(target.astype(np.float32), factors[bt.scale_group], bt, self.threads)
+                factors[bt.scale_group] = factored(gram, bt.scale_group, damping)
+            panels = factors[bt.scale_group].quantize(target.astype(np.float32), bt.name, self.threads)
             found[name] = _aligned(panels)
         return found
 

@@ -28,8 +28,8 @@ from edgeq.quantize import kept
 from edgeq.quantize.chunks import Chunk, Sources, chunks
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
+from edgeq.quantize.loss_probe import Loss as ModelLoss
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
-from edgeq.quantize.probe import Loss as ModelLoss
 from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
 from edgeq.version import VERSION
 

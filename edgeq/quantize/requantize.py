@@ -19,6 +19,7 @@ from edgeq.container.gguf_values import METADATA_ASSET, without_keys
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.kernels import feedback_api
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import architecture
 from edgeq.quantize import kept
@@ -108,7 +109,7 @@ def requantize(
                 progress(job.spec.name, jobs.index(job), len(jobs), done, total)
 
         with Writer(out, specs, metadata, _assets(file), file.requires) as writer:
-            prepare({job.spec.type for job in jobs if not job.copied}, announce)
+            _prepare(jobs, calibration is not None, method, announce)
             left = {job.spec.name: job for job in jobs}
             if calibration is not None and method == FEEDBACK:
                 for name, panels in _fed_back(file, jobs, calibration, threads, announce, folder):
@@ -124,6 +125,16 @@ def requantize(
     return Report(
         os.fspath(out), chosen.name, model.name, writer.nbytes, time.perf_counter() - started, tensors=tensors
     )
+
+
+def _prepare(jobs: list[_Job], calibrated: bool, method: str, announce: Callable[[str], None] | None) -> None:
+    """Have the kernels ready that encode what is not copied."""
+    matrices = [job for job in jobs if not job.copied and len(job.spec.shape) > 1]
+    fed_back = [job for job in matrices if calibrated and method == FEEDBACK and len(job.spec.shape) == 2]
+    feedback_api.prepare({job.spec.type for job in fed_back}, announce)
+    for weighted in (False, True):
+        left = {job.spec.type for job in matrices if job not in fed_back and (job.importance is not None) == weighted}
+        prepare(left, announce, weighted)
 
 
 def _plan(file: File, layers: int, chosen: Recipe, types: Mapping[str, str]) -> list[_Job]:
@@ -186,7 +197,7 @@ def _encoded(job: _Job, data: U8Array, source: str, threads: int) -> Iterator[tu
                 continue
             weights = decode(panels, count, cols, info.type)
             _check(job, weights, source)
-            encoded = encode_panels(weights, kind, threads, *([] if importance is None else [importance]))
+            encoded = encode_panels(weights, kind, threads, importance)
             _sample(job, weights[:SAMPLE_ROWS], encoded)
             yield encoded, count * cols
 

@@ -17,7 +17,7 @@ from edgeq.graph.aligned import aligned
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
 from edgeq.quantize.layerwise import EMBEDDING, readings
-from edgeq.quantize.probe import Probe
+from edgeq.quantize.loss_probe import Probe
 
 COARSE = "Q3_K"  # in it a matrix' error is far above rounding, and small enough to be squared
 

@@ -31,7 +31,7 @@ def loss(error: np.ndarray, gram: np.ndarray) -> float:
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_same_bits_as_the_reference(name):
     for columns in (96, 288):
-        gram, order, upper, weights = factored(columns, BLOCK_TYPES[name].scale_group)
+        _, order, upper, weights = factored(columns, BLOCK_TYPES[name].scale_group)
         target = np.random.default_rng(2).standard_normal((35, columns)).astype(np.float32)
         target[0], target[1, 3], target[3] = 0, 1000, target[3] * np.float32(1e-9)
         target[4, :64] = 0

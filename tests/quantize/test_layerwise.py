@@ -15,8 +15,8 @@ from edgeq.graph.aligned import aligned
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
 from edgeq.quantize.layerwise import LayerWise, Reading, readings
+from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import convert
-from edgeq.quantize.probe import Probe
 from edgeq.text.tokenizer import load_tokenizer
 
 STORY = """Once upon a time there was a little dog who lived near a big lake. Every morning he ran to the water to look

@@ -1,0 +1,53 @@
+"""What error feedback knows of a matrix' inputs: H = E[x x^T] = (I + U) D (I + U)^T, U strictly upper triangular.
+
+The loss of a matrix W is tr((W - W^) H (W - W^)^T) = sum_j D_j |e_j + sum_{i<j} U_ij e_i|^2 for errors e = W - W^, so
+column j is rounded where w_j + sum_{i<j} U_ij e_i lies (GPTQ, arXiv:2210.17323; in this form LDLQ, arXiv:2307.13304):
+`edgeq/blocks/error_feedback.py` and its compiled twin.
+
+Whole scale groups come one after the other, those whose inputs are largest first: what is rounded last has nobody to
+mend its errors. A group's scale is chosen when its turn comes, from the weights as they have been moved.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.fields import F32, U8
+from edgeq.kernels.feedback_api import quantize_panels
+
+F64 = npt.NDArray[np.float64]
+
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Factors:
+    """H for scale groups of one size: `order` int [columns], in which they are rounded; I + U, f32 [columns, columns]
+    in that order; D f32 [columns], by column."""
+
+    order: npt.NDArray[np.int64]
+    upper: F32
+    weights: F32
+
+    def quantize(self, target: F32, name: str, threads: int = 1) -> U8:
+        """Panels u8 of a matrix of block type `name` that gives nearly what `target`, f32 [rows, columns], gives. The
+        same bits come out for any number of threads."""
+        return quantize_panels(target, self.order, self.upper, self.weights, name, threads)[0]
+
+
+def factored(gram: F64, size: int, damping: float = 0.01) -> Factors:
+    """H = `gram`, f64 [columns, columns], factored for scale groups of `size` columns. `damping` times the mean of its
+    diagonal is added to that: what calibration has not seen is not zero."""
+    columns = len(gram)
+    damped = gram + np.eye(columns) * max(damping * float(np.trace(gram)) / columns, TINY)
+    power = np.diagonal(damped)
+    groups = [np.arange(first, min(first + size, columns)) for first in range(0, columns, size)]
+    groups.sort(key=lambda group: -float(power[group].mean()))
+    order = np.concatenate([group[np.argsort(-power[group], kind="stable")] for group in groups])
+    # an upper triangle R with H = R R^T: the lower one of H upside down, turned back
+    triangle = np.linalg.cholesky(damped[np.ix_(order, order)][::-1, ::-1])[::-1, ::-1]
+    diagonal = np.diagonal(triangle)
+    weights = np.empty(columns, np.float32)
+    weights[order] = np.square(diagonal / diagonal.max())
+    return Factors(order, np.ascontiguousarray(triangle / diagonal, np.float32), np.maximum(weights, TINY))
