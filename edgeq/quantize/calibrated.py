@@ -25,7 +25,7 @@ from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
-from edgeq.quantize.sensitivity import sensitivities
+from edgeq.quantize.sensitivity import Measured, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one
@@ -202,12 +202,13 @@ def _aimed(
 
 def _sensitivities(
     file: File, calibration: Calibration, held: Sequences, folder: Path, threads: int, announce: Announce | None
-) -> dict[str, float]:
+) -> Measured:
     """Measured on a nearly exact model, once: a file keeps them."""
     seen = sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in held)).hexdigest()[:16]
     kept, nearly = folder / f"sensitivities-{seen}.json", folder / "nearly.eqf"
     if kept.exists():
-        return {name: float(value) for name, value in json.loads(kept.read_bytes()).items()}
+        found: Measured = json.loads(kept.read_bytes())
+        return found
     if announce:
         announce("measuring how sensitive the model is to each of its matrices")
     requantize(file.path, nearly, "Q8_0", threads)

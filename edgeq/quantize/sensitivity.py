@@ -1,7 +1,8 @@
-"""How much a model's results suffer from an error in each of its matrices: KL divergence per relative error.
+"""How much a model's results suffer from an error in each of its matrices.
 
 Each matrix alone is replaced by itself in a coarse type, and the divergence of the model's results is measured. For
-small errors that grows with their square, so one measurement stands for all types.
+small errors that grows with their square, so one measurement tells of all types; the embedding and the head, a large
+part of a small model's bytes, are measured in each type.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,26 +21,29 @@ from edgeq.quantize.layerwise import EMBEDDING, readings
 from edgeq.quantize.loss_probe import Probe
 
 COARSE = "Q3_K"  # in it a matrix' error is far above rounding, and small enough to be squared
+ENDS = (EMBEDDING, "output.weight")
+TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # in which these are measured
 
+Measured = dict[str, dict[str, float]]  # divergence in nats, by name of a matrix, by type
 MeanSquare = Callable[[str], F32 | None]  # of what a matrix reads, by column
 Progress = Callable[[str, int, int], None]  # (matrix, how many are done, how many there are)
 
 
-def sensitivities(probe: Probe, mean_square: MeanSquare, progress: Progress | None = None) -> dict[str, float]:
-    """Divergence in nats per `relative_error`, by name of each matrix of the probe's model, which should be nearly
-    exact and fast (Q8_0 is)."""
+def sensitivities(probe: Probe, mean_square: MeanSquare, progress: Progress | None = None) -> Measured:
+    """Of each matrix of the probe's model, which should be nearly exact and fast (Q8_0 is)."""
     matrices = list(_matrices(probe.file))
-    found: dict[str, float] = {}
+    found: Measured = {}
     for name, first in matrices:
         rows, columns = probe.file.tensors[name].shape
-        kind = COARSE if block_type(COARSE).accepts(columns) else "F16"
         weights = decode(probe.file.data(name), rows, columns, probe.file.tensors[name].type)
-        panels = encode_panels(weights, kind, probe.threads)
-        error = relative_error(weights, decode(panels, rows, columns, kind), mean_square(name))
-        memory = aligned(panels.nbytes)
-        memory[:] = panels
-        changed = ChangedFile(probe.file, {name: (kind, memory)})
-        found[name] = probe.loss(changed, first).divergence / error if error else 0.0
+        found[name] = {}
+        for kind in TYPES if name in ENDS else (COARSE,):
+            if block_type(kind).accepts(columns):
+                panels = encode_panels(weights, kind, probe.threads, mean_square(name))
+                memory = aligned(panels.nbytes)
+                memory[:] = panels
+                changed = ChangedFile(probe.file, {name: (kind, memory)})
+                found[name][kind] = probe.loss(changed, first).divergence
         if progress:
             progress(name, len(found), len(matrices))
     return found

@@ -15,12 +15,12 @@ import numpy as np
 
 from edgeq.blocks.fields import F32
 from edgeq.blocks.reference import decode, encode
-from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type, tensor_bytes
+from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.output import write_file
 from edgeq.quantize.allocation import Candidate, allocate
-from edgeq.quantize.sensitivity import MeanSquare, relative_error
+from edgeq.quantize.sensitivity import COARSE, MeanSquare, Measured, relative_error
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
 GGUF_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
@@ -52,7 +52,7 @@ class Plan:
 
 def plan(
     file: File,
-    sensitivities: Mapping[str, float],
+    measured: Measured,
     mean_square: MeanSquare,
     goal: Goal,
     fixed_bytes: int,
@@ -63,8 +63,8 @@ def plan(
     Raises UsageError for a goal that no types reach.
     """
     candidates = {
-        name: _candidates(file, name, sensitivity, mean_square(name), GGUF_TYPES if gguf else TYPES, gguf)
-        for name, sensitivity in sensitivities.items()
+        name: _candidates(file, name, losses, mean_square(name), GGUF_TYPES if gguf else TYPES, gguf)
+        for name, losses in measured.items()
     }
     chosen = allocate(candidates, goal.nbytes - fixed_bytes, goal.divergence)
     nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
@@ -79,35 +79,43 @@ def plan(
 
 
 def _candidates(
-    file: File, name: str, sensitivity: float, mean_square: F32 | None, types: Sequence[str], gguf: bool
+    file: File, name: str, losses: Mapping[str, float], mean_square: F32 | None, types: Sequence[str], gguf: bool
 ) -> list[Candidate]:
+    """Those of a matrix of which some types' `losses` are measured: others' follow from their errors."""
     info = file.tensors[name]
-    rows, columns = info.shape
-    every = max(-(-rows // SAMPLE) // PANEL_ROWS, 1) * PANEL_ROWS  # whole panels, spread evenly
-    weights = _sample(file, name, every)
+    columns = info.shape[-1]
+    held = [kind for kind in types if block_type(kind).accepts(columns) and (not gguf or _in_gguf(kind, columns))]
+    if not held or COARSE not in losses:
+        return [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
+    weights = _sample(file, name)
+
+    def error(kind: str) -> float:
+        other = decode(encode(weights, kind, mean_square), len(weights), columns, kind)
+        return relative_error(weights, other, mean_square)
+
+    coarse = error(COARSE) or 1.0
     found = []
-    for kind in types:
-        bt = block_type(kind)
-        if bt.accepts(columns) and (not gguf or _in_gguf(bt, columns)):
-            other = decode(encode(weights, kind, mean_square), len(weights), columns, kind)
-            loss = GAIN * sensitivity * relative_error(weights, other, mean_square)
-            found.append(Candidate(kind, tensor_bytes(kind, info.shape), loss))
-    return found or [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
+    for kind in held:
+        loss = losses[kind] if kind in losses else losses[COARSE] * error(kind) / coarse
+        found.append(Candidate(kind, tensor_bytes(kind, info.shape), GAIN * max(loss, 0.0)))
+    return found
 
 
-def _sample(file: File, name: str, every: int) -> F32:
-    """Some panels' rows, f32 [rows, columns]."""
+def _sample(file: File, name: str) -> F32:
+    """Rows of whole panels, spread evenly over a matrix, about SAMPLE, f32 [rows, columns]."""
     info = file.tensors[name]
     rows, columns = info.shape
-    panel = block_type(info.type).panel_bytes(columns)
-    data = file.data(name).reshape(-1, panel)
-    chosen = range(0, rows // PANEL_ROWS, max(every // PANEL_ROWS, 1)) or range(1)
-    return np.concatenate([decode(data[i], min(PANEL_ROWS, rows), columns, info.type) for i in chosen])
+    data = file.data(name).reshape(-1, block_type(info.type).panel_bytes(columns))
+    whole = rows // PANEL_ROWS
+    if not whole:
+        return decode(data[0], rows, columns, info.type)
+    chosen = range(0, whole, max(whole * PANEL_ROWS // SAMPLE, 1))
+    return np.concatenate([decode(data[i], PANEL_ROWS, columns, info.type) for i in chosen])
 
 
-def _in_gguf(bt: BlockType, columns: int) -> bool:
+def _in_gguf(kind: str, columns: int) -> bool:
     try:
-        bt.gguf_bytes(1, columns)
+        block_type(kind).gguf_bytes(1, columns)
     except UnsupportedError:
         return False
     return True
