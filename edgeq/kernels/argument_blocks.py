@@ -16,6 +16,27 @@ class Encode(NamedTuple):
     importance: int = 0  # f32 [columns], of those that weigh errors
 
 
+MEND_COLUMN, MEND_BLOCK = 144, 4224  # bytes of scratch per column and super-block
+
+
+class Mend(NamedTuple):
+    """Of kernels/mend.py: panel p reads rows 16 p and on, and writes at p * panel_bytes."""
+
+    weights: int  # f32 [rows, columns], finite
+    rows: int
+    columns: int  # a multiple of 32
+    panels: int
+    decoded: int  # f32 [rows, columns]: what the panels decode to
+    first: int  # panel
+    last: int  # one past the last panel
+    order: int  # int64 [columns]: in which they are rounded, whole scale groups one after the other
+    upper: int  # f32: per group, in that order, [columns up to its end][columns of it]
+    settling: int  # f32 [columns]: importances for what a super-block shares
+    importance: int  # f32 [columns]: importances within groups, in that order
+    scratch: int
+    scratch_bytes: int  # per thread: of its columns and super-blocks
+
+
 class Rearrange(NamedTuple):
     """Of kernels/rearrange.py. Bytes per row count for the side that holds blocks."""
 

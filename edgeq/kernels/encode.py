@@ -42,8 +42,8 @@ def make(variant: str, isa: Isa):
     name, _, weighted = variant.partition("-")
     bt = block_type(name)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
-    search, write_header = _searches(bt)
-    arguments, pack_group = words_of(Encode), _make_pack(bt)
+    search, write_header = searches(bt)
+    arguments, pack_group = words_of(Encode), make_pack(bt)
     importance_at = _at_column if weighted else _nowhere
 
     def kernel(args, thread, n_threads):
@@ -59,7 +59,7 @@ def make(variant: str, isa: Isa):
             present = select_below(valid, splat_f32(1.0), zero_f32x16())
             for block in range(blocks):
                 groups = 8 if block < full else (cols - full * COLUMNS) // 32
-                _transpose(source + (panel * 16 * cols + block * COLUMNS) * 4, cols * 4, valid, groups * 32, x)
+                transpose(source + (panel * 16 * cols + block * COLUMNS) * 4, cols * 4, valid, groups * 32, x)
                 for row in range(64):
                     store_f32x16(work + row * ROW, zero_f32x16())
                 d, dmin = search(x, importance_at(importance, block * COLUMNS), groups, work, codes, present)
@@ -81,7 +81,7 @@ def _nowhere(importance, column):
     return None
 
 
-def _searches(bt: BlockType):
+def searches(bt: BlockType):
     """The search of a type, and how its header is written."""
     if bt.has_mins and bt.scales == "f16":
         return encode_offsets.make(bt.levels), _header_offsets
@@ -101,7 +101,7 @@ def _searches(bt: BlockType):
 
 
 @device
-def _transpose(source, stride, valid, columns, x):
+def transpose(source, stride, valid, columns, x):
     """`valid` rows of f32 to [columns][16], zero in the other rows."""
     for row in range(16):
         if row < valid:
@@ -204,7 +204,7 @@ def _line(codes, j):
     )  # fmt: skip
 
 
-def _make_pack(bt: BlockType):
+def make_pack(bt: BlockType):
     """`pack_group(codes, out)`: the packed lines of a group."""
     bits, pieces = bt.code_bits, tuple(places(bt.code_bits))
 

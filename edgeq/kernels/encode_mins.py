@@ -1,5 +1,7 @@
 """The search for w = s q - m (Q2_K, Q4_K, Q5_K), one super-block of 16 rows at a time."""
 
+from types import SimpleNamespace
+
 from edgeq.blocks.search_mins import MIN_ROUNDS, MIN_STEPS, MOST
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
 from edgeq.blocks.table import BlockType
@@ -64,6 +66,13 @@ def _first_guess(x, importance, work, group, levels, steps, columns):
     store_f32x16(work + SCALES + group * ROW, larger(best_scale, zero))
     store_f32x16(work + MINS + group * ROW, neg(best_offset))
     store_f32x16(work + TOTALS + group * ROW, total)
+
+
+@device
+def _make_factors(work, group, inv_d, inv_dmin, most):
+    """A group's scale and min become multiples of d and dmin."""
+    for row, inv in ((work + SCALES + group * ROW, inv_d), (work + MINS + group * ROW, inv_dmin)):
+        store_f32x16(row, round_between(mul(load_f32x16(row), inv), zero_f32x16(), most))
 
 
 @device
@@ -202,7 +211,7 @@ def make(bt: BlockType):
 
     @device
     def search(x, importance, groups, work, codes, present):
-        zero, most, top = zero_f32x16(), constant(largest), constant(levels)
+        most, top = constant(largest), constant(levels)
         count = groups * per_group
         for g in range(count):
             _first_guess(x + g * size, further(importance, g * columns), work, g, levels, steps, columns)
@@ -210,9 +219,7 @@ def make(bt: BlockType):
         dmin = multiple_of(_largest(work + MINS, count), largest)
         inv_d, inv_dmin = inverse(d), inverse(dmin)
         for g in range(count):
-            scale, minimum = load_f32x16(work + SCALES + g * ROW), load_f32x16(work + MINS + g * ROW)
-            store_f32x16(work + SCALES + g * ROW, round_between(mul(scale, inv_d), zero, most))
-            store_f32x16(work + MINS + g * ROW, round_between(mul(minimum, inv_dmin), zero, most))
+            _make_factors(work, g, inv_d, inv_dmin, most)
         for _ in range(MIN_ROUNDS):
             for g in range(count):
                 _neighbours(x + g * size, further(importance, g * columns), work, g, d, dmin, top, most, columns)
@@ -227,3 +234,30 @@ def make(bt: BlockType):
         return d, dmin
 
     return search
+
+
+def make_group(bt: BlockType) -> SimpleNamespace:
+    """What `edgeq.kernels.mend` needs: the parts of the search, of one group whose d and dmin are settled.
+
+    scale(x, importance, work, group, d, dmin, present, columns) -> (scale, min), whose factors it leaves in `work`
+    column(w, scale, min, 1 / scale) -> (code, what it decodes to)
+    """
+    levels, largest, steps = bt.levels, float(MOST[bt.scales]), MIN_STEPS[bt.bits]
+    size = bt.scale_group
+
+    @device
+    def scale(x, importance, work, group, d, dmin, present, columns):
+        most, top = constant(largest), constant(levels)
+        _first_guess(x, importance, work, group, levels, steps, size)
+        _make_factors(work, group, inverse(d), inverse(dmin), most)
+        for _ in range(MIN_ROUNDS):
+            _neighbours(x, importance, work, group, d, dmin, top, most, size)
+        factor, factor_min = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+        return mul(d, factor), mul(dmin, factor_min)
+
+    @device
+    def column(w, scale, minimum, inv):
+        code = _code(w, minimum, inv, constant(levels))
+        return code, sub(mul(scale, code), minimum)
+
+    return SimpleNamespace(scale=scale, column=column)

@@ -1,5 +1,7 @@
 """The search for w = d q + m (Q4_1, Q5_1), one super-block of 16 rows at a time."""
 
+from types import SimpleNamespace
+
 from edgeq.blocks.search_offsets import OFFSET_ROUNDS, OFFSET_STEPS
 from edgeq.blocks.search_steps import TINY
 from edgeq.kernels.search import (
@@ -94,6 +96,24 @@ def _refit(x, importance, n, low, d, m, top):
     return half(scale), half(add(low, offset))
 
 
+@device
+def _scales(x, importance, levels):
+    """d and m of a group."""
+    n, top, low, high = count_of(importance, COLUMNS), constant(levels), load_f32x16(x), load_f32x16(x)
+    for k in range(1, COLUMNS):
+        w = load_f32x16(x + k * ROW)
+        low, high = smaller(w, low), larger(w, high)
+    scale, above = _first_guess(x, importance, n, low, sub(high, low), levels)
+    d, m = half(scale), half(add(low, above))
+    error = _error(x, importance, d, m, top)
+    for _ in range(OFFSET_ROUNDS):
+        new_d, new_m = _refit(x, importance, n, low, d, m, top)
+        new_error = _error(x, importance, new_d, new_m, top)
+        d, m = where_above(error, new_error, new_d, d), where_above(error, new_error, new_m, m)
+        error = where_above(error, new_error, new_error, error)
+    return d, m
+
+
 def make(levels: int):
     """`search(x, importance, groups, work, codes, present)` leaves u8 [column][16] in `codes`, d and m of each group in
     `work`."""
@@ -102,20 +122,8 @@ def make(levels: int):
     def search(x, importance, groups, work, codes, present):
         top = constant(levels)
         for g in range(groups):
-            start, each = x + g * GROUP, further(importance, g * COLUMNS)
-            low, high = load_f32x16(start), load_f32x16(start)
-            for k in range(1, COLUMNS):
-                w = load_f32x16(start + k * ROW)
-                low, high = smaller(w, low), larger(w, high)
-            n = count_of(each, COLUMNS)
-            scale, above = _first_guess(start, each, n, low, sub(high, low), levels)
-            d, m = half(scale), half(add(low, above))
-            error = _error(start, each, d, m, top)
-            for _ in range(OFFSET_ROUNDS):
-                new_d, new_m = _refit(start, each, n, low, d, m, top)
-                new_error = _error(start, each, new_d, new_m, top)
-                d, m = where_above(error, new_error, new_d, d), where_above(error, new_error, new_m, m)
-                error = where_above(error, new_error, new_error, error)
+            start = x + g * GROUP
+            d, m = _scales(start, further(importance, g * COLUMNS), levels)
             store_f32x16(work + SCALES + g * ROW, d)
             store_f32x16(work + MINS + g * ROW, m)
             inv = inverse(d)
@@ -125,3 +133,21 @@ def make(levels: int):
         return present, present
 
     return search
+
+
+def make_group(levels: int) -> SimpleNamespace:
+    """`scale` and `column` as `encode_mins.make_group` has them, of a type whose groups have d and m of their own."""
+
+    @device
+    def scale(x, importance, work, group, d, dmin, present, columns):
+        d, m = _scales(x, importance, levels)
+        store_f32x16(work + SCALES + group * ROW, d)
+        store_f32x16(work + MINS + group * ROW, m)
+        return d, m
+
+    @device
+    def column(w, d, m, inv):
+        code = _code(w, m, inv, constant(levels))
+        return code, add(mul(d, code), m)
+
+    return SimpleNamespace(scale=scale, column=column)

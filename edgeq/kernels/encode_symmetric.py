@@ -30,6 +30,7 @@ from edgeq.simd.vector import absolute, add, device, div, load_f32x16, mul, neg,
 
 # Rows of 16 f32 in the work space: per scale group its scale or factor, and its error.
 SCALES, ERRORS = 0, 16 * ROW
+LEAST_SCALE = 2.0**-128  # of MXFP4
 
 
 @device
@@ -75,6 +76,31 @@ def _rounding(bt: BlockType):
         return add(value(t), constant(zero_point))
 
     return value, code
+
+
+def _decoded(bt: BlockType):
+    """`decoded(t, code)`: exactly what a code stands for, that of the value nearest to t."""
+    zero_point = bt.zero_point
+    if not bt.values:
+
+        @device
+        def from_code(t, code):
+            return sub(code, constant(zero_point))
+
+        return from_code
+
+    rungs = ladder(bt.values).rungs
+    rising = sorted(map(float, set(bt.values)))
+    lowest_value, higher = rising[0], tuple((rung[0], value) for rung, value in zip(rungs, rising[1:], strict=True))
+
+    @device
+    def from_values(t, code):
+        result = constant(lowest_value)
+        for begin, value in higher:
+            result = where_above(t, constant(begin), constant(value), result)
+        return result
+
+    return from_values
 
 
 def _fitting(value):
@@ -153,15 +179,14 @@ def _make_best_exponent(error):
     return best
 
 
-def _make_factors(bt: BlockType, fitting: SimpleNamespace):
-    """`factors(x, importance, count, columns, work) -> d`: the scales in `work` become factors of it."""
-    error, fit_sums = fitting.error, fitting.fit_sums
+def _make_coded(bt: BlockType, error):
+    """`coded(x, importance, columns, row, d, inv_d)`: the scale at `row` becomes a factor of d."""
     least, most = FACTOR_RANGE[bt.scales]
 
     @device
-    def neighbours(x, importance, columns, row, d):
-        """Replace the factor at `row` by the best near it, and store its error."""
-        start = load_f32x16(row + SCALES)
+    def coded(x, importance, columns, row, d, inv_d):
+        """The best factor near that of the scale; its error is stored, too."""
+        start = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(least), constant(most))
         factor, old = start, error(x, importance, mul(d, start), columns)
         for near in NEIGHBOURS:
             other = round_between(add(start, constant(near)), constant(least), constant(most))
@@ -170,6 +195,18 @@ def _make_factors(bt: BlockType, fitting: SimpleNamespace):
             old = where_above(old, new, new, old)
         store_f32x16(row + SCALES, factor)
         store_f32x16(row + ERRORS, old)
+
+    return coded
+
+
+def _make_factors(bt: BlockType, fitting: SimpleNamespace):
+    """`factors(x, importance, count, columns, work) -> d`: the scales in `work` become factors of it."""
+    error, fit_sums, coded, most = (
+        fitting.error,
+        fitting.fit_sums,
+        _make_coded(bt, fitting.error),
+        FACTOR_RANGE[bt.scales][1],
+    )
 
     @device
     def refit(x, importance, count, columns, work, d):
@@ -196,10 +233,8 @@ def _make_factors(bt: BlockType, fitting: SimpleNamespace):
         d = multiple_of(largest, float(most))
         inv_d = inverse(d)
         for g in range(count):
-            row = work + g * ROW
-            factor = round_between(mul(load_f32x16(row + SCALES), inv_d), constant(least), constant(most))
-            store_f32x16(row + SCALES, factor)
-            neighbours(x + g * columns * ROW, further(importance, g * columns), columns, row, d)
+            at, each = x + g * columns * ROW, further(importance, g * columns)
+            coded(at, each, columns, work + g * ROW, d, inv_d)
         return refit(x, importance, count, columns, work, d)
 
     return factors
@@ -242,3 +277,36 @@ def make(bt: BlockType):
         return d, d
 
     return search
+
+
+def make_group(bt: BlockType) -> SimpleNamespace:
+    """`scale` and `column` as `encode_mins.make_group` has them; of types whose scales are not coded, d is unused."""
+    value, code = _rounding(bt)
+    decoded, fitting = _decoded(bt), _fitting(value)
+    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
+    best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
+    code_factor = _make_coded(bt, fitting.error) if coded else None
+    bias = 32.0 if bt.scales == "s6" else 0.0
+
+    @device
+    def scale(x, importance, work, group, d, dmin, present, columns):
+        zero, row = zero_f32x16(), work + group * ROW
+        found = best(x, importance, columns)
+        store_f32x16(row + SCALES, found if coded or exponents or single else half(found))
+        if exponents:  # 0 is of groups of zeros
+            return where_above(found, zero, power_of_two(found), constant(LEAST_SCALE)), zero
+        if not coded:
+            return load_f32x16(row + SCALES), zero
+        code_factor(x, importance, columns, row, d, inverse(d))
+        factor = load_f32x16(row + SCALES)
+        if bias:
+            store_f32x16(row + SCALES, mul(add(factor, constant(bias)), present))
+        return mul(d, factor), zero
+
+    @device
+    def column(w, scale, offset, inv):
+        scaled = mul(w, inv)
+        found = code(scaled)
+        return found, mul(scale, decoded(scaled, found))
+
+    return SimpleNamespace(scale=scale, column=column)

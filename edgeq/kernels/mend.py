@@ -1,0 +1,150 @@
+"""Error feedback, compiled: the fast twin of `edgeq.blocks.mending.quantize`, giving the same bits.
+
+A lane is one of a panel's 16 rows, as in `encode`. First what super-blocks share is settled; then group after group
+takes in the errors of those before, has its scale chosen, and its columns rounded one by one.
+"""
+
+from edgeq.blocks.table import block_type
+from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
+from edgeq.kernels.argument_blocks import MEND_BLOCK, Mend
+from edgeq.kernels.encode import CODES_BYTES, COLUMNS, WORK_BYTES, X_BYTES, make_pack, searches, transpose
+from edgeq.kernels.search import ROW, inverse
+from edgeq.simd.argument_words import words_of
+from edgeq.simd.choice import store_u8x16, to_u8x16
+from edgeq.simd.isa import Isa
+from edgeq.simd.memory import load_f32, load_i64, stack, store_f32
+from edgeq.simd.vector import (
+    add,
+    device,
+    load_f32x16,
+    load_splat_f32,
+    mul,
+    select_below,
+    splat_f32,
+    store_f32x16,
+    sub,
+    zero_f32x16,
+)
+
+# A thread's scratch: f32 [columns][16] weights and errors, u8 [columns][16] codes, and per super-block the work space
+# of a search, d and dmin.
+BLOCK_BYTES = WORK_BYTES + 2 * ROW
+assert BLOCK_BYTES == MEND_BLOCK
+
+
+def make(variant: str, isa: Isa):
+    """The kernel for block type `variant`. Threads take contiguous runs of panels."""
+    bt = block_type(variant)
+    super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
+    search, write_header = searches(bt)
+    arguments, pack_group, size = words_of(Mend), make_pack(bt), bt.scale_group
+    shared = bt.scales not in ("f16", "f32", "e8m0")
+    if bt.has_mins:
+        group_of = encode_offsets.make_group(bt.levels) if bt.scales == "f16" else encode_mins.make_group(bt)
+    else:
+        group_of = encode_symmetric.make_group(bt)
+    scale_of, round_column = group_of.scale, group_of.column
+
+    @device
+    def settle(wanted, importance, columns, blocks, unused, present):
+        """d and dmin of every super-block."""
+        for block in range((columns + COLUMNS - 1) // COLUMNS):
+            groups = min(COLUMNS, columns - block * COLUMNS) // 32
+            work = blocks + block * BLOCK_BYTES
+            for row in range(64):
+                store_f32x16(work + row * ROW, zero_f32x16())
+            if shared:
+                first = block * COLUMNS
+                d, dmin = search(wanted + first * ROW, importance + first * 4, groups, work, unused, present)
+                store_f32x16(work + WORK_BYTES, d)
+                store_f32x16(work + WORK_BYTES + ROW, dmin)
+
+    @device
+    def round_group(x, upper, importance, order, count, wanted, errors, codes, blocks, present):
+        """Scale and codes of a group; what it decodes to takes the place of its weights. `upper` is of its columns."""
+        column = load_i64(order)
+        work, group = blocks + column // COLUMNS * BLOCK_BYTES, column % COLUMNS // size
+        d, dmin = load_f32x16(work + WORK_BYTES), load_f32x16(work + WORK_BYTES + ROW)
+        scale, offset = scale_of(x, importance, work, group, d, dmin, present, count)
+        inv = inverse(scale)
+        for j in range(count):
+            column = load_i64(order + j * 8)
+            code, decoded = round_column(load_f32x16(x + j * ROW), scale, offset, inv)
+            error = sub(load_f32x16(wanted + column * ROW), decoded)
+            store_f32x16(wanted + column * ROW, decoded)
+            store_f32x16(errors + j * ROW, error)
+            store_u8x16(codes + column * 16, to_u8x16(mul(code, present)))
+            for k in range(j + 1, count):
+                feedback = mul(load_splat_f32(upper + (j * count + k) * 4), error)
+                store_f32x16(x + k * ROW, add(load_f32x16(x + k * ROW), feedback))
+
+    def kernel(args, thread, n_threads):
+        (source, rows, columns, target, decoded, first, last, order, uppers, settling, importance, scratch, room) = (
+            arguments(args)
+        )
+        wanted = scratch + thread * room
+        errors = wanted + columns * ROW
+        codes = errors + columns * ROW
+        blocks = codes + columns * 16
+        x, unused = stack(X_BYTES), stack(CODES_BYTES)
+        panel_bytes = (columns + COLUMNS - 1) // COLUMNS * header_bytes + columns // 32 * group_bytes
+        for panel in range(
+            first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
+        ):
+            valid = rows - panel * 16 if rows - panel * 16 < 16 else 16
+            present = select_below(valid, splat_f32(1.0), zero_f32x16())
+            transpose(source + panel * 16 * columns * 4, columns * 4, valid, columns, wanted)
+            settle(wanted, settling, columns, blocks, unused, present)
+            done, upper = 0, uppers
+            while done < columns:
+                at = load_i64(order + done * 8) // size * size
+                count = size if columns - at > size else columns - at
+                _mend(x, upper, wanted, order + done * 8, errors, done, count)
+                upper += done * count * 4
+                round_group(
+                    x, upper, importance + done * 4, order + done * 8, count, wanted, errors + done * ROW, codes,
+                    blocks, present,
+                )  # fmt: skip
+                upper += count * count * 4
+                done += count
+            out = target + panel * panel_bytes
+            for block in range((columns + COLUMNS - 1) // COLUMNS):
+                work = blocks + block * BLOCK_BYTES
+                start = out + block * super_block_bytes
+                write_header(start, work, load_f32x16(work + WORK_BYTES), load_f32x16(work + WORK_BYTES + ROW))
+                for g in range(min(8, columns // 32 - block * 8)):
+                    pack_group(codes + (block * 8 + g) * 512, start + header_bytes + g * group_bytes)
+            _transpose_back(wanted, columns, valid, decoded + panel * 16 * columns * 4)
+
+    return kernel
+
+
+@device
+def _mend(x, upper, wanted, order, errors, done, count):
+    """The weights of a group's columns, with what the errors before them leave to be mended: f32 [count][16]."""
+    for j in range(0, count, 4):
+        sum_0, sum_1 = _weights(wanted, order, j), _weights(wanted, order, j + 1)
+        sum_2, sum_3 = _weights(wanted, order, j + 2), _weights(wanted, order, j + 3)
+        for i in range(done):
+            error, row = load_f32x16(errors + i * ROW), upper + (i * count + j) * 4
+            sum_0 = add(sum_0, mul(load_splat_f32(row), error))
+            sum_1 = add(sum_1, mul(load_splat_f32(row + 4), error))
+            sum_2 = add(sum_2, mul(load_splat_f32(row + 8), error))
+            sum_3 = add(sum_3, mul(load_splat_f32(row + 12), error))
+        store_f32x16(x + j * ROW, sum_0)
+        store_f32x16(x + (j + 1) * ROW, sum_1)
+        store_f32x16(x + (j + 2) * ROW, sum_2)
+        store_f32x16(x + (j + 3) * ROW, sum_3)
+
+
+@device
+def _weights(wanted, order, j):
+    return load_f32x16(wanted + load_i64(order + j * 8) * ROW)
+
+
+@device
+def _transpose_back(x, columns, valid, target):
+    """[columns][16] f32 to `valid` rows."""
+    for row in range(valid):
+        for k in range(columns):
+            store_f32(target + (row * columns + k) * 4, load_f32(x + k * ROW + row * 4))
