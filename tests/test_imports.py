@@ -93,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # The parts of kernels/ and toolchain/ that the layers above use: none imports Numba before it has to compile.
-IN_USE = {"kernels": {"argument_blocks", "encode_api", "feedback_api", "layout"}, "toolchain": {"compilers", "library"}}
+IN_USE = {"kernels": {"argument_blocks", "encode_api", "mend_api", "layout"}, "toolchain": {"compilers", "library"}}
 IN_VERB = {"kernels": set(), "toolchain": {"build", "cpus", "library", "prebuilt"}}  # the verb about kernels
 
 

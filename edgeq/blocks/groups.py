@@ -1,4 +1,4 @@
-"""A matrix' codes chosen column by column: what error feedback (`quantize/feedback.py`) needs of a block type.
+"""A matrix' codes chosen column by column: what error feedback (`mending`) needs of a block type.
 
 Weights that come later depend on the errors of those before, so a group's scale is chosen when its turn comes, and the
 multiples of which scales are coded before any group's. The searches are those that encode whole matrices

@@ -16,11 +16,11 @@ class Encode(NamedTuple):
     importance: int = 0  # f32 [columns], of those that weigh errors
 
 
-FEEDBACK_COLUMN, FEEDBACK_BLOCK = 144, 4224  # bytes of scratch per column and super-block
+MEND_COLUMN, MEND_BLOCK = 144, 4224  # bytes of scratch per column and super-block
 
 
-class Feedback(NamedTuple):
-    """Of kernels/feedback.py: panel p reads rows 16 p and on, and writes at p * panel_bytes."""
+class Mend(NamedTuple):
+    """Of kernels/mend.py: panel p reads rows 16 p and on, and writes at p * panel_bytes."""
 
     weights: int  # f32 [rows, columns], finite
     rows: int

@@ -237,7 +237,7 @@ def make(bt: BlockType):
 
 
 def make_group(bt: BlockType) -> SimpleNamespace:
-    """What `edgeq.kernels.feedback` needs: the parts of the search, of one group whose d and dmin are settled.
+    """What `edgeq.kernels.mend` needs: the parts of the search, of one group whose d and dmin are settled.
 
     scale(x, importance, work, group, d, dmin, present, columns) -> (scale, min), whose factors it leaves in `work`
     column(w, scale, min, 1 / scale) -> (code, what it decodes to)

@@ -20,7 +20,7 @@ def variants(isa: Isa) -> dict[str, list[str]]:
     return {
         **{family: list(of(isa)) for family, of in ops.kernels().items()},
         "encode": [name + how for name, bt in BLOCK_TYPES.items() if bt.quantized for how in ("", "-weighted")],
-        "feedback": [name for name, bt in BLOCK_TYPES.items() if bt.quantized],
+        "mend": [name for name, bt in BLOCK_TYPES.items() if bt.quantized],
         "rearrange": ["to-panels", "to-blocks"],
         "execute": ["publish", "lead", "serve"],
         "probe": ["read", "dot-4", "dot-5", "dot-6", "dot-8"],

@@ -2,7 +2,7 @@
 
 The loss of a matrix W is tr((W - W^) H (W - W^)^T) = sum_j D_j |e_j + sum_{i<j} U_ij e_i|^2 for errors e = W - W^, so
 column j is rounded where w_j + sum_{i<j} U_ij e_i lies (GPTQ, arXiv:2210.17323; in this form LDLQ, arXiv:2307.13304):
-`edgeq/blocks/error_feedback.py` and its compiled twin.
+`edgeq/blocks/mending.py` and its compiled twin.
 
 Whole scale groups come one after the other, those whose inputs are largest first: what is rounded last has nobody to
 mend its errors. A group's scale is chosen when its turn comes, from the weights as they have been moved.
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.blocks.fields import F32, U8
-from edgeq.kernels.feedback_api import quantize_panels
+from edgeq.kernels.mend_api import quantize_panels
 
 F64 = npt.NDArray[np.float64]
 

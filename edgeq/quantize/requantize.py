@@ -19,7 +19,7 @@ from edgeq.container.gguf_values import METADATA_ASSET, without_keys
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.kernels import feedback_api
+from edgeq.kernels import mend_api
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import architecture
 from edgeq.quantize import kept
@@ -131,7 +131,7 @@ def _prepare(jobs: list[_Job], calibrated: bool, method: str, announce: Callable
     """Have the kernels ready that encode what is not copied."""
     matrices = [job for job in jobs if not job.copied and len(job.spec.shape) > 1]
     fed_back = [job for job in matrices if calibrated and method == FEEDBACK and len(job.spec.shape) == 2]
-    feedback_api.prepare({job.spec.type for job in fed_back}, announce)
+    mend_api.prepare({job.spec.type for job in fed_back}, announce)
     for weighted in (False, True):
         left = {job.spec.type for job in matrices if job not in fed_back and (job.importance is not None) == weighted}
         prepare(left, announce, weighted)

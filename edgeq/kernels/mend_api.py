@@ -6,25 +6,25 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.blocks.error_feedback import importances, runs
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.groups import groups_of
+from edgeq.blocks.mending import importances, runs
 from edgeq.blocks.table import block_type, panels, super_blocks
-from edgeq.kernels.argument_blocks import FEEDBACK_BLOCK, FEEDBACK_COLUMN, Feedback
+from edgeq.kernels.argument_blocks import MEND_BLOCK, MEND_COLUMN, Mend
 
 
 def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None) -> None:
     """Have the kernels of these block types ready; `announce` hears one line if some must be compiled first."""
     from edgeq.toolchain import library
 
-    library.prepare([f"feedback:{name}" for name in names if block_type(name).quantized], announce)
+    library.prepare([f"mend:{name}" for name in names if block_type(name).quantized], announce)
 
 
 def quantize_panels(
     target: F32, order: NDArray[np.int64], upper: F32, weights: F32, name: str, threads: int = 1
 ) -> tuple[U8, F32]:
     """Panels u8 of finite f32 `target` [rows, columns], and the weights f32 [rows, columns] that they decode to: the
-    bits of `edgeq.blocks.error_feedback.quantize`, whose arguments these are. `threads` changes nothing but the time.
+    bits of `edgeq.blocks.mending.quantize`, whose arguments these are. `threads` changes nothing but the time.
 
     Raises UnsupportedError if the type does not accept rows of so many columns.
     """
@@ -36,9 +36,9 @@ def quantize_panels(
     blocks = [np.ascontiguousarray(upper[:stop, start:stop], np.float32) for start, stop in runs(order, kind.columns)]
     parts = np.concatenate([block.reshape(-1) for block in blocks])
     settling, within = importances(order, weights, kind.columns, kind.span)
-    scratch_bytes = columns * FEEDBACK_COLUMN + super_blocks(columns) * FEEDBACK_BLOCK
+    scratch_bytes = columns * MEND_COLUMN + super_blocks(columns) * MEND_BLOCK
     scratch = np.empty(threads * scratch_bytes, np.uint8)
-    words = Feedback(
+    words = Mend(
         target.ctypes.data,
         rows,
         columns,
@@ -53,7 +53,7 @@ def quantize_panels(
         scratch.ctypes.data,
         scratch_bytes,
     )
-    args, run = np.array(words, np.int64), kernel(f"feedback:{bt.name}")
+    args, run = np.array(words, np.int64), kernel(f"mend:{bt.name}")
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda thread: run(args.ctypes.data, thread, threads), range(threads)))
     return out, decoded

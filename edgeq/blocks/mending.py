@@ -3,7 +3,7 @@ leave to be mended (GPTQ, arXiv:2210.17323; in this form LDLQ, arXiv:2307.13304)
 
 The loss sum_j D_j |e_j + sum_{i<j} U_ij e_i|^2 of errors e, columns counted in an order that keeps scale groups
 together, is lowered by rounding column j where w_j + sum_{i<j} U_ij e_i lies. Sums run in that order, so the compiled
-twin (`edgeq.kernels.feedback`) gives the same bits.
+twin (`edgeq.kernels.mend`) gives the same bits.
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgeq.blocks import feedback, reference
+from edgeq.blocks import mending, reference
 from edgeq.blocks.table import BLOCK_TYPES
-from edgeq.kernels.feedback_api import quantize_panels
+from edgeq.kernels.mend_api import quantize_panels
 
 QUANTIZED = [bt.name for bt in BLOCK_TYPES.values() if bt.quantized]
 
@@ -35,7 +35,7 @@ def test_same_bits_as_the_reference(name):
         target = np.random.default_rng(2).standard_normal((35, columns)).astype(np.float32)
         target[0], target[1, 3], target[3] = 0, 1000, target[3] * np.float32(1e-9)
         target[4, :64] = 0
-        expected, weights_expected = feedback.quantize(target, order, upper, weights, name)
+        expected, weights_expected = mending.quantize(target, order, upper, weights, name)
         panels, decoded = quantize_panels(target, order, upper, weights, name, 2)
         assert np.array_equal(panels, expected)
         assert np.array_equal(decoded, weights_expected)

@@ -1,4 +1,4 @@
-"""Error feedback, compiled: the fast twin of `edgeq.blocks.error_feedback.quantize`, giving the same bits.
+"""Error feedback, compiled: the fast twin of `edgeq.blocks.mending.quantize`, giving the same bits.
 
 A lane is one of a panel's 16 rows, as in `encode`. First what super-blocks share is settled; then group after group
 takes in the errors of those before, has its scale chosen, and its columns rounded one by one.
@@ -6,7 +6,7 @@ takes in the errors of those before, has its scale chosen, and its columns round
 
 from edgeq.blocks.table import block_type
 from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
-from edgeq.kernels.argument_blocks import FEEDBACK_BLOCK, Feedback
+from edgeq.kernels.argument_blocks import MEND_BLOCK, Mend
 from edgeq.kernels.encode import CODES_BYTES, COLUMNS, WORK_BYTES, X_BYTES, make_pack, searches, transpose
 from edgeq.kernels.search import ROW, inverse
 from edgeq.simd.argument_words import words_of
@@ -29,7 +29,7 @@ from edgeq.simd.vector import (
 # A thread's scratch: f32 [columns][16] weights and errors, u8 [columns][16] codes, and per super-block the work space
 # of a search, d and dmin.
 BLOCK_BYTES = WORK_BYTES + 2 * ROW
-assert BLOCK_BYTES == FEEDBACK_BLOCK
+assert BLOCK_BYTES == MEND_BLOCK
 
 
 def make(variant: str, isa: Isa):
@@ -37,7 +37,7 @@ def make(variant: str, isa: Isa):
     bt = block_type(variant)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
     search, write_header = searches(bt)
-    arguments, pack_group, size = words_of(Feedback), make_pack(bt), bt.scale_group
+    arguments, pack_group, size = words_of(Mend), make_pack(bt), bt.scale_group
     shared = bt.scales not in ("f16", "f32", "e8m0")
     if bt.has_mins:
         group_of = encode_offsets.make_group(bt.levels) if bt.scales == "f16" else encode_mins.make_group(bt)
