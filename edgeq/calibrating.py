@@ -94,7 +94,7 @@ def calibrate_model(
             progress=progress,
             announce=announce,
         )
-        notes = _notes(calibration, file)
+        notes = notes_on(calibration, file)
     write_calibration(out or target.name, calibration)
     with contextlib.suppress(OSError):
         state.unlink(missing_ok=True)
@@ -151,7 +151,8 @@ def exact_type(checkpoint: Checkpoint) -> str | None:
     return kinds.pop() if kinds in ({"BF16"}, {"F16"}) else "F32"
 
 
-def _notes(calibration: Calibration, file: File) -> list[str]:
+def notes_on(calibration: Calibration, file: File) -> list[str]:
+    """What a user should know: experts that saw little, and what is not known."""
     notes = calibration.starved(FEW_TOKENS)
     notes = [*notes[:2], f"and {len(notes) - 2} more matrices like these"] if len(notes) > 3 else notes
     if any(name.endswith("down_exps.weight") for name in file.tensors):

@@ -109,7 +109,9 @@ def passages(
             sequences = _first(sequences, max(sum(map(len, sequences)) * tokens // total, LEAST))
         for i, ids in enumerate(sequences):
             placed.append(((i + 0.5) / len(sequences), number, Passage(text.name, ids)))
-    found = [passage for _, _, passage in sorted(placed, key=lambda one: one[:2])]
+    in_order = [passage for _, _, passage in sorted(placed, key=lambda one: one[:2])]
+    parts = _first([list(passage.tokens) for passage in in_order], tokens)  # shares of LEAST may be too much together
+    found = [Passage(passage.corpus, ids) for passage, ids in zip(in_order, parts, strict=False)]
     return [*found, *_random(tokenizer, random_tokens, length, *around)]
 
 

@@ -53,6 +53,12 @@ def test_a_limit_cuts_all_texts_alike(tokenizer: Tokenizer):
     assert all(abs(so_far[name] / whole[name] - 0.25) < 0.05 for name in whole), "texts take turns"
 
 
+def test_a_limit_holds_where_many_texts_are_short(tokenizer: Tokenizer):
+    texts = [Text("long", ["All is well. " * 500]), *(Text(f"{i}", ["We went home. " * 5]) for i in range(9))]
+    found = passages(texts, tokenizer, tokens=100)
+    assert 100 - 16 < sum(len(one.tokens) for one in found) <= 100
+
+
 def sizes(found: list[Passage]) -> Counter[str]:
     """Tokens by corpus."""
     counts: Counter[str] = Counter()

@@ -77,7 +77,7 @@ def test_what_is_quantized_already_is_said(edgeq, tiny_model: Path, text: Path, 
 
 def test_the_shipped_texts_are_the_default(edgeq, tiny_model: Path, tmp_path: Path):
     out = tmp_path / "m.calib"
-    result = edgeq("calibrate", tiny_model, "--tokens", 2080, "--ctx-size", 32, "-o", out)
+    result = edgeq("calibrate", tiny_model, "--tokens", 800, "--ctx-size", 32, "-o", out)
     assert result.code == 0 and len(result.out.splitlines()) >= 20
     assert {"chinese", "python_code", "letters"} <= {corpus.name for corpus in read_calibration(out).corpora}
 

@@ -1,0 +1,52 @@
+"""The file that a model is calibrated from, and what a user is told."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgeq.calibrating import exact_type, notes_on, runnable_file
+from edgeq.errors import OutputError
+from edgeq.quantize.calibration import Calibration, Statistics
+
+
+def checkpoint(*kinds: str, packed: bool = False) -> SimpleNamespace:
+    """A stand-in with a matrix of each kind, and an F32 vector."""
+    tensors = {f"{i}": SimpleNamespace(dtype=kind, shape=(4, 4)) for i, kind in enumerate(kinds)}
+    tensors["norm"] = SimpleNamespace(dtype="F32", shape=(4,))
+    return SimpleNamespace(tensors=tensors, packed={"0": None} if packed else {})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [(("BF16", "BF16"), "BF16"), (("F16",), "F16"), (("F32",), "F32"), (("BF16", "F16"), "F32"), (("F8_E4M3",), "F32")],
+)
+def test_the_type_holds_all_weights_exactly(kinds: tuple[str, ...], expected: str):
+    assert exact_type(checkpoint(*kinds)) == expected
+    assert exact_type(checkpoint(*kinds, packed=True)) is None, "codes are kept"
+
+
+def test_a_checkpoint_runs_from_a_file_that_goes_away(tiny_model: Path, tmp_path: Path):
+    with runnable_file(str(tiny_model), tmp_path / "m.calib") as file:
+        assert Path(file.path).is_relative_to(tmp_path)
+        assert {info.type for name, info in file.tensors.items() if name.endswith("ffn_up.weight")} == {"BF16"}
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match="cannot be written"), runnable_file(str(tiny_model), tmp_path / "no" / "m"):
+        pass
+
+
+def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():
+    few = Statistics(np.ones((3, 4), np.float32), np.array([5, 200, 300]))
+    many = Statistics(np.ones((3, 4), np.float32), np.array([500, 200, 300]))
+    up = {f"blk.{i}.ffn_up_exps.weight": few for i in range(5)}
+    tensors = {
+        f"blk.0.ffn_{part}_exps.weight": SimpleNamespace(type="BF16", shape=(3, 4, 4)) for part in ("up", "down")
+    }
+    file = SimpleNamespace(tensors=tensors)
+    first, second, more, down = notes_on(Calibration("x", {**up, "blk.9.ffn_up_exps.weight": many}), file)
+    assert first == "blk.0.ffn_up_exps.weight: 1 of 3 experts saw fewer than 100 tokens"
+    assert second.startswith("blk.1.ffn_up_exps") and more == "and 3 more matrices like these"
+    assert down == "what the last matrices of experts read is not known: these are quantized without"
+    del tensors["blk.0.ffn_down_exps.weight"]
+    assert notes_on(Calibration("x", {"blk.9.ffn_up_exps.weight": many}), file) == []
