@@ -160,8 +160,10 @@ def diverging(rows: Sequence[tuple[str, int, int, str]], left_name: str, right_n
     return _svg(parts, height, f"{left_name} and {right_name}")
 
 
-def legend(names: Iterable[str]) -> str:
-    """Which colour is whose."""
+def legend(names: Sequence[str]) -> str:
+    """Which colour is whose, where there are several."""
+    if len(names) < 2:
+        return ""
     items = (f'<li class="s{i % SERIES}"><i></i>{escape(name)}</li>' for i, name in enumerate(names))
     return f'<ul class="legend">{"".join(items)}</ul>'
 
