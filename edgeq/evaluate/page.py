@@ -32,7 +32,7 @@ section { background: var(--card); border: 1px solid var(--edge); border-radius:
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 0 5px 14px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 12ch; }
 td small { display: block; color: var(--faint); line-height: 1.2; }
 tr:last-child td { border-bottom: 0; }
 th { font-weight: 600; vertical-align: bottom; } td { vertical-align: top; }
@@ -149,7 +149,7 @@ def _slices(candidate: Candidate) -> str:
     rows, compared = [], candidate.worst is not None
     for one in candidate.slices:
         found = one.loss.kl or one.loss.perplexity
-        note = "" if one.chance is None else f" p {one.chance:.2g}"
+        note = "" if one.chance is None else f"p {one.chance:.2g}"
         rows.append(svg.Bar(one.name, found.value, found.error, note, one.significant))
     plot = svg.bars(rows, "mean KL divergence, nats" if compared else "perplexity")
     text = "Perplexity of each part of the text."
