@@ -1,5 +1,6 @@
 """The report as one HTML page that needs nothing else: tables and plots, for light and dark screens."""
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -30,10 +31,11 @@ section { background: var(--card); border: 1px solid var(--edge); border-radius:
   margin: 20px 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 0 5px 20px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th, td { text-align: right; padding: 5px 0 5px 14px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 12ch; }
+td small { display: block; color: var(--faint); line-height: 1.2; }
 tr:last-child td { border-bottom: 0; }
-th { font-weight: 600; } td i { color: var(--faint); font-style: normal; }
+th { font-weight: 600; vertical-align: bottom; } td { vertical-align: top; }
 svg { display: block; width: 100%; height: auto; margin-top: 8px; font-size: 12.5px; }
 svg .ink { fill: var(--ink); } svg .faint { fill: var(--faint); }
 svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--axis); }
@@ -98,20 +100,21 @@ def _summary(report: Report) -> str:
     everyone = [*report.candidates, *([] if report.reference is None else [report.reference])]
     header = ["", "MiB", "bits/weight", "perplexity"]
     compared = any(candidate.loss is not None and candidate.loss.kl is not None for candidate in report.candidates)
-    header += ["ratio", "mean KL", "99 % KL", "same top token", "same answers"] if compared else []
-    header += ["token p50 / p95 / p99, ms"]
+    header += ["ratio", "mean KL", "99 % KL", "same top", "answers"] if compared else []
+    header += ["ms/token"]
     rows = []
     for candidate in everyone:
         loss = candidate.loss
-        cells = [escape(candidate.name), f"{candidate.nbytes / MIB:.1f}", f"{candidate.bits_per_weight:.2f}"]
+        cells = [_name(candidate.name), f"{candidate.nbytes / MIB:.1f}", f"{candidate.bits_per_weight:.2f}"]
         cells.append(_estimate(loss.perplexity if loss else None, 3))
         if compared:
             cells += [_estimate(loss.ratio if loss else None, 4), _estimate(loss.kl if loss else None, 4)]
             cells.append(f"{loss.kl_percentiles['99']:.3f}" if loss and loss.kl_percentiles else "")
             cells.append(_estimate(loss.same_top if loss else None, 1, 100, " %"))
             same = sum(change.same for change in candidate.changes)
-            cells.append(f"{same} of {len(candidate.changes)}" if candidate.changes else "")
-        cells.append(" / ".join(f"{1000 * value:.1f}" for value in candidate.latency.values()))
+            cells.append(f"{same} of {len(candidate.changes)}<small>the same</small>" if candidate.changes else "")
+        times = [f"{1000 * value:.1f}" for value in candidate.latency.values()]
+        cells.append(f"{times[0]}<small>p95 {times[1]}, p99 {times[2]}</small>" if times else "")
         rows.append(cells)
     return "<h2>At a glance</h2>" + _table(header, rows)
 
@@ -137,7 +140,7 @@ def _histogram(report: Report) -> str:
     medians = [c.loss.kl_percentiles["50"] for c in shown if c.loss is not None and c.loss.kl_percentiles]
     plot = svg.histogram(EDGES, [(c.name, c.kl_histogram) for c in shown], "KL divergence, nats", medians)
     text = "<p>How far predictions are from the reference's, position by position. Dashed: the median.</p>"
-    return f"<h2>Where the divergence lies</h2>{text}{svg.legend(c.name for c in shown)}{plot}"
+    return f"<h2>Where the divergence lies</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
 
 
 def _slices(candidate: Candidate) -> str:
@@ -169,14 +172,14 @@ def _tasks(report: Report) -> str:
     for number, task in enumerate(everyone[0].tasks):
         for candidate in everyone:
             one = candidate.tasks[number]
-            cells = [escape(task.name), escape(candidate.name), str(len(one.right))]
+            cells = [f"{escape(task.name)}<small>{escape(candidate.name)}</small>", str(len(one.right))]
             cells += [_estimate(one.accuracy, 1, 100, " %"), _estimate(one.normalized, 1, 100, " %")]
             rows.append([*cells, _estimate(one.perplexity, 2)])
             if candidate.flips:
                 found = candidate.flips[number]
                 label = f"{task.name}, {candidate.name}" if len(report.candidates) > 1 else task.name
                 bars.append((label, len(found.lost), len(found.gained), f"p {found.chance:.2g}"))
-    header = ["task", "model", "items", "accuracy", "by length", "perplexity"]
+    header = ["task", "items", "accuracy", "by length", "perplexity"]
     content = "<h2>Tasks</h2>" + _table(header, rows)
     if bars:
         content += (
@@ -198,12 +201,12 @@ def _answers(candidate: Candidate) -> str:
 
 
 def _answer(change: Change) -> str:
-    pairs = enumerate(zip(change.reference, change.answer, strict=False))
-    shorter = min(len(change.reference), len(change.answer))
-    same = next((place for place, (before, now) in pairs if before != now), shorter)
+    before, now = change.reference.strip(), change.answer.strip()
+    pairs = enumerate(zip(before, now, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), min(len(before), len(now)))
     sides = (
         f"<div><small>{name}</small><br>{escape(text[:same])}<mark>{escape(text[same:])}</mark></div>"
-        for name, text in (("reference", change.reference), ("this model", change.answer))
+        for name, text in (("reference", before), ("this model", now))
     )
     return f'<div class="answers"><b>{escape(change.prompt)}</b>{"".join(sides)}</div>'
 
@@ -220,7 +223,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>{"".join(lines())}</table></div>'
 
 
+def _name(name: str) -> str:
+    """A name that may be broken into lines where it has joints."""
+    return re.sub(r"(?<=[-_.])", "<wbr>", escape(name))
+
+
 def _estimate(found: Estimate | None, digits: int, scale: float = 1, unit: str = "") -> str:
     if found is None:
         return ""
-    return f"{scale * found.value:.{digits}f}{unit} <i>± {scale * found.error:.{digits}f}</i>"
+    return f"{scale * found.value:.{digits}f}{unit}<small>± {scale * found.error:.{digits}f}</small>"

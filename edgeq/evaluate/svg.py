@@ -128,7 +128,8 @@ def bars(rows: Sequence[Bar], x_name: str, series: int = 0) -> str:
             f'<line class="stroke" x1="{x(row.value - error)}" x2="{x(row.value + error)}" '
             f'y1="{middle}" y2="{middle}"/>'
             f'<circle class="fill ring" cx="{px}" cy="{middle}" r="5"/>'
-            f'<text class="faint" x="{WIDTH - 140}" y="{middle + 4}">{row.value:.4g} {escape(row.note)}</text></g>'
+            f'<text class="ink" x="{WIDTH - 138}" y="{middle + 4}">{row.value:.4g}</text>'
+            f'<text class="faint" x="{WIDTH - 76}" y="{middle + 4}">{escape(row.note)}</text></g>'
         )
     return _svg(parts, height, x_name)
 
@@ -160,8 +161,10 @@ def diverging(rows: Sequence[tuple[str, int, int, str]], left_name: str, right_n
     return _svg(parts, height, f"{left_name} and {right_name}")
 
 
-def legend(names: Iterable[str]) -> str:
-    """Which colour is whose."""
+def legend(names: Sequence[str]) -> str:
+    """Which colour is whose, where there are several."""
+    if len(names) < 2:
+        return ""
     items = (f'<li class="s{i % SERIES}"><i></i>{escape(name)}</li>' for i, name in enumerate(names))
     return f'<ul class="legend">{"".join(items)}</ul>'
 
