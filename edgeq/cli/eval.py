@@ -96,9 +96,9 @@ def command(
     --task: accuracy, and which items come out otherwise. Of answers to prompts: where they first differ.
     """
     from edgeq.evaluate.greedy import read_prompts
-    from edgeq.evaluate.passages import read_passages
     from edgeq.evaluate.report import Options, evaluate
     from edgeq.evaluate.tasks import read_task
+    from edgeq.evaluate.texts import read_passages
 
     if reference_top_k is not None and reference_logits is None:
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")

@@ -8,4 +8,4 @@ with edgeq.load("model.eqf") as model, edgeq.load("reference.eqf") as reference:
 from edgeq.evaluate.measure import Divergence as Divergence
 from edgeq.evaluate.measure import divergence as divergence
 from edgeq.evaluate.measure import perplexity as perplexity
-from edgeq.evaluate.passages import read_passages as read_passages
+from edgeq.evaluate.texts import read_passages as read_passages

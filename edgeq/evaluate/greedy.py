@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgeq.errors import UsageError
-from edgeq.evaluate.passages import Chunk, read_file, read_objects
 from edgeq.evaluate.statistics import percentiles
+from edgeq.evaluate.texts import Chunk, read_file, read_objects
 from edgeq.model import Model
 
 PROMPT = 32  # tokens of a prompt that is the beginning of a text

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.evaluate.passages import Chunk
+from edgeq.evaluate.texts import Chunk
 from edgeq.model import Model
 from edgeq.shared_session import log_softmax
 

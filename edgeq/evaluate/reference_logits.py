@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import OutputError, UsageError
-from edgeq.evaluate.passages import Chunk, digest
 from edgeq.evaluate.predictions import F64, Exact, Ids, Predicted, predictions
+from edgeq.evaluate.texts import Chunk, digest
 from edgeq.model import PART, Model
 from edgeq.shared_session import log_softmax
 

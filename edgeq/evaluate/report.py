@@ -12,12 +12,12 @@ import numpy as np
 from edgeq.errors import UsageError
 from edgeq.evaluate.greedy import Change, Greedy, Prompt, answer, beginnings, changes, latency
 from edgeq.evaluate.measure import CHUNK, Divergence, chunks_for, measure, summary
-from edgeq.evaluate.passages import Chunk, Passage
 from edgeq.evaluate.predictions import Measured, Positions
 from edgeq.evaluate.reference_logits import ReferenceLogits
 from edgeq.evaluate.slices import Slice, slices
 from edgeq.evaluate.task_scores import Flips, TaskScore, flips, score_task
 from edgeq.evaluate.tasks import Task
+from edgeq.evaluate.texts import Chunk, Passage
 from edgeq.model import Model
 from edgeq.version import VERSION
 

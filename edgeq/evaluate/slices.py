@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeq.evaluate.measure import Divergence, summary
-from edgeq.evaluate.passages import Chunk
 from edgeq.evaluate.predictions import Measured, Positions
 from edgeq.evaluate.statistics import Values, larger_by_chance
+from edgeq.evaluate.texts import Chunk
 
 BLOCK = 64  # positions whose mean counts as one value: neighbours are not independent
 SIGNIFICANT = 0.05

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
-from edgeq.evaluate.passages import read_file, read_objects
+from edgeq.evaluate.texts import read_file, read_objects
 
 HELLASWAG_LINES = 6
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.blocks.fields import F32
-from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.reference import decode
 from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.kernels.encode_api import encode_panels
 from edgeq.output import write_file
 from edgeq.quantize.allocation import Candidate, allocate
 from edgeq.quantize.sensitivity import COARSE, MeanSquare, Measured, relative_error
@@ -90,7 +91,7 @@ def _candidates(
     weights = _sample(file, name)
 
     def error(kind: str) -> float:
-        other = decode(encode(weights, kind, mean_square), len(weights), columns, kind)
+        other = decode(encode_panels(weights, kind, 1, mean_square), len(weights), columns, kind)
         return relative_error(weights, other, mean_square)
 
     coarse = error(COARSE) or 1.0

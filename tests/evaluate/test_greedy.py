@@ -4,7 +4,7 @@ from random_models import table_model
 
 from edgeq.errors import UsageError
 from edgeq.evaluate.greedy import Greedy, Prompt, answer, beginnings, changes, latency, read_prompts
-from edgeq.evaluate.passages import Chunk
+from edgeq.evaluate.texts import Chunk
 
 
 def test_answers_and_where_they_differ():

@@ -7,7 +7,7 @@ from random_models import log_probabilities, table_model
 from edgeq.errors import UsageError
 from edgeq.evaluate import divergence, perplexity
 from edgeq.evaluate.measure import chunks_for, measure
-from edgeq.evaluate.passages import Passage
+from edgeq.evaluate.texts import Passage
 
 TEXT = "".join(chr(32 + i * i % 91) for i in range(64 * 5))
 

@@ -5,8 +5,8 @@ from random_models import table_model
 from edgeq.errors import UsageError
 from edgeq.evaluate import divergence
 from edgeq.evaluate.measure import chunks_for
-from edgeq.evaluate.passages import Passage
 from edgeq.evaluate.reference_logits import ReferenceLogits
+from edgeq.evaluate.texts import Passage
 
 TEXT = "".join(chr(32 + i * i % 91) for i in range(64 * 4))
 

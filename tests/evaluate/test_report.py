@@ -14,9 +14,9 @@ from edgeq.cli.eval_table import lines
 from edgeq.errors import UsageError
 from edgeq.evaluate import divergence
 from edgeq.evaluate.page import page
-from edgeq.evaluate.passages import Passage
 from edgeq.evaluate.report import EDGES, Options, Report, evaluate
 from edgeq.evaluate.tasks import Item, Task
+from edgeq.evaluate.texts import Passage
 
 LOWER = "".join(chr(97 + i * i % 26) for i in range(64))
 TASK = Task("choices", tuple(Item(f"item {i}", (" yes", " no"), i % 2) for i in range(20)))

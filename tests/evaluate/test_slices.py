@@ -6,8 +6,8 @@ import pytest
 from random_models import table_model
 
 from edgeq.evaluate.measure import chunks_for, measure
-from edgeq.evaluate.passages import Passage
 from edgeq.evaluate.slices import slices
+from edgeq.evaluate.texts import Passage
 
 LOWER = "".join(chr(97 + i * i % 26) for i in range(64))
 UPPER = LOWER.upper()

@@ -4,7 +4,7 @@ import pytest
 import small_tokenizers as small
 
 from edgeq.errors import UsageError
-from edgeq.evaluate.passages import Passage, cut, digest, read_passages
+from edgeq.evaluate.texts import Passage, cut, digest, read_passages
 from edgeq.text.tokenizer import load_tokenizer
 
 PLAIN = load_tokenizer(small.byte_level_assets(), "m", 270)
