@@ -5,24 +5,29 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from edgeq.checkpoints import Checkpoint, open_checkpoint
+from edgeq.blocks.table import block_type
+from edgeq.checkpoints import open_checkpoint
 from edgeq.container.gguf_values import is_gguf
 from edgeq.container.header import is_eqf
 from edgeq.container.reader import File, open_file
 from edgeq.errors import OutputError, TokenizerError, UsageError
 from edgeq.gguf.importer import import_gguf
+from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.passages import LENGTH, TOKENS, Text, passages, shipped
 from edgeq.quantize import pipeline
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Progress, calibrate
 from edgeq.quantize.imatrix import write_calibration
+from edgeq.quantize.recipes import recipe
 from edgeq.text.tokenizer import FILES, load_tokenizer
 
 ENDING = ".calib"
 PARTIAL = ".partial"  # what the file is called while it is not whole
+SMALL = 200_000_000  # weights, of what is calibrated unasked: it takes minutes
 FEW_TOKENS = 100  # an expert that saw fewer is hardly calibrated
 
 Announce = Callable[[str], None] | None
@@ -138,17 +143,25 @@ def runnable_file(
             import_gguf(source, made, threads, progress, announce)
         else:
             with open_checkpoint(source, revision) as checkpoint:
-                kind = exact_type(checkpoint)
+                kind = pipeline.exact_type(checkpoint)
             pipeline.convert(source, made, kind, threads, progress, revision, announce=announce)
         yield stack.enter_context(open_file(made))
 
 
-def exact_type(checkpoint: Checkpoint) -> str | None:
-    """The float type that holds all weights of a checkpoint exactly; None for one that is quantized."""
-    if checkpoint.packed:
-        return None
-    kinds = {ref.dtype for ref in checkpoint.tensors.values() if len(ref.shape) > 1}
-    return kinds.pop() if kinds in ({"BF16"}, {"F16"}) else "F32"
+def worth_calibrating(source: str | os.PathLike[str], type: str | None, revision: str | None = None) -> bool:
+    """Whether converting gains much by calibration, and in minutes: a checkpoint of up to SMALL weights that are not
+    quantized, with a tokenizer and a head, to a type of fewer than 8 bits."""
+    if block_type(recipe(type or pipeline.DEFAULT).base).bits >= 8 or (os.path.isfile(source) and not _weights(source)):
+        return False
+    with open_checkpoint(source, revision) as checkpoint:
+        weights = sum(prod(ref.shape) for ref in checkpoint.tensors.values())
+        model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
+        known = bool(checkpoint.assets.keys() & {*FILES}) and model.heads.causal
+        return known and not checkpoint.packed and weights <= SMALL
+
+
+def _weights(path: str | os.PathLike[str]) -> bool:
+    return not is_eqf(path) and not is_gguf(path)
 
 
 def notes_on(calibration: Calibration, file: File) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq import endings
-from edgeq.checkpoints import Checkpoint
+from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
 from edgeq.container.gguf_writer import GgufSpec
@@ -88,7 +88,8 @@ def _calibrated(
             floats = folder / "float.eqf"
             notes: list[str] = []
             if not floats.exists():
-                exact = pipeline.exact_type(source, revision)
+                with open_checkpoint(source, revision) as checkpoint:
+                    exact = pipeline.exact_type(checkpoint) or "F32"
                 report = pipeline.convert(
                     source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, _check_tokenizer
                 )

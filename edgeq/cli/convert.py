@@ -1,7 +1,10 @@
 """`edgeq convert`: a Hugging Face checkpoint, or what is quantized already, to one `.eqf` or GGUF file."""
 
+import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.quantize.calibrated import Request
+    from edgeq.quantize.calibration import Calibration
     from edgeq.quantize.pipeline import Report
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S,
@@ -62,8 +65,10 @@ def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="What the model reads, as `edgeq calibrate` or llama-imatrix has written it: quantize for that.",
+    help="What the model reads, as `edgeq calibrate` or llama-imatrix has written it: quantize for that.  "
+    "[default: for small models it is found out first, with texts that come with edgeq]",
 )
+@click.option("--no-calibration", is_flag=True, help="Round each weight by itself: done in seconds, and loses more.")
 @click.option(
     "--method",
     help="How calibration is used: feedback mends in later weights and layers what earlier ones lost, and takes "
@@ -92,6 +97,7 @@ def command(
     revision: str | None,
     allow_no_tokenizer: bool,
     calibration: Path | None,
+    no_calibration: bool,
     threads: int | None,
     **wishes: Any,
 ) -> None:
@@ -101,24 +107,52 @@ def command(
     """
     from edgeq.conversion import convert
 
-    request = _request(calibration, wishes)
-    with progress_bar("reading the model") as progress:
-        report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request)
+    wished = any(value is not None and value != () for value in wishes.values())
+    if no_calibration and (wished or calibration):
+        raise UsageError("--no-calibration contradicts options that need one: leave it, or them, out")
+    with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
+        request = None
+        if known is not None:
+            from edgeq.quantize.calibrated import Request
+
+            request = Request(known, **wishes)
+        with progress_bar("reading the model") as progress:
+            report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request)
     show_report(report)
 
 
-def _request(calibration: Path | None, wishes: dict[str, Any]) -> "Request | None":
-    """How to quantize for what the model reads. UsageError for wishes that need a calibration, without one."""
-    if calibration is None:
-        if wished := [name for name, value in wishes.items() if value]:
-            options = {"nbytes": "target-size", "bits": "target-bpw", "divergence": "max-kld", "rules": "tensor-type"}
-            option = options.get(wished[0], wished[0].replace("_", "-"))
-            raise UsageError(f"--{option} needs --calibration: `edgeq calibrate` makes one")
-        return None
-    from edgeq.quantize.calibrated import Request
+@contextmanager
+def _calibrated(
+    source: str,
+    output: Path | None,
+    kind: str | None,
+    revision: str | None,
+    given: Path | None,
+    may: bool,
+    must: bool,
+    threads: int | None,
+) -> "Iterator[Calibration | None]":
+    """What the model reads: as it is given; found out where that is asked for, or worth it; otherwise None.
+
+    What was found out is kept until all is done: the same command, given again, need not do it again.
+    """
     from edgeq.quantize.imatrix import read_calibration
 
-    return Request(read_calibration(calibration), **wishes)
+    if given is not None:
+        yield read_calibration(given)
+        return
+    from edgeq.calibrating import calibrate_model, worth_calibrating
+
+    if not must and not (may and worth_calibrating(source, kind, revision)):
+        yield None
+        return
+    announce("calibrating with the texts that come with edgeq: --no-calibration skips that, and loses more")
+    key = hashlib.sha256(f"{Path(source).absolute()} {revision}".encode()).hexdigest()[:12]
+    kept = (output or Path("unnamed")).with_name(f".{output.name if output else 'edgeq'}.{key}.calib")
+    if not kept.exists():
+        calibrate_model(source, kept, threads=threads, revision=revision, announce=announce)
+    yield read_calibration(kept)
+    kept.unlink(missing_ok=True)
 
 
 def show_report(report: "Report") -> None:

@@ -223,11 +223,12 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
     return [name for name in skipped if not _DERIVED.fullmatch(name)]
 
 
-def exact_type(source: str | os.PathLike[str], revision: str | None = None) -> str:
-    """The smallest type without codes that holds a checkpoint's matrices exactly: F16, BF16 or F32."""
-    with open_checkpoint(source, revision) as checkpoint:
-        stored = {ref.dtype for ref in checkpoint.tensors.values() if len(ref.shape) > 1}
-    return stored.pop() if len(stored) == 1 and not checkpoint.packed and stored <= {"F16", "BF16"} else "F32"
+def exact_type(checkpoint: Checkpoint) -> str | None:
+    """The float type that holds all weights of a checkpoint exactly; None for one that is quantized."""
+    if checkpoint.packed:
+        return None
+    kinds = {ref.dtype for ref in checkpoint.tensors.values() if len(ref.shape) > 1}
+    return kinds.pop() if kinds in ({"BF16"}, {"F16"}) else "F32"
 
 
 def key_of(source: str | os.PathLike[str], revision: str | None = None) -> str:
