@@ -7,7 +7,7 @@ weighted by the columns' importance, f32 [columns], about 1. NumPy's warnings on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,25 @@ import numpy as np
 from edgeq.blocks.fields import F32, U8, Fields
 from edgeq.blocks.search_mins import MOST, codes_with_min, factors_with_min, search_mins
 from edgeq.blocks.search_offsets import offset_codes, search_offsets
-from edgeq.blocks.search_symmetric import FACTOR_RANGE, best_scale, coded_factors, codes_of, search_scales
+from edgeq.blocks.search_steps import half, round_between, where
+from edgeq.blocks.search_symmetric import (
+    FACTOR_RANGE,
+    LEAST_EXPONENT,
+    best_scale,
+    coded_factors,
+    codes_of,
+    search_scales,
+)
 from edgeq.blocks.table import SUPER_BLOCK, BlockType
+
+# How far `near` goes: factors, where there are mins too; factors of types without; exponents; steps of other scales
+FACTORS_WITH_MIN, FACTORS, EXPONENTS, STEPS_OF_A_SCALE = 2, 4, 1, 2
+STEP_OF_AN_OFFSET = 0.25  # of the scale
+
+
+def step_of(bt: BlockType) -> float:
+    """A step of a scale that is no multiple, as a part of it: moves the largest code by about a half."""
+    return 0.5 / (bt.levels + 1)
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,22 @@ class Groups(ABC):
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
         """The scale with the least weighted error for a group's weights [columns, rows]."""
 
+    def near(self, group: GroupScale, multiples: Multiples) -> Iterator[GroupScale]:
+        """Scales beside a group's, with which its columns may be rounded to a smaller loss once errors are mended."""
+        reach, reach_min = self.reach
+        for a in range(-reach, reach + 1):
+            for b in range(-reach_min, reach_min + 1):
+                yield self._beside(group, a, b, multiples)
+
+    @property
+    @abstractmethod
+    def reach(self) -> tuple[int, int]:
+        """How many steps of a scale to either side, and of its offset, `near` goes."""
+
+    @abstractmethod
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        """The scale so many steps on."""
+
     @abstractmethod
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
         """Codes and what they decode to, f32 [rows], of one column's weights."""
@@ -113,6 +146,15 @@ class _Mins(Groups):
         factor, factor_min = (part[0] for part in factors_with_min(*_one(x, importance), d, dmin, self.bt))
         return GroupScale(d * factor, -(dmin * factor_min), factor, factor_min)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        return FACTORS_WITH_MIN, FACTORS_WITH_MIN
+
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        factor = round_between(group.factor + np.float32(a), 0, MOST[self.bt.scales])
+        factor_min = round_between(group.factor_min + np.float32(b), 0, MOST[self.bt.scales])
+        return GroupScale(multiples.d * factor, -(multiples.dmin * factor_min), factor, factor_min)
+
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
         codes = codes_with_min(x, group.scale, -group.offset, self.bt.levels)
         return codes, group.scale * codes + group.offset
@@ -132,6 +174,15 @@ class _Offsets(Groups):
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
         d, m, _ = search_offsets(x[:, None], self.bt.levels, _one(x, importance)[1])
         return GroupScale(d[0], m[0], d[0], m[0])
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return STEPS_OF_A_SCALE, STEPS_OF_A_SCALE
+
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        d = half(group.scale * np.float32(1 + a * step_of(self.bt)))
+        m = half(group.offset + group.scale * np.float32(b * STEP_OF_AN_OFFSET))
+        return GroupScale(d, m, d, m)
 
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
         codes = offset_codes(x, group.scale, group.offset, self.bt.levels)
@@ -164,6 +215,18 @@ class _Symmetric(Groups):
         factor = coded_factors(x, importance, free, multiples.d, self.bt)[0][0]
         return GroupScale(multiples.d * factor, zero, factor, zero)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        return FACTORS if self.coded else STEPS_OF_A_SCALE, 0
+
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        if self.coded:
+            factor = round_between(group.factor + np.float32(a), *FACTOR_RANGE[self.bt.scales])
+            return GroupScale(multiples.d * factor, group.offset, factor, group.offset)
+        scale = group.scale * np.float32(1 + a * step_of(self.bt))
+        scale = scale if self.bt.scales == "f32" else half(scale)
+        return GroupScale(scale, group.offset, scale, group.offset)
+
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
         codes = codes_of(x, group.scale, self.bt)
         return codes, group.scale * self._values[codes.astype(np.uint8)]
@@ -181,7 +244,17 @@ class _Exponents(_Symmetric):
 
     def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
         x, importance = _one(x, importance)
-        exponent = search_scales(x, self.bt, importance)[0][0]
+        return self._power(search_scales(x, self.bt, importance)[0][0])
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return EXPONENTS, 0
+
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        exponent = np.maximum(group.factor + np.float32(a), np.float32(LEAST_EXPONENT))
+        return self._power(where(group.factor > 0, exponent, np.float32(0)))
+
+    def _power(self, exponent: F32) -> GroupScale:
         zero = np.zeros_like(exponent)
         return GroupScale(np.ldexp(np.float32(1), exponent.astype(np.int32) - 128), zero, exponent, zero)
 

@@ -6,13 +6,16 @@ together, is lowered by rounding column j where w_j + sum_{i<j} U_ij e_i lies. S
 twin (`edgeq.kernels.mend`) gives the same bits.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.blocks.fields import F32, U8
-from edgeq.blocks.groups import GroupScale, groups_of
+from edgeq.blocks.groups import Groups, GroupScale, Multiples, groups_of
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.scale_search import relative_importance
+from edgeq.blocks.search_steps import total_of, where
 from edgeq.blocks.table import block_type
 
 
@@ -32,18 +35,45 @@ def quantize(target: F32, order: NDArray[np.int64], upper: F32, weights: F32, na
         spans = [slice(at, at + span) for at in range(0, columns, span)]
         multiples = [kind.settle(wanted[part], settling[part]) for part in spans]
         for start, stop in runs(order, size):
-            chosen = order[start:stop]
+            chosen, at = order[start:stop], int(order[start]) // size
             moved = wanted[chosen]
             for i in range(start):
                 moved += upper[i, start:stop, None] * errors[i]
-            group = kind.scale(moved, importance[start:stop], multiples[chosen[0] // span])
-            groups[int(chosen[0]) // size] = group
-            for j, column in enumerate(chosen):
-                codes[column], decoded[column] = kind.column(moved[j], group)
-                errors[start + j] = wanted[column] - decoded[column]
-                moved[j + 1 :] += upper[start + j, start + j + 1 : stop, None] * errors[start + j]
+            part = _Part(moved, wanted[chosen], upper[start:stop, start:stop], importance[start:stop])
+            groups[at] = part.best(kind, multiples[at * size // span])
+            codes[chosen], decoded[chosen], _ = part.rounded(kind, groups[at])
+            errors[start:stop] = wanted[chosen] - decoded[chosen]
     found = [groups[at] for at in range(len(groups))]
     return pack_panels(kind.fields(codes, multiples, found), kind.bt), np.ascontiguousarray(decoded.T)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A group, its columns in their order: weights moved and as they are, f32 [columns, rows]; U; importances."""
+
+    moved: F32
+    wanted: F32
+    upper: F32
+    importance: F32
+
+    def best(self, kind: Groups, multiples: Multiples) -> GroupScale:
+        """The scale with the least loss, near the one that fits the weights best as they are when their turn comes."""
+        group = kind.scale(self.moved, self.importance, multiples)
+        best = [self.rounded(kind, group)[2], *vars(group).values()]
+        for near in kind.near(group, multiples):
+            new = [self.rounded(kind, near)[2], *vars(near).values()]
+            best = [where(new[0] < best[0], a, b) for a, b in zip(new, best, strict=True)]
+        return GroupScale(*best[1:])
+
+    def rounded(self, kind: Groups, group: GroupScale) -> tuple[F32, F32, F32]:
+        """Codes and what they decode to [columns, rows], and their loss [rows], with a scale."""
+        moved, codes, decoded = self.moved.copy(), np.empty_like(self.moved), np.empty_like(self.moved)
+        losses = np.empty_like(self.moved)
+        for j in range(len(moved)):
+            codes[j], decoded[j] = kind.column(moved[j], group)
+            losses[j] = self.importance[j] * np.square(moved[j] - decoded[j])
+            moved[j + 1 :] += self.upper[j, j + 1 :, None] * (self.wanted[j] - decoded[j])
+        return codes, decoded, total_of(losses)
 
 
 def runs(order: NDArray[np.int64], size: int) -> list[tuple[int, int]]:

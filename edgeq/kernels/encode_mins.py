@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from edgeq.blocks.groups import FACTORS_WITH_MIN
 from edgeq.blocks.search_mins import MIN_ROUNDS, MIN_STEPS, MOST
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
 from edgeq.blocks.table import BlockType
@@ -239,25 +240,43 @@ def make(bt: BlockType):
 def make_group(bt: BlockType) -> SimpleNamespace:
     """What `edgeq.kernels.mend` needs: the parts of the search, of one group whose d and dmin are settled.
 
-    scale(x, importance, work, group, d, dmin, present, columns) -> (scale, min), whose factors it leaves in `work`
+    best(x, importance, work, group, d, dmin, columns) -> (factor, min's factor), found in `work`
+    beside(factor, factor_min, a, b) -> those so many steps on; `reach`: how many are tried to either side
+    scale(factor, factor_min, d, dmin) -> (scale, min)
+    keep(work, group, factor, factor_min, present) leaves them in `work` as the header has them
     column(w, scale, min, 1 / scale) -> (code, what it decodes to)
     """
     levels, largest, steps = bt.levels, float(MOST[bt.scales]), MIN_STEPS[bt.bits]
     size = bt.scale_group
 
     @device
-    def scale(x, importance, work, group, d, dmin, present, columns):
+    def best(x, importance, work, group, d, dmin, columns):
         most, top = constant(largest), constant(levels)
         _first_guess(x, importance, work, group, levels, steps, size)
         _make_factors(work, group, inverse(d), inverse(dmin), most)
         for _ in range(MIN_ROUNDS):
             _neighbours(x, importance, work, group, d, dmin, top, most, size)
-        factor, factor_min = load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+        return load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+
+    @device
+    def beside(factor, factor_min, a, b):
+        zero, most = zero_f32x16(), constant(largest)
+        factor, factor_min = add(factor, constant(a)), add(factor_min, constant(b))
+        return round_between(factor, zero, most), round_between(factor_min, zero, most)
+
+    @device
+    def scale(factor, factor_min, d, dmin):
         return mul(d, factor), mul(dmin, factor_min)
+
+    @device
+    def keep(work, group, factor, factor_min, present):
+        store_f32x16(work + SCALES + group * ROW, factor)
+        store_f32x16(work + MINS + group * ROW, factor_min)
 
     @device
     def column(w, scale, minimum, inv):
         code = _code(w, minimum, inv, constant(levels))
         return code, sub(mul(scale, code), minimum)
 
-    return SimpleNamespace(scale=scale, column=column)
+    reach = (FACTORS_WITH_MIN, FACTORS_WITH_MIN)
+    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)

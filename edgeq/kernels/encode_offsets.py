@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+from edgeq.blocks.groups import STEP_OF_AN_OFFSET, STEPS_OF_A_SCALE, step_of
 from edgeq.blocks.search_offsets import OFFSET_ROUNDS, OFFSET_STEPS
 from edgeq.blocks.search_steps import TINY
+from edgeq.blocks.table import BlockType
 from edgeq.kernels.search import (
     COLUMNS,
     GROUP,
@@ -135,19 +137,31 @@ def make(levels: int):
     return search
 
 
-def make_group(levels: int) -> SimpleNamespace:
-    """`scale` and `column` as `encode_mins.make_group` has them, of a type whose groups have d and m of their own."""
+def make_group(bt: BlockType) -> SimpleNamespace:
+    """What `encode_mins.make_group` says, of a type whose groups have d and m of their own: these are the factors."""
+    levels, step = bt.levels, step_of(bt)
 
     @device
-    def scale(x, importance, work, group, d, dmin, present, columns):
-        d, m = _scales(x, importance, levels)
+    def best(x, importance, work, group, d, dmin, columns):
+        return _scales(x, importance, levels)
+
+    @device
+    def beside(d, m, a, b):
+        return half(mul(d, constant(1 + a * step))), half(add(m, mul(d, constant(b * STEP_OF_AN_OFFSET))))
+
+    @device
+    def scale(factor, factor_min, d, dmin):
+        return factor, factor_min
+
+    @device
+    def keep(work, group, d, m, present):
         store_f32x16(work + SCALES + group * ROW, d)
         store_f32x16(work + MINS + group * ROW, m)
-        return d, m
 
     @device
     def column(w, d, m, inv):
         code = _code(w, m, inv, constant(levels))
         return code, add(mul(d, code), m)
 
-    return SimpleNamespace(scale=scale, column=column)
+    reach = (STEPS_OF_A_SCALE, STEPS_OF_A_SCALE)
+    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+from edgeq.blocks.groups import EXPONENTS as EXPONENT_REACH
+from edgeq.blocks.groups import FACTORS, STEPS_OF_A_SCALE, step_of
 from edgeq.blocks.search_steps import NEIGHBOURS, TINY
 from edgeq.blocks.search_symmetric import EXPONENTS, FACTOR_RANGE, LEAST_EXPONENT, code_range, ladder, lowest, steps
 from edgeq.blocks.table import BlockType
@@ -280,28 +282,46 @@ def make(bt: BlockType):
 
 
 def make_group(bt: BlockType) -> SimpleNamespace:
-    """`scale` and `column` as `encode_mins.make_group` has them; of types whose scales are not coded, d is unused."""
+    """What `encode_mins.make_group` says, without mins; of types whose scales are not coded these are the factors."""
     value, code = _rounding(bt)
-    decoded, fitting = _decoded(bt), _fitting(value)
+    decoded, fitting, step = _decoded(bt), _fitting(value), step_of(bt)
     exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
-    best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
+    find = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
     code_factor = _make_coded(bt, fitting.error) if coded else None
+    least, most = FACTOR_RANGE.get(bt.scales, (0, 0))
     bias = 32.0 if bt.scales == "s6" else 0.0
 
     @device
-    def scale(x, importance, work, group, d, dmin, present, columns):
-        zero, row = zero_f32x16(), work + group * ROW
-        found = best(x, importance, columns)
-        store_f32x16(row + SCALES, found if coded or exponents or single else half(found))
+    def best(x, importance, work, group, d, dmin, columns):
+        found, row = find(x, importance, columns), work + group * ROW
+        if coded:
+            store_f32x16(row + SCALES, found)
+            code_factor(x, importance, columns, row, d, inverse(d))
+            return load_f32x16(row + SCALES), zero_f32x16()
+        return found if exponents or single else half(found), zero_f32x16()
+
+    @device
+    def beside(factor, unused, a, b):
+        if coded:
+            return round_between(add(factor, constant(a)), constant(least), constant(most)), unused
         if exponents:  # 0 is of groups of zeros
-            return where_above(found, zero, power_of_two(found), constant(LEAST_SCALE)), zero
-        if not coded:
-            return load_f32x16(row + SCALES), zero
-        code_factor(x, importance, columns, row, d, inverse(d))
-        factor = load_f32x16(row + SCALES)
-        if bias:
-            store_f32x16(row + SCALES, mul(add(factor, constant(bias)), present))
-        return mul(d, factor), zero
+            exponent = larger(add(factor, constant(a)), constant(LEAST_EXPONENT))
+            return where_above(factor, zero_f32x16(), exponent, zero_f32x16()), unused
+        scale = mul(factor, constant(1 + a * step))
+        return scale if single else half(scale), unused
+
+    @device
+    def scale(factor, unused, d, dmin):
+        if coded:
+            return mul(d, factor), unused
+        if exponents:
+            return where_above(factor, zero_f32x16(), power_of_two(factor), constant(LEAST_SCALE)), unused
+        return factor, unused
+
+    @device
+    def keep(work, group, factor, unused, present):
+        stored = mul(add(factor, constant(bias)), present) if bias else factor
+        store_f32x16(work + SCALES + group * ROW, stored)
 
     @device
     def column(w, scale, offset, inv):
@@ -309,4 +329,5 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         found = code(scaled)
         return found, mul(scale, decoded(scaled, found))
 
-    return SimpleNamespace(scale=scale, column=column)
+    reach = (EXPONENT_REACH if exponents else FACTORS if coded else STEPS_OF_A_SCALE, 0)
+    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)

@@ -8,9 +8,9 @@ from edgeq.blocks.table import block_type
 from edgeq.kernels import encode_mins, encode_offsets, encode_symmetric
 from edgeq.kernels.argument_blocks import MEND_BLOCK, Mend
 from edgeq.kernels.encode import CODES_BYTES, COLUMNS, WORK_BYTES, X_BYTES, make_pack, searches, transpose
-from edgeq.kernels.search import ROW, inverse
+from edgeq.kernels.search import ROW, constant, inverse, weighed
 from edgeq.simd.argument_words import words_of
-from edgeq.simd.choice import store_u8x16, to_u8x16
+from edgeq.simd.choice import store_u8x16, to_u8x16, where_above
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f32, load_i64, stack, store_f32
 from edgeq.simd.vector import (
@@ -40,10 +40,11 @@ def make(variant: str, isa: Isa):
     arguments, pack_group, size = words_of(Mend), make_pack(bt), bt.scale_group
     shared = bt.scales not in ("f16", "f32", "e8m0")
     if bt.has_mins:
-        group_of = encode_offsets.make_group(bt.levels) if bt.scales == "f16" else encode_mins.make_group(bt)
+        kind = encode_offsets.make_group(bt) if bt.scales == "f16" else encode_mins.make_group(bt)
     else:
-        group_of = encode_symmetric.make_group(bt)
-    scale_of, round_column = group_of.scale, group_of.column
+        kind = encode_symmetric.make_group(bt)
+    best, beside, scale_of, keep, round_column = kind.best, kind.beside, kind.scale, kind.keep, kind.column
+    reach, wide = kind.reach[0], 2 * kind.reach[1] + 1
 
     @device
     def settle(wanted, importance, columns, blocks, unused, present):
@@ -60,12 +61,40 @@ def make(variant: str, isa: Isa):
                 store_f32x16(work + WORK_BYTES + ROW, dmin)
 
     @device
-    def round_group(x, upper, importance, order, count, wanted, errors, codes, blocks, present):
-        """Scale and codes of a group; what it decodes to takes the place of its weights. `upper` is of its columns."""
-        column = load_i64(order)
-        work, group = blocks + column // COLUMNS * BLOCK_BYTES, column % COLUMNS // size
+    def loss(x, y, upper, importance, order, count, wanted, scale, offset):
+        """What a group's columns lose with this scale; x stays as it is, y is f32 [count][16] to work in."""
+        inv, total = inverse(scale), zero_f32x16()
+        for j in range(count):
+            store_f32x16(y + j * ROW, load_f32x16(x + j * ROW))
+        for j in range(count):
+            moved = load_f32x16(y + j * ROW)
+            _, decoded = round_column(moved, scale, offset, inv)
+            residual = sub(moved, decoded)
+            total = add(total, weighed(mul(residual, residual), importance, j))
+            _move(y, upper, j, count, sub(_weights(wanted, order, j), decoded))
+        return total
+
+    @device
+    def choose_scale(x, y, upper, importance, order, count, wanted, work, present):
+        """Scale and offset of a group with which its columns lose least, near those that fit its weights best."""
+        group = load_i64(order) % COLUMNS // size
         d, dmin = load_f32x16(work + WORK_BYTES), load_f32x16(work + WORK_BYTES + ROW)
-        scale, offset = scale_of(x, importance, work, group, d, dmin, present, count)
+        start, start_min = best(x, importance, work, group, d, dmin, count)
+        new, new_min, factor, factor_min = start, start_min, start, start_min
+        least = constant(float("inf"))
+        for i in range(-1, wide * (2 * reach + 1)):  # first the start, which is kept where no other is better
+            if i >= 0:
+                new, new_min = beside(start, start_min, i // wide - reach, i % wide - wide // 2)
+            scale, offset = scale_of(new, new_min, d, dmin)
+            lost = loss(x, y, upper, importance, order, count, wanted, scale, offset)
+            factor, factor_min = where_above(least, lost, new, factor), where_above(least, lost, new_min, factor_min)
+            least = where_above(least, lost, lost, least)
+        keep(work, group, factor, factor_min, present)
+        return scale_of(factor, factor_min, d, dmin)
+
+    @device
+    def round_group(x, upper, order, count, wanted, errors, codes, scale, offset, present):
+        """Codes of a group; what it decodes to takes the place of its weights."""
         inv = inverse(scale)
         for j in range(count):
             column = load_i64(order + j * 8)
@@ -74,9 +103,7 @@ def make(variant: str, isa: Isa):
             store_f32x16(wanted + column * ROW, decoded)
             store_f32x16(errors + j * ROW, error)
             store_u8x16(codes + column * 16, to_u8x16(mul(code, present)))
-            for k in range(j + 1, count):
-                feedback = mul(load_splat_f32(upper + (j * count + k) * 4), error)
-                store_f32x16(x + k * ROW, add(load_f32x16(x + k * ROW), feedback))
+            _move(x, upper, j, count, error)
 
     def kernel(args, thread, n_threads):
         (source, rows, columns, target, decoded, first, last, order, uppers, settling, importance, scratch, room) = (
@@ -86,7 +113,7 @@ def make(variant: str, isa: Isa):
         errors = wanted + columns * ROW
         codes = errors + columns * ROW
         blocks = codes + columns * 16
-        x, unused = stack(X_BYTES), stack(CODES_BYTES)
+        x, y, unused = stack(X_BYTES), stack(X_BYTES), stack(CODES_BYTES)
         panel_bytes = (columns + COLUMNS - 1) // COLUMNS * header_bytes + columns // 32 * group_bytes
         for panel in range(
             first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
@@ -101,10 +128,9 @@ def make(variant: str, isa: Isa):
                 count = size if columns - at > size else columns - at
                 _mend(x, upper, wanted, order + done * 8, errors, done, count)
                 upper += done * count * 4
-                round_group(
-                    x, upper, importance + done * 4, order + done * 8, count, wanted, errors + done * ROW, codes,
-                    blocks, present,
-                )  # fmt: skip
+                each, chosen, work = importance + done * 4, order + done * 8, blocks + at // COLUMNS * BLOCK_BYTES
+                scale, offset = choose_scale(x, y, upper, each, chosen, count, wanted, work, present)
+                round_group(x, upper, chosen, count, wanted, errors + done * ROW, codes, scale, offset, present)
                 upper += count * count * 4
                 done += count
             out = target + panel * panel_bytes
@@ -135,6 +161,14 @@ def _mend(x, upper, wanted, order, errors, done, count):
         store_f32x16(x + (j + 1) * ROW, sum_1)
         store_f32x16(x + (j + 2) * ROW, sum_2)
         store_f32x16(x + (j + 3) * ROW, sum_3)
+
+
+@device
+def _move(x, upper, j, count, error):
+    """Take the error of column j into the columns behind it."""
+    for k in range(j + 1, count):
+        moved = mul(load_splat_f32(upper + (j * count + k) * 4), error)
+        store_f32x16(x + k * ROW, add(load_f32x16(x + k * ROW), moved))
 
 
 @device
