@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.model import Model
 
 CHUNK = 512
+FLOATS = {"F64", "F32", "F16", "BF16"}  # elements of a checkpoint that is not quantized
 
 EPILOG = """
 \b
@@ -29,7 +30,12 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
 
 @click.command("eval", epilog=EPILOG)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="What they are compared with: whatever can be run.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="What they are compared with: whatever can be run; a checkpoint's folder in F32, one of the Hub as its name "
+    "says (owner/name:F32).",
+)
 @click.option(
     "--text",
     "texts",
@@ -118,7 +124,7 @@ def command(
     )
     with ExitStack() as stack:
         loaded = [stack.enter_context(_load(path, options, loading)) for path in models]
-        base = None if reference is None else stack.enter_context(_load(reference, options, loading))
+        base = None if reference is None else stack.enter_context(_load(_exact(reference), options, loading))
         if prompts is not None:
             options = Options(**{**vars(options), "prompts": read_prompts(prompts, loaded[0])})
         with status("evaluating") as say:
@@ -146,6 +152,19 @@ def _load(path: Path, options: "Options", loading: dict[str, Any]) -> "Model":
         model.close()
         model = load_model(path, {**loading, "context": options.ctx_size})
     return model
+
+
+def _exact(reference: Path) -> Path:
+    """A checkpoint that is not quantized is compared with as it is, rather than as it would run: in F32."""
+    from edgeq.checkpoints import open_checkpoint
+    from edgeq.cli.facts import form
+
+    if form(reference) != "checkpoint":
+        return reference
+    with open_checkpoint(reference) as checkpoint:
+        floats = all(tensor.dtype in FLOATS for tensor in checkpoint.tensors.values())
+    folder = reference if reference.is_dir() else reference.parent
+    return Path(f"{folder}:F32") if floats else reference
 
 
 def _names(models: tuple[Path, ...], reference: Path | None) -> list[str]:

@@ -70,6 +70,8 @@ def _metrics(candidates: Sequence["Candidate"]) -> Iterator[str]:
     row("  RMS %", loss(lambda d: estimate(d.delta_p_rms, 3, 100)))
     for percent in ("1", "5", "95", "99"):
         row(f"  {percent} %", loss(lambda d, percent=percent: percentile(d.delta_p_percentiles, percent, 3, 100)))  # type: ignore[misc]
+    row("error of layers, first", lambda c: f"{c.layers[0]:.5f}" if c.layers else None)
+    row("  last", lambda c: f"{c.layers[-1]:.5f}" if c.layers else None)
     row("same answers", lambda c: _same_answers(c))
     row("  first difference at", lambda c: _first_difference(c))
     for percent in ("50", "95", "99"):

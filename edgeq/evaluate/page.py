@@ -67,6 +67,7 @@ def page(report: Report) -> str:
             _summary(report),
             _sizes(report),
             _histogram(report),
+            _layers(report),
             *map(_slices, report.candidates),
             _tasks(report),
             *map(_answers, report.candidates),
@@ -141,6 +142,18 @@ def _histogram(report: Report) -> str:
     plot = svg.histogram(EDGES, [(c.name, c.kl_histogram) for c in shown], "KL divergence, nats", medians)
     text = "<p>How far predictions are from the reference's, position by position. Dashed: the median.</p>"
     return f"<h2>Where the divergence lies</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
+
+
+def _layers(report: Report) -> str:
+    shown = [candidate for candidate in report.candidates if candidate.layers]
+    if not shown:
+        return ""
+    text = (
+        "<p>How far what a layer gives is from the reference's: squared differences over squares. A step is a layer's "
+        "own loss.</p>"
+    )
+    plot = svg.courses([(c.name, c.layers) for c in shown], "layer", "relative error")
+    return f"<h2>Through the layers</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
 
 
 def _slices(candidate: Candidate) -> str:
