@@ -46,7 +46,7 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
     'and tags, like "language", which are slices too.',
 )
 @click.option("-c", "--ctx-size", type=click.IntRange(8), default=CHUNK, show_default=True, help="Tokens of a chunk.")
-@click.option("--chunks", type=click.IntRange(1), help="At most so many of each file.  [default: all]")
+@click.option("--chunks", type=click.IntRange(1), help="At most so many of each file and slice of it.  [default: all]")
 @click.option(
     "--reference-logits",
     type=click.Path(path_type=Path),
@@ -102,7 +102,7 @@ def command(
     --task: accuracy, and which items come out otherwise. Of answers to prompts: where they first differ.
     """
     from edgeq.evaluate.greedy import read_prompts
-    from edgeq.evaluate.passages import read_passages
+    from edgeq.evaluate.passages import read_file, read_passages
     from edgeq.evaluate.report import Options, evaluate
     from edgeq.evaluate.tasks import read_task
 
@@ -112,6 +112,8 @@ def command(
         raise UsageError("--reference-logits keeps predictions of a text: give --text")
     for path in (json_path, html_path):
         _check_output(path)
+    if prompts is not None:
+        read_file(prompts)  # which needs the models' templates, but is no file before they are loaded either
     options = Options(
         passages=read_passages(texts),
         ctx_size=ctx_size,

@@ -115,6 +115,8 @@ def worst_line(candidate: "Candidate") -> str | None:
     sure = f"further from the reference than the rest: by chance {_chance(worst.chance or 0.0)}"
     if not worst.significant:
         sure = f"which may be chance ({_chance(worst.chance or 0.0)})"
+    if not worst.decidable:
+        sure = "too few chunks to tell it from chance: give more text"
     against = f"mean KL {worst.loss.kl.value:.4g}, of all the text {candidate.loss.kl.value:.4g}"
     return f"worst slice: {worst.name}, {against}; {sure}"
 

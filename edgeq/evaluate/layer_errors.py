@@ -20,7 +20,7 @@ def layer_errors(model: Model, reference: Model, chunks: Sequence[Chunk]) -> lis
     """Of each layer's output over all tokens of the chunks, as the next layer reads it: the sum of squared differences
     over that of the reference's squares. Empty for models whose layers are not alike.
 
-    It adds up from layer to layer: a step is what a layer loses itself.
+    It holds what the layers before have lost, too.
     """
     names = _readers(model)
     if not names or names != _readers(reference) or not model.session.model.heads.causal:
