@@ -166,11 +166,16 @@ def _chance(p: float) -> str:
 
 def estimate(found: "Estimate | None", digits: int, scale: float = 1) -> str | None:
     """A number with its standard error."""
-    return None if found is None else f"{scale * found.value:.{digits}f} ± {scale * found.error:.{digits}f}"
+    return None if found is None else f"{_rounded(scale * found.value, digits)} ± {scale * found.error:.{digits}f}"
 
 
 def percentile(found: "dict[str, float] | None", percent: str, digits: int, scale: float = 1) -> str | None:
-    return f"{scale * found[percent]:.{digits}f}" if found else None
+    return _rounded(scale * found[percent], digits) if found else None
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Without the sign of what is rounded to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
