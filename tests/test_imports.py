@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "loading": {"arguments", "container", "model", "model_cache", "runtime", "text"},
     "__init__": {"answer", "arguments", "conversion", "decode", "loading", "model", "scoring", "timings"},
-    "evaluate": {"__init__", "container", "loading", "model", "scoring", "shared_session", "text"},
+    "evaluate": {"__init__", "loading", "model", "runtime", "scoring", "shared_session", "text"},
     "cli": {
         "__init__",
         "answer",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.model import Model
 
 CHUNK = 512
+FLOATS = {"F64", "F32", "F16", "BF16"}  # elements of a checkpoint that is not quantized
 
 EPILOG = """
 \b
@@ -29,7 +30,12 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
 
 @click.command("eval", epilog=EPILOG)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="What they are compared with: whatever can be run.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="What they are compared with: whatever can be run; a checkpoint's folder in F32, one of the Hub as its name "
+    "says (owner/name:F32).",
+)
 @click.option(
     "--text",
     "texts",
@@ -40,7 +46,7 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
     'and tags, like "language", which are slices too.',
 )
 @click.option("-c", "--ctx-size", type=click.IntRange(8), default=CHUNK, show_default=True, help="Tokens of a chunk.")
-@click.option("--chunks", type=click.IntRange(1), help="At most so many of each file.  [default: all]")
+@click.option("--chunks", type=click.IntRange(1), help="At most so many of each file and slice of it.  [default: all]")
 @click.option(
     "--reference-logits",
     type=click.Path(path_type=Path),
@@ -98,7 +104,7 @@ def command(
     from edgeq.evaluate.greedy import read_prompts
     from edgeq.evaluate.report import Options, evaluate
     from edgeq.evaluate.tasks import read_task
-    from edgeq.evaluate.texts import read_passages
+    from edgeq.evaluate.texts import read_file, read_passages
 
     if reference_top_k is not None and reference_logits is None:
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")
@@ -106,6 +112,8 @@ def command(
         raise UsageError("--reference-logits keeps predictions of a text: give --text")
     for path in (json_path, html_path):
         _check_output(path)
+    if prompts is not None:
+        read_file(prompts)  # which needs the models' templates, but is no file before they are loaded either
     options = Options(
         passages=read_passages(texts),
         ctx_size=ctx_size,
@@ -118,7 +126,7 @@ def command(
     )
     with ExitStack() as stack:
         loaded = [stack.enter_context(_load(path, options, loading)) for path in models]
-        base = None if reference is None else stack.enter_context(_load(reference, options, loading))
+        base = None if reference is None else stack.enter_context(_load(_exact(reference), options, loading))
         if prompts is not None:
             options = Options(**{**vars(options), "prompts": read_prompts(prompts, loaded[0])})
         with status("evaluating") as say:
@@ -146,6 +154,19 @@ def _load(path: Path, options: "Options", loading: dict[str, Any]) -> "Model":
         model.close()
         model = load_model(path, {**loading, "context": options.ctx_size})
     return model
+
+
+def _exact(reference: Path) -> Path:
+    """A checkpoint that is not quantized is compared with as it is, rather than as it would run: in F32."""
+    from edgeq.checkpoints import open_checkpoint
+    from edgeq.cli.facts import form
+
+    if form(reference) != "checkpoint":
+        return reference
+    with open_checkpoint(reference) as checkpoint:
+        floats = all(tensor.dtype in FLOATS for tensor in checkpoint.tensors.values())
+    folder = reference if reference.is_dir() else reference.parent
+    return Path(f"{folder}:F32") if floats else reference
 
 
 def _names(models: tuple[Path, ...], reference: Path | None) -> list[str]:

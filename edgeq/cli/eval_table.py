@@ -70,6 +70,8 @@ def _metrics(candidates: Sequence["Candidate"]) -> Iterator[str]:
     row("  RMS %", loss(lambda d: estimate(d.delta_p_rms, 3, 100)))
     for percent in ("1", "5", "95", "99"):
         row(f"  {percent} %", loss(lambda d, percent=percent: percentile(d.delta_p_percentiles, percent, 3, 100)))  # type: ignore[misc]
+    row("error of layers, first", lambda c: f"{c.layers[0]:.5f}" if c.layers else None)
+    row("  last", lambda c: f"{c.layers[-1]:.5f}" if c.layers else None)
     row("same answers", lambda c: _same_answers(c))
     row("  first difference at", lambda c: _first_difference(c))
     for percent in ("50", "95", "99"):
@@ -113,6 +115,8 @@ def worst_line(candidate: "Candidate") -> str | None:
     sure = f"further from the reference than the rest: by chance {_chance(worst.chance or 0.0)}"
     if not worst.significant:
         sure = f"which may be chance ({_chance(worst.chance or 0.0)})"
+    if not worst.decidable:
+        sure = "too few chunks to tell it from chance: give more text"
     against = f"mean KL {worst.loss.kl.value:.4g}, of all the text {candidate.loss.kl.value:.4g}"
     return f"worst slice: {worst.name}, {against}; {sure}"
 
@@ -162,11 +166,16 @@ def _chance(p: float) -> str:
 
 def estimate(found: "Estimate | None", digits: int, scale: float = 1) -> str | None:
     """A number with its standard error."""
-    return None if found is None else f"{scale * found.value:.{digits}f} ± {scale * found.error:.{digits}f}"
+    return None if found is None else f"{_rounded(scale * found.value, digits)} ± {scale * found.error:.{digits}f}"
 
 
 def percentile(found: "dict[str, float] | None", percent: str, digits: int, scale: float = 1) -> str | None:
-    return f"{scale * found[percent]:.{digits}f}" if found else None
+    return _rounded(scale * found[percent], digits) if found else None
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Without the sign of what is rounded to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:

@@ -23,7 +23,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
   sans-serif; }
-main { max-width: 960px; margin: 0 auto; padding: 40px 20px 64px; }
+main { max-width: 1000px; margin: 0 auto; padding: 40px 20px 64px; }
 h1 { font-size: 26px; font-weight: 650; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; font-weight: 650; margin: 0 0 2px; }
 p { margin: 0 0 12px; color: var(--faint); max-width: 72ch; }
@@ -67,6 +67,7 @@ def page(report: Report) -> str:
             _summary(report),
             _sizes(report),
             _histogram(report),
+            _layers(report),
             *map(_slices, report.candidates),
             _tasks(report),
             *map(_answers, report.candidates),
@@ -114,7 +115,7 @@ def _summary(report: Report) -> str:
             same = sum(change.same for change in candidate.changes)
             cells.append(f"{same} of {len(candidate.changes)}<small>the same</small>" if candidate.changes else "")
         times = [f"{1000 * value:.1f}" for value in candidate.latency.values()]
-        cells.append(f"{times[0]}<small>p95 {times[1]}, p99 {times[2]}</small>" if times else "")
+        cells.append(f"{times[0]}<small>p99 {times[2]}</small>" if times else "")
         rows.append(cells)
     return "<h2>At a glance</h2>" + _table(header, rows)
 
@@ -143,6 +144,18 @@ def _histogram(report: Report) -> str:
     return f"<h2>Where the divergence lies</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
 
 
+def _layers(report: Report) -> str:
+    shown = [candidate for candidate in report.candidates if candidate.layers]
+    if not shown:
+        return ""
+    text = (
+        "<p>How far what a layer gives is from the reference's, with what the layers before it have lost: squared "
+        "differences over squares.</p>"
+    )
+    plot = svg.courses([(c.name, c.layers) for c in shown], "layer", "relative error")
+    return f"<h2>Through the layers</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
+
+
 def _slices(candidate: Candidate) -> str:
     if not candidate.slices:
         return ""
@@ -160,7 +173,8 @@ def _slices(candidate: Candidate) -> str:
             f"of the text, by chance {worst.chance:.2g}, corrected for {len(candidate.slices)} slices."
         )
     elif worst is not None:
-        text = f"{escape(worst.name)} lost most, which may be chance ({worst.chance:.2g})."
+        why = f"which may be chance ({worst.chance:.2g})" if worst.decidable else "of too few chunks to be sure"
+        text = f"{escape(worst.name)} lost most, {why}."
     return f"<h2>Slices of {escape(candidate.name)}</h2><p>{text}</p>{plot}"
 
 

@@ -28,22 +28,21 @@ class Predicted(Protocol):
 class Exact:
     """Predictions with every token's probability: `log` f64 [n, vocab], its logarithm."""
 
-    def __init__(self, log: F64, following: Ids) -> None:
-        self.log = log
-        self.nll: F64 = -log[np.arange(len(following)), following]
-        self.top: Ids = log.argmax(axis=1)
+    def __init__(self, log: F64, nll: F64, top: Ids) -> None:
+        self.log, self.nll, self.top = log, nll, top
 
     def divergence(self, other: F64) -> F64:
         result: F64 = (np.exp(self.log) * (self.log - other)).sum(axis=1)
         return result
 
 
-def predictions(model: Model, chunk: Chunk) -> Iterator[Exact]:
-    """A model's predictions of a chunk, a few positions at a time."""
-    row = chunk.first
-    for logits in model.iter_logits(chunk.ids[:-1], chunk.first):
+def predictions(model: Model, chunk: Chunk, skip: int = 0) -> Iterator[Exact]:
+    """A model's predictions of a chunk but for its first `skip` positions, PART at a time."""
+    row = chunk.first + skip
+    for logits in model.iter_logits(chunk.ids[:-1], row):
         following = np.array(chunk.ids[row + 1 : row + 1 + len(logits)], np.int64)
-        yield Exact(log_softmax(logits), following)
+        log = log_softmax(logits)
+        yield Exact(log, -log[np.arange(len(following)), following], log.argmax(axis=1))
         row += len(logits)
 
 

@@ -1,4 +1,5 @@
-"""A reference's predictions in a file, computed once: for each chunk a record, appended as soon as it is computed.
+"""A reference's predictions in a file, computed once: for each 16 positions of a chunk, or what is left of it, a
+record, appended as soon as it is computed.
 
 The file begins with a line that names the format, then one of JSON: what was predicted (model, tokens, chunk sizes)
 and how it is stored. A record has of each of its positions, little-endian:
@@ -23,6 +24,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,20 +86,13 @@ class ReferenceLogits:
 
     def predictions(self, number: int) -> Iterator[Predicted]:
         """The predictions of a chunk, a few positions at a time: read, or else computed and stored."""
-        chunk = self.chunks[number]
-        record = self._record(number)
-        if record is None:
-            record = self._compute(number)
-        nll, top, rest = self._unpack(record, chunk.positions)
-        for first in range(0, chunk.positions, PART):
-            part = slice(first, first + PART)
-            if self.top_k is None:
-                found = Exact(log_softmax(rest[0][part]), np.zeros(len(nll[part]), np.int64))  # sums to 1 again
-                found.nll, found.top = nll[part], top[part]
-                yield found
-            else:
-                ids, log, tail = rest
-                yield Top(ids[part].astype(np.int64), log[part].astype(np.float64), tail[part], nll[part], top[part])
+        chunk, computed = self.chunks[number], None
+        for part, first in enumerate(range(0, chunk.positions, PART)):
+            record = self._record(number, part) if computed is None else None
+            if record is None:
+                computed = computed or self._computed(number, first)
+                record = self._store(number, part, next(computed))
+            yield self._unpack(record, min(PART, chunk.positions - first))
 
     def close(self) -> None:
         self._file.close()
@@ -145,40 +140,49 @@ class ReferenceLogits:
             raise UsageError(f"{self.path}: was made with a top-k of {self.header['top_k'] or 'all'}: {again}")
 
     def _places(self) -> list[int]:
-        """Where each record begins, and the last one ends."""
-        starts = [self._file.seek(0) + len(MAGIC)]
-        self._file.seek(starts[0])
-        starts[0] += len(self._file.readline())
-        vocab, top_k = self.header["vocab"], self.header["top_k"]
-        each = 8 + (2 * vocab if top_k is None else 6 * top_k + 4)
+        """Where the records of each chunk begin, and the last ones end."""
+        self._file.seek(len(MAGIC))
+        starts = [len(MAGIC) + len(self._file.readline())]
         for chunk in self.chunks:
-            starts.append(starts[-1] + chunk.positions * each + 4)
+            starts.append(starts[-1] + chunk.positions * self._each + 4 * -(-chunk.positions // PART))
         return starts
 
-    def _record(self, number: int) -> bytes | None:
-        """A record, if it is there and whole."""
-        start, end = self._starts[number], self._starts[number + 1]
-        self._file.seek(start)
-        record = self._file.read(end - start)
-        whole = len(record) == end - start
-        return record if whole and zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little") else None
+    @property
+    def _each(self) -> int:
+        """Bytes of a position."""
+        return 8 + int(2 * self.header["vocab"] if self.top_k is None else 6 * self.top_k + 4)
 
-    def _compute(self, number: int) -> bytes:
+    def _place(self, number: int, part: int) -> tuple[int, int]:
+        """Where a record begins, and its bytes."""
+        positions = min(PART, self.chunks[number].positions - part * PART)
+        return self._starts[number] + part * (PART * self._each + 4), positions * self._each + 4
+
+    def _record(self, number: int, part: int) -> bytes | None:
+        """A record, if it is there and whole."""
+        start, size = self._place(number, part)
+        self._file.seek(start)
+        record = self._file.read(size)
+        whole = len(record) == size and zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little")
+        return record if whole else None
+
+    def _computed(self, number: int, skip: int) -> Iterator[Exact]:
         if self.model is None:
             raise UsageError(
                 f"{self.path}: lacks chunk {number + 1} of {len(self.chunks)}: give --reference to compute the rest"
             )
-        parts: list[list[npt.NDArray[Any]]] = [
-            self._pack(part) for part in predictions(self.model, self.chunks[number])
-        ]
-        content = b"".join(np.concatenate(part).tobytes() for part in zip(*parts, strict=True))
+        return predictions(self.model, self.chunks[number], skip)
+
+    def _store(self, number: int, part: int, found: Exact) -> bytes:
+        """The record of what was computed, written."""
+        content = b"".join(array.tobytes() for array in self._pack(found))
         record = content + zlib.crc32(content).to_bytes(4, "little")
+        start, _ = self._place(number, part)
         try:
-            self._file.seek(self._starts[number])
+            self._file.seek(start)
             self._file.write(record)
             self._file.flush()
         except OSError as error:
-            need = (self._starts[-1] - self._starts[number]) / 1e6
+            need = (self._starts[-1] - start) / 1e6
             raise OutputError(
                 f"{self.path}: cannot be written: {error.strerror} ({need:.0f} MB more needed): make room, or give "
                 "--reference-top-k"
@@ -194,17 +198,21 @@ class ReferenceLogits:
         tail = np.maximum(1.0 - np.exp(log).sum(axis=1), 0.0)
         return [*head, ids.astype("<i4"), log.astype("<f2"), tail.astype("<f4")]
 
-    def _unpack(self, record: bytes, n: int) -> tuple[F64, Ids, list[npt.NDArray[Any]]]:
-        shapes = [("<f4", 1), ("<i4", 1)]
-        k = self.top_k
-        shapes += [("<f2", self.header["vocab"])] if k is None else [("<i4", k), ("<f2", k), ("<f4", 1)]
-        arrays: list[npt.NDArray[Any]] = []
+    def _unpack(self, record: bytes, n: int) -> Predicted:
+        """The predictions of a record of `n` positions."""
         place = 0
-        for kind, width in shapes:
-            found = np.frombuffer(record, kind, n * width, place)
-            arrays.append(found if width == 1 and len(arrays) in (0, 1, 4) else found.reshape(n, width))
+
+        def take(kind: str, *shape: int) -> npt.NDArray[Any]:
+            nonlocal place
+            found = np.frombuffer(record, kind, prod(shape), place)
             place += found.nbytes
-        return arrays[0].astype(np.float64), arrays[1].astype(np.int64), arrays[2:]
+            return found.reshape(shape)
+
+        nll, top = take("<f4", n).astype(np.float64), take("<i4", n).astype(np.int64)
+        if self.top_k is None:
+            return Exact(log_softmax(take("<f2", n, self.header["vocab"])), nll, top)  # sums to 1 again
+        ids, log, tail = take("<i4", n, self.top_k), take("<f2", n, self.top_k), take("<f4", n)
+        return Top(ids.astype(np.int64), log.astype(np.float64), tail.astype(np.float64), nll, top)
 
 
 def fingerprint(model: Model) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.evaluate.greedy import Change, Greedy, Prompt, answer, beginnings, changes, latency
+from edgeq.evaluate.layer_errors import layer_errors
 from edgeq.evaluate.measure import CHUNK, Divergence, chunks_for, measure, summary
 from edgeq.evaluate.predictions import Measured, Positions
 from edgeq.evaluate.reference_logits import ReferenceLogits
@@ -25,6 +26,8 @@ Say = Callable[[str], None]
 
 # Bounds of a KL histogram's bins in nats, a quarter of a decade each; what is smaller or larger is in the outer ones.
 EDGES = tuple(10 ** (exponent / 4) for exponent in range(-24, 7))
+
+LAYER_CHUNKS = 2  # whose layers are looked at: an error over all their tokens is steady
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Candidate:
     slices           the worst one first
     tasks, flips     one of each per task; no flips without a reference
     latency          seconds of a token by percentile; empty where nothing was answered
+    layers           relative error of each layer's output, see `layer_errors`; empty without a reference at hand
     changes          both models' answers, those that changed most first; empty without a reference
     """
 
@@ -77,6 +81,7 @@ class Candidate:
     tasks: list[TaskScore] = field(default_factory=list)
     flips: list[Flips] = field(default_factory=list)
     latency: dict[str, float] = field(default_factory=dict)
+    layers: list[float] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
 
     @property
@@ -152,6 +157,9 @@ def _measure(
         candidate.slices = slices(chunks, one)
     if reference is not None:  # which the models were measured beside
         found[-1].loss = summary(_base(positions[0]))
+        for model, candidate in zip(models, found, strict=False):
+            say(f"{candidate.name}: layers")
+            candidate.layers = layer_errors(model, reference, chunks[:LAYER_CHUNKS])
     return chunks, name
 
 

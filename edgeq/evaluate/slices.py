@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from edgeq.evaluate.predictions import Measured, Positions
 from edgeq.evaluate.statistics import Values, larger_by_chance
 from edgeq.evaluate.texts import Chunk
 
-BLOCK = 64  # positions whose mean counts as one value: neighbours are not independent
 SIGNIFICANT = 0.05
 
 
@@ -20,23 +20,31 @@ class Slice:
 
     chance  how likely this slice is so much further from the reference than the rest of the text by chance alone,
             corrected for the number of slices; None without a reference
+    least   the smallest chance that so few chunks allow
     """
 
     name: str
     loss: Divergence
     chance: float | None = None
+    least: float = 0.0
 
     @property
     def significant(self) -> bool:
         return self.chance is not None and self.chance < SIGNIFICANT
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there are chunks enough for anything to be significant."""
+        return self.least < SIGNIFICANT
 
 
 def slices(chunks: Sequence[Chunk], found: Positions) -> list[Slice]:
     """Every slice of a text, that with the largest mean KL divergence first; without reference with the largest
     perplexity. None where all of the text is one.
 
-    A slice is compared with what is not in it, by a permutation test on means of KL over blocks of BLOCK positions: the
-    two models are paired at every position. The chance is multiplied by the number of slices (Bonferroni).
+    A slice is compared with what is not in it, by a permutation test on the chunks' means of KL, in which both models
+    are paired at every position; positions within a chunk are not independent. The chance is multiplied by the number
+    of slices (Bonferroni).
     """
     names = sorted({name for chunk in chunks for name in chunk.slices})
     if len(names) < 2:
@@ -46,10 +54,11 @@ def slices(chunks: Sequence[Chunk], found: Positions) -> list[Slice]:
         inside = [number for number, chunk in enumerate(chunks) if name in chunk.slices]
         outside = sorted({*range(len(chunks))} - {*inside})
         part = found.select(inside)
-        chance = None
-        if len(part.kl) and outside:
-            chance = min(1.0, len(names) * larger_by_chance(_blocks(part), _blocks(found.select(outside))))
-        result.append(Slice(name, summary(part), chance))
+        chance, least = None, min(1.0, len(names) / comb(len(chunks), len(inside)))
+        if len(part.kl):
+            by_chance = larger_by_chance(_means(part), _means(found.select(outside)))
+            chance = min(1.0, len(names) * by_chance)
+        result.append(Slice(name, summary(part), chance, least))
     return sorted(result, key=_badness, reverse=True)
 
 
@@ -57,11 +66,6 @@ def _badness(found: Slice) -> float:
     return found.loss.kl.value if found.loss.kl is not None else found.loss.perplexity.value
 
 
-def _blocks(found: Measured) -> Values:
-    """Means of KL, f64 [blocks]; no block reaches over the end of a chunk."""
-    means = []
-    for number in np.unique(found.chunk):
-        values = found.kl[found.chunk == number]
-        count = max(1, round(len(values) / BLOCK))
-        means += [part.mean() for part in np.array_split(values, count)]
-    return np.array(means, np.float64)
+def _means(found: Measured) -> Values:
+    """Means of KL of the chunks, f64 [chunks]."""
+    return np.array([found.kl[found.chunk == number].mean() for number in np.unique(found.chunk)], np.float64)

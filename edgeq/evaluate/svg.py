@@ -109,6 +109,25 @@ def histogram(
     return _svg(parts, height, f"distribution of {x_name}")
 
 
+def courses(series: Sequence[tuple[str, Sequence[float]]], x_name: str, y_name: str) -> str:
+    """Values one after the other, from 1 on, a line per series; the axis is logarithmic."""
+    height = 300
+    values = [value for _, one in series for value in one if value > 0] or [1e-9]
+    x = Axis(1, max(len(one) for _, one in series), LEFT, WIDTH - RIGHT)
+    y = Axis(min(values) / 1.3, max(values) * 1.3, height - BOTTOM, TOP, True)
+    parts = [*_frame(x, y, x_name, y_name, height)]
+    for number, (name, one) in enumerate(series):
+        places = [(x(place), y(value)) for place, value in enumerate(one, 1)]
+        line = " ".join(f"{px},{py}" for px, py in places)
+        dots = "".join(
+            f'<circle class="fill" cx="{px}" cy="{py}" r="3">'
+            f"<title>{escape(name)}, {x_name} {place}: {value:.4g}</title></circle>"
+            for place, ((px, py), value) in enumerate(zip(places, one, strict=True), 1)
+        )
+        parts.append(f'<g class="s{number % SERIES}"><polyline class="stroke" fill="none" points="{line}"/>{dots}</g>')
+    return _svg(parts, height, f"{y_name} by {x_name}")
+
+
 def bars(rows: Sequence[Bar], x_name: str, series: int = 0) -> str:
     """Values as dots on lines from zero with error bars, a row each."""
     left, step = 190, 26

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,24 +86,25 @@ def read_objects(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def cut(passages: Sequence[Passage], tokenizer: Tokenizer, size: int, most: int | None = None) -> list[Chunk]:
-    """Chunks of `size` tokens of each passage, at most `most` per file; what is left at a passage's end is dropped,
-    but one that is shorter is a chunk of its own.
+    """Chunks of `size` tokens of each passage, at most `most` per file and slice of it; what is left at a passage's end
+    is dropped, but one that is shorter is a chunk of its own.
 
     Where the model expects a bos token, each chunk's first one is replaced by it. Raises UsageError where there is no
     passage of LEAST tokens.
     """
     chunks: list[Chunk] = []
-    taken: dict[str, int] = {}
+    taken: Counter[tuple[str, tuple[str, ...]]] = Counter()
     bos = tokenizer.bos_id if tokenizer.encode("")[:1] == [tokenizer.bos_id] else None
     for passage in passages:
-        if most is not None and taken.get(passage.source, 0) >= most:
+        kind = (passage.source, passage.slices)
+        if most is not None and taken[kind] >= most:
             continue
         ids = tokenizer.encode(_least(passage.text, size, most), parse_special=False)
         starts = range(0, len(ids) - size + 1, size) or range(int(len(ids) >= LEAST))
-        for start in starts[: None if most is None else most - taken.get(passage.source, 0)]:
+        for start in starts[: None if most is None else most - taken[kind]]:
             part = ids[start : start + size]
             chunks.append(Chunk(tuple(part if bos is None else [bos, *part[1:]]), passage.slices))
-            taken[passage.source] = taken.get(passage.source, 0) + 1
+            taken[kind] += 1
     if not chunks:
         names = ", ".join(sorted({passage.source for passage in passages}))
         raise UsageError(f"{names}: there is no text of {LEAST} tokens or more: give a longer one")

@@ -46,6 +46,16 @@ def test_all_of_it(edgeq):
     assert again["kl"]["value"] == pytest.approx(loss["kl"]["value"], rel=0.01)
 
 
+def test_a_checkpoint_is_compared_with_as_it_is(edgeq, tiny_model, empty_cache):
+    options = ["--text", "t.txt", "-c", 64, "--chunks", 1, "--answers", 0, "--json", "-", "-t", 1]
+    code, out, _ = edgeq("eval", "F32.eqf", "Q4_0.eqf", "--reference", tiny_model, *options)
+    assert code == 0
+    exact, rounded = json.loads(out)["candidates"]
+    assert exact["loss"]["kl"]["value"] == 0.0 < rounded["loss"]["kl"]["value"]
+    assert len(rounded["layers"]) > 1 and max(exact["layers"]) == 0.0
+    assert 1e-5 < rounded["layers"][0] < rounded["layers"][-1] < 0.1, "it adds up"
+
+
 def test_prompts_and_several_models(edgeq):
     Path("p.txt").write_text("Once upon a time\n")
     code, out, _ = edgeq("eval", "F32.eqf", "Q4_0.eqf", "--prompts", "p.txt", "--answer-tokens", 4, "-t", 1)

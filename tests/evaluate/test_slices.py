@@ -37,6 +37,7 @@ def test_a_small_slice_proves_little():
     chunks = chunks_for([model], passages, 64)
     worst, _ = slices(chunks, measure([model], chunks, table_model())[0])
     assert worst.name == "upper" and worst.chance == pytest.approx(2 / 4) and not worst.significant
+    assert not worst.decidable
 
 
 def test_slices_have_their_own_numbers():

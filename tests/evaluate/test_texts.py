@@ -39,6 +39,8 @@ def test_a_short_passage_is_a_chunk_of_its_own():
 def test_at_most_so_many_chunks_of_a_file():
     passages = [Passage("a" * 40, "one"), Passage("b" * 40, "one"), Passage("c" * 99, "two")]
     assert [chunk.ids[0] for chunk in cut(passages, PLAIN, 16, 3)] == [97, 97, 98, 99, 99, 99]
+    passages.append(Passage("d" * 40, "one", ("language=de",)))
+    assert [chunk.ids[0] for chunk in cut(passages, PLAIN, 16, 1)] == [97, 99, 100], "no slice is left out"
 
 
 def test_chunks_are_known_by_their_tokens():
