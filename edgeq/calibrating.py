@@ -151,7 +151,7 @@ def runnable_file(
 def worth_calibrating(source: str | os.PathLike[str], type: str | None, revision: str | None = None) -> bool:
     """Whether converting gains much by calibration, and in minutes: a checkpoint of up to SMALL weights that are not
     quantized, with a tokenizer and a head, to a type of fewer than 8 bits."""
-    if block_type(recipe(type or pipeline.DEFAULT).base).bits >= 8 or (os.path.isfile(source) and not _weights(source)):
+    if block_type(recipe(type or pipeline.DEFAULT).base).bits >= 8 or not _is_checkpoint(source):
         return False
     with open_checkpoint(source, revision) as checkpoint:
         weights = sum(prod(ref.shape) for ref in checkpoint.tensors.values())
@@ -160,8 +160,11 @@ def worth_calibrating(source: str | os.PathLike[str], type: str | None, revision
         return known and not checkpoint.packed and weights <= SMALL
 
 
-def _weights(path: str | os.PathLike[str]) -> bool:
-    return not is_eqf(path) and not is_gguf(path)
+def _is_checkpoint(source: str | os.PathLike[str]) -> bool:
+    """Whether that is no file of a model that is quantized already; it may not exist."""
+    if os.path.isdir(source):
+        return True
+    return not os.fspath(source).lower().endswith((".eqf", ".gguf")) and not is_eqf(source) and not is_gguf(source)
 
 
 def notes_on(calibration: Calibration, file: File) -> list[str]:

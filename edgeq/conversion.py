@@ -18,7 +18,7 @@ from edgeq.container.header import is_eqf
 from edgeq.container.reader import open_file
 from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
-from edgeq.output import temporary_folder
+from edgeq.output import folder_of, temporary_folder
 from edgeq.quantize import pipeline
 from edgeq.quantize.calibrated import PLANNED, Request, quantize
 from edgeq.quantize.pipeline import Progress, Report, default_output
@@ -112,10 +112,7 @@ def _key(path: str) -> str:
 def _resumable(out: str | os.PathLike[str], key: str) -> Iterator[Path]:
     """A folder beside `out` for what it is made of, which stays if that is not finished. What another `key` left there
     is removed."""
-    path = Path(os.path.realpath(out))
-    if not path.parent.is_dir():
-        raise OutputError(f"{os.fspath(out)}: the folder {path.parent} does not exist: create it first")
-    folder = path.with_name(f".{path.name}.unfinished")
+    folder = folder_of(out) / f".{Path(out).name}.unfinished"
     try:
         if folder.exists() and (folder / "key").read_text() != key:
             shutil.rmtree(folder)
@@ -202,9 +199,7 @@ def _exported(
 @contextmanager
 def _beside(out: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder beside a file that is to be written, for what it is made of."""
-    path = Path(os.path.realpath(out))
-    if not path.parent.is_dir():
-        raise OutputError(f"{os.fspath(out)}: the folder {path.parent} does not exist: create it first")
+    path = folder_of(out) / Path(os.path.realpath(out)).name
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(temporary_folder(path))

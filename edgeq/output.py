@@ -155,6 +155,14 @@ class OutputFile:
         return OutputError(f"{self.path}: cannot be written: {error.strerror or error}: choose another place")
 
 
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder that a file is to be written to. OutputError if it does not exist."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise OutputError(f"{os.fspath(path)}: the folder {folder} does not exist: create it first")
+    return folder
+
+
 def write_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
     """Write a file whole or not at all, for those whom `mode` names. OutputError if it cannot be."""
     with OutputFile(path, len(content), mode) as file:

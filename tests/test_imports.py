@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "quantize": {"blocks", "container", "checkpoints", "graph", "models", "kernels", "ops", "runtime"},
     "gguf": {"blocks", "container", "decode", "kernels", "models", "text", "toolchain"},
     "passages": {"quantize", "text"},
-    "calibrating": {"checkpoints", "container", "gguf", "passages", "quantize", "text"},
+    "calibrating": {"blocks", "models", "checkpoints", "container", "gguf", "passages", "quantize", "text"},
     "conversion": {"checkpoints", "container", "gguf", "models", "quantize", "text"},
     "recommended": set(),
     "model_names": {"recommended"},

@@ -15,6 +15,7 @@ from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
+from edgeq.output import folder_of
 
 if TYPE_CHECKING:
     from edgeq.quantize.calibration import Calibration
@@ -146,11 +147,17 @@ def _calibrated(
     if not must and not (may and worth_calibrating(source, kind, revision)):
         yield None
         return
-    announce("calibrating with the texts that come with edgeq: --no-calibration skips that, and loses more")
+    told: list[str] = []
+
+    def progress(*_: object) -> None:
+        if not told:  # not before all is checked
+            told.append("calibrating with the texts that come with edgeq: --no-calibration skips that, and loses more")
+            announce(told[0])
+
     key = hashlib.sha256(f"{Path(source).absolute()} {revision}".encode()).hexdigest()[:12]
-    kept = (output or Path("unnamed")).with_name(f".{output.name if output else 'edgeq'}.{key}.calib")
+    kept = folder_of(output or "unnamed") / f".{output.name if output else 'edgeq'}.{key}.calib"
     if not kept.exists():
-        calibrate_model(source, kept, threads=threads, revision=revision, announce=announce)
+        calibrate_model(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
     yield read_calibration(kept)
     kept.unlink(missing_ok=True)
 

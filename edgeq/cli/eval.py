@@ -1,12 +1,12 @@
 """`edgeq eval`: how good a model is, and how much it lost."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import FORCE, KV, THREADS, check_text, load_model
 from edgeq.cli.progress import status
 from edgeq.errors import UsageError
@@ -74,7 +74,7 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
     help="Without --prompts, go on from so many beginnings in the texts.",
 )
 @click.option("--answer-tokens", type=click.IntRange(0), default=32, show_default=True, help="Tokens of an answer.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers here; - is stdout.")
+@json_option
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots here.")
 @KV
 @THREADS
@@ -92,7 +92,7 @@ def command(
     prompts: Path | None,
     answers: int,
     answer_tokens: int,
-    json_path: Path | None,
+    as_json: bool,
     html_path: Path | None,
     **loading: Any,
 ) -> None:
@@ -110,8 +110,7 @@ def command(
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")
     if reference_logits is not None and not texts:
         raise UsageError("--reference-logits keeps predictions of a text: give --text")
-    for path in (json_path, html_path):
-        _check_output(path)
+    _check_output(html_path)
     if prompts is not None:
         read_file(prompts)  # which needs the models' templates, but is no file before they are loaded either
     options = Options(
@@ -135,11 +134,8 @@ def command(
         from edgeq.evaluate.page import page
 
         write_file(html_path, page(report).encode())
-    content = json.dumps(report.plain(), ensure_ascii=False, indent=2)
-    if json_path is not None and str(json_path) != "-":
-        write_file(json_path, (content + "\n").encode())
-    if str(json_path) == "-":
-        click.echo(content)
+    if as_json:
+        show_json(report.plain())
         return
     from edgeq.cli.eval_table import lines
 
@@ -178,7 +174,7 @@ def _names(models: tuple[Path, ...], reference: Path | None) -> list[str]:
 
 def _check_output(path: Path | None) -> None:
     """UsageError for what surely cannot be written: not after minutes of work."""
-    if path is None or str(path) == "-":
+    if path is None:
         return
     if path.is_dir():
         raise UsageError(f"{path}: is a folder: give the name of a file to write")

@@ -27,6 +27,7 @@ from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.quantize.sensitivity import Measured, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
+from edgeq.version import VERSION
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one
 HELD = 8  # every eighth sequence, at most
@@ -203,9 +204,11 @@ def _aimed(
 def _sensitivities(
     file: File, calibration: Calibration, held: Sequences, folder: Path, threads: int, announce: Announce | None
 ) -> Measured:
-    """Measured on a nearly exact model, once: a file keeps them."""
-    seen = sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in held)).hexdigest()[:16]
-    kept, nearly = folder / f"sensitivities-{seen}.json", folder / "nearly.eqf"
+    """Measured on a nearly exact model, once: edgeq's cache keeps them for other goals."""
+    digest = sha256(repr([VERSION, [info.crc32 for info in file.tensors.values()]]).encode())
+    for one in held or calibration.sequences[:1]:
+        digest.update(np.ascontiguousarray(one).tobytes())
+    kept, nearly = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json", folder / "nearly.eqf"
     if kept.exists():
         found: Measured = json.loads(kept.read_bytes())
         return found
@@ -223,6 +226,7 @@ def _sensitivities(
                 announce(f"{done} of {number} matrices measured")
 
         found = sensitivities(Probe(exact, (held or calibration.sequences)[:1], threads, POSITIONS), mean_square, tell)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     write_file(kept, json.dumps(found).encode())
     nearly.unlink()
     return found

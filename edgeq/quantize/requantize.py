@@ -142,7 +142,7 @@ def _plan(file: File, layers: int, chosen: Recipe, types: Mapping[str, str]) -> 
     jobs = []
     for info in file.tensors.values():
         choice = chosen.type_for(info.name, info.shape, layers, tied)
-        if info.name in types:
+        if types.get(info.name, choice.type) != choice.type:
             choice = Choice(types[info.name])
         jobs.append(_Job(info, TensorSpec(info.name, info.shape, choice.type), choice.fallback))
     return jobs

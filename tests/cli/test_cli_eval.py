@@ -29,25 +29,23 @@ def here(folder, monkeypatch):
 
 def test_all_of_it(edgeq):
     options = ["--reference", "F32.eqf", "--text", "t.txt", "-c", 64, "--chunks", 2, "--task", "task.jsonl", "-t", 1]
-    outputs = ["--json", "r.json", "--html", "r.html", "--reference-logits", "base.logits"]
+    outputs = ["--html", "r.html", "--reference-logits", "base.logits"]
     code, out, err = edgeq("eval", "Q4_0.eqf", *options, *outputs, "--answers", 1, "--answer-tokens", 4)
     assert (code, err) == (0, "")
-    found = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    found = json.loads(edgeq("eval", "Q4_0.eqf", *options, *outputs, "--answers", 0, "--json").out)
     loss = found["candidates"][0]["loss"]
     assert loss["positions"] == 62 and 0 < loss["kl"]["value"] < 0.1
     assert f"{loss['kl']['value']:.6f} ± {loss['kl']['error']:.6f}" in out and "reference  F32.eqf" in out
     assert found["candidates"][0]["tasks"][0]["accuracy"]["value"] == 1.0
     assert Path("r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    code, out, _ = edgeq(
-        "eval", "Q4_0.eqf", *options[2:-4], "--reference-logits", "base.logits", "--json", "-", "-t", 1
-    )
+    code, out, _ = edgeq("eval", "Q4_0.eqf", *options[2:-4], "--reference-logits", "base.logits", "--json", "-t", 1)
     assert code == 0
     again = json.loads(out)["candidates"][0]["loss"]
     assert again["kl"]["value"] == pytest.approx(loss["kl"]["value"], rel=0.01)
 
 
 def test_a_checkpoint_is_compared_with_as_it_is(edgeq, tiny_model, empty_cache):
-    options = ["--text", "t.txt", "-c", 64, "--chunks", 1, "--answers", 0, "--json", "-", "-t", 1]
+    options = ["--text", "t.txt", "-c", 64, "--chunks", 1, "--answers", 0, "--json", "-t", 1]
     code, out, _ = edgeq("eval", "F32.eqf", "Q4_0.eqf", "--reference", tiny_model, *options)
     assert code == 0
     exact, rounded = json.loads(out)["candidates"]
