@@ -111,12 +111,11 @@ def command(
     wished = any(value is not None and value != () for value in wishes.values())
     if no_calibration and (wished or calibration):
         raise UsageError("--no-calibration contradicts options that need one: leave it, or them, out")
-    with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
-        request = None
-        if known is not None:
-            from edgeq.quantize.calibrated import Request
+    from edgeq.quantize.calibrated import Request, check_wishes
 
-            request = Request(known, **wishes)
+    check_wishes(**{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "plan")})
+    with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
+        request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:
             report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request)
     show_report(report)

@@ -63,15 +63,9 @@ class Request:
     save_plan: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.method is not None and self.method not in METHODS:
-            raise UsageError(f"unknown method {self.method!r}: known are {', '.join(METHODS)}")
+        check_wishes(self.method, self.nbytes, self.bits, self.divergence, self.plan)
         if not self.calibration.sequences and (self.method == FEEDBACK or self.aims):
             raise UsageError(f"{self.calibration.source}: holds no text to run: make one with `edgeq calibrate`")
-        aims = [self.nbytes, self.bits, self.divergence, self.plan]
-        if sum(aim is not None for aim in aims) > 1:
-            raise UsageError("a size, bits per weight, a divergence and a plan exclude one another: give one")
-        if any(aim is not None and not aim > 0 for aim in (self.nbytes, self.bits, self.divergence)):
-            raise UsageError("a size, bits per weight and a divergence must be above 0")
 
     @property
     def aims(self) -> bool:
@@ -82,6 +76,18 @@ class Request:
     def how(self) -> str:
         """The method."""
         return self.method or (FEEDBACK if self.calibration.sequences else IMPORTANCE)
+
+
+def check_wishes(
+    method: str | None, nbytes: float | None, bits: float | None, divergence: float | None, plan: Path | None
+) -> None:
+    """UsageError for what a request cannot ask for, whatever the model."""
+    if method is not None and method not in METHODS:
+        raise UsageError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
+    if sum(aim is not None for aim in (nbytes, bits, divergence, plan)) > 1:
+        raise UsageError("a size, bits per weight, a divergence and a plan exclude one another: give one")
+    if any(aim is not None and not aim > 0 for aim in (nbytes, bits, divergence)):
+        raise UsageError("a size, bits per weight and a divergence must be above 0")
 
 
 def quantize(
