@@ -85,7 +85,7 @@ class State:
     quantized: Rows
 
 
-class Kept:
+class Unfinished:
     """What is done, in files of a folder, which is made if need be; `fingerprint` tells whether that is the same work.
 
     Raises OSError where they cannot be written.
@@ -148,7 +148,7 @@ class LayerWise:
     ) -> None:
         self.file, self.types, self.sequences = file, types, sequences
         self.head_gram, self.threads, self.announce = head_gram, threads, announce
-        self._kept = Kept(folder, self._fingerprint()) if folder else None
+        self._unfinished = Unfinished(folder, self._fingerprint()) if folder else None
         self.model = architecture(file.metadata["config"], file.path)
         self.layers = self.model.num_hidden_layers
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
@@ -156,11 +156,11 @@ class LayerWise:
 
     def tensors(self) -> Iterator[tuple[str, U8]]:
         """(name, panels) of every matrix of `types` that linear layers or the embedding read, in the model's order."""
-        found = self._kept.state() if self._kept else None
-        if found is not None and self._kept is not None:
+        found = self._unfinished.state() if self._unfinished else None
+        if found is not None and self._unfinished is not None:
             state = found
             for done in range(state.layers + 1):
-                yield from self._kept.panels(done).items()
+                yield from self._unfinished.panels(done).items()
             if self.announce:
                 self.announce(f"goes on after layer {state.layers} of {self.layers}")
         else:
@@ -174,8 +174,8 @@ class LayerWise:
             stage = range(state.layers + 1, state.layers + 2)
             state.quantized = self._rows(self._with(panels), stage, state.quantized)
             state.layers += 1
-            if self._kept:
-                self._kept.put(state, panels)
+            if self._unfinished:
+                self._unfinished.put(state, panels)
             if self.announce:
                 error = _relative(state.exact, state.quantized)
                 self.announce(f"layer {state.layers} of {self.layers}: the residual stream is off by {error:.2%}")
@@ -191,8 +191,8 @@ class LayerWise:
             panels = self._quantized([EMBEDDING], gram.astype(np.float64), {})
         ids = [np.asarray(one) for one in self.sequences]
         state = State(0, self._rows(self.file, range(1), ids), self._rows(self._with(panels), range(1), ids))
-        if self._kept:
-            self._kept.put(state, panels)
+        if self._unfinished:
+            self._unfinished.put(state, panels)
         return state, panels
 
     def _layer(self, state: State) -> Iterator[tuple[str, U8]]:
