@@ -135,8 +135,8 @@ convert(sys.argv[1], "tiny.eqf", "F32")
 embedded = lambda g: g.embedding("token_embd.weight")
 with open_file("tiny.eqf") as file:
     results = []
-    for graph in (lambda self, g: g.outputs(embedded(g)), lambda self, g: g.outputs(g.toy(g.toy(g.toy(embedded(g)))))):
-        llama.Model.graph = graph
+    for values in (lambda g: embedded(g), lambda g: g.toy(g.toy(g.toy(embedded(g))))):
+        llama.Model.graph = lambda self, g, stages, values=values: g.outputs(values(g))
         with Session(file, context=16, threads=2) as session:
             results.append(session.eval([5, 6, 7], all_logits=True))
 assert results[0].any() and np.array_equal(results[0], -results[1])

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgeq.calibrating import exact_type, notes_on, runnable_file
+from edgeq.calibrating import notes_on, runnable_file
 from edgeq.errors import OutputError
 from edgeq.quantize.calibration import Calibration, Statistics
+from edgeq.quantize.pipeline import exact_type
 
 
 def checkpoint(*kinds: str, packed: bool = False) -> SimpleNamespace:

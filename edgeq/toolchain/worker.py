@@ -33,7 +33,16 @@ edgeq.toolchain.worker.serve(jobs)
 """
 
 # Longest first, so that no process is left with a long job at the end.
-_SECONDS = {"attention": 3.3, "encode": 2.7, "experts": 1.9, "matmul": 1.8, "embedding": 0.7, "norm": 0.6, "rope": 0.5}
+_SECONDS = {
+    "mend": 5.0,
+    "attention": 3.3,
+    "encode": 2.7,
+    "experts": 1.9,
+    "matmul": 1.8,
+    "embedding": 0.7,
+    "norm": 0.6,
+    "rope": 0.5,
+}
 
 
 @dataclass(frozen=True)
