@@ -110,7 +110,10 @@ def quantize(
     calibration = request.calibration
     used, held = split(calibration.sequences)
     with open_file(floats) as file:
-        calibration.check(architecture(file.metadata["config"], file.path), called or file.path)
+        model = architecture(file.metadata["config"], file.path)
+        calibration.check(model, called or file.path)
+        if request.aims and not model.heads.causal:
+            raise UsageError(f"{called or file.path}: writes no text, so its loss is no divergence: give a --type")
         chosen = _plan(file, type, request, held, folder, threads, announce, gguf)
         if request.save_plan:
             plans.save(chosen, request.save_plan)
@@ -130,7 +133,7 @@ def quantize(
             PLANNED if request.aims or request.plan else None,
         )
         loss = None
-        if held:
+        if held and model.heads.causal:
             with open_file(out) as made:
                 loss = Probe(file, held, threads).loss(made)
     return replace(report, loss=loss, predicted=chosen.divergence)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentence_encoder
 
 from edgeq.container.reader import File, open_file
 from edgeq.conversion import convert
@@ -148,3 +149,17 @@ def test_a_plan_comes_back_and_rules_change_it(tmp_path: Path) -> None:
                           (("a", "Q9"), "unknown block type")):  # fmt: skip
         with pytest.raises(UsageError, match=message):
             type_plan.override(made.types, [rule])
+
+
+def test_a_model_without_a_head_is_quantized_and_has_no_divergence(tmp_path: Path) -> None:
+    sentence_encoder.write(tmp_path / "encoder")
+    convert(tmp_path / "encoder", tmp_path / "floats.eqf", "F32")
+    rng = np.random.default_rng(1)
+    with open_file(tmp_path / "floats.eqf") as file:
+        vocabulary = file.tensors["token_embd.weight"].shape[0]
+        texts = [Passage("ids", rng.integers(0, vocabulary, 24).tolist()) for _ in range(9)]
+        known = calibrate(file, texts, threads=1)
+    made = convert(tmp_path / "encoder", tmp_path / "made.eqf", "Q4_0", request=Request(known))
+    assert made.loss is None and any(tensor.type == "Q4_0" for tensor in made.tensors)
+    with pytest.raises(UsageError, match="writes no text"):
+        convert(tmp_path / "encoder", tmp_path / "made.eqf", request=Request(known, bits=5.0))
