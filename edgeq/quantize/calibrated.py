@@ -114,7 +114,7 @@ def quantize(
         calibration.check(model, called or file.path)
         if request.aims and not model.heads.causal:
             raise UsageError(f"{called or file.path}: writes no text, so its loss is no divergence: give a --type")
-        chosen = _plan(file, type, request, held, folder, threads, announce, gguf)
+        chosen = _plan(file, type, request, held, threads, announce, gguf)
         if request.save_plan:
             plans.save(chosen, request.save_plan)
         report = requantize(
@@ -151,7 +151,6 @@ def _plan(
     type: str,
     request: Request,
     held: Sequences,
-    folder: Path,
     threads: int,
     announce: Announce | None,
     gguf: bool,
@@ -169,7 +168,7 @@ def _plan(
         if unknown := made.types.keys() - usual.keys():
             raise UsageError(f"{request.plan}: names {min(unknown)}, which the model has not: it is another one's plan")
     if request.aims:
-        made = _aimed(file, request, usual, held, folder, threads, announce, gguf)
+        made = _aimed(file, request, usual, held, threads, announce, gguf)
     types = plans.override(usual | dict(made.types), request.rules)
     if announce and (request.aims or request.plan or request.rules):
         announce(f"plan: {Plan(types, made.divergence)}")
@@ -181,7 +180,6 @@ def _aimed(
     request: Request,
     usual: dict[str, str],
     held: Sequences,
-    folder: Path,
     threads: int,
     announce: Announce | None,
     gguf: bool,
@@ -193,7 +191,7 @@ def _aimed(
         seen = calibration.of(name)
         return None if seen is None else seen.mean_square
 
-    found = _sensitivities(file, calibration, held, folder, threads, announce)
+    found = _sensitivities(file, calibration, held, threads, announce)
     rest = {name: kind for name, kind in usual.items() if name not in found}
     specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
     assets = {name: file.asset(name) for name in file.assets}
@@ -211,31 +209,32 @@ def _aimed(
 
 
 def _sensitivities(
-    file: File, calibration: Calibration, held: Sequences, folder: Path, threads: int, announce: Announce | None
+    file: File, calibration: Calibration, held: Sequences, threads: int, announce: Announce | None
 ) -> Measured:
-    """Measured on a nearly exact model, once: edgeq's cache keeps them for other goals."""
+    """Measured once: edgeq's cache keeps them for other goals.
+
+    On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
+    """
     digest = sha256(repr([VERSION, [info.crc32 for info in file.tensors.values()]]).encode())
     for one in held or calibration.sequences[:1]:
         digest.update(np.ascontiguousarray(one).tobytes())
-    kept, nearly = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json", folder / "nearly.eqf"
+    kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
     if kept.exists():
         found: Measured = json.loads(kept.read_bytes())
         return found
     if announce:
         announce("measuring how sensitive the model is to each of its matrices")
-    requantize(file.path, nearly, "Q8_0", threads)
-    with open_file(nearly) as exact:
 
-        def mean_square(name: str) -> F32 | None:
-            seen = calibration.of(name)
-            return None if seen is None else seen.mean_square
+    def mean_square(name: str) -> F32 | None:
+        seen = calibration.of(name)
+        return None if seen is None else seen.mean_square
 
-        def tell(name: str, done: int, number: int) -> None:
-            if announce and done * 10 // number != (done - 1) * 10 // number:
-                announce(f"{done} of {number} matrices measured")
+    def tell(name: str, done: int, number: int) -> None:
+        if announce and done * 10 // number != (done - 1) * 10 // number:
+            announce(f"{done} of {number} matrices measured")
 
-        found = sensitivities(Probe(exact, (held or calibration.sequences)[:1], threads, POSITIONS), mean_square, tell)
+    probe = Probe(file, (held or calibration.sequences)[:1], threads, POSITIONS)
+    found = sensitivities(probe, mean_square, tell)
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_file(kept, json.dumps(found).encode())
-    nearly.unlink()
     return found

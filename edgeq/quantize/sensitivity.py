@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]  # (matrix, how many are done, how ma
 
 
 def sensitivities(probe: Probe, mean_square: MeanSquare, progress: Progress | None = None) -> Measured:
-    """Of each matrix of the probe's model, which should be nearly exact and fast (Q8_0 is)."""
+    """Of each matrix of the probe's model."""
     matrices = list(_matrices(probe.file))
     found: Measured = {}
     for name, first in matrices:
