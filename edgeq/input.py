@@ -4,6 +4,8 @@ import os
 import threading
 import weakref
 
+from edgeq.errors import UsageError
+
 _MOST = 1 << 30  # bytes of one request; systems refuse or cut longer ones
 
 
@@ -49,3 +51,14 @@ class InputFile:
         with self._seeking, open(self.fd, "rb", buffering=0, closefd=False) as file:  # Windows has one place per file
             file.seek(offset)
             return file.readinto(target) or 0
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A UTF-8 file's text. Raises UsageError where it is none or cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{os.fspath(path)}: is not UTF-8 text: save it as UTF-8") from error

@@ -104,7 +104,8 @@ def command(
     from edgeq.evaluate.greedy import read_prompts
     from edgeq.evaluate.report import Options, evaluate
     from edgeq.evaluate.tasks import read_task
-    from edgeq.evaluate.texts import read_file, read_passages
+    from edgeq.evaluate.texts import read_passages
+    from edgeq.input import read_text
 
     if reference_top_k is not None and reference_logits is None:
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")
@@ -112,7 +113,7 @@ def command(
         raise UsageError("--reference-logits keeps predictions of a text: give --text")
     _check_output(html_path)
     if prompts is not None:
-        read_file(prompts)  # which needs the models' templates, but is no file before they are loaded either
+        read_text(prompts)  # which needs the models' templates, but is no file before they are loaded either
     options = Options(
         passages=read_passages(texts),
         ctx_size=ctx_size,

@@ -13,6 +13,7 @@ from edgeq.cli.announcer import announce as announce
 from edgeq.decode import sampler_steps
 from edgeq.decode.option import Option
 from edgeq.errors import UsageError
+from edgeq.input import read_text as read_text
 
 if TYPE_CHECKING:
     from edgeq.model import Model
@@ -146,16 +147,6 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
         with bytes_bar(f"reading {path.name}") as progress:
             model.file.read_through(progress)
     return model
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file's text. Raises UsageError where it is none or cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
 
 
 def show_timings(timings: "Timings") -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edgeq.errors import UsageError
 from edgeq.evaluate.statistics import percentiles
-from edgeq.evaluate.texts import Chunk, read_file, read_objects
+from edgeq.evaluate.texts import Chunk, read_objects
+from edgeq.input import read_text
 from edgeq.model import Model
 
 PROMPT = 32  # tokens of a prompt that is the beginning of a text
@@ -61,7 +62,7 @@ def latency(answers: Sequence[Greedy]) -> dict[str, float]:
 def read_prompts(path: Path, model: Model) -> list[Prompt]:
     """The prompts of a file: a `.jsonl` file's objects with "prompt", or else lines. They are asked in a chat where the
     model has a chat template. Raises UsageError where there are none."""
-    text = read_file(path)
+    text = read_text(path)
     if path.suffix == ".jsonl":
         texts = []
         for place, line in read_objects(path, text):

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
-from edgeq.evaluate.texts import read_file, read_objects
+from edgeq.evaluate.texts import read_objects
+from edgeq.input import read_text
 
 HELLASWAG_LINES = 6
 
@@ -48,7 +49,7 @@ class Task:
 
 def read_task(path: Path, most: int | None = None) -> Task:
     """The task of a file, its first `most` items. Raises UsageError for one that cannot be read or is of no layout."""
-    text = read_file(path)
+    text = read_text(path)
     read = _hellaswag_text(path, text) if path.suffix == ".txt" else _objects(path, text)
     items = []
     for item in read:
@@ -67,7 +68,7 @@ def read_task(path: Path, most: int | None = None) -> Task:
 
 def _objects(path: Path, text: str) -> Iterator[Item]:
     labels = path.with_name(f"{path.stem}-labels.lst")
-    answers = read_file(labels).split() if labels.is_file() else []
+    answers = read_text(labels).split() if labels.is_file() else []
     for number, (place, line) in enumerate(read_objects(path, text)):
         if number < len(answers):
             line.setdefault("label", answers[number])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
+from edgeq.input import read_text
 from edgeq.text.tokenizer import Tokenizer
 
 LEAST = 8  # tokens of a chunk
@@ -51,7 +52,7 @@ def _read(name: str) -> Iterator[Passage]:
     label, _, rest = name.partition("=")
     path = Path(rest if rest and not Path(name).exists() else name)
     named = (label,) if str(path) == rest and label else ()
-    text = read_file(path)
+    text = read_text(path)
     if path.suffix != ".jsonl":
         yield Passage(text, str(path), named or (path.stem,))
         return
@@ -60,16 +61,6 @@ def _read(name: str) -> Iterator[Passage]:
             raise UsageError(f'{place}: has no "text": give objects like {{"text": "...", "language": "de"}}')
         tags = (f"{key}={value}" for key, value in line.items() if key != "text" and isinstance(value, str | int))
         yield Passage(line["text"], str(path), (*named, *tags))
-
-
-def read_file(path: Path) -> str:
-    """A UTF-8 file's text. Raises UsageError where it is none or cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
 
 
 def read_objects(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,7 +25,7 @@ from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
-from edgeq.quantize.sensitivity import Measured, sensitivities
+from edgeq.quantize.sensitivity import COARSE, TYPES, MeanSquare, Measured, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
 from edgeq.version import VERSION
 
@@ -191,7 +191,7 @@ def _aimed(
         seen = calibration.of(name)
         return None if seen is None else seen.mean_square
 
-    found = _sensitivities(file, calibration, held, threads, announce)
+    found = _sensitivities(file, mean_square, (held or calibration.sequences)[:1], threads, announce)
     rest = {name: kind for name, kind in usual.items() if name not in found}
     specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
     assets = {name: file.asset(name) for name in file.assets}
@@ -209,14 +209,15 @@ def _aimed(
 
 
 def _sensitivities(
-    file: File, calibration: Calibration, held: Sequences, threads: int, announce: Announce | None
+    file: File, mean_square: MeanSquare, probed: Sequences, threads: int, announce: Announce | None
 ) -> Measured:
     """Measured once: edgeq's cache keeps them for other goals.
 
     On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
     """
-    digest = sha256(repr([VERSION, [info.crc32 for info in file.tensors.values()]]).encode())
-    for one in held or calibration.sequences[:1]:
+    settings = [VERSION, POSITIONS, COARSE, TYPES]
+    digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
+    for one in probed:
         digest.update(np.ascontiguousarray(one).tobytes())
     kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
     if kept.exists():
@@ -225,15 +226,11 @@ def _sensitivities(
     if announce:
         announce("measuring how sensitive the model is to each of its matrices")
 
-    def mean_square(name: str) -> F32 | None:
-        seen = calibration.of(name)
-        return None if seen is None else seen.mean_square
-
     def tell(name: str, done: int, number: int) -> None:
         if announce and done * 10 // number != (done - 1) * 10 // number:
             announce(f"{done} of {number} matrices measured")
 
-    probe = Probe(file, (held or calibration.sequences)[:1], threads, POSITIONS)
+    probe = Probe(file, probed, threads, POSITIONS)
     found = sensitivities(probe, mean_square, tell)
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_file(kept, json.dumps(found).encode())
