@@ -1,7 +1,6 @@
 """`edgeq convert`: a Hugging Face checkpoint, or what is quantized already, to one `.eqf` or GGUF file."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.boards import memory
 from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import progress_bar
-from edgeq.cli.units import binary_size, count
+from edgeq.cli.units import binary_size, count, size
 from edgeq.errors import UsageError
 from edgeq.output import folder_of
 
@@ -27,20 +27,15 @@ NF4 is that of bitsandbytes; MXFP4 and TQ2_0 suit models trained for them; BF16,
 TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, what keeps its codes]"
 WORSE, SAME = 1.2, 0.8  # a perplexity that much higher, or fewer likeliest tokens the same, is said aloud
 LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "F16")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 NAMED = 3  # unused tensors that are named
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Bytes of `700MB`. UsageError for what is no size."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMG]?I?B?)", value.upper())
-    unit = found[2] if found else ""
-    unit = unit if unit.endswith("B") or not unit else f"{unit}B"
-    if found is None or unit not in UNITS:
-        raise UsageError(f"{value!r} is no size: give one as 700MB or 1.5GiB")
-    return float(found[1]) * UNITS[unit]
+    return None if value is None else size(value)
+
+
+def _memory(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    return None if value is None else memory(value)
 
 
 def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -80,6 +75,13 @@ def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str,
 @click.option(
     "--max-kld", "divergence", type=float, help="Choose types, as small as such a divergence allows, as 0.01."
 )
+@click.option(
+    "--fits",
+    "memory",
+    callback=_memory,
+    metavar="MACHINE",
+    help="Choose the best types that a machine has the memory to run: its RAM, as 4GB, or a board, as pi4-2gb.",
+)
 @click.option("--plan", type=click.Path(path_type=Path), help="Take the types from a file, as --save-plan writes it.")
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the types to a TOML file.")
 @click.option(
@@ -113,7 +115,7 @@ def command(
         raise UsageError("--no-calibration contradicts options that need one: leave it, or them, out")
     from edgeq.quantize.calibrated import Request, check_wishes
 
-    check_wishes(**{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "plan")})
+    check_wishes(**{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "memory", "plan")})
     with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
         request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:

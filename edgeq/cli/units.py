@@ -1,4 +1,20 @@
-"""Numbers for people."""
+"""Numbers for people, and from them."""
+
+import re
+
+from edgeq.errors import UsageError
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def size(text: str) -> float:
+    """Bytes of `700MB` or `1.5GiB`. UsageError for what is no size."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMG]?I?B?)", text.upper())
+    unit = found[2] if found else ""
+    unit = unit if unit.endswith("B") or not unit else f"{unit}B"
+    if found is None or unit not in UNITS:
+        raise UsageError(f"{text!r} is no size: give one as 700MB or 1.5GiB")
+    return float(found[1]) * UNITS[unit]
 
 
 def binary_size(nbytes: int) -> str:

@@ -19,3 +19,10 @@ def round_up(value: int, multiple: int) -> int:
 def bits(value: float) -> int:
     """An f32 as kernels' argument blocks carry it."""
     return int(np.float32(value).view(np.int32))
+
+
+def aligned_copy(data: np.ndarray) -> np.ndarray:
+    """The bytes u8 of `data` where kernels can read them."""
+    memory = aligned(data.nbytes)
+    memory[:] = data
+    return memory

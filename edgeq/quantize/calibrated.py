@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import environment
-from edgeq.blocks.fields import F32
 from edgeq.blocks.table import tensor_bytes
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, file_bytes
@@ -25,13 +24,15 @@ from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
-from edgeq.quantize.sensitivity import COARSE, TYPES, MeanSquare, Measured, sensitivities
+from edgeq.quantize.sensitivity import COARSE, MEASURED, Sensitivities, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
+from edgeq.runtime.session import default_context, fit_of
 from edgeq.version import VERSION
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one
 HELD = 8  # every eighth sequence, at most
 MOST_HELD = 4  # sequences, is not quantized for: the loss is measured on it
+RUNNERS, KV = 4, "f16"  # threads and KV cache of the machine that a file is made for
 POSITIONS = 128  # of one of them tell how sensitive the model is
 
 Sequences = Sequence[npt.NDArray[np.int32]]
@@ -44,8 +45,9 @@ class Request:
 
     calibration what it read
     method      one of METHODS; None for "feedback" where the calibration has a text, "importance" where it has none
-    nbytes, bits, divergence: of these at most one: the file's bytes, bits per weight, or mean KL divergence in nats
-                that are not to be exceeded; types are then chosen by how sensitive the model is to each matrix
+    nbytes, bits, divergence, memory: of these at most one: the file's bytes, bits per weight, mean KL divergence in
+                nats, or bytes that running it takes, that are not to be exceeded; types are then chosen by how
+                sensitive the model is to each matrix
     plan        a file of types, as `save_plan` has written it
     rules       (regular expression, type) of matrices' names
     save_plan   where to keep the types that were chosen
@@ -58,19 +60,20 @@ class Request:
     nbytes: float | None = None
     bits: float | None = None
     divergence: float | None = None
+    memory: float | None = None
     plan: Path | None = None
     rules: tuple[tuple[str, str], ...] = ()
     save_plan: Path | None = None
 
     def __post_init__(self) -> None:
-        check_wishes(self.method, self.nbytes, self.bits, self.divergence, self.plan)
+        check_wishes(self.method, self.nbytes, self.bits, self.divergence, self.memory, self.plan)
         if not self.calibration.sequences and (self.method == FEEDBACK or self.aims):
             raise UsageError(f"{self.calibration.source}: holds no text to run: make one with `edgeq calibrate`")
 
     @property
     def aims(self) -> bool:
         """Whether types are to be chosen for a goal."""
-        return any(aim is not None for aim in (self.nbytes, self.bits, self.divergence))
+        return any(aim is not None for aim in (self.nbytes, self.bits, self.divergence, self.memory))
 
     @property
     def how(self) -> str:
@@ -79,15 +82,20 @@ class Request:
 
 
 def check_wishes(
-    method: str | None, nbytes: float | None, bits: float | None, divergence: float | None, plan: Path | None
+    method: str | None,
+    nbytes: float | None,
+    bits: float | None,
+    divergence: float | None,
+    memory: float | None,
+    plan: Path | None,
 ) -> None:
     """UsageError for what a request cannot ask for, whatever the model."""
     if method is not None and method not in METHODS:
         raise UsageError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
-    if sum(aim is not None for aim in (nbytes, bits, divergence, plan)) > 1:
-        raise UsageError("a size, bits per weight, a divergence and a plan exclude one another: give one")
-    if any(aim is not None and not aim > 0 for aim in (nbytes, bits, divergence)):
-        raise UsageError("a size, bits per weight and a divergence must be above 0")
+    if sum(aim is not None for aim in (nbytes, bits, divergence, memory, plan)) > 1:
+        raise UsageError("a size, bits per weight, a divergence, a memory and a plan exclude one another: give one")
+    if any(aim is not None and not aim > 0 for aim in (nbytes, bits, divergence, memory)):
+        raise UsageError("a size, bits per weight, a memory and a divergence must be above 0")
 
 
 def quantize(
@@ -185,53 +193,82 @@ def _aimed(
     gguf: bool,
 ) -> Plan:
     """The types that serve the request's goal. Those that no sensitivity is known of keep their usual type."""
-    calibration = request.calibration
-
-    def mean_square(name: str) -> F32 | None:
-        seen = calibration.of(name)
-        return None if seen is None else seen.mean_square
-
-    found = _sensitivities(file, mean_square, (held or calibration.sequences)[:1], threads, announce)
-    rest = {name: kind for name, kind in usual.items() if name not in found}
+    found = _sensitivities(file, request, held, threads, announce, plans.GGUF_TYPES if gguf else plans.TYPES)
+    rest = {name: kind for name, kind in usual.items() if name not in found.losses}
     specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
     assets = {name: file.asset(name) for name in file.assets}
-    matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found)
+    matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found.losses)
     fixed = file_bytes(specs, file.metadata, assets) - matrices
     goal = Goal(divergence=request.divergence or 0.0)
     if request.nbytes is not None:
         goal = Goal(request.nbytes)
+    if request.memory is not None:
+        goal = Goal(_room(file, request.memory))
     if request.bits is not None:
         weights = sum(prod(info.shape) for info in file.tensors.values())
-        others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found)
+        others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found.losses)
         goal = Goal(request.bits * weights / 8 + fixed - others)
-    made = plans.plan(file, found, mean_square, goal, fixed, gguf)
+    gain = plans.GAIN if request.how == FEEDBACK else 1.0
+    made = plans.plan(file, found, goal, fixed, gain, gguf)
     return Plan(rest | dict(made.types), made.divergence)
 
 
+def _room(file: File, memory: float) -> float:
+    """Bytes of `memory` that are a file's, beside a usual conversation's keys and values, buffers, and the program.
+
+    Raises UsageError where there are none.
+    """
+    fit = fit_of(file, RUNNERS, KV)
+    need = fit.estimate(default_context(fit.model))
+    if memory <= need.total - need.weights:
+        raise UsageError(
+            f"{file.path}: takes {(need.total - need.weights) / 1e6:.0f} MB beside its weights, "
+            f"of {memory / 1e6:.0f} that there are: it fits no such machine"
+        )
+    return memory - (need.total - need.weights)
+
+
 def _sensitivities(
-    file: File, mean_square: MeanSquare, probed: Sequences, threads: int, announce: Announce | None
-) -> Measured:
+    file: File,
+    request: Request,
+    held: Sequences,
+    threads: int,
+    announce: Announce | None,
+    types: Sequence[str],
+) -> Sensitivities:
     """Measured once: edgeq's cache keeps them for other goals.
 
     On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
     """
-    settings = [VERSION, POSITIONS, COARSE, TYPES]
+    calibration = request.calibration
+    used = split(calibration.sequences)[0]
+    head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
+    gram = None if head is None else head.gram
+    settings = [VERSION, POSITIONS, COARSE, MEASURED, types, request.how]
     digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
-    for one in probed:
-        digest.update(np.ascontiguousarray(one).tobytes())
+    for part in (*calibration.sequences, *(() if gram is None else (gram,))):
+        digest.update(np.ascontiguousarray(part).tobytes())
     kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
     if kept.exists():
-        found: Measured = json.loads(kept.read_bytes())
-        return found
+        return Sensitivities(**json.loads(kept.read_bytes()))
     if announce:
         announce("measuring how sensitive the model is to each of its matrices")
 
-    def tell(name: str, done: int, number: int) -> None:
+    def tell(done: int, number: int) -> None:
         if announce and done * 10 // number != (done - 1) * 10 // number:
             announce(f"{done} of {number} matrices measured")
 
-    probe = Probe(file, probed, threads, POSITIONS)
-    found = sensitivities(probe, mean_square, tell)
+    found = sensitivities(
+        file,
+        used,
+        held or used,
+        types,
+        feedback=request.how == FEEDBACK,
+        head_gram=gram,
+        positions=POSITIONS,
+        threads=threads,
+        progress=tell,
+    )
     kept.parent.mkdir(parents=True, exist_ok=True)
-    write_file(kept, json.dumps(found).encode())
+    write_file(kept, json.dumps(asdict(found)).encode())
     return found

@@ -10,7 +10,7 @@ up to what the next ones read. Memory holds one layer and the rows between two.
 import json
 import os
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,56 +24,19 @@ from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File
-from edgeq.graph.aligned import aligned
-from edgeq.models import Architecture, architecture
-from edgeq.ops import Graph
-from edgeq.ops.matmul import Linear
+from edgeq.graph.aligned import aligned_copy
+from edgeq.models import architecture
 from edgeq.ops.tap import ADDED_TO
-from edgeq.quantize.factors import F64, Factors, factored
-from edgeq.runtime.session import Session
+from edgeq.quantize.factors import DAMPING, Metric, damping
+from edgeq.quantize.stages import F64, Reading, Rows, moment, readings, run
 from edgeq.version import VERSION
 
 EMBEDDING = "token_embd.weight"
-AT_ONCE = 2048  # tokens whose products are summed in f32
-# Of the mean of H's diagonal, added to it: for feedback, and for corrections, which ask for more trust. The larger, the
-# fewer tokens there are for each of the columns: found on a model of 3 M parameters with 256 to 12288 tokens.
-DAMPING, DAMPING_BY_COLUMNS = 0.01, 2.0
+# Of the mean of H's diagonal, added to it where corrections are solved for, which ask for more trust than feedback
+# does: as factors.DAMPING, found in the same way.
 DOUBT, DOUBT_BY_COLUMNS = 0.05, 4.0
-MOST_DAMPING = 1.0
 
-Rows = list[F32]  # of each sequence, [tokens, width]
 Announce = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Matrices that read the same rows; `adding` are those whose result is added to the residual stream."""
-
-    names: tuple[str, ...]
-    adding: tuple[str, ...]
-
-    @property
-    def taps(self) -> list[str]:
-        """What is to be tapped for them."""
-        return [self.names[0], *(f"{name}{ADDED_TO}" for name in self.adding)]
-
-
-def readings(model: Architecture, shapes: Mapping[str, tuple[int, ...]], stages: range) -> list[Reading]:
-    """The matrices of linear layers in some stages of a model, in the order in which they run."""
-    graph = Graph(shapes)
-    model.graph(graph, stages)
-    found: list[list[Linear]] = []
-    latest: dict[int, list[Linear]] = {}  # by index of the value that is read, until that changes
-    for node in graph.nodes:
-        if isinstance(node.op, Linear):
-            if node.op.x.index not in latest:
-                found.append(latest.setdefault(node.op.x.index, []))
-            latest[node.op.x.index].append(node.op)
-        latest.pop(node.output.index, None)
-    return [
-        Reading(tuple(op.weight for op in ops), tuple(op.weight for op in ops if op.add_to is not None))
-        for ops in found
-    ]
 
 
 @dataclass
@@ -117,7 +80,7 @@ class Unfinished:
     def panels(self, layers: int) -> dict[str, U8]:
         """Those kept when so many layers were done."""
         with np.load(self.folder / f"layer-{layers}.npz") as kept:
-            return {name: _aligned(kept[name]) for name in kept.files}
+            return {name: aligned_copy(kept[name]) for name in kept.files}
 
     def _write(self, name: str, **arrays: Any) -> None:
         """Whole or not at all."""
@@ -152,7 +115,6 @@ class LayerWise:
         self.model = architecture(file.metadata["config"], file.path)
         self.layers = self.model.num_hidden_layers
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
-        self._context = max(map(len, sequences))
 
     def tensors(self) -> Iterator[tuple[str, U8]]:
         """(name, panels) of every matrix of `types` that linear layers or the embedding read, in the model's order."""
@@ -172,7 +134,7 @@ class LayerWise:
                 panels[name] = data
                 yield name, data
             stage = range(state.layers + 1, state.layers + 2)
-            state.quantized = self._rows(self._with(panels), stage, state.quantized)
+            state.quantized = run(self._with(panels), stage, state.quantized, self.threads)
             state.layers += 1
             if self._unfinished:
                 self._unfinished.put(state, panels)
@@ -190,7 +152,8 @@ class LayerWise:
             gram = self.head_gram if tied and self.head_gram is not None else np.eye(self.shapes[EMBEDDING][1])
             panels = self._quantized([EMBEDDING], gram.astype(np.float64), {})
         ids = [np.asarray(one) for one in self.sequences]
-        state = State(0, self._rows(self.file, range(1), ids), self._rows(self._with(panels), range(1), ids))
+        exact, quantized = (run(file, range(1), ids, self.threads) for file in (self.file, self._with(panels)))
+        state = State(0, exact, quantized)
         if self._unfinished:
             self._unfinished.put(state, panels)
         return state, panels
@@ -200,15 +163,15 @@ class LayerWise:
         stage = range(state.layers + 1, state.layers + 2)
         order = readings(self.model, self.shapes, stage)
         exact: dict[str, Rows] = {name: [] for reading in order for name in reading.taps}
-        state.exact = self._rows(self.file, stage, state.exact, exact)
+        state.exact = run(self.file, stage, state.exact, self.threads, exact)
         own: dict[str, U8] = {}
         for reading in order:
             if not any(name in self.types for name in reading.names):
                 continue
             seen: dict[str, Rows] = {name: [] for name in reading.taps}
-            self._rows(self._with(own), stage, state.quantized, seen, only_taps=True)
-            gram, corrections = _products(reading, exact, seen)
-            panels = self._quantized(reading.names, gram, corrections)
+            run(self._with(own), stage, state.quantized, self.threads, seen, only_taps=True)
+            x = seen[reading.names[0]]
+            panels = self._quantized(reading.names, moment(x, x), _corrections(reading, exact, seen))
             own |= panels
             yield from panels.items()
 
@@ -217,31 +180,31 @@ class LayerWise:
         if "output.weight" not in self.types:
             return
         stage = range(self.layers + 1, self.layers + 2)
-        exact = {"output.weight": self._rows(self.file, stage, state.exact, states=True)}
-        seen = {"output.weight": self._rows(self.file, stage, state.quantized, states=True)}
+        exact, seen = (
+            {"output.weight": run(self.file, stage, rows, self.threads, states=True)}
+            for rows in (state.exact, state.quantized)
+        )
         reading = Reading(("output.weight",), ())
-        yield from self._quantized(reading.names, *_products(reading, exact, seen)).items()
+        x = seen["output.weight"]
+        yield from self._quantized(reading.names, moment(x, x), _corrections(reading, exact, seen)).items()
 
     def _quantized(self, names: Sequence[str], gram: F64, corrections: Mapping[str, F64]) -> dict[str, U8]:
         """Panels of those of the matrices that are in `types`. `corrections`: by name, of what a result is added to;
         by "" of what is read."""
         found: dict[str, U8] = {}
-        factors: dict[int, Factors] = {}
         columns, tokens = len(gram), sum(map(len, self.sequences))
-        damping = min(DAMPING + DAMPING_BY_COLUMNS * columns / tokens, MOST_DAMPING)
-        doubt = min(DOUBT + DOUBT_BY_COLUMNS * columns / tokens, MOST_DAMPING)
+        metric = Metric(gram, tokens)
+        doubt = damping(columns, tokens, DOUBT, DOUBT_BY_COLUMNS)
         trusted = gram + np.eye(columns) * (doubt * np.trace(gram) / columns)
         for name in names:
             if name not in self.types:
                 continue
-            bt, target = block_type(self.types[name]), self._weights(name)
+            target = self._weights(name).astype(np.float64)
             if corrections:
                 moved = target @ corrections[""] + corrections.get(name, 0.0)
-                target = target + np.linalg.solve(trusted, moved.T).T
-            if bt.scale_group not in factors:
-                factors[bt.scale_group] = factored(gram, bt.scale_group, damping)
-            panels = factors[bt.scale_group].quantize(target.astype(np.float32), bt.name, self.threads)
-            found[name] = _aligned(panels)
+                target += np.linalg.solve(trusted, moved.T).T
+            panels = metric.quantize(target.astype(np.float32), block_type(self.types[name]), self.threads)
+            found[name] = aligned_copy(panels)
         return found
 
     def _weights(self, name: str) -> F32:
@@ -260,68 +223,19 @@ class LayerWise:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
-    def _rows(
-        self,
-        file: File,
-        stages: range,
-        items: Sequence[npt.NDArray[Any]],
-        seen: dict[str, Rows] | None = None,
-        **options: Any,
-    ) -> Rows:
-        """What `stages` make of each sequence; `seen` are lists by name of tap, to which is added what that shows."""
-        taps: Collection[str] = seen or ()
 
-        def tapped(name: str, rows: F32) -> None:
-            assert seen is not None
-            seen[name].append(rows.copy())
-
-        with Session(
-            file,
-            context=self._context,
-            batch=self._context,
-            threads=self.threads,
-            kv="f16",
-            stages=stages,
-            taps=taps,
-            force=True,
-            **options,
-        ) as session:
-            found = []
-            for one in items:
-                session.rewind(0)
-                found.append(session.eval(one, all_logits=True, tapped=tapped if taps else None))
-        return found
+def _corrections(reading: Reading, exact: Mapping[str, Rows], seen: Mapping[str, Rows]) -> dict[str, F64]:
+    """By "" E[(x - x~) x~^T], by the name of each matrix that adds to r E[(r - r~) x~^T]."""
+    x = seen[reading.names[0]]
+    found = {"": moment(_difference(exact[reading.names[0]], x), x)}
+    for name in reading.adding:
+        tap = f"{name}{ADDED_TO}"
+        found[name] = moment(_difference(exact[tap], seen[tap]), x)
+    return found
 
 
-def _products(reading: Reading, exact: Mapping[str, Rows], seen: Mapping[str, Rows]) -> tuple[F64, dict[str, F64]]:
-    """H = E[x~ x~^T], and by "" E[(x - x~) x~^T], by the name of each matrix that adds to r E[(r - r~) x~^T].
-
-    Sums of AT_ONCE tokens in f32, of these in f64, always in the same order.
-    """
-    first, width = reading.names[0], seen[reading.names[0]][0].shape[1]
-    gram, off = np.zeros((width, width)), np.zeros((width, width))
-    adding: dict[str, F64] = {}
-    tokens = 0
-    for part in _parts(seen[first]):
-        x = np.concatenate(seen[first][part])
-        gram += x.T @ x
-        off += (np.concatenate(exact[first][part]) - x).T @ x
-        for name in reading.adding:
-            tap = f"{name}{ADDED_TO}"
-            product = (np.concatenate(exact[tap][part]) - np.concatenate(seen[tap][part])).T @ x
-            adding[name] = adding[name] + product if name in adding else product.astype(np.float64)
-        tokens += len(x)
-    return gram / tokens, {"": off / tokens} | {name: product / tokens for name, product in adding.items()}
-
-
-def _parts(rows: Rows) -> Iterator[slice]:
-    """Runs of sequences of about AT_ONCE tokens."""
-    first, tokens = 0, 0
-    for i, one in enumerate(rows):
-        tokens += len(one)
-        if tokens >= AT_ONCE or i + 1 == len(rows):
-            yield slice(first, i + 1)
-            first, tokens = i + 1, 0
+def _difference(exact: Rows, seen: Rows) -> Rows:
+    return [a - b for a, b in zip(exact, seen, strict=True)]
 
 
 def _relative(exact: Rows, quantized: Rows) -> float:
@@ -329,10 +243,3 @@ def _relative(exact: Rows, quantized: Rows) -> float:
     off = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(exact, quantized, strict=True))
     whole = sum(float(np.square(a, dtype=np.float64).sum()) for a in exact)
     return float(np.sqrt(off / whole)) if whole else 0.0
-
-
-def _aligned(data: U8) -> U8:
-    """A copy where kernels can read it."""
-    memory = aligned(data.nbytes)
-    memory[:] = data
-    return memory

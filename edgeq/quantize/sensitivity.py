@@ -1,66 +1,163 @@
-"""How much a model's results suffer from an error in each of its matrices.
+"""How much a model's results suffer from each type of each of its matrices.
 
-Each matrix alone is replaced by itself in a coarse type, and the divergence of the model's results is measured. For
-small errors that grows with their square, so one measurement tells of all types; the embedding and the head, a large
-part of a small model's bytes, are measured in each type.
+Each matrix alone is quantized in a coarse type, with error feedback, and the divergence of the model's results is
+measured. For small errors that grows with their square in the metric of what the matrix reads, so one measurement tells
+of all types; the embedding and the head, a large part of a small model's bytes, are measured in each of some types.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from edgeq.blocks.fields import F32
+from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.reference import decode
-from edgeq.blocks.table import block_type
+from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File
-from edgeq.graph.aligned import aligned
+from edgeq.graph.aligned import aligned_copy
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
-from edgeq.quantize.layerwise import EMBEDDING, readings
+from edgeq.quantize.factors import Metric
+from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
+from edgeq.quantize.stages import Rows, moment, readings, run
 
 COARSE = "Q3_K"  # in it a matrix' error is far above rounding, and small enough to be squared
-ENDS = (EMBEDDING, "output.weight")
-TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # in which these are measured
+FINE = "Q8_0"  # in it a model loses little but what rounding its activations costs
+HEAD = "output.weight"
+ENDS = (EMBEDDING, HEAD)
+MEASURED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # the types in which these are
+SAMPLE = 8 * PANEL_ROWS  # rows of a matrix by which types are compared
 
-Measured = dict[str, dict[str, float]]  # divergence in nats, by name of a matrix, by type
-MeanSquare = Callable[[str], F32 | None]  # of what a matrix reads, by column
-Progress = Callable[[str, int, int], None]  # (matrix, how many are done, how many there are)
-
-
-def sensitivities(probe: Probe, mean_square: MeanSquare, progress: Progress | None = None) -> Measured:
-    """Of each matrix of the probe's model."""
-    matrices = list(_matrices(probe.file))
-    found: Measured = {}
-    for name, first in matrices:
-        rows, columns = probe.file.tensors[name].shape
-        weights = decode(probe.file.data(name), rows, columns, probe.file.tensors[name].type)
-        found[name] = {}
-        for kind in TYPES if name in ENDS else (COARSE,):
-            if block_type(kind).accepts(columns):
-                panels = encode_panels(weights, kind, probe.threads, mean_square(name))
-                memory = aligned(panels.nbytes)
-                memory[:] = panels
-                changed = ChangedFile(probe.file, {name: (kind, memory)})
-                found[name][kind] = probe.loss(changed, first).divergence
-        if progress:
-            progress(name, len(found), len(matrices))
-    return found
+Progress = Callable[[int, int], None]  # (how many matrices are done, how many there are)
 
 
-def relative_error(weights: F32, other: F32, mean_square: F32 | None) -> float:
-    """E|x (W - W^)|^2 / E|x W|^2 for inputs x without correlations whose squares are `mean_square`, f32 [columns]."""
-    importance = np.ones(weights.shape[1]) if mean_square is None else mean_square.astype(np.float64)
-    whole = float(np.square(weights, dtype=np.float64).sum(0) @ importance)
-    return float(np.square(weights - other, dtype=np.float64).sum(0) @ importance) / whole if whole else 0.0
+@dataclass(frozen=True)
+class Sensitivities:
+    """losses  divergence in nats that a type of one matrix alone brings, by name, by type
+    floor   that of the model with all matrices as good as exact: what rounding its activations costs
+    joint   that of all matrices in COARSE at once, over the sum of `losses`
+    """
+
+    losses: dict[str, dict[str, float]]
+    floor: float
+    joint: float
+
+
+def sensitivities(
+    file: File,
+    sequences: Sequence[npt.NDArray[np.int32]],
+    held: Sequence[npt.NDArray[np.int32]],
+    types: Sequence[str],
+    *,
+    feedback: bool = True,
+    head_gram: F32 | None = None,
+    positions: int = 128,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Sensitivities:
+    """Of the float model `file`, for `types` of its matrices, as quantized for the token ids `sequences`, with error
+    feedback or by importance alone.
+
+    The divergence of one matrix is measured at about `positions` of the first of `held`, that of all at all of `held`.
+    """
+    probe, number = Probe(file, held[:1], threads, positions), sum(1 for _ in _matrices(file))
+    found: dict[str, dict[str, float]] = {}
+    coarse: dict[str, tuple[str, U8]] = {}
+    for names, stage, gram in _read(file, sequences, head_gram, threads):
+        metric = Metric(gram, sum(map(len, sequences)))
+        for name in names:
+            one = _Matrix(_decoded(file, name), metric, feedback, threads)
+            if not one.accepts(COARSE):
+                continue
+            coarse[name] = COARSE, one.panels(COARSE)
+            losses = {COARSE: probe.loss(ChangedFile(file, {name: coarse[name]}), stage).divergence}
+            for kind in filter(one.accepts, MEASURED if name in ENDS else ()):
+                panels = one.panels(kind)
+                losses[kind] = probe.loss(ChangedFile(file, {name: (kind, panels)}), stage).divergence
+            costs = {kind: one.cost(kind) for kind in {COARSE, *filter(one.accepts, types)}}
+            found[name] = {kind: losses[COARSE] * cost / (costs[COARSE] or 1.0) for kind, cost in costs.items()}
+            found[name] |= losses
+            if progress:
+                progress(len(found), number)
+    everything = Probe(file, held, threads)
+    together = everything.loss(ChangedFile(file, coarse)).divergence
+    alone = sum(losses[COARSE] for losses in found.values())
+    return Sensitivities(found, _floor(file, everything, threads), together / alone if alone else 1.0)
+
+
+class _Matrix:
+    """Weights f32 [rows, columns], and how they are quantized."""
+
+    def __init__(self, weights: F32, metric: Metric, feedback: bool, threads: int) -> None:
+        self.weights, self.metric, self.feedback, self.threads = weights, metric, feedback, threads
+        step = max(len(weights) // SAMPLE, 1) * PANEL_ROWS
+        starts = range(0, max(len(weights) - PANEL_ROWS, 0) + 1, step)
+        self.sample: F32 = np.concatenate([weights[first : first + PANEL_ROWS] for first in starts])
+
+    def accepts(self, kind: str) -> bool:
+        return block_type(kind).accepts(self.weights.shape[1])
+
+    def panels(self, kind: str) -> U8:
+        """Of all rows."""
+        return aligned_copy(self._quantized(self.weights, kind))
+
+    def cost(self, kind: str) -> float:
+        """What errors of the sample cost."""
+        rows, columns = self.sample.shape
+        found = decode(self._quantized(self.sample, kind), rows, columns, kind)
+        return self.metric.cost(self.sample - found)
+
+    def _quantized(self, weights: F32, kind: str) -> U8:
+        if self.feedback:
+            return self.metric.quantize(weights, block_type(kind), self.threads)
+        importance = np.diagonal(self.metric.gram).astype(np.float32)
+        return encode_panels(weights, kind, self.threads, importance)
+
+
+def _floor(file: File, probe: Probe, threads: int) -> float:
+    fine = {}
+    for name, _ in _matrices(file):
+        weights = _decoded(file, name)
+        if block_type(FINE).accepts(weights.shape[1]):
+            fine[name] = FINE, aligned_copy(encode_panels(weights, FINE, threads))
+    return probe.loss(ChangedFile(file, fine)).divergence
+
+
+def _read(
+    file: File, sequences: Sequence[npt.NDArray[np.int32]], head_gram: F32 | None, threads: int
+) -> Iterator[tuple[tuple[str, ...], int, npt.NDArray[np.float64]]]:
+    """(matrices that read the same, the first stage that does, E[x x^T] of that) of the float model, in its order."""
+    tied, width = HEAD not in file.tensors, file.tensors[EMBEDDING].shape[1]
+    gram = head_gram if tied and head_gram is not None else np.eye(width)
+    yield (EMBEDDING,), 0, gram.astype(np.float64)
+    model = architecture(file.metadata["config"], file.path)
+    shapes = {name: info.shape for name, info in file.tensors.items()}
+    rows = run(file, range(1), sequences, threads)
+    for stage in range(1, model.num_hidden_layers + 1):
+        order = readings(model, shapes, range(stage, stage + 1))
+        seen: dict[str, Rows] = {reading.names[0]: [] for reading in order}
+        rows = run(file, range(stage, stage + 1), rows, threads, seen)
+        for reading in order:
+            x = seen.pop(reading.names[0])
+            yield reading.names, stage, moment(x, x)
+    if not tied:
+        x = run(file, range(model.num_hidden_layers + 1, model.num_hidden_layers + 2), rows, threads, states=True)
+        yield (HEAD,), model.num_hidden_layers + 1, moment(x, x)
 
 
 def _matrices(file: File) -> Iterator[tuple[str, int]]:
-    """(name, first stage that reads it) of the embedding, and of every matrix of a linear layer."""
+    """(name, stage) of the embedding, and of every matrix of a linear layer."""
     model = architecture(file.metadata["config"], file.path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
     yield EMBEDDING, 0
     for stage in range(1, model.num_hidden_layers + 2):
         for reading in readings(model, shapes, range(stage, stage + 1)):
             yield from ((name, stage) for name in reading.names if name != EMBEDDING)
+
+
+def _decoded(file: File, name: str) -> F32:
+    rows, columns = file.tensors[name].shape
+    return decode(file.data(name), rows, columns, file.tensors[name].type)

@@ -11,23 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edgeq.blocks.fields import F32
-from edgeq.blocks.reference import decode
-from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
+from edgeq.blocks.table import block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.kernels.encode_api import encode_panels
 from edgeq.output import write_file
 from edgeq.quantize.allocation import Candidate, allocate
-from edgeq.quantize.sensitivity import COARSE, MeanSquare, Measured, relative_error
+from edgeq.quantize.sensitivity import Sensitivities
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
 GGUF_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
-SAMPLE = 16 * PANEL_ROWS  # rows of a matrix by which its error is told
-# What error feedback and correction leave of the errors of matrices that are rounded each by itself
-GAIN = 0.30
+GAIN = 0.80  # what quantizing layer after layer, with corrections, leaves of the loss of matrices quantized each alone
 
 
 @dataclass(frozen=True)
@@ -52,23 +45,17 @@ class Plan:
 
 
 def plan(
-    file: File,
-    measured: Measured,
-    mean_square: MeanSquare,
-    goal: Goal,
-    fixed_bytes: int,
-    gguf: bool = False,
+    file: File, found: Sensitivities, goal: Goal, fixed_bytes: int, gain: float = GAIN, gguf: bool = False
 ) -> Plan:
     """The types for the float model `file` that serve a goal best; `fixed_bytes` are those of all but its matrices.
 
     Raises UsageError for a goal that no types reach.
     """
-    candidates = {
-        name: _candidates(file, name, losses, mean_square(name), GGUF_TYPES if gguf else TYPES, gguf)
-        for name, losses in measured.items()
-    }
-    chosen = allocate(candidates, goal.nbytes - fixed_bytes, goal.divergence)
+    usual = gain * found.joint  # of the losses of single matrices
+    candidates = {name: _candidates(file, name, losses, gguf) for name, losses in found.losses.items()}
+    chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - found.floor, 0.0) / usual)
     nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
+    divergence = found.floor + usual * divergence
     if nbytes + fixed_bytes > goal.nbytes:
         least = (nbytes + fixed_bytes) / 1e6
         raise UsageError(f"{file.path}: takes at least {least:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
@@ -79,39 +66,14 @@ def plan(
     return Plan({name: one.type for name, one in chosen.items()}, divergence)
 
 
-def _candidates(
-    file: File, name: str, losses: Mapping[str, float], mean_square: F32 | None, types: Sequence[str], gguf: bool
-) -> list[Candidate]:
-    """Those of a matrix of which some types' `losses` are measured: others' follow from their errors."""
+def _candidates(file: File, name: str, losses: Mapping[str, float], gguf: bool) -> list[Candidate]:
+    """Those of a matrix."""
     info = file.tensors[name]
-    columns = info.shape[-1]
-    held = [kind for kind in types if block_type(kind).accepts(columns) and (not gguf or _in_gguf(kind, columns))]
-    if not held or COARSE not in losses:
-        return [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
-    weights = _sample(file, name)
-
-    def error(kind: str) -> float:
-        other = decode(encode_panels(weights, kind, 1, mean_square), len(weights), columns, kind)
-        return relative_error(weights, other, mean_square)
-
-    coarse = error(COARSE) or 1.0
-    found = []
-    for kind in held:
-        loss = losses[kind] if kind in losses else losses[COARSE] * error(kind) / coarse
-        found.append(Candidate(kind, tensor_bytes(kind, info.shape), GAIN * max(loss, 0.0)))
-    return found
-
-
-def _sample(file: File, name: str) -> F32:
-    """Rows of whole panels, spread evenly over a matrix, about SAMPLE, f32 [rows, columns]."""
-    info = file.tensors[name]
-    rows, columns = info.shape
-    data = file.data(name).reshape(-1, block_type(info.type).panel_bytes(columns))
-    whole = rows // PANEL_ROWS
-    if not whole:
-        return decode(data[0], rows, columns, info.type)
-    chosen = range(0, whole, max(whole * PANEL_ROWS // SAMPLE, 1))
-    return np.concatenate([decode(data[i], PANEL_ROWS, columns, info.type) for i in chosen])
+    return [
+        Candidate(kind, tensor_bytes(kind, info.shape), losses[kind])
+        for kind in (GGUF_TYPES if gguf else TYPES)
+        if kind in losses and (not gguf or _in_gguf(kind, info.shape[-1]))
+    ] or [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
 
 
 def _in_gguf(kind: str, columns: int) -> bool:

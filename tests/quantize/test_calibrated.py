@@ -15,7 +15,7 @@ from edgeq.quantize.calibrated import Request, split
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.type_plan import Plan
-from edgeq.runtime.session import Session
+from edgeq.runtime.session import Session, default_context, fit_of
 
 SEQUENCES, TOKENS = 9, 48
 
@@ -95,6 +95,20 @@ def test_a_size_is_kept_and_its_plan_followed_again(tiny_model: Path, calibratio
     types, others = ({tensor.name: tensor.type for tensor in one.tensors} for one in (report, followed))
     assert others["blk.0.ffn_down.weight"] == "Q8_0" and others["blk.1.ffn_down.weight"] == "Q6_K"
     assert {n for n in types if types[n] != others[n]} <= {n for n in types if "ffn_down" in n}
+
+
+def test_a_file_fits_a_machine_and_leaves_room_for_a_conversation(
+    tiny_model: Path, floats: File, calibration: Calibration, tmp_path: Path
+) -> None:
+    need = fit_of(floats, 4, "f16").estimate(default_context(fit_of(floats, 4).model))
+    beside = need.total - need.weights
+    report = convert(tiny_model, tmp_path / "made.eqf", request=Request(calibration, memory=beside + 1.7e6))
+    assert 1.7e6 * 0.97 < report.nbytes <= 1.7e6
+    with open_file(report.path) as file:
+        made = fit_of(file, 4, "f16").estimate(default_context(fit_of(file, 4).model))
+    assert made.total <= beside + 1.7e6
+    with pytest.raises(UsageError, match=r"MB beside its weights, of .* it fits no such machine"):
+        convert(tiny_model, tmp_path / "other.eqf", request=Request(calibration, memory=beside))
 
 
 def test_what_was_stopped_begins_where_it_was(tiny_model: Path, calibration: Calibration, tmp_path: Path) -> None:
