@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from edgeq.blocks.table import GROUP, block_type
+from edgeq.blocks.table import GROUP, SUPER_BLOCK, block_type
 from edgeq.errors import UnsupportedError, UsageError
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
@@ -18,6 +18,8 @@ KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "c
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
 SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 SHORT_ROWS |= {"NF4": "IQ4_NL", "TQ2_0": "Q4_0"}
+# In .eqf, whose super-blocks can be short: what loses no more there than llama.cpp's larger types of SHORT_ROWS
+NARROW = {"Q2_K": "Q3_K", "Q3_K": "Q4_K"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Recipe:
             return Choice("F32")
         wanted = self._wanted(name, n_layers, tied)
         if block_type(wanted).accepts(shape[-1]):
-            return Choice(wanted) if not self.gguf else _in_gguf(wanted, shape[-1])
+            return _in_gguf(wanted, shape[-1]) if self.gguf else _in_narrow(wanted, shape[-1])
         return Choice("F16", f"rows of {shape[-1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
 
     def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
@@ -76,6 +78,14 @@ class Recipe:
                 if rule.part == part and rule.layers(int(parts[1]), n_layers):
                     return rule.type
         return self.base
+
+
+def _in_narrow(wanted: str, columns: int) -> Choice:
+    """The type wanted, or a larger one: on narrow rows llama.cpp's files of a name are larger, and lose less for it."""
+    if columns % SUPER_BLOCK == 0 or wanted not in NARROW:
+        return Choice(wanted)
+    kind = NARROW[wanted]
+    return Choice(kind, f"rows of {columns} weights are no multiple of {SUPER_BLOCK}: {kind}, as {wanted} loses much")
 
 
 def _in_gguf(wanted: str, columns: int) -> Choice:
