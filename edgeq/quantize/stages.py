@@ -96,7 +96,9 @@ def moment(one: Rows, other: Rows) -> F64:
     """E[x y^T] of rows x and y, f64: sums of AT_ONCE tokens in f32, of these in f64, always in the same order."""
     total = np.zeros((one[0].shape[1], other[0].shape[1]))
     for part in _parts(one):
-        total += np.concatenate(one[part]).T @ np.concatenate(other[part])
+        x = np.concatenate(one[part])
+        y = x if other is one else np.concatenate(other[part])  # of a matrix with itself NumPy computes half
+        total += x.T @ y
     return total / sum(map(len, one))
 
 
