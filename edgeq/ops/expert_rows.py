@@ -162,3 +162,12 @@ def _make_combine():
 def reference(rows: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray) -> np.ndarray:
     """The NumPy twin of `combine`: rows [slots, width], slots and weights [tokens, top_k], out [tokens, width]."""
     return (out + (rows[slots].astype(np.float64) * weights[:, :, None]).sum(axis=1)).astype(np.float32)
+
+
+def gated_reference(gate: np.ndarray, up: np.ndarray, alpha: float = 1.0, limit: float = 0.0) -> np.ndarray:
+    """The NumPy twin of `silu_mul`, and with a `limit` of `clamped`: f32 [slots, width] each."""
+    x, y = gate.astype(np.float64), up.astype(np.float64)
+    if limit:
+        x, y = np.minimum(x, limit), np.clip(y, -limit, limit) + 1
+    with np.errstate(over="ignore"):
+        return (y * x / (1 + np.exp(-alpha * x))).astype(np.float32)

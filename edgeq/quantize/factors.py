@@ -23,6 +23,7 @@ TINY = 1e-30
 # Of the mean of H's diagonal, added to it: the more, the fewer tokens there are for each of the columns. Found on a
 # model of 3 M parameters with 256 to 12288 tokens.
 DAMPING, DAMPING_BY_COLUMNS, MOST_DAMPING = 0.01, 2.0, 1.0
+DOUBT, DOUBT_BY_COLUMNS = 0.05, 4.0  # the same where corrections are solved for, which ask for more trust
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Metric:
 
     def __init__(self, gram: F64, tokens: int) -> None:
         self.gram, self._damping = gram, damping(len(gram), tokens)
+        self._doubt = damping(len(gram), tokens, DOUBT, DOUBT_BY_COLUMNS)
         self._factors: dict[int, Factors] = {}  # by size of the groups
 
     def quantize(self, target: F32, bt: BlockType, threads: int = 1) -> U8:
@@ -75,6 +77,14 @@ class Metric:
         if size not in self._factors:
             self._factors[size] = factored(self.gram, size, self._damping)
         return self._factors[size].quantize(target, bt.name, threads)
+
+    def corrected(self, target: F64, moved: F64) -> F64:
+        """`target` + `moved` H^-1, f64 [rows, columns]: what gives, from the rows seen, results nearest to those that
+        are off by as much as `moved` tells."""
+        columns = len(self.gram)
+        trusted = self.gram + np.eye(columns) * max(self._doubt * float(np.trace(self.gram)) / columns, TINY)
+        result: F64 = target + np.linalg.solve(trusted, moved.T).T
+        return result
 
     def cost(self, errors: F32) -> float:
         """tr(E H E^T) of errors f32 [rows, columns]; unseen directions cost what they are damped by."""

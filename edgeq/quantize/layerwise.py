@@ -27,15 +27,13 @@ from edgeq.container.reader import File
 from edgeq.graph.aligned import aligned_copy
 from edgeq.models import architecture
 from edgeq.ops.tap import ADDED_TO
-from edgeq.quantize.factors import DAMPING, Metric, damping
+from edgeq.quantize.factors import DAMPING, DOUBT, Metric
+from edgeq.quantize.mixture import Mixture
+from edgeq.quantize.reads import routers
 from edgeq.quantize.stages import F64, Reading, Rows, moment, readings, run
 from edgeq.version import VERSION
 
 EMBEDDING = "token_embd.weight"
-# Of the mean of H's diagonal, added to it where corrections are solved for, which ask for more trust than feedback
-# does: as factors.DAMPING, found in the same way.
-DOUBT, DOUBT_BY_COLUMNS = 0.05, 4.0
-
 Announce = Callable[[str], None]
 
 
@@ -115,9 +113,10 @@ class LayerWise:
         self.model = architecture(file.metadata["config"], file.path)
         self.layers = self.model.num_hidden_layers
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
+        self.routers = routers(self.model, file)
 
     def tensors(self) -> Iterator[tuple[str, U8]]:
-        """(name, panels) of every matrix of `types` that linear layers or the embedding read, in the model's order."""
+        """(name, panels) of every matrix of `types` of linear layers, experts and the embedding, in their order."""
         found = self._unfinished.state() if self._unfinished else None
         if found is not None and self._unfinished is not None:
             state = found
@@ -166,14 +165,22 @@ class LayerWise:
         state.exact = run(self.file, stage, state.exact, self.threads, exact)
         own: dict[str, U8] = {}
         for reading in order:
-            if not any(name in self.types for name in reading.names):
+            if not any(name in self.types for name in reading.names) and not self._mixtures(reading):
                 continue
             seen: dict[str, Rows] = {name: [] for name in reading.taps}
             run(self._with(own), stage, state.quantized, self.threads, seen, only_taps=True)
             x = seen[reading.names[0]]
             panels = self._quantized(reading.names, moment(x, x), _corrections(reading, exact, seen))
+            for mixture in self._mixtures(reading):
+                panels |= mixture.tensors(exact[reading.names[0]], x)
             own |= panels
             yield from panels.items()
+
+    def _mixtures(self, reading: Reading) -> list[Mixture]:
+        """Of experts that are given what a router among `reading` is given."""
+        routers = (self.routers[name] for name in reading.names if name in self.routers)
+        mixtures = (Mixture(self.file, router, self.types, self.threads) for router in routers)
+        return [mixture for mixture in mixtures if mixture.quantizes]
 
     def _head(self, state: State) -> Iterator[tuple[str, U8]]:
         """The head, if it is a matrix of its own."""
@@ -192,17 +199,13 @@ class LayerWise:
         """Panels of those of the matrices that are in `types`. `corrections`: by name, of what a result is added to;
         by "" of what is read."""
         found: dict[str, U8] = {}
-        columns, tokens = len(gram), sum(map(len, self.sequences))
-        metric = Metric(gram, tokens)
-        doubt = damping(columns, tokens, DOUBT, DOUBT_BY_COLUMNS)
-        trusted = gram + np.eye(columns) * (doubt * np.trace(gram) / columns)
+        metric = Metric(gram, sum(map(len, self.sequences)))
         for name in names:
             if name not in self.types:
                 continue
             target = self._weights(name).astype(np.float64)
             if corrections:
-                moved = target @ corrections[""] + corrections.get(name, 0.0)
-                target += np.linalg.solve(trusted, moved.T).T
+                target = metric.corrected(target, target @ corrections[""] + corrections.get(name, 0.0))
             panels = metric.quantize(target.astype(np.float32), block_type(self.types[name]), self.threads)
             found[name] = aligned_copy(panels)
         return found

@@ -6,29 +6,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blocks.fields import F32
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import File
 from edgeq.models import Architecture
 from edgeq.ops import Graph, passes
-from edgeq.ops.experts import MixtureOfExperts
+from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.matmul import Linear
+from edgeq.ops.route import reference as route
 from edgeq.ops.tap import Tap
 
 
 @dataclass(frozen=True)
 class Router:
-    """What sends a token to `top_k` of some experts: weight f64 [experts, columns], bias f64 [experts] or 0.
-    `matrices` are the experts' that read what the router reads."""
+    """What sends a token to some of the experts `mix`: weight f64 [experts, columns], bias f64 [experts] or 0."""
 
     weight: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | float
-    top_k: int
-    matrices: tuple[str, ...]
+    mix: Experts
 
-    def chosen(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """int64 [rows, top_k]: the experts that rows f64 [rows, columns] go to."""
-        scores = x @ self.weight.T + self.bias
-        return np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Those of the experts that read what the router reads."""
+        return tuple(f"{self.mix.prefix}_{part}_exps.weight" for part in ("gate", "up"))
+
+    def routed(self, x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], F32]:
+        """The experts that rows f64 [rows, columns] go to, int64 [rows, top_k], and what each counts, f32."""
+        return route(x @ self.weight.T + self.bias, self.mix.top_k, self.mix.normalized, self.mix.factor)
 
 
 def inputs(model: Architecture, file: File) -> list[tuple[str, ...]]:
@@ -46,10 +50,9 @@ def routers(model: Architecture, file: File) -> dict[str, Router]:
     found = {}
     for node in nodes:
         if isinstance(node.op, MixtureOfExperts):
-            linear, mix = made_by[node.op.router], node.op.experts
-            matrices = tuple(f"{mix.prefix}_{part}_exps.weight" for part in ("gate", "up"))
+            linear = made_by[node.op.router]
             bias = file.data(linear.bias).view(np.float32).astype(np.float64) if linear.bias else 0.0
-            found[linear.weight] = Router(_weights(file, linear.weight), bias, mix.top_k, matrices)
+            found[linear.weight] = Router(_weights(file, linear.weight), bias, node.op.experts)
     return found
 
 

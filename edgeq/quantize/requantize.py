@@ -130,7 +130,7 @@ def requantize(
 def _prepare(jobs: list[_Job], calibrated: bool, method: str, announce: Callable[[str], None] | None) -> None:
     """Have the kernels ready that encode what is not copied."""
     matrices = [job for job in jobs if not job.copied and len(job.spec.shape) > 1]
-    fed_back = [job for job in matrices if calibrated and method == FEEDBACK and len(job.spec.shape) == 2]
+    fed_back = matrices if calibrated and method == FEEDBACK else []
     mend_api.prepare({job.spec.type for job in fed_back}, announce)
     for weighted in (False, True):
         left = {job.spec.type for job in matrices if job not in fed_back and (job.importance is not None) == weighted}
@@ -168,7 +168,7 @@ def _fed_back(
     types = {
         job.info.name: job.spec.type
         for job in jobs
-        if len(job.info.shape) == 2 and block_type(job.spec.type).quantized and not job.copied
+        if len(job.info.shape) > 1 and block_type(job.spec.type).quantized and not job.copied
     }
     head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
     gram = None if head is None else head.gram
@@ -223,7 +223,7 @@ def _sample(job: _Job, weights: F32Array, encoded: U8Array) -> None:
 def _sample_panels(job: _Job, before: U8Array, panels: U8Array) -> None:
     """The first rows of a matrix, before and after."""
     if block_type(job.info.type).quantized:
-        rows, columns = min(SAMPLE_ROWS, job.info.shape[0]), job.info.shape[1]
+        rows, columns = min(SAMPLE_ROWS, job.info.shape[-2]), job.info.shape[-1]
         count = tensor_bytes(job.info.type, (rows, columns))
         _sample(job, decode(before[:count], rows, columns, job.info.type), panels)
 

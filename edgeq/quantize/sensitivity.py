@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]  # (how many matrices are done, how many t
 class Sensitivities:
     """losses  divergence in nats that a type of one matrix alone brings, by name, by type
     floor   that of the model with all matrices as good as exact: what rounding its activations costs
-    joint   that of all matrices in COARSE at once, over the sum of `losses`
+    joint   what all matrices in COARSE at once add to that, over the sum of `losses`
     """
 
     losses: dict[str, dict[str, float]]
@@ -83,9 +83,10 @@ def sensitivities(
             if progress:
                 progress(len(found), number)
     everything = Probe(file, held, threads)
-    together = everything.loss(ChangedFile(file, coarse)).divergence
+    floor = _floor(file, everything, threads)
+    together = everything.loss(ChangedFile(file, coarse)).divergence - floor
     alone = sum(losses[COARSE] for losses in found.values())
-    return Sensitivities(found, _floor(file, everything, threads), together / alone if alone else 1.0)
+    return Sensitivities(found, floor, together / alone if alone and together > 0 else 1.0)
 
 
 class _Matrix:

@@ -63,7 +63,7 @@ class Sums:
         """Add rows f32 [rows, columns]. EdgeqError where they are no finite numbers."""
         for first in range(0, len(x), ROWS):
             wide = x[first : first + ROWS].astype(np.float64)
-            chosen = self.router.chosen(wide) if self.router else None
+            chosen = self.router.routed(wide)[0] if self.router else None
             np.square(wide, out=wide)
             self._square += wide.sum(0)
             if chosen is not None:

@@ -164,4 +164,9 @@ def test_a_clamped_gate(threads):
     bits = [int(np.float32(value).view(np.int32)) for value in (1.702, 2.5)]
     call(BODY.kernel("expert_rows:clamped"), expert_rows.Gated(*both, *bits), threads=threads)
     x, y = np.minimum(gate[used].astype(np.float64), 2.5), np.clip(up[used].astype(np.float64), -2.5, 2.5)
-    np.testing.assert_allclose(out[used], (y + 1) * x / (1 + np.exp(-1.702 * x)), rtol=1e-5, atol=1e-6)
+    expected = (y + 1) * x / (1 + np.exp(-1.702 * x))
+    np.testing.assert_allclose(out[used], expected, rtol=1e-5, atol=1e-6)
+    twin = expert_rows.gated_reference(gate[used], up[used], 1.702, 2.5)
+    np.testing.assert_allclose(twin, expected, rtol=1e-6, atol=1e-7)
+    x, y = gate[used].astype(np.float64), up[used].astype(np.float64)
+    np.testing.assert_allclose(expert_rows.gated_reference(gate[used], up[used]), x / (1 + np.exp(-x)) * y, rtol=1e-5)
