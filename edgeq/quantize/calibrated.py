@@ -20,11 +20,12 @@ from edgeq.models import architecture
 from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
-from edgeq.quantize.sensitivity import COARSE, MEASURED, Sensitivities, sensitivities
+from edgeq.quantize.sensitivity import COARSE, HEAD, MEASURED, Sensitivities, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
 from edgeq.runtime.session import default_context, fit_of
 from edgeq.version import VERSION
@@ -122,7 +123,8 @@ def quantize(
         calibration.check(model, called or file.path)
         if request.aims and not model.heads.causal:
             raise UsageError(f"{called or file.path}: writes no text, so its loss is no divergence: give a --type")
-        chosen = _plan(file, type, request, held, threads, announce, gguf)
+        tell = announce or (lambda line: None)
+        chosen = _Choice(file, called or file.path, type, request, held, threads, tell, gguf).plan()
         if request.save_plan:
             plans.save(chosen, request.save_plan)
         report = requantize(
@@ -154,121 +156,114 @@ def split(sequences: Sequences) -> tuple[Sequences, Sequences]:
     return [one for i, one in enumerate(sequences) if i not in at], [sequences[i] for i in sorted(at)]
 
 
-def _plan(
-    file: File,
-    type: str,
-    request: Request,
-    held: Sequences,
-    threads: int,
-    announce: Announce | None,
-    gguf: bool,
-) -> Plan:
-    """The types of all matrices."""
-    chosen = replace(recipe(type), gguf=gguf)
-    tied, layers = "output.weight" not in file.tensors, architecture(file.metadata["config"], file.path)
-    matrices = [info for info in file.tensors.values() if len(info.shape) > 1]
-    usual = {
-        info.name: chosen.type_for(info.name, info.shape, layers.num_hidden_layers, tied).type for info in matrices
-    }
-    made = Plan(usual)
-    if request.plan:
-        made = plans.load(request.plan)
-        if unknown := made.types.keys() - usual.keys():
-            raise UsageError(f"{request.plan}: names {min(unknown)}, which the model has not: it is another one's plan")
-    if request.aims:
-        made = _aimed(file, request, usual, held, threads, announce, gguf)
-    types = plans.override(usual | dict(made.types), request.rules)
-    if announce and (request.aims or request.plan or request.rules):
-        announce(f"plan: {Plan(types, made.divergence)}")
-    return Plan(types, made.divergence)
+@dataclass(frozen=True)
+class _Choice:
+    """How the types of a float model's matrices are chosen. `held` is text to measure on; the rest is as for
+    `quantize`."""
 
+    file: File
+    called: str
+    type: str
+    request: Request
+    held: Sequences
+    threads: int
+    announce: Announce
+    gguf: bool
 
-def _aimed(
-    file: File,
-    request: Request,
-    usual: dict[str, str],
-    held: Sequences,
-    threads: int,
-    announce: Announce | None,
-    gguf: bool,
-) -> Plan:
-    """The types that serve the request's goal. Those that no sensitivity is known of keep their usual type."""
-    found = _sensitivities(file, request, held, threads, announce, plans.GGUF_TYPES if gguf else plans.TYPES)
-    rest = {name: kind for name, kind in usual.items() if name not in found.losses}
-    specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
-    assets = {name: file.asset(name) for name in file.assets}
-    matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found.losses)
-    fixed = file_bytes(specs, file.metadata, assets) - matrices
-    goal = Goal(divergence=request.divergence or 0.0)
-    if request.nbytes is not None:
-        goal = Goal(request.nbytes)
-    if request.memory is not None:
-        goal = Goal(_room(file, request.memory))
-    if request.bits is not None:
-        weights = sum(prod(info.shape) for info in file.tensors.values())
-        others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found.losses)
-        goal = Goal(request.bits * weights / 8 + fixed - others)
-    gain = plans.GAIN if request.how == FEEDBACK else 1.0
-    made = plans.plan(file, found, goal, fixed, gain, gguf)
-    return Plan(rest | dict(made.types), made.divergence)
+    def plan(self) -> Plan:
+        """The types of all matrices."""
+        file, request = self.file, self.request
+        chosen = replace(recipe(self.type), gguf=self.gguf)
+        tied, layers = HEAD not in file.tensors, architecture(file.metadata["config"], file.path)
+        matrices = [info for info in file.tensors.values() if len(info.shape) > 1]
+        usual = {
+            info.name: chosen.type_for(info.name, info.shape, layers.num_hidden_layers, tied).type for info in matrices
+        }
+        made = Plan(usual)
+        if request.plan:
+            made = plans.load(request.plan)
+            if unknown := made.types.keys() - usual.keys():
+                what = f"names {min(unknown)}, which the model has not"
+                raise UsageError(f"{request.plan}: {what}: it is another one's plan")
+        if request.aims:
+            made = self._aimed(usual)
+        types = plans.override(usual | dict(made.types), request.rules)
+        if request.aims or request.plan or request.rules:
+            self.announce(f"plan: {Plan(types, made.divergence)}")
+        return Plan(types, made.divergence)
 
+    def _aimed(self, usual: dict[str, str]) -> Plan:
+        """The types that serve the request's goal. Those that no sensitivity is known of keep their usual type."""
+        file, request = self.file, self.request
+        found = self._sensitivities()
+        rest = {name: kind for name, kind in usual.items() if name not in found.losses}
+        specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
+        assets = {name: file.asset(name) for name in file.assets}
+        matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found.losses)
+        fixed = file_bytes(specs, file.metadata, assets) - matrices
+        goal = Goal(divergence=request.divergence or 0.0)
+        if request.nbytes is not None:
+            goal = Goal(request.nbytes)
+        if request.memory is not None:
+            goal = Goal(self._room(request.memory))
+        if request.bits is not None:
+            weights = sum(prod(info.shape) for info in file.tensors.values())
+            others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found.losses)
+            goal = Goal(request.bits * weights / 8 + fixed - others)
+        gain = plans.GAIN if request.how == FEEDBACK else 1.0
+        try:
+            made = plans.plan(file, found, goal, fixed, gain, self.gguf)
+        except UsageError as error:
+            raise UsageError(f"{self.called}: {error}") from None
+        return Plan(rest | dict(made.types), made.divergence)
 
-def _room(file: File, memory: float) -> float:
-    """Bytes of `memory` that are a file's, beside a usual conversation's keys and values, buffers, and the program.
+    def _room(self, memory: float) -> float:
+        """Bytes of `memory` that are a file's, beside a usual conversation's keys and values, buffers, the program.
 
-    Raises UsageError where there are none.
-    """
-    fit = fit_of(file, RUNNERS, KV)
-    need = fit.estimate(default_context(fit.model))
-    if memory <= need.total - need.weights:
-        raise UsageError(
-            f"{file.path}: takes {(need.total - need.weights) / 1e6:.0f} MB beside its weights, "
-            f"of {memory / 1e6:.0f} that there are: it fits no such machine"
+        Raises UsageError where there are none.
+        """
+        fit = fit_of(self.file, RUNNERS, KV)
+        need = fit.estimate(default_context(fit.model))
+        beside = need.total - need.weights
+        if memory <= beside:
+            what = f"takes {beside / 1e6:.0f} MB beside its weights, of {memory / 1e6:.0f} that there are"
+            raise UsageError(f"{self.called}: {what}: it fits no such machine")
+        return memory - beside
+
+    def _sensitivities(self) -> Sensitivities:
+        """Measured once: edgeq's cache keeps them for other goals.
+
+        On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
+        """
+        file, sequences = self.file, self.request.calibration.sequences
+        head = self.request.calibration.of(HEAD if HEAD in file.tensors else EMBEDDING)
+        gram = None if head is None else head.gram
+        types = plans.GGUF_TYPES if self.gguf else plans.TYPES
+        settings = [VERSION, POSITIONS, COARSE, MEASURED, types, self.request.how]
+        digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
+        for part in (*sequences, *(() if gram is None else (gram,))):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
+        if kept.exists():
+            return Sensitivities(**json.loads(kept.read_bytes()))
+        self.announce("measuring how sensitive the model is to each of its matrices")
+
+        def tell(done: int, number: int) -> None:
+            if done * 10 // number != (done - 1) * 10 // number:
+                self.announce(f"{done} of {number} matrices measured")
+
+        used, _ = split(sequences)
+        found = sensitivities(
+            file,
+            used,
+            self.held or used,
+            types,
+            feedback=self.request.how == FEEDBACK,
+            head_gram=gram,
+            positions=POSITIONS,
+            threads=self.threads,
+            progress=tell,
         )
-    return memory - (need.total - need.weights)
-
-
-def _sensitivities(
-    file: File,
-    request: Request,
-    held: Sequences,
-    threads: int,
-    announce: Announce | None,
-    types: Sequence[str],
-) -> Sensitivities:
-    """Measured once: edgeq's cache keeps them for other goals.
-
-    On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
-    """
-    calibration = request.calibration
-    used = split(calibration.sequences)[0]
-    head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
-    gram = None if head is None else head.gram
-    settings = [VERSION, POSITIONS, COARSE, MEASURED, types, request.how]
-    digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
-    for part in (*calibration.sequences, *(() if gram is None else (gram,))):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
-    if kept.exists():
-        return Sensitivities(**json.loads(kept.read_bytes()))
-    if announce:
-        announce("measuring how sensitive the model is to each of its matrices")
-
-    def tell(done: int, number: int) -> None:
-        if announce and done * 10 // number != (done - 1) * 10 // number:
-            announce(f"{done} of {number} matrices measured")
-
-    found = sensitivities(
-        file,
-        used,
-        held or used,
-        types,
-        feedback=request.how == FEEDBACK,
-        head_gram=gram,
-        positions=POSITIONS,
-        threads=threads,
-        progress=tell,
-    )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_file(kept, json.dumps(asdict(found)).encode())
-    return found
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept, json.dumps(asdict(found)).encode())
+        return found

@@ -20,7 +20,9 @@ from edgeq.quantize.sensitivity import Sensitivities
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
 GGUF_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
-GAIN = 0.80  # what quantizing layer after layer, with corrections, leaves of the loss of matrices quantized each alone
+# What quantizing layer after layer, with corrections, leaves of the loss of matrices quantized each alone, and of that
+# of rounded activations: found from 0.5 to 0.6 on a model of 30 layers, from 0.8 to 1 on one of 6
+GAIN = 0.65
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ def plan(
 
     Raises UsageError for a goal that no types reach.
     """
-    usual = gain * found.joint  # of the losses of single matrices
+    usual, least = gain * found.joint, gain * found.floor
     candidates = {name: _candidates(file, name, losses, gguf) for name, losses in found.losses.items()}
-    chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - found.floor, 0.0) / usual)
+    chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - least, 0.0) / usual)
     nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
-    divergence = found.floor + usual * divergence
+    divergence = least + usual * divergence
     if nbytes + fixed_bytes > goal.nbytes:
-        least = (nbytes + fixed_bytes) / 1e6
-        raise UsageError(f"{file.path}: takes at least {least:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
+        smallest = (nbytes + fixed_bytes) / 1e6
+        raise UsageError(f"takes at least {smallest:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
     if goal.divergence and divergence > goal.divergence:
         raise UsageError(
             f"a divergence of {goal.divergence:g} is less than that of any type here, {divergence:.2g}: ask for more"

@@ -97,6 +97,20 @@ def test_a_size_is_kept_and_its_plan_followed_again(tiny_model: Path, calibratio
     assert {n for n in types if types[n] != others[n]} <= {n for n in types if "ffn_down" in n}
 
 
+@pytest.mark.parametrize(
+    ("aim", "message"),
+    [
+        ({"nbytes": 1e6}, r"takes at least 1\.\d MB, more than 1\.0: ask for more"),
+        ({"divergence": 1e-9}, r"a divergence of 1e-09 is less than that of any type here"),
+    ],
+)
+def test_what_no_types_reach_is_refused_by_the_model_s_name(
+    tiny_model: Path, calibration: Calibration, tmp_path: Path, aim: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"tiny_model: {message}"):
+        convert(tiny_model, tmp_path / "made.eqf", request=Request(calibration, **aim))  # type: ignore[arg-type]
+
+
 def test_a_file_fits_a_machine_and_leaves_room_for_a_conversation(
     tiny_model: Path, floats: File, calibration: Calibration, tmp_path: Path
 ) -> None:
