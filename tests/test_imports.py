@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "gguf": {"blocks", "container", "decode", "kernels", "models", "text", "toolchain"},
     "passages": {"quantize", "text"},
     "calibrating": {"blocks", "models", "checkpoints", "container", "gguf", "passages", "quantize", "text"},
+    "comparing": {"blocks", "calibrating", "container", "models", "passages", "quantize"},
     "conversion": {"checkpoints", "container", "gguf", "models", "quantize", "text"},
     "recommended": set(),
     "model_names": {"recommended"},

@@ -141,7 +141,7 @@ def _calibrated(
     if given is not None:
         yield read_calibration(given)
         return
-    from edgeq.calibrating import calibrate_model, worth_calibrating
+    from edgeq.calibrating import calibrate, worth_calibrating
 
     if not must and not (may and worth_calibrating(source, kind, revision)):
         yield None
@@ -156,7 +156,7 @@ def _calibrated(
     key = hashlib.sha256(f"{Path(source).absolute()} {revision}".encode()).hexdigest()[:12]
     kept = folder_of(output or "unnamed") / f".{output.name if output else 'edgeq'}.{key}.calib"
     if not kept.exists():
-        calibrate_model(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
+        calibrate(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
     yield read_calibration(kept)
     kept.unlink(missing_ok=True)
 

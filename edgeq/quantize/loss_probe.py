@@ -49,6 +49,11 @@ class Probe:
         self._following = np.concatenate([one[at + 1] for one, at in zip(sequences, self._positions, strict=True)])
         self._exact = self._results(file, self._inputs[-1])
 
+    @property
+    def positions(self) -> int:
+        """At how many it is measured."""
+        return len(self._following)
+
     def loss(self, other: File, first: int = 0) -> Loss:
         """That of a model which is the same before stage `first`."""
         rows = self._inputs[first]
