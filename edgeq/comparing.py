@@ -92,9 +92,10 @@ class Comparison:
 
     @property
     def front(self) -> list[Candidate]:
-        """Those worth having, the smallest first: whatever is no larger loses more."""
+        """Those worth having, the smallest first: of what can be made, whatever is no larger loses more."""
         best: list[Candidate] = []
-        for one in sorted(self.candidates, key=lambda each: (each.nbytes, each.loss.divergence)):
+        real = [one for one in self.candidates if not one.simulated]
+        for one in sorted(real, key=lambda each: (each.nbytes, each.loss.divergence)):
             if not best or one.loss.divergence < best[-1].loss.divergence:
                 best.append(one)
         return best

@@ -60,7 +60,7 @@ def command(
     from edgeq.calibrating import calibrate
     from edgeq.passages import LENGTH, TOKENS
 
-    given = [_text(one) for one in texts]
+    given = [text_of(one) for one in texts]
     with status("") as say, work_bar() as show:
         report = calibrate(
             source,
@@ -87,7 +87,7 @@ def command(
     )
 
 
-def _text(given: str) -> "Text":
+def text_of(given: str) -> "Text":
     """What `[NAME=]FILE` stands for; a file whose name has a `=` is meant before a name."""
     from edgeq.passages import read_text
 
