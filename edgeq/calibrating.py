@@ -70,10 +70,10 @@ def calibrate(
     checkpoint runs from a temporary file beside `out`, in floats that hold it exactly; `conversion` hears how far that
     is. Killed, the same call goes on where it was.
 
-    The report has the `calibration`, for a `Request`. Raises UsageError for texts that cannot be read or are too short,
-    for a pattern that is no matrix's, and for an `out` that is the model; TokenizerError for a model without a
-    tokenizer; MemoryLimitError for what does not fit in memory; OutputError if `out` cannot be written; of the source
-    what `convert` raises.
+    The report has the `calibration`, for a `Request`; `read_calibration` gives that of a file. Raises UsageError for
+    texts that cannot be read or are too short, for a pattern that is no matrix's, and for an `out` that is the model;
+    TokenizerError for a model without a tokenizer; MemoryLimitError for what does not fit in memory; OutputError if
+    `out` cannot be written; of the source what `convert` raises.
     """
     started, known = time.perf_counter(), corpora(texts)
     given, target = os.fspath(source), Path(os.path.realpath(out or _default(source)))

@@ -1,6 +1,6 @@
 """A comparison of all ways to quantize a model as one HTML page that needs nothing else."""
 
-from edgeq.comparing import METHODS, PLAIN, Candidate, Comparison
+from edgeq.comparing import METHODS, Candidate, Comparison
 from edgeq.evaluate import svg
 from edgeq.evaluate.page import MIB, broken, document, estimate, table
 from edgeq.evaluate.statistics import Estimate
@@ -31,7 +31,7 @@ def _plot(comparison: Comparison) -> str:
     kinds = [kind for kind in KINDS if any(_kind(one) == kind for one in found)]
     points = {
         one: svg.Point(
-            one.name if one.simulated or one.method != PLAIN else one.type,
+            one.type if one in front else one.name,
             one.nbytes / MIB,
             one.loss.divergence,
             one.loss.error,
@@ -55,7 +55,7 @@ def _rows(comparison: Comparison) -> str:
         name = f"{broken(one.type)}<small>{_kind(one)}</small>"
         cells = [f"<strong>{name}</strong>" if one in front else name]
         cells += [f"{one.nbytes / MIB:.1f}", f"{one.bits_per_weight:.2f}"]
-        cells += [estimate(Estimate(one.loss.divergence, one.loss.error), 4), f"{one.loss.same_top:.1%}"]
+        cells += [estimate(Estimate(one.loss.divergence, one.loss.error), 5), f"{one.loss.same_top:.1%}"]
         rows.append([*cells, f"× {one.loss.perplexity:.3f}", f"{one.error:.2%}", f"{one.seconds:.1f}"])
     text = (
         "<p>Smallest first; of files no larger than one in bold none loses less. Simulated: edgeq has no such "

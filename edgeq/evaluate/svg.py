@@ -64,7 +64,8 @@ class Axis:
 
 
 def scatter(points: Sequence[Point], x_name: str, y_name: str, line: Sequence[Point] = ()) -> str:
-    """Values over sizes, each with an error bar of one standard error, and its name beside it; `line` joins some."""
+    """Values over sizes, each with an error bar of one standard error, and its name beside it; `line` joins some,
+    and names are below it then."""
     height = 340
     lows, highs = [p.y - p.error for p in points], [p.y + p.error for p in points]
     logarithmic = min(lows) > 0 and max(highs) > 8 * min(lows)
@@ -81,7 +82,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, line: Sequence[Po
     for number, point in enumerate(points):
         series = number if point.series is None else point.series
         px, py, upper, lower = x(point.x), y(point.y), y(point.y + point.error), y(point.y - point.error)
-        name = "" if point.quiet else f'<text class="ink" x="{px + 11}" y="{py + 4}">{escape(point.name)}</text>'
+        place = f'x="{px - 8}" y="{py + 16}" text-anchor="end"' if line else f'x="{px + 11}" y="{py + 4}"'
+        name = "" if point.quiet else f'<text class="ink" {place}>{escape(point.name)}</text>'
         label = escape(f"{point.name}: {_number(point.x)} {x_name}, {y_name} {point.y:.4g} ± {point.error:.2g}")
         parts.append(
             f'<g class="s{series % SERIES}"><title>{label}</title>'
