@@ -15,6 +15,8 @@ from edgeq.container.reader import File
 from edgeq.models import architecture
 from edgeq.runtime.session import Session
 
+MUCH, LITTLE = 1.2, 0.8  # a perplexity that much higher, or fewer likeliest tokens the same, is said aloud
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -29,6 +31,11 @@ class Loss:
     error: float
     same_top: float
     perplexity: float
+
+    @property
+    def large(self) -> bool:
+        """Whether that is so much that one should not take it unawares."""
+        return not (self.perplexity <= MUCH and self.same_top >= LITTLE)
 
 
 class Probe:
