@@ -2,18 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq import environment
-from edgeq.blocks.fields import F32
-from edgeq.blocks.reference import decode
-from edgeq.blocks.table import PANEL_ROWS, block_type, panels
+from edgeq.blocks.table import block_type
 from edgeq.calibrating import Texts, corpora, runnable_file, sequences_of
 from edgeq.container.reader import File, open_file
 from edgeq.errors import OutputError, UnsupportedError, UsageError
@@ -29,6 +26,7 @@ from edgeq.quantize.loss_probe import Loss, Probe
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, requantize
 from edgeq.quantize.simulated import FORMATS, simulate
+from edgeq.quantize.weight_error import Sample, sampled, weight_error
 
 PLAIN = "plain"
 METHODS = (PLAIN, IMPORTANCE, FEEDBACK)
@@ -36,7 +34,6 @@ METHODS = (PLAIN, IMPORTANCE, FEEDBACK)
 TYPES = ("TQ2_0", "Q2_K", "Q3_K_M", "IQ4_XS", "MXFP4", "Q4_0", "NF4", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
 SIMULATED = ("INT4_ROW", "INT4_G128", "INT4_G128_ASYM", "NF4_DQ", "INT8_TENSOR", "INT8_ROW")
 POSITIONS = 512  # of the text that is kept back
-SAMPLED = 4  # panels of a matrix, evenly spread, tell the error of its weights
 
 Sequences = Sequence[npt.NDArray[np.int32]]
 Announce = Callable[[str], None] | None
@@ -160,7 +157,7 @@ def compare(
         tell("running the model itself")
         probe = Probe(file, held, threads, positions)
         comparison = Comparison(given, file.nbytes, probe.positions)
-        workshop = _Workshop(file, known, probe, threads, announce, folder, _sampled(file))
+        workshop = _Workshop(file, known, probe, threads, announce, folder, sampled(file))
         _try_all(comparison, workshop, tries, found)
     comparison.candidates.sort(key=lambda one: (one.nbytes, one.loss.divergence))
     return comparison
@@ -239,7 +236,7 @@ class _Workshop:
     threads: int
     announce: Announce
     folder: Path
-    sample: Sequence["_Sample"]
+    sample: Sequence[Sample]
 
     def candidate(self, kind: str, method: str) -> Candidate:
         """Made, measured, and removed again."""
@@ -260,7 +257,7 @@ class _Workshop:
             nbytes, bits = report.nbytes, report.bits_per_weight
         seconds = time.perf_counter() - started
         with open_file(out) as made:
-            loss, error = self.probe.loss(made), _error(self.sample, made)
+            loss, error = self.probe.loss(made), weight_error(self.sample, made)
         out.unlink()
         return Candidate(kind, method, kind in FORMATS, nbytes, bits, loss, error, seconds)
 
@@ -284,43 +281,3 @@ def _try_all(
         if not comparison.candidates:
             raise
         comparison.complete = False
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """A panel of a matrix: its place, f32 [16 rows or less, columns] of weights, and how many such panels there are for
-    each of these."""
-
-    name: str
-    panel: int
-    weights: F32
-    times: float
-
-
-def _sampled(file: File) -> list[_Sample]:
-    found = []
-    for info in file.tensors.values():
-        if len(info.shape) > 1:
-            each = panels(info.shape[-2])
-            whole = prod(info.shape[:-2]) * each
-            places = np.unique(np.linspace(0, whole - 1, SAMPLED).astype(int))
-            for place in places.tolist():
-                weights = _panel(file, info.name, place, min(PANEL_ROWS, info.shape[-2] - place % each * PANEL_ROWS))
-                found.append(_Sample(info.name, place, weights, whole / len(places)))
-    return found
-
-
-def _panel(file: File, name: str, place: int, rows: int) -> F32:
-    info = file.tensors[name]
-    size = block_type(info.type).panel_bytes(info.shape[-1])
-    return decode(file.data(name)[place * size : (place + 1) * size], rows, info.shape[-1], info.type)
-
-
-def _error(sample: Iterable[_Sample], other: File) -> float:
-    """RMS error of a model's weights, relative to their RMS."""
-    changed = whole = 0.0
-    for one in sample:
-        found = _panel(other, one.name, one.panel, len(one.weights))
-        changed += one.times * float(np.square(found - one.weights, dtype=np.float64).sum())
-        whole += one.times * float(np.square(one.weights, dtype=np.float64).sum())
-    return float((changed / whole) ** 0.5) if whole else 0.0

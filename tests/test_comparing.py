@@ -3,13 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import edgeq
-from edgeq.blocks.reference import decode
 from edgeq.comparing import Candidate, Comparison, compare, planned
-from edgeq.container.reader import open_file
 from edgeq.errors import UsageError
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.loss_probe import Loss
@@ -78,22 +75,9 @@ def test_what_is_told(comparison: Comparison, tiny_model: Path, tmp_path: Path):
     assert abs(plain.nbytes - made.nbytes) < 500 and plain.bits_per_weight == made.bits_per_weight
     assert by["Q2_K", "importance"].loss.divergence < plain.loss.divergence, "it knows what columns read"
     assert by["Q8_0", "plain"].loss.divergence < 0.005 < by["INT4_ROW", "plain"].loss.divergence
+    assert by["Q8_0", "plain"].error < 0.01 < by["INT4_ROW", "plain"].error < plain.error < 0.3
     assert all(one.loss.error > 0 and one.seconds > 0 for one in comparison.candidates)
     assert comparison.positions > 30 and comparison.complete and not comparison.notes
-
-
-def test_the_error_of_weights_is_about_that_of_all(comparison: Comparison, tiny_model: Path, tmp_path: Path):
-    for kind in ("BF16", "Q2_K"):
-        edgeq.convert(tiny_model, tmp_path / f"{kind}.eqf", kind)
-    changed = whole = 0.0
-    with open_file(tmp_path / "BF16.eqf") as file, open_file(tmp_path / "Q2_K.eqf") as other:
-        for name, info in file.tensors.items():
-            if len(info.shape) > 1:
-                exact, found = (decode(one.data(name), *info.shape, one.tensors[name].type) for one in (file, other))
-                changed += float(np.square(exact - found).sum())
-                whole += float(np.square(exact).sum())
-    told = next(one.error for one in comparison.candidates if (one.type, one.method) == ("Q2_K", "plain"))
-    assert told == pytest.approx((changed / whole) ** 0.5, rel=0.1)
 
 
 def test_ctrl_c_leaves_what_is_known(tiny_model: Path, empty_cache: Path):
