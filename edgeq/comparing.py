@@ -13,7 +13,7 @@ from edgeq import environment
 from edgeq.blocks.table import block_type
 from edgeq.calibrating import Texts, corpora, runnable_file, sequences_of
 from edgeq.container.reader import File, open_file
-from edgeq.errors import OutputError, UnsupportedError, UsageError
+from edgeq.errors import EdgeqError, OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.passages import LENGTH, TOKENS, Text
@@ -125,6 +125,10 @@ def compare(
     Text is that of the `calibration` (or its file); without one `texts` (files of UTF-8, or .jsonl), or those that come
     with edgeq, cut to `tokens` in all, sequences of `length`. A part of it, an eighth or less, is quantized for by
     nobody, and of this about `positions` tell the loss.
+
+    The result has `candidates`, the smallest first: `type`, `method`, `nbytes`, `bits_per_weight`, `loss` (`divergence`
+    and its `error`, `same_top`, `perplexity` over that of the source), `error` of the weights, `seconds`; those worth
+    having as its `front`; `notes` of what could not be made.
 
     `found` hears of each candidate with how many are done and in all, `progress` how far calibrating is, `announce`
     what takes long. Ctrl-C ends it early, with what is known by then. Raises UsageError for unknown types and methods,
@@ -265,14 +269,17 @@ class _Workshop:
 def _try_all(
     comparison: Comparison, workshop: _Workshop, tries: Sequence[tuple[str, str]], found: Found | None
 ) -> None:
-    """Every candidate in turn; Ctrl-C leaves those that are done."""
+    """Every candidate in turn; Ctrl-C leaves those that are done. Where one fails (weights past a type's range, say)
+    others may do; where all fail, the first failure is raised."""
+    failures: list[EdgeqError] = []
     try:
         for number, (kind, method) in enumerate(tries, 1):
             if workshop.announce:
                 workshop.announce(f"{number} of {len(tries)}: {kind} {method}")
             try:
                 comparison.candidates.append(workshop.candidate(kind, method))
-            except UnsupportedError as error:  # weights past a type's range, say: others may do
+            except EdgeqError as error:
+                failures.append(error)
                 comparison.notes.append(f"{kind} {method}: {error}")
                 continue
             if found:
@@ -281,3 +288,5 @@ def _try_all(
         if not comparison.candidates:
             raise
         comparison.complete = False
+    if failures and not comparison.candidates:
+        raise failures[0]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import edgeq
+from edgeq import comparing
 from edgeq.comparing import Candidate, Comparison, compare, planned
-from edgeq.errors import UsageError
+from edgeq.errors import UnsupportedError, UsageError
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.loss_probe import Loss
 
@@ -88,6 +89,24 @@ def test_ctrl_c_leaves_what_is_known(tiny_model: Path, empty_cache: Path):
     comparison = compare(tiny_model, ["Q8_0", "Q4_0", "Q2_K"], ["plain"], found=stop, **CUT)
     assert [one.type for one in comparison.candidates] == ["Q4_0", "Q8_0"] and not comparison.complete
     assert not [path for path in empty_cache.iterdir() if "compare" in path.name], "nothing is left"
+
+
+def test_one_that_fails_does_not_end_it(tiny_model: Path, tmp_path: Path, monkeypatch):
+    made = comparing._Workshop.candidate
+
+    def failing(self: comparing._Workshop, kind: str, method: str) -> Candidate:
+        if kind == "Q4_0":
+            raise UnsupportedError("m: tensor 'a' holds 1e+06, which Q4_0 cannot hold: take BF16 or F32")
+        return made(self, kind, method)
+
+    edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    monkeypatch.setattr("edgeq.comparing._Workshop.candidate", failing)
+    found = compare(tmp_path / "m.eqf", ["Q4_0", "Q8_0"], ["plain"], **CUT)
+    assert found.notes == ["Q4_0 plain: m: tensor 'a' holds 1e+06, which Q4_0 cannot hold: take BF16 or F32"]
+    [same] = found.candidates
+    assert (same.loss.divergence, same.error) == (0, 0), "the file is that type already"
+    with pytest.raises(UnsupportedError, match="which Q4_0 cannot hold"):
+        compare(tmp_path / "m.eqf", ["Q4_0"], ["plain"], **CUT)
 
 
 def test_a_calibration_is_used_and_its_text(tiny_model: Path, tmp_path: Path):
