@@ -11,7 +11,8 @@ from edgeq.quantize.recipes import RECIPES
 
 def test_only_what_has_few_bits_is_measured():
     worth = {name for name in RECIPES if may_be_bad(name)}
-    assert worth == {"Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "MXFP4", "TQ2_0"}
+    assert worth == {"Q2_K", "Q3_K_S", "Q3_K_M", "TQ2_0", "IQ4_XS", "MXFP4", "IQ4_NL", "NF4", "Q4_0", "Q4_K_S"}
+    assert not may_be_bad("q4_k") and may_be_bad("q3_k"), "other names of the same"
 
 
 @pytest.mark.parametrize("type", ["Q2_K", "Q3_K_M", "TQ2_0", "IQ4_XS", "Q8_0"])
@@ -49,7 +50,7 @@ def test_what_holds_does_so(tiny_model: Path, tmp_path: Path):
 
 def test_python_is_told_where_it_asks(tiny_model: Path, tmp_path: Path):
     assert edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q2_K").loss is None
-    assert edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q4_0", measure=True).loss is None, "that costs nothing"
+    assert edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q4_K_M", measure=True).loss is None, "that costs nothing"
     again = edgeq.convert(tmp_path / "m.eqf", tmp_path / "again.eqf", "TQ2_0", measure=True)
     assert again.loss is not None and again.loss.large and again.holds in LADDER
     exported = edgeq.convert(tiny_model, tmp_path / "m.gguf", "TQ2_0", measure=True)
