@@ -8,6 +8,7 @@ from math import ceil, floor, isfinite, log10
 WIDTH = 760
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 14, 46
 SERIES = 6
+LETTER, LINE = 8, 14  # of text
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, line: Sequence[Po
         max(0.0, min(p.x for p in points) - 0.12 * spread), max(p.x for p in points) + 0.3 * spread, LEFT, WIDTH - RIGHT
     )
     parts = [*_frame(x, y, x_name, y_name, height)]
+    taken: list[tuple[float, float, float]] = []
     if line:
         places = " ".join(f"{x(point.x)},{y(point.y)}" for point in line)
         parts.append(f'<polyline class="front" fill="none" points="{places}"/>')
     for number, point in enumerate(points):
         series = number if point.series is None else point.series
         px, py, upper, lower = x(point.x), y(point.y), y(point.y + point.error), y(point.y - point.error)
-        place = f'x="{px - 8}" y="{py + 16}" text-anchor="end"' if line else f'x="{px + 11}" y="{py + 4}"'
-        name = "" if point.quiet else f'<text class="ink" {place}>{escape(point.name)}</text>'
+        name = "" if point.quiet else _named(point.name, px, py, taken if line else None)
         label = escape(f"{point.name}: {_number(point.x)} {x_name}, {y_name} {point.y:.4g} ± {point.error:.2g}")
         parts.append(
             f'<g class="s{series % SERIES}"><title>{label}</title>'
@@ -91,6 +92,17 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, line: Sequence[Po
             f'<circle class="fill ring" cx="{px}" cy="{py}" r="6"/>{name}</g>'
         )
     return _svg(parts, height, f"{y_name} over {x_name}")
+
+
+def _named(name: str, px: float, py: float, taken: list[tuple[float, float, float]] | None) -> str:
+    """A point's name beside it; or to the left below it, and below names (left, right, y) that are there already."""
+    if taken is None:
+        return f'<text class="ink" x="{px + 11}" y="{py + 4}">{escape(name)}</text>'
+    left, right, y = px - 8 - LETTER * len(name), px - 8, py + 16
+    while any(left < other and one < right and abs(y - height) < LINE for one, other, height in taken):
+        y += LINE
+    taken.append((left, right, y))
+    return f'<text class="ink" x="{right}" y="{y}" text-anchor="end">{escape(name)}</text>'
 
 
 def histogram(
