@@ -16,7 +16,7 @@ import script
 from machine import results_file
 from table_file import Measured, keep_each, number, rows_of, table
 
-from edgeq.calibrating import calibrate_model
+from edgeq.calibrating import calibrate
 from edgeq.conversion import convert
 from edgeq.errors import UsageError
 from edgeq.quantize.calibrated import Request
@@ -71,7 +71,7 @@ def measured(options: argparse.Namespace, wanted: list[float]) -> Iterator[Sized
         known, made = options.calibration, Path(folder, "made.eqf")
         if known is None:
             known = Path(folder, "model.calib")
-            calibrate_model(options.checkpoint, known, threads=options.threads)
+            calibrate(options.checkpoint, known, threads=options.threads)
         calibration = read_calibration(known)
         for bits in wanted:
             report = convert(options.checkpoint, made, threads=options.threads, request=Request(calibration, bits=bits))

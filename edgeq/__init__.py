@@ -26,6 +26,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OutputError",
+    "Request",
     "Sampling",
     "TemplateError",
     "Timings",
@@ -34,12 +35,17 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "__version__",
+    "calibrate",
+    "compare",
     "convert",
     "load",
+    "read_calibration",
 ]
 
 if TYPE_CHECKING:
     from edgeq.answer import Answer, Generated, TokenLogprob
+    from edgeq.calibrating import calibrate
+    from edgeq.comparing import compare
     from edgeq.conversion import convert
     from edgeq.decode.sampler_steps import Sampling
     from edgeq.errors import (
@@ -59,6 +65,8 @@ if TYPE_CHECKING:
     )
     from edgeq.loading import load
     from edgeq.model import Model
+    from edgeq.quantize.calibrated import Request
+    from edgeq.quantize.imatrix import read_calibration
     from edgeq.scoring import Continuation
     from edgeq.timings import Timings
 
@@ -70,6 +78,10 @@ _HOMES = {
     "Continuation": "edgeq.scoring",
     "Model": "edgeq.model",
     "load": "edgeq.loading",
+    "calibrate": "edgeq.calibrating",
+    "compare": "edgeq.comparing",
+    "read_calibration": "edgeq.quantize.imatrix",
+    "Request": "edgeq.quantize.calibrated",
     "convert": "edgeq.conversion",
     "Timings": "edgeq.timings",
 }

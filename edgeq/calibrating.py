@@ -17,10 +17,10 @@ from edgeq.errors import OutputError, TokenizerError, UsageError
 from edgeq.gguf.importer import import_gguf
 from edgeq.models import architecture
 from edgeq.output import temporary_folder
-from edgeq.passages import LENGTH, TOKENS, Text, passages, shipped
-from edgeq.quantize import pipeline
+from edgeq.passages import LENGTH, TOKENS, Text, passages, read_text, shipped
+from edgeq.quantize import collect, pipeline
 from edgeq.quantize.calibration import Calibration
-from edgeq.quantize.collect import Progress, calibrate
+from edgeq.quantize.collect import Passage, Progress
 from edgeq.quantize.imatrix import write_calibration
 from edgeq.quantize.recipes import recipe
 from edgeq.text.tokenizer import FILES, load_tokenizer
@@ -31,6 +31,7 @@ SMALL = 200_000_000  # weights, of what is calibrated unasked: it takes minutes
 FEW_TOKENS = 100  # an expert that saw fewer is hardly calibrated
 
 Announce = Callable[[str], None] | None
+Texts = Sequence[Text | str | os.PathLike[str]] | None  # or files; None: those that come with edgeq
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class Report:
     notes: list[str]
 
 
-def calibrate_model(
+def calibrate(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
-    texts: Sequence[Text] | None = None,
+    texts: Texts = None,
     *,
     tokens: int = TOKENS,
     length: int = LENGTH,
@@ -59,16 +60,22 @@ def calibrate_model(
     conversion: pipeline.Progress | None = None,
     announce: Announce = None,
 ) -> Report:
-    """Calibrate `source`, a checkpoint (folder, weight file or Hub repository), an `.eqf` or a GGUF file, with `texts`,
-    or with those that come with edgeq; write the file `out`, or `NAME.calib` here.
+    """Find out what the matrices of a model read, so that `convert` loses less: run `source`, a checkpoint (folder,
+    weight file or Hub repository), an `.eqf` or a GGUF file, over `texts` (files of UTF-8, or .jsonl with a
+    conversation a line), or over those that come with edgeq; write the file `out`, or `NAME.calib` here.
 
-    A checkpoint runs from a temporary file beside `out`, in floats that hold it exactly. `tokens`, `length` and
-    `random_tokens` are those of `edgeq.passages.passages`, `gram`, `threads` and `progress` those of
-    `edgeq.quantize.collect.calibrate`; `conversion` hears how far the temporary file is. Killed, the same call goes on
-    where it was. Raises what these raise; TokenizerError for a model without a tokenizer, UsageError for an `out` that
-    is the model, OutputError if it cannot be written.
+    `tokens`: of all texts together, at most; `length`: of a sequence; `random_tokens`: so many drawn ones beside.
+    `gram`: patterns (`blk.*.ffn_down.weight`) of matrices whose whole Gram matrix is kept, as the head's is. `progress`
+    hears the text at work, tokens done, tokens in all; `announce` a line if kernels must be compiled first. A
+    checkpoint runs from a temporary file beside `out`, in floats that hold it exactly; `conversion` hears how far that
+    is. Killed, the same call goes on where it was.
+
+    The report has the `calibration`, for a `Request`; `read_calibration` gives that of a file. Raises UsageError for
+    texts that cannot be read or are too short, for a pattern that is no matrix's, and for an `out` that is the model;
+    TokenizerError for a model without a tokenizer; MemoryLimitError for what does not fit in memory; OutputError if
+    `out` cannot be written; of the source what `convert` raises.
     """
-    started = time.perf_counter()
+    started, known = time.perf_counter(), corpora(texts)
     given, target = os.fspath(source), Path(os.path.realpath(out or _default(source)))
     if target.is_dir() or not target.parent.is_dir():
         what = "is a folder" if target.is_dir() else f"the folder {target.parent} does not exist"
@@ -77,19 +84,8 @@ def calibrate_model(
         raise UsageError(f"{out}: is the model itself: give another name for the output")
     state = target.with_name(f"{target.name}{PARTIAL}")
     with runnable_file(given, target, threads, revision, conversion, announce) as file:
-        if not file.assets.keys() & {*FILES}:
-            raise TokenizerError(f"{given}: has no tokenizer, without which it reads no text")
-        vocabulary = file.tensors["token_embd.weight"].shape[0]
-        tokenizer = load_tokenizer({name: file.asset(name) for name in file.assets}, given, vocabulary)
-        sequences = passages(
-            shipped() if texts is None else texts,
-            tokenizer,
-            tokens=tokens,
-            length=length,
-            random_tokens=random_tokens,
-            source=given,
-        )
-        calibration = calibrate(
+        sequences = sequences_of(file, given, known, tokens=tokens, length=length, random_tokens=random_tokens)
+        calibration = collect.calibrate(
             file,
             sequences,
             name=_name(source),
@@ -105,6 +101,21 @@ def calibrate_model(
         state.unlink(missing_ok=True)
     path = os.fspath(out or target.name)
     return Report(path, calibration, os.path.getsize(path), time.perf_counter() - started, notes)
+
+
+def corpora(texts: Texts) -> list[Text]:
+    """`texts`, read; or those that come with edgeq. UsageError for a file that cannot be read, or holds no text."""
+    return shipped() if texts is None else [one if isinstance(one, Text) else read_text(one) for one in texts]
+
+
+def sequences_of(file: File, called: str, texts: Sequence[Text], **cut: int) -> list[Passage]:
+    """`texts` as a model reads them, `cut` as `edgeq.passages.passages` says. TokenizerError for a model without a
+    tokenizer; `called` is what messages call it."""
+    if not file.assets.keys() & {*FILES}:
+        raise TokenizerError(f"{called}: has no tokenizer, without which it reads no text")
+    vocabulary = file.tensors["token_embd.weight"].shape[0]
+    tokenizer = load_tokenizer({name: file.asset(name) for name in file.assets}, called, vocabulary)
+    return passages(texts, tokenizer, source=called, **cut)
 
 
 def _default(source: str | os.PathLike[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq import endings
+from edgeq.calibrating import worth_calibrating
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
@@ -19,6 +20,7 @@ from edgeq.container.reader import open_file
 from edgeq.errors import OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import folder_of, temporary_folder
+from edgeq.plain_loss import may_be_bad, measurable, plain_loss
 from edgeq.quantize import pipeline
 from edgeq.quantize.calibrated import PLANNED, Request, quantize
 from edgeq.quantize.pipeline import Progress, Report, default_output
@@ -37,6 +39,7 @@ def convert(
     allow_no_tokenizer: bool = False,
     announce: Callable[[str], None] | None = None,
     request: Request | None = None,
+    measure: bool = False,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
     a GGUF or an `.eqf` file again, which needs a `type`.
@@ -47,22 +50,47 @@ def convert(
 
     With a `request`, which holds a calibration (`edgeq calibrate` makes one), the weights are quantized for what the
     model reads (`edgeq.quantize.calibrated`). If that is stopped, the same call goes on from the last layer done.
+
+    To `measure` tells in the report's `loss` what few bits have cost without a calibration, where that takes seconds
+    (`edgeq.plain_loss`), and where that is much, in `holds`, which recipe would do.
     """
     if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
-        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, request)
+        return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, request, measure)
     if request is not None:
         return _calibrated(source, out, type, threads, progress, revision, allow_no_tokenizer, announce, request)
 
     gguf = out is not None and _ends(out, ".gguf")
 
     def made(path: str | os.PathLike[str] | None) -> Report:
-        return pipeline.convert(
+        report = pipeline.convert(
             source, path, type, threads, progress, revision, allow_no_tokenizer, announce, _check_tokenizer, gguf
         )
+        if measure and type is not None and may_be_bad(type) and worth_calibrating(source, type, revision):
+            return _measured(source, report, type, threads, revision, announce, gguf)
+        return report
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
+
+
+def _measured(
+    source: str | os.PathLike[str],
+    report: Report,
+    type: str,
+    threads: int | None,
+    revision: str | None,
+    announce: Callable[[str], None] | None,
+    gguf: bool,
+) -> Report:
+    """The report of a checkpoint's file, with what that has lost."""
+    started = time.perf_counter()
+    with _beside(report.path) as folder:
+        with open_checkpoint(source, revision) as checkpoint:
+            exact = pipeline.exact_type(checkpoint) or "F32"
+        pipeline.convert(source, folder / "float.eqf", exact, threads, None, revision, announce=announce)
+        loss, holds = plain_loss(folder / "float.eqf", report.path, type, folder, threads, announce, gguf)
+    return replace(report, loss=loss, holds=holds, seconds=report.seconds + time.perf_counter() - started)
 
 
 def _calibrated(
@@ -135,6 +163,7 @@ def _again(
     allow_no_tokenizer: bool,
     announce: Callable[[str], None] | None,
     request: Request | None,
+    measure: bool,
 ) -> Report:
     """Encode a model again that is quantized already."""
     from edgeq.gguf.importer import import_gguf
@@ -159,6 +188,9 @@ def _again(
         called = name if imports else None
         if request is None:
             report = requantize(model, path, type, threads, progress, announce, called, gguf)
+            if measure and may_be_bad(type) and measurable(model):
+                loss, holds = plain_loss(model, path, type, folder, threads, announce, gguf)
+                report = replace(report, loss=loss, holds=holds)
         else:
             report = quantize(model, path, type, request, folder, threads, progress, announce, called, gguf)
         return replace(report, notes=notes + report.notes)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import edgeq
 from edgeq.calibrating import notes_on, runnable_file
 from edgeq.errors import OutputError
 from edgeq.quantize.calibration import Calibration, Statistics
@@ -51,3 +52,18 @@ def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():
     assert down == "what the last matrices of experts read is not known: these are quantized without"
     del tensors["blk.0.ffn_down_exps.weight"]
     assert notes_on(Calibration("x", {"blk.9.ffn_up_exps.weight": many}), file) == []
+
+
+def test_python_has_all_that_converting_with_a_calibration_needs(tiny_model: Path, tmp_path: Path):
+    (tmp_path / "story.txt").write_text("Once upon a time there was a little girl who lived near the sea. " * 20)
+    told: list[tuple[str, int, int]] = []
+    report = edgeq.calibrate(
+        tiny_model, tmp_path / "m.calib", [tmp_path / "story.txt"], length=32, progress=lambda *one: told.append(one)
+    )
+    assert told[-1] == ("story.txt", report.calibration.tokens, report.calibration.tokens)
+    assert edgeq.read_calibration(report.path).tokens == report.calibration.tokens > 250
+    request = edgeq.Request(report.calibration, method="importance")
+    made = edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q4_0", request=request)
+    assert made.loss is not None and 0 < made.loss.divergence < 0.2
+    with pytest.raises(edgeq.UsageError, match=r"none\.txt: cannot be read"):
+        edgeq.calibrate("no model", tmp_path / "m.calib", [tmp_path / "none.txt"])

@@ -33,6 +33,7 @@ VERBS = {  # and what --help says of each, which imports none of them
     "export": "Export a model as a GGUF file.",
     "show": "Show what a model's file holds.",
     "verify": "Check a model's file.",
+    "compare": "Try all ways to quantize a model.",
     "eval": "Measure quality, and what was lost.",
     "bench": "Measure speed.",
     "doctor": "Look at this machine, and whether a model runs on it.",

@@ -57,12 +57,12 @@ def command(
     SOURCE is a checkpoint's folder, a weight file, a Hub repository (owner/name), an .eqf or a GGUF file. llama.cpp
     takes the result as an importance matrix. Interrupted, the same command goes on where it was.
     """
-    from edgeq.calibrating import calibrate_model
+    from edgeq.calibrating import calibrate
     from edgeq.passages import LENGTH, TOKENS
 
-    given = [_text(one) for one in texts]
+    given = [text_of(one) for one in texts]
     with status("") as say, work_bar() as show:
-        report = calibrate_model(
+        report = calibrate(
             source,
             output,
             given or None,
@@ -72,7 +72,7 @@ def command(
             gram=gram,
             threads=threads,
             revision=revision,
-            progress=_Progress(say),
+            progress=Progress(say),
             conversion=lambda tensor, i, tensors, done, of: show(f"{i + 1}/{tensors} {tensor}", done, of),
             announce=announce,
         )
@@ -87,7 +87,7 @@ def command(
     )
 
 
-def _text(given: str) -> "Text":
+def text_of(given: str) -> "Text":
     """What `[NAME=]FILE` stands for; a file whose name has a `=` is meant before a name."""
     from edgeq.passages import read_text
 
@@ -99,7 +99,7 @@ def _text(given: str) -> "Text":
     return read_text(given)
 
 
-class _Progress:
+class Progress:
     """Says how far it is: on the line that moves, or now and then where there is no terminal."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

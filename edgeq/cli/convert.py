@@ -25,8 +25,6 @@ TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q
 Q4_0, IQ4_NL and IQ4_XS are a little smaller, Q3_K_M, Q3_K_S and Q2_K much; Q4_1, Q5_0 and Q5_1 are GGUF's older types,
 NF4 is that of bitsandbytes; MXFP4 and TQ2_0 suit models trained for them; BF16, F16 and F32 do not quantize."""
 TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, what keeps its codes]"
-WORSE, SAME = 1.2, 0.8  # a perplexity that much higher, or fewer likeliest tokens the same, is said aloud
-LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0", "F16")
 NAMED = 3  # unused tensors that are named
 
 
@@ -119,7 +117,9 @@ def command(
     with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
         request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:
-            report = convert(source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request)
+            report = convert(
+                source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request, True
+            )
     show_report(report)
 
 
@@ -143,7 +143,7 @@ def _calibrated(
     if given is not None:
         yield read_calibration(given)
         return
-    from edgeq.calibrating import calibrate_model, worth_calibrating
+    from edgeq.calibrating import calibrate, worth_calibrating
 
     if not must and not (may and worth_calibrating(source, kind, revision)):
         yield None
@@ -158,7 +158,7 @@ def _calibrated(
     key = hashlib.sha256(f"{Path(source).absolute()} {revision}".encode()).hexdigest()[:12]
     kept = folder_of(output or "unnamed") / f".{output.name if output else 'edgeq'}.{key}.calib"
     if not kept.exists():
-        calibrate_model(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
+        calibrate(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
     yield read_calibration(kept)
     kept.unlink(missing_ok=True)
 
@@ -196,12 +196,18 @@ def _show_loss(report: "Report") -> None:
         f"loss on text that it was not quantized for: divergence {loss.divergence:.4f} +- {loss.error:.4f}{predicted}, "
         f"the same likeliest token at {loss.same_top:.1%}, perplexity x {loss.perplexity:.3f}"
     )
-    if loss.perplexity > WORSE or loss.same_top < SAME:
-        larger = (
-            next((kind for kind in LADDER[LADDER.index(report.recipe) + 1 :]), "") if report.recipe in LADDER else ""
-        )
-        advice = f": take {larger}" if larger else ": take a larger type"
-        click.secho(f"WARNING: {report.recipe} costs this model a lot{advice}", fg="red", bold=True, err=True)
+    if loss.large:
+        click.secho(f"WARNING: {report.recipe} {_advice(report)}", fg="red", bold=True, err=True)
+
+
+def _advice(report: "Report") -> str:
+    """What to do about a large loss."""
+    from edgeq.plain_loss import LADDER
+
+    if report.holds:
+        return f"without a calibration costs this model a lot: calibrate it, or take {report.holds}"
+    larger = LADDER[LADDER.index(report.recipe) + 1 :] if report.recipe in LADDER else ()
+    return f"costs this model a lot: take {larger[0] if larger else 'a larger type'}"
 
 
 def _fallbacks(report: "Report") -> dict[str, list[str]]:

@@ -111,7 +111,7 @@ def command(
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")
     if reference_logits is not None and not texts:
         raise UsageError("--reference-logits keeps predictions of a text: give --text")
-    _check_output(html_path)
+    check_output(html_path)
     if prompts is not None:
         read_text(prompts)  # which needs the models' templates, but is no file before they are loaded either
     options = Options(
@@ -173,7 +173,7 @@ def _names(models: tuple[Path, ...], reference: Path | None) -> list[str]:
     return short if len({*short}) == len(short) else [str(path) for path in paths]
 
 
-def _check_output(path: Path | None) -> None:
+def check_output(path: Path | None) -> None:
     """UsageError for what surely cannot be written: not after minutes of work."""
     if path is None:
         return

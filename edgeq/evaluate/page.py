@@ -42,6 +42,7 @@ svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--axis); }
 svg .fill { fill: var(--c); } svg .ring { stroke: var(--card); stroke-width: 2; }
 svg .stroke { stroke: var(--c); stroke-width: 2; } svg .stem { stroke: var(--c); stroke-width: 2; opacity: .3; }
 svg .dash { stroke-dasharray: 3 4; stroke-width: 1.5; } svg .area { fill: var(--c); opacity: .1; }
+svg .front { stroke: var(--faint); stroke-width: 1.5; stroke-dasharray: 5 4; }
 svg .lost { fill: var(--loud); } svg .gained { fill: var(--gained); }
 .s0 { --c: var(--c0); } .s1 { --c: var(--c1); } .s2 { --c: var(--c2); } .s3 { --c: var(--c3); } .s4 { --c: var(--c4); }
 .s5 { --c: var(--c5); } .loud { --c: var(--loud); } strong.loud { color: var(--loud); font-weight: 600; }
@@ -61,26 +62,31 @@ footer { color: var(--faint); font-size: 13px; }
 def page(report: Report) -> str:
     """The page, complete."""
     names = ", ".join(candidate.name for candidate in report.candidates)
-    body = "".join(
-        f"<section>{part}</section>"
-        for part in (
-            _summary(report),
-            _sizes(report),
-            _histogram(report),
-            _layers(report),
-            *map(_slices, report.candidates),
-            _tasks(report),
-            *map(_answers, report.candidates),
-        )
-        if part
+    sections = (
+        _summary(report),
+        _sizes(report),
+        _histogram(report),
+        _layers(report),
+        *map(_slices, report.candidates),
+        _tasks(report),
+        *map(_answers, report.candidates),
     )
+    footer = (
+        f"edgeq {report.version}. Numbers after ± are standard errors. Perplexity and divergence are those of "
+        "llama.cpp's llama-perplexity."
+    )
+    return document(f"Quality of {names}", _subject(report), sections, footer)
+
+
+def document(title: str, subject: str, sections: Sequence[str], footer: str) -> str:
+    """A page of sections, HTML each, without those that are empty; the rest is text."""
+    body = "".join(f"<section>{part}</section>" for part in sections if part)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Quality of {escape(names)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>Quality of {escape(names)}</h1><p>{escape(_subject(report))}</p>{body}"
-        f"<footer>edgeq {escape(report.version)}. Numbers after ± are standard errors. Perplexity and divergence are "
-        "those of llama.cpp's llama-perplexity.</footer></main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{escape(title)}</h1><p>{escape(subject)}</p>{body}<footer>{escape(footer, quote=False)}</footer>"
+        "</main></body></html>\n"
     )
 
 
@@ -106,18 +112,18 @@ def _summary(report: Report) -> str:
     rows = []
     for candidate in everyone:
         loss = candidate.loss
-        cells = [_name(candidate.name), f"{candidate.nbytes / MIB:.1f}", f"{candidate.bits_per_weight:.2f}"]
-        cells.append(_estimate(loss.perplexity if loss else None, 3))
+        cells = [broken(candidate.name), f"{candidate.nbytes / MIB:.1f}", f"{candidate.bits_per_weight:.2f}"]
+        cells.append(estimate(loss.perplexity if loss else None, 3))
         if compared:
-            cells += [_estimate(loss.ratio if loss else None, 4), _estimate(loss.kl if loss else None, 4)]
+            cells += [estimate(loss.ratio if loss else None, 4), estimate(loss.kl if loss else None, 4)]
             cells.append(f"{loss.kl_percentiles['99']:.3f}" if loss and loss.kl_percentiles else "")
-            cells.append(_estimate(loss.same_top if loss else None, 1, 100, " %"))
+            cells.append(estimate(loss.same_top if loss else None, 1, 100, " %"))
             same = sum(change.same for change in candidate.changes)
             cells.append(f"{same} of {len(candidate.changes)}<small>the same</small>" if candidate.changes else "")
         times = [f"{1000 * value:.1f}" for value in candidate.latency.values()]
         cells.append(f"{times[0]}<small>p99 {times[2]}</small>" if times else "")
         rows.append(cells)
-    return "<h2>At a glance</h2>" + _table(header, rows)
+    return "<h2>At a glance</h2>" + table(header, rows)
 
 
 def _sizes(report: Report) -> str:
@@ -187,14 +193,14 @@ def _tasks(report: Report) -> str:
         for candidate in everyone:
             one = candidate.tasks[number]
             cells = [f"{escape(task.name)}<small>{escape(candidate.name)}</small>", str(len(one.right))]
-            cells += [_estimate(one.accuracy, 1, 100, " %"), _estimate(one.normalized, 1, 100, " %")]
-            rows.append([*cells, _estimate(one.perplexity, 2)])
+            cells += [estimate(one.accuracy, 1, 100, " %"), estimate(one.normalized, 1, 100, " %")]
+            rows.append([*cells, estimate(one.perplexity, 2)])
             if candidate.flips:
                 found = candidate.flips[number]
                 label = f"{task.name}, {candidate.name}" if len(report.candidates) > 1 else task.name
                 bars.append((label, len(found.lost), len(found.gained), f"p {found.chance:.2g}"))
     header = ["task", "items", "accuracy", "by length", "perplexity"]
-    content = "<h2>Tasks</h2>" + _table(header, rows)
+    content = "<h2>Tasks</h2>" + table(header, rows)
     if bars:
         content += (
             "<p><br>Items that come out otherwise than with the reference. p is that of McNemar's exact test: how "
@@ -225,7 +231,7 @@ def _answer(change: Change) -> str:
     return f'<div class="answers"><b>{escape(change.prompt)}</b>{"".join(sides)}</div>'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are HTML; columns that are empty are left out."""
     kept = [number for number in range(len(header)) if number == 0 or any(row[number] for row in rows)]
 
@@ -237,12 +243,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>{"".join(lines())}</table></div>'
 
 
-def _name(name: str) -> str:
+def broken(name: str) -> str:
     """A name that may be broken into lines where it has joints."""
     return re.sub(r"(?<=[-_.])", "<wbr>", escape(name))
 
 
-def _estimate(found: Estimate | None, digits: int, scale: float = 1, unit: str = "") -> str:
+def estimate(found: Estimate | None, digits: int, scale: float = 1, unit: str = "") -> str:
     if found is None:
         return ""
     return f"{scale * found.value:.{digits}f}{unit}<small>± {scale * found.error:.{digits}f}</small>"

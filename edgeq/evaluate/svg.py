@@ -8,16 +8,20 @@ from math import ceil, floor, isfinite, log10
 WIDTH = 760
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 14, 46
 SERIES = 6
+LETTER, LINE = 8, 14  # of text
 
 
 @dataclass(frozen=True)
 class Point:
-    """A named value at a place, with its standard error."""
+    """A named value at a place, with its standard error. `series`: its colour, where that says something; `quiet`: its
+    name is shown only to who points at it."""
 
     name: str
     x: float
     y: float
     error: float
+    series: int | None = None
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class Axis:
         return [number * step for number in range(first, floor(self.high / step + 1e-9) + 1)]
 
 
-def scatter(points: Sequence[Point], x_name: str, y_name: str) -> str:
-    """Values over sizes, each with an error bar of one standard error, and its name beside it."""
+def scatter(points: Sequence[Point], x_name: str, y_name: str, line: Sequence[Point] = ()) -> str:
+    """Values over sizes, each with an error bar of one standard error, and its name beside it; `line` joins some,
+    and names are below it then."""
     height = 340
     lows, highs = [p.y - p.error for p in points], [p.y + p.error for p in points]
     logarithmic = min(lows) > 0 and max(highs) > 8 * min(lows)
@@ -72,16 +77,32 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str) -> str:
         max(0.0, min(p.x for p in points) - 0.12 * spread), max(p.x for p in points) + 0.3 * spread, LEFT, WIDTH - RIGHT
     )
     parts = [*_frame(x, y, x_name, y_name, height)]
+    taken: list[tuple[float, float, float]] = []
+    if line:
+        places = " ".join(f"{x(point.x)},{y(point.y)}" for point in line)
+        parts.append(f'<polyline class="front" fill="none" points="{places}"/>')
     for number, point in enumerate(points):
+        series = number if point.series is None else point.series
         px, py, upper, lower = x(point.x), y(point.y), y(point.y + point.error), y(point.y - point.error)
+        name = "" if point.quiet else _named(point.name, px, py, taken if line else None)
         label = escape(f"{point.name}: {_number(point.x)} {x_name}, {y_name} {point.y:.4g} ± {point.error:.2g}")
         parts.append(
-            f'<g class="s{number % SERIES}"><title>{label}</title>'
+            f'<g class="s{series % SERIES}"><title>{label}</title>'
             f'<line class="stroke" x1="{px}" x2="{px}" y1="{lower}" y2="{upper}"/>'
-            f'<circle class="fill ring" cx="{px}" cy="{py}" r="6"/>'
-            f'<text class="ink" x="{px + 11}" y="{py + 4}">{escape(point.name)}</text></g>'
+            f'<circle class="fill ring" cx="{px}" cy="{py}" r="6"/>{name}</g>'
         )
     return _svg(parts, height, f"{y_name} over {x_name}")
+
+
+def _named(name: str, px: float, py: float, taken: list[tuple[float, float, float]] | None) -> str:
+    """A point's name beside it; or to the left below it, and below names (left, right, y) that are there already."""
+    if taken is None:
+        return f'<text class="ink" x="{px + 11}" y="{py + 4}">{escape(name)}</text>'
+    left, right, y = px - 8 - LETTER * len(name), px - 8, py + 16
+    while any(left < other and one < right and abs(y - height) < LINE for one, other, height in taken):
+        y += LINE
+    taken.append((left, right, y))
+    return f'<text class="ink" x="{right}" y="{y}" text-anchor="end">{escape(name)}</text>'
 
 
 def histogram(

@@ -15,6 +15,8 @@ from edgeq.container.reader import File
 from edgeq.models import architecture
 from edgeq.runtime.session import Session
 
+MUCH, LITTLE = 1.2, 0.8  # a perplexity that much higher, or fewer likeliest tokens the same, is said aloud
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -29,6 +31,11 @@ class Loss:
     error: float
     same_top: float
     perplexity: float
+
+    @property
+    def large(self) -> bool:
+        """Whether that is so much that one should not take it unawares."""
+        return not (self.perplexity <= MUCH and self.same_top >= LITTLE)
 
 
 class Probe:
@@ -48,6 +55,11 @@ class Probe:
         self._positions = [np.arange(step - 1, len(one) - 1, step) for one in sequences]
         self._following = np.concatenate([one[at + 1] for one, at in zip(sequences, self._positions, strict=True)])
         self._exact = self._results(file, self._inputs[-1])
+
+    @property
+    def positions(self) -> int:
+        """At how many it is measured."""
+        return len(self._following)
 
     def loss(self, other: File, first: int = 0) -> Loss:
         """That of a model which is the same before stage `first`."""

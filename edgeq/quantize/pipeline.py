@@ -78,7 +78,8 @@ class Report(Sizes[Converted]):
     """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
     tensors that the model does not need; `notes` has a line for each contradiction within the checkpoint, which says
     what was taken, and what else there is to say. With a calibration, `loss` is what quantizing has cost on a part of
-    its text that was not quantized for, and `predicted` the divergence of a plan, NaN without one."""
+    its text that was not quantized for, and `predicted` the divergence of a plan, NaN without one; where
+    it was measured without a calibration and is much, `holds` is the smallest recipe that holds."""
 
     path: str
     recipe: str
@@ -89,6 +90,7 @@ class Report(Sizes[Converted]):
     notes: list[str] = field(default_factory=list)
     loss: ModelLoss | None = None
     predicted: float = nan
+    holds: str = ""
 
     @property
     def fallbacks(self) -> list[Converted]:

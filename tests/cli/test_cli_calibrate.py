@@ -27,11 +27,11 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_model: Path, text: Path, tmp_path_factory) -> Path:
-    from edgeq.calibrating import calibrate_model
+    from edgeq.calibrating import calibrate
     from edgeq.passages import read_text
 
     out = tmp_path_factory.mktemp("calibrated") / "tiny.calib"
-    calibrate_model(tiny_model, out, [read_text(text, "story")], tokens=208, length=64)
+    calibrate(tiny_model, out, [read_text(text, "story")], tokens=208, length=64)
     return out
 
 

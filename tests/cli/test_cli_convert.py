@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import edgeq as package
 from edgeq.cli.convert import show_report
 from edgeq.quantize.loss_probe import Loss
 from edgeq.quantize.pipeline import Converted, Report
@@ -53,6 +54,19 @@ def test_of_a_plan_no_name_is_given_to_go_to(capsys):
     assert "WARNING: planned costs this model a lot: take a larger type" in capsys.readouterr().err
     show_report(REPORT)
     assert "loss" not in capsys.readouterr().out
+
+
+def test_rubbish_is_not_written_in_silence(edgeq, tiny_model, tmp_path, monkeypatch):
+    """Q2_K without a calibration is said aloud, with what would hold; Q4_K_M is not, calibrated or not."""
+    monkeypatch.chdir(tmp_path)
+    loud = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q2_K", "--no-calibration")
+    assert loud.code == 0 and "Q2_K without a calibration costs this model a lot: calibrate it, or take Q" in loud.err
+    assert "the same likeliest token at" in loud.out and [path.name for path in tmp_path.iterdir()] == ["m.eqf"]
+    quiet = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q4_K_M", "--no-calibration")
+    assert (quiet.code, quiet.err) == (0, "") and "loss" not in quiet.out
+    package.calibrate(tiny_model, "m.calib", tokens=640, length=32)
+    calibrated = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q4_K_M", "--calibration", "m.calib")
+    assert calibrated.code == 0 and "WARNING" not in calibrated.err and "the same likeliest token at" in calibrated.out
 
 
 def test_a_small_model_is_calibrated_unasked(edgeq, tiny_model, tmp_path, monkeypatch):

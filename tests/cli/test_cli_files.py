@@ -193,7 +193,7 @@ def test_json_is_one_option_in_every_verb():
         if "--json" in options:
             told.append(command.name)
             assert options["-o"].hidden and options["-o"] is options["--output"], command.name
-    assert {"bench", "doctor", "eval", "list", "models", "run", "show", "verify", "version"} == {*told}
+    assert {"bench", "compare", "doctor", "eval", "list", "models", "run", "show", "verify", "version"} == {*told}
 
 
 def test_versions_as_json(edgeq):
