@@ -76,7 +76,7 @@ def test_what_is_told(comparison: Comparison, tiny_model: Path, tmp_path: Path):
     assert abs(plain.nbytes - made.nbytes) < 500 and plain.bits_per_weight == made.bits_per_weight
     assert by["Q2_K", "importance"].loss.divergence < plain.loss.divergence, "it knows what columns read"
     assert by["Q8_0", "plain"].loss.divergence < 0.005 < by["INT4_ROW", "plain"].loss.divergence
-    assert by["Q8_0", "plain"].error < 0.01 < by["INT4_ROW", "plain"].error < plain.error < 0.3
+    assert by["Q8_0", "plain"].error < 0.01 < plain.error < by["INT4_ROW", "plain"].error < 0.3
     assert all(one.loss.error > 0 and one.seconds > 0 for one in comparison.candidates)
     assert comparison.positions > 30 and comparison.complete and not comparison.notes
 

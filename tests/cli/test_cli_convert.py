@@ -57,10 +57,10 @@ def test_of_a_plan_no_name_is_given_to_go_to(capsys):
 
 
 def test_rubbish_is_not_written_in_silence(edgeq, tiny_model, tmp_path, monkeypatch):
-    """Q2_K without a calibration is said aloud, with what would hold; Q4_K_M is not, calibrated or not."""
+    """Few bits without a calibration are said aloud, with what would hold; Q4_K_M is not, calibrated or not."""
     monkeypatch.chdir(tmp_path)
-    loud = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q2_K", "--no-calibration")
-    assert loud.code == 0 and "Q2_K without a calibration costs this model a lot: calibrate it, or take Q" in loud.err
+    loud = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "TQ2_0", "--no-calibration")
+    assert loud.code == 0 and "TQ2_0 without a calibration costs this model a lot: calibrate it, or take Q" in loud.err
     assert "the same likeliest token at" in loud.out and [path.name for path in tmp_path.iterdir()] == ["m.eqf"]
     quiet = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q4_K_M", "--no-calibration")
     assert (quiet.code, quiet.err) == (0, "") and "loss" not in quiet.out
