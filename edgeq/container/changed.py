@@ -17,7 +17,7 @@ class ChangedFile(File):
 
     def __init__(self, file: File, own: Own) -> None:
         vars(self).update(vars(file))
-        self._own = {name: data for name, (_, data) in own.items()}
+        self._own = {**getattr(file, "_own", {}), **{name: data for name, (_, data) in own.items()}}
         self.tensors = dict(file.tensors)
         for name, (kind, data) in own.items():
             self.tensors[name] = TensorInfo(name, file.tensors[name].shape, kind, 0, data.nbytes, 0)

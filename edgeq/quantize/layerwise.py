@@ -29,7 +29,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.ops import Graph
 from edgeq.ops.matmul import Linear
 from edgeq.ops.tap import ADDED_TO
-from edgeq.quantize.factors import F64, Factors, factored
+from edgeq.quantize.factors import F64, SWEEPS, Factors, factored
 from edgeq.runtime.session import Session
 from edgeq.version import VERSION
 
@@ -135,6 +135,8 @@ class LayerWise:
     folder:    where what is done is kept after each layer: the same work, begun again, goes on from there
     """
 
+    sweeps = SWEEPS
+
     def __init__(
         self,
         file: File,
@@ -239,7 +241,7 @@ class LayerWise:
                 moved = target @ corrections[""] + corrections.get(name, 0.0)
                 target = target + np.linalg.solve(trusted, moved.T).T
             if bt.scale_group not in factors:
-                factors[bt.scale_group] = factored(gram, bt.scale_group, damping)
+                factors[bt.scale_group] = factored(gram, bt.scale_group, damping, self.sweeps)
             panels = factors[bt.scale_group].quantize(target.astype(np.float32), bt.name, self.threads)
             found[name] = _aligned(panels)
         return found
@@ -254,7 +256,7 @@ class LayerWise:
 
     def _fingerprint(self) -> str:
         """Of all that the result depends on."""
-        digest = sha256(json.dumps([VERSION, DAMPING, DOUBT, sorted(self.types.items())]).encode())
+        digest = sha256(json.dumps([VERSION, DAMPING, DOUBT, self.sweeps, sorted(self.types.items())]).encode())
         digest.update(json.dumps([self.file.metadata, [info.crc32 for info in self.file.tensors.values()]]).encode())
         for part in (*self.sequences, *(() if self.head_gram is None else (self.head_gram,))):
             digest.update(np.ascontiguousarray(part).tobytes())
