@@ -42,6 +42,8 @@ from edgeq.errors import UsageError
 from edgeq.graph.aligned import aligned
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.quantize.calibration import Calibration
+from edgeq.models import architecture
+from edgeq.quantize.equalize import equalized
 from edgeq.quantize.factors import F64, Factors, factored
 from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.layerwise import DAMPING, DAMPING_BY_COLUMNS, EMBEDDING, MOST_DAMPING, LayerWise
@@ -161,7 +163,9 @@ class Relative(LayerWise):
                 mean = np.sqrt(np.mean(np.concatenate(self._token_weights) ** 2))
                 self._token_weights = [one / mean for one in self._token_weights]
             for rows in seen.values():
-                rows[:] = [one * w[:, None].astype(np.float32) for one, w in zip(rows, self._token_weights, strict=True)]
+                rows[:] = [
+                    one * w[:, None].astype(np.float32) for one, w in zip(rows, self._token_weights, strict=True)
+                ]
         return found
 
 
@@ -177,7 +181,9 @@ def by_grams(study):
     """Importance of the study's own grams."""
     return {
         name: encode_panels(
-            weights(study.file, name), kind, 1,
+            weights(study.file, name),
+            kind,
+            1,
             np.ascontiguousarray(np.diagonal(study.grams[name])) if name in study.grams else None,
         )
         for name, kind in study.types.items()
@@ -193,6 +199,7 @@ def plain_error(kind):
             e = m - decode(encode_panels(m, kind, 1, imp), *m.shape, kind)
             total += float(np.square(e, dtype=np.float64).sum(0) @ np.diagonal(gram))
         return total
+
     return error
 
 
@@ -206,6 +213,7 @@ def fed_error(kind, tokens, full=True):
             e = m - decode(f.quantize(m, kind), *m.shape, kind)
             total += float(np.sum((e @ gram) * e))
         return total
+
     return error
 
 
@@ -223,6 +231,18 @@ def rot(study, r1, r2, fed):
     file, grams = transforms.rotated(study.file, study.grams, r1, r2)
     new = on(study, file, grams)
     return new, fed_back(new, 3) if fed else by_grams(new)
+
+
+def fixed(study, alpha, way, kinds=("attn_q", "ffn_down")):
+    file, scales = transforms.fixed(study.file, study.mean_square, alpha, kinds)
+    new = on(study, file, transforms.with_scales(study.grams, scales))
+    return new, way(new)
+
+
+def equal(study, way):
+    model = architecture(study.file.metadata["config"], study.file.path)
+    new = replace(study, file=equalized(study.file, model, study.mean_square, study.types))
+    return new, way(new)
 
 
 Step = Callable[[Study], Mapping[str, U8]]
@@ -244,6 +264,14 @@ STEPS: dict[str, Step] = {
     "r12-fed": lambda study: rot(study, True, True, True),
     "exact-r12": lambda study: (on(study, *transforms.rotated(study.file, study.grams)), {}),
     "exact-awq": lambda study: (awq(study, False)[0], {}),
+    "scaled-3": lambda study: fixed(study, 0.2, lambda new: fed_back(new, 3)),
+    "scaled3-3": lambda study: fixed(study, 0.3, lambda new: fed_back(new, 3)),
+    "scaled-all-3": lambda study: fixed(study, 0.2, lambda new: fed_back(new, 3), ("attn_q", "ffn_gate", "ffn_down")),
+    "scaled": lambda study: fixed(study, 0.2, lambda new: new.layer_by_layer(LayerWise)),
+    "scaled-importance": lambda study: fixed(study, 0.2, by_grams),
+    "scaled-unswept": lambda study: fixed(study, 0.2, lambda new: new.layer_by_layer(Unswept)),
+    "equal": lambda study: equal(study, lambda new: new.layer_by_layer(LayerWise)),
+    "exact-equal": lambda study: equal(study, lambda new: {}),
     "feedback-1": lambda study: fed_back(study, 1),
     "feedback-3": lambda study: fed_back(study, 3),
     "feedback-8": lambda study: fed_back(study, 8),
