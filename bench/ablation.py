@@ -8,9 +8,10 @@ All linear layers get the type, the embedding and the head Q6_K, by these steps:
   plain        each weight by itself
   importance   errors weighted by E[x^2] of what a column is multiplied with
   feedback     errors mended by the columns that are rounded later, with the float model's E[x x^T]
-  swept        and scale groups rounded again for the errors of all others
   layerwise    the same, layer after layer, with what the quantized layers before give
-  corrected    the same, corrected towards the float model's residual stream: what `edgeq convert` does
+  corrected    the same, corrected towards the float model's residual stream: what counts as the base here
+  swept        and scale groups rounded again for the errors of all others
+  equalized    the same of an equal model whose weightier columns are larger: what `edgeq convert` does
 
 Divergence is KL(float || quantized) in nats per token, of the second halves of chunks of 512 tokens, as
 llama-perplexity has it; the quantized model rounds its activations, as it always does. `change` is of the mean against
@@ -27,9 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import ablation_transforms as transforms
 import script
-from grams import Grams
 from machine import results_file
 from table_file import Measured, keep_each, table
 
@@ -41,12 +40,12 @@ from edgeq.container.reader import File, open_file
 from edgeq.errors import UsageError
 from edgeq.graph.aligned import aligned
 from edgeq.kernels.encode_api import encode_panels
-from edgeq.quantize.calibration import Calibration
 from edgeq.models import architecture
+from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.equalize import equalized
-from edgeq.quantize.factors import F64, Factors, factored
+from edgeq.quantize.factors import F64
 from edgeq.quantize.imatrix import read_calibration
-from edgeq.quantize.layerwise import DAMPING, DAMPING_BY_COLUMNS, EMBEDDING, MOST_DAMPING, LayerWise
+from edgeq.quantize.layerwise import EMBEDDING, LayerWise
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import load_tokenizer
 
@@ -88,7 +87,6 @@ class Study:
     file: File
     calibration: Calibration
     sequences: Sequences
-    grams: Grams
     kind: str
     threads: int
 
@@ -103,44 +101,47 @@ class Study:
         found = self.calibration.of(name)
         return None if found is None else found.mean_square
 
-    def encoded(self, weighted: bool) -> dict[str, U8]:
-        """Each matrix by itself."""
-        return {
+    def encoded(self, weighted: bool) -> File:
+        """Quantized, each matrix by itself."""
+        panels = {
             name: encode_panels(
                 weights(self.file, name), kind, self.threads, self.mean_square(name) if weighted else None
             )
             for name, kind in self.types.items()
         }
+        return self._with(panels)
 
-    def layer_by_layer(self, kind: type[LayerWise]) -> dict[str, U8]:
-        """All of them, by a way of quantizing layer after layer."""
+    def layer_by_layer(self, kind: type[LayerWise]) -> File:
+        """Quantized by a way of doing that layer after layer."""
         head = self.calibration.of("output.weight" if "output.weight" in self.file.tensors else EMBEDDING)
         gram = None if head is None else head.gram
-        return dict(kind(self.file, self.types, self.sequences, head_gram=gram, threads=self.threads).tensors())
+        layers = kind(self.file, self.types, self.sequences, head_gram=gram, threads=self.threads)
+        return self._with(dict(layers.tensors()))
 
+    def equalized(self) -> "Study":
+        """The same of an equal model whose weightier columns are larger."""
+        model = architecture(self.file.metadata["config"], self.file.path)
+        return replace(self, file=equalized(self.file, model, self.mean_square, self.types))
 
-def fed_back(study: Study, sweeps: int) -> dict[str, U8]:
-    """Every matrix for what it reads in the float model; the embedding, if it is no head, by itself."""
-    found: dict[str, U8] = {}
-    factors: dict[tuple[str, int], Factors] = {}
-    for name, kind in study.types.items():
-        if name not in study.grams:
-            found[name] = encode_panels(weights(study.file, name), kind, study.threads)
-            continue
-        size = block_type(kind).scale_group
-        key = study.grams.first[name], size
-        if key not in factors:
-            gram = study.grams[name].astype(np.float64)
-            damping = min(DAMPING + DAMPING_BY_COLUMNS * len(gram) / study.grams.tokens, MOST_DAMPING)
-            factors = {key: factored(gram, size, damping, sweeps)}
-        found[name] = factors[key].quantize(weights(study.file, name), kind, study.threads)
-    return found
+    def _with(self, panels: Mapping[str, U8]) -> File:
+        own: Own = {}
+        for name, data in panels.items():
+            own[name] = self.types[name], aligned(data.nbytes)
+            own[name][1][:] = data
+        return ChangedFile(self.file, own)
 
 
 class Unswept(LayerWise):
     """Each scale group rounded once."""
 
     sweeps = 0
+
+
+class Feedback(Unswept):
+    """Every matrix for what it reads in the float model."""
+
+    def _with(self, panels: Mapping[str, U8]) -> File:
+        return self.file
 
 
 class Uncorrected(Unswept):
@@ -150,149 +151,20 @@ class Uncorrected(Unswept):
         return super()._quantized(names, gram, {})
 
 
-class Relative(LayerWise):
-    """Tokens count by what an error is relative to the residual stream after the layer."""
-
-    power = 1.0
-
-    def _rows(self, file, stages, items, seen=None, **options):
-        found = super()._rows(file, stages, items, seen, **options)
-        if seen:
-            if not options:
-                self._token_weights = [np.mean(np.square(one), axis=1) ** (-self.power / 2) for one in found]
-                mean = np.sqrt(np.mean(np.concatenate(self._token_weights) ** 2))
-                self._token_weights = [one / mean for one in self._token_weights]
-            for rows in seen.values():
-                rows[:] = [
-                    one * w[:, None].astype(np.float32) for one, w in zip(rows, self._token_weights, strict=True)
-                ]
-        return found
-
-
-class HalfRelative(Relative):
-    power = 0.5
-
-
-def on(study, file, grams):
-    return replace(study, file=file, grams=grams)
-
-
-def by_grams(study):
-    """Importance of the study's own grams."""
-    return {
-        name: encode_panels(
-            weights(study.file, name),
-            kind,
-            1,
-            np.ascontiguousarray(np.diagonal(study.grams[name])) if name in study.grams else None,
-        )
-        for name, kind in study.types.items()
-    }
-
-
-def plain_error(kind):
-    def error(matrices, gram):
-        total = 0.0
-        for m in matrices:
-            m = np.ascontiguousarray(m, np.float32)
-            imp = np.diagonal(gram).astype(np.float32)
-            e = m - decode(encode_panels(m, kind, 1, imp), *m.shape, kind)
-            total += float(np.square(e, dtype=np.float64).sum(0) @ np.diagonal(gram))
-        return total
-
-    return error
-
-
-def fed_error(kind, tokens, full=True):
-    def error(matrices, gram):
-        total = 0.0
-        damping = min(DAMPING + DAMPING_BY_COLUMNS * len(gram) / tokens, MOST_DAMPING)
-        f = factored(gram, block_type(kind).scale_group, damping, 0)
-        for m in matrices:
-            m = np.ascontiguousarray(m, np.float32)
-            e = m - decode(f.quantize(m, kind), *m.shape, kind)
-            total += float(np.sum((e @ gram) * e))
-        return total
-
-    return error
-
-
-ALPHAS = np.arange(0, 1.01, 0.1)
-
-
-def awq(study, fed):
-    error = fed_error(study.kind, study.grams.tokens) if fed else plain_error(study.kind)
-    file, grams = transforms.scaled(study.file, study.grams, error, ALPHAS)
-    new = on(study, file, grams)
-    return new, fed_back(new, 3) if fed else by_grams(new)
-
-
-def rot(study, r1, r2, fed):
-    file, grams = transforms.rotated(study.file, study.grams, r1, r2)
-    new = on(study, file, grams)
-    return new, fed_back(new, 3) if fed else by_grams(new)
-
-
-def fixed(study, alpha, way, kinds=("attn_q", "ffn_down")):
-    file, scales = transforms.fixed(study.file, study.mean_square, alpha, kinds)
-    new = on(study, file, transforms.with_scales(study.grams, scales))
-    return new, way(new)
-
-
-def equal(study, way):
-    model = architecture(study.file.metadata["config"], study.file.path)
-    new = replace(study, file=equalized(study.file, model, study.mean_square, study.types))
-    return new, way(new)
-
-
-Step = Callable[[Study], Mapping[str, U8]]
-STEPS: dict[str, Step] = {
+STEPS: dict[str, Callable[[Study], File]] = {
     "plain": lambda study: study.encoded(weighted=False),
     "importance": lambda study: study.encoded(weighted=True),
-    "feedback": lambda study: fed_back(study, 0),
+    "feedback": lambda study: study.layer_by_layer(Feedback),
     "layerwise": lambda study: study.layer_by_layer(Uncorrected),
-    BASE: lambda study: study.layer_by_layer(Unswept),
+    "corrected": lambda study: study.layer_by_layer(Unswept),
     "swept": lambda study: study.layer_by_layer(LayerWise),
-    "relative": lambda study: study.layer_by_layer(Relative),
-    "relative-half": lambda study: study.layer_by_layer(HalfRelative),
-    "by-grams": by_grams,
-    "awq": lambda study: awq(study, False),
-    "awq-fed": lambda study: awq(study, True),
-    "r2": lambda study: rot(study, False, True, False),
-    "r2-fed": lambda study: rot(study, False, True, True),
-    "r12": lambda study: rot(study, True, True, False),
-    "r12-fed": lambda study: rot(study, True, True, True),
-    "exact-r12": lambda study: (on(study, *transforms.rotated(study.file, study.grams)), {}),
-    "exact-awq": lambda study: (awq(study, False)[0], {}),
-    "scaled-3": lambda study: fixed(study, 0.2, lambda new: fed_back(new, 3)),
-    "scaled3-3": lambda study: fixed(study, 0.3, lambda new: fed_back(new, 3)),
-    "scaled-all-3": lambda study: fixed(study, 0.2, lambda new: fed_back(new, 3), ("attn_q", "ffn_gate", "ffn_down")),
-    "scaled": lambda study: fixed(study, 0.2, lambda new: new.layer_by_layer(LayerWise)),
-    "scaled-importance": lambda study: fixed(study, 0.2, by_grams),
-    "scaled-unswept": lambda study: fixed(study, 0.2, lambda new: new.layer_by_layer(Unswept)),
-    "equal": lambda study: equal(study, lambda new: new.layer_by_layer(LayerWise)),
-    "exact-equal": lambda study: equal(study, lambda new: {}),
-    "feedback-1": lambda study: fed_back(study, 1),
-    "feedback-3": lambda study: fed_back(study, 3),
-    "feedback-8": lambda study: fed_back(study, 8),
+    "equalized": lambda study: study.equalized().layer_by_layer(LayerWise),
 }
 
 
 def weights(file: File, name: str) -> F32:
     info = file.tensors[name]
     return decode(file.data(name), *info.shape, info.type)
-
-
-def replaced(file: File, panels: Mapping[str, U8], types: Mapping[str, str]) -> File:
-    """The file with these matrices."""
-    own: Own = {name: (types[name], _aligned(data)) for name, data in panels.items()}
-    return ChangedFile(file, own)
-
-
-def _aligned(data: U8) -> U8:
-    memory = aligned(data.nbytes)
-    memory[:] = data
-    return memory
 
 
 class Held:
@@ -347,20 +219,16 @@ def rows(options: argparse.Namespace, file: File) -> Iterator[Row]:
     every = max(sum(map(len, calibration.sequences)) // options.tokens, 1)
     sequences = calibration.sequences[::every]
     tokens = sum(map(len, sequences))
-    grams = Grams(file, sequences, options.threads, options.work / f"grams-{tokens}")
     for kind in options.types:
         block_type(kind)  # UnsupportedError for one that is none
-        study = Study(file, calibration, sequences, grams, kind, options.threads)
+        study = Study(file, calibration, sequences, kind, options.threads)
         for step in options.steps:
             kept = options.work / f"{held.name}-{step}-{kind}-{tokens}.npz"
             if not kept.exists():
                 started = time.perf_counter()
-                panels = STEPS[step](study)
-                changed = study
-                if isinstance(panels, tuple):
-                    changed, panels = panels
+                quantized = STEPS[step](study)
                 seconds = time.perf_counter() - started
-                divergences, same = held.measure(replaced(changed.file, panels, changed.types))
+                divergences, same = held.measure(quantized)
                 np.savez(kept, divergences=divergences, same=same, seconds=seconds)
             base = options.work / f"{held.name}-{options.base}-{kind}-{tokens}.npz"
             at = (options.file.stem, step, kind, tokens, options.text.name)
