@@ -153,6 +153,8 @@ def make(variant: str, isa: Isa):
                         start, start_min = best(x, each, work, group, d, dmin, count)
                     untried = 0 if sweep else -1
                     least = choose_scale(x, y, own, upper, each, count, work, group, start, start_min, now, untried)
+                    if not sweep:  # there is nothing yet that could stay
+                        least = constant(-1.0)
                     row = errors + done * ROW
                     round_group(
                         x, own, upper, chosen, count, wanted, decoded, row, codes, work, group, now, least, present
