@@ -60,7 +60,7 @@ Sequences = Sequence[npt.NDArray[np.int32]]
 @dataclass
 class Row(Measured):
     """KL divergence in nats and share of equal likeliest tokens, of `positions`; `*_error` is one standard error.
-    `change` is relative to the base's mean divergence."""
+    `change` is relative to the mean divergence of the step `base`."""
 
     KEY = ("model", "step", "type", "tokens", "text", "positions")
 
@@ -74,6 +74,7 @@ class Row(Measured):
     kl_error: float
     kl_99: float
     same_top: float
+    base: str
     change: float | None
     change_error: float | None
     seconds: float | None
@@ -230,26 +231,25 @@ def rows(options: argparse.Namespace, file: File) -> Iterator[Row]:
                 seconds = time.perf_counter() - started
                 divergences, same = held.measure(quantized)
                 np.savez(kept, divergences=divergences, same=same, seconds=seconds)
-            base = options.work / f"{held.name}-{options.base}-{kind}-{tokens}.npz"
             at = (options.file.stem, step, kind, tokens, options.text.name)
-            yield row(at, kept, base if step != options.base else None)
+            base = options.work / f"{held.name}-{options.base}-{kind}-{tokens}.npz"
+            yield row(at, kept, options.base, base if step != options.base and base.exists() else None)
 
 
-def row(at: tuple[str, str, str, int, str], kept: Path, base: Path | None) -> Row:
-    """What was measured, beside the base if that is there."""
+def row(at: tuple[str, str, str, int, str], kept: Path, base: str, base_kept: Path | None) -> Row:
+    """What was measured, beside the base if that was."""
     change = change_error = None
     with np.load(kept) as found:
         kl, same, seconds = found["divergences"], found["same"], float(found["seconds"])
-    if base and base.exists():
-        with np.load(base) as found:
+    if base_kept:
+        with np.load(base_kept) as found:
             other = found["divergences"]
         change = float(kl.mean() / other.mean() - 1)
         change_error = float((kl - other).std() / np.sqrt(len(kl)) / other.mean())
-    error = float(kl.std() / np.sqrt(len(kl)))
-    figures = float(kl.mean()), error, float(np.percentile(kl, 99)), float(same.mean())
-    found_row = Row(*at, len(kl), *figures, change, change_error, seconds)
-    print(shown([found_row]).splitlines()[-1], flush=True)
-    return found_row
+    figures = float(kl.mean()), float(kl.std() / np.sqrt(len(kl))), float(np.percentile(kl, 99)), float(same.mean())
+    measured = Row(*at, len(kl), *figures, base if base_kept else "", change, change_error, seconds)
+    print(shown([measured]).splitlines()[-1], flush=True)
+    return measured
 
 
 def shown(measured: Sequence[Row]) -> str:
