@@ -2,8 +2,9 @@
 leave to be mended (GPTQ, arXiv:2210.17323; in this form LDLQ, arXiv:2307.13304).
 
 The loss sum_j D_j |e_j + sum_{i<j} U_ij e_i|^2 of errors e, columns counted in an order that keeps scale groups
-together, is lowered by rounding column j where w_j + sum_{i<j} U_ij e_i lies. Sums run in that order, so the compiled
-twin (`edgeq.kernels.mend`) gives the same bits.
+together, is lowered by rounding column j where w_j + sum_{i<j} U_ij e_i lies. What was rounded early knew nothing of
+the errors that came later: sweeps round each group again for those of all others, where that lowers the loss. Sums run
+in that order, so the compiled twin (`edgeq.kernels.mend`) gives the same bits.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,24 @@ from edgeq.blocks.search_steps import total_of, where
 from edgeq.blocks.table import block_type
 
 
-def quantize(target: F32, order: NDArray[np.int64], upper: F32, weights: F32, name: str) -> tuple[U8, F32]:
+@dataclass(frozen=True)
+class Sweeps:
+    """Rounding group after group again, `count` times.
+
+    pull:    f32 [columns, columns] in the order of columns. Of a group's columns j, pull_ij says by how much the best
+             w_j moves with the error of column i outside, H_GG^-1 H_Gi; among them, above the diagonal, it is the U of
+             H_GG
+    weights: f32 [columns], by column: the D of each group's H_GG
+    """
+
+    count: int
+    pull: F32
+    weights: F32
+
+
+def quantize(
+    target: F32, order: NDArray[np.int64], upper: F32, weights: F32, name: str, sweeps: Sweeps | None = None
+) -> tuple[U8, F32]:
     """Panels u8 of finite f32 `target` [rows, columns], and the weights f32 [rows, columns] that they decode to.
 
     order:   int64 [columns], in which columns are rounded: whole scale groups one after the other
@@ -43,6 +61,19 @@ def quantize(target: F32, order: NDArray[np.int64], upper: F32, weights: F32, na
             groups[at] = part.best(kind, multiples[at * size // span])
             codes[chosen], decoded[chosen], _ = part.rounded(kind, groups[at])
             errors[start:stop] = wanted[chosen] - decoded[chosen]
+        for start, stop in runs(order, size) * (sweeps.count if sweeps else 0):
+            assert sweeps is not None
+            chosen, at = order[start:stop], int(order[start]) // size
+            moved = wanted[chosen]
+            for row, error in zip(outside(sweeps.pull, start, stop), errors, strict=True):
+                moved += row[:, None] * error
+            again = importances(order, sweeps.weights, size, span)[1]
+            part = _Part(moved, moved, sweeps.pull[start:stop, start:stop], again[start:stop])
+            groups[at], better = part.better(kind, multiples[at * size // span], groups[at], decoded[chosen])
+            new_codes, new, _ = part.rounded(kind, groups[at])
+            codes[chosen] = np.where(better, new_codes, codes[chosen])
+            decoded[chosen] = where(better, new, decoded[chosen])
+            errors[start:stop] = wanted[chosen] - decoded[chosen]
     found = [groups[at] for at in range(len(groups))]
     return pack_panels(kind.fields(codes, multiples, found), kind.bt), np.ascontiguousarray(decoded.T)
 
@@ -59,11 +90,27 @@ class _Part:
     def best(self, kind: Groups, multiples: Multiples) -> GroupScale:
         """The scale with the least loss, near the one that fits the weights best as they are when their turn comes."""
         group = kind.scale(self.moved, self.importance, multiples)
-        best = [self.rounded(kind, group)[2], *vars(group).values()]
+        return self._near(kind, multiples, group, self.rounded(kind, group)[2])[0]
+
+    def better(
+        self, kind: Groups, multiples: Multiples, group: GroupScale, decoded: F32
+    ) -> tuple[GroupScale, NDArray[np.bool_]]:
+        """The scale near that of now with the least loss, and in which rows, bool [rows], that is less than now."""
+        moved, losses = self.moved.copy(), np.empty_like(self.moved)
+        for j in range(len(moved)):
+            losses[j] = self.importance[j] * np.square(moved[j] - decoded[j])
+            moved[j + 1 :] += self.upper[j, j + 1 :, None] * (self.wanted[j] - decoded[j])
+        now = total_of(losses)
+        found, least = self._near(kind, multiples, group, now)
+        return found, least < now
+
+    def _near(self, kind: Groups, multiples: Multiples, group: GroupScale, loss: F32) -> tuple[GroupScale, F32]:
+        """A group's scale or one near it with a loss below that, and the loss."""
+        best = [loss, *vars(group).values()]
         for near in kind.near(group, multiples):
             new = [self.rounded(kind, near)[2], *vars(near).values()]
             best = [where(new[0] < best[0], a, b) for a, b in zip(new, best, strict=True)]
-        return GroupScale(*best[1:])
+        return GroupScale(*best[1:]), best[0]
 
     def rounded(self, kind: Groups, group: GroupScale) -> tuple[F32, F32, F32]:
         """Codes and what they decode to [columns, rows], and their loss [rows], with a scale."""
@@ -83,6 +130,13 @@ def runs(order: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
         first = int(order[start]) // size * size
         found.append((start, start + min(size, len(order) - first)))
         start = found[-1][1]
+    return found
+
+
+def outside(pull: F32, start: int, stop: int) -> F32:
+    """What errors of columns outside a group, which these are of an order, do to it: f32 [columns, columns of it]."""
+    found = pull[:, start:stop].copy()
+    found[start:stop] = 0
     return found
 
 

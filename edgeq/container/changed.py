@@ -17,14 +17,14 @@ class ChangedFile(File):
 
     def __init__(self, file: File, own: Own) -> None:
         vars(self).update(vars(file))
-        self._own = {name: data for name, (_, data) in own.items()}
+        self._before, self._own = file, {name: data for name, (_, data) in own.items()}
         self.tensors = dict(file.tensors)
         for name, (kind, data) in own.items():
             self.tensors[name] = TensorInfo(name, file.tensors[name].shape, kind, 0, data.nbytes, 0)
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """As of a file."""
-        return self._own[name] if name in self._own else super().data(name)
+        return self._own[name] if name in self._own else self._before.data(name)
 
     def close(self) -> None:
         """Nothing: the file is whose it was."""

@@ -16,7 +16,7 @@ class Encode(NamedTuple):
     importance: int = 0  # f32 [columns], of those that weigh errors
 
 
-MEND_COLUMN, MEND_BLOCK = 144, 4224  # bytes of scratch per column and super-block
+MEND_COLUMN, MEND_BLOCK = 208, 4224  # bytes of scratch per column and super-block
 
 
 class Mend(NamedTuple):
@@ -33,6 +33,9 @@ class Mend(NamedTuple):
     upper: int  # f32: per group, in that order, [columns up to its end][columns of it]
     settling: int  # f32 [columns]: importances for what a super-block shares
     importance: int  # f32 [columns]: importances within groups, in that order
+    sweeps: int  # how often groups are rounded again
+    pull: int  # f32, if there are sweeps: per group, in that order, [columns][columns of it], [columns of it] twice
+    again: int  # f32 [columns], if there are sweeps: importances within groups, in that order
     scratch: int
     scratch_bytes: int  # per thread: of its columns and super-blocks
 

@@ -243,7 +243,8 @@ def make_group(bt: BlockType) -> SimpleNamespace:
     best(x, importance, work, group, d, dmin, columns) -> (factor, min's factor), found in `work`
     beside(factor, factor_min, a, b) -> those so many steps on; `reach`: how many are tried to either side
     scale(factor, factor_min, d, dmin) -> (scale, min)
-    keep(work, group, factor, factor_min, present) leaves them in `work` as the header has them
+    keep(work, group, factor, factor_min) leaves them in `work`, where kept(work, group) finds them
+    finish(work, group, present) makes of what is kept what the header has
     column(w, scale, min, 1 / scale) -> (code, what it decodes to)
     """
     levels, largest, steps = bt.levels, float(MOST[bt.scales]), MIN_STEPS[bt.bits]
@@ -269,9 +270,17 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return mul(d, factor), mul(dmin, factor_min)
 
     @device
-    def keep(work, group, factor, factor_min, present):
+    def keep(work, group, factor, factor_min):
         store_f32x16(work + SCALES + group * ROW, factor)
         store_f32x16(work + MINS + group * ROW, factor_min)
+
+    @device
+    def kept(work, group):
+        return load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+
+    @device
+    def finish(work, group, present):
+        pass
 
     @device
     def column(w, scale, minimum, inv):
@@ -279,4 +288,6 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return code, sub(mul(scale, code), minimum)
 
     reach = (FACTORS_WITH_MIN, FACTORS_WITH_MIN)
-    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)
+    return SimpleNamespace(
+        best=best, beside=beside, scale=scale, keep=keep, kept=kept, finish=finish, column=column, reach=reach
+    )

@@ -154,9 +154,17 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return factor, factor_min
 
     @device
-    def keep(work, group, d, m, present):
+    def keep(work, group, d, m):
         store_f32x16(work + SCALES + group * ROW, d)
         store_f32x16(work + MINS + group * ROW, m)
+
+    @device
+    def kept(work, group):
+        return load_f32x16(work + SCALES + group * ROW), load_f32x16(work + MINS + group * ROW)
+
+    @device
+    def finish(work, group, present):
+        pass
 
     @device
     def column(w, d, m, inv):
@@ -164,4 +172,6 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return code, add(mul(d, code), m)
 
     reach = (STEPS_OF_A_SCALE, STEPS_OF_A_SCALE)
-    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)
+    return SimpleNamespace(
+        best=best, beside=beside, scale=scale, keep=keep, kept=kept, finish=finish, column=column, reach=reach
+    )

@@ -319,9 +319,18 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return factor, unused
 
     @device
-    def keep(work, group, factor, unused, present):
-        stored = mul(add(factor, constant(bias)), present) if bias else factor
-        store_f32x16(work + SCALES + group * ROW, stored)
+    def keep(work, group, factor, unused):
+        store_f32x16(work + SCALES + group * ROW, factor)
+
+    @device
+    def kept(work, group):
+        return load_f32x16(work + SCALES + group * ROW), zero_f32x16()
+
+    @device
+    def finish(work, group, present):
+        if bias:
+            row = work + SCALES + group * ROW
+            store_f32x16(row, mul(add(load_f32x16(row), constant(bias)), present))
 
     @device
     def column(w, scale, offset, inv):
@@ -330,4 +339,6 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         return found, mul(scale, decoded(scaled, found))
 
     reach = (EXPONENT_REACH if exponents else FACTORS if coded else STEPS_OF_A_SCALE, 0)
-    return SimpleNamespace(best=best, beside=beside, scale=scale, keep=keep, column=column, reach=reach)
+    return SimpleNamespace(
+        best=best, beside=beside, scale=scale, keep=keep, kept=kept, finish=finish, column=column, reach=reach
+    )

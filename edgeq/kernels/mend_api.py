@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.groups import groups_of
-from edgeq.blocks.mending import importances, runs
+from edgeq.blocks.mending import Sweeps, importances, outside, runs
 from edgeq.blocks.table import block_type, panels, super_blocks
 from edgeq.kernels.argument_blocks import MEND_BLOCK, MEND_COLUMN, Mend
 
@@ -21,7 +21,13 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
 
 
 def quantize_panels(
-    target: F32, order: NDArray[np.int64], upper: F32, weights: F32, name: str, threads: int = 1
+    target: F32,
+    order: NDArray[np.int64],
+    upper: F32,
+    weights: F32,
+    name: str,
+    threads: int = 1,
+    sweeps: Sweeps | None = None,
 ) -> tuple[U8, F32]:
     """Panels u8 of finite f32 `target` [rows, columns], and the weights f32 [rows, columns] that they decode to: the
     bits of `edgeq.blocks.mending.quantize`, whose arguments these are. `threads` changes nothing but the time.
@@ -33,9 +39,17 @@ def quantize_panels(
     bt, target = block_type(name), np.ascontiguousarray(target, np.float32)
     kind, (rows, columns), order = groups_of(bt), target.shape, np.ascontiguousarray(order, np.int64)
     out, decoded = np.empty(bt.tensor_bytes(rows, columns), np.uint8), np.empty_like(target)
-    blocks = [np.ascontiguousarray(upper[:stop, start:stop], np.float32) for start, stop in runs(order, kind.columns)]
-    parts = np.concatenate([block.reshape(-1) for block in blocks])
+    groups = runs(order, kind.columns)
+    parts = _joined(upper[:stop, start:stop] for start, stop in groups)
     settling, within = importances(order, weights, kind.columns, kind.span)
+    pull = again = np.empty(0, np.float32)
+    if sweeps:
+        pull = _joined(
+            part
+            for start, stop in groups
+            for part in (outside(sweeps.pull, start, stop), sweeps.pull[start:stop, start:stop])
+        )
+        again = importances(order, sweeps.weights, kind.columns, kind.span)[1]
     scratch_bytes = columns * MEND_COLUMN + super_blocks(columns) * MEND_BLOCK
     scratch = np.empty(threads * scratch_bytes, np.uint8)
     words = Mend(
@@ -50,6 +64,9 @@ def quantize_panels(
         parts.ctypes.data,
         settling.ctypes.data,
         within.ctypes.data,
+        sweeps.count if sweeps else 0,
+        pull.ctypes.data,
+        again.ctypes.data,
         scratch.ctypes.data,
         scratch_bytes,
     )
@@ -57,3 +74,8 @@ def quantize_panels(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda thread: run(args.ctypes.data, thread, threads), range(threads)))
     return out, decoded
+
+
+def _joined(blocks: Iterable[F32]) -> F32:
+    """All their values, one after the other."""
+    return np.concatenate([np.ascontiguousarray(block, np.float32).reshape(-1) for block in blocks])

@@ -20,6 +20,7 @@ from edgeq.models import architecture
 from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.equalize import equalized
 from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
@@ -235,8 +236,13 @@ class _Choice:
 
         On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
         """
-        file, sequences = self.file, self.request.calibration.sequences
-        head = self.request.calibration.of(HEAD if HEAD in file.tensors else EMBEDDING)
+        file, calibration = self.file, self.request.calibration
+        sequences, feedback = calibration.sequences, self.request.how == FEEDBACK
+        if feedback:  # as they will be quantized
+            matrices = {name for name, info in file.tensors.items() if len(info.shape) > 1}
+            model = architecture(file.metadata["config"], file.path)
+            file = equalized(file, model, calibration.mean_square, matrices)
+        head = calibration.of(HEAD if HEAD in file.tensors else EMBEDDING)
         gram = None if head is None else head.gram
         types = plans.GGUF_TYPES if self.gguf else plans.TYPES
         settings = [VERSION, POSITIONS, COARSE, MEASURED, types, self.request.how]
@@ -258,7 +264,7 @@ class _Choice:
             used,
             self.held or used,
             types,
-            feedback=self.request.how == FEEDBACK,
+            feedback=feedback,
             head_gram=gram,
             positions=POSITIONS,
             threads=self.threads,

@@ -123,6 +123,11 @@ class Calibration:
         whole = (f"{prefix}{whole}{suffix}" for whole, parts in FUSED.items() if stem in parts)
         return next((self.matrices[one] for one in whole if one in self.matrices), None)
 
+    def mean_square(self, name: str) -> F32Array | None:
+        """E[x^2] of what a matrix reads, by column, where that is known."""
+        seen = self.of(name)
+        return None if seen is None else seen.mean_square
+
     @property
     def tokens(self) -> int:
         """How many tokens the model ran over."""

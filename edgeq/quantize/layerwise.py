@@ -27,7 +27,7 @@ from edgeq.container.reader import File
 from edgeq.graph.aligned import aligned_copy
 from edgeq.models import architecture
 from edgeq.ops.tap import ADDED_TO
-from edgeq.quantize.factors import DAMPING, DOUBT, Metric
+from edgeq.quantize.factors import DAMPING, DOUBT, SWEEPS, Metric
 from edgeq.quantize.mixture import Mixture
 from edgeq.quantize.reads import routers
 from edgeq.quantize.stages import F64, Reading, Rows, moment, readings, run
@@ -95,6 +95,8 @@ class LayerWise:
     announce:  hears a line after each layer
     folder:    where what is done is kept after each layer: the same work, begun again, goes on from there
     """
+
+    sweeps = SWEEPS
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class LayerWise:
         """Panels of those of the matrices that are in `types`. `corrections`: by name, of what a result is added to;
         by "" of what is read."""
         found: dict[str, U8] = {}
-        metric = Metric(gram, sum(map(len, self.sequences)))
+        metric = Metric(gram, sum(map(len, self.sequences)), self.sweeps)
         for name in names:
             if name not in self.types:
                 continue
@@ -220,7 +222,7 @@ class LayerWise:
 
     def _fingerprint(self) -> str:
         """Of all that the result depends on."""
-        digest = sha256(json.dumps([VERSION, DAMPING, DOUBT, sorted(self.types.items())]).encode())
+        digest = sha256(json.dumps([VERSION, DAMPING, DOUBT, self.sweeps, sorted(self.types.items())]).encode())
         digest.update(json.dumps([self.file.metadata, [info.crc32 for info in self.file.tensors.values()]]).encode())
         for part in (*self.sequences, *(() if self.head_gram is None else (self.head_gram,))):
             digest.update(np.ascontiguousarray(part).tobytes())

@@ -21,9 +21,10 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.kernels import mend_api
 from edgeq.kernels.encode_api import encode_panels, prepare
-from edgeq.models import architecture
+from edgeq.models import Architecture, architecture
 from edgeq.quantize import kept
 from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.equalize import equalized
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.layerwise import LayerWise
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
@@ -83,8 +84,9 @@ def requantize(
     `convert`; `called` is what messages call the source; `gguf` takes types that GGUF can hold.
 
     With a `calibration` errors are weighed by what the matrices read: by the `method` "importance" as column by column,
-    by "feedback" as layerwise.py says; that keeps what is done in `folder`, where it goes on when it was stopped.
-    `types` are of tensors, by name, in place of the recipe's, which is then called `label`.
+    by "feedback" as layerwise.py says, in the equal model that equalize.py makes; that keeps what is done in `folder`,
+    where it goes on when it was stopped. `types` are of tensors, by name, in place of the recipe's, which is then
+    called `label`.
 
     Raises UsageError for an unknown `type` or `method`, or a calibration of another model, FormatError for a file that
     is none, UnsupportedError for weights that the new type cannot hold, OutputError if `out` cannot be written.
@@ -112,6 +114,7 @@ def requantize(
             _prepare(jobs, calibration is not None, method, announce)
             left = {job.spec.name: job for job in jobs}
             if calibration is not None and method == FEEDBACK:
+                file = _equalized(file, model, jobs, calibration)
                 for name, panels in _fed_back(file, jobs, calibration, threads, announce, folder):
                     job = left.pop(name)
                     writer.write(name, panels)
@@ -156,6 +159,17 @@ def _weigh(jobs: list[_Job], calibration: Calibration) -> None:
             job.importance = seen.mean_square
 
 
+def _equalized(file: File, model: Architecture, jobs: list[_Job], calibration: Calibration) -> File:
+    """An equal model that loses less, of what comes from floats."""
+    fresh = {job.info.name for job in _matrices(jobs) if not block_type(job.info.type).quantized}
+    return equalized(file, model, calibration.mean_square, fresh)
+
+
+def _matrices(jobs: list[_Job]) -> list[_Job]:
+    """Those that layer-wise quantization knows."""
+    return [job for job in jobs if len(job.info.shape) > 1 and block_type(job.spec.type).quantized and not job.copied]
+
+
 def _fed_back(
     file: File,
     jobs: list[_Job],
@@ -165,11 +179,7 @@ def _fed_back(
     folder: Path | None,
 ) -> Iterator[tuple[str, U8Array]]:
     """(name, panels) of the matrices that layer-wise quantization knows, in the file's order."""
-    types = {
-        job.info.name: job.spec.type
-        for job in jobs
-        if len(job.info.shape) > 1 and block_type(job.spec.type).quantized and not job.copied
-    }
+    types = {job.info.name: job.spec.type for job in _matrices(jobs)}
     head = calibration.of("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
     gram = None if head is None else head.gram
     layers = LayerWise(

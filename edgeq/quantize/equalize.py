@@ -1,0 +1,132 @@
+"""An equal model that loses less when it is quantized: columns that matter more are larger, what they read smaller.
+
+A scale serves a group of columns, so in rounding all of them err alike, whether their inputs are large or small. Column
+j of all matrices that read a row x is multiplied with s_j = E[x_j^2]^(ALPHA / 2), and what makes x_j divided by it: the
+weights of the norm before, or the rows of the up projection of a gated MLP (AWQ, arXiv:2306.00978, whose search of
+ALPHA gains nothing here: from 0.1 to 0.3 the loss is nearly flat). Nothing has to be computed when the model runs.
+"""
+
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from edgeq.blocks.fields import F32, U8
+from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.table import tensor_bytes
+from edgeq.container.reader import File
+from edgeq.graph.aligned import aligned
+from edgeq.graph.op import Op
+from edgeq.models import Architecture
+from edgeq.ops import Graph
+from edgeq.ops.activation import Activation
+from edgeq.ops.layer_norm import LayerNorm
+from edgeq.ops.matmul import Linear
+from edgeq.ops.norm import RMSNorm
+from edgeq.ops.silu_mul import SiluMul
+
+ALPHA = 0.2
+LEAST = 1e-6  # of the mean of E[x^2]: a column that has less is taken to have so much
+AT_HAND = 8  # tensors that are kept when they were made, about those of a layer
+
+MeanSquare = Callable[[str], F32 | None]  # of what a matrix reads, by column
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Matrices that read the same row, and the tensors, vectors or matrices by row, whose scale is that row's."""
+
+    readers: tuple[str, ...]
+    makers: tuple[str, ...]
+
+
+def folds(model: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> list[Fold]:
+    """Where a layer's columns can be scaled: of rows that linear layers alone read."""
+    graph = Graph(shapes)
+    model.graph(graph, range(1, model.num_hidden_layers + 1))
+    latest: dict[int, int] = {}  # the node that gave a value, or changed it last, by the value's index
+    read_by: dict[int, list[Op]] = {}  # what reads or changes that, by node
+    ups: dict[int, int] = {}  # the node that gave what is gated, by node of the gate
+    for at, node in enumerate(graph.nodes):
+        for value in (*node.op.reads, *([node.op.changes] if node.op.changes else [])):
+            read_by.setdefault(latest.get(value.index, -1), []).append(node.op)
+        if isinstance(node.op, SiluMul | Activation) and node.op.up is not None:
+            ups[at] = latest.get(node.op.up.index, -1)
+        latest[node.output.index] = at
+    found = []
+    for at, node in enumerate(graph.nodes):
+        readers = [op.weight for op in read_by.get(at, []) if isinstance(op, Linear) and op.x == node.output]
+        maker = node.op
+        if at in ups:  # the rows of its matrix, unless something else reads these, too
+            maker = graph.nodes[ups[at]].op if len(read_by.get(ups[at], [])) == 1 else node.op
+        if readers and len(readers) == len(read_by[at]) and (makers := _makers(maker)):
+            found.append(Fold(tuple(readers), makers))
+    return found
+
+
+def _makers(op: Op) -> tuple[str, ...]:
+    """The tensors whose scale is that of what an operation gives."""
+    if isinstance(op, RMSNorm) and op.add_to is None:
+        return (op.weight,)
+    if isinstance(op, LayerNorm) or (isinstance(op, Linear) and op.add_to is None):
+        return (op.weight, *([op.bias] if op.bias else []))
+    return ()
+
+
+def equalized(file: File, model: Architecture, mean_square: MeanSquare, names: Collection[str]) -> File:
+    """`file`, of plain types, with the columns of the matrices `names` scaled where these alone are concerned."""
+    shapes = {name: info.shape for name, info in file.tensors.items()}
+    columns: dict[str, F32] = {}
+    rows: dict[str, F32] = {}
+    for fold in folds(model, shapes):
+        power = mean_square(fold.readers[0])
+        matrices = [name for name in (*fold.readers, *fold.makers) if len(shapes[name]) > 1]
+        if power is None or not power.any() or not all(map(names.__contains__, matrices)):
+            continue
+        scale = np.maximum(power, LEAST * power.mean(dtype=np.float64)).astype(np.float64) ** (ALPHA / 2)
+        scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
+        columns |= dict.fromkeys(fold.readers, scale)
+        rows |= dict.fromkeys(fold.makers, scale)
+    return _Scaled(file, columns, rows) if columns else file
+
+
+class _Scaled(File):
+    """`file` with columns multiplied and rows divided, f32 by name; it shares the map of `file`, and is closed with
+    it."""
+
+    def __init__(self, file: File, columns: Mapping[str, F32], rows: Mapping[str, F32]) -> None:
+        vars(self).update(vars(file))
+        self._before, self._columns, self._rows = file, columns, rows
+        self.tensors = dict(file.tensors)
+        for name in columns.keys() | rows.keys():
+            info = file.tensors[name]
+            crc = zlib.crc32(b"".join(one[name].tobytes() for one in (columns, rows) if name in one), info.crc32)
+            nbytes = tensor_bytes("F32", info.shape) if len(info.shape) > 1 else info.nbytes
+            self.tensors[name] = replace(info, type="F32", nbytes=nbytes, crc32=crc)
+        self._made = lru_cache(AT_HAND)(self._make)
+
+    def data(self, name: str) -> U8:
+        """As of a file."""
+        scaled = name in self._columns or name in self._rows
+        return self._made(name) if scaled else self._before.data(name)
+
+    def _make(self, name: str) -> U8:
+        info, data = self._before.tensors[name], self._before.data(name)
+        if len(info.shape) == 1:
+            values = (data.view(np.float32) / self._rows[name]).view(np.uint8)
+        else:
+            rows, columns = info.shape
+            weights = decode(data, rows, columns, info.type).astype(np.float32)
+            if name in self._columns:
+                weights *= self._columns[name]
+            if name in self._rows:
+                weights /= self._rows[name][:, None]
+            values = encode(weights, "F32")
+        memory = aligned(values.nbytes)
+        memory[:] = values
+        return memory
+
+    def close(self) -> None:
+        """Nothing: the file is whose it was."""

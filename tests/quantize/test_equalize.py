@@ -1,0 +1,117 @@
+"""Equalizing: what may be scaled, that the model stays what it is, and that it then loses less."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_checkpoints import make, write
+
+from edgeq.blocks.reference import decode
+from edgeq.container.changed import ChangedFile
+from edgeq.container.reader import File, open_file
+from edgeq.models import architecture
+from edgeq.quantize.equalize import Fold, equalized, folds
+from edgeq.quantize.factors import factored
+from edgeq.quantize.pipeline import convert
+from edgeq.runtime.session import Session
+
+RNG = np.random.default_rng(11)
+
+
+def opened(case: str, folder: Path, kind: str = "F32") -> File:
+    convert(write(case, folder), folder / "m.eqf", kind, allow_no_tokenizer=True)
+    return open_file(folder / "m.eqf")
+
+
+def folds_of(file: File) -> list[Fold]:
+    return folds(architecture(file.metadata["config"], file.path), {n: i.shape for n, i in file.tensors.items()})
+
+
+def scaled(file: File, without: str = "-") -> File:
+    """With each column that may be scaled by something of its own."""
+
+    def power(name: str) -> np.ndarray:
+        return np.exp(4 * RNG.standard_normal(file.tensors[name].shape[1])).astype(np.float32)
+
+    matrices = {name for name, info in file.tensors.items() if len(info.shape) > 1 and without not in name}
+    return equalized(file, architecture(file.metadata["config"], file.path), power, matrices)
+
+
+def logits(file: File, case: str) -> np.ndarray:
+    prompt = make(case)[2]
+    with Session(file, context=len(prompt), threads=1) as session:
+        return session.eval(prompt, all_logits=True)
+
+
+def changed(file: File, before: File) -> set[str]:
+    return {name for name in file.tensors if not np.array_equal(file.data(name), before.data(name))}
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("llama", {"attn_norm": "attn_q attn_k attn_v", "ffn_norm": "ffn_gate ffn_up", "ffn_up": "ffn_down"}),
+        ("gpt2", {"attn_norm": "attn_q attn_k attn_v", "ffn_norm": "ffn_up"}),  # gelu comes before down
+        ("falcon", {"attn_norm": "attn_q attn_k attn_v ffn_up"}),
+        ("olmo2", {"ffn_up": "ffn_down"}),  # what is added is normed, what reads is not
+        ("gemma3", {"attn_norm": "attn_q attn_k attn_v", "ffn_norm": "ffn_gate ffn_up", "ffn_up": "ffn_down"}),
+        ("mixtral", {"attn_norm": "attn_q attn_k attn_v"}),  # a router and experts read the other one
+    ],
+)
+def test_what_can_be_scaled(case: str, expected: dict[str, str], tmp_path: Path) -> None:
+    with opened(case, tmp_path) as file:
+        found = {}
+        for fold in folds_of(file):
+            first, readers = fold.makers[0].split("."), [name.split(".") for name in fold.readers]
+            if first[1] == "0":
+                assert all(one[1] == "0" for one in readers)
+                found[first[2]] = " ".join(sorted((one[2] for one in readers), key=expected[first[2]].index))
+        assert found == expected
+
+
+@pytest.mark.parametrize("case", ["llama", "gpt2", "falcon", "olmo2", "gemma3", "mixtral", "phi3", "qwen2"])
+def test_the_model_stays_what_it_is(case: str, tmp_path: Path) -> None:
+    with opened(case, tmp_path) as file:
+        other, expected = scaled(file), logits(file, case)
+        assert changed(other, file) == {name for fold in folds_of(file) for name in (*fold.readers, *fold.makers)}
+        np.testing.assert_allclose(logits(other, case), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_other_types_become_floats_and_changes_come_on_top(tmp_path: Path) -> None:
+    with opened("llama", tmp_path, "BF16") as file:
+        other = scaled(file)
+        assert other.tensors["blk.0.ffn_up.weight"].type == "F32"
+        assert other.tensors["blk.0.ffn_up.weight"].crc32 != file.tensors["blk.0.ffn_up.weight"].crc32
+        np.testing.assert_allclose(logits(other, "llama"), logits(file, "llama"), atol=5e-3)
+        name = "blk.0.ffn_down.weight"
+        own = ChangedFile(other, {name: ("BF16", file.data(name))})
+        assert changed(own, other) == {name}
+
+
+def test_nothing_is_scaled_where_a_matrix_is_to_stay(tmp_path: Path) -> None:
+    with opened("llama", tmp_path) as file:
+        other = scaled(file, without="ffn_up")
+        assert {name.split(".")[2] for name in changed(other, file)} == {"attn_norm", "attn_q", "attn_k", "attn_v"}
+        assert equalized(file, architecture(file.metadata["config"], ""), lambda name: None, set(file.tensors)) is file
+
+
+def test_it_loses_less_where_few_columns_are_strong(tmp_path: Path) -> None:
+    with opened("llama", tmp_path) as file:
+        name = "blk.0.ffn_down.weight"
+        rows, columns = file.tensors[name].shape
+        power = np.exp(2 * RNG.standard_normal(columns)).astype(np.float32)
+        x = RNG.standard_normal((4000, columns)) * np.sqrt(power)
+        other = equalized(
+            file,
+            architecture(file.metadata["config"], ""),
+            lambda one: power if one == name else None,
+            set(file.tensors),
+        )
+        losses = []
+        for one in (file, other):
+            weights = decode(one.data(name), rows, columns, "F32")
+            read = x * (decode(file.data(name), rows, columns, "F32")[0] / weights[0])
+            gram = read.T @ read / len(x)
+            error = decode(factored(gram, 16).quantize(weights, "Q3_K"), rows, columns, "Q3_K") - weights
+            losses.append(float(np.sum((error @ gram) * error)))
+        assert losses[1] < 0.9 * losses[0]
