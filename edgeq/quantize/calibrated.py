@@ -211,9 +211,8 @@ class _Choice:
             weights = sum(prod(info.shape) for info in file.tensors.values())
             others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found.losses)
             goal = Goal(request.bits * weights / 8 + fixed - others)
-        gain = plans.GAIN if request.how == FEEDBACK else 1.0
         try:
-            made = plans.plan(file, found, goal, fixed, gain, self.gguf)
+            made = plans.plan(file, found, goal, fixed, self.gguf)
         except UsageError as error:
             raise UsageError(f"{self.called}: {error}") from None
         return Plan(rest | dict(made.types), made.divergence)

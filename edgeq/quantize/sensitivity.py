@@ -20,7 +20,7 @@ from edgeq.graph.aligned import aligned_copy
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
 from edgeq.quantize.factors import Metric
-from edgeq.quantize.layerwise import EMBEDDING
+from edgeq.quantize.layerwise import EMBEDDING, LayerWise
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.stages import Rows, moment, readings, run
 
@@ -30,20 +30,28 @@ HEAD = "output.weight"
 ENDS = (EMBEDDING, HEAD)
 MEASURED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # the types in which these are
 SAMPLE = 8 * PANEL_ROWS  # rows of a matrix by which types are compared
+TOGETHER = 8  # sequences are enough to tell what quantizing one matrix after the other saves
 
 Progress = Callable[[int, int], None]  # (how many matrices are done, how many there are)
 
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """losses  divergence in nats that a type of one matrix alone brings, by name, by type
-    floor   that of the model with all matrices as good as exact: what rounding its activations costs
-    joint   what all matrices in COARSE at once add to that, over the sum of `losses`
+    """losses   divergence in nats that a type of one matrix alone brings, by name, by type
+    floor    that of the model with all matrices as good as exact: what rounding its activations costs
+    coarse   that of all matrices in COARSE, quantized one after the other as those of the file will be
     """
 
     losses: dict[str, dict[str, float]]
     floor: float
-    joint: float
+    coarse: float
+
+    @property
+    def together(self) -> float:
+        """What quantizing all matrices leaves of the sum of what each costs alone, and of the floor: those quantized
+        later make good a part of what those before them, and rounded activations, have cost."""
+        alone = self.floor + sum(losses[COARSE] for losses in self.losses.values())
+        return self.coarse / alone if alone > 0 < self.coarse else 1.0
 
 
 def sensitivities(
@@ -61,7 +69,7 @@ def sensitivities(
     """Of the float model `file`, for `types` of its matrices, as quantized for the token ids `sequences`, with error
     feedback or by importance alone.
 
-    The divergence of one matrix is measured at about `positions` of the first of `held`, that of all at all of `held`.
+    The divergence of one matrix is measured at about `positions` of the first of `held`, that of all at some of each.
     """
     probe, number = Probe(file, held[:1], threads, positions), sum(1 for _ in _matrices(file))
     found: dict[str, dict[str, float]] = {}
@@ -72,21 +80,24 @@ def sensitivities(
             one = _Matrix(_decoded(file, name), metric, feedback, threads)
             if not one.accepts(COARSE):
                 continue
-            coarse[name] = COARSE, one.panels(COARSE)
-            losses = {COARSE: probe.loss(ChangedFile(file, {name: coarse[name]}), stage).divergence}
-            for kind in filter(one.accepts, MEASURED if name in ENDS else ()):
-                panels = one.panels(kind)
-                losses[kind] = probe.loss(ChangedFile(file, {name: (kind, panels)}), stage).divergence
+            losses = {}
+            for kind in dict.fromkeys([COARSE, *filter(one.accepts, MEASURED if name in ENDS else ())]):
+                own = {name: (kind, one.panels(kind))}
+                losses[kind] = probe.loss(ChangedFile(file, own), stage).divergence
+                if kind == COARSE and not feedback:
+                    coarse |= own
             costs = {kind: one.cost(kind) for kind in {COARSE, *filter(one.accepts, types)}}
             found[name] = {kind: losses[COARSE] * cost / (costs[COARSE] or 1.0) for kind, cost in costs.items()}
             found[name] |= losses
             if progress:
                 progress(len(found), number)
     everything = Probe(file, held, threads)
-    floor = _floor(file, everything, threads)
-    together = everything.loss(ChangedFile(file, coarse)).divergence - floor
-    alone = sum(losses[COARSE] for losses in found.values())
-    return Sensitivities(found, floor, together / alone if alone and together > 0 else 1.0)
+    if feedback:
+        some = sequences[:: max(len(sequences) // TOGETHER, 1)]
+        made = LayerWise(file, dict.fromkeys(found, COARSE), some, head_gram=head_gram, threads=threads)
+        coarse = {name: (COARSE, data) for name, data in made.tensors()}
+    together = everything.loss(ChangedFile(file, coarse)).divergence
+    return Sensitivities(found, _floor(file, everything, threads), together)
 
 
 class _Matrix:
