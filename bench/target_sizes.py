@@ -1,6 +1,6 @@
 """Files of many sizes whose types are chosen: how near each is to its size, and its loss to what was predicted.
 
-    python bench/target_sizes.py checkpoint [--calibration model.calib] [--bits 2.6,3.2,3.8,4.4,5,5.8,6.6]
+    python bench/target_sizes.py checkpoint [--calibration model.calib] [--bits 2.9,3.4,4,4.6,5.2,5.9,6.6]
 
 Loss is the divergence on the calibration's text that is kept back, as `edgeq convert` tells it. A row per size goes to
 bench/results; the table has all rows there of this model.
@@ -22,7 +22,7 @@ from edgeq.errors import UsageError
 from edgeq.quantize.calibrated import Request
 from edgeq.quantize.imatrix import read_calibration
 
-BITS = (2.6, 3.2, 3.8, 4.4, 5.0, 5.8, 6.6)
+BITS = (2.9, 3.4, 4.0, 4.6, 5.2, 5.9, 6.6)
 
 
 @dataclass
