@@ -21,7 +21,7 @@ from edgeq.kernels.mend_api import quantize_panels
 F64 = npt.NDArray[np.float64]
 
 TINY = 1e-30
-SWEEPS = 3  # found on SmolLM2
+SWEEPS = 3  # on inputs that were held out one saves 5.5 % of a matrix' loss, three 8 %, five 8.5 %
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Factors:
     order: npt.NDArray[np.int64]
     upper: F32
     weights: F32
-    sweeps: Sweeps
+    sweeps: Sweeps | None
 
     def quantize(self, target: F32, name: str, threads: int = 1) -> U8:
         """Panels u8 of a matrix of block type `name` that gives nearly what `target`, f32 [rows, columns], gives. The
@@ -42,8 +42,7 @@ class Factors:
 
 def factored(gram: F64, size: int, damping: float = 0.01, sweeps: int = SWEEPS) -> Factors:
     """H = `gram`, f64 [columns, columns], factored for scale groups of `size` columns, which are rounded again `sweeps`
-    times. `damping` times the mean of its
-    diagonal is added to that: what calibration has not seen is not zero."""
+    times. `damping` times the mean of its diagonal is added to that: what calibration has not seen is not zero."""
     columns = len(gram)
     damped = gram + np.eye(columns) * max(damping * float(np.trace(gram)) / columns, TINY)
     power = np.diagonal(damped)
@@ -55,7 +54,7 @@ def factored(gram: F64, size: int, damping: float = 0.01, sweeps: int = SWEEPS) 
     weights = np.empty(columns, np.float32)
     weights[order] = np.square(diagonal / diagonal.max())
     upper = np.ascontiguousarray(triangle / diagonal, np.float32)
-    return Factors(order, upper, np.maximum(weights, TINY), _sweeps(damped, order, size, sweeps))
+    return Factors(order, upper, np.maximum(weights, TINY), _sweeps(damped, order, size, sweeps) if sweeps else None)
 
 
 def _sweeps(gram: F64, order: npt.NDArray[np.int64], size: int, count: int) -> Sweeps:
