@@ -26,7 +26,7 @@ TINY = 1e-30
 # model of 3 M parameters with 256 to 12288 tokens.
 DAMPING, DAMPING_BY_COLUMNS, MOST_DAMPING = 0.01, 2.0, 1.0
 DOUBT, DOUBT_BY_COLUMNS = 0.05, 4.0  # the same where corrections are solved for, which ask for more trust
-SWEEPS = 3  # found on SmolLM2
+SWEEPS = 3  # on inputs that were held out one saves 5.5 % of a matrix' loss, three 8 %, five 8.5 %
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Factors:
     order: npt.NDArray[np.int64]
     upper: F32
     weights: F32
-    sweeps: Sweeps
+    sweeps: Sweeps | None
 
     def quantize(self, target: F32, name: str, threads: int = 1) -> U8:
         """Panels u8 of a matrix of block type `name` that gives nearly what `target`, f32 [rows, columns], gives. The
@@ -59,7 +59,7 @@ def factored(gram: F64, size: int, damping: float = 0.01, sweeps: int = SWEEPS) 
     weights = np.empty(columns, np.float32)
     weights[order] = np.square(diagonal / diagonal.max())
     upper = np.ascontiguousarray(triangle / diagonal, np.float32)
-    return Factors(order, upper, np.maximum(weights, TINY), _sweeps(damped, order, size, sweeps))
+    return Factors(order, upper, np.maximum(weights, TINY), _sweeps(damped, order, size, sweeps) if sweeps else None)
 
 
 def _sweeps(gram: F64, order: npt.NDArray[np.int64], size: int, count: int) -> Sweeps:

@@ -96,7 +96,7 @@ class LayerWise:
     folder:    where what is done is kept after each layer: the same work, begun again, goes on from there
     """
 
-    sweeps = SWEEPS
+    sweeps = SWEEPS  # how often scale groups are rounded again
 
     def __init__(
         self,

@@ -10,9 +10,12 @@ from edgeq.blocks.reference import decode
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File, open_file
 from edgeq.models import architecture
+from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.equalize import Fold, equalized, folds
 from edgeq.quantize.factors import factored
+from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import convert
+from edgeq.quantize.requantize import requantize
 from edgeq.runtime.session import Session
 
 RNG = np.random.default_rng(11)
@@ -115,3 +118,19 @@ def test_it_loses_less_where_few_columns_are_strong(tmp_path: Path) -> None:
             error = decode(factored(gram, 16).quantize(weights, "Q3_K"), rows, columns, "Q3_K") - weights
             losses.append(float(np.sum((error @ gram) * error)))
         assert losses[1] < 0.9 * losses[0]
+
+
+def test_calibrated_files_are_of_the_equal_model(tiny_model: Path, tmp_path: Path) -> None:
+    convert(tiny_model, tmp_path / "floats.eqf", "BF16")
+    with open_file(tmp_path / "floats.eqf") as file:
+        passages = [Passage("some", RNG.integers(0, 2048, 48).tolist()) for _ in range(2)]
+        calibration = calibrate(file, passages, threads=1)
+        for method, equal in (("feedback", False), ("importance", True)):
+            out = tmp_path / f"{method}.eqf"
+            requantize(tmp_path / "floats.eqf", out, "Q4_K", 1, calibration=calibration, method=method)
+            with open_file(out) as made:
+                for name in ("blk.0.attn_norm.weight", "blk.5.ffn_norm.weight"):
+                    assert np.array_equal(made.data(name), file.data(name)) == equal
+                assert np.array_equal(made.data("output_norm.weight"), file.data("output_norm.weight"))
+                loss = Probe(file, [np.array(passages[0].tokens, np.int32)]).loss(made)
+                assert loss.divergence < 0.1
