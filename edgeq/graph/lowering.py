@@ -25,10 +25,21 @@ class Lowering:
     """For batches of up to `batch` tokens and `outputs` rows of logits, in a session of `context` positions.
 
     kv: element of the KV cache; tile: of the body (simd/isa.py) whose kernels the tape names
+    control: of the team that will walk the tape, where one will
     rows: f32 [batch, width] that stand for the embeddings of tokens, where a graph begins with such
     """
 
-    def __init__(self, file: File, context: int, batch: int, outputs: int, threads: int, kv: str, tile: int) -> None:
+    def __init__(
+        self,
+        file: File,
+        context: int,
+        batch: int,
+        outputs: int,
+        threads: int,
+        kv: str,
+        tile: int,
+        control: np.ndarray | None = None,
+    ) -> None:
         self.file, self.context, self.threads, self.kv, self.tile = file, context, threads, kv, tile
         self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
@@ -38,7 +49,7 @@ class Lowering:
         self.rows: np.ndarray | None = None
         self.buffers: dict[int, Buffer] = {}
         self.scratch = Scratch()
-        self.control = new_control(threads)
+        self.control = new_control(threads) if control is None else control
         self.tape = Tape(self.control)
         self.keep: list[object] = [file, self._zero]
         self.caches: dict[int, Ring] = {}  # by layer

@@ -24,7 +24,6 @@ class Plan:
     tokens: np.ndarray
     logits: np.ndarray
     tape: np.ndarray
-    control: np.ndarray
     kernels: list[str]
     caches: list[Ring]
     scratch_bytes: int

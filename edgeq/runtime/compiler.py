@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection
 
+import numpy as np
+
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, FormatError, UsageError
 from edgeq.graph.aligned import round_up
@@ -26,6 +28,7 @@ class Compiler:
     stages: those of the model that are run, see Architecture.graph; all by default
     only_taps: nothing after the last tap is run, whose rows are the result
     tile: that of the body (simd/isa.py) whose kernels the plan names, by default of the one that runs here
+    control: of the team that will walk the plan's tape, where one will
     """
 
     def __init__(
@@ -43,10 +46,11 @@ class Compiler:
         taps: Collection[str] = (),
         stages: range | None = None,
         only_taps: bool = False,
+        control: np.ndarray | None = None,
     ) -> None:
         self.file, self.model, self.states, self.rows, self.taps = file, model, states, rows, taps
         self.stages, self.only_taps = stages, only_taps
-        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile)
+        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile, control)
 
     @property
     def tape(self) -> Tape:
@@ -79,7 +83,6 @@ class Compiler:
             low.tokens,
             rows[:, : result.width],
             tape,
-            low.control,
             names,
             list(low.caches.values()),
             low.scratch.nbytes,

@@ -87,6 +87,7 @@ class Session:
         fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads, rows, taps)
         if not force:
             fit.check(self.context, available_memory())
+        self.team = Team(self.threads)
         positions = round_up(self.context, POSITIONS)
         compiler = Compiler(
             file,
@@ -101,9 +102,10 @@ class Session:
             taps=taps,
             stages=stages,
             only_taps=only_taps,
+            control=self.team.control,
         )
         self.plan = compiler.compile(announce)
-        self.team = Team(self.threads, self.plan.control)
+        self.team.start()
         self.position = 0
         self._reached = 0  # positions that the caches were given since there were none
         self._busy = threading.Lock()
