@@ -18,6 +18,13 @@ def worker_seen(thread: int) -> int:
 
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
 
+# A run: neighbouring rows of a pass that are neighbouring positions of a sequence. Its words: the first row, how many
+# rows, the first one's position; and of a single row whose blocks of positions threads share the number of its place
+# for partial results (there are SPLIT_RUNS), else -1
+RUN_FIRST, RUN_ROWS, RUN_POSITION, RUN_PART = range(4)
+RUN_WORDS, SPLIT_RUNS = 4, 4
+MOST_RUNS = (1 << BARRIER_BITS - PART_BITS) - 1  # of a pass: each is a part of attention's step
+
 GROUP = 32  # columns that share an activation scale
 PROBE_LINES = 32  # code lines of a panel that are measured: making floats of their dots hardly counts
 SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (pack_rows.py)

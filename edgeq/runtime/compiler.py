@@ -7,9 +7,9 @@ import numpy as np
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, FormatError, UsageError
 from edgeq.graph.aligned import round_up
-from edgeq.graph.kv_cache import Ring
 from edgeq.graph.lowering import ROW_TILE, Lowering
 from edgeq.graph.op import Node
+from edgeq.graph.pages import Kept
 from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
@@ -57,9 +57,9 @@ class Compiler:
         return self._low.tape
 
     @property
-    def caches(self) -> dict[int, Ring]:
-        """By layer."""
-        return self._low.caches
+    def layers(self) -> dict[int, Kept]:
+        """What each keeps of earlier tokens."""
+        return self._low.layers
 
     @property
     def scratch_bytes(self) -> int:
@@ -79,12 +79,12 @@ class Compiler:
         rows = low.buffer(result).rows
         assert rows is not None
         return Plan(
-            low.params,
-            low.tokens,
+            low.tables,
             rows[:, : result.width],
             tape,
+            low.head,
             names,
-            list(low.caches.values()),
+            list(low.groups.values()),
             low.scratch.nbytes,
             low.rows,
             low.taps,

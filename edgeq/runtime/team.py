@@ -50,9 +50,13 @@ class Team:
 
         The tape's last step must ask for a barrier: it is how the team knows that all are done.
         """
+        self.check()
+        self._workers.hire(self.threads)
+        self._workers.walk(tape, steps, self.threads)
+
+    def check(self) -> None:
+        """Raises UsageError if nothing can be run any more."""
         if not self.close.alive or self._workers.stopped:
             raise UsageError("the model is closed: load it again")
         if os.getpid() != self._workers.process:  # a fork copies the memory, not the threads
             raise UsageError("the model was loaded before this process forked: load it in the child")
-        self._workers.hire(self.threads)
-        self._workers.walk(tape, steps, self.threads)
