@@ -38,10 +38,11 @@ from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli.roofline import Limits, code_bits, kv_read, middle, work
 from edgeq.container.reader import File
 from edgeq.graph.aligned import aligned
-from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
+from edgeq.graph.row_tables import TOKENS
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.kernels.layout import STEP_WORDS
 from edgeq.runtime.limits import dot_peak, read_bandwidth
+from edgeq.runtime.program import Part
 from edgeq.runtime.session import Session
 from edgeq.toolchain import library
 
@@ -115,15 +116,20 @@ def fill(session: Session, positions: int) -> None:
     tape = plan.tape.reshape(-1, STEP_WORDS)[wanted].copy()
     tape[:, -1] = 1
     for first in range(0, positions, session.batch):
-        plan.params[[TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT]] = session.batch, first, 1, session.batch - 1
+        enter(session, session.batch, first)
         session.team.run(tape.ctypes.data, len(tape))
+
+
+def enter(session: Session, tokens: int, position: int) -> None:
+    """Let the session's tape compute so many tokens at `position`, and logits of the last."""
+    session.sequence.position = position
+    session.program.enter([Part(session.sequence, np.arange(tokens) % session.model.vocab_size, [tokens - 1])])
 
 
 def walk(session: Session, tokens: int, position: int) -> list[tuple[str, float]]:
     """Walk the session's tape once; (kernel, seconds) of each run of steps."""
     plan, seconds = session.plan, []
-    plan.tokens[:tokens] = np.arange(tokens) % session.model.vocab_size
-    plan.params[[TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT]] = tokens, position, 1, tokens - 1
+    enter(session, tokens, position)
     for name, first, count in runs(plan.kernels):
         tape = plan.tape[first * STEP_WORDS :][: count * STEP_WORDS].copy()
         tape[-1] = 1  # a tape ends with a barrier
@@ -245,7 +251,7 @@ def steps(threads: int, options: argparse.Namespace) -> Iterator[KernelRow]:
     with open_session(SyntheticFile("Q4_0", 1, shared=True), threads, context=16) as session:
         plan = session.plan
         norm = plan.tape[plan.kernels.index("norm") * STEP_WORDS :][: STEP_WORDS - 1]
-        plan.params[TOKENS] = 0
+        plan.tables.counts[TOKENS] = 0
         tape = aligned(EMPTY_STEPS * STEP_WORDS * 8).view(np.int64)
         for barrier in (0, 1):
             tape.reshape(EMPTY_STEPS, STEP_WORDS)[:] = [*norm, barrier]

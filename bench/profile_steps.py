@@ -14,9 +14,10 @@ import numpy as np
 import script
 
 from edgeq.container.reader import open_file
-from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, POSITION, TOKENS
+from edgeq.graph.row_tables import OUTPUTS, TOKENS
 from edgeq.kernels.layout import STEP_WORDS
-from edgeq.runtime.session import BATCH, Session
+from edgeq.runtime.program import BATCH, Part
+from edgeq.runtime.session import Session
 
 EMPTY_STEPS = 2000
 
@@ -34,15 +35,14 @@ def overhead(session: Session) -> float:
     """Seconds of a step that does nothing: a norm of no tokens."""
     plan = session.plan
     norm = next(step for step, name in enumerate(plan.kernels) if "norm" in name)
-    plan.params[[TOKENS, OUTPUTS]] = 0
+    plan.tables.counts[[TOKENS, OUTPUTS]] = 0
     return median(seconds_of(session, norm) for _ in range(EMPTY_STEPS))
 
 
-def profile(session: Session, tokens: int, position: int) -> dict[str, float]:
-    """Seconds per kernel name for a batch of `tokens` tokens at `position`."""
+def profile(session: Session, tokens: int) -> dict[str, float]:
+    """Seconds per kernel name for a batch of `tokens` tokens at the session's position."""
     plan = session.plan
-    plan.tokens[:tokens] = np.arange(tokens) % session.model.vocab_size
-    plan.params[[TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT]] = tokens, position, 1, tokens - 1
+    session.program.enter([Part(session.sequence, np.arange(tokens) % session.model.vocab_size, [tokens - 1])])
     seconds: dict[str, float] = defaultdict(float)
     for step, name in enumerate(plan.kernels):
         seconds[name] += seconds_of(session, step)
@@ -68,7 +68,10 @@ def main() -> None:
         open_file(options.model) as file,
         Session(file, context=context, threads=options.threads, announce=print) as session,
     ):
-        runs = [profile(session, options.tokens, options.position) for _ in range(options.repetitions + 1)][1:]
+        while missing := options.position - session.position:  # what was evaluated there makes no difference
+            session.sequence.extend(min(missing, session.batch))
+            session.sequence.position += min(missing, session.batch)
+        runs = [profile(session, options.tokens) for _ in range(options.repetitions + 1)][1:]
         medians = {name: median(run[name] for run in runs) for name in runs[0]}
         total = sum(medians.values())
         for name, seconds in sorted(medians.items(), key=lambda item: -item[1]):

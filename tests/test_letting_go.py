@@ -128,7 +128,7 @@ def test_a_closed_model_frees_its_memory(path: Path):
     model.close()
     model.close()
     assert before.get("maps") == held(path.name).get("maps")
-    assert not model.session.plan.caches and not model.session.plan.keep
+    assert not model.session.program.pool.used and not model.session.plan.keep
     with pytest.raises(UsageError, match="the model is closed"):
         list(model.generate("Once", 2))
 

@@ -221,7 +221,7 @@ def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team
     from edgeq.cli.roofline import work
     from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
-    from edgeq.runtime.session import default_context, fit_of
+    from edgeq.runtime.program import default_context, fit_of
     from edgeq.toolchain.compilers import REMEDY
 
     fit = fit_of(file, team, kv)

@@ -116,8 +116,8 @@ def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, ex
 def kv_read(session: "Session") -> dict[int, int]:
     """`Work.kv` of a session."""
     total = Counter[int]()
-    for cache in session.plan.caches:
-        total[cache.window or 0] += cache.position_bytes
+    for group in session.plan.groups:
+        total[group.window or 0] += sum(layer.position_bytes for layer in group.layers)
     return dict(total)
 
 

@@ -1,7 +1,6 @@
 """What operations find when they are lowered: the file, buffers of values, memory to share, and the tape."""
 
 from collections.abc import Hashable
-from typing import TypeVar
 
 import numpy as np
 
@@ -11,37 +10,48 @@ from edgeq.errors import FormatError
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.buffers import Buffer, Scratch
 from edgeq.graph.control import new_control
-from edgeq.graph.kv_cache import Ring
-from edgeq.graph.plan import OUTPUTS, TOKENS
+from edgeq.graph.pages import Kept, PageGroup, page_places
+from edgeq.graph.row_tables import OUTPUTS, TOKENS, RowTables
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.kernels.layout import GROUP
 
 ROW_TILE = 16  # buffers hold a multiple of this many rows, so that kernels may write whole tiles
-T = TypeVar("T")
 
 
 class Lowering:
     """For batches of up to `batch` tokens and `outputs` rows of logits, in a session of `context` positions.
 
     kv: element of the KV cache; tile: of the body (simd/isa.py) whose kernels the tape names
+    control: of the team that will walk the tape, where one will
     rows: f32 [batch, width] that stand for the embeddings of tokens, where a graph begins with such
     """
 
-    def __init__(self, file: File, context: int, batch: int, outputs: int, threads: int, kv: str, tile: int) -> None:
+    def __init__(
+        self,
+        file: File,
+        context: int,
+        batch: int,
+        outputs: int,
+        threads: int,
+        kv: str,
+        tile: int,
+        control: np.ndarray | None = None,
+    ) -> None:
         self.file, self.context, self.threads, self.kv, self.tile = file, context, threads, kv, tile
         self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
         self.shapes = {name: info.shape for name, info in file.tensors.items()}
-        self.params = aligned(4 * 8).view(np.int64)
-        self._zero = np.zeros(1, np.int64)
-        self.tokens = aligned(self.capacity[False] * 8).view(np.int64)
+        self.tables = RowTables(self.capacity[False], self.capacity[True])
+        self.places = page_places(context)
         self.rows: np.ndarray | None = None
         self.buffers: dict[int, Buffer] = {}
         self.scratch = Scratch()
-        self.control = new_control(threads)
+        self.control = new_control(threads) if control is None else control
         self.tape = Tape(self.control)
-        self.keep: list[object] = [file, self._zero]
-        self.caches: dict[int, Ring] = {}  # by layer
+        self.head: int | None = None  # the first step for rows of logits only
+        self.keep: list[object] = [file]
+        self.layers: dict[int, Kept] = {}
+        self.groups: dict[int | None, PageGroup] = {}  # by window
         self.taps: dict[str, tuple[np.ndarray, bool]] = {}  # see Plan
         self.shared: dict[Hashable, object] = {}  # what operations with equal parameters share
         self.learned_positions: int | None = None  # there are embeddings of so many only
@@ -50,11 +60,18 @@ class Lowering:
         """Where a value lies."""
         return self.buffers[value.index]
 
-    def cache(self, layer: int, kind: type[T]) -> T:
+    def keep_in_pages(self, layer: int, kept: Kept) -> None:
+        """A place in the pages for what a layer keeps of earlier tokens."""
+        self.layers[layer] = kept
+        self.groups.setdefault(kept.window, PageGroup(kept.window, self.capacity[False])).add(kept)
+
+    def kept(self, layer: int) -> Kept:
         """What a layer keeps of earlier tokens."""
-        cache = self.caches[layer]
-        assert isinstance(cache, kind)
-        return cache
+        return self.layers[layer]
+
+    def pages(self, kept: Kept) -> int:
+        """Address of the addresses of tables, of each row's sequence."""
+        return int(self.groups[kept.window].tables.ctypes.data)
 
     def tensor(self, name: str) -> TensorInfo:
         """A tensor's shape and type."""
@@ -93,14 +110,6 @@ class Lowering:
         self.keep.append(data)
         return int(data.ctypes.data)
 
-    def param(self, word: int) -> int:
-        """Address of a word of Plan.params."""
-        return int(self.params.ctypes.data) + 8 * word
-
-    def zero(self) -> int:
-        """Address of a word that is always 0."""
-        return int(self._zero.ctypes.data)
-
     def count(self, value: Value) -> int:
         """Address of the number of rows of a value."""
-        return self.param(OUTPUTS if value.outputs else TOKENS)
+        return self.tables.count(OUTPUTS if value.outputs else TOKENS)

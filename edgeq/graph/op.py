@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, cast
 from edgeq.graph.value import Value
 
 if TYPE_CHECKING:
-    from edgeq.graph.kv_cache import Ring
     from edgeq.graph.lowering import Lowering
+    from edgeq.graph.pages import Kept
     from edgeq.simd.isa import Isa
 
 P = ParamSpec("P")
@@ -55,7 +55,7 @@ class Op(ABC):
         """Those of `reads` that it takes as packed int8 activations; `is_packed` tells whether a matrix wants that."""
         return ()
 
-    def state(self, low: Lowering) -> dict[int, Ring]:
+    def state(self, low: Lowering) -> dict[int, Kept]:
         """What it keeps of earlier tokens, by the number of its layer."""
         return {}
 

@@ -5,28 +5,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeq.graph.kv_cache import Ring
+from edgeq.graph.pages import PageGroup
+from edgeq.graph.row_tables import RowTables
 from edgeq.kernels.layout import STEP_WORDS
-
-TOKENS, POSITION, OUTPUTS, FIRST_OUTPUT = range(4)  # words of Plan.params
 
 
 @dataclass
 class Plan:
-    """A tape and its memory, made by compiler.py. A call touches `params`, `tokens` or `rows`, `logits` and `taps`.
+    """A tape and its memory, made by compiler.py. A pass touches `tables`, `rows`, `logits` and `taps`.
 
-    rows: f32 [batch, width] in place of `tokens`, where the plan takes such
+    head: the first step that is done only for rows whose logits are asked for; None where there is none
+    groups: of layers whose pages sequences have
+    rows: f32 [batch, width] in place of token ids, where the plan takes such
     taps: for each tapped matrix f32 [batch, width], whose first rows are what it read in the last pass, and whether
           they are those of output tokens only
     """
 
-    params: np.ndarray
-    tokens: np.ndarray
+    tables: RowTables
     logits: np.ndarray
     tape: np.ndarray
-    control: np.ndarray
+    head: int | None
     kernels: list[str]
-    caches: list[Ring]
+    groups: list[PageGroup]
     scratch_bytes: int
     rows: np.ndarray | None = None
     taps: Mapping[str, tuple[np.ndarray, bool]] = field(default_factory=dict)
@@ -36,10 +36,6 @@ class Plan:
     def steps(self) -> int:
         return len(self.tape) // STEP_WORDS
 
-    @property
-    def kv_bytes(self) -> int:
-        return sum(cache.nbytes for cache in self.caches)
-
     def release(self) -> None:
-        """Let go of weights, caches and buffers: the tape must not be run any more."""
-        self.keep, self.caches, self.taps, self.rows = [], [], {}, None
+        """Let go of weights and buffers: the tape must not be run any more."""
+        self.keep, self.taps, self.rows = [], {}, None

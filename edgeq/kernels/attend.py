@@ -1,16 +1,17 @@
 """Grouped-query attention over the KV cache, flash-style (arXiv:2205.14135): one pass over blocks of positions.
 
-The query heads that share a key/value head, of one token (decode) or of several (prefill), are the rows of an item:
-every key and value that is read serves all of them, in register tiles of `width` rows (see attention_block.py).
+A pass has runs of rows, each of one sequence, which are computed one after the other, without a barrier. The query
+heads that share a key/value head, of one token (decode) or of several (prefill), are the rows of an item: every key
+and value that is read serves all of them, in register tiles of `width` rows (see attention_block.py).
 
 A block of positions gives each row a partial result: the largest score m, the sum l of 2**(score - m), and the values
 so weighted. Partial results of a row are merged in the order of positions, whoever computed them: blocks begin at
-multiples of BLOCK, so results depend neither on threads nor on how a prompt was split. A thread's share of a single
-token are neighbouring blocks: it then asks ahead for what it will read itself. The last to finish merges.
+multiples of BLOCK, so results depend neither on threads, nor on how a prompt was split, nor on what else there is in
+the pass. A single token's blocks may be shared by threads: a thread's are neighbours then, and the last to finish
+merges. Where there are many runs each does all blocks of a head, as there is enough for every thread.
 
-A layer with a window keeps only its latest positions, position p in place p % ring (see graph/kv_cache.py). A ring
-shorter than the context is a multiple of BLOCK, so a block lies there in one piece. Places around the positions that
-a row sees may hold older or newer ones: their scores are replaced, and their values are not read.
+A block is a page: the table of the sequence says where it lies (see graph/pages.py). A page may hold anything around
+the positions that a row sees: their scores are replaced, and their values are not read.
 """
 
 import functools
@@ -21,9 +22,18 @@ import numpy as np
 
 from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
-from edgeq.kernels.layout import ATTENTION_ROWS, KV_BYTES, attention_places
+from edgeq.kernels.layout import (
+    ATTENTION_ROWS,
+    KV_BYTES,
+    RUN_FIRST,
+    RUN_PART,
+    RUN_POSITION,
+    RUN_ROWS,
+    RUN_WORDS,
+    attention_places,
+)
 from edgeq.kernels.pack_rows import make_keep
-from edgeq.kernels.turns import NOBODY, crew_of, next_owner, take
+from edgeq.kernels.turns import NOBODY, crew_of, for_part, next_owner, take
 from edgeq.simd.exp import exp2_of_nonpositive
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
@@ -39,6 +49,8 @@ from edgeq.simd.vector import (
     sub,
     zero_f32x16,
 )
+
+RUN = 8 * RUN_WORDS
 
 _places = device(attention_places)
 
@@ -96,7 +108,8 @@ def _make_finish(isa: Isa, width: int):
 
 @functools.cache  # a prompt's serves several variants, of which a process that compiles them types it once
 def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]):
-    """`attend(args, thread, n_threads)` in register tiles of `width` rows, over a cache of elements `kind`.
+    """`attend(args, number, thread, n_threads)`, run `number` of the pass in register tiles of `width` rows, over a
+    cache of elements `kind`.
 
     `arguments` loads the argument block of ops/attention.py.
     """
@@ -106,10 +119,11 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
     finish = _make_finish(isa, width)
 
     @device
-    def seen(args, position):
+    def seen(args, run, position):
         """The first position that a token at `position` does not see: the next one, or, where all see all, the end."""
-        a = arguments(args)
-        return position + 1 if a.sees_all == 0 else load_i64(a.tokens) + load_i64(a.start)
+        if arguments(args).sees_all == 0:
+            return position + 1
+        return load_i64(run + 8 * RUN_ROWS) + load_i64(run + 8 * RUN_POSITION)
 
     @device
     def first_block(args, position):
@@ -118,25 +132,23 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         return max(0, position + 1 - a.window) // BLOCK * BLOCK if a.window != 0 else 0
 
     @device
-    def block_of(args, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
+    def block_of(args, run, table, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
         """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
         a = arguments(args)
-        head_dim, ring, window = a.head_dim, a.ring, a.window
+        head_dim, places, window = a.head_dim, a.places, a.window
         cap = bits_f32(a.softcap)
         columns = (head_dim + 15) // 16
         tiles = (rows + width - 1) // width
-        end = min(BLOCK, seen(args, position + (rows - 1) // group) - base)
+        end = min(BLOCK, seen(args, run, position + (rows - 1) // group) - base)
         begin = max(0, position + 1 - window - base) if window != 0 else 0
         scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
         position_bytes = head_dim * element + scale_bytes
-        place = base % ring
-        keys = a.keys + (kv_head * ring + place) * position_bytes
-        values = a.values + kv_head * ring * (columns * 16 * element + scale_bytes)
-        scales = values + ring * columns * 16 * element + 2 * place
-        values += place * 16 * element
+        page = load_i64(table + base // BLOCK * 8)
+        keys = page + a.keys + kv_head * places * position_bytes
+        values = page + a.values + kv_head * places * (columns * 16 * element + scale_bytes)
         scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
         for r in range(rows):
-            high = min(BLOCK, seen(args, position + r // group) - base)
+            high = min(BLOCK, seen(args, run, position + r // group) - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
             if low < high:
                 if cap != np.float32(0.0):
@@ -144,10 +156,11 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
                 softmax(scores + r * SCORES_ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
-        weighted_values(scores, tiles, values, scales, ring, columns, begin, end, sums, wide)
+        scales = values + places * columns * 16 * element
+        weighted_values(scores, tiles, values, scales, places, columns, begin, end, sums, wide)
 
     @device
-    def finish_rows(args, totals, tops, kv_head, token, rows, group, count):
+    def finish_rows(args, totals, tops, kv_head, token, rows, group):
         a = arguments(args)
         finish(
             totals,
@@ -163,14 +176,15 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
             token,
             kv_head * group,
             a.heads * a.head_dim // 32,
-            count,
+            load_i64(a.tokens),
             a.sinks,
         )
 
     @device
-    def item(args, scratch, kv_head, token, tokens, count, base, blocks, packed):
-        """Rows of `tokens` tokens of one key/value head, over the blocks from `base` on: all of them, or, of a single
-        token, one of `blocks` that several threads may share. `packed`: these queries are in the scratch already."""
+    def item(args, run, scratch, kv_head, token, tokens, base, blocks, packed):
+        """Rows of `tokens` tokens of one key/value head, from the run's `token` on, over the blocks from `base` on: all
+        of them, or, of a single token, one of `blocks` that several threads share. `packed`: these queries are in the
+        scratch already."""
         a = arguments(args)
         head_dim = a.head_dim
         group = a.heads // a.kv_heads
@@ -178,46 +192,49 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         columns = (head_dim + 15) // 16
         padded = (rows + width - 1) // width * width
         queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
-        q = a.q + token * a.q_stride + kv_head * group * head_dim * 4
+        first, place = load_i64(run + 8 * RUN_FIRST), load_i64(run + 8 * RUN_PART)
+        q = a.q + (first + token) * a.q_stride + kv_head * group * head_dim * 4
         if not packed:
             pack(q, a.q_stride, head_dim, rows, group, bits_f32(a.scale) * LOG2_E, queries)
             _clear(totals, padded * columns * 64, tops, padded)
-        position = load_i64(a.start) + token
-        end = seen(args, position + tokens - 1)
+        table = load_i64(a.pages + 8 * first)
+        position = load_i64(run + 8 * RUN_POSITION) + token
+        end = seen(args, run, position + tokens - 1)
         part_bytes = padded * columns * 64 + padded * 8
-        partials, counter = a.partials, a.part_counters + 8 * kv_head
-        first_part = partials + kv_head * blocks * part_bytes
-        if count == 1:
+        counter = a.part_counters + 8 * (place * a.kv_heads + kv_head)
+        first_part = a.partials + place * a.partials_bytes + kv_head * blocks * part_bytes
+        if place >= 0:
             sums = first_part + (base - first_block(args, position)) // BLOCK * part_bytes
             peaks = sums + padded * columns * 64
             end = min(end, base + BLOCK)
         for at in range(base, end, BLOCK):
-            block_of(args, queries, kv_head, position, rows, group, at, scores, wide, sums, peaks)
+            block_of(args, run, table, queries, kv_head, position, rows, group, at, scores, wide, sums, peaks)
             parts = 1
-            if count == 1:
+            if place >= 0:
                 if atomic_add(counter, 1) != blocks - 1:
                     return
                 atomic_exchange(counter, 0)
                 parts, sums, peaks = blocks, first_part, first_part + padded * columns * 64
             for part in range(parts):
                 merge(sums + part * part_bytes, peaks + part * part_bytes, rows, columns, totals, tops)
-        finish_rows(args, totals, tops, kv_head, token, rows, group, count)
+        finish_rows(args, totals, tops, kv_head, first + token, rows, group)
 
     @device
-    def attend(args, thread, n_threads):
+    def attend(args, number, thread, n_threads):
         a = arguments(args)
-        heads, kv_heads = a.heads, a.kv_heads
+        heads, kv_heads, run = a.heads, a.kv_heads, a.runs + number * RUN
         scratch = a.scratch + thread * a.scratch_bytes
-        count, position = load_i64(a.tokens), load_i64(a.start)
+        count, position = load_i64(run + 8 * RUN_ROWS), load_i64(run + 8 * RUN_POSITION)
+        shared = load_i64(run + 8 * RUN_PART) >= 0
         # as many tokens in an item as fill its rows, but enough items for every thread
         tokens = max(1, min(ATTENTION_ROWS // (heads // kv_heads), count * kv_heads // n_threads))
-        blocks = (position - first_block(args, position)) // BLOCK + 1 if count == 1 else 1
+        blocks = (position - first_block(args, position)) // BLOCK + 1 if shared else 1
         items = (count + tokens - 1) // tokens * kv_heads * blocks
-        crew = crew_of(a.counters, a.barriers, thread, n_threads)
+        crew = for_part(crew_of(a.counters, a.barriers, thread, n_threads), number)
         whose, i, before = thread, -1, -1
         while whose != NOBODY:
             first_item, step, turns = whose, n_threads, (items - whose + n_threads - 1) // n_threads
-            if count == 1:
+            if shared:
                 first_item, step = items * whose // n_threads, 1
                 turns = items * (whose + 1) // n_threads - first_item
             i = take(crew, whose, i, turns)
@@ -229,7 +246,7 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
             first = at // (blocks * kv_heads) * tokens
             base = first_block(args, position + first) + at % blocks * BLOCK
             packed = at == before + 1 and at % blocks > 0
-            item(args, scratch, kv_head, first, min(tokens, count - first), count, base, blocks, packed)
+            item(args, run, scratch, kv_head, first, min(tokens, count - first), base, blocks, packed)
             before = at
 
     return attend

@@ -3,7 +3,9 @@
 A tape is an array of steps of three int64: kernel address, address of its argument block, 1 if a barrier follows.
 The control block of a team is an array of int64, each word that threads write on a cache line of its own; offsets in
 bytes are below. Variants: `publish` (the leader announces a tape), `lead` (the leader runs its share), `serve` (a
-worker runs tapes until it has been idle for some milliseconds).
+worker runs tapes until it has been idle for some milliseconds). A job may be for the first workers only: it says for
+how many threads it is in the word that announces it, as the other words may be of the next one when a worker that is
+not needed looks at them.
 
 Whoever is about to sleep counts itself first and then looks at the word that it waits for, and the kernel looks again;
 whoever changes the word then looks at the count: nobody sleeps through a change.
@@ -39,7 +41,8 @@ JOB, TAPE, STEPS, STOP, LED, WAKE = (
 )
 IDLE = JOB + 8  # workers that sleep until there is a tape; WAITING: threads that sleep at the barrier
 WORKERS, WORKER = layout.CONTROL_BYTES, layout.WORKER_BYTES
-PARKED, SEEN, HASTY = 0, 8, 16  # within a thread's line
+PARKED, SEEN, HASTY = 0, 8 * layout.SEEN, 16  # within a thread's line
+JOB_BITS, JOB_THREADS = layout.JOB_BITS, (1 << layout.JOB_BITS) - 1
 
 # A spin of half a millisecond (two where a pause takes long) covers a token's steps and what the leader does between
 # tokens: to be woken takes longer than most of them. Then a thread sleeps. To spin on, or to offer the core again and
@@ -93,7 +96,8 @@ def _run(control, thread, n_threads):
 
 def _publish(control, thread, n_threads):
     """Announce the tape in the control block; WAKE becomes the bit mask of workers that sleep and must be woken."""
-    atomic_add(control + JOB, 1)
+    number = (atomic_load(control + JOB) >> JOB_BITS) + 1
+    atomic_exchange(control + JOB, number << JOB_BITS | n_threads)
     if atomic_load(control + IDLE) != 0:
         wake(control + JOB)
     mask = 0
@@ -115,13 +119,14 @@ def _serve(control, thread, n_threads):
     store_i64(nap + 8, _NAP)
     waited, patience = 0, _patience(line)
     while True:
-        seen = load_i64(line + SEEN)
-        if atomic_load(control + JOB) != seen:
-            store_i64(line + SEEN, seen + 1)
+        seen, job = load_i64(line + SEEN), atomic_load(control + JOB)
+        if job != seen:
+            store_i64(line + SEEN, job)
             if load_i64(control + STOP) != 0:
                 return
-            _run(control, thread, n_threads)
-            waited, patience = 0, _patience(line)
+            if thread < job & JOB_THREADS:
+                _run(control, thread, job & JOB_THREADS)
+                waited, patience = 0, _patience(line)
         elif waited < patience:
             waited += 1
             pause()

@@ -2,13 +2,28 @@
 
 # Control block of a team (execute.py), as indices into its int64 words, and sizes in bytes
 JOB, JOB_TAPE, JOB_STEPS, JOB_STOP, JOB_LED, JOB_WAKE = 16, 24, 25, 26, 27, 32
+JOB_BITS = 7  # of JOB, which say how many threads the job is for; above them its number
 CONTROL_BYTES, WORKER_BYTES = 320, 128
+SEEN = 1  # in a thread's part: the latest job that it knows of
 BARRIERS = 8  # how many there were
 TURNS, TURN_SLOTS = 8, 8  # in a thread's part: counters of the turns of its shares, for so many steps (turns.py)
 BARRIER_BITS, PART_BITS = 36, 24  # bits of a counter below the number of barriers, and below that of a step's part
 MAX_THREADS = 64  # the bits of the mask of workers to wake
 
+
+def worker_seen(thread: int) -> int:
+    """The word of the control block that says which job a thread has seen."""
+    return (CONTROL_BYTES + thread * WORKER_BYTES) // 8 + SEEN
+
+
 STEP_WORDS = 3  # of a tape: kernel, argument block, barrier
+
+# A run: neighbouring rows of a pass that are neighbouring positions of a sequence. Its words: the first row, how many
+# rows, the first one's position; and of a single row whose blocks of positions threads share the number of its place
+# for partial results (there are SPLIT_RUNS), else -1
+RUN_FIRST, RUN_ROWS, RUN_POSITION, RUN_PART = range(4)
+RUN_WORDS, SPLIT_RUNS = 4, 4
+MOST_RUNS = (1 << BARRIER_BITS - PART_BITS) - 1  # of a pass: each is a part of attention's step
 
 GROUP = 32  # columns that share an activation scale
 PROBE_LINES = 32  # code lines of a panel that are measured: making floats of their dots hardly counts

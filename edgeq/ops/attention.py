@@ -8,12 +8,20 @@ import numpy as np
 
 from edgeq.graph.aligned import bits, round_up
 from edgeq.graph.heads import Heads
-from edgeq.graph.kv_cache import KVCache
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
-from edgeq.graph.plan import POSITION, TOKENS
+from edgeq.graph.pages import KeysAndValues
+from edgeq.graph.row_tables import RUNS, TOKENS
 from edgeq.graph.value import Value
-from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, GROUP, KV_BYTES, attention_places, heads_per_tile
+from edgeq.kernels.layout import (
+    ATTENTION_BLOCK,
+    ATTENTION_ROWS,
+    GROUP,
+    KV_BYTES,
+    SPLIT_RUNS,
+    attention_places,
+    heads_per_tile,
+)
 
 
 class Args(NamedTuple):
@@ -24,33 +32,37 @@ class Args(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    keys: int
+    keys: int  # where they begin in a page
     values: int
-    ring: int  # places
+    places: int  # of a page
+    pages: int  # of each row's sequence: addresses of tables
     scale: int  # f32 bits
     window: int  # positions, or 0
     scratch: int  # of every thread, see layout.attention_places
     scratch_bytes: int  # of a thread
-    tokens: int  # how many, at this address
-    start: int  # the first token's position, at this address
+    tokens: int  # how many rows, at this address
+    runs: int  # see layout.RUN_WORDS
+    run_count: int  # at this address
     words: int  # or 0
     sums: int
-    partials: int  # results of blocks of a single token
-    part_counters: int  # int64 of each kv head, zero in between
+    partials: int  # results of blocks of a single token, of SPLIT_RUNS runs
+    partials_bytes: int  # of a run
+    part_counters: int  # int64 of each run's kv heads, zero in between
     softcap: int  # of the scores, f32 bits, or 0
     sinks: int  # f32 [heads], or 0
-    sees_all: int  # 1 if tokens also see those after them (in the same call; without a window)
+    sees_all: int  # 1 if tokens also see those after them (in the same run; without a window)
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """Of the kernel: scratch of so many bytes per thread, partial results, counters."""
+    """Of the kernel: scratch of so many bytes per thread, partial results of so many per run, counters."""
 
     scratch: np.ndarray
     per_thread: int
     partials: np.ndarray
+    per_run: int
     counters: np.ndarray
 
 
@@ -78,7 +90,8 @@ class Attention(Op):
 
     def lower(self, low: Lowering, out: Value) -> None:
         q, y, heads = low.buffer(self.q), low.buffer(out), self.heads
-        cache, memory = low.cache(self.layer, KVCache), self._memory(low)
+        kept, memory = low.kept(self.layer), self._memory(low)
+        assert isinstance(kept, KeysAndValues)
         args = Args(
             q=q.address,
             q_stride=q.stride,
@@ -87,24 +100,27 @@ class Attention(Op):
             heads=heads.num_attention_heads,
             kv_heads=heads.num_key_value_heads,
             head_dim=heads.head_dim,
-            keys=int(cache.keys.ctypes.data),
-            values=int(cache.values.ctypes.data),
-            ring=cache.ring,
+            keys=kept.offset,
+            values=kept.offset + kept.key_bytes,
+            places=low.places,
+            pages=low.pages(kept),
             scale=bits(heads.scale or 1.0 / math.sqrt(heads.head_dim)),
             window=heads.sliding_window or 0,
             scratch=int(memory.scratch.ctypes.data),
             scratch_bytes=memory.per_thread,
-            tokens=low.param(TOKENS),
-            start=low.param(POSITION),
+            tokens=low.tables.count(TOKENS),
+            runs=int(low.tables.runs.ctypes.data),
+            run_count=low.tables.count(RUNS),
             words=y.words_at if self.packs else 0,
             sums=y.sums_at if self.packs else 0,
             partials=int(memory.partials.ctypes.data),
+            partials_bytes=memory.per_run,
             part_counters=int(memory.counters.ctypes.data),
             softcap=bits(heads.softcap),
             sinks=low.vector(heads.sinks),
             sees_all=int(not heads.causal),
         )
-        low.tape.add(f"attention:{self._tile(low)}-{low.kv}", args, [q, cache], [y])
+        low.tape.add(f"attention:{self._tile(low)}-{low.kv}", args, [q, kept], [y])
 
     def _tile(self, low: Lowering) -> int:
         return heads_per_tile(self.heads.num_attention_heads, self.heads.num_key_value_heads, low.tile)
@@ -118,11 +134,13 @@ class Attention(Op):
             per_thread = attention_places(0, round_up(max(ATTENTION_ROWS, group), low.tile), heads.head_dim)[-1]
             rows = round_up(group, self._tile(low))
             blocks = heads.num_key_value_heads * -(-low.context // ATTENTION_BLOCK)
+            per_run = blocks * rows * 4 * (round_up(heads.head_dim, 16) + 2)
             memory = low.shared[heads] = _Memory(
                 low.scratch.new(low.threads * per_thread),
                 per_thread,
-                low.scratch.new(blocks * rows * 4 * (round_up(heads.head_dim, 16) + 2)),
-                low.scratch.new(heads.num_key_value_heads * 8),
+                low.scratch.new(SPLIT_RUNS * per_run),
+                per_run,
+                low.scratch.new(SPLIT_RUNS * heads.num_key_value_heads * 8),
             )
         assert isinstance(memory, _Memory)
         return memory
@@ -130,7 +148,8 @@ class Attention(Op):
 
 def make(variant, isa):
     """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0)."""
-    from edgeq.kernels.attend import make_attend
+    from edgeq.kernels.attend import RUN, make_attend
+    from edgeq.kernels.layout import RUN_ROWS
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
 
@@ -140,13 +159,16 @@ def make(variant, isa):
     prefill = decode if int(width_text) == isa.tile else make_attend(isa, isa.tile, kind, arguments)
 
     def kernel(args, thread, n_threads):
-        if load_i64(arguments(args).tokens) == 1:
-            decode(args, thread, n_threads)
-        else:
-            prefill(args, thread, n_threads)
+        a = arguments(args)
+        for number in range(load_i64(a.run_count)):
+            if load_i64(a.runs + number * RUN + 8 * RUN_ROWS) == 1:
+                decode(args, number, thread, n_threads)
+            else:
+                prefill(args, number, thread, n_threads)
 
     def one_kernel(args, thread, n_threads):
-        decode(args, thread, n_threads)
+        for number in range(load_i64(arguments(args).run_count)):
+            decode(args, number, thread, n_threads)
 
     return one_kernel if decode is prefill else kernel
 

@@ -8,7 +8,7 @@ import numpy as np
 from edgeq.graph.buffers import Buffer
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Shapes, Variants
-from edgeq.graph.plan import FIRST_OUTPUT, OUTPUTS, TOKENS
+from edgeq.graph.row_tables import OUTPUTS, TOKENS
 from edgeq.graph.value import Value
 
 
@@ -18,7 +18,7 @@ class Args(NamedTuple):
     width: int
     out: int
     out_stride: int  # bytes
-    first: int  # row, at this address
+    which: int  # the rows, or 0 for the first ones
     rows: int  # how many, at this address
 
 
@@ -38,19 +38,19 @@ class Outputs(Op):
 
     def lower(self, low: Lowering, out: Value) -> None:
         x, y = low.buffer(self.x), low.buffer(out)
-        first, count = low.param(FIRST_OUTPUT), low.param(OUTPUTS)
-        args = Args(x.address, x.stride, out.width, y.address, y.stride, first, count)
+        which, count = int(low.tables.outputs.ctypes.data), low.tables.count(OUTPUTS)
+        args = Args(x.address, x.stride, out.width, y.address, y.stride, which, count)
+        low.head = len(low.tape.steps)
         low.tape.add("copy_rows", args, [x], [y])
 
 
 def every_row(low: Lowering, x: int, x_stride: int, width: int, out: Buffer) -> Args:
     """To copy the rows of all tokens from the address `x`."""
-    first = low.zero()
-    return Args(x, x_stride, width, out.address, out.stride, first, low.param(TOKENS))
+    return Args(x, x_stride, width, out.address, out.stride, 0, low.tables.count(TOKENS))
 
 
 def make(variant, isa):
-    """Rows `first` to `first + count` of x, padded to 16 columns."""
+    """Rows of x, padded to 16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import load_f32x16, store_f32x16
@@ -59,15 +59,16 @@ def make(variant, isa):
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
-        first, count = load_i64(a.first), load_i64(a.rows)
+        count = load_i64(a.rows)
         for row in range(count * thread // n_threads, count * (thread + 1) // n_threads):
-            source, target = a.x + (first + row) * a.x_stride, a.out + row * a.out_stride
+            which = load_i64(a.which + 8 * row) if a.which != 0 else row
+            source, target = a.x + which * a.x_stride, a.out + row * a.out_stride
             for i in range(0, a.width, 16):
                 store_f32x16(target + 4 * i, load_f32x16(source + 4 * i))
 
     return kernel
 
 
-def reference(x: np.ndarray, first: int, count: int) -> np.ndarray:
+def reference(x: np.ndarray, which: np.ndarray) -> np.ndarray:
     """The NumPy twin."""
-    return x[first : first + count].copy()
+    return x[which].copy()

@@ -36,7 +36,7 @@ class Embedding(Op):
 
     def lower(self, low: Lowering, out: Value) -> None:
         info, y = low.tensor(self.weight), low.buffer(out)
-        ids = int(low.tokens.ctypes.data)
+        ids = int(low.tables.tokens.ctypes.data)
         args = Args(low.weights(self.weight), info.shape[1], ids, y.address, y.stride, low.count(out))
         low.tape.add(f"embedding:{info.type}", args, [], [y])
 

@@ -128,7 +128,8 @@ def place(nodes: Sequence[Node], packing: Packing, low: Lowering, kept: Collecti
             plain, packed = value.index not in packing.only_packed, value.index in packing.packed
             rows = low.capacity[value.outputs]
             low.buffers[value.index] = low.scratch.buffer(rows, value.width, plain, packed)
-        low.caches |= node.op.state(low)
+        for layer, state in node.op.state(low).items():
+            low.keep_in_pages(layer, state)
         node.op.lower(low, value)
         for touched in node.values:
             if last_use[touched.index] == i and touched not in kept:

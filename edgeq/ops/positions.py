@@ -7,7 +7,6 @@ import numpy as np
 
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
-from edgeq.graph.plan import POSITION
 from edgeq.graph.value import Value
 
 
@@ -16,8 +15,8 @@ class Args(NamedTuple):
     columns: int
     x: int
     x_stride: int  # bytes
-    tokens: int  # how many, at this address
-    start: int  # the first token's position, at this address
+    tokens: int  # how many rows, at this address
+    positions: int  # theirs
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Positions(Op):
     def lower(self, low: Lowering, out: Value) -> None:
         x, low.learned_positions = low.buffer(out), low.shapes[self.weight][0]
         weights, count = low.f32(self.weight), low.count(out)
-        args = Args(weights, out.width, x.address, x.stride, count, low.param(POSITION))
+        args = Args(weights, out.width, x.address, x.stride, count, int(low.tables.positions.ctypes.data))
         low.tape.add("positions", args, [], [x])
 
 
@@ -52,9 +51,9 @@ def make(variant, isa):
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
-        count, start = load_i64(a.tokens), load_i64(a.start)
+        count = load_i64(a.tokens)
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
-            position, row = start + token, a.x + token * a.x_stride
+            position, row = load_i64(a.positions + 8 * token), a.x + token * a.x_stride
             source = a.weights + position // 16 * a.columns * 64 + position % 16 * 4
             for i in range(a.columns):
                 store_f32(row + 4 * i, load_f32(row + 4 * i) + load_f32(source + 64 * i))
@@ -62,6 +61,6 @@ def make(variant, isa):
     return kernel
 
 
-def reference(x: np.ndarray, weights: np.ndarray, start: int) -> np.ndarray:
-    """The NumPy twin: x [tokens, columns], weights [positions, columns] -> like x."""
-    return x + weights[start : start + len(x)]
+def reference(x: np.ndarray, weights: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The NumPy twin: x [tokens, columns], weights [all positions, columns] -> like x."""
+    return x + weights[positions]

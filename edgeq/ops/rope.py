@@ -1,5 +1,5 @@
 """Rotary position embedding, and the KV cache's newest entries: rotates q in place, and writes rotated k and v into the
-layer's cache (see kernels/cache_rows.py)."""
+sequence's page (see kernels/cache_rows.py)."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from edgeq.graph.heads import Heads
-from edgeq.graph.kv_cache import KVCache, Ring, rope_tables
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
-from edgeq.graph.plan import POSITION, TOKENS
+from edgeq.graph.pages import Kept, KeysAndValues
+from edgeq.graph.row_tables import TOKENS
 from edgeq.graph.value import Value
 from edgeq.kernels.layout import KV_BYTES
 
@@ -47,6 +47,21 @@ class Rope:
 NO_ROPE = Rope(())
 
 
+def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: float = 1.0) -> np.ndarray:
+    """cos and sin of every position: f32 [positions, 2, half].
+
+    Angles are f32 products, as in the training code whose weights are run.
+    """
+    frequencies = np.asarray(inverse_frequencies, dtype=np.float64).astype(np.float32)
+    result = np.empty((positions, 2, frequencies.size), dtype=np.float32)
+    for first in range(0, positions, 4096):  # in slices, so that the f64 values in between stay small
+        here = np.arange(first, min(first + 4096, positions), dtype=np.float32)
+        angles = (here[:, None] * frequencies[None, :]).astype(np.float64)
+        result[first : first + 4096, 0] = np.cos(angles) * factor
+        result[first : first + 4096, 1] = np.sin(angles) * factor
+    return result
+
+
 class Args(NamedTuple):
     q: int
     q_stride: int  # bytes
@@ -59,11 +74,12 @@ class Args(NamedTuple):
     tables: int  # f32 cos[half], sin[half] of every position
     half: int
     interleaved: int  # 0 or 1
-    keys: int
+    keys: int  # where they begin in a page
     values: int
-    ring: int  # places
-    tokens: int  # how many, at this address
-    start: int  # the first token's position, at this address
+    places: int  # of a page
+    pages: int  # of each row's sequence: addresses of tables
+    positions: int  # of rows
+    tokens: int  # how many rows, at this address
 
 
 @dataclass(frozen=True)
@@ -86,12 +102,13 @@ class Rotate(Op):
     def changes(self) -> Value:
         return self.q
 
-    def state(self, low: Lowering) -> dict[int, Ring]:
-        return {self.layer: KVCache(self.heads, low.context, low.capacity[False], low.kv)}
+    def state(self, low: Lowering) -> dict[int, Kept]:
+        return {self.layer: KeysAndValues(self.heads, low.places, low.kv)}
 
     def lower(self, low: Lowering, out: Value) -> None:
         q, k, v = low.buffer(self.q), low.buffer(self.k), low.buffer(self.v)
-        cache = low.cache(self.layer, KVCache)
+        kept = low.kept(self.layer)
+        assert isinstance(kept, KeysAndValues)
         args = Args(
             q=q.address,
             q_stride=q.stride,
@@ -104,13 +121,14 @@ class Rotate(Op):
             tables=int(self._tables(low).ctypes.data),
             half=len(self.rope.inverse_frequencies),
             interleaved=int(self.rope.interleaved),
-            keys=int(cache.keys.ctypes.data),
-            values=int(cache.values.ctypes.data),
-            ring=cache.ring,
-            tokens=low.param(TOKENS),
-            start=low.param(POSITION),
+            keys=kept.offset,
+            values=kept.offset + kept.key_bytes,
+            places=low.places,
+            pages=low.pages(kept),
+            positions=int(low.tables.positions.ctypes.data),
+            tokens=low.tables.count(TOKENS),
         )
-        low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, cache])
+        low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, kept])
 
     def _tables(self, low: Lowering) -> np.ndarray:
         """Layers with the same rope share them."""
@@ -126,6 +144,8 @@ class Rotate(Op):
 def make(variant, isa):
     """`variant` is the cache's element. Threads share the heads of queries, keys and values of all tokens."""
     from edgeq.kernels.cache_rows import make_keep_rows
+    from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
+    from edgeq.kernels.page_table import page_of
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_f32, load_i64, store_f32
     from edgeq.simd.vector import device
@@ -146,12 +166,12 @@ def make(variant, isa):
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
-        count, start = load_i64(a.tokens), load_i64(a.start)
+        count = load_i64(a.tokens)
         every = a.heads + 2 * a.kv_heads
         for item in range(count * every * thread // n_threads, count * every * (thread + 1) // n_threads):
             token = item // every
             head = item - token * every
-            position = start + token
+            position = load_i64(a.positions + 8 * token)
             table = a.tables + position * a.half * 8
             if head < a.heads:
                 rotate(a.q + token * a.q_stride + head * a.head_dim * 4, table, a.half, a.interleaved)
@@ -159,11 +179,13 @@ def make(variant, isa):
                 head -= a.heads
                 source = a.k + token * a.kv_stride + head * a.head_dim * 4
                 rotate(source, table, a.half, a.interleaved)
-                keep_key(source, a.keys, head, a.head_dim, a.ring, position % a.ring)
+                keys = page_of(a.pages, token, position) + a.keys
+                keep_key(source, keys, head, a.head_dim, a.places, position % BLOCK)
             else:
                 head -= a.heads + a.kv_heads
                 source = a.v + token * a.kv_stride + head * a.head_dim * 4
-                keep_value(source, a.values, head, a.head_dim, a.ring, position % a.ring)
+                values = page_of(a.pages, token, position) + a.values
+                keep_value(source, values, head, a.head_dim, a.places, position % BLOCK)
 
     return kernel
 

@@ -1,6 +1,6 @@
 """LFM2's short convolution: B * x through a causal convolution of a few positions, channel by channel, times C.
 
-The rows of B * x are kept in a ring, as keys and values are, so that a session can be rewound.
+The rows of B * x are kept in pages, as keys and values are, so that a sequence can go back and be forked.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from edgeq.graph.kv_cache import ConvCache, Ring
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Shapes, Variants
-from edgeq.graph.plan import POSITION
+from edgeq.graph.pages import ConvRows, Kept
 from edgeq.graph.value import Value
 
 
@@ -22,12 +21,12 @@ class Args(NamedTuple):
     weight: int  # F32 panels [width, taps]
     taps: int
     bias: int  # or 0
-    kept: int  # rows
-    ring: int  # their number
+    kept: int  # where the rows begin in a page
+    pages: int  # of each row's sequence: addresses of tables
     out: int
     out_stride: int  # bytes
-    tokens: int  # how many, at this address
-    start: int  # the first token's position, at this address
+    tokens: int  # how many rows, at this address
+    positions: int  # theirs
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,12 @@ class ShortConv(Op):
     def shape(self, shapes: Shapes) -> tuple[int, bool]:
         return self.x.width // 3, False
 
-    def state(self, low: Lowering) -> dict[int, Ring]:
+    def state(self, low: Lowering) -> dict[int, Kept]:
         width, taps = low.shapes[self.weight]
-        return {self.layer: ConvCache(width, taps, low.context, low.capacity[False])}
+        return {self.layer: ConvRows(width, taps, low.places)}
 
     def lower(self, low: Lowering, out: Value) -> None:
-        x, y, cache = low.buffer(self.x), low.buffer(out), low.cache(self.layer, ConvCache)
+        x, y, kept = low.buffer(self.x), low.buffer(out), low.kept(self.layer)
         args = Args(
             x=x.address,
             x_stride=x.stride,
@@ -60,19 +59,21 @@ class ShortConv(Op):
             weight=low.f32(self.weight),
             taps=low.shapes[self.weight][1],
             bias=low.vector(self.bias),
-            kept=int(cache.rows.ctypes.data),
-            ring=cache.ring,
+            kept=kept.offset,
+            pages=low.pages(kept),
             out=y.address,
             out_stride=y.stride,
             tokens=low.count(out),
-            start=low.param(POSITION),
+            positions=int(low.tables.positions.ctypes.data),
         )
-        low.tape.add("short_conv", args, [x], [y, cache])
+        low.tape.add("short_conv", args, [x], [y, kept])
 
 
 def make(variant, isa):
     """Threads share the channels, so that every position a token looks back on was written by the same thread. `width`
     is a multiple of 16."""
+    from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
+    from edgeq.kernels.page_table import page_of
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import fma, load_f32x16, mul, store_f32x16, zero_f32x16
@@ -81,19 +82,18 @@ def make(variant, isa):
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
-        count, start, vectors = load_i64(a.tokens), load_i64(a.start), a.width // 16
+        count, vectors, row_bytes = load_i64(a.tokens), a.width // 16, a.width * 4
         for vector in range(vectors * thread // n_threads, vectors * (thread + 1) // n_threads):
             at = vector * 64
             panel = a.weight + vector * a.taps * 64
             for token in range(count):
-                source, position = a.x + token * a.x_stride + at, start + token
-                place = position % a.ring
+                source, position = a.x + token * a.x_stride + at, load_i64(a.positions + 8 * token)
                 gated = mul(load_f32x16(source), load_f32x16(source + 8 * a.width))
-                store_f32x16(a.kept + place * a.width * 4 + at, gated)
+                store_f32x16(page_of(a.pages, token, position) + a.kept + position % BLOCK * row_bytes + at, gated)
                 total = load_f32x16(a.bias + at) if a.bias != 0 else zero_f32x16()
                 for tap in range(max(0, a.taps - 1 - position), a.taps):
-                    before = place - (a.taps - 1) + tap
-                    row = a.kept + (before + a.ring if before < 0 else before) * a.width * 4 + at
+                    seen = position - (a.taps - 1) + tap
+                    row = page_of(a.pages, token, seen) + a.kept + seen % BLOCK * row_bytes + at
                     total = fma(load_f32x16(row), load_f32x16(panel + tap * 64), total)
                 store_f32x16(a.out + token * a.out_stride + at, mul(total, load_f32x16(source + 4 * a.width)))
 

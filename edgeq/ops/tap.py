@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op
-from edgeq.graph.plan import OUTPUTS
+from edgeq.graph.row_tables import OUTPUTS
 from edgeq.graph.value import Value
 from edgeq.ops.copy_rows import every_row
 
@@ -28,7 +28,7 @@ class Tap(Op):
         x, y = low.buffer(self.x), low.buffer(out)
         args = every_row(low, x.address, x.stride, out.width, y)
         if out.outputs:
-            args = args._replace(rows=low.param(OUTPUTS))
+            args = args._replace(rows=low.tables.count(OUTPUTS))
         low.tape.add("copy_rows", args, [x], [y])
         assert isinstance(y.rows, np.ndarray)
         for name in self.names:

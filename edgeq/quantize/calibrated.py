@@ -28,7 +28,7 @@ from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.quantize.sensitivity import COARSE, HEAD, MEASURED, Sensitivities, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
-from edgeq.runtime.session import default_context, fit_of
+from edgeq.runtime.program import default_context, fit_of
 from edgeq.version import VERSION
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one

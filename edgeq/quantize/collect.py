@@ -31,7 +31,8 @@ from edgeq.quantize.head_loss import Positions
 from edgeq.quantize.reads import inputs, routers
 from edgeq.quantize.sums import Sums
 from edgeq.runtime.fit import available_memory
-from edgeq.runtime.session import BATCH, Session
+from edgeq.runtime.program import BATCH
+from edgeq.runtime.session import Session
 
 TAP_BYTES = 256 << 20  # of rows kept of a batch
 STEP = 32  # batches are multiples of it

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection
 
+import numpy as np
+
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, FormatError, UsageError
 from edgeq.graph.aligned import round_up
-from edgeq.graph.kv_cache import Ring
 from edgeq.graph.lowering import ROW_TILE, Lowering
 from edgeq.graph.op import Node
+from edgeq.graph.pages import Kept
 from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
@@ -26,6 +28,7 @@ class Compiler:
     stages: those of the model that are run, see Architecture.graph; all by default
     only_taps: nothing after the last tap is run, whose rows are the result
     tile: that of the body (simd/isa.py) whose kernels the plan names, by default of the one that runs here
+    control: of the team that will walk the plan's tape, where one will
     """
 
     def __init__(
@@ -43,19 +46,20 @@ class Compiler:
         taps: Collection[str] = (),
         stages: range | None = None,
         only_taps: bool = False,
+        control: np.ndarray | None = None,
     ) -> None:
         self.file, self.model, self.states, self.rows, self.taps = file, model, states, rows, taps
         self.stages, self.only_taps = stages, only_taps
-        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile)
+        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile, control)
 
     @property
     def tape(self) -> Tape:
         return self._low.tape
 
     @property
-    def caches(self) -> dict[int, Ring]:
-        """By layer."""
-        return self._low.caches
+    def layers(self) -> dict[int, Kept]:
+        """What each keeps of earlier tokens."""
+        return self._low.layers
 
     @property
     def scratch_bytes(self) -> int:
@@ -75,13 +79,12 @@ class Compiler:
         rows = low.buffer(result).rows
         assert rows is not None
         return Plan(
-            low.params,
-            low.tokens,
+            low.tables,
             rows[:, : result.width],
             tape,
-            low.control,
+            low.head,
             names,
-            list(low.caches.values()),
+            list(low.groups.values()),
             low.scratch.nbytes,
             low.rows,
             low.taps,

@@ -14,8 +14,8 @@ from edgeq import cgroups
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.graph.aligned import round_up
-from edgeq.graph.kv_cache import ring_size
 from edgeq.graph.lowering import ROW_TILE
+from edgeq.graph.pages import most_pages, page_places
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import hardware
@@ -24,7 +24,7 @@ from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.toolchain import library
 
 MIB = 1 << 20
-POSITIONS = 16  # the KV cache holds a multiple of these
+POSITIONS = 16  # a context is a multiple of these
 LOOKED_UP = ("position_embd.weight", "token_types.weight", "shortconv.conv.weight")  # a row or tap of them per token
 BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
@@ -89,7 +89,9 @@ class Fit:
         plan, blocks = self._planned(rows), -(-context // BLOCK)
         return Estimate(
             weights=sum(info.nbytes for info in self.file.tensors.values()),
-            kv=sum(nbytes * ring_size(window, positions, rows) for window, nbytes in plan.caches),
+            kv=sum(
+                nbytes * most_pages(window, positions, rows) * page_places(positions) for window, nbytes in plan.layers
+            ),
             scratch=plan.scratch + (blocks - 1) * plan.more_scratch,
             program=self._program + self._compiler,
         )
@@ -109,8 +111,8 @@ class Fit:
         """What the plan compiler reserves in batches of `rows` tokens."""
         if rows not in self._plans:
             first, second = (self._placed(positions, rows) for positions in (BLOCK, 2 * BLOCK))
-            caches = [(cache.window, cache.position_bytes) for cache in first.caches.values()]
-            self._plans[rows] = _Planned(caches, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
+            layers = [(kept.window, kept.position_bytes) for kept in first.layers.values()]
+            self._plans[rows] = _Planned(layers, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
         return self._plans[rows]
 
     def _placed(self, positions: int, rows: int) -> Compiler:
@@ -163,9 +165,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Planned:
-    """Window and bytes per position of each cache; scratch for BLOCK positions, and for every BLOCK more."""
+    """Window and bytes per position of what each layer keeps; scratch for BLOCK positions, and for every BLOCK more."""
 
-    caches: list[tuple[int | None, int]]
+    layers: list[tuple[int | None, int]]
     scratch: int
     more_scratch: int
 

@@ -7,7 +7,7 @@ from kernel_calls import BODIES, Packed, address, call
 from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
-from edgeq.ops import activation, elementwise, head_norm, layer_norm, norm, positions, short_conv
+from edgeq.ops import activation, copy_rows, elementwise, head_norm, layer_norm, norm, positions, short_conv
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -136,46 +136,65 @@ def test_elementwise_matches_twin(kind, tokens, width):
     assert not found[:, width:].any() and not found[tokens:].any()
 
 
-@pytest.mark.parametrize("start", [0, 14])
-def test_positions_match_twin(start):
-    rng = np.random.default_rng(start)
+def test_positions_match_twin():
+    rng = np.random.default_rng(3)
     x, weights = rng.standard_normal((5, 40)).astype(np.float32), rng.standard_normal((23, 40)).astype(np.float32)
     found, panels = rows(x), np.array(encode(weights, "F32"))
-    count, position = np.array([5], np.int64), np.array([start], np.int64)
+    count, here = np.array([5], np.int64), np.array([14, 15, 16, 0, 22], np.int64)
     head = (address(panels), 40, address(found), found.strides[0])
-    call(BODY.kernel("positions"), positions.Args(*head, address(count), address(position)), threads=2)
-    np.testing.assert_array_equal(found[:5, :40], positions.reference(x, weights, start))
+    call(BODY.kernel("positions"), positions.Args(*head, address(count), address(here)), threads=2)
+    np.testing.assert_array_equal(found[:5, :40], positions.reference(x, weights, here))
+
+
+def test_copied_rows_match_twin():
+    x, out = np.random.default_rng(4).standard_normal((9, 48)).astype(np.float32), np.zeros((6, 48), np.float32)
+    which, count = np.array([8, 0, 3, 3], np.int64), np.array([4], np.int64)
+    args = copy_rows.Args(address(x), x.strides[0], 48, address(out), out.strides[0], address(which), address(count))
+    call(BODY.kernel("copy_rows"), args, threads=3)
+    np.testing.assert_array_equal(out[:4], copy_rows.reference(x, which))
+    call(BODY.kernel("copy_rows"), args._replace(which=0), threads=3)
+    np.testing.assert_array_equal(out[:4], copy_rows.reference(x, np.arange(4)))
+    assert not out[4:].any()
 
 
 @pytest.mark.parametrize("taps", [1, 3, 4])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_short_conv_matches_twin(taps, has_bias):
-    """Eleven tokens at once, then one by one, on several threads."""
+    """Two sequences, on several threads: eleven tokens of each at once, then one by one; one begins a page within."""
     rng = np.random.default_rng(taps)
-    tokens, width = 14, 48
-    x = rng.standard_normal((tokens, 3 * width)).astype(np.float32)
+    tokens, width, starts = 14, 48, (0, 250)
     weight = rng.standard_normal((width, taps)).astype(np.float32)
     bias = rng.standard_normal(width).astype(np.float32) if has_bias else None
-    panels, kept, out = np.array(encode(weight, "F32")), np.full((16, width), np.nan, np.float32), np.zeros((16, width))
-    out = out.astype(np.float32)
-    for first, tokens_now in ((0, 11), (11, 1), (12, 1), (13, 1)):
-        count, position = np.array([tokens_now], np.int64), np.array([first], np.int64)
+    panels = np.array(encode(weight, "F32"))
+    texts = [rng.standard_normal((start + tokens, 3 * width)).astype(np.float32) for start in starts]
+    memory = [[np.full((256, width), np.nan, np.float32) for _ in range(2)] for _ in texts]
+    tables = [np.array([address(page) for page in pages], np.int64) for pages in memory]
+    found = [np.zeros((len(text), width), np.float32) for text in texts]
+    turns = [[(1, 0, 250)], [(0, 0, 11), (1, 250, 11)], *([(1, 250 + at, 1), (0, at, 1)] for at in (11, 12, 13))]
+    for turn in turns:
+        x = np.concatenate([texts[which][first:][:count] for which, first, count in turn])
+        out, count = np.zeros((len(x), width), np.float32), np.array([len(x)], np.int64)
+        here = np.concatenate([np.arange(first, first + count) for _, first, count in turn])
+        pages = np.concatenate([np.full(count, address(tables[which])) for which, _, count in turn])
         call(
             BODY.kernel("short_conv"),
             short_conv.Args(
-                address(x[first:]),
-                x.strides[0],
-                width,
-                address(panels),
-                taps,
-                address(bias),
-                address(kept),
-                len(kept),
-                address(out[first:]),
-                out.strides[0],
-                address(count),
-                address(position),
+                x=address(x),
+                x_stride=x.strides[0],
+                width=width,
+                weight=address(panels),
+                taps=taps,
+                bias=address(bias),
+                kept=0,
+                pages=address(pages),
+                out=address(out),
+                out_stride=out.strides[0],
+                tokens=address(count),
+                positions=address(here),
             ),
             threads=2,
         )
-    np.testing.assert_allclose(out[:tokens], short_conv.reference(x, weight, bias), rtol=1e-5, atol=1e-5)
+        for which, first, rows_of in turn:
+            found[which][first:][:rows_of], out = out[:rows_of], out[rows_of:]
+    for text, out in zip(texts, found, strict=True):
+        np.testing.assert_allclose(out, short_conv.reference(text, weight, bias), rtol=1e-5, atol=1e-5)

@@ -4,79 +4,98 @@ import numpy as np
 import pytest
 from kernel_calls import BODIES, address, call
 
-from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.aligned import aligned, bits, round_up
 from edgeq.graph.control import new_control, turn_counters
-from edgeq.graph.kv_cache import KVCache
-from edgeq.kernels.layout import ATTENTION_BLOCK, ATTENTION_ROWS, attention_places, heads_per_tile
+from edgeq.graph.pages import KeysAndValues, page_places
+from edgeq.kernels.layout import (
+    ATTENTION_BLOCK,
+    ATTENTION_ROWS,
+    RUN_WORDS,
+    SPLIT_RUNS,
+    attention_places,
+    heads_per_tile,
+)
 from edgeq.ops import Heads, attention, pack, rope
 
 BODY = next(body for body in BODIES if body.native)
 
 
-def cached(x: np.ndarray, context: int, element: type, keys: bool) -> np.ndarray:
-    """[positions, kv heads, head_dim] in the cache's layout; what is beyond holds infinities, as stale memory may."""
-    positions, kv_heads, head_dim = x.shape
-    if keys:
-        whole = np.full((kv_heads, context, head_dim), np.inf, np.float32)
-        whole[:, :positions] = x.transpose(1, 0, 2)
-        panels = whole.reshape(kv_heads, context // 16, 16, head_dim).transpose(0, 1, 3, 2)
-    else:
-        whole = np.full((kv_heads, context, round_up(head_dim, 16)), np.inf, np.float32)
-        whole[:, :positions, :head_dim] = x.transpose(1, 0, 2)
-        panels = whole.reshape(kv_heads, context, -1, 16).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(panels.astype(element))
+class Text:
+    """A sequence's keys and values [positions, kv heads, head_dim] in pages, whose other places hold `stale` numbers,
+    as memory may that was used before. Pages before the first one that is `seen` are not there."""
+
+    def __init__(self, k: np.ndarray, v: np.ndarray, kind: str, places: int, seen: int = 0, stale: float = np.inf):
+        positions, kv_heads, head_dim = k.shape
+        element = np.float16 if kind == "f16" else np.float32
+        self.pages: list[np.ndarray | None] = []
+        for first in range(0, positions, ATTENTION_BLOCK):
+            here = slice(max(first, seen), first + places)
+            kept = [
+                np.full((kv_heads, places, width), stale, np.float32) for width in (head_dim, round_up(head_dim, 16))
+            ]
+            for whole, x in zip(kept, (k, v), strict=True):
+                part = x[here].transpose(1, 0, 2)
+                whole[:, here.start - first :][:, : part.shape[1], :head_dim] = part
+            keys = kept[0].reshape(kv_heads, places // 16, 16, head_dim).transpose(0, 1, 3, 2)
+            values = kept[1].reshape(kv_heads, places, -1, 16).transpose(0, 2, 1, 3)
+            parts = [np.ascontiguousarray(part.astype(element)).reshape(-1).view(np.uint8) for part in (keys, values)]
+            self.pages.append(np.concatenate(parts) if here.start < here.stop else None)
+        self.table = np.array([address(page) for page in self.pages], np.int64)
 
 
 def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True):
-    """The kernel's rows, and its packed activations."""
-    element = np.float16 if kind == "f16" else np.float32
-    keys, values = cached(k, context, element, True), cached(v, context, element, False)
-    heads = Heads(q.shape[1], k.shape[1], q.shape[2])
-    return attend(q, keys, values, heads, start, window, kind, threads, context, packed, cap, sinks, causal)
+    """The kernel's rows, and its packed activations, of one sequence."""
+    text = Text(k, v, kind, page_places(context))
+    heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal)
+    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks)
 
 
-def attend(
-    q, keys, values, shape, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True
-):
-    tokens, heads, kv_heads, head_dim = (
-        len(q),
-        shape.num_attention_heads,
-        shape.num_key_value_heads,
-        shape.head_dim,
-    )
+def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None):
+    """The kernel's rows [tokens, heads, head_dim], packed words and sums. `runs` are rows and the first position of
+    each, one after the other in q, `tables` those of their sequences."""
+    tokens, heads, kv_heads, head_dim = len(q), *q.shape[1:2], shape.num_key_value_heads, shape.head_dim
     group, tile = heads // kv_heads, heads_per_tile(heads, kv_heads, BODY.isa.tile)
     rows = round_up(max(group, ATTENTION_ROWS), BODY.isa.tile)
     per_thread = attention_places(0, rows, head_dim)[-1]
     scratch = aligned(threads * per_thread)
-    blocks = kv_heads * (context // ATTENTION_BLOCK + 1)
-    partials, counters = aligned(blocks * round_up(group, tile) * 4 * (head_dim + 18)), aligned(8 * kv_heads)
-    count, position = np.array([tokens], np.int64), np.array([start], np.int64)
+    per_run = kv_heads * -(-context // ATTENTION_BLOCK) * round_up(group, tile) * 4 * (round_up(head_dim, 16) + 2)
+    partials, counters = aligned(SPLIT_RUNS * per_run), aligned(SPLIT_RUNS * 8 * kv_heads)
+    entries, firsts = np.zeros((len(runs), RUN_WORDS), np.int64), np.cumsum([0, *(count for count, _ in runs)])
+    for number, (count, start) in enumerate(runs):
+        part = number if count == 1 and len(runs) <= SPLIT_RUNS else -1
+        entries[number] = firsts[number], count, start, part
+    pages = np.repeat([address(table) for table in tables], [count for count, _ in runs])
+    counts = np.array([tokens, len(runs)], np.int64)
+    kept = KeysAndValues(shape, page_places(context), kind)
     out = np.zeros((tokens, heads, head_dim), np.float32)
     words, sums = aligned(round_up(tokens, 16) * heads * head_dim), aligned(round_up(tokens, 16) * heads * head_dim)
     args = attention.Args(
-        address(q),
-        q.strides[0],
-        address(out),
-        out.strides[0],
-        heads,
-        kv_heads,
-        head_dim,
-        address(keys),
-        address(values),
-        context,
-        int(np.float32(1 / np.sqrt(head_dim)).view(np.int32)),
-        window,
-        address(scratch),
-        per_thread,
-        address(count),
-        address(position),
-        address(words) if packed else 0,
-        address(sums) if packed else 0,
-        address(partials),
-        address(counters),
-        int(np.float32(cap).view(np.int32)),
-        address(sinks),
-        int(not causal),
+        q=address(q),
+        q_stride=q.strides[0],
+        out=address(out),
+        out_stride=out.strides[0],
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        keys=0,
+        values=kept.key_bytes,
+        places=page_places(context),
+        pages=address(pages),
+        scale=bits(1 / np.sqrt(head_dim)),
+        window=shape.sliding_window or 0,
+        scratch=address(scratch),
+        scratch_bytes=per_thread,
+        tokens=address(counts),
+        runs=address(entries),
+        run_count=address(counts[1:]),
+        words=address(words) if packed else 0,
+        sums=address(sums) if packed else 0,
+        partials=address(partials),
+        partials_bytes=per_run,
+        part_counters=address(counters),
+        softcap=bits(shape.softcap),
+        sinks=address(sinks),
+        sees_all=int(not shape.causal),
     )
     kernel = BODY.kernel(f"attention:{tile}-{kind}")
     counted = dict(zip(("counters", "barriers"), turn_counters(new_control(threads)), strict=True))
@@ -183,17 +202,20 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
     q, k, v = random_case(tokens, 0, heads, kv_heads, head_dim, "f32")
     v[3] = 0
     heads_kept = Heads(heads, kv_heads, head_dim)
-    cache = KVCache(heads_kept, context, tokens, kind)
+    layout = KeysAndValues(heads_kept, context, kind)
+    page = aligned(layout.nbytes)
+    page_table = np.array([address(page)], np.int64)
     table = np.zeros((context, 2, head_dim // 2), np.float32)
     table[:, 0] = 1
-    count, position = np.array([tokens], np.int64), np.array([0], np.int64)
+    count, positions = np.array([tokens], np.int64), np.arange(tokens)
+    pages = np.full(tokens, address(page_table))
     shape = [heads, kv_heads, head_dim]
-    sizes = [head_dim // 2, 0, address(cache.keys), address(cache.values), context, address(count), address(position)]
+    sizes = [head_dim // 2, 0, 0, layout.key_bytes, context, address(pages), address(positions), address(count)]
     sources = [address(q), q.strides[0], address(k), address(v), k.strides[0]]
     call(BODY.kernel(f"rope:{kind}"), rope.Args(*sources, *shape, address(table), *sizes), threads=2)
 
     (key_codes, key_scales, keys), (value_codes, value_scales, values) = as_q8_0(k), as_q8_0(v)
-    panels = cache.keys.reshape(kv_heads, context // 16, -1)
+    panels = page[: layout.key_bytes].reshape(kv_heads, context // 16, -1)
     kept = panels[:, :, : head_dim * 16].view(np.int8).reshape(kv_heads, context // 16, head_dim, 16)
     kept = kept.transpose(1, 3, 0, 2).reshape(context, kv_heads, head_dim)[:tokens]
     np.testing.assert_array_equal(kept, key_codes)
@@ -201,14 +223,14 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
         np.ascontiguousarray(panels[:, :, head_dim * 16 :]).view(np.float16).reshape(kv_heads, context // 16, -1, 16)
     )
     np.testing.assert_array_equal(scales.transpose(1, 3, 0, 2).reshape(context, kv_heads, -1)[:tokens], key_scales)
-    columns = cache.values.reshape(kv_heads, -1)
+    columns = page[layout.key_bytes :].reshape(kv_heads, -1)
     kept = columns[:, : head_dim * context].view(np.int8).reshape(kv_heads, head_dim // 16, context, 16)
     np.testing.assert_array_equal(kept.transpose(2, 0, 1, 3).reshape(context, kv_heads, -1)[:tokens], value_codes)
     scales = np.ascontiguousarray(columns[:, head_dim * context :]).view(np.float16).reshape(kv_heads, -1, context)
     np.testing.assert_array_equal(scales.transpose(2, 0, 1)[:tokens], value_scales)
 
     for n in (1, 13):  # the last tokens
-        out = attend(q[-n:], cache.keys, cache.values, heads_kept, tokens - n, 0, kind, 2, context)[0]
+        out = attend(q[-n:], [page_table], [(n, tokens - n)], heads_kept, kind, 2, context)[0]
         np.testing.assert_allclose(out, attention.reference(q[-n:], keys, values, tokens - n), rtol=1e-4, atol=2e-6)
 
 
@@ -216,12 +238,7 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
 def test_packs_its_rows_as_quantize_does(tokens):
     q, k, v = random_case(tokens, 40, 6, 2, 64, "f16")
     out, words, sums = run(q, k, v, 40, 0, "f16", 2, 64, packed=True)
-    wanted_words, wanted_sums = np.zeros_like(words), np.zeros_like(sums)
-    count = np.array([tokens], np.int64)
-    args = [address(out), out.strides[0], 6 * 64, address(wanted_words), address(wanted_sums), address(count)]
-    call(BODY.kernel("pack"), pack.Args(*args))
-    np.testing.assert_array_equal(words, wanted_words)
-    np.testing.assert_array_equal(sums, wanted_sums)
+    check_packed(out, words, sums)
 
 
 @pytest.mark.parametrize("kind", ["f16", "f32"])
@@ -229,21 +246,58 @@ def test_packs_its_rows_as_quantize_does(tokens):
     ("heads", "kv_heads", "head_dim", "window"), [(8, 1, 48, 10), (4, 1, 256, 300), (6, 2, 24, 100), (4, 2, 16, 256)]
 )
 @pytest.mark.parametrize(("tokens", "start"), [(1, 700), (1, 1535), (37, 500), (100, 1500), (1, 20)])
-def test_a_ring_of_what_the_window_sees(kind, heads, kv_heads, head_dim, window, tokens, start):
-    """The bits of a cache that holds all positions, whatever is in the places around those that are seen."""
+def test_pages_that_the_window_sees(kind, heads, kv_heads, head_dim, window, tokens, start):
+    """The bits of a cache that holds all positions, where earlier pages are gone, whatever is around what is seen."""
     q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, kind)
-    whole, _, _ = run(q, k, v, start, window, kind, 3, round_up(start + tokens, 16))
-    ring = round_up(window - 1 + tokens, ATTENTION_BLOCK)
-    seen = np.arange(max(0, start + 1 - window), start + tokens)
+    context = round_up(start + tokens, 16)
+    whole, _, _ = run(q, k, v, start, window, kind, 3, context)
+    shape = Heads(heads, kv_heads, head_dim, window)
     for stale in (np.inf, np.nan):
-        held = np.full((2, ring, kv_heads, head_dim), stale, np.float32)
-        held[0, seen % ring], held[1, seen % ring] = k[seen], v[seen]
-        element = np.float16 if kind == "f16" else np.float32
-        keys, values = cached(held[0], ring, element, True), cached(held[1], ring, element, False)
-        shape = Heads(heads, kv_heads, head_dim)
+        text = Text(k, v, kind, page_places(context), max(0, start + 1 - window), stale)
+        assert (text.pages[0] is None) == (start - window >= ATTENTION_BLOCK - 1)
         for threads in (1, 3):
-            out, _, _ = attend(q, keys, values, shape, start, window, kind, threads, ring)
+            out, _, _ = attend(q, [text.table], [(tokens, start)], shape, kind, threads, context)
             np.testing.assert_array_equal(out.view(np.uint32), whole.view(np.uint32))
+
+
+RUNS = [
+    [(1, 700), (1, 3)],
+    [(1, 255), (1, 256), (1, 600), (1, 0)],
+    [(1, 511), (9, 250), (1, 20), (33, 0), (1, 700), (2, 80)],
+]
+
+
+@pytest.mark.parametrize("kind", ["f16", "f32"])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"), [(8, 4, 24, 0), (6, 2, 64, 0), (4, 1, 48, 300), (5, 1, 32, 0)]
+)
+@pytest.mark.parametrize("runs", RUNS, ids=len)
+def test_runs_of_several_sequences(kind, heads, kv_heads, head_dim, window, runs):
+    """Each has the bits that it has alone, on any number of threads; packed, the places that its rows have."""
+    shape, context = Heads(heads, kv_heads, head_dim, window or None), 768
+    cases = [random_case(count, start, heads, kv_heads, head_dim, kind) for count, start in runs]
+    alone = [
+        run(q + np.float32(i), k, v, start, window, kind, 2, context)[0]
+        for i, ((q, k, v), (_, start)) in enumerate(zip(cases, runs, strict=True))
+    ]
+    texts = [Text(k, v, kind, page_places(context)) for _, k, v in cases]
+    together = np.concatenate([q + np.float32(i) for i, (q, _, _) in enumerate(cases)])
+    packed = head_dim % 32 == 0
+    for threads in (1, 2, 5):
+        tables = [text.table for text in texts]
+        out, words, sums = attend(together, tables, runs, shape, kind, threads, context, packed)
+        np.testing.assert_array_equal(out.view(np.uint32), np.concatenate(alone).view(np.uint32))
+        if packed:
+            check_packed(out, words, sums)
+
+
+def check_packed(out, words, sums):
+    """Words and sums are what `pack` makes of the rows."""
+    wanted_words, wanted_sums, count = np.zeros_like(words), np.zeros_like(sums), np.array([len(out)], np.int64)
+    args = [address(out), out.strides[0], out[0].size, address(wanted_words), address(wanted_sums), address(count)]
+    call(BODY.kernel("pack"), pack.Args(*args))
+    np.testing.assert_array_equal(words, wanted_words)
+    np.testing.assert_array_equal(sums, wanted_sums)
 
 
 def test_a_nan_is_not_hidden():

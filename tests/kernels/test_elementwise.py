@@ -8,8 +8,8 @@ from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.graph.aligned import aligned, round_up
-from edgeq.graph.kv_cache import rope_tables
-from edgeq.ops import embedding, norm, rope, silu_mul
+from edgeq.graph.pages import KeysAndValues
+from edgeq.ops import Heads, embedding, norm, rope, silu_mul
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -106,47 +106,54 @@ def test_silu_mul_matches_twin():
 @pytest.mark.parametrize("kind", ["f16", "f32"])
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("head_dim", [8, 48])
-def test_rope_matches_twin_and_fills_the_cache(kind, interleaved, head_dim):
+def test_rope_matches_twin_and_fills_the_pages(kind, interleaved, head_dim):
+    """Rows of two sequences in turn, at any positions, one of them in its second page."""
     rng = np.random.default_rng(head_dim)
-    tokens, heads, kv_heads, start, context = 5, 4, 2, 14, 32
+    heads, kv_heads, places, positions = 4, 2, 256, np.array([14, 255, 15, 256, 16], np.int64)
+    tokens = len(positions)
     q = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32)
     k, v = rng.standard_normal((2, tokens, kv_heads, head_dim)).astype(np.float32)
-    table = rope_tables(tuple(10000.0 ** (-2 * i / head_dim) for i in range(head_dim // 2)), context)
+    table = rope.rope_tables(tuple(10000.0 ** (-2 * i / head_dim) for i in range(head_dim // 2)), 272)
     rotated_q, rotated_k = q.copy(), k.copy()
-    element = np.float16 if kind == "f16" else np.float32
-    blocks = round_up(head_dim, 16) // 16
-    keys = np.zeros((kv_heads, context // 16, head_dim, 16), element)
-    values = np.zeros((kv_heads, blocks, context, 16), element)
-    count, position = np.array([tokens], np.int64), np.array([start], np.int64)
+    kept = KeysAndValues(Heads(heads, kv_heads, head_dim), places, kind)
+    memory = [[aligned(64 + kept.nbytes) for _ in range(pages)] for pages in (1, 2)]
+    tables = [np.array([address(page) for page in pages], np.int64) for pages in memory]
+    pages = np.array([address(tables[row % 2]) for row in range(tokens)], np.int64)
+    count = np.array([tokens], np.int64)
     call(
         BODY.kernel(f"rope:{kind}"),
         rope.Args(
-            address(rotated_q),
-            rotated_q.strides[0],
-            address(rotated_k),
-            address(v),
-            v.strides[0],
-            heads,
-            kv_heads,
-            head_dim,
-            address(table),
-            head_dim // 2,
-            int(interleaved),
-            address(keys),
-            address(values),
-            context,
-            address(count),
-            address(position),
+            q=address(rotated_q),
+            q_stride=q.strides[0],
+            k=address(rotated_k),
+            v=address(v),
+            kv_stride=v.strides[0],
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            tables=address(table),
+            half=head_dim // 2,
+            interleaved=int(interleaved),
+            keys=64,
+            values=64 + kept.key_bytes,
+            places=places,
+            pages=address(pages),
+            positions=address(positions),
+            tokens=address(count),
         ),
         threads=2,
     )
-    here = table[start : start + tokens]
+    here, element = table[positions], np.float16 if kind == "f16" else np.float32
     np.testing.assert_allclose(rotated_q, rope.reference(q, here, interleaved), rtol=1e-6, atol=1e-6)
-    kept = keys.transpose(0, 1, 3, 2).reshape(kv_heads, context, head_dim)[:, start : start + tokens]
-    np.testing.assert_array_equal(kept.transpose(1, 0, 2), rotated_k.astype(element))
     np.testing.assert_allclose(rotated_k, rope.reference(k, here, interleaved), rtol=1e-6, atol=1e-6)
-    kept = values.transpose(0, 2, 1, 3).reshape(kv_heads, context, blocks * 16)[:, start : start + tokens, :head_dim]
-    np.testing.assert_array_equal(kept.transpose(1, 0, 2), v.astype(element))
+    for row, position in enumerate(positions):
+        page, place = memory[row % 2][position // 256][64:], position % 256
+        keys = page[: kept.key_bytes].view(element).reshape(kv_heads, places // 16, head_dim, 16)
+        np.testing.assert_array_equal(keys[:, place // 16, :, place % 16], rotated_k[row].astype(element))
+        values = page[kept.key_bytes :].view(element).reshape(kv_heads, -1, places, 16)[:, :, place]
+        np.testing.assert_array_equal(values.reshape(kv_heads, -1)[:, :head_dim], v[row].astype(element))
+    written = sum(int(np.count_nonzero(page)) for pages in memory for page in pages)
+    assert written <= tokens * 2 * kv_heads * head_dim * element().nbytes, "nothing beside these"
 
 
 @pytest.mark.parametrize("name", BLOCK_TYPES)

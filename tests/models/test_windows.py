@@ -1,4 +1,4 @@
-"""Layers that see the latest positions only keep only those: the same bits as with all of them, and less memory."""
+"""Layers that see the latest positions only keep only their pages: the same bits as with all, and less memory."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,14 +8,15 @@ import random_checkpoints
 
 from edgeq.container.reader import File, open_file
 from edgeq.errors import UsageError
-from edgeq.graph import kv_cache
-from edgeq.graph.kv_cache import REWIND, ring_size
+from edgeq.graph import pages
+from edgeq.graph.pages import REWIND, most_pages
 from edgeq.kernels.layout import ATTENTION_BLOCK
 from edgeq.models import architecture
 from edgeq.prompt_cache import PromptCache
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.fit import Fit
-from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session
+from edgeq.runtime.program import BATCH, OUTPUT_ROWS
+from edgeq.runtime.session import Session
 from edgeq.timings import Timings
 
 WINDOW = 24  # of all these
@@ -30,7 +31,7 @@ CASES = [
     "gpt-oss",
     "lfm2-bias",
 ]
-LENGTH = 1100  # positions: four times a ring of one block
+LENGTH = 1100  # positions, of five pages
 TEXT = np.random.RandomState(5).randint(0, 48, LENGTH).tolist()
 Cases = Callable[[str], File]
 
@@ -54,8 +55,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
 
 @pytest.fixture
 def rewind_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sessions made after `rewind_of(tokens)` can go back by so many: 0 for the smallest rings, LENGTH for none."""
-    return lambda tokens: monkeypatch.setattr(kv_cache, "REWIND", tokens)
+    """Sessions made after `rewind_of(tokens)` can go back by so many: with LENGTH they keep all pages."""
+    return lambda tokens: monkeypatch.setattr(pages, "REWIND", tokens)
 
 
 def evaluated(session: Session, step: int, first: int = 0, end: int = LENGTH) -> np.ndarray:
@@ -68,18 +69,17 @@ def evaluated(session: Session, step: int, first: int = 0, end: int = LENGTH) ->
     ("case", "kv"), [*((case, "f16") for case in CASES), ("gemma2", "q8_0"), ("gemma3", "f32"), ("gpt-oss", "q8_0")]
 )
 def test_the_bits_of_a_cache_of_all_positions(case: str, kv: str, file: Cases, rewind_of: Callable) -> None:
-    """However the text is split, over several turns of a ring of one block."""
+    """However the text is split, over several pages that are given back."""
     rewind_of(LENGTH)
     with Session(file(case), context=LENGTH, kv=kv, threads=2) as session:
         expected, whole = evaluated(session, LENGTH), session.memory()["kv"]
-        assert all(cache.ring >= LENGTH for cache in session.plan.caches)
+        assert session.sequence.nbytes == whole
     rewind_of(0)
     for batch, threads in ((200, 1), (48, 3)):
         with Session(file(case), context=LENGTH, kv=kv, threads=threads, batch=batch) as session:
-            rings = {cache.ring for cache in session.plan.caches if cache.window}
-            assert rings == {ATTENTION_BLOCK} and session.memory()["kv"] < whole
             for end in range(batch, LENGTH, batch):  # whole batches, each with the logits of its last token
                 np.testing.assert_array_equal(session.eval(TEXT[end - batch : end])[0], expected[end - 1])
+                assert session.sequence.nbytes == session.program.pool.used <= session.memory()["kv"] < whole
     with Session(file(case), context=LENGTH, kv=kv, threads=2, batch=16) as session:
         parts = [evaluated(session, 15, 0, 1035), evaluated(session, 1, 1035)]  # a prompt, and tokens one by one
     np.testing.assert_array_equal(np.concatenate(parts), expected)
@@ -111,15 +111,18 @@ def test_rewinding(case: str, rewind: int, file: Cases, rewind_of: Callable) -> 
     assert refused > 3
 
 
-def test_what_is_refused_would_be_wrong(file: Cases, rewind_of: Callable) -> None:
+def test_what_is_refused_is_gone(file: Cases, rewind_of: Callable) -> None:
     rewind_of(0)
     with Session(file("gemma3"), context=LENGTH, threads=2, batch=16) as session:
         expected = evaluated(session, 16)
         nearest = min(position for position in range(1, LENGTH) if session.rewindable(position))
-        assert nearest == LENGTH - ATTENTION_BLOCK + WINDOW - 1
-        for position in (nearest, nearest - 1):
-            session.position = position
-            assert np.array_equal(session.eval([TEXT[position]])[0], expected[position]) == (position == nearest)
+        first = LENGTH // 16 * 16 + 1 - WINDOW  # what the last pass saw
+        assert nearest == first // ATTENTION_BLOCK * ATTENTION_BLOCK + WINDOW - 1
+        with pytest.raises(UsageError, match=f"cannot rewind to position {nearest - 1}"):
+            session.rewind(nearest - 1)
+        assert session.sequence.fork().trim(nearest - 1) == 0
+        session.rewind(nearest)
+        np.testing.assert_array_equal(session.eval([TEXT[nearest]])[0], expected[nearest])
 
 
 def test_a_session_goes_back_by_as_much_as_is_said(file: Cases) -> None:
@@ -132,11 +135,11 @@ def test_a_session_goes_back_by_as_much_as_is_said(file: Cases) -> None:
 
 
 def test_a_shorter_context_is_kept_whole() -> None:
-    assert ring_size(None, 4096, 512) == 4096
-    assert ring_size(24, 1040, 512) == 1040
-    assert ring_size(24, 4096, 512) == ring_size(24, 1 << 20, 16) == 1280
-    assert ring_size(512, 32768, 512) == 1536 and ring_size(4096, 32768, 512) == 5120
-    assert ring_size(1024, 32768, 2048) == 3072
+    assert most_pages(None, 4096, 512) == 16 and most_pages(None, 40, 512) == 1
+    assert most_pages(24, 1040, 512) == 5
+    assert most_pages(24, 4096, 512) == most_pages(24, 1 << 20, 16) == 6
+    assert most_pages(512, 32768, 512) == 7 and most_pages(4096, 32768, 512) == 21
+    assert most_pages(1024, 32768, 2048) == 13
 
 
 @pytest.mark.parametrize(("case", "context"), [("gemma3", 5000), ("gemma3", 1000), ("mistral-window", 1300)])

@@ -15,7 +15,8 @@ from edgeq.quantize.calibrated import Request, split
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.type_plan import Plan
-from edgeq.runtime.session import Session, default_context, fit_of
+from edgeq.runtime.program import default_context, fit_of
+from edgeq.runtime.session import Session
 
 SEQUENCES, TOKENS = 9, 48
 

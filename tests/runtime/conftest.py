@@ -1,5 +1,6 @@
 """Converted files that several tests run."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from edgeq.container.reader import File, open_file
 from edgeq.quantize.pipeline import convert
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))  # random_checkpoints
 
 Convert = Callable[..., Path]
 

@@ -10,9 +10,10 @@ import edgeq
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.models import architecture
-from edgeq.runtime import session as sessions
+from edgeq.runtime import program
 from edgeq.runtime.fit import COMPILER, Fit
-from edgeq.runtime.session import BATCH, OUTPUT_ROWS, Session, kv_for
+from edgeq.runtime.program import BATCH, OUTPUT_ROWS, kv_for
+from edgeq.runtime.session import Session
 
 MIB = 1 << 20
 
@@ -97,7 +98,7 @@ def test_a_compiler_must_fit_too(tiny: Callable[[str], File], monkeypatch: pytes
 
 def test_loading_is_refused_or_forced(tiny: Callable[[str], File], monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny("Q4_K_M").path
-    monkeypatch.setattr(sessions, "available_memory", lambda: 5 * MIB)
+    monkeypatch.setattr(program, "available_memory", lambda: 5 * MIB)
     with pytest.raises(MemoryLimitError):
         edgeq.load(path, context=16)
     with edgeq.load(path, context=16, force=True) as model:

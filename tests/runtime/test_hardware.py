@@ -146,6 +146,7 @@ def test_workers_keep_to_the_fast_cores(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "sched_setaffinity", record)
     team = Team(2)
+    team.start()
     assert done.wait(10 if mixed else 0.1) == mixed
     team.close()
     if mixed:

@@ -9,7 +9,8 @@ import pytest
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import ContextError, EdgeqError, FormatError, UnsupportedError, UsageError
-from edgeq.runtime.session import DEFAULT_CONTEXT, Session
+from edgeq.runtime.program import DEFAULT_CONTEXT
+from edgeq.runtime.session import Session
 from edgeq.toolchain import library
 
 TEXT = [5, 900, 17, 301, 42, 1203, 8]

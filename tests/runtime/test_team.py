@@ -1,6 +1,7 @@
 """The team of threads: interrupted at any moment, asleep when idle, gone when closed."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ while rounds < 80 or inside == 0 and rounds < 1000:
             time.sleep(1)
     except Alarm as alarm:
         files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(alarm.__traceback__)]
-        inside += any(file.endswith("team.py") for file in files)
+        inside += any(file.endswith("workers.py") for file in files)
     for tokens in (two, one, two):
         session.rewind(0)
         assert np.array_equal(session.eval(tokens), expected[tokens[0]]), "the team is out of step"
@@ -76,7 +77,8 @@ def test_an_interrupt_while_workers_are_woken(tiny: Callable[[str], File], monke
             time.sleep(0.1)  # the worker parks
             session.rewind(0)
             with monkeypatch.context() as patch:
-                patch.setattr(session.team, "_wake", [None, InterruptOnce(session.team._wake[1])])
+                workers = session.team._workers
+                patch.setattr(workers, "wake", [None, InterruptOnce(workers.wake[1])])
                 with pytest.raises(KeyboardInterrupt):
                     session.eval([9])
             session.rewind(0)
@@ -108,16 +110,16 @@ def test_idle_workers_use_no_processor(tiny: Callable[[str], File]) -> None:
         assert session.position == 2
 
 
-def workers() -> list[threading.Thread]:
+def worker_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("edgeq-")]
 
 
 def test_closing_stops_the_threads(tiny: Callable[[str], File]) -> None:
     gc.collect()
-    already = len(workers())
+    already = len(worker_threads())
     for i in range(30):
         session = Session(tiny("Q4_K_M"), context=16, threads=3)
-        assert len(workers()) == already + 2
+        assert len(worker_threads()) == already + 2
         if i % 3:
             session.eval([i + 1])
         if i % 2:
@@ -125,7 +127,7 @@ def test_closing_stops_the_threads(tiny: Callable[[str], File]) -> None:
         else:
             del session  # forgotten without a close
             gc.collect()
-        assert len(workers()) == already
+        assert len(worker_threads()) == already
 
 
 def test_more_threads_than_cores_or_rows(tiny: Callable[[str], File]) -> None:
@@ -133,3 +135,83 @@ def test_more_threads_than_cores_or_rows(tiny: Callable[[str], File]) -> None:
         expected = session.eval([7, 8, 9])
     with Session(tiny("Q4_K_M"), context=16, threads=17) as session:
         assert np.array_equal(session.eval([7, 8, 9]), expected)
+
+
+def logits_of(session: Session) -> np.ndarray:
+    session.rewind(0)
+    return session.eval([7, 8, 9])
+
+
+def test_sessions_share_the_threads(tiny: Callable[[str], File]) -> None:
+    """Of the largest team; a smaller one uses the first of them, and they stay until the last session is closed."""
+    gc.collect()
+    already = len(worker_threads())
+    sessions = [Session(tiny("Q4_K_M"), context=16, threads=threads) for threads in (2, 3, 1, 2)]
+    assert len(worker_threads()) == already + 2
+    expected = logits_of(sessions[0])
+    for turn in range(60):
+        assert np.array_equal(logits_of(sessions[turn * 7 % 4]), expected)
+    time.sleep(0.05)  # some are parked, some are not
+    for turn in range(60):
+        assert np.array_equal(logits_of(sessions[turn * 5 % 4]), expected)
+    sessions.append(Session(tiny("Q4_K_M"), context=16, threads=5))
+    for turn in range(60):
+        assert np.array_equal(logits_of(sessions[turn * 3 % 5]), expected)
+    while sessions:
+        assert len(worker_threads()) == already + 4
+        sessions.pop(0).close()
+        assert all(np.array_equal(logits_of(session), expected) for session in sessions)
+    assert len(worker_threads()) == already
+
+
+def test_sessions_of_several_threads_take_turns(tiny: Callable[[str], File]) -> None:
+    with Session(tiny("Q4_K_M"), context=16, threads=2) as session:
+        expected = logits_of(session)
+    wrong: list[object] = []
+
+    def work(threads: int) -> None:
+        try:
+            with Session(tiny("Q4_K_M"), context=16, threads=threads) as session:
+                for _ in range(40):
+                    assert np.array_equal(logits_of(session), expected)
+        except BaseException as error:
+            wrong.append(error)
+
+    running = [threading.Thread(target=work, args=(threads,)) for threads in (1, 2, 3, 2)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in running)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from edgeq.container.reader import open_file
+from edgeq.errors import UsageError
+from edgeq.runtime.session import Session
+
+file = open_file(sys.argv[1])
+session = Session(file, context=16, threads=2)
+expected = session.eval([7])
+child = os.fork()
+if not child:
+    try:
+        session.eval([8])
+    except UsageError as error:
+        assert "before this process forked" in str(error)
+        with Session(file, context=16, threads=3) as own:
+            os._exit(0 if np.array_equal(own.eval([7]), expected) else 1)
+    os._exit(2)
+assert os.waitpid(child, 0)[1] == 0
+session.rewind(0)
+assert np.array_equal(session.eval([7]), expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_has_threads_of_its_own(tiny: Callable[[str], File]) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, tiny("Q4_K_M").path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,104 @@
+"""How what layers keep of earlier tokens lies in memory: pages of as many positions as a block of attention.
+
+Layers that see the same positions share their pages: in each one layer's part follows the other's. A sequence has a
+table of the addresses of its pages; kernels find it by row.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from edgeq.graph.aligned import aligned, round_up
+from edgeq.graph.heads import Heads
+from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, kv_scale_bytes
+
+REWIND = 1024  # tokens by which a sequence can always go back: an answer that a chat template writes differently
+
+
+def page_places(context: int) -> int:
+    """Positions of a page, where sequences have up to `context`: a multiple of 16, as that is."""
+    return min(context, ATTENTION_BLOCK)
+
+
+def most_pages(window: int | None, context: int, batch: int) -> int:
+    """Pages that a sequence has at most: of all its positions, or of those that are seen and may be gone back to.
+
+    The first of `batch` tokens sees window - 1 positions before it.
+    """
+    every = -(-context // ATTENTION_BLOCK)
+    if window is None:
+        return every
+    kept = window - 1 + max(batch, REWIND)
+    return min(every, -(-(kept - 1) // ATTENTION_BLOCK) + 1)  # they may begin within one
+
+
+def first_kept(window: int, start: int, end: int) -> int:
+    """The first position that is kept once those from `start` to `end` are computed: what they see, and what is seen by
+    those that may be computed again."""
+    return max(0, min(start, end - REWIND) + 1 - window)
+
+
+class Kept(ABC):
+    """What one layer keeps of each of the latest `window` positions, or of all: `position_bytes`, of a page `nbytes`.
+
+    offset: where its part begins in a page; its group says
+    """
+
+    def __init__(self, window: int | None, position_bytes: int, places: int) -> None:
+        self.window, self.position_bytes = window, position_bytes
+        self.nbytes, self.offset = position_bytes * places, 0
+
+    @abstractmethod
+    def overflowed(self, part: np.ndarray) -> bool:
+        """Whether something was kept that its elements cannot hold, in its part of a page."""
+
+
+class KeysAndValues(Kept):
+    """Those of one attention layer, elements f16, f32 or q8_0, as kernels/cache_rows.py lays them out: keys first."""
+
+    def __init__(self, heads: Heads, places: int, kind: str) -> None:
+        width, scales = heads.num_key_value_heads, kv_scale_bytes(kind, heads.head_dim)
+        keys = width * (KV_BYTES[kind] * heads.head_dim + scales)
+        values = width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
+        super().__init__(heads.sliding_window, keys + values, places)
+        self.key_bytes = keys * places
+        self._heads, self._kind, self._places = heads, kind, places
+
+    def overflowed(self, part: np.ndarray) -> bool:
+        """Whether a key or value is past f16's range; of q8_0, a scale is."""
+        if self._kind == "f32":
+            return False
+        keys, values = part[: self.key_bytes], part[self.key_bytes :]
+        if self._kind == "q8_0":  # scales follow a key panel's codes, and a value head's
+            width, head_dim = self._heads.num_key_value_heads, self._heads.head_dim
+            keys = keys.reshape(width * self._places // 16, -1)[:, 16 * head_dim :]
+            values = values.reshape(width, -1)[:, self._places * round_up(head_dim, 16) :]
+        return any(bool(np.isinf(np.ascontiguousarray(each).view(np.float16)).any()) for each in (keys, values))
+
+
+class ConvRows(Kept):
+    """The rows that a layer's short convolution of `taps` taps looks back on: f32 [place][width]."""
+
+    def __init__(self, width: int, taps: int, places: int) -> None:
+        super().__init__(taps, 4 * width, places)
+
+    def overflowed(self, part: np.ndarray) -> bool:
+        return False
+
+
+class PageGroup:
+    """Layers whose parts lie in the same pages, of `nbytes` each.
+
+    tables: int64 [rows], for each row of a pass the address of its sequence's table: int64 [pages], their addresses
+    """
+
+    def __init__(self, window: int | None, rows: int) -> None:
+        self.window, self.nbytes = window, 0
+        self.layers: list[Kept] = []
+        self.tables = aligned(8 * rows).view(np.int64)
+
+    def add(self, kept: Kept) -> None:
+        """Another layer's part, behind those there are."""
+        kept.offset = self.nbytes
+        self.nbytes += kept.nbytes
+        self.layers.append(kept)

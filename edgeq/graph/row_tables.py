@@ -1,0 +1,33 @@
+"""What kernels read of the rows of a pass. Only a few know more of them than how many there are: rope, attention,
+learned positions, short convolutions, and what picks the rows whose logits are asked for."""
+
+import numpy as np
+
+from edgeq.graph.aligned import aligned
+from edgeq.kernels.layout import RUN_WORDS
+
+TOKENS, OUTPUTS, RUNS = range(3)  # words of RowTables.counts
+
+
+class RowTables:
+    """For passes of up to `rows` rows and `outputs` rows of logits; int64, written before each pass.
+
+    counts: rows, rows of logits, runs
+    tokens: an id per row, where the graph looks up embeddings
+    positions: one per row
+    outputs: the numbers of the rows whose logits are asked for
+    runs: RUN_WORDS for each, see kernels/layout.py
+    """
+
+    def __init__(self, rows: int, outputs: int) -> None:
+        self.counts = _words(4)
+        self.tokens, self.positions, self.outputs = _words(rows), _words(rows), _words(outputs)
+        self.runs = _words(rows * RUN_WORDS).reshape(rows, RUN_WORDS)
+
+    def count(self, word: int) -> int:
+        """The address of a word of `counts`."""
+        return int(self.counts.ctypes.data) + 8 * word
+
+
+def _words(count: int) -> np.ndarray:
+    return aligned(8 * count).view(np.int64)

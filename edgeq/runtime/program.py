@@ -1,0 +1,275 @@
+"""A program: a compiled model that any number of sequences run through, several of them in one pass."""
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.blocks.table import block_type
+from edgeq.container.reader import File
+from edgeq.errors import UsageError
+from edgeq.graph import pages
+from edgeq.graph.aligned import round_up
+from edgeq.graph.row_tables import OUTPUTS, RUNS, TOKENS
+from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, MOST_RUNS, SPLIT_RUNS, STEP_WORDS
+from edgeq.models import Architecture, architecture
+from edgeq.runtime.compiler import Compiler
+from edgeq.runtime.fit import POSITIONS, Fit, available_memory
+from edgeq.runtime.pool import Pool
+from edgeq.runtime.sequence import Sequence
+from edgeq.runtime.states import Pages
+from edgeq.runtime.team import Team, team_size
+
+BATCH = 512  # tokens per pass of a prompt
+OUTPUT_ROWS = 16  # rows of logits at a time
+DEFAULT_CONTEXT = 4096
+F32 = npt.NDArray[np.float32]
+Tapped = Callable[[str, F32], None]
+
+
+class Options(TypedDict, total=False):
+    """How a model is compiled.
+
+    context: positions that a sequence can have; by default as many as the model was trained for, at most 4096
+    threads: default EDGEQ_THREADS or the cores worth using
+    kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
+    batch:   most rows of a pass
+    states:  results are what the head would read, f32 [., hidden size]. A model whose tokens see those after them has
+             no head, and takes a text only as a whole
+    rows:    f32 rows [tokens, hidden size] are given in place of token ids, which stand for their embeddings
+    taps:    names of matrices, as `blk.0.attn_q.weight`, whose f32 input is shown, pass by pass; with a `+` after it,
+             what the result of the matrix is added to
+    stages:  those of the model that are run, 0 the embedding, 1 to n the layers, n + 1 the head: rows are given if
+             that leaves out the embedding, and results are what the next stage would read if it leaves out the head
+    only_taps: leave out what comes after the last tap, whose rows are then the result
+    force:   try also where the memory there is seems too small
+    announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
+    """
+
+    context: int | None
+    threads: int | None
+    kv: str | None
+    batch: int
+    states: bool
+    rows: bool
+    taps: Collection[str]
+    stages: range | None
+    only_taps: bool
+    force: bool
+    announce: Callable[[str], None] | None
+
+
+class Part(NamedTuple):
+    """What a pass adds to a sequence.
+
+    items: token ids int64 [rows], or f32 [rows, width] for a program of rows; at least one
+    wanted: the numbers of those, in their order, whose results are wanted
+    """
+
+    sequence: Sequence
+    items: npt.NDArray[Any]
+    wanted: range | list[int]
+
+
+class Program:
+    """A model compiled as `Options` say: the tape of a pass, and buffers that all sequences use in turn.
+
+    budget: bytes that the states of all sequences take at most, by default those of one that fills the context
+    Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
+    MemoryLimitError for what does not fit in memory. Threads take turns, pass by pass.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        *,
+        context: int | None = None,
+        threads: int | None = None,
+        kv: str | None = None,
+        batch: int = BATCH,
+        states: bool = False,
+        rows: bool = False,
+        taps: Collection[str] = (),
+        stages: range | None = None,
+        only_taps: bool = False,
+        force: bool = False,
+        announce: Callable[[str], None] | None = None,
+        budget: int | None = None,
+    ) -> None:
+        self.model = architecture(file.metadata["config"], str(file.path))
+        self.file = file
+        if context is not None and context < 1:
+            raise UsageError(f"a context of {context} positions cannot work: give at least 1")
+        trained = self.model.max_position_embeddings
+        self.context = context or default_context(self.model)
+        if self.context > trained and announce:
+            announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
+        self.threads = team_size(threads)
+        self.kv = kv or kv_for(file)
+        if self.kv not in KV_BYTES:
+            raise UsageError(f"a KV cache of {self.kv} is unknown: give one of {', '.join(KV_BYTES)}")
+        if batch < 1:
+            raise UsageError(f"batches of {batch} tokens cannot work: give at least 1")
+        run = range(self.model.num_hidden_layers + 2) if stages is None else stages
+        if not run or run.step != 1 or run.start < 0 or run.stop > self.model.num_hidden_layers + 2:
+            raise UsageError(f"stages must be within 0 to {self.model.num_hidden_layers + 1}, these are {run}")
+        if only_taps and not taps:
+            raise UsageError("a session of taps only needs the names of these")
+        rows = rows or 0 not in run
+        self.states = states or only_taps or run[-1] <= self.model.num_hidden_layers or not self.model.heads.causal
+        self.batch = min(batch, self.context) if self.model.heads.causal else self.context
+        if isinstance(taps, str):
+            raise UsageError(f"taps must be a list of names, as [{taps!r}]")
+        fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads, rows, taps)
+        if not force:
+            fit.check(self.context, available_memory())
+        self.team = Team(self.threads)
+        self._positions = round_up(self.context, POSITIONS)
+        compiler = Compiler(
+            file,
+            self.model,
+            self._positions,
+            self.batch,
+            OUTPUT_ROWS,
+            self.threads,
+            self.kv,
+            self.states,
+            rows=rows,
+            taps=taps,
+            stages=stages,
+            only_taps=only_taps,
+            control=self.team.control,
+        )
+        self.plan = compiler.compile(announce)
+        self.team.start()
+        self.pool = Pool(self.sequence_bytes if budget is None else budget)
+        self._passing = threading.Lock()
+
+    @property
+    def sequence_bytes(self) -> int:
+        """What the states of a sequence take that fills the context."""
+        rows = len(self.plan.tables.positions)
+        return sum(g.nbytes * pages.most_pages(g.window, self._positions, rows) for g in self.plan.groups)
+
+    def sequence(self) -> Sequence:
+        """A new one, without tokens."""
+        blocks = -(-self._positions // ATTENTION_BLOCK)
+        return Sequence([Pages(group, self.pool, blocks) for group in self.plan.groups])
+
+    def step(self, parts: list[Part], tapped: Tapped | None = None) -> list[F32]:
+        """One pass: append to each sequence what its part says. Results of the rows wanted of each part, f32 [wanted,
+        vocab] or [wanted, width]: the same bits whatever else there is in the pass.
+
+        `tapped(name, x)` hears what each tapped matrix read, f32 [rows, columns], which is there until it returns; of
+        the head that is the rows wanted, OUTPUT_ROWS at most at a time.
+
+        Raises UsageError for parts that are too long together or name a sequence twice, MemoryLimitError if the budget
+        has no room; then nothing was appended. What items are, and that they fit in the context, is the caller's to
+        check.
+        """
+        with self._passing:
+            self.team.check()
+            wanted = self.enter(parts)
+            result = self._run(sum(len(part.items) for part in parts), wanted, tapped)
+            for part in parts:
+                part.sequence.position += len(part.items)
+        if len(parts) == 1:
+            return [result]
+        return np.split(result, np.cumsum([len(part.wanted) for part in parts])[:-1])
+
+    def enter(self, parts: list[Part]) -> npt.NDArray[np.int64]:
+        """Write what kernels read of a pass's rows, and make room for what these leave: now the tape can be walked. The
+        rows that are wanted, the first of which the head would serve. Raises as `step` does."""
+        plan, tables = self.plan, self.plan.tables
+        rows = sum(len(part.items) for part in parts)
+        if rows > self.batch or len(parts) > MOST_RUNS:
+            raise UsageError(f"{rows} rows in {len(parts)} parts are too many for a pass: at most {self.batch}")
+        if len({id(part.sequence) for part in parts}) < len(parts):
+            raise UsageError("a sequence has two parts in a pass: give one")
+        for part in parts:
+            part.sequence.extend(len(part.items))
+        first, wanted = 0, []
+        for number, (sequence, items, which) in enumerate(parts):
+            count, start = len(items), sequence.position
+            here = slice(first, first + count)
+            (tables.tokens if plan.rows is None else plan.rows)[here] = items
+            tables.positions[here] = np.arange(start, start + count)
+            for group, state in zip(plan.groups, sequence.states, strict=True):
+                group.tables[here] = state.address
+            place = number if count == 1 and len(parts) <= SPLIT_RUNS else -1
+            tables.runs[number] = first, count, start, place
+            wanted.append(np.asarray(which, np.int64) + first)
+            first += count
+        tables.counts[TOKENS], tables.counts[RUNS] = rows, len(parts)
+        every = wanted[0] if len(parts) == 1 else np.concatenate(wanted)
+        self._aim(every[: len(tables.outputs)])
+        return every
+
+    def _run(self, rows: int, wanted: npt.NDArray[np.int64], tapped: Tapped | None) -> F32:
+        """Walk the tape; its head, which has room for OUTPUT_ROWS, as often as it takes."""
+        plan, tables = self.plan, self.plan.tables
+        if plan.head is None:
+            self._walk(0, plan.steps)
+            self._show(tapped, rows, False)
+            return plan.logits[wanted]
+        size = len(tables.outputs)
+        chunks = [wanted[first : first + size] for first in range(0, len(wanted), size)]
+        at_once = len(chunks) == 1
+        if not at_once:
+            self._walk(0, plan.head)
+        results = []
+        for chunk in chunks:
+            self._aim(chunk)
+            self._walk(0 if at_once else plan.head, plan.steps)
+            self._show(tapped, len(chunk), True)
+            results.append(plan.logits[: len(chunk)].copy())
+        self._show(tapped, rows, False)
+        return results[0] if at_once else np.concatenate([plan.logits[:0], *results])
+
+    def _aim(self, wanted: npt.NDArray[np.int64]) -> None:
+        """Let the head serve these rows."""
+        tables = self.plan.tables
+        tables.outputs[: len(wanted)], tables.counts[OUTPUTS] = wanted, len(wanted)
+
+    def _walk(self, first: int, end: int) -> None:
+        self.team.run(self.plan.tape[first * STEP_WORDS :].ctypes.data, end - first)
+
+    def _show(self, tapped: Tapped | None, count: int, outputs: bool) -> None:
+        """So many rows of the taps, those of rows of logits or the others."""
+        if tapped is not None:
+            for name, (read, of_outputs) in self.plan.taps.items():
+                if of_outputs == outputs:
+                    tapped(name, read[:count])
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: `weights` (mapped, shared between processes), `kv` and `scratch` (reserved; touched as needed)."""
+        return {"weights": self.file.nbytes, "kv": self.pool.budget, "scratch": self.plan.scratch_bytes}
+
+    def close(self) -> None:
+        """Hand back the threads and free the buffers. Nothing can be computed afterwards."""
+        with self._passing:  # a pass that is running ends first
+            self.team.close()
+            self.plan.release()
+
+
+def fit_of(file: File, threads: int, kv: str | None = None) -> Fit:
+    """What a program with the usual options needs, or with another KV cache.
+
+    Raises UnsupportedError, FormatError for a file it cannot run.
+    """
+    model = architecture(file.metadata["config"], str(file.path))
+    batch = BATCH if model.heads.causal else default_context(model)  # all of a text at once
+    return Fit(file, model, kv or kv_for(file), batch, OUTPUT_ROWS, threads)
+
+
+def default_context(model: Architecture) -> int:
+    """Positions of a sequence where nothing else is asked for: what the model was trained for, at most 4096."""
+    return min(model.max_position_embeddings, DEFAULT_CONTEXT)
+
+
+def kv_for(file: File) -> str:
+    """f32 where every matrix is F32: such a file is there for exactness."""
+    types = {info.type for info in file.tensors.values() if len(info.shape) > 1}
+    return "f32" if types == {block_type("F32").name} else "f16"

@@ -1,0 +1,109 @@
+"""What a sequence keeps of its tokens, for layers that look back."""
+
+from typing import Protocol, Self
+
+import numpy as np
+
+from edgeq.graph.aligned import aligned
+from edgeq.graph.pages import PageGroup, first_kept
+from edgeq.kernels.layout import ATTENTION_BLOCK
+from edgeq.runtime.pool import Page, Pool
+
+
+class State(Protocol):
+    """What layers keep of the positions of one sequence. One that keeps less than all of them knows where it can go
+    back to."""
+
+    address: int  # where kernels find it
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes, shared with others or not."""
+
+    def extend(self, start: int, end: int) -> None:
+        """Make room for positions from `start`, which are to be computed next, to `end`. MemoryLimitError if there is
+        none; then nothing changed."""
+
+    def reachable(self, position: int) -> int:
+        """The latest position up to `position` at which it could go on."""
+
+    def trim(self, position: int) -> int:
+        """Forget what is from the latest position on at which it can go on up to `position`; that position."""
+
+    def fork(self) -> Self:
+        """One that goes on by itself."""
+
+    def overflowed(self) -> bool:
+        """Whether something was kept that its elements cannot hold."""
+
+
+class Pages:
+    """Pages of a group of layers: of all positions, or, where these see a window, of the latest.
+
+    Forks share pages until one of them writes to one, which it copies first. Its own are those from number `_own` on;
+    there are none before number `_first`.
+    """
+
+    def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
+        self._group, self._pool = group, pool
+        self._pages: list[Page | None] = [None] * blocks
+        self._table = aligned(8 * blocks).view(np.int64)
+        self._own = self._first = 0
+        self.address = int(self._table.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        """What they take, shared with others or not."""
+        return sum(page.data.nbytes for page in self._pages if page is not None)
+
+    def extend(self, start: int, end: int) -> None:
+        """Make room for positions `start` to `end`, and give back pages that nobody will see. MemoryLimitError if there
+        is none; then the sequence can go on from where it is all the same."""
+        if self._group.window is not None:
+            first = first_kept(self._group.window, start, end) // ATTENTION_BLOCK
+            self._drop(range(self._first, first))
+            self._first = max(self._first, first)
+        for block in range(start // ATTENTION_BLOCK, -(-end // ATTENTION_BLOCK)):
+            before = self._pages[block]
+            if before is None or block < self._own:
+                page = self._pool.take(self._group.nbytes)
+                if before is not None:
+                    page.data[:] = before.data
+                self._table[block], self._pages[block] = page.address, page
+        self._own = min(self._own, start // ATTENTION_BLOCK)
+
+    def reachable(self, position: int) -> int:
+        """`position`, or 0 if pages that it sees are gone."""
+        window = self._group.window
+        first = 0 if window is None else max(0, position + 1 - window)
+        held = all(page is not None for page in self._pages[first // ATTENTION_BLOCK : -(-position // ATTENTION_BLOCK)])
+        return position if held else 0
+
+    def trim(self, position: int) -> int:
+        """Give back what is behind `position`, or behind 0 if pages that it sees are gone."""
+        position = self.reachable(position)
+        self._first = min(self._first, position // ATTENTION_BLOCK)
+        self._drop(range(-(-position // ATTENTION_BLOCK), len(self._pages)))
+        return position
+
+    def fork(self) -> "Pages":
+        """One with the same pages."""
+        other = Pages(self._group, self._pool, len(self._pages))
+        self._own = other._own = len(self._pages)
+        other._first = self._first
+        other._pages[:], other._table[:] = self._pages, self._table
+        return other
+
+    def overflowed(self) -> bool:
+        """Whether a key or value is beyond the range of the cache's elements."""
+        return any(
+            layer.overflowed(page.data[layer.offset :][: layer.nbytes])
+            for page in self._pages
+            if page is not None
+            for layer in self._group.layers
+        )
+
+    def _drop(self, blocks: range) -> None:
+        for block in blocks:
+            if self._pages[block] is not None:
+                self._table[block], self._pages[block] = 0, None
