@@ -10,6 +10,8 @@ from edgeq.errors import MemoryLimitError
 SPARE = (
     64 << 20
 )  # bytes of pages that were dropped and are kept for the next ones: the system takes its time for new ones
+# A map of the process's own where the system tells these apart: a shared one would be shared with forked children
+_OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Page:
@@ -55,7 +57,7 @@ class Pool:
             found = next((i for i, data in enumerate(self._spare) if data.nbytes == nbytes), None)
             if found is None and used + self.spare + nbytes > self.budget:
                 self._spare.clear()
-            data = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8) if found is None else self._spare.pop(found)
+            data = np.frombuffer(mmap.mmap(-1, nbytes, **_OWN), np.uint8) if found is None else self._spare.pop(found)
             page = Page(self, data)
             self._used[page.address] = nbytes
             return page

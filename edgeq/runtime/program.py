@@ -143,6 +143,7 @@ class Program:
             control=self.team.control,
         )
         self.plan = compiler.compile(announce)
+        self._tape = int(self.plan.tape.ctypes.data)
         self.team.start()
         self.pool = Pool(self.sequence_bytes if budget is None else budget)
         self._passing = threading.Lock()
@@ -172,7 +173,7 @@ class Program:
         with self._passing:
             self.team.check()
             wanted = self.enter(parts)
-            result = self._run(sum(len(part.items) for part in parts), wanted, tapped)
+            result = self._run(int(self.plan.tables.counts[TOKENS]), wanted, tapped)
             for part in parts:
                 part.sequence.position += len(part.items)
         if len(parts) == 1:
@@ -183,27 +184,27 @@ class Program:
         """Write what kernels read of a pass's rows, and make room for what these leave: now the tape can be walked. The
         rows that are wanted, the first of which the head would serve. Raises as `step` does."""
         plan, tables = self.plan, self.plan.tables
-        rows = sum(len(part.items) for part in parts)
+        rows = sum([len(part.items) for part in parts])
         if rows > self.batch or len(parts) > MOST_RUNS:
             raise UsageError(f"{rows} rows in {len(parts)} parts are too many for a pass: at most {self.batch}")
-        if len({id(part.sequence) for part in parts}) < len(parts):
+        if len(parts) > 1 and len({id(part.sequence) for part in parts}) < len(parts):
             raise UsageError("a sequence has two parts in a pass: give one")
         for part in parts:
             part.sequence.extend(len(part.items))
-        first, wanted = 0, []
+        first, wanted = 0, list[int]()
         for number, (sequence, items, which) in enumerate(parts):
             count, start = len(items), sequence.position
             here = slice(first, first + count)
             (tables.tokens if plan.rows is None else plan.rows)[here] = items
-            tables.positions[here] = np.arange(start, start + count)
+            tables.positions[here] = start if count == 1 else np.arange(start, start + count)
             for group, state in zip(plan.groups, sequence.states, strict=True):
                 group.tables[here] = state.address
             place = number if count == 1 and len(parts) <= SPLIT_RUNS else -1
             tables.runs[number] = first, count, start, place
-            wanted.append(np.asarray(which, np.int64) + first)
+            wanted += [first + row for row in which]
             first += count
         tables.counts[TOKENS], tables.counts[RUNS] = rows, len(parts)
-        every = wanted[0] if len(parts) == 1 else np.concatenate(wanted)
+        every = np.array(wanted, np.int64)
         self._aim(every[: len(tables.outputs)])
         return every
 
@@ -234,7 +235,7 @@ class Program:
         tables.outputs[: len(wanted)], tables.counts[OUTPUTS] = wanted, len(wanted)
 
     def _walk(self, first: int, end: int) -> None:
-        self.team.run(self.plan.tape[first * STEP_WORDS :].ctypes.data, end - first)
+        self.team.run(self._tape + 8 * STEP_WORDS * first, end - first)
 
     def _show(self, tapped: Tapped | None, count: int, outputs: bool) -> None:
         """So many rows of the taps, those of rows of logits or the others."""

@@ -37,6 +37,7 @@ class Workers:
 
     def __init__(self) -> None:
         self.control = new_control(MAX_THREADS)
+        self._address = int(self.control.ctypes.data)
         self.process = os.getpid()
         self.members: set[object] = set()
         self._threads: list[threading.Thread] = []
@@ -92,7 +93,7 @@ class Workers:
                 raise
 
     def _lead(self, threads: int) -> None:
-        self._kernels[1](self.control.ctypes.data, 0, threads)
+        self._kernels[1](self._address, 0, threads)
 
     def _finish_interrupted(self, threads: int) -> None:
         """After Ctrl-C: the workers may have begun a job, and a job that has begun must be led to its end."""
@@ -108,7 +109,9 @@ class Workers:
                 control[JOB_STOP] = 1
 
     def _announce(self, threads: int) -> None:
-        self._kernels[0](self.control.ctypes.data, 0, threads)
+        self._kernels[0](self._address, 0, threads)
+        if threads == 1:
+            return
         mask = int(self.control[JOB_WAKE])
         for i in range(1, threads):
             if mask >> i & 1:

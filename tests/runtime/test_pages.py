@@ -1,5 +1,6 @@
 """Pages of sequences: shared by forks, copied before they are written, given back, never more than the budget."""
 
+import os
 import random
 import threading
 
@@ -152,6 +153,18 @@ def test_spare_pages_are_within_the_budget() -> None:
     assert (pool.used, pool.spare) == (0, 10 * PAGE)
     held.append(pool.take(2 * PAGE))
     assert (pool.used, pool.spare) == (2 * PAGE, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_writes_to_pages_of_its_own() -> None:
+    page = Pool(PAGE).take(PAGE)
+    child = os.fork()
+    if not child:
+        page.data[:] = 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not page.data.any()
 
 
 def test_a_budget_holds_in_threads() -> None:
