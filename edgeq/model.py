@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
 
-PART = 16  # rows of logits at a time: as many as a pass gives
+PART = 16  # rows of logits at a time
 
 
 class Model:

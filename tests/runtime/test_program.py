@@ -229,3 +229,18 @@ def test_forks_of_a_session_go_their_own_ways(opened: Callable[[str], File]) -> 
         expected = alone(opened("tiny"), [*prompt.tolist(), *range(number, number + 10)])
         np.testing.assert_array_equal(results[number], expected[250:])
     program.close()
+
+
+def test_texts_of_an_encoder_in_one_pass(opened: Callable[[str], File]) -> None:
+    """Tokens see all of their own text, and nothing of others."""
+    file, texts = opened("bert"), [np.random.RandomState(i).randint(0, 48, count) for i, count in enumerate((9, 1, 30))]
+    with Session(file, threads=2) as session:
+        expected = []
+        for text in texts:
+            session.rewind(0)
+            expected.append(session.eval(text.tolist(), all_logits=True))
+    program = Program(file, threads=2, budget=1 << 28)
+    found = program.step([Part(program.sequence(), text, range(len(text))) for text in texts])
+    for rows, states in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(rows.view(np.uint32), states.view(np.uint32))
+    program.close()
