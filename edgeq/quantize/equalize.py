@@ -17,7 +17,7 @@ from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import tensor_bytes
 from edgeq.container.reader import File
-from edgeq.graph.aligned import aligned
+from edgeq.graph.aligned import aligned_copy
 from edgeq.graph.op import Op
 from edgeq.models import Architecture
 from edgeq.ops import Graph
@@ -124,9 +124,7 @@ class _Scaled(File):
             if name in self._rows:
                 weights /= self._rows[name][:, None]
             values = encode(weights, "F32")
-        memory = aligned(values.nbytes)
-        memory[:] = values
-        return memory
+        return aligned_copy(values)
 
     def close(self) -> None:
         """Nothing: the file is whose it was."""

@@ -7,9 +7,7 @@ import numpy as np
 
 from edgeq.errors import MemoryLimitError
 
-SPARE = (
-    64 << 20
-)  # bytes of pages that were dropped and are kept for the next ones: the system takes its time for new ones
+SPARE = 64 << 20  # bytes of dropped pages that are kept for the next ones: the system takes its time for new ones
 # A map of the process's own where the system tells these apart: a shared one would be shared with forked children
 _OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
