@@ -41,10 +41,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def copy(kernel: library.Kernel) -> None:
     """Run `copy_rows` and look at what it did."""
-    source, target = np.ones((2, 32), np.float32), np.zeros((2, 32), np.float32)
-    first, count = np.zeros(1, np.int64), np.array([2], np.int64)
-    call(kernel, copy_rows.Args(address(source), 128, 32, address(target), 128, address(first), address(count)))
-    assert np.array_equal(source, target)
+    source, target = np.arange(64, dtype=np.float32).reshape(2, 32), np.zeros((2, 32), np.float32)
+    which, count = np.array([1, 0]), np.array([2], np.int64)
+    call(kernel, copy_rows.Args(address(source), 128, 32, address(target), 128, address(which), address(count)))
+    assert np.array_equal(source[which], target)
 
 
 def jobs(names: list[str]) -> list[worker.Job]:
