@@ -45,7 +45,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(checkpoint: Pa
     heard: list[str] = []
     first = runnable(checkpoint, heard.append)
     assert heard[0] == f"converting {checkpoint} once, as {first}" and Path(first).parent == cache
-    assert Path(first).name.startswith("stories-") and kind(first) == "Q4_K"
+    assert Path(first).name.startswith("stories-") and kind(first) == "Q5_K"
     told = len(heard)
     assert runnable(checkpoint, heard.append) == first == runnable(f"{checkpoint}/", heard.append)
     assert len(heard) == told
@@ -58,7 +58,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(checkpoint: Pa
 
 def test_recipes_stand_side_by_side(checkpoint: Path, cache: Path):
     default, small = runnable(checkpoint), runnable(f"{checkpoint}:q8_0")
-    assert kind(default) == "Q4_K" and kind(small) == "Q8_0" and Path(small).name.startswith("stories-Q8_0-")
+    assert kind(default) == "Q5_K" and kind(small) == "Q8_0" and Path(small).name.startswith("stories-Q8_0-")
     assert {Path(default).name, Path(small).name} == models(cache)
     with pytest.raises(UsageError, match="unknown type 'Q9_K_M': did you mean"):
         runnable(f"{checkpoint}:Q9_K_M")

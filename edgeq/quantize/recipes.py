@@ -43,7 +43,8 @@ class Choice:
 @dataclass(frozen=True)
 class Recipe:
     """base: type of matrices; head: of `output.weight`, or of `token_embd.weight` where it is the head too; embedding:
-    of `token_embd.weight` where it is not, if that is another than base; gguf: whether GGUF must hold what is chosen.
+    of `token_embd.weight` where it is not, if that is another than base; narrow: rules that come first for rows whose
+    last super-block is short; gguf: whether GGUF must hold what is chosen.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Recipe:
     head: str
     rules: tuple[Rule, ...] = ()
     embedding: str = ""
+    narrow: tuple[Rule, ...] = ()
     gguf: bool = False
 
     def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
@@ -61,12 +63,16 @@ class Recipe:
         """
         if len(shape) == 1 or name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT:
             return Choice("F32")
-        wanted = self._wanted(name, n_layers, tied)
+        wanted = self._wanted(name, n_layers, tied, self.rules)
         if block_type(wanted).accepts(shape[-1]):
-            return _in_gguf(wanted, shape[-1]) if self.gguf else _in_narrow(wanted, shape[-1])
+            if self.gguf:
+                return _in_gguf(wanted, shape[-1])
+            if shape[-1] % SUPER_BLOCK == 0:
+                return Choice(wanted)
+            return _in_narrow(wanted, self._wanted(name, n_layers, tied, self.narrow + self.rules), shape[-1])
         return Choice("F16", f"rows of {shape[-1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
 
-    def _wanted(self, name: str, n_layers: int, tied: bool) -> str:
+    def _wanted(self, name: str, n_layers: int, tied: bool, rules: tuple[Rule, ...]) -> str:
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             return self.head
         if name == "token_embd.weight" and self.embedding:
@@ -74,17 +80,17 @@ class Recipe:
         parts = name.split(".")
         if parts[0] == "blk" and parts[-1] == "weight":
             part = ".".join(parts[2:-1]).removesuffix("_exps").removesuffix("_shexp")
-            for rule in self.rules:
+            for rule in rules:
                 if rule.part == part and rule.layers(int(parts[1]), n_layers):
                     return rule.type
         return self.base
 
 
-def _in_narrow(wanted: str, columns: int) -> Choice:
-    """The type wanted, or a larger one: on narrow rows llama.cpp's files of a name are larger, and lose less for it."""
-    if columns % SUPER_BLOCK == 0 or wanted not in NARROW:
+def _in_narrow(wanted: str, kind: str, columns: int) -> Choice:
+    """`kind`, or a larger type: on narrow rows llama.cpp's files of a name are larger, and lose less for it."""
+    kind = NARROW.get(kind, kind)
+    if kind == wanted:
         return Choice(wanted)
-    kind = NARROW[wanted]
     return Choice(kind, f"rows of {columns} weights are no multiple of {SUPER_BLOCK}: {kind}, as {wanted} loses much")
 
 
@@ -124,6 +130,9 @@ def first_four(layer: int, n_layers: int) -> bool:
     return layer < 4
 
 
+# By these alone a calibrated file of four bits loses less than llama.cpp's; of other matrices it would take more bytes
+ATTENTION = tuple(Rule(part, every, "Q5_K") for part in ("attn_q", "attn_k", "attn_output"))
+
 RECIPES = {
     r.name: r
     for r in (
@@ -134,8 +143,20 @@ RECIPES = {
         Recipe("Q6_K", "Q6_K", "Q6_K"),
         Recipe("Q5_K_M", "Q5_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
         Recipe("Q5_K_S", "Q5_K", "Q6_K"),
-        Recipe("Q4_K_M", "Q4_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
-        Recipe("Q4_K_S", "Q4_K", "Q6_K", (Rule("attn_v", first_four, "Q5_K"), Rule("ffn_down", first_eighth, "Q5_K"))),
+        Recipe(
+            "Q4_K_M",
+            "Q4_K",
+            "Q6_K",
+            (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K")),
+            narrow=ATTENTION,
+        ),
+        Recipe(
+            "Q4_K_S",
+            "Q4_K",
+            "Q6_K",
+            (Rule("attn_v", first_four, "Q5_K"), Rule("ffn_down", first_eighth, "Q5_K")),
+            narrow=ATTENTION,
+        ),
         Recipe(
             "Q3_K_M",
             "Q3_K",

@@ -18,7 +18,7 @@ from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError, EdgeqError, OutputError, TokenizerError, UnsupportedError, UsageError
 from edgeq.quantize import pipeline
 from edgeq.quantize.pipeline import convert
-from edgeq.quantize.recipes import NARROW, RECIPES
+from edgeq.quantize.recipes import RECIPES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Q = "model.layers.1.self_attn.q_proj.weight"
@@ -70,8 +70,8 @@ def test_every_recipe(checkpoint: Path, tmp_path: Path, name: str) -> None:
         assert len(f.tensors) == len(weights) == len(report.tensors)
         assert (f.data("output_norm.weight").view(np.float32) == weights[NORM].reshape(-1)).all()
         info = f.tensors["blk.1.attn_q.weight"]
-        base = RECIPES[name].base
-        assert info.type == NARROW.get(base, base) and info.shape == weights[Q].shape
+        wanted = RECIPES[name].type_for("blk.1.attn_q.weight", weights[Q].shape, 2, tied=True)
+        assert info.type == wanted.type and info.shape == weights[Q].shape
         expected = reference.encode(weights[Q], info.type)
         assert np.array_equal(f.data("blk.1.attn_q.weight"), expected)
     assert report.bits_per_weight == pytest.approx(8 * sum(t.nbytes for t in report.tensors) / report.weights)
@@ -100,9 +100,9 @@ def test_sources_of_the_same_weights_give_the_same_file(tool: ModuleType, tmp_pa
 def test_ragged_rows_are_reported(shared_data: Path, tmp_path: Path) -> None:
     """stories260K has rows of 172 weights, no multiple of 32."""
     report = convert(shared_data / "models" / "stories260K", tmp_path / "m.eqf", "q4_k", threads=1)
-    assert {t.name for t in report.fallbacks} == {f"blk.{i}.ffn_down.weight" for i in range(5)}
-    assert {t.type for t in report.fallbacks} == {"F16"}
-    assert all("172" in (t.fallback or "") for t in report.fallbacks)
+    ragged = [t for t in report.fallbacks if "172" in (t.fallback or "")]
+    assert {t.name for t in ragged} == {f"blk.{i}.ffn_down.weight" for i in range(5)}
+    assert {t.type for t in ragged} == {"F16"}
 
 
 def test_tied_head_gets_the_heads_type(shared_data: Path, tmp_path: Path) -> None:
@@ -151,13 +151,14 @@ def test_non_finite_position_counts_from_the_tensors_start(
 def moved(checkpoint: Path, out: Path, type: str, lines: list[str] | None = None) -> list[tuple[str, str, str | None]]:
     """(tensor, its type, the reason) of those that the type asked for cannot hold."""
     report = convert(checkpoint, out, type, threads=1, announce=(lines if lines is not None else []).append)
-    return [(t.name, t.type, t.fallback) for t in report.fallbacks]
+    narrow = "no multiple of 256"  # what all attention of four bits has here
+    return [(t.name, t.type, t.fallback) for t in report.fallbacks if narrow not in str(t.fallback)]
 
 
 def test_weight_too_large_for_the_type(checkpoint: Path, tmp_path: Path) -> None:
     change(checkpoint, lambda t: t[Q].__setitem__((3, 5), -1e6))
     out, lines = tmp_path / "m.eqf", list[str]()
-    reason = "a weight is past F16's range (65504): BF16 instead of Q4_K"
+    reason = "a weight is past F16's range (65504): BF16 instead of Q5_K"
     assert moved(checkpoint, out, "Q4_K_M", lines) == [("blk.1.attn_q.weight", "BF16", reason)]
     again = "a tensor has weights that the type cannot hold: converting again, with another one for these"
     assert lines[-1] == again

@@ -88,7 +88,12 @@ def test_rows_of_no_whole_super_blocks_move_up() -> None:
     assert set(types("Q2_K", "blk.{}.attn_q.weight", columns=576)) == {"Q3_K"}
     assert set(types("Q2_K", "blk.{}.ffn_down.weight", columns=576)) == {"Q4_K"}
     assert set(types("Q2_K", "blk.{}.ffn_down.weight", columns=1536)) == {"Q3_K"}
-    assert set(types("Q4_K_S", "blk.{}.attn_q.weight", columns=576)) == {"Q4_K"}
+    for name in ("Q4_K_S", "Q4_K_M"):
+        assert set(types(name, "blk.{}.attn_q.weight", columns=576)) == {"Q5_K"}
+        assert set(types(name, "blk.{}.attn_q.weight", columns=512)) == {"Q4_K"}
+        assert set(types(name, "blk.{}.ffn_up.weight", columns=576)) == {"Q4_K"}
+    assert types("Q4_K_M", "blk.{}.attn_v.weight", columns=576) == types("Q4_K_M", "blk.{}.attn_v.weight")
+    assert set(types("Q5_K_M", "blk.{}.attn_q.weight", columns=576)) == {"Q5_K"}
     choice = recipe("Q2_K").type_for("blk.0.attn_q.weight", (64, 576), 22, tied=True)
     assert choice.fallback == "rows of 576 weights are no multiple of 256: Q3_K, as Q2_K loses much"
 
