@@ -74,6 +74,17 @@ class Sketch:
         found = values[np.minimum(np.searchsorted(below, p * below[-1]), len(values) - 1)]
         return np.where(p <= 0, self.minimum, np.where(p >= 1, self.maximum, found))
 
+    def edges(self, bins: int) -> F32Array:
+        """f32 [bins - 1], not descending: between them are about equal shares of the values. Each is the least value
+        of a bin of ours, so that counts of what is between them are known."""
+        mine = ASCENDING[self.counts[ASCENDING] > 0]
+        below = np.cumsum(self.counts[mine])
+        next_share = np.searchsorted(below, below[-1] * np.arange(1, bins) / bins) + 1
+        next_share = np.minimum(next_share, len(mine) - 1)
+        least = np.where(mine < NEGATIVE, mine << SHIFT, (mine << SHIFT) | ((1 << SHIFT) - 1))
+        found: F32Array = least[next_share].astype(np.uint32).view(np.float32)
+        return found
+
     def magnitudes(self) -> "Sketch":
         """That of the values without their signs."""
         counts = np.zeros(BINS, np.int64)
