@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import prod
 from types import TracebackType
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgeq.drift.watch import Watch
     from edgeq.embedder import Embedder
     from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
@@ -51,6 +52,7 @@ class Model:
         self._template_source = chat_template
         self._shared = SharedSession(session)
         self._further: list[Session] = []  # for embeddings
+        self._watches: list[Watch] = []
         self._closed = False
 
     @property
@@ -318,9 +320,40 @@ class Model:
             self._further.append(session)
         return Embedder(self.file, session, self.tokenizer)
 
+    def watch(self, budget: float = 0.02, announce: Callable[[str], None] | None = None) -> "Watch":
+        """Begin to compare the prompts that the model is given with the text that its file was calibrated with:
+
+            with model.watch() as watch:
+                ...                      # serve
+                for alert in watch.alerts:
+                    print(alert)
+
+        At most a share `budget` of the time is spent on it. `announce` hears a line if kernels must be compiled first.
+        Raises UsageError for a file that was converted without a calibration, and for a budget not above 0 and at most
+        1, MemoryLimitError where there is no room.
+        """
+        from edgeq.drift.watch import Watch
+
+        self._check_open()
+        if not 0 < budget <= 1:
+            raise UsageError(f"a budget of {budget} cannot work: give a share of the time, above 0 and at most 1")
+
+        def alone(work: Callable[[], None]) -> None:
+            def look(_: "PromptCache") -> None:
+                self._check_open()
+                work()
+
+            self._shared.alone(look)
+
+        watch = Watch(self.file, alone, self.session.threads, budget, announce, self._watches.remove)
+        self._watches.append(watch)
+        return watch
+
     def close(self) -> None:
         """Stop the threads and let go of the file. The model cannot be used after this."""
         self._closed = True
+        for watch in [*self._watches]:
+            watch.close()
         for session in (self.session, *self._further):
             session.close()
         self.file.close()
@@ -376,6 +409,8 @@ class Model:
             timings=Timings(load_s=self.load_s),
         )
         self._latest = generation
+        for watch in self._watches:
+            watch.saw(tokens)
         return generation
 
     def _answer(self, generation: Generation, stop: str | Sequence[str], continues: bool) -> Answer:

@@ -35,6 +35,7 @@ VERBS = {  # and what --help says of each, which imports none of them
     "verify": "Check a model's file.",
     "compare": "Try all ways to quantize a model.",
     "eval": "Measure quality, and what was lost.",
+    "drift": "Tell whether texts are still what a model was calibrated with.",
     "bench": "Measure speed.",
     "doctor": "Look at this machine, and whether a model runs on it.",
     "bundle": "Make a folder that runs a model on a board, offline.",

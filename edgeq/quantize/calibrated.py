@@ -15,15 +15,18 @@ from edgeq import environment
 from edgeq.blocks.table import tensor_bytes
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, file_bytes
-from edgeq.errors import UsageError
+from edgeq.drift.seen import ASSET, Seen
+from edgeq.errors import MemoryLimitError, OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.equalize import equalized
+from edgeq.quantize.extract import extract, finished
 from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import Progress, Report
+from edgeq.quantize.reads import inputs
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.quantize.sensitivity import COARSE, HEAD, MEASURED, Sensitivities, sensitivities
@@ -114,7 +117,8 @@ def quantize(
 ) -> Report:
     """Write the `.eqf` file `floats` as `out`, as a request says, by the recipe `type` where it does not choose types.
 
-    `folder` keeps what is done, so that a call that was stopped can go on. The rest is as for `requantize`.
+    The file says what it reads of the calibration's text (`edgeq.drift.seen`), but one that is to be `gguf`. `folder`
+    keeps what is done, so that a call that was stopped can go on. The rest is as for `requantize`.
     """
     threads = threads or environment.threads() or environment.processors()
     calibration = request.calibration
@@ -147,7 +151,23 @@ def quantize(
         if held and model.heads.causal:
             with open_file(out) as made:
                 loss = Probe(file, held, threads).loss(made)
+    report = report if gguf else _with_extract(report, calibration, threads, folder)
     return replace(report, loss=loss, predicted=chosen.divergence)
+
+
+def _with_extract(report: Report, calibration: Calibration, threads: int, folder: Path) -> Report:
+    """Have a report's file say what it reads. Where there is no room for that it does not, as it is sound without."""
+    told = folder / "told.eqf"
+    try:
+        with open_file(report.path) as made:
+            seen = extract(made, calibration, threads)
+            if seen is None:
+                return report
+            finished(made, told, seen)
+        os.replace(told, report.path)
+    except (MemoryLimitError, OutputError) as error:
+        return replace(report, notes=[*report.notes, f"`edgeq drift` will know nothing of this file: {error}"])
+    return replace(report, nbytes=os.path.getsize(report.path))
 
 
 def split(sequences: Sequences) -> tuple[Sequences, Sequences]:
@@ -200,6 +220,9 @@ class _Choice:
         rest = {name: kind for name, kind in usual.items() if name not in found.losses}
         specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
         assets = {name: file.asset(name) for name in file.assets}
+        if not self.gguf:
+            groups = inputs(architecture(file.metadata["config"], file.path), file)
+            assets[ASSET] = bytes(Seen.most_bytes(len(groups), len(request.calibration.corpora)))
         matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found.losses)
         fixed = file_bytes(specs, file.metadata, assets) - matrices
         goal = Goal(divergence=request.divergence or 0.0)

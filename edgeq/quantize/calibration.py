@@ -12,12 +12,10 @@ import numpy.typing as npt
 from edgeq.errors import UsageError
 from edgeq.models import Architecture
 from edgeq.models.gguf_architectures import FUSED, split
+from edgeq.quantize.sketch import Sketch
 
 F32Array = npt.NDArray[np.float32]
 I32Array = npt.NDArray[np.int32]
-
-# Of the magnitudes that a matrix reads; the tails are what changes first when the input does
-PROBABILITIES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
@@ -29,7 +27,7 @@ class Statistics:
     sum_square  f32 [columns], of all rows x; of experts f32 [experts, columns], each of the rows routed to it
     counts      int64 [1], how many rows; int64 [experts] of experts
     low, high   the least and the greatest value; NaN where unknown, as in a file of llama.cpp's
-    quantiles   f32 [17], of |x|, at PROBABILITIES, of a sample of the rows, within 3 %; empty where unknown
+    sketch      all values by size; None where unknown, as in a file of llama.cpp's, and of older ones of ours
     gram        f32 [columns, columns], E[x x^T], for the matrices that it was asked for
     """
 
@@ -37,7 +35,7 @@ class Statistics:
     counts: npt.NDArray[np.int64]
     low: float = np.nan
     high: float = np.nan
-    quantiles: F32Array = field(default_factory=lambda: np.empty(0, np.float32))
+    sketch: Sketch | None = None
     gram: F32Array | None = None
 
     @property
@@ -128,6 +126,14 @@ class Calibration:
         seen = self.of(name)
         return None if seen is None else seen.mean_square
 
+    def sketch(self, name: str) -> Sketch:
+        """What values a matrix read. UsageError where that is not known."""
+        seen = self.of(name)
+        if seen is None or seen.sketch is None:
+            what = "has no sketch of what" if seen else "knows nothing of what"
+            raise UsageError(f"{self.source}: {what} {name} reads: calibrate again (edgeq calibrate)")
+        return seen.sketch
+
     @property
     def tokens(self) -> int:
         """How many tokens the model ran over."""
@@ -141,6 +147,13 @@ class Calibration:
         if not self.sequences or self.subject is None:
             return np.empty(0, np.int64)
         return np.bincount(np.concatenate(self.sequences), minlength=self.subject.vocab_size)
+
+    def corpus_counts(self, corpus: int) -> npt.NDArray[np.int64]:
+        """int64 [vocabulary]: how often each token was read in the text of that number; empty where unknown."""
+        mine = [one for one, origin in zip(self.sequences, self.origins, strict=True) if origin == corpus]
+        if not mine or self.subject is None:
+            return np.empty(0, np.int64)
+        return np.bincount(np.concatenate(mine), minlength=self.subject.vocab_size)
 
     def starved(self, least: int) -> list[str]:
         """`NAME: n of m experts saw fewer than `least` tokens`, for each matrix of experts of which that is so."""

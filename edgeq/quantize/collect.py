@@ -37,6 +37,7 @@ from edgeq.runtime.session import Session
 TAP_BYTES = 256 << 20  # of rows kept of a batch
 STEP = 32  # batches are multiples of it
 SAVE_S = 30.0  # between two states that are saved
+FORM = 2  # of a state that is saved: another one's is begun anew
 
 Progress = Callable[[str, int, int], None]  # the corpus at work, tokens done, tokens in all
 
@@ -137,7 +138,7 @@ class _Run:
         self._check_memory(file.path)
         self._states = self._sums.get(head[0]) if head else None
         self._positions = Positions(file.tensors[head[0]].shape[-1], len(tokens)) if head else None
-        digest = hashlib.sha256(repr([sorted(matching), list(map(len, tokens))]).encode())
+        digest = hashlib.sha256(repr([FORM, sorted(matching), list(map(len, tokens))]).encode())
         digest.update(json.dumps(file.metadata["config"], sort_keys=True).encode())
         digest.update(repr([(info.name, info.type, info.shape, info.crc32) for info in file.tensors.values()]).encode())
         for one in tokens:
@@ -154,12 +155,15 @@ class _Run:
 
     def add(self, tokens: I32Array, corpus: int) -> None:
         """Run over a sequence, and add what was read."""
+        position = 0
 
         def tapped(name: str, x: F32Array) -> None:
+            nonlocal position
             if name in self._sums:  # once for all that read the same
                 shown.append((self._sums[name], x))
             if len(shown) == self._shown:
-                list(pool.map(lambda one: one[0].add(one[1]), shown))
+                list(pool.map(lambda one: one[0].add(one[1], position), shown))
+                position += len(x)
                 shown.clear()
 
         shown: list[tuple[Sums, F32Array]] = []

@@ -5,7 +5,8 @@ matrix NAME there are
 
     NAME.in_sum2    f32 [matrices, columns], sums of squares; NAME.counts, f32 [matrices, 1], of how many rows
     NAME.range      f32 [2], the least and the greatest value (ours)
-    NAME.quantiles  f32 [17], of magnitudes, at `edgeq.calibration.probabilities` (ours)
+    NAME.maxima     f32 [columns], the largest magnitudes (ours)
+    NAME.sketch     i32 [3, bins], values by size: bins, the lower 31 bits of their counts, the upper ones (ours)
     NAME.gram       f32 [columns, columns], E[x x^T] (ours)
 
 and of all `edgeq.tokens`, i32 [tokens], the sequences one after the other; `edgeq.lengths`, i32 [sequences], how long
@@ -26,9 +27,12 @@ from edgeq.container.gguf_values import ARRAY, F64, STRING, U32, Typed, is_gguf,
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
 from edgeq.models.gguf_architectures import FUSED, exported, split
-from edgeq.quantize.calibration import PROBABILITIES, Calibration, Corpus, Statistics, Subject
+from edgeq.quantize.calibration import Calibration, Corpus, Statistics, Subject
+from edgeq.quantize.sketch import BINS, Sketch
 
-SUMS, COUNTS, RANGE, QUANTILES, GRAM = ".in_sum2", ".counts", ".range", ".quantiles", ".gram"
+SUMS, COUNTS, RANGE, GRAM = ".in_sum2", ".counts", ".range", ".gram"
+MAXIMA, SKETCH = ".maxima", ".sketch"
+WORD = 31  # bits of a count that an i32 holds
 TOKENS, LENGTHS, ORIGINS = "edgeq.tokens", "edgeq.lengths", "edgeq.origins"
 KEYS = "edgeq.calibration."
 TYPES = {"f": "F32", "i": "I32"}
@@ -44,9 +48,11 @@ def write_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     for name, one in _in_gguf(calibration).items():
         arrays[f"{name}{SUMS}"] = one.sum_square.reshape(-1, one.columns)
         arrays[f"{name}{COUNTS}"] = one.counts.astype(np.float32).reshape(-1, 1)
-        if len(one.quantiles):
+        if np.isfinite([one.low, one.high]).all():
             arrays[f"{name}{RANGE}"] = np.array([one.low, one.high], np.float32)
-            arrays[f"{name}{QUANTILES}"] = one.quantiles
+        if one.sketch is not None and one.sketch.total:
+            arrays[f"{name}{MAXIMA}"] = one.sketch.channel_maxima
+            arrays[f"{name}{SKETCH}"] = _words(one.sketch)
         if one.gram is not None:
             arrays[f"{name}{GRAM}"] = one.gram
     if calibration.sequences:
@@ -85,7 +91,6 @@ def _metadata(calibration: Calibration) -> dict[str, Typed]:
         "imatrix.chunk_size": Typed(U32, calibration.chunk_size),
         f"{KEYS}corpora.tokens": Typed(ARRAY, [corpus.tokens for corpus in corpora], U32),
         f"{KEYS}corpora.perplexity": Typed(ARRAY, [corpus.perplexity for corpus in corpora], F64),
-        f"{KEYS}probabilities": Typed(ARRAY, list(PROBABILITIES), F64),
     }
     if subject is not None:
         values |= {
@@ -158,8 +163,29 @@ def _statistics(arrays: Arrays, name: str, fail: Fail) -> Statistics:
     gram = arrays.get(f"{name}{GRAM}")
     if gram is not None and gram.shape != (sums.shape[1],) * 2:
         fail(f"the Gram matrix of {name[:80]!r} has the shape {list(gram.shape)}")
-    quantiles = arrays.get(f"{name}{QUANTILES}", np.empty(0, np.float32))
-    return Statistics(sums[0] if len(sums) == 1 else sums, counts, float(low), float(high), quantiles, gram)
+    sketch = _sketch(arrays, name, sums.shape[1], fail)
+    return Statistics(sums[0] if len(sums) == 1 else sums, counts, float(low), float(high), sketch, gram)
+
+
+def _words(sketch: Sketch) -> npt.NDArray[np.int32]:
+    bins = np.flatnonzero(sketch.counts)
+    counts = sketch.counts[bins]
+    return np.stack([bins, counts & ((1 << WORD) - 1), counts >> WORD]).astype(np.int32)
+
+
+def _sketch(arrays: Arrays, name: str, columns: int, fail: Fail) -> Sketch | None:
+    """None in a file that has none."""
+    limits, maxima, words = (arrays.get(f"{name}{what}") for what in (RANGE, MAXIMA, SKETCH))
+    if words is None:
+        return None
+    if limits is None or limits.shape != (2,) or maxima is None or maxima.shape != (columns,) or maxima.min() < 0:
+        fail(f"the sketch of {name[:80]!r} has no range and largest magnitudes that belong to it")
+    if words.ndim != 2 or len(words) != 3 or words.min() < 0 or words[0].max() >= BINS:
+        fail(f"the sketch of {name[:80]!r} has counts of bins that there are not")
+    bins, low, high = words.astype(np.int64)
+    counts = np.zeros(BINS, np.int64)
+    counts[bins] = low + (high << WORD)
+    return Sketch(counts, float(limits[0]), float(limits[1]), maxima)
 
 
 def _sequences(arrays: Arrays, fail: Fail) -> tuple[tuple[npt.NDArray[np.int32], ...], npt.NDArray[np.int32]]:

@@ -18,6 +18,7 @@ from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
 from edgeq.container.gguf_values import METADATA_ASSET, without_keys
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.container.writer import TensorSpec, Writer
+from edgeq.drift.seen import ASSET as CALIBRATION
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.kernels import mend_api
 from edgeq.kernels.encode_api import encode_panels, prepare
@@ -273,12 +274,12 @@ def _metadata(
 
 
 def _assets(file: File) -> dict[str, bytes]:
-    """The file's; what a GGUF file said of its matrices' types is not so any more."""
+    """The file's; what a GGUF file said of its matrices' types is not so any more, nor what calibration saw."""
 
     def fail(what: str) -> NoReturn:
         raise FormatError(f"{file.path}: the asset {METADATA_ASSET} {what}: import the model again")
 
-    assets = {name: file.asset(name) for name in file.assets}
+    assets = {name: file.asset(name) for name in file.assets if name != CALIBRATION}
     if METADATA_ASSET in assets:
         assets[METADATA_ASSET] = without_keys(assets[METADATA_ASSET], _tells_types, fail)
     return assets

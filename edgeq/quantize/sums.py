@@ -1,4 +1,4 @@
-"""Sums over the rows that some matrices read: of squares, of magnitudes by size, of products."""
+"""Sums over the rows that some matrices read: of squares, of products, of values by size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
-from edgeq.quantize.calibration import PROBABILITIES, F32Array, Statistics
+from edgeq.quantize.calibration import F32Array, Statistics
 from edgeq.quantize.reads import Router
+from edgeq.quantize.sketch import BINS, Sketch, bin_counts
 
 ROWS = 64  # widened at a time: what a core keeps in its cache
 SAMPLE = 8  # one of so many rows goes into the sketch, but not the first of a text, which is like no other
-SHIFT = 19  # of the bits of a magnitude so many are dropped: what is left tells values apart that differ by 6 %
-BINS = 1 << (31 - SHIFT)
 PRODUCT_ROWS, PRODUCT_BITS = 512, 21  # 512 products of two numbers of 21 bits: a sum that float64 holds exactly
 
 
@@ -41,6 +40,7 @@ class Sums:
         self._count = np.zeros(1, np.int64)
         self._square = np.zeros(columns)
         self._range = np.array([np.inf, -np.inf], np.float32)
+        self._maxima = np.zeros(columns, np.float32)
         self._sketch = np.zeros(BINS, np.int64)
         self._gram = np.zeros((columns, columns) if products else (0, 0))
         experts = len(router.weight) if router else 0
@@ -53,16 +53,18 @@ class Sums:
             "count": self._count,
             "square": self._square,
             "range": self._range,
+            "maxima": self._maxima,
             "sketch": self._sketch,
             "gram": self._gram,
             "routed": self._routed,
             "routed_square": self._routed_square,
         }
 
-    def add(self, x: F32Array) -> None:
-        """Add rows f32 [rows, columns]. EdgeqError where they are no finite numbers."""
-        for first in range(0, len(x), ROWS):
-            wide = x[first : first + ROWS].astype(np.float64)
+    def add(self, x: F32Array, first: int = 0) -> None:
+        """Add rows f32 [rows, columns], the first of which is at that position of its text. EdgeqError where they are
+        no finite numbers."""
+        for start in range(0, len(x), ROWS):
+            wide = x[start : start + ROWS].astype(np.float64)
             chosen = self.router.routed(wide)[0] if self.router else None
             np.square(wide, out=wide)
             self._square += wide.sum(0)
@@ -75,28 +77,22 @@ class Sums:
             raise EdgeqError(f"{self.names[0]} reads values that are no finite numbers: the model cannot be calibrated")
         self._count += len(x)
         self._range[:] = min(self._range[0], x.min()), max(self._range[1], x.max())
-        sample = np.ascontiguousarray(x[1::SAMPLE])
-        self._sketch += np.bincount((sample.view(np.uint32).ravel() & 0x7FFFFFFF) >> SHIFT, minlength=BINS)
+        np.maximum(self._maxima, np.abs(x).max(0), out=self._maxima)
+        self._sketch += bin_counts(x[(1 - first) % SAMPLE :: SAMPLE])
         if self._products:
-            for first in range(0, len(x), PRODUCT_ROWS):
-                self._gram += products(x[first : first + PRODUCT_ROWS])
+            for start in range(0, len(x), PRODUCT_ROWS):
+                self._gram += products(x[start : start + PRODUCT_ROWS])
 
     def statistics(self) -> dict[str, Statistics]:
         """Those of each matrix, by name."""
-        low, high, quantiles = float(self._range[0]), float(self._range[1]), self._quantiles()
+        low, high = float(self._range[0]), float(self._range[1])
+        sketch = Sketch(self._sketch, low, high, self._maxima)
         gram = (self._gram / self._count).astype(np.float32) if self._products else None
         found = {}
         for name in self.names:
             own = gram if name in self._products else None
-            found[name] = Statistics(self._square.astype(np.float32), self._count, low, high, quantiles, own)
+            found[name] = Statistics(self._square.astype(np.float32), self._count, low, high, sketch, own)
         for name in self.router.matrices if self.router else ():
             square = self._routed_square.astype(np.float32)
-            found[name] = Statistics(square, self._routed, low, high, quantiles)
+            found[name] = Statistics(square, self._routed, low, high, sketch)
         return found
-
-    def _quantiles(self) -> F32Array:
-        """At PROBABILITIES, the middles of the bins that they fall into."""
-        below = np.cumsum(self._sketch)
-        bins = np.searchsorted(below, np.array(PROBABILITIES) * below[-1]).astype(np.uint32)
-        middles = (bins << SHIFT) | (1 << (SHIFT - 1))
-        return np.where(bins > 0, middles.astype(np.uint32).view(np.float32), np.float32(0))

@@ -9,8 +9,9 @@ from gguf import GGUFReader, GGUFWriter
 
 from edgeq.errors import FormatError, NotFoundError, UsageError
 from edgeq.models import architecture
-from edgeq.quantize.calibration import PROBABILITIES, Calibration, Corpus, Statistics, Subject
+from edgeq.quantize.calibration import Calibration, Corpus, Statistics, Subject
 from edgeq.quantize.imatrix import read_calibration, write_calibration
+from edgeq.quantize.sketch import Sketch
 
 RNG = np.random.default_rng(3)
 SEQUENCES = tuple(np.array(one, np.int32) for one in ([1, 5, 5, 7], [1, 2], [1, 9, 9]))
@@ -31,9 +32,11 @@ CONFIG = {
 def statistics(columns: int, experts: int = 0, gram: bool = False) -> Statistics:
     shape = (experts, columns) if experts else (columns,)
     counts = np.arange(experts) * 3 if experts else np.array([9])
-    quantiles = np.sort(RNG.random(len(PROBABILITIES))).astype(np.float32)
+    sketch = Sketch.of(np.float32(RNG.standard_normal((9, columns))))
+    counts_above = np.where(sketch.counts == sketch.counts.max(), 5 << 31, 0)  # more than an i32 holds
+    sketch = Sketch(sketch.counts + counts_above, -1.5, 2.5, sketch.channel_maxima)
     products = np.float32(RNG.random((columns, columns))) if gram else None
-    return Statistics(np.float32(9 * RNG.random(shape)), counts, -1.5, 2.5, quantiles, products)
+    return Statistics(np.float32(9 * RNG.random(shape)), counts, -1.5, 2.5, sketch, products)
 
 
 @pytest.fixture
@@ -63,7 +66,10 @@ def test_what_is_written_is_read(calibration: Calibration, tmp_path: Path):
     for name, one in calibration.matrices.items():
         other = found.of(name)
         assert np.array_equal(other.sum_square, one.sum_square) and np.array_equal(other.counts, one.counts)
-        assert (other.low, other.high) == (one.low, one.high) and np.array_equal(other.quantiles, one.quantiles)
+        assert (other.low, other.high) == (one.low, one.high) == (-1.5, 2.5)
+        a, b = found.sketch(name), calibration.sketch(name)
+        assert np.array_equal(a.counts, b.counts) and np.array_equal(a.channel_maxima, b.channel_maxima)
+        assert (a.minimum, a.maximum) == (-1.5, 2.5)
         assert (other.gram is None) == (one.gram is None) == (name != "token_embd.weight")
         assert one.gram is None or np.array_equal(other.gram, one.gram)
     experts = found.of("blk.1.ffn_gate_exps.weight")
@@ -169,6 +175,23 @@ def test_another_model_is_refused(calibration: Calibration):
 
 GOOD = {"a.weight.in_sum2": np.ones((1, 4), np.float32), "a.weight.counts": np.ones((1, 1), np.float32)}
 
+SKETCHED = {
+    "a.weight.range": np.array([-1, 1], np.float32),
+    "a.weight.maxima": np.ones(4, np.float32),
+    "a.weight.sketch": np.ones((3, 2), np.int32),
+}
+
+
+def test_an_older_file_of_ours_has_no_sketch(tmp_path: Path):
+    older = GOOD | {"a.weight.range": SKETCHED["a.weight.range"], "a.weight.quantiles": np.ones(17, np.float32)}
+    found = read_calibration(imatrix(tmp_path / "old.gguf", older))
+    assert (found.of("a.weight").low, found.of("a.weight").high, found.of("a.weight").sketch) == (-1, 1, None)
+    with pytest.raises(UsageError, match=r"old\.gguf: has no sketch of what a\.weight reads: calibrate again"):
+        found.sketch("a.weight")
+    with pytest.raises(UsageError, match=r"old\.gguf: knows nothing of what b\.weight reads"):
+        found.sketch("b.weight")
+    assert read_calibration(imatrix(tmp_path / "new.gguf", GOOD | SKETCHED)).sketch("a.weight").total == 1 + (1 << 31)
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -178,6 +201,17 @@ GOOD = {"a.weight.in_sum2": np.ones((1, 4), np.float32), "a.weight.counts": np.o
         ({"a.weight.in_sum2": np.full((1, 4), np.nan, np.float32)}, "values that are not finite"),
         ({"a.weight.counts": np.ones((1, 1), np.float16)}, "is F16, F32 or I32 is needed"),
         ({"a.weight.gram": np.ones((4, 3), np.float32)}, r"the Gram matrix of 'a.weight' has the shape \[4, 3\]"),
+        (
+            {"a.weight.sketch": np.ones((3, 2), np.int32)},
+            "the sketch of 'a.weight' has no range and largest magnitudes",
+        ),
+        (
+            SKETCHED | {"a.weight.maxima": np.ones(3, np.float32)},
+            "has no range and largest magnitudes that belong to it",
+        ),
+        (SKETCHED | {"a.weight.sketch": np.full((3, 2), 1 << 14, np.int32)}, "has counts of bins that there are not"),
+        (SKETCHED | {"a.weight.sketch": np.full((3, 2), -1, np.int32)}, "has counts of bins that there are not"),
+        (SKETCHED | {"a.weight.sketch": np.ones((2, 2), np.int32)}, "has counts of bins that there are not"),
         ({"edgeq.lengths": np.ones(1, np.int32)}, "its sequences are not as long as it says"),
         (
             {

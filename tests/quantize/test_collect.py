@@ -14,6 +14,7 @@ from edgeq.quantize import collect
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.pipeline import convert
 from edgeq.quantize.reads import inputs
+from edgeq.quantize.sketch import Sketch
 from edgeq.quantize.sums import products
 from edgeq.runtime.session import Session
 
@@ -55,7 +56,10 @@ def test_sums_are_those_of_what_a_tap_shows(file: File, calibration, name: str):
         assert np.array_equal(found.gram, found.gram.T)
     starts = np.cumsum([0, *(len(passage.tokens) for passage in PASSAGES)])
     sample = np.concatenate([x[a + 1 : b : 8] for a, b in pairwise(starts)])
-    np.testing.assert_allclose(found.quantiles[[5, 10, 12]], np.quantile(np.abs(sample), [0.4, 0.9, 0.99]), rtol=0.05)
+    sketch = calibration.sketch(name)
+    assert np.array_equal(sketch.counts, Sketch.of(sample.astype(np.float32)).counts)
+    assert (sketch.minimum, sketch.maximum) == (x.min(), x.max())
+    assert np.array_equal(sketch.channel_maxima, np.abs(x).max(0))
 
 
 def test_all_matrices_are_there_and_the_head_s_input_is_that_of_every_token(file: File, calibration):
@@ -89,12 +93,33 @@ def same(a, b) -> bool:
 
 def parts(one) -> list[np.ndarray]:
     gram = np.empty(0) if one.gram is None else one.gram
-    return [one.sum_square, one.counts, np.array([one.low, one.high]), one.quantiles, gram]
+    return [
+        one.sum_square,
+        one.counts,
+        np.array([one.low, one.high]),
+        one.sketch.counts,
+        one.sketch.channel_maxima,
+        gram,
+    ]
 
 
 def test_threads_change_no_bit(file: File, calibration):
     assert same(calibration, calibrate(file, PASSAGES, threads=3, gram=["blk.2.ffn_down.weight"]))
     assert not same(calibration, calibrate(file, PASSAGES[:2], threads=1, gram=["blk.2.ffn_down.weight"]))
+
+
+def test_the_split_into_passes_changes_no_bit(file: File, calibration, monkeypatch):
+    monkeypatch.setattr(collect, "_batch", lambda groups, file: 13)
+    other = calibrate(file, PASSAGES, gram=["blk.2.ffn_down.weight"])
+    for name in calibration.matrices:
+        (a, b) = calibration.sketch(name), other.sketch(name)
+        assert np.array_equal(a.counts, b.counts) and np.array_equal(a.channel_maxima, b.channel_maxima), name
+
+
+def test_a_text_s_tokens_are_counted(calibration):
+    a, b = (np.bincount(np.concatenate([one.tokens for one in PASSAGES if one.corpus == name])) for name in "ab")
+    assert np.array_equal(calibration.corpus_counts(0)[: len(a)], a) and calibration.corpus_counts(0).sum() == 160
+    assert np.array_equal(calibration.corpus_counts(1)[: len(b)], b) and len(calibration.corpus_counts(1)) == 2048
 
 
 def test_what_was_begun_is_gone_on_with(file: File, calibration, tmp_path: Path, monkeypatch):
