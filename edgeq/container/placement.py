@@ -6,7 +6,7 @@ Source of the layout: `formats/container.md`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeq.blocks.table import tensor_bytes
+from edgeq.blocks.table import block_type, tensor_bytes
 
 MAGIC = bytes((0x89, 0x45, 0x51, 0x46, 0x0D, 0x0A, 0x1A, 0x0A))
 VERSION, REQUIRING = 2, 3  # of a file that requires no feature of its reader, and of one that does
@@ -17,16 +17,18 @@ ALIGNMENT = 64  # of every tensor and asset: one cache line, one line of panel c
 # the 64 KiB pages of some AArch64 servers, so that the section can be mapped by itself everywhere.
 PAGE = 65536
 MAX_HEADER_BYTES = 64 << 20
+LEAST_SCALE, MOST_SCALE = 2.0**-100, 2.0**100  # of activations: what divides by them stays finite
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """A tensor to be written: GGUF's name, shape ([outputs, inputs], [experts, outputs, inputs], or [n] for a vector)
-    and block type."""
+    and block type; of a type whose rows have one scale perhaps that of all activations, see `activation_refusal`."""
 
     name: str
     shape: tuple[int, ...]
     type: str
+    activation_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     crc32: int
+    activation_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class AssetInfo:
     offset: int
     nbytes: int
     crc32: int
+
+
+def activation_refusal(kind: str, scale: float) -> str:
+    """Why a tensor of this block type cannot have this scale of the activations that it reads; empty if it can."""
+    if not block_type(kind).per_row:
+        return f"{kind} takes no scale of activations, only types whose rows have one scale do"
+    if not LEAST_SCALE <= scale <= MOST_SCALE:
+        return f"its scale of activations, {scale:g}, does not lie between 2**-100 and 2**100"
+    return ""
 
 
 def align(offset: int, step: int = ALIGNMENT) -> int:
@@ -68,7 +80,7 @@ def place(
     end = start
     for spec in tensors:
         offset, nbytes = align(end), tensor_bytes(spec.type, spec.shape)
-        placed.append(TensorInfo(spec.name, spec.shape, spec.type, offset, nbytes, 0))
+        placed.append(TensorInfo(spec.name, spec.shape, spec.type, offset, nbytes, 0, spec.activation_scale))
         end = offset + nbytes
     for name, content in assets.items():
         offset = align(end)
