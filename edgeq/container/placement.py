@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.blocks.table import block_type, tensor_bytes
+from edgeq.errors import UnsupportedError
 
 MAGIC = bytes((0x89, 0x45, 0x51, 0x46, 0x0D, 0x0A, 0x1A, 0x0A))
 VERSION, REQUIRING = 2, 3  # of a file that requires no feature of its reader, and of one that does
@@ -73,8 +74,11 @@ def place(
 ) -> tuple[list[TensorInfo], list[AssetInfo], int]:
     """Lay tensors, then assets, one after another from `start`; checksums are 0. Also returns the file's bytes.
 
-    UnsupportedError if a tensor's type is unknown or cannot hold its shape.
+    UnsupportedError if a tensor's type is unknown, cannot hold its shape, or takes no such scale of activations.
     """
+    for spec in tensors:
+        if spec.activation_scale is not None and (what := activation_refusal(spec.type, spec.activation_scale)):
+            raise UnsupportedError(f"tensor {spec.name}: {what}")
     placed: list[TensorInfo] = []
     kept: list[AssetInfo] = []
     end = start
