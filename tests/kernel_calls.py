@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeq.blocks.table import block_type
-from edgeq.graph.aligned import aligned, round_up
-from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.graph.aligned import aligned, bits, round_up
+from edgeq.kernels.layout import ROW_SUMS_BYTES, SUMS_BYTES
 from edgeq.ops import matmul as linear
-from edgeq.ops import pack
+from edgeq.ops import pack, pack_tokens
 from edgeq.simd import isa
 from edgeq.toolchain import library
 
@@ -48,6 +48,40 @@ class Body:
 
 # Those that run here, and those whose instructions are defined above.
 BODIES = [Body(row) for row in isa.TABLE if row in isa.available() or row.name.startswith(("avx512", "avxvnni"))]
+
+
+class PackedTokens:
+    """Activations [tokens, columns] quantized with one scale per token, by the kernel of a body; `scale` is that of all
+    tokens, where it is given."""
+
+    def __init__(self, body: Body, x: np.ndarray, scale: float = 0.0):
+        tokens, columns = x.shape
+        self.capacity = round_up(tokens, 16)
+        self.rows = np.zeros((self.capacity, columns), np.float32)
+        self.rows[:tokens] = x
+        self.words, self.sums = aligned(self.capacity * columns), aligned(self.capacity * ROW_SUMS_BYTES)
+        self.words[:], self.sums[:] = 0x5A, 0xFF  # what no kernel may use
+        self.count = np.array([tokens], np.int64)
+        places = address(self.words), address(self.sums), address(self.count)
+        call(
+            body.kernel("pack_tokens"),
+            pack_tokens.Args(address(self.rows), 4 * columns, columns, *places, bits(scale)),
+            threads=2,
+        )
+
+    def unpack(self, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Codes [tokens, columns], scales and sums [tokens] back from the packed layout."""
+        tokens, columns = int(self.count[0]), self.rows.shape[1]
+        codes, scales, totals = [], [], []
+        for first in range(0, tokens, tile):
+            here = min(tile, tokens - first)
+            wide = 1 if tokens == 1 else min(tile, next(width for width in (2, 4, 8) if here <= width))
+            words = self.words[first * columns :][: wide * columns].view(np.int8).reshape(columns // 4, wide, 4)
+            sums = self.sums[first * ROW_SUMS_BYTES :][: wide * ROW_SUMS_BYTES].reshape(2, wide * 4)
+            codes.append(words.transpose(1, 0, 2).reshape(wide, columns)[:here])
+            scales.append(sums[0].view(np.float32)[:here])
+            totals.append(-sums[1].view(np.int32)[:here])
+        return np.concatenate(codes), np.concatenate(scales), np.concatenate(totals)
 
 
 class Packed:
@@ -98,9 +132,10 @@ def matmul(
     bias: np.ndarray | None = None,
     add_to: np.ndarray | None = None,
     threads: int = 1,
+    scale: float = 0.0,
 ) -> np.ndarray:
-    """[tokens, rows] = x [tokens, columns] through the kernel `matmul:name`."""
-    packed = Packed(body, x)
+    """[tokens, rows] = x [tokens, columns] through the kernel `matmul:name`; `scale` as PackedTokens has it."""
+    packed = PackedTokens(body, x, scale) if block_type(name).per_row else Packed(body, x)
     weights = aligned(panels.nbytes)
     weights[:] = panels.reshape(-1).view(np.uint8)
     out = np.zeros((packed.capacity, round_up(rows, 32)), np.float32)
@@ -141,6 +176,9 @@ def random_panels(rng: np.random.Generator, name: str, rows: int, columns: int) 
     weights = (rng.standard_normal((rows, columns)) * 0.02).astype(np.float32)
     panels = np.array(encode(weights, name)).reshape(-(-rows // 16), -1)
     if not bt.quantized:
+        return panels
+    if bt.per_row:
+        panels[: rows // 16, bt.header_bytes :] = rng.integers(0, 256, (rows // 16, columns * 16), dtype=np.uint8)
         return panels
     start = 0
     for first in range(0, columns, 256):

@@ -151,6 +151,16 @@ def cases() -> dict[str, tuple[bytes, str, list[str]]]:
         "shape_true.eqf": (tensor(shape=[True, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
         "shape_huge.eqf": (tensor(shape=[1 << 40, 8]), "FormatError", ["token_embd.weight", "dimensions"]),
         "nbytes_small.eqf": (tensor(nbytes=128), "FormatError", ["token_embd.weight", "128", "256"]),
+        "activation_scale.eqf": (
+            tensor(activation_scale=0.5),
+            "FormatError",
+            ["token_embd.weight", "F16 takes no scale"],
+        ),
+        "activation_scale_text.eqf": (
+            tensor(activation_scale="0.5"),
+            "FormatError",
+            ["token_embd.weight", "not a number"],
+        ),
         "shape_large.eqf": (tensor(shape=[17, 8]), "FormatError", ["token_embd.weight", "512"]),
         "offset_unaligned.eqf": (tensor(offset=START + 32), "FormatError", ["token_embd.weight", "multiple of 64"]),
         "offset_negative.eqf": (tensor(offset=-64), "FormatError", ["token_embd.weight", "range"]),

@@ -18,7 +18,8 @@ class Fields:
     """Codes and scales of a quantized matrix [rows, cols].
 
     codes  u8  [rows, cols]
-    d      [rows, scale groups]: f16, f32 or u8 where scales are "f16", "f32" or "e8m0"; else f16 [rows, super-blocks]
+    d      [rows, scale groups]: f16, f32 or u8 where scales are "f16", "f32" or "e8m0"; f32 [rows, 1] where they are
+           "row"; else f16 [rows, super-blocks]
     dmin   f16, of d's shape, or None without mins
     scales u8 or, where they are "i8", i8 [rows, scale groups], or None where d is the scale
     mins   u8 [rows, scale groups], or None without mins or where dmin is the min
@@ -48,7 +49,7 @@ def decode_fields(fields: Fields, bt: BlockType) -> F32:
     else:
         values = fields.codes.astype(np.float32)
         values -= np.float32(bt.zero_point)
-    columns = min(bt.scale_group, GROUP)
+    columns = min(bt.coded_columns, GROUP)
     with np.errstate(invalid="ignore", over="ignore"):
         scale = _scale(fields.d, fields.scales, cols, bt)
         weights = scale[:, :, None] * values.reshape(rows, -1, columns)
@@ -64,6 +65,8 @@ def _scale(d: NDArray[Any], factors: NDArray[Any] | None, cols: int, bt: BlockTy
     if bt.scales == "e8m0":
         exponents = d.astype(np.int32) - 128
         return np.ldexp(np.float32(1), exponents)
+    if bt.per_row:
+        return np.repeat(d.astype(np.float32), cols // GROUP, axis=1)
     if factors is None:
         wide = np.repeat(d.astype(np.float32), max(bt.scale_group // GROUP, 1), axis=1)
         return wide[:, : cols // min(bt.scale_group, GROUP)]

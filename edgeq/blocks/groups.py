@@ -25,7 +25,7 @@ from edgeq.blocks.search_symmetric import (
     codes_of,
     search_scales,
 )
-from edgeq.blocks.table import SUPER_BLOCK, BlockType
+from edgeq.blocks.table import MOST_COLUMNS, SUPER_BLOCK, BlockType
 
 # How far `near` goes: factors, where there are mins too; factors of types without; exponents; steps of other scales
 FACTORS_WITH_MIN, FACTORS, EXPONENTS, STEPS_OF_A_SCALE = 2, 4, 1, 2
@@ -63,8 +63,8 @@ class Groups(ABC):
 
     @property
     def columns(self) -> int:
-        """Columns that share a scale."""
-        return self.bt.scale_group
+        """Columns that are rounded together: those that share a scale, where not all of a row do."""
+        return self.bt.coded_columns
 
     @property
     def span(self) -> int:
@@ -122,6 +122,8 @@ def groups_of(bt: BlockType) -> Groups:
     """How matrices of a quantized block type are quantized group by group."""
     if bt.has_mins:
         return _Offsets(bt) if bt.scales == "f16" else _Mins(bt)
+    if bt.per_row:
+        return _Rows(bt)
     return _Exponents(bt) if bt.scales == "e8m0" else _Symmetric(bt)
 
 
@@ -224,7 +226,7 @@ class _Symmetric(Groups):
             factor = round_between(group.factor + np.float32(a), *FACTOR_RANGE[self.bt.scales])
             return GroupScale(multiples.d * factor, group.offset, factor, group.offset)
         scale = group.scale * np.float32(1 + a * step_of(self.bt))
-        scale = scale if self.bt.scales == "f32" else half(scale)
+        scale = scale if self.bt.single_scales else half(scale)
         return GroupScale(scale, group.offset, scale, group.offset)
 
     def column(self, x: F32, group: GroupScale) -> tuple[F32, F32]:
@@ -234,7 +236,7 @@ class _Symmetric(Groups):
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
         factors = np.stack([g.factor for g in groups], axis=1)
         if not self.coded:
-            return {"d": factors.astype(np.float32 if self.bt.scales == "f32" else np.float16)}
+            return {"d": factors.astype(np.float32 if self.bt.single_scales else np.float16)}
         coded = factors.astype(np.int8) if self.bt.scales == "i8" else (factors + np.float32(32)).astype(np.uint8)
         return {"d": _f16([m.d for m in multiples]), "scales": coded}
 
@@ -260,3 +262,28 @@ class _Exponents(_Symmetric):
 
     def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
         return {"d": np.stack([g.factor for g in groups], axis=1).astype(np.uint8)}
+
+
+class _Rows(_Symmetric):
+    """w = s v with one scale for all of a row, settled before the first column is rounded."""
+
+    @property
+    def span(self) -> int:
+        return MOST_COLUMNS
+
+    def settle(self, x: F32, importance: F32) -> Multiples:
+        return Multiples(best_scale(*_one(x, importance), self.bt)[0], np.ones_like(x[0]))
+
+    def scale(self, x: F32, importance: F32, multiples: Multiples) -> GroupScale:
+        zero = np.zeros_like(multiples.d)
+        return GroupScale(multiples.d, zero, multiples.d, zero)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return 0, 0
+
+    def _beside(self, group: GroupScale, a: int, b: int, multiples: Multiples) -> GroupScale:
+        return group
+
+    def header(self, multiples: Sequence[Multiples], groups: Sequence[GroupScale]) -> dict[str, Any]:
+        return {"d": multiples[0].d[:, None]}

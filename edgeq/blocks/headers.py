@@ -1,4 +1,5 @@
-"""What a super-block's header holds: which entries, how many of each, in which form (`formats/blocks.md`)."""
+"""What a super-block's header holds: which entries, how many of each, in which form (`formats/blocks.md`). Where a row
+has one scale, all of it is one super-block."""
 
 from typing import Any
 
@@ -16,6 +17,8 @@ Part = tuple[str, int, str]
 
 def parts(bt: BlockType) -> list[Part]:
     """The parts of a quantized type's header, in order."""
+    if bt.per_row:
+        return [("d", 1, "<f4")]
     groups = SUPER_BLOCK // bt.scale_group
     if bt.scales == "f16":
         return [("d", groups, "<f2")] + ([("dmin", groups, "<f2")] if bt.has_mins else [])
@@ -40,7 +43,8 @@ def empty(rows: int, cols: int, bt: BlockType) -> dict[str, NDArray[Any]]:
     """The fields that the header of a type has, all zero: [rows, entries]."""
     found: dict[str, NDArray[Any]] = {}
     for name, entries, form in parts(bt):
-        values = np.zeros((rows, -(-cols * entries // SUPER_BLOCK)), "u1" if form in ("six", "pair") else form)
+        count = entries if bt.per_row else -(-cols * entries // SUPER_BLOCK)
+        values = np.zeros((rows, count), "u1" if form in ("six", "pair") else form)
         found[name] = values
         if form == "pair":
             found["mins"] = values.copy()

@@ -63,10 +63,15 @@ def _pad_rows(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _super_blocks(buffer: U8, cols: int, bt: BlockType) -> Iterator[tuple[int, U8, U8]]:
-    """Per super-block of u8 [panels, panel_bytes]: its index, and views of its header and groups.
+    """Per super-block of u8 [panels, panel_bytes]: its index, and views of its header and groups. Where a row has one
+    scale, all of it is one super-block.
 
-    header u8 [panels, header_bytes], groups u8 [panels, up to 8, group_bytes].
+    header u8 [panels, header_bytes], groups u8 [panels, up to 8 or all, group_bytes].
     """
+    if bt.per_row:
+        groups = buffer[:, bt.header_bytes :]
+        yield 0, buffer[:, : bt.header_bytes], groups.reshape(len(buffer), -1, bt.group_bytes)
+        return
     for index, first in enumerate(range(0, cols, SUPER_BLOCK)):
         count = min(SUPER_BLOCK, cols - first) // GROUP
         start = bt.super_block_offset(index)

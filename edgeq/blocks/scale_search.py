@@ -30,7 +30,7 @@ from edgeq.blocks.search_offsets import search_offsets
 from edgeq.blocks.search_symmetric import search_scales
 from edgeq.blocks.table import SUPER_BLOCK, BlockType
 
-_D = {"e8m0": np.uint8, "f32": np.float32}  # dtype of a scale, where it is no f16
+_D = {"e8m0": np.uint8, "f32": np.float32, "row": np.float32}  # dtype of a scale, where it is no f16
 
 
 LEAST_IMPORTANCE = 2.0**-24  # of the mean: a group without any is searched like one with equal importances
@@ -49,11 +49,11 @@ def search(weights: F32, bt: BlockType, importance: F32 | None = None) -> Fields
     """The fields of finite f32 weights [rows, cols], cols a multiple of 32; importance is f32 [cols] (see `encode`)."""
     cols = weights.shape[1]
     relative = relative_importance(importance)
-    split = cols - cols % SUPER_BLOCK
+    split, span = (cols, cols) if bt.per_row else (cols - cols % SUPER_BLOCK, SUPER_BLOCK)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         parts = [
             _search_region(weights[:, first:last], None if relative is None else relative[first:last], width, bt)
-            for first, last, width in ((0, split, SUPER_BLOCK), (split, cols, cols - split))
+            for first, last, width in ((0, split, span), (split, cols, cols - split))
             if last > first
         ]
     if len(parts) == 1:
@@ -68,7 +68,7 @@ def search(weights: F32, bt: BlockType, importance: F32 | None = None) -> Fields
 def _search_region(weights: F32, importance: F32 | None, width: int, bt: BlockType) -> Fields:
     """Fields of [rows, n * width], every super-block `width` columns wide."""
     rows, cols = weights.shape
-    columns = min(bt.scale_group, width)
+    columns = width if bt.per_row else min(bt.scale_group, width)
 
     def per_lane(values: F32) -> F32:
         """[columns of a group, groups, lanes] of [n, cols]."""

@@ -1,5 +1,6 @@
 """The searches for w = s v, v being what a code stands for: with a scale of each group (Q8_0, Q4_0, Q5_0, IQ4_NL,
-TQ2_0), with one that is a power of two (MXFP4), or with scales that are signed multiples of d (Q6_K, Q3_K, IQ4_XS).
+TQ2_0) or row (I8_R), with one that is a power of two (MXFP4), or with scales that are signed multiples of d (Q6_K,
+Q3_K, IQ4_XS).
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from edgeq.blocks.table import BlockType
 _STEPS = {
     "Q5_0": tuple(t / 4 for t in range(-8, 5)),
     "Q8_0": tuple(t / 2 for t in range(-8, 9)),
+    "I8_R": tuple(t / 2 for t in range(-8, 9)),  # 3 % less squared error than max / 127; clipping more loses
     "Q6_K": tuple(t / 2 for t in range(-8, 5)),
     "Q3_K": tuple(t / 8 for t in range(-8, 7)),
     "IQ4_NL": tuple(4.0 * t for t in range(-8, 9)),
@@ -40,9 +42,9 @@ _STEPS = {
     "IQ4_XS": tuple(4.0 * t for t in range(-8, 9)),
     "TQ2_0": tuple(t / 8 for t in range(29)),
 }
-# Signed codes that are written, if not all: Q8_0 leaves -128 out, as GGUF writers do; TQ2_0 leaves out 2, which TQ1_0
-# lacks.
-_CODE_RANGE = {"Q8_0": (-127, 127), "TQ2_0": (-1, 1)}
+# Signed codes that are written, if not all: Q8_0 leaves -128 out, as GGUF writers do, and so does I8_R; TQ2_0 leaves
+# out 2, which TQ1_0 lacks.
+_CODE_RANGE = {"Q8_0": (-127, 127), "I8_R": (-127, 127), "TQ2_0": (-1, 1)}
 FACTOR_RANGE = {"i8": (-128, 127), "s6": (-32, 31)}
 LEAST_EXPONENT = 3  # of MXFP4's scales: those below are of weights that f32 cannot divide by
 EXPONENTS = (0, 1, -1)  # beside that of the largest weight, which are tried
@@ -91,7 +93,7 @@ def search_scales(x: F32, bt: BlockType, importance: F32 | None = None) -> tuple
         return exponent, None, codes_of(x, power_of_two(exponent), bt)
     scale = best_scale(x, importance, bt)
     if bt.scales not in FACTOR_RANGE:
-        d = scale if bt.scales == "f32" else half(scale)
+        d = scale if bt.single_scales else half(scale)
         return d, None, codes_of(x, d, bt)
     d, factors = _factors(x, importance, scale, bt)
     return d, factors, codes_of(x, d * factors, bt)

@@ -2,7 +2,8 @@
 
 A matrix [N outputs, K inputs] is stored as panels of 16 rows. In a plain type (F32, F16, BF16) a panel is
 [K][16] elements. In a quantized type a panel is a run of super-blocks of up to 256 columns: a header of scales, then
-one group of packed codes per 32 columns. `formats/blocks.md` gives every byte; `formats/types.json` repeats this table.
+one group of packed codes per 32 columns; where a row has one scale it is a single header for the whole row, and all
+its groups. `formats/blocks.md` gives every byte; `formats/types.json` repeats this table.
 
 This module needs neither NumPy nor Numba.
 """
@@ -16,22 +17,25 @@ from edgeq.errors import UnsupportedError
 PANEL_ROWS = 16
 GROUP = 32  # columns whose codes are stored together
 SUPER_BLOCK = 256  # columns that share a header
+# Of a row with one scale, whose dots are int32 sums of all its products: 128 * 127 times this is below 2**31
+MOST_COLUMNS = 131072
 
 
 @dataclass(frozen=True)
 class BlockType:
     """One storage format.
 
-    name             as in GGUF; own types are NF4 and those that end in W
+    name             as in GGUF; own types are NF4, I8_R and those that end in W
     gguf_id          its `ggml_type` number, None of own types
     element_bytes    bytes of one weight of a plain type, 0 for a quantized type
     code_bits        bits of a code of a quantized type, 0 for a plain one
-    scale_group      columns that share one scale (and min)
+    scale_group      columns that share one scale (and min); 0 if all of a row do
     scales           how scales are coded: "f16", "f32" or "e8m0" (an exponent) of each scale group; or multiples of
-                     one f16 per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"
+                     one f16 per row and super-block: "u6", "i8", "s6" (0 to 63, of which 32 is taken away), "u4"; or
+                     "row", one f32 for all of a row, which reads activations with one scale for all columns
     zero_point       code that stands for zero
     has_mins         whether each group also has a min: an f16 that is added, or a multiple that is subtracted
-    header_bytes     bytes before the groups of a super-block, for 16 rows
+    header_bytes     bytes before the groups of a super-block, or of a panel whose rows have one scale, for 16 rows
     gguf_columns     columns of one GGUF block; 0 of own types
     gguf_block_bytes bytes of one GGUF block; 0 of own types
     values           what the 16 codes stand for, where that is not code - zero_point
@@ -69,20 +73,46 @@ class BlockType:
         """Bytes of the codes of 32 columns x 16 rows; 0 for a plain type."""
         return self.bits * GROUP * PANEL_ROWS // 8 if self.quantized else 0
 
+    @property
+    def per_row(self) -> bool:
+        """Whether all weights of a row share one scale."""
+        return self.scales == "row"
+
+    @property
+    def single_scales(self) -> bool:
+        """Whether scales are f32, which rounds none."""
+        return self.scales in ("f32", "row")
+
+    @property
+    def coded_columns(self) -> int:
+        """Columns that error feedback rounds together: those that share a scale, or a group of a row that has one."""
+        return self.scale_group or GROUP
+
     def accepts(self, cols: int) -> bool:
         """Whether a matrix with rows of `cols` weights can have this type."""
-        return cols > 0 and (not self.quantized or cols % GROUP == 0)
+        return cols > 0 and not self.refusal(cols)
+
+    def refusal(self, cols: int) -> str:
+        """What this type needs that rows of `cols` weights are not; empty if it accepts them."""
+        if self.quantized and cols % GROUP:
+            return f"needs rows of a multiple of {GROUP} weights, not {cols}"
+        if self.per_row and cols > MOST_COLUMNS:
+            return f"needs rows of up to {MOST_COLUMNS} weights, not {cols}"
+        return ""
 
     def panel_bytes(self, cols: int) -> int:
         """Bytes of one panel: 16 rows of `cols` weights. UnsupportedError if the type does not accept `cols`."""
         if not self.accepts(cols):
-            raise UnsupportedError(f"{self.name} needs rows of a multiple of {GROUP} weights, not {cols}: use F16")
+            what = self.refusal(cols) or f"needs rows of weights, not {cols}"
+            raise UnsupportedError(f"{self.name} {what}: use F16")
         if not self.quantized:
             return self.element_bytes * PANEL_ROWS * cols
-        return super_blocks(cols) * self.header_bytes + cols // GROUP * self.group_bytes
+        headers = 1 if self.per_row else super_blocks(cols)
+        return headers * self.header_bytes + cols // GROUP * self.group_bytes
 
     def super_block_offset(self, index: int) -> int:
-        """Byte offset of super-block `index` in its panel (all super-blocks before it are full)."""
+        """Byte offset of super-block `index` in its panel (all super-blocks before it are full); of types that have
+        such."""
         return index * (self.header_bytes + SUPER_BLOCK // GROUP * self.group_bytes)
 
     def tensor_bytes(self, rows: int, cols: int) -> int:
@@ -157,6 +187,7 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("IQ3_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
         BlockType("IQ3S_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
         BlockType("TQ2_0", 35, 0, 2, 256, "f16", 1, False, 32, 256, 66),
+        BlockType("I8_R", None, 0, 8, 0, "row", 128, False, 64, 0, 0),
     )
 }
 

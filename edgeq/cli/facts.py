@@ -39,7 +39,11 @@ def model_name(model: Path) -> str:
 
 def of_file(file: "File") -> Facts:
     """Facts of an `.eqf` file. Sizes are bytes."""
-    rows = [_row(tensor.name, tensor.shape, tensor.type, tensor.nbytes) for tensor in file.tensors.values()]
+    rows = [
+        _row(tensor.name, tensor.shape, tensor.type, tensor.nbytes)
+        | ({} if tensor.activation_scale is None else {"activation_scale": tensor.activation_scale})
+        for tensor in file.tensors.values()
+    ]
     return {
         "file": file.path,
         "format": "eqf",

@@ -24,6 +24,7 @@ from edgeq.container.placement import (
     VERSION,
     AssetInfo,
     TensorInfo,
+    activation_refusal,
 )
 from edgeq.errors import ChecksumError, FormatError, UnsupportedError
 
@@ -74,6 +75,7 @@ def render(
                 "offset": t.offset,
                 "nbytes": t.nbytes,
                 "crc32": f"{t.crc32:08x}",
+                **({} if t.activation_scale is None else {"activation_scale": t.activation_scale}),
             }
             for t in tensors
         ],
@@ -237,7 +239,17 @@ class _Checker:
         offset, nbytes, crc = self.extent(entry, where, start, end)
         if nbytes != expected:
             self.fail(f"{where} claims {nbytes} bytes, a {kind} tensor of shape {dims} has {expected}")
-        return TensorInfo(name, shape, kind, offset, nbytes, crc)
+        return TensorInfo(name, shape, kind, offset, nbytes, crc, self.activation_scale(entry, kind, where))
+
+    def activation_scale(self, entry: dict[str, Any], kind: str, where: str) -> float | None:
+        if "activation_scale" not in entry:
+            return None
+        scale = entry["activation_scale"]
+        if type(scale) not in (int, float):
+            self.fail(f"'activation_scale' of {where} is not a number")
+        if reason := activation_refusal(kind, scale):
+            self.fail(f"{where}: {reason}")
+        return float(scale)
 
     def asset(self, entry: Any, start: int, end: int) -> AssetInfo:
         name, where = self.named(entry, "asset", ASSET_NAME)

@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgeq.container.header import ASSET_NAME, FEATURES, TENSOR_NAME, render
@@ -23,8 +24,8 @@ class Writer(OutputFile):
 
     `metadata` needs "architecture" (str) and "config" (dict) and must be JSON. `requires` names what a reader must know
     to read the file rightly: others refuse it. Raises OutputError if the file cannot be written (no folder, no
-    permission, disk full), UnsupportedError if a type cannot hold a tensor's shape, ValueError for a name given twice,
-    a feature that is not known, a chunk too many or a tensor left incomplete.
+    permission, disk full), UnsupportedError if a type cannot hold a tensor's shape or takes no scale of activations,
+    ValueError for a name given twice, a feature that is not known, a chunk too many or a tensor left incomplete.
     """
 
     def __init__(
@@ -70,9 +71,7 @@ class Writer(OutputFile):
             content = self._contents[a.name]
             self.put(content, a.offset)
             assets.append(AssetInfo(a.name, a.offset, a.nbytes, zlib.crc32(content)))
-        tensors = [
-            TensorInfo(t.name, t.shape, t.type, t.offset, t.nbytes, self._crc[t.name]) for t in self._tensors.values()
-        ]
+        tensors = [replace(t, crc32=self._crc[t.name]) for t in self._tensors.values()]
         self.put(render(self._metadata, tensors, assets, self.nbytes, self._requires), 0)
 
 

@@ -107,6 +107,8 @@ def export_gguf(
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
         fused = file.metadata.get("gguf", {}).get("fused", entry.fused)
         targets = [target(file, place, fallback) for place in places(list(file.tensors), entry, fused)]
+        if any(info.activation_scale is not None for info in file.tensors.values()):
+            notes.append("GGUF has no word for scales of activations: readers take each token's own")
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]

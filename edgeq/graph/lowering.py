@@ -81,6 +81,12 @@ class Lowering:
         """Whether a matrix is of a quantized type, whose kernels read packed activations."""
         return block_type(self.file.tensors[weight].type).quantized
 
+    def token_scale(self, weight: str) -> float | None:
+        """Of a matrix that reads activations with one scale for each token the one that the file gives all of them, or
+        0.0; None of other matrices."""
+        info = self.file.tensors[weight]
+        return (info.activation_scale or 0.0) if block_type(info.type).per_row else None
+
     def activations(self, value: Buffer, weight: str) -> tuple[int, int]:
         """What the kernel of a matrix reads: addresses of packed words and sums, or f32 rows' address and stride."""
         return (value.words_at, value.sums_at) if self.is_packed(weight) else (value.address, value.stride)

@@ -14,6 +14,7 @@ class Encode(NamedTuple):
     first: int  # panel
     last: int  # one past the last panel
     importance: int = 0  # f32 [columns], of those that weigh errors
+    scratch: int = 0  # f32 [columns][16] per thread, of types with one scale for a row
 
 
 MEND_COLUMN, MEND_BLOCK = 208, 4224  # bytes of scratch per column and super-block

@@ -2,7 +2,7 @@
 
 A lane is one of a panel's 16 rows: every step of the search is a vector operation on one column of the panel, in the
 order in which the NumPy reference does it, none of them fused. One super-block is searched at a time, from a copy of
-its weights on the stack, f32 [256 columns][16 rows].
+its weights on the stack, f32 [256 columns][16 rows]; where a row has one scale, a whole panel from scratch memory.
 """
 
 from edgeq.blocks.packing import places
@@ -31,6 +31,7 @@ from edgeq.simd.vector import (
 
 COLUMNS = 256  # of a full super-block
 X_BYTES, CODES_BYTES, WORK_BYTES = COLUMNS * ROW, COLUMNS * 16, 64 * ROW
+GROUP_CODES = 32 * 16  # bytes of the codes of a group
 
 
 def make(variant: str, isa: Isa):
@@ -41,13 +42,15 @@ def make(variant: str, isa: Isa):
     """
     name, _, weighted = variant.partition("-")
     bt = block_type(name)
+    if bt.per_row:
+        return _make_rows(bt, _at_column if weighted else _nowhere)
     super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
     search, write_header = searches(bt)
     arguments, pack_group = words_of(Encode), make_pack(bt)
     importance_at = _at_column if weighted else _nowhere
 
     def kernel(args, thread, n_threads):
-        source, rows, cols, target, first, last, importance = arguments(args)
+        source, rows, cols, target, first, last, importance, _ = arguments(args)
         x, codes, work = stack(X_BYTES), stack(CODES_BYTES), stack(WORK_BYTES)
         full = cols // COLUMNS
         blocks = (cols + COLUMNS - 1) // COLUMNS
@@ -67,6 +70,31 @@ def make(variant: str, isa: Isa):
                 write_header(out, work, d, dmin)
                 for g in range(groups):
                     pack_group(codes + g * 512, out + header_bytes + g * group_bytes)
+
+    return kernel
+
+
+def _make_rows(bt: BlockType, importance_at):
+    """The kernel of types with one scale for a row."""
+    row, arguments, pack_group = encode_symmetric.make_row(bt), words_of(Encode), make_pack(bt)
+    scale_of, codes_of = row.scale, row.codes
+    header_bytes, group_bytes = bt.header_bytes, bt.group_bytes
+
+    def kernel(args, thread, n_threads):
+        source, rows, cols, target, first, last, importance, scratch = arguments(args)
+        x, codes = scratch + thread * cols * ROW, stack(GROUP_CODES)
+        for panel in range(
+            first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
+        ):
+            valid = rows - panel * 16 if rows - panel * 16 < 16 else 16
+            present = select_below(valid, splat_f32(1.0), zero_f32x16())
+            transpose(source + panel * 16 * cols * 4, cols * 4, valid, cols, x)
+            scale = scale_of(x, importance_at(importance, 0), cols)
+            out = target + panel * (header_bytes + cols // 32 * group_bytes)
+            store_f32x16(out, scale)
+            for g in range(cols // 32):
+                codes_of(x + g * 32 * ROW, scale, present, codes)
+                pack_group(codes, out + header_bytes + g * group_bytes)
 
     return kernel
 

@@ -8,7 +8,7 @@ import numpy as np
 from edgeq.blocks import reference
 from edgeq.blocks.fields import F32, U8
 from edgeq.blocks.scale_search import relative_importance
-from edgeq.blocks.table import BlockType, block_type, panels
+from edgeq.blocks.table import PANEL_ROWS, BlockType, block_type, panels
 from edgeq.kernels.argument_blocks import Encode
 
 
@@ -39,7 +39,9 @@ def encode_panels(weights: F32, name: str, threads: int = 1, importance: F32 | N
     out = np.empty(bt.tensor_bytes(rows, cols), np.uint8)
     relative = relative_importance(importance)
     address = 0 if relative is None else relative.ctypes.data
-    args = np.array(Encode(weights.ctypes.data, rows, cols, out.ctypes.data, 0, panels(rows), address), np.int64)
+    scratch = np.empty(threads * cols * PANEL_ROWS if bt.per_row else 0, np.float32)
+    words = Encode(weights.ctypes.data, rows, cols, out.ctypes.data, 0, panels(rows), address, scratch.ctypes.data)
+    args = np.array(words, np.int64)
     encode = kernel(_kernel(bt, relative is not None))
     if threads == 1:
         encode(args.ctypes.data, 0, 1)

@@ -250,7 +250,7 @@ def make(bt: BlockType):
     """
     value, code = _rounding(bt)
     fitting = _fitting(value)
-    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
+    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.single_scales
     ragged = bt.scale_group > COLUMNS  # the last group may be shorter
     best = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
     factors = _make_factors(bt, fitting) if coded else None
@@ -281,18 +281,37 @@ def make(bt: BlockType):
     return search
 
 
+def make_row(bt: BlockType) -> SimpleNamespace:
+    """Of types with one scale for a row: `scale(x, importance, columns)`, that of all its columns, and `codes(x, scale,
+    present, codes)`, those of a group of 32 as u8 [32][16]; `present` is 1 in rows that exist, else 0."""
+    value, code = _rounding(bt)
+    best = _make_best(bt, _fitting(value).fit_sums)
+
+    @device
+    def codes_of_group(x, scale, present, codes):
+        inv = inverse(scale)
+        for k in range(32):
+            found = code(mul(load_f32x16(x + k * ROW), inv))
+            store_u8x16(codes + k * 16, to_u8x16(mul(found, present)))
+
+    return SimpleNamespace(scale=best, codes=codes_of_group)
+
+
 def make_group(bt: BlockType) -> SimpleNamespace:
     """What `encode_mins.make_group` says, without mins; of types whose scales are not coded these are the factors."""
     value, code = _rounding(bt)
     decoded, fitting, step = _decoded(bt), _fitting(value), step_of(bt)
-    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.scales == "f32"
+    exponents, coded, single = bt.scales == "e8m0", bt.scales in FACTOR_RANGE, bt.single_scales
     find = _make_best_exponent(fitting.error) if exponents else _make_best(bt, fitting.fit_sums)
     code_factor = _make_coded(bt, fitting.error) if coded else None
     least, most = FACTOR_RANGE.get(bt.scales, (0, 0))
+    settled = bt.per_row  # the scale of the row, as d
     bias = 32.0 if bt.scales == "s6" else 0.0
 
     @device
     def best(x, importance, work, group, d, dmin, columns):
+        if settled:
+            return d, zero_f32x16()
         found, row = find(x, importance, columns), work + group * ROW
         if coded:
             store_f32x16(row + SCALES, found)
@@ -302,6 +321,8 @@ def make_group(bt: BlockType) -> SimpleNamespace:
 
     @device
     def beside(factor, unused, a, b):
+        if settled:
+            return factor, unused
         if coded:
             return round_between(add(factor, constant(a)), constant(least), constant(most)), unused
         if exponents:  # 0 is of groups of zeros
@@ -338,7 +359,7 @@ def make_group(bt: BlockType) -> SimpleNamespace:
         found = code(scaled)
         return found, mul(scale, decoded(scaled, found))
 
-    reach = (EXPONENT_REACH if exponents else FACTORS if coded else STEPS_OF_A_SCALE, 0)
+    reach = (EXPONENT_REACH if exponents else FACTORS if coded else 0 if settled else STEPS_OF_A_SCALE, 0)
     return SimpleNamespace(
         best=best, beside=beside, scale=scale, keep=keep, kept=kept, finish=finish, column=column, reach=reach
     )

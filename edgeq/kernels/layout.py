@@ -28,6 +28,7 @@ MOST_RUNS = (1 << BARRIER_BITS - PART_BITS) - 1  # of a pass: each is a part of 
 GROUP = 32  # columns that share an activation scale
 PROBE_LINES = 32  # code lines of a panel that are measured: making floats of their dots hardly counts
 SUMS_BYTES = 20  # per token and group, beside the 32 bytes of codes (pack_rows.py)
+ROW_SUMS_BYTES = 8  # per token, where all columns share a scale
 
 # KV cache: bytes of an element. q8_0 has, beside them, an f16 scale per 32 values of a head and position.
 KV_BYTES = {"f16": 2, "f32": 4, "q8_0": 1}

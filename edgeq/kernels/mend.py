@@ -38,10 +38,13 @@ assert BLOCK_BYTES == MEND_BLOCK and MEND_COLUMN == 3 * ROW + 16
 def make(variant: str, isa: Isa):
     """The kernel for block type `variant`. Threads take contiguous runs of panels."""
     bt = block_type(variant)
-    super_block_bytes, header_bytes, group_bytes = bt.super_block_offset(1), bt.header_bytes, bt.group_bytes
-    search, write_header = searches(bt)
-    arguments, pack_group, size = words_of(Mend), make_pack(bt), bt.scale_group
-    shared = bt.scales not in ("f16", "f32", "e8m0")
+    header_bytes, group_bytes, per_row = bt.header_bytes, bt.group_bytes, bt.per_row
+    # a row with one scale has its header once
+    super_block_bytes = 8 * group_bytes if per_row else bt.super_block_offset(1)
+    panel_of = _one_header if per_row else _header_for_each
+    search, write_header = (encode_symmetric.make_row(bt).scale, _row_scale) if per_row else searches(bt)
+    arguments, pack_group, size = words_of(Mend), make_pack(bt), bt.coded_columns
+    shared = bt.scales not in ("f16", "f32", "e8m0", "row")
     if bt.has_mins:
         kind = encode_offsets.make_group(bt) if bt.scales == "f16" else encode_mins.make_group(bt)
     else:
@@ -51,12 +54,15 @@ def make(variant: str, isa: Isa):
 
     @device
     def settle(wanted, importance, columns, blocks, unused, present):
-        """d and dmin of every super-block."""
+        """d and dmin of every super-block; where a row has one scale, that is the d of them all."""
+        scale = search(wanted, importance, columns) if per_row else zero_f32x16()
         for block in range((columns + COLUMNS - 1) // COLUMNS):
             groups = min(COLUMNS, columns - block * COLUMNS) // 32
             work = blocks + block * BLOCK_BYTES
             for row in range(64):
                 store_f32x16(work + row * ROW, zero_f32x16())
+            if per_row:
+                store_f32x16(work + WORK_BYTES, scale)
             if shared:
                 first = block * COLUMNS
                 d, dmin = search(wanted + first * ROW, importance + first * 4, groups, work, unused, present)
@@ -123,7 +129,7 @@ def make(variant: str, isa: Isa):
         codes = errors + columns * ROW
         blocks = codes + columns * 16
         x, y, own, unused = stack(X_BYTES), stack(X_BYTES), stack(X_BYTES), stack(CODES_BYTES)
-        panel_bytes = (columns + COLUMNS - 1) // COLUMNS * header_bytes + columns // 32 * group_bytes
+        panel_bytes = panel_of(columns, header_bytes) + columns // 32 * group_bytes
         for panel in range(
             first + (last - first) * thread // n_threads, first + (last - first) * (thread + 1) // n_threads
         ):
@@ -167,12 +173,28 @@ def make(variant: str, isa: Isa):
                 start = out + block * super_block_bytes
                 for group in range((min(COLUMNS, columns - block * COLUMNS) + size - 1) // size):
                     finish(work, group, present)
-                write_header(start, work, load_f32x16(work + WORK_BYTES), load_f32x16(work + WORK_BYTES + ROW))
+                if not per_row or block == 0:
+                    write_header(start, work, load_f32x16(work + WORK_BYTES), load_f32x16(work + WORK_BYTES + ROW))
                 for g in range(min(8, columns // 32 - block * 8)):
                     pack_group(codes + (block * 8 + g) * 512, start + header_bytes + g * group_bytes)
             _transpose_back(decoded, columns, valid, result + panel * 16 * columns * 4)
 
     return kernel
+
+
+@device
+def _one_header(columns, header_bytes):
+    return header_bytes
+
+
+@device
+def _header_for_each(columns, header_bytes):
+    return (columns + COLUMNS - 1) // COLUMNS * header_bytes
+
+
+@device
+def _row_scale(out, work, d, dmin):
+    store_f32x16(out, d)
 
 
 @device

@@ -7,11 +7,13 @@ prompt was split.
 
 from types import SimpleNamespace
 
+from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import codes
 from edgeq.kernels.codes import SCRATCH
 from edgeq.kernels.few import FEW, make_add_tile, make_few
-from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.kernels.layout import ROW_SUMS_BYTES, SUMS_BYTES
 from edgeq.kernels.matvec import HIGH, LOW, half_sum, make_matvec
+from edgeq.kernels.multiply_rows import make_rows
 from edgeq.kernels.pack_rows import rest_width
 from edgeq.kernels.streams import FLOAT_STREAMS, make_float_streams, make_streams
 from edgeq.kernels.turns import NOBODY, make_panel_turns, next_owner, take
@@ -43,6 +45,8 @@ def make_multiply(variant: str, isa: Isa):
     """
     if variant in codes.FLOATS:
         return _make_float(variant, isa)
+    if (bt := block_type(variant)).per_row:
+        return _make_by_rows(bt, isa)
     return _make_quantized(variant, isa)
 
 
@@ -216,8 +220,8 @@ def _make_quantized(name: str, isa: Isa):
     ops = operations(isa, tile, kind.codes, bias_rows=ROWS)
     tile_step = _make_tile_step(kind, ops, tile, isa.registers < 32)
     header, store_pair = _make_header(kind, ops), ops.store_pair
-    few_tokens, last_step = _make_few_tokens(matvec, few, streams), _make_last_step(kind, isa, add_tile)
-    tile_bytes, totals_bytes = 64 * tile, CHUNK * 64
+    last_step = _make_last_step(kind, isa, add_tile)
+    tile_bytes = 64 * tile
 
     @device
     def unpack(block, groups, lines, scales, mins, factors):
@@ -258,10 +262,40 @@ def _make_quantized(name: str, isa: Isa):
             block += size
 
     @device
+    def panel_bytes(groups):
+        return (groups + 7) // 8 * header_bytes + groups * group_bytes
+
+    @device
+    def sums_bytes(groups):
+        return groups * SUMS_BYTES
+
+    return _make_by_panels(_make_few_tokens(matvec, few, streams), most, panel_times_tokens, panel_bytes, sums_bytes)
+
+
+def _make_by_rows(bt: BlockType, isa: Isa):
+    """`multiply` of a type whose rows have one scale."""
+    rows = make_rows(bt, isa)
+
+    @device
+    def sums_bytes(groups):
+        return ROW_SUMS_BYTES
+
+    few_tokens = _make_few_tokens(rows.matvec, rows.few, isa.streams)
+    return _make_by_panels(few_tokens, rows.most, rows.panel_times_tokens, rows.panel_bytes, sums_bytes)
+
+
+def _make_by_panels(few_tokens, most: int, panel_times_tokens, panel_bytes_of, sums_bytes_of):
+    """`multiply` for packed activations: up to `most` tokens by `few_tokens`, more by `panel_times_tokens`.
+
+    `panel_bytes_of(groups)`, `sums_bytes_of(groups)`: of a panel, and of a token's sums, of rows of so many groups.
+    """
+    totals_bytes = CHUNK * 64
+
+    @device
     def multiply(weights, rows, columns, words, sums, out, stride, count, bias, accumulate, crew):
         totals = stack(totals_bytes)
         groups = columns // 32
-        panel_bytes = (groups + 7) // 8 * header_bytes + groups * group_bytes
+        panel_bytes, sums_bytes = panel_bytes_of(groups), sums_bytes_of(groups)
         panels = (rows + 15) // 16
         if count <= most:
             few_tokens(
@@ -283,7 +317,7 @@ def _make_quantized(name: str, isa: Isa):
                 weights + p * panel_bytes,
                 groups,
                 words + first * columns,
-                sums + first * groups * SUMS_BYTES,
+                sums + first * sums_bytes,
                 tokens,
                 totals,
             )

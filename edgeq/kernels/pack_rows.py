@@ -1,24 +1,33 @@
-"""Activations as int8: per token and group of 32 columns one f32 scale, packed for tiles of tokens.
+"""Activations as int8: per token and group of 32 columns one f32 scale, packed for tiles of tokens; for matrices whose
+rows have one scale, one per token.
 
 Layout for tiles of T tokens (T = 1 when there is one token): words [tile][column / 4][T][4 bytes]; sums
 [tile][group][5][T] of 4 bytes: f32 scale, f32 scale * sum, int32 -sum, and -sum of each half of the group. Where the
 last tokens fill no tile, theirs is a narrower one, of `rest_width` tokens.
 Codes are round(x * 127 / max |x|), ties to even, so they lie in [-127, 127].
+With one scale per token sums are [tile][2][T]: f32 scale, int32 -sum. The scale may be given: codes are round(x * (1 /
+scale)), and what lies beyond is cut. A NaN makes it NaN all the same.
 """
 
 import numpy as np
 
-from edgeq.kernels.layout import SUMS_BYTES
+from edgeq.kernels.layout import ROW_SUMS_BYTES, SUMS_BYTES
+from edgeq.simd.choice import smaller
 from edgeq.simd.memory import store_f32, store_i32
 from edgeq.simd.vector import (
     device,
+    larger,
+    larger_bits,
     largest_magnitude,
+    largest_of_bits,
+    load_f32x16,
     mul,
     round_to_i32,
     splat_f32,
     store_codes,
     store_f32x16,
     sum_i32,
+    zero_i32x16,
 )
 
 _SMALLEST = np.float32(1e-30)  # below, 127 / max would overflow; such a group is zero
@@ -82,3 +91,51 @@ def make_keep(tile: int):
             place(low, high, words, sums, token, group, groups, count)
 
     return keep
+
+
+@device
+def _cut(x):
+    """Between -127 and 127; NaN stays."""
+    return larger(splat_f32(np.float32(-127.0)), smaller(splat_f32(np.float32(127.0)), x))
+
+
+@device
+def _quantize_row(source, groups, words, sums, tile, given):
+    """Quantize a row of f32 with one scale, `given` or by its largest value if that is 0."""
+    bits = zero_i32x16()
+    for g in range(groups):
+        bits = larger_bits(bits, load_f32x16(source + g * 128), load_f32x16(source + g * 128 + 64))
+    largest = largest_of_bits(bits)
+    if given != np.float32(0.0):
+        scale, inverse = given if largest == largest else largest, np.float32(1.0) / given
+    elif largest < _SMALLEST:
+        scale, inverse = np.float32(0.0), np.float32(0.0)
+    else:
+        scale, inverse = largest / np.float32(127.0), np.float32(127.0) / largest
+    total = 0
+    for g in range(groups):
+        for half in range(2):
+            value = load_f32x16(source + g * 128 + half * 64)
+            codes = round_to_i32(_cut(mul(value, splat_f32(inverse))))
+            store_codes(words + (g * 32 + half * 16) * tile, 4 * tile, codes)
+            total += sum_i32(codes)
+    store_f32(sums, scale)
+    store_i32(sums + 4 * tile, -total)
+
+
+def make_place_row(tile: int):
+    """`place_row(source, words, sums, token, groups, count, given)`: quantize a row of f32 with one scale into its
+    place among `count` tokens."""
+
+    @device
+    def place_row(source, words, sums, token, groups, count, given):
+        if count == 1:
+            _quantize_row(source, groups, words, sums, 1, given)
+        else:
+            lane = token % tile
+            first = token - lane
+            wide = min(tile, rest_width(count - first))
+            at, beside = first * groups * 32 + lane * 4, first * ROW_SUMS_BYTES + lane * 4
+            _quantize_row(source, groups, words + at, sums + beside, wide, given)
+
+    return place_row

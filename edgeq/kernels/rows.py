@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from edgeq.blocks.table import BlockType, block_type
 from edgeq.kernels import codes
 from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f32, load_u8, stack, store_f32
@@ -10,7 +11,10 @@ from edgeq.simd.vector import device, store_f32x16, store_u8x64
 
 def make_row(name: str, isa: Isa):
     """`row(weights, columns, index, out)`: row `index` of a matrix of the block type `name`, f32 at `out`."""
-    return _make_float_row(name) if name in codes.FLOATS else _make_quantized_row(name, isa)
+    if name in codes.FLOATS:
+        return _make_float_row(name)
+    bt = block_type(name)
+    return _make_row_of_one_scale(bt) if bt.per_row else _make_quantized_row(name, isa)
 
 
 def _make_quantized_row(name: str, isa: Isa):
@@ -45,6 +49,21 @@ def _make_quantized_row(name: str, isa: Isa):
                     out += 4
                 group += group_bytes
             block = group
+
+    return row
+
+
+def _make_row_of_one_scale(bt: BlockType):
+    header_bytes, group_bytes, zero_point = bt.header_bytes, bt.group_bytes, bt.zero_point
+
+    @device
+    def row(weights, columns, index, out):
+        panel = weights + index // 16 * (header_bytes + columns // 32 * group_bytes)
+        lane = (index % 16) * 4
+        scale, codes_at = load_f32(panel + lane), panel + header_bytes + lane
+        for k in range(columns):
+            code = load_u8(codes_at + k // 4 * 64 + k % 4) - zero_point
+            store_f32(out + 4 * k, scale * np.float32(code))
 
     return row
 

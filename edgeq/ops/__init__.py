@@ -19,6 +19,7 @@ from edgeq.ops.layer_norm import LayerNorm
 from edgeq.ops.matmul import Linear
 from edgeq.ops.norm import RMSNorm
 from edgeq.ops.pack import Pack
+from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.positions import Positions
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
 from edgeq.ops.short_conv import ShortConv
@@ -57,5 +58,5 @@ class Graph(Recorder):
 
 def kernels() -> Variants:
     """The variants of every family of kernels that operations ask for."""
-    ops: list[type[Op]] = [*SAID, Pack]
+    ops: list[type[Op]] = [*SAID, Pack, PackTokens]
     return {family: variants for op in ops for family, variants in op.kernels.items()}

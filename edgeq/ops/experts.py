@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from edgeq.blocks.table import BLOCK_TYPES, block_type
+from edgeq.errors import FormatError
 from edgeq.graph.aligned import bits, round_up
 from edgeq.graph.buffers import Buffer
 from edgeq.graph.lowering import Lowering
@@ -82,7 +83,7 @@ class MixtureOfExperts(Op):
     experts: Experts
     add_to: Value
     kernels: ClassVar[Variants] = {
-        "experts": lambda isa: list(BLOCK_TYPES),
+        "experts": lambda isa: [bt.name for bt in BLOCK_TYPES.values() if not bt.per_row],
         "route": lambda isa: ["choose", "group"],
         "expert_rows": lambda isa: ["gather", "silu_mul", "clamped", "combine"],
     }
@@ -177,6 +178,9 @@ class MixtureOfExperts(Op):
 
     def _multiply(self, low: Lowering, weight: str, x: Buffer, out: Buffer, routed: Routed) -> None:
         info = low.tensor(weight)
+        if low.token_scale(weight) is not None:
+            what = f"{low.file.path}: tensor {weight} is {info.type}, which experts cannot be"
+            raise FormatError(f"{what}: convert the model again with Q8_0")
         experts, rows, columns = info.shape
         words, sums = low.activations(x, weight)
         biases, bias_stride = self._biases(low, weight.removesuffix("weight") + "bias", experts, rows)

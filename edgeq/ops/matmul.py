@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from edgeq.blocks.activations import quantized
+from edgeq.blocks.activations import quantized, quantized_rows
 from edgeq.blocks.table import BLOCK_TYPES, block_type
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Shapes, Variants
@@ -99,14 +99,24 @@ def make(variant, isa):
 
 
 def reference(
-    weights: np.ndarray, name: str, x: np.ndarray, bias: np.ndarray | None = None, add_to: np.ndarray | None = None
+    weights: np.ndarray,
+    name: str,
+    x: np.ndarray,
+    bias: np.ndarray | None = None,
+    add_to: np.ndarray | None = None,
+    scale: float = 0.0,
 ) -> np.ndarray:
     """The NumPy twin: [tokens, columns] f32 activations x decoded weights [rows, columns] -> [tokens, rows] f32.
 
+    `scale`: that of all activations, where the type's rows have one and it is known beforehand.
     Quantizes the activations as the kernels do, and follows their order of operations up to f32 rounding.
     """
     if not block_type(name).quantized:
         result = x.astype(np.float64) @ weights.astype(np.float64).T
+    elif block_type(name).per_row:
+        codes_, scales = quantized_rows(x, scale)
+        rounded = codes_.astype(np.float64) * scales.astype(np.float64)[:, None]
+        result = rounded @ weights.astype(np.float64).T
     else:
         codes_, scales = quantized(x)
         rounded = codes_.astype(np.float64) * np.repeat(scales.astype(np.float64), 32, axis=1)

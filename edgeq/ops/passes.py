@@ -1,7 +1,7 @@
 """Passes over the operations of a graph: each takes a list of them and gives another, or lays one out.
 
 `states` leaves out the head, `from_rows` begins with rows in place of token ids, `taps` keeps what matrices read,
-`up_to_taps` leaves out what they do not need,
+`up_to_taps` leaves out what they do not need, `pack_tokens` packs what matrices whose rows have one scale read,
 `fuse_packing` decides who packs activations, `place` gives every value memory and every operation its steps.
 """
 
@@ -16,6 +16,7 @@ from edgeq.ops.embedding import Embedding
 from edgeq.ops.input_rows import InputRows
 from edgeq.ops.matmul import Linear
 from edgeq.ops.pack import Pack
+from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.tap import ADDED_TO, Tap
 
 
@@ -86,6 +87,28 @@ def up_to_taps(nodes: Sequence[Node]) -> tuple[list[Node], Value]:
     """What comes before the last tap, which is the result."""
     last = max(i for i, node in enumerate(nodes) if isinstance(node.op, Tap))
     return list(nodes[: last + 1]), nodes[last].output
+
+
+def pack_tokens(nodes: Sequence[Node], scale_of: Callable[[str], float | None]) -> list[Node]:
+    """With activations of one scale per token, in values of their own, for the matrices that read such: others may
+    read the same rows packed by groups. One for all that read the same rows with the same scale.
+
+    `scale_of(weight)`: that of all tokens, 0.0 for each one's own, None of a matrix that reads no such activations.
+    """
+    number = 1 + max(node.output.index for node in nodes)
+    result: list[Node] = []
+    packed: dict[tuple[int, float], Value] = {}  # by index of what is packed, until that changes, and scale
+    for node in nodes:
+        op, output = node.op, node.output
+        if isinstance(op, Linear) and (scale := scale_of(op.weight)) is not None:
+            place = op.x.index, scale
+            if place not in packed:
+                packed[place] = Value(number + len(result), op.x.width, op.x.outputs)
+                result.append(Node(PackTokens(op.x, scale), packed[place]))
+            op = replace(op, x=packed[place])
+        result.append(Node(op, output))
+        packed = {place: value for place, value in packed.items() if place[0] != output.index}
+    return result
 
 
 @dataclass(frozen=True)

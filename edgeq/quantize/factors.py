@@ -96,7 +96,7 @@ class Metric:
 
     def quantize(self, target: F32, bt: BlockType, threads: int = 1) -> U8:
         """As Factors.quantize."""
-        size = bt.scale_group
+        size = bt.coded_columns
         if size not in self._factors:
             self._factors[size] = factored(self.gram, size, self._damping, self._sweeps)
         return self._factors[size].quantize(target, bt.name, threads)

@@ -57,7 +57,7 @@ class Loss:
     def add(self, weights: F32Array, data: npt.NDArray[np.generic], name: str, threads: int) -> None:
         """Count f32 weights [rows, cols], whose panels in the type `name` are `data`."""
         bt = block_type(name)
-        if name in ("F32", "BF16") or bt.scales in ("f32", "e8m0"):
+        if name in ("F32", "BF16") or bt.scales in ("f32", "e8m0", "row"):
             return
         flat = weights.reshape(-1)
         squares = float(np.dot(flat, flat))

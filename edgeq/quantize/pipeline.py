@@ -24,7 +24,7 @@ from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, Usag
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor, settled
-from edgeq.quantize import kept
+from edgeq.quantize import kept, static_scales
 from edgeq.quantize.chunks import Chunk, Sources, chunks
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
@@ -156,6 +156,7 @@ def convert(
     announce: Callable[[str], None] | None = None,
     check_assets: CheckAssets | None = None,
     gguf: bool = False,
+    activation_scales: Mapping[str, float] = static_scales.NONE,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
@@ -166,7 +167,8 @@ def convert(
     `out` appears whole or not at all; an existing file is replaced at the end. None stands for `NAME-TYPE.eqf` here,
     or `NAME.eqf` where codes are kept. `progress` hears of every chunk, `announce` one line if encoders must be
     compiled first; `check_assets` may refuse the checkpoint's small files before anything is written; `gguf` takes
-    types that GGUF can hold. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
+    types that GGUF can hold; `activation_scales` are those of what matrices read, by their names in the file, where
+    their type takes one. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
     CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown architecture,
     or weights quantized in a way that is unknown; TokenizerError if the checkpoint has no tokenizer; OutputError if
     `out` cannot be written.
@@ -189,9 +191,11 @@ def convert(
         wider: dict[str, Choice] = {}
         while True:
             jobs, skipped = _plan(checkpoint, model, chosen, keep, wider)
+            static_scales.check_names(activation_scales, {j.spec.name for j in jobs}, checkpoint.source)
+            specs = static_scales.with_scales((j.spec for j in jobs), activation_scales)
             metadata = _metadata(checkpoint, config, model, label, revision, jobs)
             try:
-                with Writer(out, [j.spec for j in jobs], metadata, checkpoint.assets) as w:
+                with Writer(out, specs, metadata, checkpoint.assets) as w:
                     prepare({j.spec.type for j in jobs if not j.keeps}, announce)
                     _convert_all(checkpoint, model, jobs, w, threads, progress)
                 break

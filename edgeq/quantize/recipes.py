@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from edgeq.blocks.table import GROUP, SUPER_BLOCK, block_type
+from edgeq.blocks.table import SUPER_BLOCK, block_type
 from edgeq.errors import UnsupportedError, UsageError
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
@@ -20,6 +20,9 @@ SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q
 SHORT_ROWS |= {"NF4": "IQ4_NL", "TQ2_0": "Q4_0"}
 # In .eqf, whose super-blocks can be short: what loses no more there than llama.cpp's larger types of SHORT_ROWS
 NARROW = {"Q2_K": "Q3_K", "Q3_K": "Q4_K"}
+FOR_EXPERTS = (
+    "Q8_0"  # of a mixture, whose kernels read no activations with one scale, instead of a type that needs such
+)
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class Recipe:
             return Choice("F32")
         wanted = self._wanted(name, n_layers, tied, self.rules)
         if block_type(wanted).accepts(shape[-1]):
+            if block_type(wanted).per_row and len(shape) > 2:
+                return Choice(FOR_EXPERTS, f"experts' rows have a scale for each group: {FOR_EXPERTS}, not {wanted}")
             if self.gguf:
                 return _in_gguf(wanted, shape[-1])
             if shape[-1] % SUPER_BLOCK == 0:
                 return Choice(wanted)
             return _in_narrow(wanted, self._wanted(name, n_layers, tied, self.narrow + self.rules), shape[-1])
-        return Choice("F16", f"rows of {shape[-1]} weights are no multiple of {GROUP}: F16 instead of {wanted}")
+        return Choice("F16", f"{wanted} {block_type(wanted).refusal(shape[-1])}: F16")
 
     def _wanted(self, name: str, n_layers: int, tied: bool, rules: tuple[Rule, ...]) -> str:
         if name == "output.weight" or (tied and name == "token_embd.weight"):
@@ -140,6 +145,7 @@ RECIPES = {
         Recipe("F16", "F16", "F16"),
         Recipe("BF16", "BF16", "BF16"),
         Recipe("Q8_0", "Q8_0", "Q8_0"),
+        Recipe("I8_R", "I8_R", "I8_R"),
         Recipe("Q6_K", "Q6_K", "Q6_K"),
         Recipe("Q5_K_M", "Q5_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
         Recipe("Q5_K_S", "Q5_K", "Q6_K"),

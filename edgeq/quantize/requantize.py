@@ -98,7 +98,7 @@ def requantize(
     threads = threads or environment.threads() or environment.processors()
     with open_file(source) as file:
         model = architecture(file.metadata["config"], file.path)
-        jobs = _plan(file, model.num_hidden_layers, chosen, types or {})
+        jobs = _plan(file, model.num_hidden_layers, chosen, types or {}, calibration is None)
         if calibration is not None:
             calibration.check(model, called or file.path)
             _weigh(jobs, calibration)
@@ -141,14 +141,16 @@ def _prepare(jobs: list[_Job], calibrated: bool, method: str, announce: Callable
         prepare(left, announce, weighted)
 
 
-def _plan(file: File, layers: int, chosen: Recipe, types: Mapping[str, str]) -> list[_Job]:
+def _plan(file: File, layers: int, chosen: Recipe, types: Mapping[str, str], same_inputs: bool = True) -> list[_Job]:
+    """`same_inputs`: whether matrices will read what they read now, so that scales of it stay right."""
     tied = "output.weight" not in file.tensors
     jobs = []
     for info in file.tensors.values():
         choice = chosen.type_for(info.name, info.shape, layers, tied)
         if types.get(info.name, choice.type) != choice.type:
             choice = Choice(types[info.name])
-        jobs.append(_Job(info, TensorSpec(info.name, info.shape, choice.type), choice.fallback))
+        scale = info.activation_scale if same_inputs and choice.type == info.type else None
+        jobs.append(_Job(info, TensorSpec(info.name, info.shape, choice.type, scale), choice.fallback))
     return jobs
 
 

@@ -107,6 +107,7 @@ class Compiler:
             if self.only_taps:
                 nodes, result = passes.up_to_taps(nodes)
             kept += copies
+        nodes = passes.pack_tokens(nodes, self._low.token_scale)
         nodes, packing = passes.fuse_packing(nodes, self._low.is_packed)
         passes.place(nodes, packing, self._low, kept)
         return result

@@ -51,6 +51,12 @@ class Body(Protocol):
     pins_halves: bool = False
     """Whether the first half of a group is pinned in registers before the second half: else both fight for them."""
 
+    arranges: bool = False
+    """Whether `dot_tile` reads code lines otherwise than they lie in files, see `arrange_pair`."""
+
+    lines_at_once: int = 8
+    """Code lines that `add_tile` is best asked for."""
+
     reloads_rows: bool = False
     """Whether a row that several multiplications add to is loaded for each of them: where these add in place, a row
     that is loaded anew need not be copied."""
@@ -132,6 +138,13 @@ class Body(Protocol):
     def tile_centre(self, kind: Codes) -> int:
         """The zero point that `dot_tile` takes away by itself, or 0 if its share is in the start of a dot."""
         return 0
+
+    def add_tile(
+        self, b: ir.IRBuilder, totals: list[ir.Value], lines: ir.Value, words: ir.Value, count: int
+    ) -> list[ir.Value]:
+        """`totals`, one for each token, + the dots of `count` code lines of 8-bit codes; as `dot_tile` does it. The
+        loop around it goes over all of a row."""
+        return self.dot_tile(b, lines, words, len(totals), count, 8, totals.__getitem__)
 
     def arrange_pair(self, b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Two code lines as `dot_tile` reads them from memory."""

@@ -15,6 +15,8 @@ _LOW, _HIGH = (0, 4, 1, 5), (2, 6, 3, 7)
 
 class NeonI8mm(arm.Arm):
     in_two = True  # 16 registers of codes are too many
+    arranges = True
+    lines_at_once = 32  # dots are put in order once for so many
 
     def bias(self, kind):
         return emit.FLOAT_BIAS
@@ -62,6 +64,11 @@ class NeonI8mm(arm.Arm):
             )
             for t in range(tokens)
         ]
+
+    def add_tile(self, b, totals, lines, words, count):
+        """In `dot_tile` every row starts at the same value."""
+        dots = self.dot_tile(b, lines, words, len(totals), count, 8, lambda t: emit.splat_constant(emit.I32X16, 0))
+        return [b.add(total, dot) for total, dot in zip(totals, dots, strict=True)]
 
 
 def _words_of_pairs(b, words, tokens):

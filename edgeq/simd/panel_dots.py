@@ -18,7 +18,7 @@ from edgeq.simd.tiles import dot_start, float_of_dots, pack, scale_of_codes
 from edgeq.simd.types import Tile, f32x16
 
 
-def _places(b, address, apart, panels: int):
+def places(b, address, apart, panels: int):
     return [b.add(address, b.mul(apart, I64(panel))) if panel else address for panel in range(panels)]
 
 
@@ -70,7 +70,7 @@ def make_dots(isa: Isa, panels: int, kind: Codes, pair, ahead: range, tokens: in
         def generate(context, b, signature, args):
             words, sums = args[2:4]
             # concealed, else LLVM keeps a pointer for each panel, more than there are registers
-            groups, rows = (_places(b, emit.conceal(b, at, "r"), apart, panels) for at, apart in (args[:2], args[4:]))
+            groups, rows = (places(b, emit.conceal(b, at, "r"), apart, panels) for at, apart in (args[:2], args[4:]))
 
             def lines(panel, i):
                 both = lines_of_pair(context, b, groups[panel], I64(i))
@@ -98,7 +98,7 @@ def rows_of_panels(panels: int, row):
 
         def generate(context, b, signature, args):
             block, apart, g = args
-            values = [function(context, b, address, g) for address in _places(b, block, apart, panels)]
+            values = [function(context, b, address, g) for address in places(b, block, apart, panels)]
             return pack(b, tile.llvm, values)
 
         return tile(types.int64, types.int64, types.int64), generate

@@ -148,7 +148,8 @@ class Pmaddubsw(Body):
             totals = None
             for first in range(0, count, step):
                 begin = self._begin(b, emit.offset(b, words, 4 * tokens * first), tokens, step, zero_point)
-                sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts, begin)
+                sums = [begin(t) for _ in parts for t in range(tokens)]
+                sums = self._sum_lines(b, lines, words, range(first, first + step), tokens, code_bits, parts, sums)
                 if code_bits != 8:
                     scales = [self._scale_at(b, pairs, part) for part in parts for _ in range(tokens)]
                     sums = [self.widen(b, value, scale) for value, scale in zip(sums, scales, strict=True)]
@@ -157,13 +158,21 @@ class Pmaddubsw(Body):
                 dots[part] = totals[i * tokens : (i + 1) * tokens]
         return [b.add(self.join(b, [dots[part][t] for part in every]), start(t)) for t in range(tokens)]
 
+    def add_tile(self, b, totals, lines, words, count):
+        """Added to the totals line by line: sums beside them would take the registers of both."""
+        parts, tokens = range(self.parts), len(totals)
+        halves = [self._halves(b, total) for total in totals]
+        sums = [halves[t][part] for part in parts for t in range(tokens)]
+        sums = self._sum_lines(b, lines, words, range(count), tokens, 8, parts, sums)
+        return [self.join(b, sums[t::tokens]) for t in range(tokens)]
+
     def _scale_at(self, b, pairs, part):
         return None if pairs is None else emit.load(b, emit.offset(b, pairs, self.bytes.count * part), self.words, 32)
 
-    def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts, begin):
-        """Sums over code lines for every part and token, part-major: int16 pairs, or int32 for 8-bit codes."""
+    def _sum_lines(self, b, lines, words, which, tokens, code_bits, parts, sums):
+        """`sums` + those over code lines for every part and token, part-major: int16 pairs, or int32 for 8-bit
+        codes."""
         nbytes = self.bytes.count
-        sums = [begin(t) for _ in parts for t in range(tokens)]
         for j in which:
             codes = [emit.load(b, emit.offset(b, lines, 64 * j + nbytes * part), self.bytes, 32) for part in parts]
             dots = [[] for _ in parts]

@@ -263,6 +263,30 @@ def largest_magnitude(b, x, y):
     return b.bitcast(_tree(b, larger(*bits), larger), emit.F32)
 
 
+@operation(i32x16)
+def zero_i32x16(b):
+    return emit.splat_constant(I32X16, 0)
+
+
+@operation(i32x16, i32x16, f32x16, f32x16)
+def larger_bits(b, so_far, x, y):
+    """The larger ones of bits so far and those of |x| and |y|, lane by lane: see `largest_magnitude`."""
+    for value in (x, y):
+        bits = b.and_(b.bitcast(value, I32X16), emit.splat_constant(I32X16, 0x7FFFFFFF))
+        so_far = emit.call(b, "llvm.smax.v16i32", I32X16, [so_far, bits])
+    return so_far
+
+
+@operation(types.float32, i32x16)
+def largest_of_bits(b, bits):
+    """The largest f32 whose bits, without a sign, are a lane; NaN if any is."""
+
+    def larger(low, high):
+        return emit.call(b, f"llvm.smax.v{low.type.count}i32", low.type, [low, high])
+
+    return b.bitcast(_tree(b, bits, larger), emit.F32)
+
+
 @operation(types.int64, i32x16)
 def sum_i32(b, x):
     return b.sext(_tree(b, x, b.add), I64)

@@ -34,6 +34,16 @@ def test_ragged_rows_keep_a_full_header():
     assert (panels(16), panels(17), super_blocks(256), super_blocks(288)) == (1, 2, 1, 2)
 
 
+def test_a_row_with_one_scale_has_one_header():
+    i8_r = block_type("i8_r")
+    assert i8_r.panel_bytes(32) == 64 + 512
+    assert i8_r.tensor_bytes(17, 576) == 2 * (64 + 18 * 512)
+    assert i8_r.bits_per_weight(1024) == 8 + 32 / 1024
+    assert (i8_r.accepts(131072), i8_r.accepts(131104), i8_r.accepts(40)) == (True, False, False)
+    with pytest.raises(UnsupportedError, match="I8_R needs rows of up to 131072 weights, not 131104: use F16"):
+        tensor_bytes("I8_R", [16, 131104])
+
+
 def test_what_a_type_cannot_hold():
     assert [block_type("Q4_K").accepts(cols) for cols in (0, 31, 32, 100, 896)] == [False, False, True, False, True]
     assert block_type("F16").accepts(33)

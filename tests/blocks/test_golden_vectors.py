@@ -34,6 +34,7 @@ SIZES = {
     "IQ12_W": (288, 256, 0),
     "IQ3_W": (288, 256, 0),
     "IQ3S_W": (288, 256, 0),
+    "I8_R": (64, 512, 128),
 }
 
 
@@ -85,7 +86,7 @@ def code_by_the_prose(data: bytes, name: str, group: int, j: int, p: int) -> int
     def at(h: int) -> int:
         return data[group + 64 * h + p]
 
-    if name == "Q8_0":
+    if name in ("Q8_0", "I8_R"):
         return at(j)
     if name in ("Q2_K", "TQ2_0"):
         return at(j // 4) >> 2 * (j % 4) & 3
@@ -109,6 +110,10 @@ def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np
     r, g, t, j, p = n % 16, k % 256 // 32, k % 256 // 16, k % 32 // 4, n % 16 * 4 + k % 4
     panel = n // 16 * (-(-cols // 256) * header + cols // 32 * group_bytes)
     block = panel + k // 256 * (header + 8 * group_bytes)
+    if name == "I8_R":
+        panel = n // 16 * (header + cols // 32 * group_bytes)
+        q = code_by_the_prose(data, name, panel + header + k // 32 * group_bytes, j, p)
+        return np.float32(struct.unpack_from("<f", data, panel + 4 * r)[0]) * np.float32(q - zero)
     q = code_by_the_prose(data, name, block + header + g * group_bytes, j, p)
 
     def half(offset: int) -> np.float32:

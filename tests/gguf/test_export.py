@@ -17,6 +17,7 @@ from gguf_models import LAYERS, write  # noqa: E402  (it needs gguf)
 from token_vectors import read_vectors  # noqa: E402
 
 import edgeq  # noqa: E402
+from edgeq.blocks.reference import decode  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
@@ -28,6 +29,7 @@ from edgeq.models import architecture  # noqa: E402
 from edgeq.models.gguf import read_config, write_config  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, places  # noqa: E402
 from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
+from edgeq.quantize.static_scales import set_scales  # noqa: E402
 from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402
 from edgeq.text.gguf_vocabulary import tokenizer_metadata  # noqa: E402
 from edgeq.text.tokenizer import load_tokenizer  # noqa: E402
@@ -149,6 +151,24 @@ CONFIG = {
     "rope_theta": 500000.0,
     "vocab_size": 48,
 }
+
+
+def test_one_scale_per_row_becomes_one_per_block(tiny_model: Path, tmp_path: Path):
+    """I8_R, which GGUF has not, is encoded again as Q8_0, whose weights are nearly the same."""
+    convert(tiny_model, tmp_path / "m.eqf", "I8_R", allow_no_tokenizer=True)
+    with pytest.raises(UnsupportedError, match="GGUF has no type I8_R: --fallback encodes it again"):
+        export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    set_scales(tmp_path / "m.eqf", tmp_path / "s.eqf", {"blk.0.ffn_down.weight": 0.1})
+    report = export_gguf(tmp_path / "s.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
+    assert "GGUF has no word for scales of activations: readers take each token's own" in report.notes
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    with open_file(tmp_path / "m.eqf") as file:
+        for name in ("token_embd.weight", "blk.0.attn_q.weight", "blk.0.ffn_down.weight"):
+            info = file.tensors[name]
+            weights = decode(file.data(name), *info.shape, info.type)
+            theirs = gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type).reshape(info.shape)
+            assert tensors[name].tensor_type.name == "Q8_0"
+            assert np.abs(theirs - weights).max() < 0.005 * np.abs(weights).max()
 
 
 def config_back(config: dict) -> dict:

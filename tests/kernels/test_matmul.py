@@ -65,8 +65,9 @@ def test_extreme_codes_do_not_saturate(body, name, code):
     rng = np.random.default_rng(5)
     panels = random_panels(rng, name, 16, 512)
     bt = BLOCK_TYPES[name]
-    for start in (bt.header_bytes, bt.super_block_offset(1) + bt.header_bytes):
-        panels[:, start : start + 8 * bt.group_bytes] = code
+    starts = (bt.header_bytes,) if bt.per_row else (bt.header_bytes, bt.super_block_offset(1) + bt.header_bytes)
+    for start in starts:
+        panels[:, start : start + 512 // len(starts) // 32 * bt.group_bytes] = code
     weights = decode(panels.reshape(-1), 16, 512, name)
     signs = np.where(rng.random((3, 512)) < 0.5, -1.0, 1.0)
     for x in (np.ones((3, 512)), -np.ones((3, 512)), signs):
@@ -89,7 +90,7 @@ def test_one_token_at_a_time_gives_the_same_bits(name):
 
 
 @bodies
-@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q8_0", "Q2_K", "NF4"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q8_0", "Q2_K", "NF4", "I8_R"])
 def test_every_width_of_tiles_gives_the_bits_of_single_tokens(body, name):
     """A few tokens, tiles that are full and the narrow ones of what is left: panels for four streams and some beyond,
     one of them ragged, and a super-block that is not whole."""

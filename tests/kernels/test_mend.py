@@ -49,7 +49,7 @@ def loss(error: np.ndarray, gram: np.ndarray) -> float:
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_same_bits_as_the_reference(name):
     for columns in (96, 288):
-        size = BLOCK_TYPES[name].scale_group
+        size = BLOCK_TYPES[name].coded_columns
         gram, order, upper, weights = factored(columns, size)
         again = sweeps(gram, order, size) if columns > 96 else None
         target = np.random.default_rng(2).standard_normal((35, columns)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_same_bits_as_the_reference(name):
 
 @pytest.mark.parametrize("name", ["Q2_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1", "NF4", "MXFP4"])
 def test_it_lowers_the_loss(name):
-    gram, order, upper, weights = factored(288, BLOCK_TYPES[name].scale_group)
+    gram, order, upper, weights = factored(288, BLOCK_TYPES[name].coded_columns)
     target = np.random.default_rng(3).standard_normal((64, 288)).astype(np.float32)
     importance = np.diagonal(gram).astype(np.float32)
     encoded = reference.decode(reference.encode(target, name, importance), 64, 288, name)
@@ -74,7 +74,7 @@ def test_it_lowers_the_loss(name):
 
 @pytest.mark.parametrize("name", ["Q2_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1", "NF4", "MXFP4"])
 def test_each_sweep_lowers_it_in_every_row(name):
-    size = BLOCK_TYPES[name].scale_group
+    size = BLOCK_TYPES[name].coded_columns
     gram, order, upper, weights = factored(288, size)
     target = np.random.default_rng(3).standard_normal((64, 288)).astype(np.float32)
     lost = []

@@ -26,7 +26,7 @@ def loss(difference: np.ndarray, gram: np.ndarray) -> float:
 def test_it_loses_less_where_inputs_are_correlated(name: str) -> None:
     gram, rows, columns = correlated(288), 20, 288
     weights = RNG.standard_normal((rows, columns)).astype(np.float32)
-    panels = factored(gram, block_type(name).scale_group).quantize(weights, name)
+    panels = factored(gram, block_type(name).coded_columns).quantize(weights, name)
     plain, found = (decode(data, rows, columns, name) for data in (encode(weights, name), panels))
     assert loss(found - weights, gram) < 0.5 * loss(plain - weights, gram)
 

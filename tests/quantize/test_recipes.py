@@ -7,7 +7,7 @@ import pytest
 
 from edgeq.blocks.table import BLOCK_TYPES, block_type
 from edgeq.errors import UsageError
-from edgeq.quantize.recipes import ALIASES, RECIPES, more_bits, recipe
+from edgeq.quantize.recipes import ALIASES, RECIPES, Choice, more_bits, recipe
 
 
 def types(name: str, tensor: str, n_layers: int = 22, tied: bool = False, columns: int = 256) -> list[str]:
@@ -23,7 +23,7 @@ def test_gguf_can_hold_what_is_chosen_for_it(name: str) -> None:
         usual = plain.type_for(f"blk.0.{part}.weight", (64, columns), 8, False)
         assert block_type(choice.type).gguf_bytes(64, columns) > 0
         assert choice.type == usual.type or f"GGUF cannot hold rows of {columns} in " in choice.fallback
-        if columns % 256 == 0 and name != "NF4":
+        if columns % 256 == 0 and name not in ("NF4", "I8_R"):
             assert choice == usual
     assert chosen.type_for("blk.0.attn_q.weight", (64, 40), 8, False).type in ("F16", "BF16", "F32")
 
@@ -121,6 +121,16 @@ def test_head_and_embedding(name: str, embedding: str, head: str) -> None:
 def test_vectors_are_f32(name: str) -> None:
     for tensor in ("blk.0.attn_norm.weight", "blk.0.attn_q.bias", "output_norm.weight"):
         assert recipe(name).type_for(tensor, (64,), 4, False).type == "F32"
+
+
+def test_experts_and_long_rows_have_no_single_scale() -> None:
+    chosen = recipe("I8_R")
+    assert chosen.type_for("blk.0.attn_q.weight", (64, 96), 2, False) == Choice("I8_R")
+    experts = chosen.type_for("blk.0.ffn_up_exps.weight", (4, 64, 96), 2, False)
+    assert experts == Choice("Q8_0", "experts' rows have a scale for each group: Q8_0, not I8_R")
+    long = chosen.type_for("blk.0.ffn_down.weight", (64, 131104), 2, False)
+    assert long == Choice("F16", "I8_R needs rows of up to 131072 weights, not 131104: F16")
+    assert replace(chosen, gguf=True).type_for("blk.0.attn_q.weight", (64, 96), 2, False).type == "Q8_0"
 
 
 def test_ragged_rows_fall_back() -> None:

@@ -1,16 +1,23 @@
 """Passes over a model's operations: what they keep, and that nothing else changes by a bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import random_checkpoints
 
 from edgeq.blocks.reference import decode
-from edgeq.container.reader import File
-from edgeq.errors import UsageError
+from edgeq.container.reader import File, open_file
+from edgeq.errors import FormatError, UsageError
 from edgeq.models import architecture
 from edgeq.ops import Graph, matmul, passes
 from edgeq.ops.pack import Pack
+from edgeq.ops.pack_tokens import PackTokens
+from edgeq.quantize.pipeline import convert
+from edgeq.quantize.static_scales import set_scales
 from edgeq.runtime.fit import Fit
 from edgeq.runtime.session import Session
 
@@ -114,6 +121,78 @@ def test_who_packs(quantized: str, packed: set[int], only: set[int], packs: int)
     nodes, found = passes.fuse_packing(graph().nodes, lambda weight: weight == quantized)
     assert (found.packed, found.only_packed) == (packed, only)
     assert sum(isinstance(node.op, Pack) for node in nodes) == packs
+
+
+@pytest.mark.parametrize(
+    ("scales", "packed", "plain"),
+    [
+        ({"a": 0.0, "b": 0.0, "c": 0.0}, [0.0], False),  # one for all three
+        ({"a": 0.5, "b": 0.0, "c": 0.5}, [0.5, 0.0], False),  # two read the same, one by each token's own scale
+        ({"b": 0.0}, [0.0], True),  # the others are packed by groups, by the norm that writes what they read
+    ],
+    ids=["alike", "given", "mixed"],
+)
+def test_matrices_whose_rows_have_one_scale_read_values_of_their_own(scales, packed, plain) -> None:
+    g = Graph({"embd": (8, 32), "norm": (32,), "a": (32, 32), "b": (32, 32), "c": (32, 32)})
+    x = g.embedding("embd")
+    h = g.rms_norm(x, "norm", 1e-5)
+    for name in "abc":
+        g.linear(h, name)
+    g.linear(g.add(x, h), "a")  # what is read has changed: it is packed anew
+    nodes, found = passes.fuse_packing(passes.pack_tokens(g.nodes, scales.get), lambda weight: True)
+    packs = [node for node in nodes if isinstance(node.op, PackTokens)]
+    assert [node.op.scale for node in packs] == packed + [scales[name] for name in "a" if name in scales]
+    values = {node.op.scale: node.output for node in packs[: len(packed)]}
+    for node in [node for node in nodes if isinstance(node.op, matmul.Linear)][:3]:
+        assert node.op.x == (values[scales[node.op.weight]] if node.op.weight in scales else h)
+    assert {value.index for value in values.values()} <= found.only_packed
+    assert h.index not in found.only_packed, "its f32 rows are packed from"
+    assert (h.index in found.packed) == plain
+    assert len({node.output.index for node in nodes}) == len({value for node in nodes for value in node.values})
+
+
+def test_scales_that_a_file_carries_change_what_they_should(tiny: Callable[[str], File], tmp_path: Path) -> None:
+    """I8_R on the bundled model: near F32's logits with each token's own scale and with good ones of the file; with bad
+    ones far off. A matrix of the same input with another scale has its own packed rows."""
+    file, seen = tiny("I8_R"), dict[str, float]()
+    names = [name for name, info in file.tensors.items() if info.type == "I8_R" and name != "token_embd.weight"]
+
+    def tapped(name: str, x: np.ndarray) -> None:
+        seen[name] = max(seen.get(name, 0.0), float(np.abs(x).max()))
+
+    def logits(model: File, **options: Any) -> np.ndarray:
+        with Session(model, context=64, threads=2, **options) as session:
+            return session.eval(PROMPT, all_logits=True, tapped=tapped if "taps" in options else None).copy()
+
+    expected, own = logits(tiny("F32")), logits(file, taps=names)
+    spread = float(expected.std())
+    assert np.sqrt(np.mean((own - expected) ** 2)) < 0.04 * spread
+    np.testing.assert_array_equal(logits(file), own)
+    scales = {name: most / 127 for name, most in seen.items()}
+    set_scales(file.path, tmp_path / "good.eqf", scales)
+    with open_file(tmp_path / "good.eqf") as good:
+        assert good.tensors[names[0]].activation_scale == float(np.float32(scales[names[0]]))
+        given = logits(good)
+        assert 0 < np.sqrt(np.mean((given - own) ** 2)) < 0.1 * spread
+        with Session(good, context=64, threads=1, batch=4) as session:
+            np.testing.assert_array_equal(session.eval(PROMPT), given[-1:])
+    first = "blk.0.attn_k.weight"
+    set_scales(file.path, tmp_path / "bad.eqf", scales | {first: scales[first] / 50})
+    with open_file(tmp_path / "bad.eqf") as bad:
+        assert np.sqrt(np.mean((logits(bad) - own) ** 2)) > 1.2 * np.sqrt(np.mean((given - own) ** 2))
+
+
+def test_a_mixture_of_experts_is_refused_by_name(tmp_path: Path) -> None:
+    _, _, _ = random_checkpoints.make("mixtral")
+    folder = random_checkpoints.write("mixtral", tmp_path / "mixtral")
+    report = convert(folder, tmp_path / "m.eqf", "I8_R", allow_no_tokenizer=True)
+    kinds = {tensor.name: tensor.type for tensor in report.tensors}
+    assert kinds["blk.0.ffn_down_exps.weight"] == "Q8_0" and kinds["blk.0.attn_q.weight"] == "I8_R"
+    with open_file(tmp_path / "m.eqf") as file:
+        name = "blk.0.ffn_down_exps.weight"
+        file.tensors[name] = replace(file.tensors[name], type="I8_R")
+        with pytest.raises(FormatError, match=rf"{name} is I8_R, which experts cannot be: convert the model again"):
+            Session(file, context=16, threads=1)
 
 
 def test_states_leave_out_the_head() -> None:
