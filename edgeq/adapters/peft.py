@@ -69,9 +69,8 @@ def read_peft(folder: Path) -> Adapter:
                     f"{weights}: has {here!r} without its lora_{missing.pop()}: download the adapter again"
                 )
             a, b = (files.float_rows(names[one], 0, files.tensors[names[one]].shape[0]) for one in "AB")
-            pairs[f"{module}.weight"] = checked_pair(
-                a, b, scale.of(module, a.shape[0], str(weights)), str(weights), (names["A"], names["B"])
-            )
+            pair = checked_pair(a, b, 1.0, str(weights), (names["A"], names["B"]))
+            pairs[f"{module}.weight"] = pair._replace(factor=scale.of(module, len(a), str(weights)))
     finally:
         files.close()
     return Adapter(str(weights), pairs, base=str(config.get("base_model_name_or_path") or ""))

@@ -177,6 +177,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
 
 def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if text and path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise CheckpointError(f"{text}: is an adapter, not a model: give the model, and this with --lora")
         return _of_folder(text, path)
     if path.is_file():
         if path.suffix not in endings.CHECKPOINT:
