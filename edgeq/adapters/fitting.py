@@ -1,7 +1,5 @@
 """Which of a model's matrices an adapter is added to, by their names in a file."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -126,9 +124,3 @@ def _layers(model: Architecture) -> str:
 def _another(adapter: Adapter) -> str:
     made = f" ({adapter.base[:80]})" if adapter.base else ""
     return f"the adapter was made for another model{made}, give that one"
-
-
-def told(pairs: Mapping[str, Pair]) -> str:
-    """E.g. "rank 8, 12 matrices"."""
-    ranks = sorted({len(pair.a) for pair in pairs.values()})
-    return f"rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}, {len(pairs)} matrices"

@@ -90,3 +90,14 @@ def test_an_adapter_is_no_model(edgeq, adapter):
     result = edgeq("run", adapter, "Once")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "is an adapter, not a model: give the model, and this with --lora" in result.err
+
+
+def test_an_adapter_is_shown(edgeq, adapter, tiny_model):
+    width = json.loads((tiny_model / "config.json").read_text())["hidden_size"]
+    facts = json.loads(edgeq("show", adapter, "--json", "--tensors").out)
+    assert (facts["format"], facts["base"], facts["ranks"], facts["scales"]) == ("adapter", "someone/tiny", [2], [1.0])
+    assert (facts["matrices"], facts["parameters"]) == (3, 3 * 4 * width)
+    assert facts["tensors"][0]["shape"] == [width, width]
+    lines = edgeq("show", adapter).out.splitlines()
+    expected = ["adapter   LoRA of someone/tiny", "matrices  3, 2.30 K parameters", "rank      2, scale 1"]
+    assert lines[1:] == expected
