@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
+    from edgeq.adapters.adapter_set import AdapterSet
     from edgeq.decode.sampler import Sampler
 
 Piece = TypeVar("Piece")
@@ -38,6 +39,7 @@ class Generation:
     max_tokens: int
     limit: str  # the finish_reason where max_tokens end it: "max_tokens", or "context" that leaves no room for more
     sampler: "Sampler"
+    adapters: "AdapterSet"
     logprobs: int | None = None  # how many likeliest tokens to note with each
     prepared_s: float = 0.0  # what tokenizing took
     caller: object = None  # who asks for the next token: a thread or a task

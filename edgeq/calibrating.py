@@ -83,7 +83,7 @@ def calibrate(
     if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
         raise UsageError(f"{out}: is the model itself: give another name for the output")
     state = target.with_name(f"{target.name}{PARTIAL}")
-    with runnable_file(given, target, threads, revision, conversion, announce) as file:
+    with runnable_file(source, target, threads, revision, conversion, announce) as file:
         sequences = sequences_of(file, given, known, tokens=tokens, length=length, random_tokens=random_tokens)
         calibration = collect.calibrate(
             file,
@@ -131,7 +131,7 @@ def _name(source: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def runnable_file(
-    source: str,
+    source: str | os.PathLike[str],
     beside: Path,
     threads: int | None = None,
     revision: str | None = None,

@@ -4,12 +4,13 @@ quantized already, to an `.eqf` file or a GGUF file."""
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from edgeq import endings
+from edgeq.adapters.asked import Lora, Wanted, files_of, wanted
 from edgeq.calibrating import worth_calibrating
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.gguf_reader import open_gguf
@@ -40,6 +41,7 @@ def convert(
     announce: Callable[[str], None] | None = None,
     request: Request | None = None,
     measure: bool = False,
+    lora: Sequence[Lora] = (),
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
     a GGUF or an `.eqf` file again, which needs a `type`.
@@ -53,7 +55,13 @@ def convert(
 
     To `measure` tells in the report's `loss` what few bits have cost without a calibration, where that takes seconds
     (`edgeq.plain_loss`), and where that is much, in `holds`, which recipe would do.
+
+    `lora` are adapters (PEFT folders, GGUF files; `PATH:SCALE` or (path, scale)), added to a checkpoint's weights in
+    f32 before anything else is done with these. Raises CheckpointError for one that is damaged or another model's,
+    UnsupportedError for one that is no plain LoRA.
     """
+    if asked := wanted(lora):
+        source = with_adapters(source, asked, out)
     if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
@@ -72,6 +80,25 @@ def convert(
         return report
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
+
+
+def with_adapters(
+    source: str | os.PathLike[str], lora: Sequence[Wanted], out: str | os.PathLike[str] | None
+) -> str | os.PathLike[str]:
+    """What stands for a checkpoint with adapters merged; `source` where there are none. UsageError for what is no
+    checkpoint, and where the output has no name of its own."""
+    if not lora:
+        return source
+    if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
+        name = os.fspath(source)
+        raise UsageError(f"{name}: adapters are merged into a checkpoint: convert that, or run this file with --lora")
+    if out is None:
+        raise UsageError(f"{os.fspath(source)}: with adapters it is another model: name the output with -o (out)")
+    if os.path.exists(out) and any(os.path.samefile(file, out) for one in lora for file in files_of(one.path)):
+        raise UsageError(f"{os.fspath(out)}: is a file of the adapter itself: give another name for the output")
+    from edgeq.adapters.merging import MergedSource
+
+    return MergedSource(source, lora)
 
 
 def _measured(

@@ -2,12 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from edgeq.adapters.adapter_set import AdapterSet
+from edgeq.adapters.asked import Lora, wanted
 from edgeq.arguments import check_loading
 from edgeq.container.reader import open_file
 from edgeq.model import Model
 from edgeq.model_cache import runnable
+from edgeq.runtime.adapted import AdaptedFile
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import FILES
@@ -21,6 +24,7 @@ def load(
     kv: str | None = None,
     chat_template: str | None = None,
     embeddings: bool = False,
+    lora: Sequence[Lora] = (),
     force: bool = False,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -32,26 +36,32 @@ def load(
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
-    only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads also what does not seem
+    only to `embed` texts, which is all that an encoder can; it saves memory. `lora`: adapters that are added to the
+    weights as it runs, where a call does not ask for others: each the path of a PEFT folder or a GGUF file,
+    `PATH:SCALE`, or (path, scale). `force` loads also what does not seem
     to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
     the latter is: what is at work, bytes done, bytes in all.
-    Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted,
+    Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted or an adapter
+    for another model,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
     check_loading(threads, context, kv, chat_template)
+    asked = wanted(lora)
     file = open_file(runnable(path, announce, progress))
     try:
+        adapters = AdapterSet(file, asked)
+        running = AdaptedFile(file, adapters.added) if adapters.added else file
         if file.nbytes < available_memory():
             file.read_ahead()
         session = Session(
-            file, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
+            running, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
         )
     except BaseException:
         file.close()
         raise
-    model = Model(file, session, chat_template=chat_template)
+    model = Model(file, session, chat_template=chat_template, adapters=adapters)
     try:
         if file.assets.keys() & {*FILES}:
             _ = model.tokenizer  # now rather than with the first text: it belongs to loading

@@ -9,6 +9,9 @@ from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
+from edgeq.adapted_sessions import AdaptedSessions
+from edgeq.adapters.adapter_set import AdapterSet
+from edgeq.adapters.asked import Lora, wanted
 from edgeq.answer import Answer, Generated, Generation
 from edgeq.arguments import check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File
@@ -41,16 +44,29 @@ class Model:
 
     Any number of threads may use it: answers and other calls queue, one is computed at a time, and none changes the
     result of another. The keys and values of one conversation are kept, so that what goes on from it begins at once.
+
+    Where `lora` can be given, it is a list of adapters for this call alone, in place of those that were loaded: each
+    the path of a PEFT folder or a GGUF file, `PATH:SCALE`, or (path, scale); an empty list is the model without any.
+    The latest five lists in use are kept ready, and so is a conversation with each.
     """
 
-    def __init__(self, file: File, session: "Session", load_s: float = 0.0, chat_template: str | None = None):
+    def __init__(
+        self,
+        file: File,
+        session: "Session",
+        load_s: float = 0.0,
+        chat_template: str | None = None,
+        adapters: AdapterSet | None = None,
+    ):
         self.file = file
         self.session = session
         self.load_s = load_s
-        self._latest = Generation([], 0, 0, "", Sampler())
+        self._adapters = adapters or AdapterSet(file)  # those of the session
+        self._latest = Generation([], 0, 0, "", Sampler(), self._adapters)
         self._latest.timings.load_s = load_s
         self._template_source = chat_template
-        self._shared = SharedSession(session)
+        self._sessions = AdaptedSessions(file, session, self._adapters)
+        self._shared = SharedSession(self._sessions)
         self._further: list[Session] = []  # for embeddings
         self._watches: list[Watch] = []
         self._closed = False
@@ -125,6 +141,7 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answer:
         """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
@@ -136,12 +153,14 @@ class Model:
         The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
         gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
 
-        Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
+        Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model;
+        of an adapter CheckpointError for one that is damaged or another model's, UnsupportedError for one that is no
+        plain LoRA.
         """
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, lora)
         return self._answer(generation, stop, len(prompt) > 0)
 
     def generate_tokens(
@@ -150,6 +169,7 @@ class Model:
         max_tokens: int | None = None,
         *,
         logprobs: int | None = None,
+        lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generated[int]:
         """As `generate`, but token ids: all that a model without a tokenizer can read and write.
@@ -159,7 +179,7 @@ class Model:
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, lora)
         return Generated(generation, self._ids(generation))
 
     def chat(
@@ -171,6 +191,7 @@ class Model:
         logprobs: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
+        lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answer:
         """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}]; options are those of `generate`.
@@ -180,7 +201,7 @@ class Model:
         """
         began = time.perf_counter()
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
-        return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began), stop, False)
+        return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began, lora), stop, False)
 
     def chat_tokens(
         self,
@@ -200,27 +221,29 @@ class Model:
             raise TemplateError(f"{name}: {error}") from error
         return self.tokenizer.encode(prompt, add_special=False)
 
-    def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
+    def logits(self, tokens: Sequence[int], *, lora: Sequence[Lora] | None = None) -> "npt.NDArray[np.float32]":
         """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation.
 
         Raises ContextError for too many tokens, UsageError for none, for one that is no token, or a closed model.
         """
         self._check_open()
-        checked = self._checked(token_ids(tokens))
+        checked, adapters = self._checked(token_ids(tokens)), self._adapters_of(lora)
 
         def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
             self._check_open()
             cache.clear()
             return cache.append(checked, all_logits=True)
 
-        return self._shared.alone(evaluate)
+        return self._shared.alone(evaluate, adapters)
 
-    def iter_logits(self, tokens: Sequence[int], first: int = 0) -> Iterator["npt.NDArray[np.float32]"]:
+    def iter_logits(
+        self, tokens: Sequence[int], first: int = 0, *, lora: Sequence[Lora] | None = None
+    ) -> Iterator["npt.NDArray[np.float32]"]:
         """As `logits`, from row `first` on and a few rows at a time, so that a long text needs little memory: f32
         [at most 16, vocab] each. Other calls may come between two of them. Raises as `logits` does.
         """
         self._check_open()
-        checked = self._checked(token_ids(tokens))
+        checked, adapters = self._checked(token_ids(tokens)), self._adapters_of(lora)
 
         def part(cache: "PromptCache", row: int) -> "npt.NDArray[np.float32]":
             self._check_open()
@@ -228,18 +251,26 @@ class Model:
             return cache.append(checked[row : row + PART], all_logits=True)
 
         for row in range(first, len(checked), PART):
-            yield self._shared.alone(partial(part, row=row))
+            yield self._shared.alone(partial(part, row=row), adapters)
 
     @overload
-    def score(self, text: str | Sequence[int]) -> "npt.NDArray[np.float32]": ...
+    def score(self, text: str | Sequence[int], *, lora: Sequence[Lora] | None = None) -> "npt.NDArray[np.float32]": ...
 
     @overload
     def score(
-        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]]
+        self,
+        text: str | Sequence[int],
+        continuations: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        lora: Sequence[Lora] | None = None,
     ) -> list[Continuation]: ...
 
     def score(
-        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]] | None = None
+        self,
+        text: str | Sequence[int],
+        continuations: Sequence[str] | Sequence[Sequence[int]] | None = None,
+        *,
+        lora: Sequence[Lora] | None = None,
     ) -> "npt.NDArray[np.float32] | list[Continuation]":
         """How likely the model finds a text: f32 [tokens - 1], the natural logarithm of the probability of each token
         after the first, given all before it.
@@ -251,8 +282,9 @@ class Model:
         it. Forgets any conversation. Raises as `logits` does, UsageError also for a continuation without tokens.
         """
         self._check_open()
+        adapters = self._adapters_of(lora)
         if continuations is not None:
-            return self._score_continuations(text, continuations)
+            return self._score_continuations(text, continuations, adapters)
         ids = self._checked(self.tokenizer.encode(text) if isinstance(text, str) else token_ids(text))
 
         def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
@@ -267,10 +299,10 @@ class Model:
                 scores[first : first + len(following)] = values[np.arange(len(following)), following]
             return scores
 
-        return self._shared.alone(evaluate)
+        return self._shared.alone(evaluate, adapters)
 
     def _score_continuations(
-        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]]
+        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]], adapters: AdapterSet
     ) -> list[Continuation]:
         if isinstance(continuations, str) or not isinstance(continuations, Sequence):
             raise UsageError(f"continuations must be a list of texts, or of lists of token ids, not {continuations!r}")
@@ -291,7 +323,7 @@ class Model:
             self._check_open()
             return score(cache, prompt, following)
 
-        return self._shared.alone(evaluate)
+        return self._shared.alone(evaluate, adapters)
 
     def embed(
         self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
@@ -305,7 +337,7 @@ class Model:
         """
         self._check_open()
         embedder = self.embedder
-        return self._shared.alone(lambda _: embedder(texts, pooling, normalize))
+        return self._shared.alone(lambda _: embedder(texts, pooling, normalize), self._adapters)
 
     @cached_property
     def embedder(self) -> "Embedder":
@@ -316,7 +348,7 @@ class Model:
         session = self.session
         if not session.states:
             threads, kv = session.threads, session.kv
-            session = Session(self.file, context=session.context, threads=threads, kv=kv, states=True)
+            session = Session(session.file, context=session.context, threads=threads, kv=kv, states=True)
             self._further.append(session)
         return Embedder(self.file, session, self.tokenizer)
 
@@ -354,7 +386,8 @@ class Model:
         self._closed = True
         for watch in [*self._watches]:
             watch.close()
-        for session in (self.session, *self._further):
+        self._sessions.close()
+        for session in self._further:
             session.close()
         self.file.close()
 
@@ -375,6 +408,15 @@ class Model:
         if self._closed:
             raise UsageError(f"{self.file.path}: the model is closed: load it again")
 
+    def _adapters_of(self, lora: Sequence[Lora] | None) -> AdapterSet:
+        """The adapters that a call asks for, of which can be told that they fit; those that were loaded for None."""
+        if lora is None:
+            return self._adapters
+        adapters = AdapterSet(self.file, wanted(lora))
+        if not self._sessions.has(adapters):
+            _ = adapters.added  # now rather than with the first token
+        return adapters
+
     def _checked(self, tokens: list[int]) -> list[int]:
         """The tokens, if the model can take them."""
         if self.session.states:
@@ -392,10 +434,17 @@ class Model:
         return tokens
 
     def _generation(
-        self, tokens: list[int], max_tokens: int | None, logprobs: int | None, sampling: Sampling, began: float
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        logprobs: int | None,
+        sampling: Sampling,
+        began: float,
+        lora: Sequence[Lora] | None,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
+        adapters = self._adapters_of(lora)
         options: Sampling = {**self.sampling_defaults, **sampling}
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
         generation = Generation(
@@ -404,6 +453,7 @@ class Model:
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
             sampler=Sampler(**options),
+            adapters=adapters,
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),

@@ -1,5 +1,6 @@
 """The tokens whose keys and values a session holds: what a prompt has in common with them is not computed again."""
 
+import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 # A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
 PIECE_S = 0.5
 LEAST_PIECE, LARGEST_PIECE = 16, 512  # tokens
+_NUMBERS = itertools.count()
 
 
 class PromptCache:
@@ -21,13 +23,13 @@ class PromptCache:
 
     def __init__(self, session: "Session") -> None:
         self.tokens: list[int] = []
-        self.number = 0  # changes whenever they are no longer those before with further ones behind
+        self.number = next(_NUMBERS)  # another one whenever they are no longer those before with further ones behind
         self._session = session
         self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
 
     def clear(self) -> None:
         """Forget everything."""
-        self.number += 1
+        self.number = next(_NUMBERS)
         self.tokens.clear()
         self._session.rewind(0)
 
@@ -42,7 +44,7 @@ class PromptCache:
 
         An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
         """
-        self.number += 1
+        self.number = next(_NUMBERS)
         start = self._keep(tokens, len(tokens) - 1)
         timings.cached_tokens = start
         return self._compute(tokens, start, timings)
@@ -51,7 +53,7 @@ class PromptCache:
         """Have the session hold these tokens and no others; what it holds of them stays."""
         if self.tokens == tokens and self._session.position == len(tokens):
             return
-        self.number += 1
+        self.number = next(_NUMBERS)
         start = self._keep(tokens, len(tokens))
         if start < len(tokens):
             self._compute(tokens, start, Timings())

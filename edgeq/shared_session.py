@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from edgeq.adapted_sessions import AdaptedSessions
+from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.answer import Generation, TokenLogprob
 from edgeq.floor import Floor
 from edgeq.prompt_cache import PromptCache
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.runtime.session import Session
-
 Result = TypeVar("Result")
 
 SCORED = 64  # tokens of a pass that wants a row of logits, as long as the vocabulary, of each
@@ -24,13 +24,18 @@ SCORED = 64  # tokens of a pass that wants a row of logits, as long as the vocab
 class SharedSession:
     """Evaluates for several generations, in any threads: they queue, see `Floor`.
 
-    The session holds the keys and values of one of them. Another one's are computed again where it had to give way, to
-    the same bits, as these do not depend on how a text was split.
+    The session holds the keys and values of one of them, a session for each set of adapters. Another one's are computed
+    again where it had to give way, to the same bits, as these do not depend on how a text was split.
     """
 
-    def __init__(self, session: "Session") -> None:
-        self.cache = PromptCache(session)
+    def __init__(self, sessions: AdaptedSessions) -> None:
+        self._sessions = sessions
         self._floor = Floor()
+
+    @property
+    def cache(self) -> PromptCache:
+        """What the first session holds."""
+        return self._sessions.cache
 
     def draw(self, generation: Generation, check: Callable[[], None]) -> Iterator[int]:
         """Up to max_tokens tokens, each computed only when it is asked for; `check` raises where none can be."""
@@ -45,17 +50,17 @@ class SharedSession:
         finally:
             self._floor.leave(generation)
 
-    def alone(self, work: Callable[[PromptCache], Result]) -> Result:
-        """The result of `work`, during which nobody else uses the session."""
+    def alone(self, work: Callable[[PromptCache], Result], adapters: AdapterSet) -> Result:
+        """The result of `work` on the session for these adapters, during which nobody else uses any."""
         speaker = object()
         try:
-            return self._floor.step(speaker, threading.get_ident(), lambda: work(self.cache))
+            return self._floor.step(speaker, threading.get_ident(), lambda: work(self._sessions.cache_of(adapters)))
         finally:
             self._floor.leave(speaker)
 
     def _next(self, generation: Generation) -> int:
         """Evaluate what the generation has beyond the cache, and draw its next token."""
-        timings, cache = generation.timings, self.cache
+        timings, cache = generation.timings, self._sessions.cache_of(generation.adapters)
         clock = time.perf_counter()
         sequence = generation.sequence
         if generation.evaluated == cache.number and len(cache.tokens) == len(sequence) - 1:

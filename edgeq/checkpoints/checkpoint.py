@@ -2,6 +2,7 @@
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
@@ -62,7 +63,10 @@ class Checkpoint:
     assets   file name -> bytes: those of ASSETS, NESTED and TEMPLATES that the checkpoint has
     files    paths of the weight files and assets
     notes    a line for each contradiction between the files, which says what was taken
+    merged   what was added to its weights, see merged.py
     """
+
+    merged: tuple[str, ...] = ()
 
     def __init__(self, source: str, folder: Path, tensors: dict[str, Stored], notes: Iterable[str] = ()) -> None:
         self.source = source
@@ -119,8 +123,8 @@ class Checkpoint:
 
     def same(self, name: str, other: str) -> bool:
         """Whether two tensors have the same values; those that lie in the same place are not read."""
-        places = [replace(self._files.tensors[one], name="") for one in (name, other) if one in self._files.tensors]
-        if len(places) == 2 and places[0] == places[1]:
+        place = self._place(name)
+        if place is not None and place == self._place(other):
             return True
         shape = self.tensors[name].shape
         if shape != self.tensors[other].shape:
@@ -128,6 +132,10 @@ class Checkpoint:
         step = max(COMPARED // max(prod(shape[1:]), 1), 1)
         pieces = ((start, min(start + step, shape[0])) for start in range(0, shape[0] if shape else 0, step))
         return all(np.array_equal(self.read_rows(name, *rows), self.read_rows(other, *rows)) for rows in pieces)
+
+    def _place(self, name: str) -> Stored | None:
+        """Where all that there is to know of a tensor lies; None if that is not one place."""
+        return replace(self._files.tensors[name], name="") if name in self._files.tensors else None
 
     def close(self) -> None:
         """Close the weight files; a later read opens them again."""
@@ -142,12 +150,22 @@ class Checkpoint:
         self.close()
 
 
+class Opener(os.PathLike[str]):
+    """May stand for a source wherever one is named: its path is the source's, and it opens that in its own way."""
+
+    @abstractmethod
+    def open(self, revision: str | None = None) -> Checkpoint:
+        """The checkpoint."""
+
+
 def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
     """Open a checkpoint's folder, one of its weight files, or a repository of the Hugging Face Hub.
 
     Reads headers only. `revision` (a branch, tag or commit) is for the Hub. CheckpointError, one line, names what is
     missing or damaged.
     """
+    if isinstance(source, Opener):
+        return source.open(revision)
     text = os.fspath(source)
     try:
         return _open(text, Path(os.path.expanduser(text)), revision)
@@ -159,6 +177,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
 
 def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if text and path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise CheckpointError(f"{text}: is an adapter, not a model: give the model, and this with --lora")
         return _of_folder(text, path)
     if path.is_file():
         if path.suffix not in endings.CHECKPOINT:

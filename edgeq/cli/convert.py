@@ -1,6 +1,7 @@
 """`edgeq convert`: a Hugging Face checkpoint, or what is quantized already, to one `.eqf` or GGUF file."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.boards import memory
-from edgeq.cli.options import announce, threads_option
+from edgeq.cli.options import announce, lora_option, threads_option
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count, size
 from edgeq.errors import UsageError
@@ -91,6 +92,7 @@ def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str,
     callback=_rules,
     help="The type of matrices whose name has this in it, as ffn_down=Q6_K.  [may be given several times]",
 )
+@lora_option("merged into the weights before they are encoded")
 @threads_option("all processors")
 def command(
     source: str,
@@ -100,6 +102,7 @@ def command(
     allow_no_tokenizer: bool,
     calibration: Path | None,
     no_calibration: bool,
+    lora: tuple[str, ...],
     threads: int | None,
     **wishes: Any,
 ) -> None:
@@ -107,26 +110,28 @@ def command(
 
     A GGUF or an .eqf file is encoded again, as --type says: what it has lost when it was quantized stays lost.
     """
-    from edgeq.conversion import convert
+    from edgeq.adapters.asked import wanted
+    from edgeq.conversion import convert, with_adapters
 
+    merged = with_adapters(source, wanted(lora), output)
     wished = any(value is not None and value != () for value in wishes.values())
     if no_calibration and (wished or calibration):
         raise UsageError("--no-calibration contradicts options that need one: leave it, or them, out")
     from edgeq.quantize.calibrated import Request, check_wishes
 
     check_wishes(**{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "memory", "plan")})
-    with _calibrated(source, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
+    with _calibrated(merged, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
         request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:
             report = convert(
-                source, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request, True
+                merged, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request, True
             )
     show_report(report)
 
 
 @contextmanager
 def _calibrated(
-    source: str,
+    source: str | os.PathLike[str],
     output: Path | None,
     kind: str | None,
     revision: str | None,
@@ -156,7 +161,7 @@ def _calibrated(
             told.append("calibrating with the texts that come with edgeq: --no-calibration skips that, and loses more")
             announce(told[0])
 
-    key = hashlib.sha256(f"{Path(source).absolute()} {revision}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{Path(source).absolute()} {source} {revision}".encode()).hexdigest()[:12]
     kept = folder_of(output or "unnamed") / f".{output.name if output else 'edgeq'}.{key}.calib"
     if not kept.exists():
         calibrate(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.json_output import json_option, show_json
-from edgeq.cli.options import FORCE, KV, THREADS, check_text, load_model
+from edgeq.cli.options import FORCE, KV, THREADS, check_text, load_model, lora_option
 from edgeq.cli.progress import status
 from edgeq.errors import UsageError
 from edgeq.output import write_file
@@ -76,6 +76,7 @@ A .txt file is HellaSwag in llama.cpp's form, six lines per item.
 @click.option("--answer-tokens", type=click.IntRange(0), default=32, show_default=True, help="Tokens of an answer.")
 @json_option
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots here.")
+@lora_option("added to each MODEL's weights, not to the reference's")
 @KV
 @THREADS
 @FORCE
@@ -94,6 +95,7 @@ def command(
     answer_tokens: int,
     as_json: bool,
     html_path: Path | None,
+    lora: tuple[str, ...],
     **loading: Any,
 ) -> None:
     """Find out how good MODELs are, and how much they lost beside a --reference.
@@ -125,7 +127,7 @@ def command(
         answer_tokens=answer_tokens,
     )
     with ExitStack() as stack:
-        loaded = [stack.enter_context(_load(path, options, loading)) for path in models]
+        loaded = [stack.enter_context(_load(path, options, {**loading, "lora": lora})) for path in models]
         base = None if reference is None else stack.enter_context(_load(_exact(reference), options, loading))
         if prompts is not None:
             options = Options(**{**vars(options), "prompts": read_prompts(prompts, loaded[0])})

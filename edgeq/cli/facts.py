@@ -112,6 +112,37 @@ def of_calibration(model: str | os.PathLike[str]) -> Facts:
     }
 
 
+def is_adapter(model: str | os.PathLike[str]) -> bool:
+    """Whether that is a folder that PEFT has saved; a GGUF file tells by its metadata."""
+    from edgeq.adapters.asked import CONFIG
+
+    return os.path.isfile(os.path.join(model, CONFIG)) and not os.path.isfile(os.path.join(model, "config.json"))
+
+
+def of_adapter(model: Path) -> Facts:
+    """Facts of a LoRA adapter. Sizes are bytes."""
+    from edgeq.adapters.asked import files_of
+    from edgeq.adapters.reading import read_adapter
+
+    found = read_adapter(model)
+    rows = [
+        {"name": name, "shape": [len(pair.b), pair.a.shape[1]], "rank": len(pair.a), "scale": pair.factor}
+        for name, pair in found.pairs.items()
+    ]
+    return {
+        "file": os.fspath(model),
+        "format": "adapter",
+        "bytes": sum(os.path.getsize(file) for file in files_of(model)),
+        "base": found.base or None,
+        "architecture": found.architecture or None,
+        "ranks": sorted({row["rank"] for row in rows}),
+        "scales": sorted({row["scale"] for row in rows}),
+        "parameters": sum(pair.a.size + pair.b.size for pair in found.pairs.values()),
+        "matrices": len(rows),
+        "tensors": rows,
+    }
+
+
 def of_checkpoint(checkpoint: "Checkpoint") -> Facts:
     """Facts of a Hugging Face checkpoint; `problem` says why it cannot be converted, if its config.json tells."""
     from edgeq.models import architecture

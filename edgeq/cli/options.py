@@ -29,6 +29,16 @@ def threads_option(default: str) -> Callable[[Function], Function]:
     )
 
 
+def lora_option(what: str) -> Callable[[Function], Function]:
+    """`--lora`, several times; its help says what is done with the adapters."""
+    return click.option(
+        "--lora",
+        multiple=True,
+        metavar="ADAPTER[:SCALE]",
+        help=f"A LoRA adapter, a PEFT folder or a GGUF file, {what}; may be given several times.",
+    )
+
+
 def check_text(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Callback of arguments that a model reads. UsageError where the command line's bytes are not UTF-8."""
     for text in (value,) if isinstance(value, str) else value or ():
@@ -44,6 +54,7 @@ KV = click.option(
     type=click.Choice(["f16", "q8_0", "f32"]),
     help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
 )
+LORA = lora_option("added to the weights as they run")
 FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
 
 
@@ -85,6 +96,7 @@ _MODEL = (
     click.option(
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
+    LORA,
     FORCE,
     click.option(
         "--preload", is_flag=True, default=None, help="Read the whole file from the disk first, and show how far it is."
@@ -101,7 +113,7 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    names = ("threads", "context", "kv", "template", "force", "preload")
+    names = ("threads", "context", "kv", "template", "lora", "force", "preload")
     return cast(Function, _gathered(function, _MODEL, names, "loading"))
 
 
@@ -139,6 +151,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
             kv=loading.get("kv"),
             chat_template=None if template is None else read_text(template),
             embeddings=loading.get("embeddings", False),
+            lora=loading.get("lora", ()),
             force=bool(loading.get("force")),
             announce=Announcer(),
             progress=progress,

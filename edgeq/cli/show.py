@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.facts import Facts, form, general, of_calibration, of_checkpoint, of_file, of_gguf
+from edgeq.cli.facts import (
+    Facts,
+    form,
+    general,
+    is_adapter,
+    of_adapter,
+    of_calibration,
+    of_checkpoint,
+    of_file,
+    of_gguf,
+)
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size, count
@@ -23,7 +33,7 @@ LONGEST = 200  # characters of a value from the file
 @json_option
 def command(model: Path, tensors: bool, as_json: bool) -> None:
     """Show what MODEL, whatever can be run, holds: its architecture, types, sizes, chat template and origin; or what a
-    calibration does.
+    calibration or a LoRA adapter does.
 
     A GGUF file and a checkpoint's folder are shown as they are: nothing is converted.
     """
@@ -34,6 +44,8 @@ def command(model: Path, tensors: bool, as_json: bool) -> None:
         show_json(facts)
     elif facts["format"] == "calibration":
         _print_calibration(facts)
+    elif facts["format"] == "adapter":
+        _print_adapter(facts)
     else:
         _print(facts)
 
@@ -45,7 +57,10 @@ def describe(model: Path) -> Facts:
         from edgeq.container.gguf_reader import open_gguf
 
         with open_gguf(model) as gguf:
-            return of_calibration(model) if gguf.metadata.get("general.type") == "imatrix" else of_gguf(gguf)
+            other = {"imatrix": of_calibration, "adapter": of_adapter}.get(str(gguf.metadata.get("general.type")))
+            return other(model) if other else of_gguf(gguf)
+    if is_adapter(model):
+        return of_adapter(model)
     if kind == "checkpoint":
         from edgeq.checkpoints import open_checkpoint
 
@@ -103,6 +118,22 @@ def _print_calibration(facts: Facts) -> None:
         seen = f"{min(row['counts'])} to {max(row['counts'])}" if len(row["counts"]) > 1 else row["counts"][0]
         within = "" if row["low"] is None else f", from {row['low']:.4g} to {row['high']:.4g}"
         click.echo(f"{_line(row['name'])}: {seen} rows of {row['columns']}, RMS {row['rms']:.4g}{within}")
+
+
+def _print_adapter(facts: Facts) -> None:
+    ranks, scales = (_range(facts[key]) for key in ("ranks", "scales"))
+    click.echo(f"file      {facts['file']}, {binary_size(facts['bytes'])}")
+    click.echo(f"adapter   LoRA of {_line(facts['base'] or facts['architecture'] or 'an unknown model')}")
+    click.echo(f"matrices  {facts['matrices']}, {count(facts['parameters'])} parameters")
+    click.echo(f"rank      {ranks}, scale {scales}")
+    for row in facts.get("tensors", []):
+        shape = " x ".join(map(str, row["shape"]))
+        click.echo(f"{_line(row['name'])}: {shape}, rank {row['rank']}, scale {row['scale']:g}")
+
+
+def _range(values: list[float]) -> str:
+    """The first and the last of what is sorted."""
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
 
 def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:

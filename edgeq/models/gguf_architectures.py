@@ -280,6 +280,8 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
     """`general.architecture` and its entry. UnsupportedError, with the known ones, for another."""
     if metadata.get("general.type") == "imatrix":
         raise UnsupportedError(f"{source}: is a calibration, not a model: `edgeq show` tells of which, give that one")
+    if metadata.get("general.type") == "adapter":
+        raise UnsupportedError(f"{source}: is an adapter, not a model: give the model, and this with --lora")
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(

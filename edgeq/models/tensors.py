@@ -25,6 +25,11 @@ class Part(NamedTuple):
     plane: int | None = None
     flat: bool = False
 
+    def row(self, index: int) -> int:
+        """Where the row `index` of the part is in its tensor."""
+        run, within = divmod(index, self.run or self.rows)
+        return self.first + run * self.step + within
+
 
 class Fused(NamedTuple):
     """Where a slice lies in a tensor of `rows` rows: see Part; a run of 0 is the whole slice."""
@@ -138,6 +143,15 @@ class Tensors(dict[str, Tensor]):
         """A tensor, or the other way to read it."""
         before = self._into.get(self._own + name)
         self._into[self._own + name] = before._replace(instead=parts) if before else Tensor(shape, parts)
+
+
+def also_called(source: str, prefixes: tuple[str, ...]) -> list[str]:
+    """What else a checkpoint may call the tensor `source`: its names begin with another of `prefixes`."""
+    usual = prefixes[0] if prefixes else ""
+    if source.startswith(usual):
+        return [prefix + source[len(usual) :] for prefix in prefixes[1:]]
+    # a head lies beside what the prefix names, in a larger model too
+    return [prefix.removesuffix(usual) + source for prefix in prefixes[1:] if prefix.endswith(usual)]
 
 
 def settled(tensors: Mapping[str, Tensor], has: Callable[[str], bool]) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Passes over the operations of a graph: each takes a list of them and gives another, or lays one out.
 
 `states` leaves out the head, `from_rows` begins with rows in place of token ids, `taps` keeps what matrices read,
-`up_to_taps` leaves out what they do not need, `pack_tokens` packs what matrices whose rows have one scale read,
-`fuse_packing` decides who packs activations, `place` gives every value memory and every operation its steps.
+`up_to_taps` leaves out what they do not need, `adapted` adds what adapters add to matrices' products, `pack_tokens`
+packs what matrices whose rows have one scale read, `fuse_packing` decides who packs activations, `place` gives every
+value memory and every operation its steps.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from edgeq.ops.matmul import Linear
 from edgeq.ops.pack import Pack
 from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.tap import ADDED_TO, Tap
+
+LORA_A, LORA_B = ".lora_a", ".lora_b"  # after a matrix' name: an adapter's matrices, [rank, columns], [rows, rank]
 
 
 def states(nodes: Sequence[Node], result: Value) -> tuple[list[Node], Value]:
@@ -87,6 +90,29 @@ def up_to_taps(nodes: Sequence[Node]) -> tuple[list[Node], Value]:
     """What comes before the last tap, which is the result."""
     last = max(i for i, node in enumerate(nodes) if isinstance(node.op, Tap))
     return list(nodes[: last + 1]), nodes[last].output
+
+
+def adapted(nodes: Sequence[Node], ranks: Mapping[str, int]) -> list[Node]:
+    """With b (a x) added to the results of the matrices named, which have such a pair beside them, of that rank.
+
+    a x is computed beside the matrix' own product, and b times it added as late as may be: steps that wait for one
+    another come together then, as those of queries, keys and values.
+    """
+    number = 1 + max(node.output.index for node in nodes)
+    result: list[Node] = []
+    waiting: list[Node] = []
+    for node in nodes:
+        if {value.index for value in node.values} & {late.output.index for late in waiting}:
+            result += waiting
+            waiting = []
+        if isinstance(node.op, Linear) and node.op.weight in ranks:
+            name, x = node.op.weight, node.op.x
+            inner = Value(number, ranks[name], x.outputs)
+            number += 1
+            result.append(Node(Linear(x, f"{name}{LORA_A}"), inner))
+            waiting.append(Node(Linear(inner, f"{name}{LORA_B}", add_to=node.output), node.output))
+        result.append(node)
+    return result + waiting
 
 
 def pack_tokens(nodes: Sequence[Node], scale_of: Callable[[str], float | None]) -> list[Node]:

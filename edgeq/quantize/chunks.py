@@ -11,7 +11,7 @@ from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint
 from edgeq.checkpoints.packed import Packed, Rows
 from edgeq.models import Architecture
-from edgeq.models.tensors import Part, Tensor
+from edgeq.models.tensors import Part, Tensor, also_called
 
 F32Array = npt.NDArray[np.float32]
 
@@ -28,7 +28,7 @@ class Chunk:
     def position(self, place: npt.NDArray[np.intp]) -> list[int]:
         """Where a value at `place` of the chunk's rows is in the checkpoint's tensor."""
         row, *columns = (int(i) for i in place)
-        at = [_row(self.part, self.start + row), *columns]
+        at = [self.part.row(self.start + row), *columns]
         if self.part.flat:
             return [int(i) for i in np.unravel_index(at[0], self.part.shape)]
         at = at[::-1] if self.part.transposed else at
@@ -44,18 +44,12 @@ def chunks(tensor: Tensor, nbytes: int) -> Iterator[Chunk]:
             yield Chunk(tensor, part, start, min(start + step, part.rows))
 
 
-def _row(part: Part, index: int) -> int:
-    """Where the row `index` of a part is in its tensor."""
-    run, within = divmod(index, part.run or part.rows)
-    return part.first + run * part.step + within
-
-
 def _spans(chunk: Chunk) -> Iterator[tuple[int, int]]:
     """(first, last + 1) of the rows of the checkpoint's tensor, run by run."""
     run, start = chunk.part.run or chunk.part.rows, chunk.start
     while start < chunk.stop:
         stop = min(chunk.stop, (start // run + 1) * run)
-        first = _row(chunk.part, start)
+        first = chunk.part.row(start)
         yield first, first + stop - start
         start = stop
 
@@ -71,14 +65,8 @@ class Sources:
 
     def name(self, source: str) -> str | None:
         """What the checkpoint calls the tensor `source`: its prefix may be another one. None if it has none."""
-        if source in self._checkpoint.tensors:
-            return source
-        usual = self._prefixes[0] if self._prefixes else ""
-        if source.startswith(usual):
-            others = [prefix + source[len(usual) :] for prefix in self._prefixes[1:]]
-        else:  # a head lies beside what the prefix names, in a larger model too
-            others = [prefix.removesuffix(usual) + source for prefix in self._prefixes[1:] if prefix.endswith(usual)]
-        return next((name for name in others if name in self._checkpoint.tensors), None)
+        names = [source, *also_called(source, self._prefixes)]
+        return next((name for name in names if name in self._checkpoint.tensors), None)
 
     def read(self, chunk: Chunk) -> F32Array:
         """The rows of a chunk, f32 [rows] or [rows, columns], as they belong in the file."""
@@ -97,7 +85,7 @@ class Sources:
     def read_packed(self, chunk: Chunk) -> Rows:
         """The rows of a chunk of a quantized matrix, its codes as they are stored."""
         matrix = self._checkpoint.packed[self.name(chunk.part.source) or ""]
-        places = [_row(chunk.part, i) for i in range(chunk.start, chunk.stop)]
+        places = [chunk.part.row(i) for i in range(chunk.start, chunk.stop)]
         rows = matrix.rows(places[0], places[-1] + 1)
         if len(rows.codes) == len(places):
             return rows
@@ -119,12 +107,10 @@ class Sources:
         assert name is not None, "checked before anything is read"
         if part.plane is not None or part.flat:
             whole = self._flat(name) if part.plane is None else self._plane(name, part.plane)
-            picked = [_row(part, i) for i in range(chunk.start, chunk.stop)]
+            picked = [part.row(i) for i in range(chunk.start, chunk.stop)]
             return np.ascontiguousarray((whole.T if part.transposed else whole)[picked])
         if part.transposed and len(part.shape) > 1 and name not in self._checkpoint.packed:
-            rows = np.ascontiguousarray(
-                self._transposed(name)[_row(part, chunk.start) : _row(part, chunk.stop - 1) + 1]
-            )
+            rows = np.ascontiguousarray(self._transposed(name)[part.row(chunk.start) : part.row(chunk.stop - 1) + 1])
         else:
             rows = self._runs(name, chunk)
         if rows.ndim > 1:

@@ -243,7 +243,7 @@ def key_of(source: str | os.PathLike[str], revision: str | None = None) -> str:
         files = [
             (os.path.realpath(file), os.path.getsize(file), os.stat(file).st_mtime_ns) for file in checkpoint.files
         ]
-        return repr((checkpoint.source, revision, files, VERSION))
+        return repr((checkpoint.source, checkpoint.merged, revision, files, VERSION))
 
 
 def default_output(source: str | os.PathLike[str], type: str) -> Path:
@@ -430,6 +430,8 @@ def _metadata(
     provenance = {"source": source, "recipe": recipe, "tool": f"edgeq {VERSION}"}
     if revision:
         provenance["revision"] = revision
+    if checkpoint.merged:
+        provenance["adapters"] = ", ".join(checkpoint.merged)
     if checkpoint.packed:
         found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
         provenance["quantized"] = "; ".join(kept.summary(found))

@@ -15,6 +15,7 @@ from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.models.architecture import Architecture
 from edgeq.ops import Graph, passes
+from edgeq.runtime.adapted import AdaptedFile
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.toolchain import library
 
@@ -102,6 +103,8 @@ class Compiler:
             kept = [result]
         if self.rows:
             nodes = passes.from_rows(nodes)
+        if isinstance(self.file, AdaptedFile):
+            nodes = passes.adapted(nodes, self.file.adapted)
         if self.taps:
             nodes, copies = self._tapped(nodes)
             if self.only_taps:

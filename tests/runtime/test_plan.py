@@ -11,6 +11,7 @@ import numpy as np
 from edgeq.container.reader import File
 from edgeq.graph.plan import Plan
 from edgeq.kernels.layout import STEP_WORDS
+from edgeq.runtime.adapted import AdaptedFile, LowRank
 from edgeq.runtime.session import Session
 
 LAYERS = 6
@@ -112,3 +113,21 @@ def test_numba_is_not_imported_once_kernels_are_cached(tiny: Callable[[str], Fil
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ""
+
+
+def test_adapters_add_two_products_to_each_of_their_matrices(tiny: Callable[[str], File]) -> None:
+    """A file without them has the same tape as ever; b (a x) waits for others that it can go with: a layer's queries,
+    keys and values are added to at once."""
+    file, random = tiny("Q8_0"), np.random.default_rng(3)
+    names = [name for name in file.tensors if name.endswith(("_q.weight", "_k.weight", "_v.weight", "_up.weight"))]
+    added = {
+        name: LowRank(random.normal(0, 0.01, (5, columns)), random.normal(0, 0.01, (rows, 5)))
+        for name in names
+        for rows, columns in [file.tensors[name].shape]
+    }
+    base, adapted = plan(file), plan(AdaptedFile(file, added))
+    more = Counter(adapted.kernels) - Counter(base.kernels)
+    assert more == {"matmul:F32": 2 * 4 * LAYERS}
+    assert not Counter(base.kernels) - Counter(adapted.kernels)
+    assert barriers(adapted).sum() - barriers(base).sum() <= 2 * LAYERS, "one for q, k and v, one for the MLP's"
+    assert plan(AdaptedFile(file, {})).kernels == base.kernels

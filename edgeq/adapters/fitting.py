@@ -1,0 +1,126 @@
+"""Which of a model's matrices an adapter is added to, by their names in a file."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.adapters.adapter import Adapter, Pair
+from edgeq.errors import CheckpointError, UnsupportedError
+from edgeq.gguf.importer import halves, rotated_heads
+from edgeq.models import Architecture
+from edgeq.models.gguf_architectures import exported, places
+from edgeq.models.tensors import Part, also_called
+from edgeq.ops import Graph
+from edgeq.ops.matmul import Linear
+
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+
+
+def fitted(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
+    """An adapter's pairs by the names of the file's matrices; where the head is the embedding, that stands for the
+    head. A pair of a matrix that is several ones in the file becomes one for each, with some of its rows.
+
+    Raises UnsupportedError for matrices that are in no linear layer, CheckpointError for an adapter that was made for
+    another model.
+    """
+    found = _from_gguf(adapter, model) if adapter.architecture else _from_checkpoint(adapter, model)
+    for name, pair in found.items():
+        needs, has = model.tensors[name].shape, (len(pair.b), pair.a.shape[1])
+        if has != needs:
+            raise CheckpointError(
+                f"{adapter.weights}: adds to {name} as [{has[0]}, {has[1]}], the model's is {list(needs)}: "
+                f"{_another(adapter)}"
+            )
+    return found
+
+
+def linear_matrices(model: Architecture) -> set[str]:
+    """The matrices of a model that its linear layers read."""
+    graph = Graph({name: tensor.shape for name, tensor in model.tensors.items()})
+    model.graph(graph)
+    return {node.op.weight for node in graph.nodes if isinstance(node.op, Linear)}
+
+
+def _from_checkpoint(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
+    known = _sources(model)
+    found: dict[str, Pair] = {}
+    for name, pair in adapter.pairs.items():
+        if name not in known:
+            raise _unknown(adapter, model, name)
+        for own, part in known[name]:
+            rows, columns = part.shape[::-1] if part.transposed else part.shape
+            has = (len(pair.b), pair.a.shape[1])
+            if has != (rows, columns):
+                raise CheckpointError(
+                    f"{adapter.weights}: adds to {name} as [{has[0]}, {has[1]}], the model's is [{rows}, {columns}]: "
+                    f"{_another(adapter)}"
+                )
+            if own in found:
+                raise CheckpointError(f"{adapter.weights}: has {name} twice: train or download the adapter again")
+            found[own] = pair._replace(b=pair.b[rows_of(part)])
+    return found
+
+
+def rows_of(part: Part) -> npt.NDArray[np.intp]:
+    """The numbers of a part's rows in its tensor."""
+    run, within = np.divmod(np.arange(part.rows), part.run or part.rows)
+    return part.first + run * part.step + within
+
+
+def _sources(model: Architecture) -> dict[str, list[tuple[str, Part]]]:
+    """What checkpoints may call matrices of linear layers -> those of the file that they are, and which rows of it."""
+    found: dict[str, list[tuple[str, Part]]] = {}
+    for name in sorted(linear_matrices(model)):
+        tensor = model.tensors[name]
+        ways = [tensor.instead] if name == EMBEDDING else [tensor.parts, tensor.instead]
+        for part in (part for way in ways for part in way):
+            for source in dict.fromkeys((part.source, *also_called(part.source, model.prefixes))):
+                found.setdefault(source, []).append((name, part))
+    return found
+
+
+def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
+    name, entry = exported(model.name, adapter.weights)
+    if adapter.architecture != name:
+        raise CheckpointError(
+            f"{adapter.weights}: is for the architecture {adapter.architecture[:60]!r}, the model is a {name!r}: "
+            f"{_another(adapter)}"
+        )
+    linear, heads = linear_matrices(model), model.heads
+    known = {place.name: place.parts for place in places(list(model.tensors), entry, entry.fused)}
+    if EMBEDDING in linear:
+        known[HEAD] = (EMBEDDING,)
+        del known[EMBEDDING]
+    found: dict[str, Pair] = {}
+    for theirs, pair in adapter.pairs.items():
+        parts = known.get(theirs, ())
+        if not parts or not linear.issuperset(parts):
+            raise _unknown(adapter, model, theirs)
+        rows = [model.tensors[own].shape[0] for own in parts]
+        if sum(rows) != len(pair.b):
+            raise CheckpointError(
+                f"{adapter.weights}: adds {len(pair.b)} rows to {theirs}, the model's has {sum(rows)}: "
+                f"{_another(adapter)}"
+            )
+        for own, b in zip(parts, np.split(pair.b, np.cumsum(rows)[:-1]), strict=True):
+            count = rotated_heads(own, entry, heads.num_attention_heads, heads.num_key_value_heads)
+            found[own] = pair._replace(b=halves(b, count) if count else b)
+    return found
+
+
+def _unknown(adapter: Adapter, model: Architecture, name: str) -> UnsupportedError | CheckpointError:
+    """Why there is nothing to add to."""
+    where = f"{adapter.weights}: adds to {name[:120]}"
+    if "exps" in name or "experts" in name:
+        return UnsupportedError(f"{where}, matrices of experts, which cannot be done: merge it with peft first")
+    if "embd" in name or "embed" in name or ".wte." in name:
+        return UnsupportedError(f"{where}, an embedding, which cannot be done: merge it with peft first")
+    return CheckpointError(f"{where}, which the model ({model.name}, {_layers(model)}) has not: {_another(adapter)}")
+
+
+def _layers(model: Architecture) -> str:
+    return f"{model.num_hidden_layers} layers"
+
+
+def _another(adapter: Adapter) -> str:
+    made = f" ({adapter.base[:80]})" if adapter.base else ""
+    return f"the adapter was made for another model{made}, give that one"
