@@ -208,10 +208,14 @@ def separate_experts(
     )
 
 
+COUNTS = ("num_experts", "num_local_experts")  # each may stand for the other
+
+
 def read_experts(config: Config, key: str, count: int, top_k: int) -> tuple[int, int]:
-    """How many experts there are, as `key` says, and how many each token needs; `count` and `top_k` are the defaults.
-    CheckpointError if there are fewer than needed."""
+    """How many experts there are, as `key` says, or as others call it, and how many each token needs; `count` and
+    `top_k` are the defaults. CheckpointError if there are fewer than needed."""
     config.refuse(hidden_act="silu")
+    key = next((name for name in (key, *COUNTS) if config.get(name) is not None), key)
     count, top_k = config.integer(key, count, most=4096), config.integer("num_experts_per_tok", top_k)
     if top_k > count:
         raise config.malformed(f"num_experts_per_tok is {top_k}, there are {count} experts")
