@@ -1,4 +1,4 @@
-"""Write tests/golden/configurations.json: configurations as transformers saves them, for tests/models/test_spellings.py.
+"""Write tests/golden/configurations.json: what transformers saves of configurations, for tests of their spellings.
 
     python tools/make_config_golden.py
 

@@ -1,13 +1,14 @@
 """Architectures, one file each, named by Hugging Face's `model_type`. They describe; `runtime` runs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
 from edgeq.models.composition import Model
-from edgeq.models.config import Config
+from edgeq.models.config import BARE, Config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
@@ -59,4 +60,5 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
         )
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
-    return compose(Config(config, source))
+    model = compose(Config(config, source))
+    return replace(model, bare=True) if config.get(BARE) else model

@@ -73,6 +73,7 @@ class Model:
     head:      without one the last layer's states are the result
     layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
     settings:  what GGUF says as well and config.json may leave out, by its keys there
+    bare:      the checkpoint has no head, and what stands for it here is never computed
     """
 
     name: str
@@ -84,6 +85,7 @@ class Model:
     prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
     layers_in: str = "model.layers.{}."
     settings: Mapping[str, float] = field(default_factory=dict)
+    bare: bool = False
 
     @property
     def num_hidden_layers(self) -> int:
@@ -99,6 +101,11 @@ class Model:
     def max_position_embeddings(self) -> int:
         """How many positions the model was trained on."""
         return self.size.max_position_embeddings
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether there is a head."""
+        return self.head is not None and not self.bare
 
     @property
     def heads(self) -> Heads:
