@@ -15,7 +15,6 @@ from edgeq.container.header import is_eqf
 from edgeq.container.reader import File, open_file
 from edgeq.errors import OutputError, TokenizerError, UsageError
 from edgeq.gguf.importer import import_gguf
-from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.passages import LENGTH, TOKENS, Text, passages, read_text, shipped
 from edgeq.quantize import collect, pipeline
