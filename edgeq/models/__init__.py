@@ -9,6 +9,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
 from edgeq.models.composition import Model
 from edgeq.models.config import BARE, Config
+from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
@@ -19,7 +20,6 @@ SUPPORTED = (
     "qwen3",
     "gemma",
     "gemma2",
-    "gemma3",
     "gemma3_text",
     "phi3",
     "smollm3",
@@ -44,6 +44,7 @@ SUPPORTED = (
     "roberta",
     "xlm-roberta",
     "distilbert",
+    *WRAPPED,
 )
 
 
@@ -58,7 +59,11 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
         raise UnsupportedError(
             f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
+    given = Config(config, source)
+    if model_type in WRAPPED:
+        text = architecture(text_config(given).values, source)
+        return replace(text, prefixes=PREFIXES) if isinstance(text, Model) else text
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
-    model = compose(Config(config, source))
+    model = compose(given)
     return replace(model, bare=True) if config.get(BARE) else model

@@ -6,11 +6,12 @@ from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
-from edgeq.models import gemma3
 from edgeq.models.composition import Model
+from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
+from edgeq.models.wrapped import WRAPPED, text_config
 
 # GGUF's key after the architecture's name -> config.json's key
 KEYS = {
@@ -96,7 +97,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
 
     Raises UnsupportedError for a configuration that GGUF's architecture does not have.
     """
-    config = text_config(config)
+    if config.get("model_type") in WRAPPED:
+        config = text_config(Config(config, source)).values
     name, entry = exported(str(config.get("model_type")), source)
     model = architecture_of(config, source)
     if not isinstance(model, Model):
@@ -127,14 +129,6 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
             notes.append(f"GGUF has no sliding window for this architecture: the context is its {window} positions")
             values["context_length"] = window
     return {f"{name}.{key}": value for key, value in values.items()}
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of the language model inside a larger one; another one as it is."""
-    text = config.get("text_config")
-    if config.get("model_type") != "gemma3" or not isinstance(text, Mapping):
-        return config
-    return {**gemma3.USUAL, **text, "model_type": "gemma3_text"}
 
 
 def _shape(model: Model, entry: GgufArchitecture) -> dict[str, Any]:

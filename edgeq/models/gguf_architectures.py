@@ -12,6 +12,7 @@ from edgeq.models import gpt2
 from edgeq.models.composition import Model
 from edgeq.models.layers import Parallel
 from edgeq.models.mixers import ShortConvolution
+from edgeq.models.wrapped import WRAPPED
 
 Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -272,7 +273,6 @@ MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "mistral": "llama",
     "mixtral": "llama",
-    "gemma3": "gemma3",
 }
 
 
@@ -290,6 +290,7 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
 
 def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
     """The `general.architecture` that holds a model of this type, and its entry. UnsupportedError if none does."""
+    model_type = WRAPPED.get(model_type, model_type)  # of files that name the larger model
     if model_type not in EXPORTED:
         raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
     name = EXPORTED[model_type]
