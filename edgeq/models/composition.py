@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeq.models.config import Config
 from edgeq.models.dimensions import Dimensions
-from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert
+from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert, SharedMLP
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
@@ -120,7 +120,8 @@ class Model:
     @property
     def experts_read(self) -> float:
         """The part of the experts' matrices that one token reads."""
-        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, MixtureOfExperts | SharedExpert))
+        kinds = MixtureOfExperts | SharedExpert | SharedMLP
+        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, kinds))
         return min((mixture.experts_read for mixture in mixtures), default=1.0)
 
     @property

@@ -154,6 +154,31 @@ class SharedExpert(NamedTuple):
         return g.sigmoid_gate(shared, self.gate.graph(g, h, layer_name(i)), add_to=x)
 
 
+class SharedMLP(NamedTuple):
+    """Beside the chosen experts one for every token, whose result is multiplied by `factor`."""
+
+    experts: MixtureOfExperts
+    shared: GatedMLP
+    factor: float = 1.0
+
+    @property
+    def experts_read(self) -> float:
+        """Of those that are chosen from."""
+        return self.experts.experts_read
+
+    def tensors(self, t: Tensors) -> None:
+        """The experts', the shared one's."""
+        self.experts.tensors(t)
+        self.shared.tensors(t)
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`."""
+        x = self.experts.graph(g, h, i, add_to)
+        return (
+            self.shared.graph(g, h, i, x) if self.factor == 1.0 else g.add(x, self.shared.graph(g, h, i), self.factor)
+        )
+
+
 NAMES = ("gate_proj", "up_proj", "down_proj")  # of a gated MLP's matrices in most checkpoints
 
 
@@ -174,6 +199,18 @@ def gated(
         Matrix(f"ffn_gate{suffix}", gate, m, n, bias, ternary=ternary),
         Matrix(f"ffn_up{suffix}", up, m, n, bias, ternary=ternary),
         Matrix(f"ffn_down{suffix}", down, n, m, bias, ternary=ternary),
+        activation,
+    )
+
+
+def fused_gated(
+    n: int, m: int, activation: str, both: str = "mlp.gate_up_proj", down: str = "mlp.down_proj", suffix: str = ""
+) -> GatedMLP:
+    """A gated MLP whose checkpoint has one tensor for `both`: all rows of gate, then those of up."""
+    return GatedMLP(
+        Matrix(f"ffn_gate{suffix}", both, m, n, fused=Fused(2 * m)),
+        Matrix(f"ffn_up{suffix}", both, m, n, fused=Fused(2 * m, first=m)),
+        Matrix(f"ffn_down{suffix}", down, n, m),
         activation,
     )
 

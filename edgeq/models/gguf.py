@@ -107,6 +107,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     standard = {usual.get(key, key): value for key, value in config.items()}
     expected = dict(entry.fixed) | (entry.derived(standard) if entry.derived else {})
     for key, value in expected.items():
+        if key == "query_pre_attn_scalar" and entry.scaled:
+            continue
         if config.get(key, value) != value:
             raise UnsupportedError(f"{source}: {key} is {str(config[key])[:40]}, GGUF's {name} has {value}")
     values = _shape(model, entry) | _further(config, model, entry, name, source)
@@ -114,7 +116,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         values |= entry.write(model, config) if entry.write else {}
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
-    if entry.interleaved and rotated(model) != model.heads.head_dim:
+    if entry.interleaved and rotated(model) not in (0, model.heads.head_dim):
         raise UnsupportedError(f"{source}: a part of each head is rotated, which GGUF's {name} cannot say")
     scaling = scaling_of(config)
     whole = scaling.get("truncate", True) == entry.yarn.get("truncate", True)
@@ -129,6 +131,15 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
             notes.append(f"GGUF has no sliding window for this architecture: the context is its {window} positions")
             values["context_length"] = window
     return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def scores_factor(model: Model, entry: GgufArchitecture) -> float:
+    """What the scores of GGUF's readers lack: to be had of the norm of queries that `entry` names."""
+    if not entry.scaled or entry.derived is None or model.heads.scale is None:
+        return 1.0
+    shape = {"hidden_size": model.size.hidden_size, "num_attention_heads": model.heads.num_attention_heads}
+    shape |= {"num_hidden_layers": model.num_hidden_layers, "head_dim": model.heads.head_dim}
+    return float(model.heads.scale * entry.derived(shape)["query_pre_attn_scalar"] ** 0.5)
 
 
 def _shape(model: Model, entry: GgufArchitecture) -> dict[str, Any]:

@@ -136,15 +136,14 @@ def llama3_factors(scaling: Mapping[str, Any], theta: float, turned: int) -> lis
 def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], theta: float, source: str) -> None:
     """Add the keys of the model's rotary embedding to `values`; `theta` where the scaling does not say another."""
     scaling = scaling_of(config)
-    if "sliding_attention" in scaling:
-        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
     if not rotated(model):
         return
+    _check_local(config, scaling, source)
     values["rope.freq_base"] = float(scaling.get("rope_theta", theta))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
-    elif kind == "yarn" and not {"mscale", "mscale_all_dim", "attention_factor"} & scaling.keys():
+    elif kind == "yarn" and _usual_attention(scaling):
         original = scaling.get("original_max_position_embeddings", model.max_position_embeddings)
         factor = float(scaling.get("factor") or model.max_position_embeddings / original)
         values |= {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
@@ -157,6 +156,26 @@ def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], 
     if _two_lists(config):
         values["rope.scaling.attn_factor"] = model.rope.attention_factor
         values["rope.scaling.original_context_length"] = model.rope.short_context
+
+
+def _usual_attention(scaling: Mapping[str, Any]) -> bool:
+    """Whether a yarn scaling's attention factor is the one that follows from its factor."""
+    if {"mscale", "mscale_all_dim"} & scaling.keys():
+        return False
+    factor, given = scaling.get("factor") or 1.0, scaling.get("attention_factor")
+    return given is None or abs(float(given) - (0.1 * math.log(float(factor)) + 1.0)) < 1e-6
+
+
+def _check_local(config: Mapping[str, Any], scaling: Mapping[str, Any], source: str) -> None:
+    """UnsupportedError for local layers with a rotary embedding that GGUF's readers do not expect: Gemma's turn by
+    10000, others as the global ones without their scaling do."""
+    parameters = config.get("rope_parameters")
+    local = parameters.get("sliding_attention") if isinstance(parameters, Mapping) else None
+    if local is None:
+        return
+    usual = 10000.0 if config.get("model_type") == "gemma3_text" else scaling.get("rope_theta")
+    if local.get("rope_type", "default") != "default" or local.get("rope_theta", usual) != usual:
+        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
 
 
 def factor_tensors(config: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -188,6 +207,5 @@ def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
 
 
 def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of its rope scaling; a key that is null says nothing."""
-    whole: Mapping[str, Any] = config.get("rope_parameters") or {}
-    return whole if "sliding_attention" in whole else rope_parameters(Config(config, "config.json"))
+    """What config.json says of its rope scaling, that of global layers; a key that is null says nothing."""
+    return rope_parameters(Config(config, "config.json"))

@@ -44,20 +44,23 @@ class HeadNorm(NamedTuple):
 
 
 class LayerNorm(NamedTuple):
-    """LayerNorm of `width` values, with a bias."""
+    """LayerNorm of `width` values, with a `bias` if it has one; `add` is added to its weights."""
 
     name: str
     source: str
     width: int
     eps: float
+    bias: bool = True
+    add: float = 0.0
 
     def tensors(self, t: Tensors) -> None:
         """The weights and the bias."""
-        t.norm(self.name, self.source, self.width, bias=True)
+        t.norm(self.name, self.source, self.width, self.bias, self.add)
 
     def graph(self, g: Graph, x: Value, at: str = "") -> Value:
         """x normed."""
-        return g.layer_norm(x, f"{at}{self.name}.weight", f"{at}{self.name}.bias", self.eps)
+        bias = f"{at}{self.name}.bias" if self.bias else None
+        return g.layer_norm(x, f"{at}{self.name}.weight", bias, self.eps)
 
 
 Norm = RMSNorm | LayerNorm

@@ -10,10 +10,14 @@ NEAREST = {
     "falcon-newer": {"bias": False},
     "olmoe": {"num_key_value_heads": 4},
     "gpt-oss": {"swiglu_limit": 7.0},
+    "olmo3-no-scaling": {"attention_bias": False},
+    "glm-no-bias": {"hidden_act": "silu"},
 }
 REFUSED = {
     *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
     *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
+    *("cohere-bias", "exaone4", "olmo3", "granite-4-experts", "granite-swa", "granitemoe-swa", "mellum", "helium"),
+    *("seed-oss-bias", "arcee-bias", "internlm3-bias"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }
 
