@@ -11,7 +11,7 @@ from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert, SharedMLP
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
-from edgeq.models.norms import LayerNorm, NamedNorm, Norm
+from edgeq.models.norms import NamedNorm, Norm
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
     factor: float | None = None
     positions: Matrix | None = None
     types: Matrix | None = None
-    norm: LayerNorm | None = None
+    norm: Norm | None = None
 
     def tensors(self, t: Tensors) -> None:
         """The tables, and the norm."""

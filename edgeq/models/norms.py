@@ -40,7 +40,7 @@ class HeadNorm(NamedTuple):
 
     def graph(self, g: Graph, x: Value, at: str = "") -> Value:
         """x normed, in place."""
-        return g.head_norm(x, f"{at}{self.name}.weight", self.eps)
+        return g.head_norm(x, (f"{at}{self.name}.weight",), self.head_dim, self.eps)
 
 
 class LayerNorm(NamedTuple):
@@ -63,5 +63,32 @@ class LayerNorm(NamedTuple):
         return g.layer_norm(x, f"{at}{self.name}.weight", bias, self.eps)
 
 
-Norm = RMSNorm | LayerNorm
+class PlainRMSNorm(NamedTuple):
+    """RMSNorm without weights."""
+
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed."""
+        return g.rms_norm(x, None, self.eps)
+
+
+class PlainHeadNorm(NamedTuple):
+    """RMSNorm of each head by itself, without weights."""
+
+    head_dim: int
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed, in place."""
+        return g.head_norm(x, (), self.head_dim, self.eps)
+
+
+Norm = RMSNorm | LayerNorm | PlainRMSNorm
 NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint

@@ -391,6 +391,39 @@ _INTERNLM3 = {
     "pad_token_id": 0,
 }
 
+_HUNYUAN = {
+    **_LLAMA,
+    "model_type": "hunyuan_v1_dense",
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "head_dim": 24,
+    "pad_token_id": 0,
+    "rope_scaling": {"rope_type": "dynamic", "alpha": 100.0, "factor": 1.0},
+}
+_NANOCHAT = {
+    **_LLAMA,
+    "model_type": "nanochat",
+    "architectures": ["NanoChatForCausalLM"],
+    "hidden_act": "relu2",
+    "rms_norm_eps": 1e-4,
+    "final_logit_softcapping": 3.0,
+}
+_MINISTRAL3 = {
+    **_LLAMA,
+    "model_type": "ministral3",
+    "architectures": ["Ministral3ForCausalLM"],
+    "head_dim": 24,
+    "sliding_window": None,
+    "rope_parameters": {
+        **_YARN,
+        "rope_theta": 500000.0,
+        "original_max_position_embeddings": 16,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.3,
+    },
+}
+del _MINISTRAL3["rope_theta"]
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -516,6 +549,10 @@ CASES: dict[str, dict[str, Any]] = {
     "arcee": _ARCEE,
     "arcee-bias": {**_ARCEE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     "helium": _HELIUM,
+    "hunyuan": _HUNYUAN,
+    "hunyuan-bias": {**_HUNYUAN, "attention_bias": True, "rope_scaling": None, "tie_word_embeddings": True},
+    "nanochat": _NANOCHAT,
+    "ministral3": _MINISTRAL3,
     "internlm3": _INTERNLM3,
     "internlm3-bias": {**_INTERNLM3, "qkv_bias": True, "bias": True, "rope_scaling": _DYNAMIC},
     "qwen2-moe-ragged": {**_QWEN2_MOE, "hidden_size": 72, "moe_intermediate_size": 44, "num_attention_heads": 6},
