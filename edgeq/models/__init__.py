@@ -57,6 +57,7 @@ SUPPORTED = (
     "internlm3",
     "hunyuan_v1_dense",
     "nanochat",
+    "apertus",
     "ministral3",
     "bert",
     "roberta",

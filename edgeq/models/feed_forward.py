@@ -47,21 +47,27 @@ class GatedMLP(NamedTuple):
 
 
 class PlainMLP(NamedTuple):
-    """down activation(up h)."""
+    """down activation(up h). The activation may have `parameters`, tensors of one value, the checkpoint's names of
+    which, and their axes there, stand beside them."""
 
     up: Matrix
     down: Matrix
     activation: str
+    parameters: tuple[tuple[str, str, int], ...] = ()
 
     def tensors(self, t: Tensors) -> None:
-        """The two matrices."""
+        """The two matrices, the activation's values."""
         self.up.tensors(t)
         self.down.tensors(t)
+        for parameter in self.parameters:
+            t.scalar(*parameter)
 
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
-        return self.down.graph(g, g.activation(self.up.graph(g, h, at), self.activation), at, add_to)
+        values = tuple(at + name for name, _, _ in self.parameters)
+        x = g.activation(self.up.graph(g, h, at), self.activation, parameters=values)
+        return self.down.graph(g, x, at, add_to)
 
 
 class ExpertTensors(Protocol):

@@ -11,6 +11,7 @@ from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
+from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config
 
 # GGUF's key after the architecture's name -> config.json's key
@@ -116,6 +117,9 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         values |= entry.write(model, config) if entry.write else {}
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
+    if entry.square and query_width(model.heads) != model.size.hidden_size:
+        wide = f"heads are {query_width(model.heads)} wide, the hidden size is {model.size.hidden_size}"
+        raise UnsupportedError(f"{source}: {wide}: GGUF's {name} has the same for both")
     if entry.interleaved and rotated(model) not in (0, model.heads.head_dim):
         raise UnsupportedError(f"{source}: a part of each head is rotated, which GGUF's {name} cannot say")
     scaling = scaling_of(config)

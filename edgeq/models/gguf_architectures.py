@@ -41,6 +41,7 @@ class GgufArchitecture:
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
                   one that follows from sizes
+    square        all query heads together are as wide as the residual stream there
     """
 
     model_type: str
@@ -59,6 +60,7 @@ class GgufArchitecture:
     vectors: tuple[str, ...] = ()
     yarn: Mapping[str, Any] = field(default_factory=dict)
     scaled: str = ""
+    square: bool = False
 
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
@@ -332,6 +334,7 @@ ARCHITECTURES = {
     ),
     "chatglm": GgufArchitecture(
         "glm",
+        square=True,
         fixed={"hidden_act": "silu"},
         assumed={"partial_rotary_factor": 1.0},
         biases={"attention_bias": "blk.0.attn_q.bias"},
@@ -359,6 +362,7 @@ ARCHITECTURES = {
     ),
     "nemotron": GgufArchitecture(
         "nemotron",
+        square=True,
         layer_norm="norm_eps",
         fixed={"hidden_act": "relu2"},
         assumed={"partial_rotary_factor": 1.0},
@@ -366,6 +370,12 @@ ARCHITECTURES = {
     ),
     "arcee": GgufArchitecture(
         "arcee", interleaved=True, fixed={"hidden_act": "relu2", "attention_bias": False, "mlp_bias": False}
+    ),
+    "hunyuan-dense": GgufArchitecture("hunyuan_v1_dense", fixed={"hidden_act": "silu", "attention_bias": False}),
+    "mistral3": GgufArchitecture(
+        "ministral3",
+        interleaved=True,
+        fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "sliding_window": None},
     ),
     "granitehybrid": GgufArchitecture(
         "granitemoehybrid",

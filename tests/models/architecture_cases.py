@@ -423,6 +423,14 @@ _MINISTRAL3 = {
     },
 }
 del _MINISTRAL3["rope_theta"]
+_APERTUS = {
+    **_LLAMA,
+    "model_type": "apertus",
+    "architectures": ["ApertusForCausalLM"],
+    "hidden_act": "xielu",
+    "rope_scaling": _LLAMA3_SCALING,
+    "pad_token_id": 0,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
@@ -551,6 +559,8 @@ CASES: dict[str, dict[str, Any]] = {
     "helium": _HELIUM,
     "hunyuan": _HUNYUAN,
     "hunyuan-bias": {**_HUNYUAN, "attention_bias": True, "rope_scaling": None, "tie_word_embeddings": True},
+    "apertus": _APERTUS,
+    "apertus-bias": {**_APERTUS, "attention_bias": True, "hidden_act": "relu2", "tie_word_embeddings": True},
     "nanochat": _NANOCHAT,
     "ministral3": _MINISTRAL3,
     "internlm3": _INTERNLM3,

@@ -72,7 +72,9 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
     weights: Weights = {}
     for name, shape in shapes(config).items():
         values = 2.0 * random.random_sample(shape) - 1.0
-        if name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
+        if not shape:  # xIELU's
+            values = np.asarray(0.1 * values - 0.2)
+        elif name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
             values = 0.3 * values + (0.0 if config["model_type"].startswith("gemma") else 1.0)
         elif name.endswith(".bias"):
             values *= 0.5
