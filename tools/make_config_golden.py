@@ -83,6 +83,8 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     found, seen = [], set()
     for name, config in (CASES | ENCODERS).items():
+        if config["model_type"] not in transformers.CONFIG_MAPPING:
+            continue
         usual, changes = saved(config), {}
         for key in sorted({*usual, *config} - {"model_type", *NOISE}):
             change = None if (config["model_type"], key) in seen else changed(name, config, key, usual)

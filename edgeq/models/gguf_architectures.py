@@ -185,6 +185,11 @@ def _write_exaone4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _minicpm(config: Mapping[str, Any]) -> Config:
+    """Granite whose scores are scaled by the head's size."""
+    return {"attention_multiplier": config["head_dim"] ** -0.5}
+
+
 def _read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
     heads, layers = values.get("attention.head_count_kv"), values["block_count"]
@@ -371,6 +376,19 @@ ARCHITECTURES = {
     "arcee": GgufArchitecture(
         "arcee", interleaved=True, fixed={"hidden_act": "relu2", "attention_bias": False, "mlp_bias": False}
     ),
+    "minicpm": GgufArchitecture(
+        "granite",
+        interleaved=True,
+        keys={key: name for key, name in _MULTIPLIERS.items() if key != "attention.scale"},
+        derived=_minicpm,
+    ),
+    "starcoder": GgufArchitecture(
+        "gpt_bigcode",
+        layer_norm="layer_norm_epsilon",
+        names=gpt2.NAMES,
+        fixed={"activation_function": "gelu_pytorch_tanh", "multi_query": True},
+        fused=("attn_qkv",),
+    ),
     "hunyuan-dense": GgufArchitecture("hunyuan_v1_dense", fixed={"hidden_act": "silu", "attention_bias": False}),
     "mistral3": GgufArchitecture(
         "ministral3",
@@ -397,6 +415,8 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "internlm3": "llama",
     "olmo3": "olmo2",
     "granitemoehybrid": "granite",
+    "granite": "granite",
+    "minicpm": "granite",
 }
 
 

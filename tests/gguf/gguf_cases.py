@@ -20,6 +20,10 @@ REFUSED = {
     *(
         "cohere-bias",
         "nanochat",
+        "gptj",
+        "opt",
+        "opt-no-bias",
+        "starcoder-many-keys",
         "apertus",
         "apertus-bias",
         "hunyuan-bias",

@@ -431,6 +431,49 @@ _APERTUS = {
     "rope_scaling": _LLAMA3_SCALING,
     "pad_token_id": 0,
 }
+_MINICPM = {
+    **_LLAMA,
+    "model_type": "minicpm",
+    "architectures": ["MiniCPMForCausalLM"],
+    "num_hidden_layers": 3,
+    "tie_word_embeddings": True,
+    "scale_emb": 6,
+    "scale_depth": 1.4,
+    "dim_model_base": 32,
+}
+_GPT_BIGCODE = {
+    **_GPT2,
+    "model_type": "gpt_bigcode",
+    "architectures": ["GPTBigCodeForCausalLM"],
+    "activation_function": "gelu_pytorch_tanh",
+    "multi_query": True,
+}
+_GPTJ = {
+    **_GPT2,
+    "model_type": "gptj",
+    "architectures": ["GPTJForCausalLM"],
+    "n_embd": 72,
+    "n_head": 3,
+    "rotary_dim": 10,
+    "n_positions": 256,
+    "n_inner": 100,
+    "tie_word_embeddings": False,
+}
+_OPT = {
+    "model_type": "opt",
+    "architectures": ["OPTForCausalLM"],
+    "activation_function": "relu",
+    "hidden_size": 72,
+    "word_embed_proj_dim": 72,
+    "ffn_dim": 100,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "vocab_size": 48,
+    "max_position_embeddings": 70,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
@@ -561,6 +604,12 @@ CASES: dict[str, dict[str, Any]] = {
     "hunyuan-bias": {**_HUNYUAN, "attention_bias": True, "rope_scaling": None, "tie_word_embeddings": True},
     "apertus": _APERTUS,
     "apertus-bias": {**_APERTUS, "attention_bias": True, "hidden_act": "relu2", "tie_word_embeddings": True},
+    "minicpm": _MINICPM,
+    "starcoder": _GPT_BIGCODE,
+    "starcoder-many-keys": {**_GPT_BIGCODE, "multi_query": False, "tie_word_embeddings": False, "n_inner": 100},
+    "gptj": _GPTJ,
+    "opt": _OPT,
+    "opt-no-bias": {**_OPT, "enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
     "nanochat": _NANOCHAT,
     "ministral3": _MINISTRAL3,
     "internlm3": _INTERNLM3,

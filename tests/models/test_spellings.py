@@ -16,7 +16,8 @@ from edgeq.models.wrapped import WRAPPED
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "configurations.json"
 SAVED = json.loads(GOLDEN.read_text())
-CONFIGS = CASES | ENCODERS
+UNKNOWN = ("minicpm",)  # to transformers
+CONFIGS = {case: config for case, config in (CASES | ENCODERS).items() if config["model_type"] not in UNKNOWN}
 
 
 def after(before: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def after(before: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_case_is_there() -> None:
     assert SAVED.keys() == CONFIGS.keys(), "run tools/make_config_golden.py"
-    assert {CONFIGS[case]["model_type"] for case in SAVED} >= {*SUPPORTED} - WRAPPED.keys()
+    assert {CONFIGS[case]["model_type"] for case in SAVED} >= {*SUPPORTED} - WRAPPED.keys() - {*UNKNOWN}
 
 
 @pytest.mark.parametrize("case", CONFIGS)
