@@ -15,12 +15,12 @@ from edgeq.container.header import is_eqf
 from edgeq.container.reader import File, open_file
 from edgeq.errors import OutputError, TokenizerError, UsageError
 from edgeq.gguf.importer import import_gguf
-from edgeq.models import architecture
 from edgeq.output import temporary_folder
 from edgeq.passages import LENGTH, TOKENS, Text, passages, read_text, shipped
 from edgeq.quantize import collect, pipeline
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage, Progress
+from edgeq.quantize.head import settle_head
 from edgeq.quantize.imatrix import write_calibration
 from edgeq.quantize.recipes import recipe
 from edgeq.text.tokenizer import FILES, load_tokenizer
@@ -166,8 +166,8 @@ def worth_calibrating(source: str | os.PathLike[str], type: str | None, revision
         return False
     with open_checkpoint(source, revision) as checkpoint:
         weights = sum(prod(ref.shape) for ref in checkpoint.tensors.values())
-        model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
-        known = bool(checkpoint.assets.keys() & {*FILES}) and model.heads.causal
+        model = settle_head(checkpoint)[1]
+        known = bool(checkpoint.assets.keys() & {*FILES}) and model.writes_text
         return known and not checkpoint.packed and weights <= SMALL
 
 

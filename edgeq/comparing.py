@@ -148,7 +148,7 @@ def compare(
         temporary_folder(beside) as folder,
     ):
         model = architecture(file.metadata["config"], file.path)
-        if not model.heads.causal:
+        if not model.writes_text:
             raise UsageError(f"{given}: writes no text, so there is no divergence to compare by")
         if known is not None:
             known.check(model, given)

@@ -39,8 +39,8 @@ def measurable(path: str | os.PathLike[str]) -> bool:
     """Whether an `.eqf` file's model is small, and reads and writes text."""
     with open_file(path) as file:
         weights = sum(prod(info.shape) for info in file.tensors.values())
-        causal = architecture(file.metadata["config"], file.path).heads.causal
-        return causal and weights <= SMALL and bool(file.assets.keys() & {*FILES})
+        writes = architecture(file.metadata["config"], file.path).writes_text
+        return writes and weights <= SMALL and bool(file.assets.keys() & {*FILES})
 
 
 def plain_loss(

@@ -48,8 +48,26 @@ PROMPTS = (
 )
 
 
+def stand_in(folder: Path) -> None:
+    """MiniCPM, which transformers leaves to code of its repositories, is Granite with factors under other names."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    if config["model_type"] != "minicpm":
+        return
+    config |= {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "embedding_multiplier": config["scale_emb"],
+        "residual_multiplier": config["scale_depth"] / config["num_hidden_layers"] ** 0.5,
+        "logits_scaling": config["hidden_size"] / config["dim_model_base"],
+        "attention_multiplier": (config["hidden_size"] / config["num_attention_heads"]) ** -0.5,
+    }
+    path.write_text(json.dumps(config))
+
+
 def load(folder: Path) -> Any:
     """The model; SystemExit if its checkpoint lacks a tensor, or has one that transformers does not know."""
+    stand_in(folder)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )

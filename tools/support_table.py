@@ -31,6 +31,7 @@ from edgeq.blocks.gguf_types import BY_NAME  # noqa: E402
 from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
 from edgeq.models import SUPPORTED  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED, MIXTRAL  # noqa: E402
+from edgeq.models.wrapped import WRAPPED  # noqa: E402
 from edgeq.ops import catalog  # noqa: E402
 from edgeq.output import write_file  # noqa: E402
 from edgeq.simd import isa  # noqa: E402
@@ -83,7 +84,7 @@ def block_table() -> str:
 def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     """The way from and to GGUF, and what the results are compared with."""
     importable = {entry.model_type for entry in (*ARCHITECTURES.values(), MIXTRAL)} | EXPORTED.keys()
-    ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if name in names]
+    ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if WRAPPED.get(name, name) in names]
     tested = ["logits and greedy text"] if any(config["model_type"] == name for config in CASES.values()) else []
     tested += ["last states"] if any(config["model_type"] == name for config in ENCODERS.values()) else []
     tested += ["the same of real models"] if real[name] else []

@@ -113,7 +113,7 @@ class Checkpoint:
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """All of a tensor as f32."""
         shape = self.tensors[name].shape
-        return self.read_rows(name, 0, shape[0] if shape else 0)
+        return self.read_rows(name, 0, shape[0] if shape else 1)
 
     def nbytes(self, name: str) -> int:
         """Bytes of a tensor as it is stored; of a quantized matrix, of all that it is stored in."""

@@ -75,18 +75,21 @@ def read_rows(tensor: Stored, file: InputFile, start: int, stop: int) -> npt.NDA
 
 
 def read_elements(tensor: Stored, file: InputFile, start: int, stop: int) -> npt.NDArray[Any]:
-    """Rows `start` to `stop` of the first axis as they are stored, as ELEMENTS says; BF16 as its 16 bits.
+    """Rows `start` to `stop` of the first axis as they are stored, as ELEMENTS says; BF16 as its 16 bits. A tensor
+    without an axis is a row.
 
     CheckpointError if the element type is unknown or the file ends before them.
     """
     if tensor.dtype not in ELEMENTS:
         raise CheckpointError(f"{tensor.path}: tensor {tensor.name!r} has element type {tensor.dtype}, unknown here")
-    if not tensor.shape or not 0 <= start <= stop <= tensor.shape[0]:
+    whole = tensor.shape or (1,)
+    if not 0 <= start <= stop <= whole[0]:
         raise ValueError(f"rows {start} to {stop} of tensor {tensor.name!r} of shape {tensor.shape}")
-    shape = (stop - start, *tensor.shape[1:])
+    shape = (stop - start, *whole[1:])
     element = ELEMENTS[tensor.dtype]
-    raw = np.empty(extent(shape, tensor.strides), element)
-    _fill(tensor, file, raw, tensor.offset + start * tensor.strides[0] * element.itemsize)
+    strides = tensor.strides or (1,)
+    raw = np.empty(extent(shape, strides), element)
+    _fill(tensor, file, raw, tensor.offset + start * strides[0] * element.itemsize)
     if tensor.strides == row_major(tensor.shape):
         return raw.reshape(shape)
     return np.lib.stride_tricks.as_strided(raw, shape, [s * element.itemsize for s in tensor.strides])

@@ -23,7 +23,7 @@ def layer_errors(model: Model, reference: Model, chunks: Sequence[Chunk]) -> lis
     It holds what the layers before have lost, too.
     """
     names = _readers(model)
-    if not names or names != _readers(reference) or not model.session.model.heads.causal:
+    if not names or names != _readers(reference) or not model.session.model.writes_text:
         return []
     size = max(len(chunk.ids) for chunk in chunks)
     differences, squares = np.zeros(len(names)), np.zeros(len(names))

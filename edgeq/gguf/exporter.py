@@ -23,8 +23,9 @@ from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
 from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
-from edgeq.models.gguf import write_config
-from edgeq.models.gguf_architectures import Place, exported, places
+from edgeq.models.composition import Model
+from edgeq.models.gguf import scores_factor, write_config
+from edgeq.models.gguf_architectures import Place, exported, places, split
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
@@ -115,11 +116,13 @@ def export_gguf(
         total, done = sum(info.nbytes for info in file.tensors.values()), 0
         rearranger = Rearranger(TO_BLOCKS, announce, total)
         heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
+        factor = scores_factor(model, entry) if isinstance(model, Model) else 1.0
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             for index, tensor in enumerate(targets):
                 for part, nth in _in_order(file, tensor):
                     reordered = rotated_heads(part.name, entry, *heads)
-                    for chunk in _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger):
+                    scale = factor if entry.scaled and split(part.name)[1] == entry.scaled else 1.0
+                    for chunk in _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger, scale):
                         writer.write(chunk)
                 done += sum(file.tensors[part].nbytes for part in tensor.parts)
                 if progress:
@@ -252,11 +255,13 @@ def _chunks(
     heads: int,
     fallback: Fallback | None,
     rearranger: Rearranger,
+    scale: float = 1.0,
 ) -> Iterator[npt.NDArray[Any]]:
-    """The bytes of a vector or of the matrix `nth` as GGUF has them in the type `kind`, some rows at a time."""
+    """The bytes of a vector, times `scale`, or of the matrix `nth` as GGUF has them in the type `kind`, some rows at a
+    time."""
     data = file.data(info.name)
     if len(info.shape) == 1:
-        vector = data.view("<f4")
+        vector = data.view("<f4") if scale == 1.0 else data.view("<f4") * np.float32(scale)
         values = neighbours(vector[:, None], heads).reshape(-1) if heads else vector
         yield np.ascontiguousarray(to_plain(values, kind))
         return

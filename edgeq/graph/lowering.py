@@ -1,6 +1,6 @@
 """What operations find when they are lowered: the file, buffers of values, memory to share, and the tape."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -113,6 +113,18 @@ class Lowering:
             padded = aligned(round_up(data.size, GROUP) * 4).view(np.float32)
             padded[: data.size] = data
             data = padded
+        self.keep.append(data)
+        return int(data.ctypes.data)
+
+    def product(self, names: Sequence[str], width: int) -> int:
+        """Address of the product of 1-D tensors of `width` values, of ones if there are none, padded with zeros to
+        32."""
+        if len(names) == 1:
+            return self.vector(names[0])
+        data = aligned(round_up(width, GROUP) * 4).view(np.float32)
+        data[:width] = 1.0
+        for name in names:
+            data[:width] *= self.file.data(name).view(np.float32)
         self.keep.append(data)
         return int(data.ctypes.data)
 

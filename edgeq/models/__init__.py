@@ -1,13 +1,15 @@
 """Architectures, one file each, named by Hugging Face's `model_type`. They describe; `runtime` runs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
 from edgeq.models.composition import Model
-from edgeq.models.config import Config
+from edgeq.models.config import BARE, Config
+from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
 
@@ -18,7 +20,6 @@ SUPPORTED = (
     "qwen3",
     "gemma",
     "gemma2",
-    "gemma3",
     "gemma3_text",
     "phi3",
     "smollm3",
@@ -39,10 +40,34 @@ SUPPORTED = (
     "lfm2",
     "ernie4_5",
     "gpt_oss",
+    "cohere",
+    "cohere2",
+    "glm",
+    "glm4",
+    "exaone4",
+    "olmo3",
+    "granitemoehybrid",
+    "granite_swa",
+    "granitemoe_swa",
+    "mellum",
+    "seed_oss",
+    "nemotron",
+    "arcee",
+    "helium",
+    "internlm3",
+    "hunyuan_v1_dense",
+    "nanochat",
+    "apertus",
+    "minicpm",
+    "gpt_bigcode",
+    "gptj",
+    "opt",
+    "ministral3",
     "bert",
     "roberta",
     "xlm-roberta",
     "distilbert",
+    *WRAPPED,
 )
 
 
@@ -57,6 +82,11 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
         raise UnsupportedError(
             f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
+    given = Config(config, source)
+    if model_type in WRAPPED:
+        text = architecture(text_config(given).values, source)
+        return replace(text, prefixes=PREFIXES) if isinstance(text, Model) else text
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
-    return compose(Config(config, source))
+    model = compose(given)
+    return replace(model, bare=True) if config.get(BARE) else model

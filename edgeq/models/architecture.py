@@ -27,6 +27,10 @@ class Architecture(Protocol):
         """How many positions the model was trained on."""
 
     @property
+    def writes_text(self) -> bool:
+        """Whether there is a head: otherwise the last layer's states are the result."""
+
+    @property
     def heads(self) -> Heads:
         """The attention that most layers have."""
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from edgeq.models.config import Config
 from edgeq.models.dimensions import Dimensions
-from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert
+from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert, SharedMLP
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
-from edgeq.models.norms import LayerNorm, NamedNorm, Norm
+from edgeq.models.norms import NamedNorm, Norm
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
     factor: float | None = None
     positions: Matrix | None = None
     types: Matrix | None = None
-    norm: LayerNorm | None = None
+    norm: Norm | None = None
 
     def tensors(self, t: Tensors) -> None:
         """The tables, and the norm."""
@@ -73,6 +73,7 @@ class Model:
     head:      without one the last layer's states are the result
     layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
     settings:  what GGUF says as well and config.json may leave out, by its keys there
+    bare:      the checkpoint has no head, and what stands for it here is never computed
     """
 
     name: str
@@ -84,6 +85,7 @@ class Model:
     prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
     layers_in: str = "model.layers.{}."
     settings: Mapping[str, float] = field(default_factory=dict)
+    bare: bool = False
 
     @property
     def num_hidden_layers(self) -> int:
@@ -101,6 +103,11 @@ class Model:
         return self.size.max_position_embeddings
 
     @property
+    def writes_text(self) -> bool:
+        """Whether there is a head."""
+        return self.head is not None and not self.bare
+
+    @property
     def heads(self) -> Heads:
         """The shape of an attention."""
         return self.attention.heads
@@ -113,7 +120,8 @@ class Model:
     @property
     def experts_read(self) -> float:
         """The part of the experts' matrices that one token reads."""
-        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, MixtureOfExperts | SharedExpert))
+        kinds = MixtureOfExperts | SharedExpert | SharedMLP
+        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, kinds))
         return min((mixture.experts_read for mixture in mixtures), default=1.0)
 
     @property

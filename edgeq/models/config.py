@@ -7,6 +7,8 @@ from edgeq.errors import CheckpointError, UnsupportedError
 
 LARGEST = (1 << 31) - 1
 
+BARE = "edgeq_without_head"  # a key of ours, true where the checkpoint is a decoder alone
+
 # What config.json calls an activation -> what the graph calls it
 ACTIVATIONS = {
     "silu": "silu",
@@ -109,6 +111,12 @@ class Config:
 def shown(value: Any) -> str:
     """A value for a message: a configuration may hold megabytes there."""
     return repr(value)[:60]
+
+
+def is_decoder_alone(config: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint is said to be of a class without a head: of `Qwen3Model`, not `Qwen3ForCausalLM`."""
+    names = config.get("architectures")
+    return isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) and names[0].endswith("Model")
 
 
 def tied(config: Mapping[str, Any], whether: bool) -> dict[str, Any]:

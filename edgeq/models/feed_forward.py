@@ -47,21 +47,27 @@ class GatedMLP(NamedTuple):
 
 
 class PlainMLP(NamedTuple):
-    """down activation(up h)."""
+    """down activation(up h). The activation may have `parameters`, tensors of one value, the checkpoint's names of
+    which, and their axes there, stand beside them."""
 
     up: Matrix
     down: Matrix
     activation: str
+    parameters: tuple[tuple[str, str, int], ...] = ()
 
     def tensors(self, t: Tensors) -> None:
-        """The two matrices."""
+        """The two matrices, the activation's values."""
         self.up.tensors(t)
         self.down.tensors(t)
+        for parameter in self.parameters:
+            t.scalar(*parameter)
 
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
-        return self.down.graph(g, g.activation(self.up.graph(g, h, at), self.activation), at, add_to)
+        values = tuple(at + name for name, _, _ in self.parameters)
+        x = g.activation(self.up.graph(g, h, at), self.activation, parameters=values)
+        return self.down.graph(g, x, at, add_to)
 
 
 class ExpertTensors(Protocol):
@@ -154,6 +160,31 @@ class SharedExpert(NamedTuple):
         return g.sigmoid_gate(shared, self.gate.graph(g, h, layer_name(i)), add_to=x)
 
 
+class SharedMLP(NamedTuple):
+    """Beside the chosen experts one for every token, whose result is multiplied by `factor`."""
+
+    experts: MixtureOfExperts
+    shared: GatedMLP
+    factor: float = 1.0
+
+    @property
+    def experts_read(self) -> float:
+        """Of those that are chosen from."""
+        return self.experts.experts_read
+
+    def tensors(self, t: Tensors) -> None:
+        """The experts', the shared one's."""
+        self.experts.tensors(t)
+        self.shared.tensors(t)
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`."""
+        x = self.experts.graph(g, h, i, add_to)
+        return (
+            self.shared.graph(g, h, i, x) if self.factor == 1.0 else g.add(x, self.shared.graph(g, h, i), self.factor)
+        )
+
+
 NAMES = ("gate_proj", "up_proj", "down_proj")  # of a gated MLP's matrices in most checkpoints
 
 
@@ -174,6 +205,18 @@ def gated(
         Matrix(f"ffn_gate{suffix}", gate, m, n, bias, ternary=ternary),
         Matrix(f"ffn_up{suffix}", up, m, n, bias, ternary=ternary),
         Matrix(f"ffn_down{suffix}", down, n, m, bias, ternary=ternary),
+        activation,
+    )
+
+
+def fused_gated(
+    n: int, m: int, activation: str, both: str = "mlp.gate_up_proj", down: str = "mlp.down_proj", suffix: str = ""
+) -> GatedMLP:
+    """A gated MLP whose checkpoint has one tensor for `both`: all rows of gate, then those of up."""
+    return GatedMLP(
+        Matrix(f"ffn_gate{suffix}", both, m, n, fused=Fused(2 * m)),
+        Matrix(f"ffn_up{suffix}", both, m, n, fused=Fused(2 * m, first=m)),
+        Matrix(f"ffn_down{suffix}", down, n, m),
         activation,
     )
 
@@ -208,10 +251,14 @@ def separate_experts(
     )
 
 
+COUNTS = ("num_experts", "num_local_experts")  # each may stand for the other
+
+
 def read_experts(config: Config, key: str, count: int, top_k: int) -> tuple[int, int]:
-    """How many experts there are, as `key` says, and how many each token needs; `count` and `top_k` are the defaults.
-    CheckpointError if there are fewer than needed."""
+    """How many experts there are, as `key` says, or as others call it, and how many each token needs; `count` and
+    `top_k` are the defaults. CheckpointError if there are fewer than needed."""
     config.refuse(hidden_act="silu")
+    key = next((name for name in (key, *COUNTS) if config.get(name) is not None), key)
     count, top_k = config.integer(key, count, most=4096), config.integer("num_experts_per_tok", top_k)
     if top_k > count:
         raise config.malformed(f"num_experts_per_tok is {top_k}, there are {count} experts")

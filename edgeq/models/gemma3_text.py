@@ -2,7 +2,6 @@
 rotary embedding of their own, to each global one (arXiv:2503.19786)."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -14,9 +13,8 @@ from edgeq.models.gemma import ACTIVATION
 from edgeq.models.layers import BothNorms, Layer
 from edgeq.models.mixers import Attention, head_norms, output, separate
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import local_rope, rope
 from edgeq.models.windows import by_layer
-from edgeq.ops import Rope
 
 THETA = 1000000.0
 
@@ -35,7 +33,8 @@ def compose(config: Config) -> Model:
     )
     pattern = config.integer("sliding_window_pattern", 6)
     windows = by_layer(config, [(i + 1) % pattern != 0 for i in range(size.num_hidden_layers)])
-    local, rotation = local_rope(config, heads.head_dim), rope(config, heads.head_dim, theta=THETA)
+    theta = config.number("rope_local_base_freq", 10000.0)
+    local, rotation = local_rope(config, heads.head_dim, theta), rope(config, heads.head_dim, theta=THETA)
     bias = config.flag("attention_bias")
     attention = Attention(
         separate(n, heads, bias), output(n, heads, bias), heads, rotation, head_norms(heads, eps, add=1.0)
@@ -61,12 +60,3 @@ def compose(config: Config) -> Model:
         Head(norm("output_norm", "model.norm"), head, cap=cap),
         settings={"rope_theta": THETA, "final_logit_softcapping": cap},
     )
-
-
-def local_rope(config: Config, head_dim: int) -> Rope:
-    """That of the local layers, which is not scaled unless by parameters of its own."""
-    theta = config.number("rope_local_base_freq", 10000.0)
-    parameters = config.get("rope_parameters")
-    by_kind = isinstance(parameters, Mapping) and "sliding_attention" in parameters
-    own = config.within({"rope_parameters": parameters} if by_kind else {})
-    return rope(own, head_dim, theta=theta, kind="sliding_attention")

@@ -6,11 +6,13 @@ from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
-from edgeq.models import gemma3
 from edgeq.models.composition import Model
+from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
+from edgeq.models.mixers import query_width
+from edgeq.models.wrapped import WRAPPED, text_config
 
 # GGUF's key after the architecture's name -> config.json's key
 KEYS = {
@@ -96,7 +98,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
 
     Raises UnsupportedError for a configuration that GGUF's architecture does not have.
     """
-    config = text_config(config)
+    if config.get("model_type") in WRAPPED:
+        config = text_config(Config(config, source)).values
     name, entry = exported(str(config.get("model_type")), source)
     model = architecture_of(config, source)
     if not isinstance(model, Model):
@@ -105,6 +108,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     standard = {usual.get(key, key): value for key, value in config.items()}
     expected = dict(entry.fixed) | (entry.derived(standard) if entry.derived else {})
     for key, value in expected.items():
+        if key == "query_pre_attn_scalar" and entry.scaled:
+            continue
         if config.get(key, value) != value:
             raise UnsupportedError(f"{source}: {key} is {str(config[key])[:40]}, GGUF's {name} has {value}")
     values = _shape(model, entry) | _further(config, model, entry, name, source)
@@ -112,7 +117,10 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         values |= entry.write(model, config) if entry.write else {}
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
-    if entry.interleaved and rotated(model) != model.heads.head_dim:
+    if entry.square and query_width(model.heads) != model.size.hidden_size:
+        wide = f"heads are {query_width(model.heads)} wide, the hidden size is {model.size.hidden_size}"
+        raise UnsupportedError(f"{source}: {wide}: GGUF's {name} has the same for both")
+    if entry.interleaved and rotated(model) not in (0, model.heads.head_dim):
         raise UnsupportedError(f"{source}: a part of each head is rotated, which GGUF's {name} cannot say")
     scaling = scaling_of(config)
     whole = scaling.get("truncate", True) == entry.yarn.get("truncate", True)
@@ -129,12 +137,13 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     return {f"{name}.{key}": value for key, value in values.items()}
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of the language model inside a larger one; another one as it is."""
-    text = config.get("text_config")
-    if config.get("model_type") != "gemma3" or not isinstance(text, Mapping):
-        return config
-    return {**gemma3.USUAL, **text, "model_type": "gemma3_text"}
+def scores_factor(model: Model, entry: GgufArchitecture) -> float:
+    """What the scores of GGUF's readers lack: to be had of the norm of queries that `entry` names."""
+    if not entry.scaled or entry.derived is None or model.heads.scale is None:
+        return 1.0
+    shape = {"hidden_size": model.size.hidden_size, "num_attention_heads": model.heads.num_attention_heads}
+    shape |= {"num_hidden_layers": model.num_hidden_layers, "head_dim": model.heads.head_dim}
+    return float(model.heads.scale * entry.derived(shape)["query_pre_attn_scalar"] ** 0.5)
 
 
 def _shape(model: Model, entry: GgufArchitecture) -> dict[str, Any]:

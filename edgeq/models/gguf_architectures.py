@@ -10,8 +10,10 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models import gpt2
 from edgeq.models.composition import Model
+from edgeq.models.feed_forward import SharedMLP
 from edgeq.models.layers import Parallel
 from edgeq.models.mixers import ShortConvolution
+from edgeq.models.wrapped import WRAPPED
 
 Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,6 +39,9 @@ class GgufArchitecture:
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
     vectors       matrices of one row that are vectors there
     yarn          what its yarn scaling has beside the usual
+    scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
+                  one that follows from sizes
+    square        all query heads together are as wide as the residual stream there
     """
 
     model_type: str
@@ -54,6 +59,8 @@ class GgufArchitecture:
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
     yarn: Mapping[str, Any] = field(default_factory=dict)
+    scaled: str = ""
+    square: bool = False
 
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
@@ -152,6 +159,56 @@ def _write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attention.causal": False}
 
 
+def _every(pattern: int) -> Callable[[Mapping[str, Any]], Config]:
+    """One layer of so many is global."""
+
+    def derive(config: Mapping[str, Any]) -> Config:
+        layers = range(config["num_hidden_layers"])
+        return {"layer_types": [("sliding_attention", "full_attention")[(i + 1) % pattern == 0] for i in layers]}
+
+    return derive
+
+
+def _exaone4(config: Mapping[str, Any]) -> Config:
+    """The model of 64 layers has local ones, and no other."""
+    return _every(4)(config) if config["num_hidden_layers"] == 64 else {"sliding_window": None}
+
+
+def _read_exaone4(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    local = values.get("block_count") == 64
+    return {"sliding_window": values.get("attention.sliding_window", 4096) if local else None}
+
+
+def _write_exaone4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    if any(model.windows) and model.num_hidden_layers != 64:
+        raise UnsupportedError(f"an EXAONE 4 with local layers has 64 of them, not {model.num_hidden_layers}")
+    return {}
+
+
+def _minicpm(config: Mapping[str, Any]) -> Config:
+    """Granite whose scores are scaled by the head's size."""
+    return {"attention_multiplier": config["head_dim"] ** -0.5}
+
+
+def _read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
+    heads, layers = values.get("attention.head_count_kv"), values["block_count"]
+    mamba = 0 in heads if isinstance(heads, list) else heads == 0
+    rotated = values.get("rope.scaling.finetuned", True)
+    return {
+        "layer_types": ["mamba" if mamba else "attention"] * (layers[0] if isinstance(layers, list) else layers),
+        "position_embedding_type": "rope" if rotated else "nope",
+        "shared_intermediate_size": values.get("feed_forward_length"),
+        "num_local_experts": 0,
+    }
+
+
+def _write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(model.layers[0].ffn, SharedMLP):
+        raise UnsupportedError("a Granite 4 with experts cannot be exported")
+    return {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
+
+
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 _NO_WINDOW = {"use_sliding_window": False}
@@ -170,6 +227,7 @@ _MULTIPLIERS = {
     "attention.scale": "attention_multiplier",
     "logit_scale": "logits_scaling",
 }
+_LOGITS = {"logit_scale": "logit_scale"}
 ARCHITECTURES = {
     "llama": GgufArchitecture("llama", interleaved=True, biases=_BIASES),
     "qwen2": GgufArchitecture("qwen2", fixed=_NO_WINDOW),
@@ -193,6 +251,7 @@ ARCHITECTURES = {
         keys=_WINDOW,
         fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
         derived=_gemma(6, 62),
+        scaled="attn_q_norm",
     ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=_MULTIPLIERS | _LOCAL_EXPERTS, biases=_BIASES),
@@ -265,14 +324,99 @@ ARCHITECTURES = {
         write=_write_lfm2,
         renamed={"output_norm": "token_embd_norm"},
     ),
+    "command-r": GgufArchitecture(
+        "cohere",
+        layer_norm="layer_norm_eps",
+        keys=_LOGITS,
+        fixed={"hidden_act": "silu", "attention_bias": False, "use_qk_norm": False, "tie_word_embeddings": True},
+    ),
+    "cohere2": GgufArchitecture(
+        "cohere2",
+        layer_norm="layer_norm_eps",
+        keys=_LOGITS | _WINDOW,
+        fixed={"hidden_act": "silu", "attention_bias": False, "tie_word_embeddings": True},
+        derived=_every(4),
+    ),
+    "chatglm": GgufArchitecture(
+        "glm",
+        square=True,
+        fixed={"hidden_act": "silu"},
+        assumed={"partial_rotary_factor": 1.0},
+        biases={"attention_bias": "blk.0.attn_q.bias"},
+        fused=("ffn_up",),
+    ),
+    "glm4": GgufArchitecture(
+        "glm4",
+        fixed={"hidden_act": "silu"},
+        assumed={"partial_rotary_factor": 1.0},
+        biases={"attention_bias": "blk.0.attn_q.bias"},
+        fused=("ffn_up",),
+    ),
+    "exaone4": GgufArchitecture(
+        "exaone4",
+        keys=_WINDOW,
+        fixed={"hidden_act": "silu"},
+        derived=_exaone4,
+        read=_read_exaone4,
+        write=_write_exaone4,
+    ),
+    "seed_oss": GgufArchitecture(
+        "seed_oss",
+        fixed={"hidden_act": "silu", "attention_out_bias": False, "mlp_bias": False},
+        biases={"attention_bias": "blk.0.attn_q.bias"},
+    ),
+    "nemotron": GgufArchitecture(
+        "nemotron",
+        square=True,
+        layer_norm="norm_eps",
+        fixed={"hidden_act": "relu2"},
+        assumed={"partial_rotary_factor": 1.0},
+        biases={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"},
+    ),
+    "arcee": GgufArchitecture(
+        "arcee", interleaved=True, fixed={"hidden_act": "relu2", "attention_bias": False, "mlp_bias": False}
+    ),
+    "minicpm": GgufArchitecture(
+        "granite",
+        interleaved=True,
+        keys={key: name for key, name in _MULTIPLIERS.items() if key != "attention.scale"},
+        derived=_minicpm,
+    ),
+    "starcoder": GgufArchitecture(
+        "gpt_bigcode",
+        layer_norm="layer_norm_epsilon",
+        names=gpt2.NAMES,
+        fixed={"activation_function": "gelu_pytorch_tanh", "multi_query": True},
+        fused=("attn_qkv",),
+    ),
+    "hunyuan-dense": GgufArchitecture("hunyuan_v1_dense", fixed={"hidden_act": "silu", "attention_bias": False}),
+    "mistral3": GgufArchitecture(
+        "ministral3",
+        interleaved=True,
+        fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "sliding_window": None},
+    ),
+    "granitehybrid": GgufArchitecture(
+        "granitemoehybrid",
+        interleaved=True,
+        keys=_MULTIPLIERS,
+        biases=_BIASES,
+        read=_read_granite4,
+        write=_write_granite4,
+    ),
 }
+# OLMo 2 with local layers
+OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=_every(4))
 # A Llama with experts
 MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 # Here -> GGUF: Mistral is a Llama there, whose window is not written
 EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "mistral": "llama",
     "mixtral": "llama",
-    "gemma3": "gemma3",
+    "internlm3": "llama",
+    "olmo3": "olmo2",
+    "granitemoehybrid": "granite",
+    "granite": "granite",
+    "minicpm": "granite",
 }
 
 
@@ -287,15 +431,23 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
         raise UnsupportedError(
             f"{source}: architecture {str(name)[:60]!r} cannot be imported; known are {', '.join(ARCHITECTURES)}"
         )
-    return name, MIXTRAL if name == "llama" and metadata.get("llama.expert_count") else ARCHITECTURES[name]
+    if name == "llama" and metadata.get("llama.expert_count"):
+        return name, MIXTRAL
+    if name == "olmo2" and metadata.get("olmo2.attention.sliding_window"):
+        return name, OLMO3
+    if name == "granite" and metadata.get("granite.rope.scaling.finetuned") is False:
+        return name, ARCHITECTURES["granitehybrid"]
+    return name, ARCHITECTURES[name]
 
 
 def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
     """The `general.architecture` that holds a model of this type, and its entry. UnsupportedError if none does."""
+    model_type = WRAPPED.get(model_type, model_type)  # of files that name the larger model
     if model_type not in EXPORTED:
         raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
     name = EXPORTED[model_type]
-    return name, MIXTRAL if model_type == "mixtral" else ARCHITECTURES[name]
+    apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}
+    return name, apart.get(model_type, ARCHITECTURES[name])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _RAMP = {"beta_fast": ("yarn_beta_fast", 32.0), "beta_slow": ("yarn_beta_slow", 1.0)}
 
+# Ministral 3's further keys
+GROWING = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}
+
 Vector = Callable[[str], Sequence[float]]
 
 
@@ -94,9 +97,12 @@ def _read_yarn(values: Mapping[str, Any], factor: float, context: int, prefix: s
     for key, (suffix, usual) in _RAMP.items():
         value = number(values.get(f"rope.scaling.{suffix}", usual), f"{prefix}.scaling.{suffix}", source)
         scaling |= {key: value} if value != usual else {}
-    if values.get("rope.scaling.yarn_log_multiplier"):
-        raise UnsupportedError(f"{source}: {prefix}.scaling.yarn_log_multiplier is not supported")
-    return scaling
+    for suffix, key in GROWING.items():
+        if given := values.get(suffix):
+            if prefix != "mistral3.rope":
+                raise UnsupportedError(f"{source}: {prefix.removesuffix('rope')}{suffix} is not supported")
+            scaling[key] = number(given, suffix, source)
+    return scaling | ({"mscale": 1.0} if "mscale_all_dim" in scaling else {})
 
 
 def _divisors(name: str, vector: Vector, turned: int, source: str) -> Sequence[float]:
@@ -136,15 +142,16 @@ def llama3_factors(scaling: Mapping[str, Any], theta: float, turned: int) -> lis
 def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], theta: float, source: str) -> None:
     """Add the keys of the model's rotary embedding to `values`; `theta` where the scaling does not say another."""
     scaling = scaling_of(config)
-    if "sliding_attention" in scaling:
-        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
     if not rotated(model):
         return
+    _check_local(config, scaling, source)
     values["rope.freq_base"] = float(scaling.get("rope_theta", theta))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
-    elif kind == "yarn" and not {"mscale", "mscale_all_dim", "attention_factor"} & scaling.keys():
+    elif kind == "dynamic" and scaling.get("alpha"):  # Hunyuan's larger theta
+        values["rope.freq_base"] *= float(scaling["alpha"]) ** (rotated(model) / (rotated(model) - 2))
+    elif kind == "yarn" and (_usual_attention(scaling) or _growing(config, scaling)):
         original = scaling.get("original_max_position_embeddings", model.max_position_embeddings)
         factor = float(scaling.get("factor") or model.max_position_embeddings / original)
         values |= {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
@@ -152,11 +159,38 @@ def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], 
         for key, (suffix, usual) in _RAMP.items():
             if scaling.get(key, usual) != usual:
                 values[f"rope.scaling.{suffix}"] = float(scaling[key])
+        if _growing(config, scaling):
+            values |= {suffix: float(scaling[key]) for suffix, key in GROWING.items() if scaling.get(key)}
     elif kind != "default" and not factor_tensors(config):
         raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported")
     if _two_lists(config):
         values["rope.scaling.attn_factor"] = model.rope.attention_factor
         values["rope.scaling.original_context_length"] = model.rope.short_context
+
+
+def _growing(config: Mapping[str, Any], scaling: Mapping[str, Any]) -> bool:
+    """Whether it is Ministral 3's."""
+    return config.get("model_type") == "ministral3" and scaling.get("mscale", 1.0) == 1.0
+
+
+def _usual_attention(scaling: Mapping[str, Any]) -> bool:
+    """Whether a yarn scaling's attention factor is the one that follows from its factor."""
+    if {"mscale", "mscale_all_dim"} & scaling.keys():
+        return False
+    factor, given = scaling.get("factor") or 1.0, scaling.get("attention_factor")
+    return given is None or abs(float(given) - (0.1 * math.log(float(factor)) + 1.0)) < 1e-6
+
+
+def _check_local(config: Mapping[str, Any], scaling: Mapping[str, Any], source: str) -> None:
+    """UnsupportedError for local layers with a rotary embedding that GGUF's readers do not expect: Gemma's turn by
+    10000, others as the global ones without their scaling do."""
+    parameters = config.get("rope_parameters")
+    local = parameters.get("sliding_attention") if isinstance(parameters, Mapping) else None
+    if local is None:
+        return
+    usual = 10000.0 if config.get("model_type") == "gemma3_text" else scaling.get("rope_theta")
+    if local.get("rope_type", "default") != "default" or local.get("rope_theta", usual) != usual:
+        raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
 
 
 def factor_tensors(config: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -188,6 +222,5 @@ def rope_factors(config: Mapping[str, Any]) -> list[float] | None:
 
 
 def scaling_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of its rope scaling; a key that is null says nothing."""
-    whole: Mapping[str, Any] = config.get("rope_parameters") or {}
-    return whole if "sliding_attention" in whole else rope_parameters(Config(config, "config.json"))
+    """What config.json says of its rope scaling, that of global layers; a key that is null says nothing."""
+    return rope_parameters(Config(config, "config.json"))

@@ -25,14 +25,8 @@ NAMES = {
 def compose(config: Config) -> Model:
     """Every matrix has a bias; positions are embedded like tokens."""
     config.refuse(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    n = config.integer("n_embd", most=1 << 28)
-    size = Dimensions(
-        hidden_size=n,
-        intermediate_size=config.integer("n_inner", 4 * n),
-        num_hidden_layers=config.integer("n_layer", most=MOST_LAYERS),
-        vocab_size=config.integer("vocab_size"),
-        max_position_embeddings=config.integer("n_positions", 2048),
-    )
+    size = read_gpt_dimensions(config)
+    n = size.hidden_size
     norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_epsilon", 1e-5))
     count = config.integer("n_head")
     heads = checked(config, count, count, n // count)
@@ -57,4 +51,16 @@ def compose(config: Config) -> Model:
         Head(norm("output_norm", "transformer.ln_f"), head),
         prefixes=("transformer.", ""),
         layers_in="transformer.h.{}.",
+    )
+
+
+def read_gpt_dimensions(config: Config) -> Dimensions:
+    """Under the names that GPT-2 and its kin have for them."""
+    n = config.integer("n_embd", most=1 << 28)
+    return Dimensions(
+        hidden_size=n,
+        intermediate_size=config.integer("n_inner", 4 * n),
+        num_hidden_layers=config.integer("n_layer", most=MOST_LAYERS),
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("n_positions", 2048),
     )

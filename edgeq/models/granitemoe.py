@@ -1,52 +1,54 @@
 """Granite 3's mixtures of experts: Granite with experts in every layer, whose checkpoints keep them in one tensor."""
 
-from dataclasses import replace
 from functools import partial
 
-from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
+from edgeq.models.composition import Model
 from edgeq.models.config import Config
-from edgeq.models.dimensions import read_dimensions, read_heads
-from edgeq.models.feed_forward import ExpertMatrix, MixtureOfExperts, read_experts, router
-from edgeq.models.granite import MULTIPLIERS
+from edgeq.models.dimensions import read_dimensions
+from edgeq.models.feed_forward import ExpertMatrix, GatedMLP, MixtureOfExperts, fused_gated, read_experts, router
+from edgeq.models.granite import granite, read_added, read_attention
 from edgeq.models.layers import Layer, pre_norms
-from edgeq.models.mixers import Attention, output, separate
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
 from edgeq.models.tensors import Fused
 
-MOE = "block_sparse_moe."
+Names = tuple[str, str, str]  # of the router, of gate and up, of down
+IN_FILES: Names = ("router.layer", "input_linear.weight", "output_linear.weight")
+IN_MEMORY: Names = ("router", "experts.gate_up_proj", "experts.down_proj")
 
 
 def compose(config: Config) -> Model:
     """What is added to the residual stream is scaled; the experts' weights are normalized over the chosen."""
     size = read_dimensions(config)
-    n, m = size.hidden_size, size.intermediate_size
+    n, added = size.hidden_size, read_added(config)
     norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6))
-    heads = replace(read_heads(config, n), scale=config.number("attention_multiplier", 1.0))
-    embedded, added, divisor = (config.number(key, 1.0) for key in MULTIPLIERS)
-    bias = config.flag("attention_bias")
-    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    attention = read_attention(config, n)
+    experts = read_mixture(config, n, size.intermediate_size, added)
+    layers = [Layer(pre_norms(norm, mixed=added), attention, experts)] * size.num_hidden_layers
+    return granite("granitemoe", config, size, attention, layers, norm, settings=experts.settings("num_local_experts"))
+
+
+def read_mixture(
+    config: Config, n: int, m: int, added: float, names: tuple[Names, Names] = (IN_FILES, IN_MEMORY)
+) -> MixtureOfExperts:
+    """The experts of a layer, `m` values in between, whose result is multiplied by `added`; `names` are those that a
+    checkpoint has for them, and those that it may have instead."""
     count, top_k = read_experts(config, "num_local_experts", 8, 2)
-    choose = router(n, count, f"{MOE}router.layer", instead=f"{MOE}router")
-    experts = MixtureOfExperts(choose, expert_matrices(n, m, count), count, top_k, normalized=True, factor=added)
-    norms = pre_norms(norm, mixed=added)
-    embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings"))
-    layers = [Layer(norms, attention, experts)] * size.num_hidden_layers
-    return Model(
-        "granitemoe",
-        size,
-        attention,
-        Embedding(embedding, factor=embedded),
-        layers,
-        Head(norm("output_norm", "model.norm"), head, factor=1.0 / divisor),
-        settings={key: config.number(key, 1.0) for key in MULTIPLIERS} | experts.settings("num_local_experts"),
-    )
+    (choose, *usual), (other, *others) = ([f"block_sparse_moe.{name}" for name in each] for each in names)
+    matrices = expert_matrices(n, m, count, *zip(usual, others, strict=True))
+    return MixtureOfExperts(router(n, count, choose, other), matrices, count, top_k, normalized=True, factor=added)
 
 
-def expert_matrices(n: int, m: int, count: int) -> tuple[ExpertMatrix, ...]:
-    """The rows of each expert's gate and up follow one another; files and memory have other names for them."""
-    both = (f"{MOE}input_linear.weight", f"{MOE}experts.gate_up_proj")
-    last = (f"{MOE}output_linear.weight", f"{MOE}experts.down_proj")
+def shared_mlp(config: Config, n: int, suffix: str = "") -> GatedMLP:
+    """The MLP for every token; in the file its names end in `suffix`."""
+    m = config.integer("shared_intermediate_size", 1024)
+    activation = config.activation("hidden_act", "silu")
+    return fused_gated(n, m, activation, "shared_mlp.input_linear", "shared_mlp.output_linear", suffix)
+
+
+def expert_matrices(
+    n: int, m: int, count: int, both: tuple[str, ...], last: tuple[str, ...]
+) -> tuple[ExpertMatrix, ...]:
+    """The rows of each expert's gate and up follow one another in a tensor named `both`; `last` is that of down."""
     return (
         ExpertMatrix("ffn_gate_exps", count, m, n, Fused(2 * m), stacked=both),
         ExpertMatrix("ffn_up_exps", count, m, n, Fused(2 * m, first=m), stacked=both),

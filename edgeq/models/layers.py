@@ -1,7 +1,7 @@
 """A layer: what mixes tokens, what sees each by itself, and where the norms stand between these and the residual
 stream x."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from edgeq.models.feed_forward import FeedForward
@@ -106,6 +106,13 @@ class Parallel(NamedTuple):
         if self.before_ffn:
             to_ffn = self.before_ffn.graph(g, x, layer_name(i))
         return ffn.graph(g, to_ffn, i, mixer.graph(g, h, i, x))
+
+
+def post_norms(norm: Callable[[str, str], RMSNorm]) -> PostNorms:
+    """Norms after both, which checkpoints call what OLMo 2's do."""
+    return PostNorms(
+        norm("post_attention_norm", "post_attention_layernorm"), norm("post_ffw_norm", "post_feedforward_layernorm")
+    )
 
 
 def pre_norms(norm: NamedNorm, mixed: float | None = None, fed: float | None = None) -> PreNorms:

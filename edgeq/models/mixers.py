@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from edgeq.models.matrix import Matrix, layer_name
-from edgeq.models.norms import HeadNorm, RMSNorm
+from edgeq.models.norms import HeadNorm, PlainHeadNorm, RMSNorm
 from edgeq.models.tensors import Fused, Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -27,15 +27,19 @@ class Attention(NamedTuple):
     norms:      of queries and keys before they are rotated: of each head, or of all at once
     inner_norm: of what the heads give, before the output projection
     sinks:      the checkpoint's name of a further score per head (see Heads), if there are such
+    turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
+                the weights of the keys multiply may as well multiply the queries: keys are normed without weights
+                before, and queries after with the product of both.
     """
 
     qkv: Projections
     output: Matrix
     heads: Heads
     rope: Rope
-    norms: tuple[HeadNorm, HeadNorm] | tuple[RMSNorm, RMSNorm] | None = None
+    norms: tuple[HeadNorm, HeadNorm] | tuple[RMSNorm, RMSNorm] | tuple[PlainHeadNorm, PlainHeadNorm] | None = None
     inner_norm: RMSNorm | None = None
     sinks: str = ""
+    turned: bool = False
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the norms, the sinks."""
@@ -50,10 +54,19 @@ class Attention(NamedTuple):
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
         q, k, v = (projection.graph(g, h, at) for projection in self.qkv)
+        heads = replace(self.heads, sinks=f"{at}attn_sinks.weight") if self.sinks else self.heads
+        if self.norms and self.turned:
+            eps, both = self.norms[0].eps, tuple(f"{at}attn_{part}_norm.weight" for part in "qk")
+            k = g.head_norm(k, (), heads.head_dim, eps)
+            q = g.rotate(q, k, v, heads, self.rope, layer=i)
+            seen = g.attend(g.head_norm(q, both, heads.head_dim, eps), heads, layer=i)
+            return self._out(g, seen, at, add_to)
         if self.norms:
             q, k = self.norms[0].graph(g, q, at), self.norms[1].graph(g, k, at)
-        heads = replace(self.heads, sinks=f"{at}attn_sinks.weight") if self.sinks else self.heads
-        seen = g.attention(q, k, v, heads, self.rope, layer=i)
+        return self._out(g, g.attention(q, k, v, heads, self.rope, layer=i), at, add_to)
+
+    def _out(self, g: Graph, seen: Value, at: str, add_to: Value | None) -> Value:
+        """From what the heads give."""
         if self.inner_norm:
             seen = self.inner_norm.graph(g, seen, at)
         return self.output.graph(g, seen, at, add_to)

@@ -40,25 +40,55 @@ class HeadNorm(NamedTuple):
 
     def graph(self, g: Graph, x: Value, at: str = "") -> Value:
         """x normed, in place."""
-        return g.head_norm(x, f"{at}{self.name}.weight", self.eps)
+        return g.head_norm(x, (f"{at}{self.name}.weight",), self.head_dim, self.eps)
 
 
 class LayerNorm(NamedTuple):
-    """LayerNorm of `width` values, with a bias."""
+    """LayerNorm of `width` values, with a `bias` if it has one; `add` is added to its weights."""
 
     name: str
     source: str
     width: int
     eps: float
+    bias: bool = True
+    add: float = 0.0
 
     def tensors(self, t: Tensors) -> None:
         """The weights and the bias."""
-        t.norm(self.name, self.source, self.width, bias=True)
+        t.norm(self.name, self.source, self.width, self.bias, self.add)
 
     def graph(self, g: Graph, x: Value, at: str = "") -> Value:
         """x normed."""
-        return g.layer_norm(x, f"{at}{self.name}.weight", f"{at}{self.name}.bias", self.eps)
+        bias = f"{at}{self.name}.bias" if self.bias else None
+        return g.layer_norm(x, f"{at}{self.name}.weight", bias, self.eps)
 
 
-Norm = RMSNorm | LayerNorm
+class PlainRMSNorm(NamedTuple):
+    """RMSNorm without weights."""
+
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed."""
+        return g.rms_norm(x, None, self.eps)
+
+
+class PlainHeadNorm(NamedTuple):
+    """RMSNorm of each head by itself, without weights."""
+
+    head_dim: int
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed, in place."""
+        return g.head_norm(x, (), self.head_dim, self.eps)
+
+
+Norm = RMSNorm | LayerNorm | PlainRMSNorm
 NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint

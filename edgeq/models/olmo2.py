@@ -6,7 +6,7 @@ from edgeq.models.composition import Model, decoder
 from edgeq.models.config import Config
 from edgeq.models.dimensions import read_dimensions, read_heads
 from edgeq.models.feed_forward import gated
-from edgeq.models.layers import Layer, PostNorms
+from edgeq.models.layers import Layer, post_norms
 from edgeq.models.mixers import Attention, output, separate, whole_norms
 from edgeq.models.norms import RMSNorm
 from edgeq.models.rope_scaling import rope
@@ -26,8 +26,5 @@ def compose(config: Config) -> Model:
         whole_norms(heads, eps),
     )
     mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
-    norms = PostNorms(
-        norm("post_attention_norm", "post_attention_layernorm"), norm("post_ffw_norm", "post_feedforward_layernorm")
-    )
-    layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
+    layers = [Layer(post_norms(norm), attention, mlp)] * size.num_hidden_layers
     return decoder("olmo2", config, size, attention, layers, norm)

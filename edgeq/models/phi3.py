@@ -5,13 +5,11 @@ from functools import partial
 from edgeq.models.composition import Model, decoder
 from edgeq.models.config import Config
 from edgeq.models.dimensions import read_dimensions, read_heads
-from edgeq.models.feed_forward import GatedMLP
+from edgeq.models.feed_forward import fused_gated
 from edgeq.models.layers import Layer, pre_norms
-from edgeq.models.matrix import Matrix
 from edgeq.models.mixers import Attention, fused, output
 from edgeq.models.norms import RMSNorm
 from edgeq.models.rope_scaling import rope, rope_parameters, scaling_type
-from edgeq.models.tensors import Fused
 from edgeq.models.windows import everywhere
 from edgeq.ops import Rope
 
@@ -25,12 +23,7 @@ def compose(config: Config) -> Model:
     window = everywhere(config)
     rotation = read_rope(config, heads.head_dim)
     attention = Attention(fused(n, heads, "self_attn.qkv_proj"), output(n, heads), heads, rotation)
-    mlp = GatedMLP(
-        Matrix("ffn_gate", "mlp.gate_up_proj", m, n, fused=Fused(2 * m)),
-        Matrix("ffn_up", "mlp.gate_up_proj", m, n, fused=Fused(2 * m, first=m)),
-        Matrix("ffn_down", "mlp.down_proj", n, m),
-        config.activation("hidden_act", "silu"),
-    )
+    mlp = fused_gated(n, m, config.activation("hidden_act", "silu"))
     layers = [Layer(pre_norms(norm), attention.over(window), mlp)] * size.num_hidden_layers
     return decoder("phi3", config, size, attention, layers, norm)
 

@@ -38,9 +38,9 @@ def compose(config: Config) -> Model:
     return decoder("qwen3_moe", config, size, attention, layers, norm, settings=expert_settings(config, experts))
 
 
-def read_mixture(config: Config, n: int) -> MixtureOfExperts:
-    """The experts of a layer whose residual stream has `n` values."""
-    count, top_k = read_experts(config, "num_experts", 128, 8)
+def read_mixture(config: Config, n: int, count: int = 128) -> MixtureOfExperts:
+    """The experts of a layer whose residual stream has `n` values, `count` unless the configuration says otherwise."""
+    count, top_k = read_experts(config, "num_experts", count, 8)
     matrices = separate_experts(n, config.integer("moe_intermediate_size"), count)
     return MixtureOfExperts(router(n, count), matrices, count, top_k, config.flag("norm_topk_prob"))
 

@@ -56,6 +56,16 @@ def rope(
     return _longrope(frequencies, scaling, original, factor)
 
 
+def local_rope(config: Config, head_dim: int, theta: float) -> Rope:
+    """That of layers that look back over a window only, where no scaling is meant for them: `theta` counts unless
+    `rope_parameters` has some for these layers."""
+    parameters = config.get("rope_parameters")
+    by_kind = isinstance(parameters, Mapping) and "sliding_attention" in parameters
+    trained = {"max_position_embeddings": config.get("max_position_embeddings")}
+    own = config.within({"rope_parameters": parameters, **trained} if by_kind else {})
+    return rope(own, head_dim, theta=theta, kind="sliding_attention")
+
+
 def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, Any]:
     """What `config.json` says of the rotary embedding of one kind of layer; a key that is null says nothing.
 

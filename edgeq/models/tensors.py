@@ -71,6 +71,10 @@ class Tensors(dict[str, Tensor]):
         source = self._theirs + source
         self._into[self._own + name] = Tensor((n,), (Part(source, (n,), n),), add)
 
+    def scalar(self, name: str, source: str, axes: int = 0) -> None:
+        """`name` of one value, which has so many axes there."""
+        self._into[self._own + name] = Tensor((1,), (Part(self._theirs + source, (1,) * axes, 1),))
+
     def norm(self, name: str, source: str, n: int, bias: bool = False, add: float = 0.0) -> None:
         """A norm's `name.weight` and, if it has one, `name.bias`."""
         self.vector(f"{name}.weight", f"{source}.weight", n, add)

@@ -4,7 +4,7 @@ SwiGLU's, the most common one, has a kernel of its own: silu_mul.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -14,7 +14,7 @@ from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
 from edgeq.graph.value import Value
 
-FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
+FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu")
 
 
 class Args(NamedTuple):
@@ -27,15 +27,18 @@ class Args(NamedTuple):
     words: int  # or 0
     sums: int
     tokens: int  # how many, at this address
+    parameters: int  # f32, or 0
 
 
 @dataclass(frozen=True)
 class Activation(Op):
-    """`kind`, one of FUNCTIONS, of x, times `up` if given."""
+    """`kind`, one of FUNCTIONS, of x, times `up` if given. `parameters` are tensors of one value each: of xielu the
+    slope's growth above 0 and below, both before softplus, the slope at 0, and what is as good as 0 from below."""
 
     x: Value
     kind: str
     up: Value | None = None
+    parameters: tuple[str, ...] = ()
     kernels: ClassVar[Variants] = {
         "activation": lambda isa: [name + gate for name in FUNCTIONS for gate in ("", "-mul")]
     }
@@ -61,8 +64,26 @@ class Activation(Op):
             words=y.words_at,
             sums=y.sums_at,
             tokens=low.count(out),
+            parameters=self._parameters(low),
         )
         low.tape.add(f"activation:{self.kind}-mul" if up else f"activation:{self.kind}", args, [x, up], [y])
+
+    def _parameters(self, low: Lowering) -> int:
+        """Address of what the kernel reads of them."""
+        if not self.parameters:
+            return 0
+        found = xielu_parameters(*(float(low.file.data(name).view(np.float32)[0]) for name in self.parameters))
+        low.keep.append(found)
+        return int(found.ctypes.data)
+
+
+def xielu_parameters(above: float, below: float, slope: float, zero: float) -> np.ndarray:
+    """f32 [4] of what a checkpoint has (arXiv:2411.13010): a, b, slope, zero of
+
+    a x^2 + slope x above 0, b (exp(min(x, zero)) - 1 - x) + slope x below.
+    """
+    a, b = np.logaddexp(0.0, above), slope + np.logaddexp(0.0, below)
+    return np.array([a, b, slope, zero], np.float32)
 
 
 def make(variant, isa):
@@ -82,7 +103,10 @@ def make(variant, isa):
             token = item // groups
             group = item - token * groups
             at = token * a.stride + group * 128
-            low, high = function(load_f32x16(a.x + at)), function(load_f32x16(a.x + at + 64))
+            low, high = (
+                function(load_f32x16(a.x + at), a.parameters),
+                function(load_f32x16(a.x + at + 64), a.parameters),
+            )
             if gated:
                 low, high = mul(low, load_f32x16(a.up + at)), mul(high, load_f32x16(a.up + at + 64))
             target = a.out + token * a.out_stride + group * 128 if a.out != 0 else 0
@@ -92,24 +116,25 @@ def make(variant, isa):
 
 
 def _functions():
-    """By name, of 16 f32."""
+    """By name, of 16 f32, and of the parameters' address."""
     from edgeq.simd.exp import exp
-    from edgeq.simd.vector import absolute, add, device, div, fma, larger, mul, neg, splat_f32, sub
+    from edgeq.simd.memory import load_f32
+    from edgeq.simd.vector import absolute, add, device, div, fma, larger, mul, neg, select_negative, splat_f32, sub
 
     root = np.float32(math.sqrt(2.0 / math.pi))
 
     @device
-    def silu(x):
+    def silu(x, parameters):
         return div(x, add(splat_f32(np.float32(1.0)), exp(neg(x))))
 
     @device
-    def gelu_tanh(x):
+    def gelu_tanh(x, parameters):
         """x / 2 (1 + tanh(y)) with y = sqrt(2 / pi) (x + 0.044715 x^3) (arXiv:1606.08415), which is x sigmoid(2 y)."""
         cubic = fma(mul(mul(x, x), x), splat_f32(np.float32(0.044715)), x)
         return div(x, add(splat_f32(np.float32(1.0)), exp(mul(cubic, splat_f32(np.float32(-2.0) * root)))))
 
     @device
-    def gelu(x):
+    def gelu(x, parameters):
         """x times the normal distribution's integral up to x: max(x, 0) - |x| q(|x|), q being the integral beyond |x|.
 
         q(z) = exp(-z^2 / 2) t (a1 + a2 t + ... + a5 t^4) / 2, t = 1 / (1 + p z / sqrt(2)), within 1e-7
@@ -128,19 +153,31 @@ def _functions():
         return sub(larger(x, splat_f32(np.float32(0.0))), mul(z, tail))
 
     @device
-    def relu(x):
+    def relu(x, parameters):
         return larger(splat_f32(np.float32(0.0)), x)  # in this order a NaN stays one
 
     @device
-    def relu2(x):
-        positive = relu(x)
+    def relu2(x, parameters):
+        positive = relu(x, parameters)
         return mul(positive, positive)
 
-    return {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu, "relu2": relu2}
+    @device
+    def xielu(x, parameters):
+        below_zero = neg(larger(splat_f32(-load_f32(parameters + 12)), neg(x)))
+        bent = sub(sub(exp(below_zero), splat_f32(np.float32(1.0))), x)
+        bent = mul(bent, splat_f32(load_f32(parameters + 4)))
+        grown = mul(mul(x, x), splat_f32(load_f32(parameters)))
+        slope = mul(x, splat_f32(load_f32(parameters + 8)))
+        return add(slope, select_negative(x, bent, grown))
+
+    return {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu, "relu2": relu2, "xielu": xielu}
 
 
-def reference(x: np.ndarray, kind: str, up: np.ndarray | None = None) -> np.ndarray:
-    """The NumPy twin: [tokens, width] f32 -> [tokens, width] f32."""
+def reference(
+    x: np.ndarray, kind: str, up: np.ndarray | None = None, parameters: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+) -> np.ndarray:
+    """The NumPy twin: [tokens, width] f32 -> [tokens, width] f32. `parameters`: see xielu_parameters."""
+    a, b, slope, zero = parameters
     wide = x.astype(np.float64)
     with np.errstate(over="ignore"):
         twins: dict[str, Callable[[], np.ndarray]] = {
@@ -149,6 +186,9 @@ def reference(x: np.ndarray, kind: str, up: np.ndarray | None = None) -> np.ndar
             "gelu_tanh": lambda: 0.5 * wide * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (wide + 0.044715 * wide**3))),
             "relu": lambda: np.maximum(wide, 0.0),
             "relu2": lambda: np.maximum(wide, 0.0) ** 2,
+            "xielu": lambda: (
+                np.where(wide > 0, a * wide * wide, b * (np.expm1(np.minimum(wide, zero)) - wide)) + slope * wide
+            ),
         }
         result = twins[kind]()
     return (result if up is None else result * up).astype(np.float32)

@@ -23,10 +23,12 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadNorm(Op):
-    """RMS norm of every head of x by itself, in place; `weight` has one value per value of a head."""
+    """RMS norm of every head of x by itself, in place; `weights` have one value per value of a head, and multiply one
+    another: of none all are 1."""
 
     x: Value
-    weight: str
+    weights: tuple[str, ...]
+    head_dim: int
     eps: float
     kernels: ClassVar[Variants] = {"head_norm": lambda isa: [""]}
 
@@ -39,9 +41,8 @@ class HeadNorm(Op):
         return self.x
 
     def lower(self, low: Lowering, out: Value) -> None:
-        x, head_dim = low.buffer(out), low.shapes[self.weight][0]
-        weight, eps = low.vector(self.weight), bits(self.eps)
-        args = Args(x.address, x.stride, out.width // head_dim, head_dim, weight, eps, low.count(out))
+        x, weight, eps = low.buffer(out), low.product(self.weights, self.head_dim), bits(self.eps)
+        args = Args(x.address, x.stride, out.width // self.head_dim, self.head_dim, weight, eps, low.count(out))
         low.tape.add("head_norm", args, [], [x])
 
 

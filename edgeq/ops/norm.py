@@ -26,10 +26,11 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class RMSNorm(Op):
-    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467); with `add_to`, added to that value in place."""
+    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467), or without one; with `add_to`, added to that value in
+    place."""
 
     x: Value
-    weight: str
+    weight: str | None
     eps: float
     add_to: Value | None = None
     kernels: ClassVar[Variants] = {"norm": lambda isa: ["", "add"]}
@@ -52,7 +53,7 @@ class RMSNorm(Op):
             x=x.address,
             x_stride=x.stride,
             width=out.width,
-            weight=low.vector(self.weight),
+            weight=low.product([self.weight] if self.weight else [], out.width),
             eps=bits(self.eps),
             out=y.address,
             out_stride=y.stride,

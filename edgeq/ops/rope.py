@@ -21,7 +21,8 @@ class Rope:
 
     `interleaved` rotates neighbours (2i, 2i + 1), otherwise the halves (i, i + n / 2). `attention_factor` scales
     cos and sin. In a session for more than `short_context` positions the frequencies are `long_frequencies` if there
-    are such (longrope), or those of a theta that grows with the session (dynamic): see `for_context`.
+    are such (longrope), or those of a theta that grows with the session (dynamic): see `for_context`. Queries at
+    position p are multiplied by 1 + query_growth * log(1 + floor(p / query_span)), where all of a head is rotated.
     """
 
     inverse_frequencies: tuple[float, ...]
@@ -30,6 +31,8 @@ class Rope:
     short_context: int = 0
     long_frequencies: tuple[float, ...] = ()
     dynamic_factor: float = 0.0
+    query_growth: float = 0.0
+    query_span: int = 0
 
     def for_context(self, positions: int) -> "Rope":
         """The embedding in a session for so many positions."""
@@ -62,6 +65,12 @@ def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: 
     return result
 
 
+def query_tables(tables: np.ndarray, growth: float, span: int) -> np.ndarray:
+    """Of `rope_tables`, those of queries."""
+    spans = np.arange(len(tables)) // span
+    return tables * (1.0 + growth * np.log(1.0 + spans)).astype(np.float32)[:, None, None]
+
+
 class Args(NamedTuple):
     q: int
     q_stride: int  # bytes
@@ -72,6 +81,7 @@ class Args(NamedTuple):
     kv_heads: int
     head_dim: int
     tables: int  # f32 cos[half], sin[half] of every position
+    query_tables: int  # those of queries
     half: int
     interleaved: int  # 0 or 1
     keys: int  # where they begin in a page
@@ -119,6 +129,7 @@ class Rotate(Op):
             kv_heads=self.heads.num_key_value_heads,
             head_dim=self.heads.head_dim,
             tables=int(self._tables(low).ctypes.data),
+            query_tables=int(self._tables(low, queries=True).ctypes.data),
             half=len(self.rope.inverse_frequencies),
             interleaved=int(self.rope.interleaved),
             keys=kept.offset,
@@ -130,12 +141,17 @@ class Rotate(Op):
         )
         low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, kept])
 
-    def _tables(self, low: Lowering) -> np.ndarray:
+    def _tables(self, low: Lowering, queries: bool = False) -> np.ndarray:
         """Layers with the same rope share them."""
-        table = low.shared.get(self.rope)
+        queries = queries and self.rope.query_growth > 0.0
+        table = low.shared.get((self.rope, queries))
         if table is None:
             rope = self.rope.for_context(low.context)
-            table = low.shared[self.rope] = rope_tables(rope.inverse_frequencies, low.context, rope.attention_factor)
+            if queries:
+                table = query_tables(self._tables(low), rope.query_growth, rope.query_span)
+            else:
+                table = rope_tables(rope.inverse_frequencies, low.context, rope.attention_factor)
+            low.shared[self.rope, queries] = table
             low.scratch.nbytes += table.nbytes
         assert isinstance(table, np.ndarray)
         return table
@@ -174,6 +190,7 @@ def make(variant, isa):
             position = load_i64(a.positions + 8 * token)
             table = a.tables + position * a.half * 8
             if head < a.heads:
+                table = a.query_tables + position * a.half * 8
                 rotate(a.q + token * a.q_stride + head * a.head_dim * 4, table, a.half, a.interleaved)
             elif head < a.heads + a.kv_heads:
                 head -= a.heads

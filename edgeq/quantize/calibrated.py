@@ -126,7 +126,7 @@ def quantize(
     with open_file(floats) as file:
         model = architecture(file.metadata["config"], file.path)
         calibration.check(model, called or file.path)
-        if request.aims and not model.heads.causal:
+        if request.aims and not model.writes_text:
             raise UsageError(f"{called or file.path}: writes no text, so its loss is no divergence: give a --type")
         tell = announce or (lambda line: None)
         chosen = _Choice(file, called or file.path, type, request, held, threads, tell, gguf).plan()
@@ -148,7 +148,7 @@ def quantize(
             PLANNED if request.aims or request.plan else None,
         )
         loss = None
-        if held and model.heads.causal:
+        if held and model.writes_text:
             with open_file(out) as made:
                 loss = Probe(file, held, threads).loss(made)
     report = report if gguf else _with_extract(report, calibration, threads, folder)

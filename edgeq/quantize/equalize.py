@@ -69,7 +69,7 @@ def folds(model: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> list[Fo
 def _makers(op: Op) -> tuple[str, ...]:
     """The tensors whose scale is that of what an operation gives."""
     if isinstance(op, RMSNorm) and op.add_to is None:
-        return (op.weight,)
+        return (op.weight,) if op.weight else ()
     if isinstance(op, LayerNorm) or (isinstance(op, Linear) and op.add_to is None):
         return (op.weight, *([op.bias] if op.bias else []))
     return ()

@@ -15,7 +15,7 @@ def settle_head(checkpoint: Checkpoint) -> tuple[dict[str, Any], Architecture, l
     """(configuration, its model, notes): config.json, changed where the checkpoint's head contradicts it.
 
     A head that is stored with other values than the embedding is used; one that is not stored is the embedding, unless
-    the checkpoint lacks more than that. Raises what `architecture` does.
+    the checkpoint lacks more than that; of a decoder alone it is none at all. Raises what `architecture` does.
     """
     config, source = checkpoint.config, f"{checkpoint.source}: config.json"
     model = architecture(config, source)
@@ -34,5 +34,10 @@ def settle_head(checkpoint: Checkpoint) -> tuple[dict[str, Any], Architecture, l
             return config, model, []
         head = tensors[missing[0]].parts[0].source
         tied, note = True, f"no {head} is stored: {stored} is the head too, though config.json says that it is not"
+        if read.is_decoder_alone(config):
+            note = (
+                f"no {head} is stored, as for a {config['architectures'][0]}: the model embeds texts, and writes none"
+            )
+            config = {**config, read.BARE: True}
     config = read.tied(config, tied)
     return config, architecture(config, source), [note]

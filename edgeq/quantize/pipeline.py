@@ -24,6 +24,7 @@ from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, Usag
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor, settled
+from edgeq.models.wrapped import WRAPPED
 from edgeq.quantize import kept, static_scales
 from edgeq.quantize.chunks import Chunk, Sources, chunks
 from edgeq.quantize.head import settle_head
@@ -183,6 +184,9 @@ def convert(
         out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
         _refuse_overwriting(checkpoint, out)
         config, model, notes = settle_head(checkpoint)
+        if config.get("model_type") in WRAPPED:
+            what = "the language model is converted: it reads text, and nothing else"
+            notes.append(f"of this {config['model_type']} {what}")
         _check_unquantized(checkpoint, model)
         if not allow_no_tokenizer:
             _check_tokenizer(checkpoint)

@@ -70,7 +70,7 @@ def needed(file: File, cpu: str) -> list[str]:
     tile = library.body_of(cpu).tile
     names = [*limits.ALL_KERNELS, "copy_rows"]  # which rows in place of ids, and taps, ask for
     for kv in KV_BYTES:
-        for states in (False, True) if model.heads.causal else (True,):
+        for states in (False, True) if model.writes_text else (True,):
             compiler = Compiler(file, model, ROW_TILE, ROW_TILE, ROW_TILE, 1, kv, states, tile)
             compiler.place()
             names += compiler.tape.kernels

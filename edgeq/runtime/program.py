@@ -118,7 +118,7 @@ class Program:
         if only_taps and not taps:
             raise UsageError("a session of taps only needs the names of these")
         rows = rows or 0 not in run
-        self.states = states or only_taps or run[-1] <= self.model.num_hidden_layers or not self.model.heads.causal
+        self.states = states or only_taps or run[-1] <= self.model.num_hidden_layers or not self.model.writes_text
         self.batch = min(batch, self.context) if self.model.heads.causal else self.context
         if isinstance(taps, str):
             raise UsageError(f"taps must be a list of names, as [{taps!r}]")

@@ -10,10 +10,33 @@ NEAREST = {
     "falcon-newer": {"bias": False},
     "olmoe": {"num_key_value_heads": 4},
     "gpt-oss": {"swiglu_limit": 7.0},
+    "olmo3-no-scaling": {"attention_bias": False},
+    "glm": {"hidden_size": 120},
+    "glm-no-bias": {"hidden_act": "silu", "hidden_size": 120},
 }
 REFUSED = {
     *("llama-rope-dynamic", "llama-rope-dynamic-beyond", "llama-rope-yarn-mscale", "gemma3-rope-by-layer"),
     *("smollm3-window", "qwen2-window-from-layer-1", "qwen3-bias", "qwen3-moe-some-dense", "mistral-window"),
+    *(
+        "cohere-bias",
+        "nanochat",
+        "gptj",
+        "opt",
+        "opt-no-bias",
+        "starcoder-many-keys",
+        "apertus",
+        "apertus-bias",
+        "hunyuan-bias",
+        "nemotron-bias",
+        "exaone4",
+        "olmo3",
+        "granite-4-experts",
+        "granite-swa",
+        "granitemoe-swa",
+        "mellum",
+        "helium",
+    ),
+    *("seed-oss-bias", "arcee-bias", "internlm3-bias"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }
 
@@ -21,6 +44,6 @@ REFUSED = {
 def changed(case: str) -> dict:
     """The test's configuration, or its nearest that GGUF can say."""
     config = dict(CASES[case])
-    if config["model_type"] in ("gemma2", "gemma3_text"):
+    if config["model_type"] == "gemma2":
         config["query_pre_attn_scalar"] = config["head_dim"]
     return config | NEAREST.get(case, {})

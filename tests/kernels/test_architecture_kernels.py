@@ -23,6 +23,9 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
+XIELU = activation.xielu_parameters(0.3, -0.4, 0.5, -1e-6)
+
+
 class Out:
     """Rows that a kernel writes, packed too where their width allows it."""
 
@@ -83,7 +86,7 @@ def test_head_norm_matches_twin(head_dim, threads):
     np.testing.assert_allclose(found, head_norm.reference(x, weight, 1e-6), rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh", "relu", "relu2"])
+@pytest.mark.parametrize("kind", activation.FUNCTIONS)
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("width", [320, 300])
 def test_activation_matches_twin(kind, gated, width):
@@ -95,16 +98,16 @@ def test_activation_matches_twin(kind, gated, width):
     count = np.array([3], np.int64)
     head = (address(source), address(other), source.strides[0], width)
     kernel = BODY.kernel(f"activation:{kind}-mul" if gated else f"activation:{kind}")
-    call(kernel, activation.Args(*head, *out.arguments, address(count)), threads=2)
-    out.check(activation.reference(x, kind, up), atol=4e-6 if kind == "gelu" else 1e-6)
+    call(kernel, activation.Args(*head, *out.arguments, address(count), address(XIELU)), threads=2)
+    out.check(activation.reference(x, kind, up, XIELU.tolist()), atol=4e-6 if kind in ("gelu", "xielu") else 1e-6)
 
 
-@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh", "relu", "relu2"])
+@pytest.mark.parametrize("kind", activation.FUNCTIONS)
 def test_not_a_number_stays_one(kind):
     x = np.array([[np.nan, 1.0]], np.float32)
     source, out, count = rows(x), Out(x), np.array([1], np.int64)
     head = (address(source), 0, source.strides[0], 2)
-    call(BODY.kernel(f"activation:{kind}"), activation.Args(*head, *out.arguments, address(count)))
+    call(BODY.kernel(f"activation:{kind}"), activation.Args(*head, *out.arguments, address(count), address(XIELU)))
     assert np.isnan(out.rows[0, 0]) and out.rows[0, 1] > 0.5
 
 

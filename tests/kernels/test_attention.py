@@ -212,7 +212,7 @@ def test_a_q8_0_cache(heads, kv_heads, head_dim):
     shape = [heads, kv_heads, head_dim]
     sizes = [head_dim // 2, 0, 0, layout.key_bytes, context, address(pages), address(positions), address(count)]
     sources = [address(q), q.strides[0], address(k), address(v), k.strides[0]]
-    call(BODY.kernel(f"rope:{kind}"), rope.Args(*sources, *shape, address(table), *sizes), threads=2)
+    call(BODY.kernel(f"rope:{kind}"), rope.Args(*sources, *shape, address(table), address(table), *sizes), threads=2)
 
     (key_codes, key_scales, keys), (value_codes, value_scales, values) = as_q8_0(k), as_q8_0(v)
     panels = page[: layout.key_bytes].reshape(kv_heads, context // 16, -1)

@@ -114,6 +114,8 @@ def test_rope_matches_twin_and_fills_the_pages(kind, interleaved, head_dim):
     q = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32)
     k, v = rng.standard_normal((2, tokens, kv_heads, head_dim)).astype(np.float32)
     table = rope.rope_tables(tuple(10000.0 ** (-2 * i / head_dim) for i in range(head_dim // 2)), 272)
+    grown = rope.query_tables(table, 0.1, 16)
+    assert (grown[:16] == table[:16]).all() and abs(grown[40, 0, 0] / table[40, 0, 0] - 1.0 - 0.1 * np.log(3.0)) < 1e-6
     rotated_q, rotated_k = q.copy(), k.copy()
     kept = KeysAndValues(Heads(heads, kv_heads, head_dim), places, kind)
     memory = [[aligned(64 + kept.nbytes) for _ in range(pages)] for pages in (1, 2)]
@@ -132,6 +134,7 @@ def test_rope_matches_twin_and_fills_the_pages(kind, interleaved, head_dim):
             kv_heads=kv_heads,
             head_dim=head_dim,
             tables=address(table),
+            query_tables=address(grown),
             half=head_dim // 2,
             interleaved=int(interleaved),
             keys=64,
@@ -144,7 +147,7 @@ def test_rope_matches_twin_and_fills_the_pages(kind, interleaved, head_dim):
         threads=2,
     )
     here, element = table[positions], np.float16 if kind == "f16" else np.float32
-    np.testing.assert_allclose(rotated_q, rope.reference(q, here, interleaved), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(rotated_q, rope.reference(q, grown[positions], interleaved), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(rotated_k, rope.reference(k, here, interleaved), rtol=1e-6, atol=1e-6)
     for row, position in enumerate(positions):
         page, place = memory[row % 2][position // 256][64:], position % 256

@@ -278,6 +278,203 @@ _GPT_OSS = {
     },
 }
 
+_COHERE = {
+    **_LLAMA,
+    "model_type": "cohere",
+    "architectures": ["CohereForCausalLM"],
+    "layer_norm_eps": 1e-4,
+    "tie_word_embeddings": True,
+    "logit_scale": 0.7,
+    "hidden_size": 112,
+    "num_attention_heads": 7,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+}
+_COHERE2 = {
+    **_COHERE,
+    "model_type": "cohere2",
+    "architectures": ["Cohere2ForCausalLM"],
+    "sliding_window": 24,
+    "sliding_window_pattern": 4,
+    "num_hidden_layers": 4,
+}
+_GLM = {
+    **_LLAMA,
+    "model_type": "glm",
+    "architectures": ["GlmForCausalLM"],
+    "hidden_size": 72,
+    "num_attention_heads": 6,
+    "head_dim": 20,
+    "partial_rotary_factor": 0.5,
+    "attention_bias": True,
+    "pad_token_id": 0,
+}
+_GLM4 = {**_GLM, "model_type": "glm4", "architectures": ["Glm4ForCausalLM"]}
+_EXAONE4 = {
+    **_LLAMA,
+    "model_type": "exaone4",
+    "architectures": ["Exaone4ForCausalLM"],
+    "hidden_size": 80,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 1,
+    "sliding_window": 24,
+    "sliding_window_pattern": 4,
+    "num_hidden_layers": 4,
+}
+_OLMO3 = {
+    **_LLAMA,
+    "model_type": "olmo3",
+    "architectures": ["Olmo3ForCausalLM"],
+    "num_hidden_layers": 4,
+    "sliding_window": 24,
+    "rope_theta": 500000.0,
+    "pad_token_id": 0,
+    "rope_scaling": {**_YARN, "beta_fast": 8.0, "beta_slow": 1.0, "attention_factor": 1.2},
+}
+_GRANITE_HYBRID = {
+    **_GRANITE,
+    "model_type": "granitemoehybrid",
+    "architectures": ["GraniteMoeHybridForCausalLM"],
+    "layer_types": ["attention", "attention"],
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "shared_intermediate_size": 172,
+    "position_embedding_type": "rope",
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 16,
+}
+_GRANITE_SWA = {
+    **_GRANITE,
+    "model_type": "granite_swa",
+    "architectures": ["GraniteSWAForCausalLM"],
+    "num_hidden_layers": 4,
+    "sliding_window": 24,
+    "layer_rope_theta": [0, 10000.0, 10000.0, 500000.0],
+}
+_MELLUM = {
+    **_QWEN3_MOE,
+    "model_type": "mellum",
+    "architectures": ["MellumForCausalLM"],
+    "num_hidden_layers": 3,
+    "sliding_window": 24,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "rope_parameters": {
+        "full_attention": {**_YARN, "rope_theta": 500000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 3000.0},
+    },
+}
+del _MELLUM["rope_theta"]
+_SEED_OSS = {
+    **_LLAMA,
+    "model_type": "seed_oss",
+    "architectures": ["SeedOssForCausalLM"],
+    "head_dim": 24,
+    "attention_bias": True,
+}
+_NEMOTRON = {
+    **_LLAMA,
+    "model_type": "nemotron",
+    "architectures": ["NemotronForCausalLM"],
+    "hidden_act": "relu2",
+    "norm_eps": 1e-4,
+    "partial_rotary_factor": 0.5,
+}
+_ARCEE = {**_LLAMA, "model_type": "arcee", "architectures": ["ArceeForCausalLM"], "hidden_act": "relu2"}
+_HELIUM = {**_LLAMA, "model_type": "helium", "architectures": ["HeliumForCausalLM"], "head_dim": 16, "pad_token_id": 0}
+_INTERNLM3 = {
+    **{key: value for key, value in _LLAMA.items() if key not in ("attention_bias", "mlp_bias")},
+    "model_type": "internlm3",
+    "architectures": ["InternLM3ForCausalLM"],
+    "head_dim": 24,
+    "pad_token_id": 0,
+}
+
+_HUNYUAN = {
+    **_LLAMA,
+    "model_type": "hunyuan_v1_dense",
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "head_dim": 24,
+    "pad_token_id": 0,
+    "rope_scaling": {"rope_type": "dynamic", "alpha": 100.0, "factor": 1.0},
+}
+_NANOCHAT = {
+    **_LLAMA,
+    "model_type": "nanochat",
+    "architectures": ["NanoChatForCausalLM"],
+    "hidden_act": "relu2",
+    "rms_norm_eps": 1e-4,
+    "final_logit_softcapping": 3.0,
+}
+_MINISTRAL3 = {
+    **_LLAMA,
+    "model_type": "ministral3",
+    "architectures": ["Ministral3ForCausalLM"],
+    "head_dim": 24,
+    "sliding_window": None,
+    "rope_parameters": {
+        **_YARN,
+        "rope_theta": 500000.0,
+        "original_max_position_embeddings": 16,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.3,
+    },
+}
+del _MINISTRAL3["rope_theta"]
+_APERTUS = {
+    **_LLAMA,
+    "model_type": "apertus",
+    "architectures": ["ApertusForCausalLM"],
+    "hidden_act": "xielu",
+    "rope_scaling": _LLAMA3_SCALING,
+    "pad_token_id": 0,
+}
+_MINICPM = {
+    **_LLAMA,
+    "model_type": "minicpm",
+    "architectures": ["MiniCPMForCausalLM"],
+    "num_hidden_layers": 3,
+    "tie_word_embeddings": True,
+    "scale_emb": 6,
+    "scale_depth": 1.4,
+    "dim_model_base": 32,
+}
+_GPT_BIGCODE = {
+    **_GPT2,
+    "model_type": "gpt_bigcode",
+    "architectures": ["GPTBigCodeForCausalLM"],
+    "activation_function": "gelu_pytorch_tanh",
+    "multi_query": True,
+}
+_GPTJ = {
+    **_GPT2,
+    "model_type": "gptj",
+    "architectures": ["GPTJForCausalLM"],
+    "n_embd": 72,
+    "n_head": 3,
+    "rotary_dim": 10,
+    "n_positions": 256,
+    "n_inner": 100,
+    "tie_word_embeddings": False,
+}
+_OPT = {
+    "model_type": "opt",
+    "architectures": ["OPTForCausalLM"],
+    "activation_function": "relu",
+    "hidden_size": 72,
+    "word_embed_proj_dim": 72,
+    "ffn_dim": 100,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "vocab_size": 48,
+    "max_position_embeddings": 70,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -371,5 +568,51 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt-oss": _GPT_OSS,
     "gpt-oss-no-window": {**_GPT_OSS, "intermediate_size": 64, "layer_types": ["full_attention"] * 3},
     "qwen2-moe": _QWEN2_MOE,
+    "cohere": _COHERE,
+    "cohere-bias": {**_COHERE, "attention_bias": True, "tie_word_embeddings": False},
+    "cohere2": _COHERE2,
+    "glm": _GLM,
+    "glm-no-bias": {**_GLM, "attention_bias": False, "tie_word_embeddings": True, "hidden_act": "gelu"},
+    "glm4": _GLM4,
+    "exaone4": _EXAONE4,
+    "exaone4-no-window": {**_EXAONE4, "sliding_window": None, "layer_types": ["full_attention"] * 4},
+    "olmo3": _OLMO3,
+    "olmo3-no-scaling": {**_OLMO3, "rope_scaling": None, "num_hidden_layers": 3, "attention_bias": True},
+    "granite-4": _GRANITE_HYBRID,
+    "granite-4-no-rope": {**_GRANITE_HYBRID, "position_embedding_type": "nope", "tie_word_embeddings": False},
+    "granite-4-experts": {**_GRANITE_HYBRID, "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 40},
+    "granite-swa": _GRANITE_SWA,
+    "granitemoe-swa": {
+        **_GRANITE_SWA,
+        "model_type": "granitemoe_swa",
+        "architectures": ["GraniteMoeSWAForCausalLM"],
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 40,
+        "shared_intermediate_size": 72,
+        "layer_rope_theta": None,
+    },
+    "mellum": _MELLUM,
+    "seed-oss": _SEED_OSS,
+    "seed-oss-bias": {**_SEED_OSS, "attention_bias": False, "attention_out_bias": True, "mlp_bias": True},
+    "nemotron": _NEMOTRON,
+    "nemotron-bias": {**_NEMOTRON, "attention_bias": True, "mlp_bias": True, "head_dim": 24},
+    "arcee": _ARCEE,
+    "arcee-bias": {**_ARCEE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "helium": _HELIUM,
+    "hunyuan": _HUNYUAN,
+    "hunyuan-bias": {**_HUNYUAN, "attention_bias": True, "rope_scaling": None, "tie_word_embeddings": True},
+    "apertus": _APERTUS,
+    "apertus-bias": {**_APERTUS, "attention_bias": True, "hidden_act": "relu2", "tie_word_embeddings": True},
+    "minicpm": _MINICPM,
+    "starcoder": _GPT_BIGCODE,
+    "starcoder-many-keys": {**_GPT_BIGCODE, "multi_query": False, "tie_word_embeddings": False, "n_inner": 100},
+    "gptj": _GPTJ,
+    "opt": _OPT,
+    "opt-no-bias": {**_OPT, "enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
+    "nanochat": _NANOCHAT,
+    "ministral3": _MINISTRAL3,
+    "internlm3": _INTERNLM3,
+    "internlm3-bias": {**_INTERNLM3, "qkv_bias": True, "bias": True, "rope_scaling": _DYNAMIC},
     "qwen2-moe-ragged": {**_QWEN2_MOE, "hidden_size": 72, "moe_intermediate_size": 44, "num_attention_heads": 6},
 }

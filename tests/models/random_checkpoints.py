@@ -19,7 +19,7 @@ from edgeq.models import architecture
 
 POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
-EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_in", "word_embeddings")
+EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings")
 QUERIES_AND_KEYS = (".q_proj", ".k_proj", "qkv", "query_key", "c_attn", "self.query.", "self.key.", ".q_lin", ".k_lin")
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -72,7 +72,9 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
     weights: Weights = {}
     for name, shape in shapes(config).items():
         values = 2.0 * random.random_sample(shape) - 1.0
-        if name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
+        if not shape:  # xIELU's
+            values = np.asarray(0.1 * values - 0.2)
+        elif name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
             values = 0.3 * values + (0.0 if config["model_type"].startswith("gemma") else 1.0)
         elif name.endswith(".bias"):
             values *= 0.5
@@ -91,8 +93,8 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
 def continued(case: str) -> int:
     """Tokens that follow the prompt greedily, at most: learned positions end, and a dynamic rotary embedding is another
     one for each length in transformers, the session's here."""
-    if CASES[case]["model_type"] == "gpt2":
-        return int(CASES[case]["n_positions"]) - POSITIONS
+    if CASES[case]["model_type"] in ("gpt2", "gpt_bigcode", "opt"):
+        return int(CASES[case].get("n_positions") or CASES[case]["max_position_embeddings"]) - POSITIONS
     return 0 if case == "llama-rope-dynamic-beyond" else CONTINUED
 
 

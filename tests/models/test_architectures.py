@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import random_checkpoints
+from architecture_cases import CASES
 from safetensors.numpy import load_file, save_file
 
 from edgeq.container.reader import open_file
@@ -192,19 +193,46 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
     assert np.abs(found - np.load(GOLDEN / "architectures.npz")["granitemoe"]).max() <= 1e-3
 
 
-@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
-def test_the_language_model_of_gemma_3_with_eyes(prefix: str, tmp_path: Path) -> None:
-    """It is the one that gemma3_text names; what its vision tower has is told."""
-    folder = random_checkpoints.write("gemma3", tmp_path)
+@pytest.mark.parametrize(
+    ("outer", "inner", "case", "prefix"),
+    [
+        ("gemma3", "gemma3_text", "gemma3", "language_model.model."),
+        ("gemma3", "gemma3_text", "gemma3", "model.language_model."),
+        ("llava", None, "llama", "language_model.model."),
+        ("llava_next", "mistral", "mistral-window", "language_model.model."),
+        ("mistral3", "mistral", "mistral-no-window", "model.language_model."),
+        ("qwen2_5_vl", "qwen2_5_vl_text", "qwen2", "model."),
+        ("qwen2_vl", "", "qwen2", "model.language_model."),
+        ("qwen3_vl", "qwen3_vl_text", "qwen3", "model.language_model."),
+        ("qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3-moe", "model.language_model."),
+        ("smolvlm", "llama", "llama", "model.text_model."),
+        ("lfm2_vl", "lfm2", "lfm2", "model.language_model."),
+    ],
+)
+def test_the_language_model_of_one_with_eyes(
+    outer: str, inner: str | None, case: str, prefix: str, tmp_path: Path
+) -> None:
+    """It is the text model by itself; that it cannot see is told, and what its vision tower has."""
+    folder = random_checkpoints.write(case, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
+    if outer.startswith("qwen"):
+        config |= {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    text = {**config, "model_type": inner} if inner else {key: config[key] for key in config if key != "model_type"}
+    whole = {**text, "model_type": outer} if inner == "" else {"model_type": outer, "text_config": text}
+    (folder / "config.json").write_text(json.dumps(whole))
     tensors = load_file(folder / "model.safetensors")
-    renamed = {name.replace("model.", prefix, 1): values for name, values in tensors.items()}
+    head = prefix.removesuffix("model.") if prefix == "language_model.model." else ""
+    renamed = {
+        name.replace("model.", prefix, 1) if name.startswith("model.") else head + name: values
+        for name, values in tensors.items()
+    }
     save_file({**renamed, "vision_tower.head.weight": np.ones((2, 2), np.float32)}, folder / "model.safetensors")
     report = convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
     assert report.unused == ["vision_tower.head.weight"]
-    found = logits(folder, random_checkpoints.make("gemma3")[2])
-    assert np.abs(found - np.load(GOLDEN / "architectures.npz")["gemma3"]).max() <= 1e-3
+    assert report.notes == [f"of this {outer} the language model is converted: it reads text, and nothing else"]
+    assert report.architecture == CASES[case]["model_type"]
+    found = logits(folder, random_checkpoints.make(case)[2])
+    assert np.abs(found - np.load(GOLDEN / "architectures.npz")[case]).max() <= 1e-3
 
 
 def test_bitnet_s_weights_from_training_become_ternary(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import random_checkpoints
 from encoder_cases import DECODERS, ENCODERS
+from safetensors.numpy import load_file, save_file
 
+import edgeq
 from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError, ContextError, UnsupportedError, UsageError
 from edgeq.models import architecture
@@ -60,6 +62,23 @@ def test_causal_states_do_not_depend_on_batches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(states(path, prompt, batch=24), states(path, prompt))
 
 
+def test_a_decoder_alone_embeds_and_writes_no_text(tmp_path: Path) -> None:
+    """As `LlamaModel` saves itself: without a head, and without the prefix of names."""
+    folder = random_checkpoints.write("llama", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): values for name, values in tensors.items() if name != "lm_head.weight"}
+    save_file(bare, folder / "model.safetensors")
+    report = convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    assert report.notes == ["no lm_head.weight is stored, as for a LlamaModel: the model embeds texts, and writes none"]
+    prompt = random_checkpoints.make("llama")[2]
+    found = states(tmp_path / "m.eqf", prompt)
+    assert np.abs(found - np.load(GOLDEN / "states.npz")["llama"]).max() <= 1e-3
+    with edgeq.load(tmp_path / "m.eqf") as model, pytest.raises(UsageError, match=r"m\.eqf: .* and writes none"):
+        model.logits(prompt)
+
+
 def test_an_encoder_sees_what_follows(tmp_path: Path) -> None:
     prompt, path = random_checkpoints.make("bert")[2], converted("bert", tmp_path)
     other = [*prompt[:-1], (prompt[-1] + 1) % 48]
@@ -68,8 +87,6 @@ def test_an_encoder_sees_what_follows(tmp_path: Path) -> None:
 
 def test_names_without_a_prefix(tmp_path: Path) -> None:
     """As sentence encoders have them."""
-    from safetensors.numpy import load_file, save_file
-
     folder = random_checkpoints.write("bert", tmp_path)
     tensors = load_file(folder / "model.safetensors")
     save_file({name.removeprefix("bert."): values for name, values in tensors.items()}, folder / "model.safetensors")
