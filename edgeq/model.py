@@ -375,7 +375,7 @@ class Model:
                 self._check_open()
                 work()
 
-            self._shared.alone(look)
+            self._shared.alone(look, self._adapters)
 
         watch = Watch(self.file, alone, self.session.threads, budget, announce, self._watches.remove)
         self._watches.append(watch)
