@@ -31,7 +31,7 @@ from edgeq.quantize.weight_error import Sample, sampled, weight_error
 PLAIN = "plain"
 METHODS = (PLAIN, IMPORTANCE, FEEDBACK)
 # What is tried where nothing else is said: what people ask for, from ternary to nearly lossless
-TYPES = ("TQ2_0", "Q2_K", "Q3_K_M", "IQ4_XS", "MXFP4", "Q4_0", "NF4", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+TYPES = ("TQ2_0", "Q2_K", "Q3_K_M", "IQ4_XS", "MXFP4", "Q4_0", "NF4", "Q4_K_M", "Q5_K_M", "Q6_K", "I8_R", "Q8_0")
 SIMULATED = ("INT4_ROW", "INT4_G128", "INT4_G128_ASYM", "NF4_DQ", "INT8_TENSOR", "INT8_ROW")
 POSITIONS = 512  # of the text that is kept back
 

@@ -33,7 +33,8 @@ def scripts(monkeypatch):
         "plot",
         "results_table",
     )
-    names += ("mca", "passes", "profile_steps", "script", "startup", "synthetic", "table_file", "turns", "under_load")
+    names += ("mca", "passes", "profile_steps", "rows", "script", "startup", "synthetic", "table_file")
+    names += ("turns", "under_load")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -399,6 +400,18 @@ def test_gguf_speed(scripts, tmp_path, monkeypatch, capsys):
     cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
     assert cells[0] == "Q8_0" and all(float(cell) > 0 for cell in cells[1:]) and len(cells) == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_with_one_scale_beside_those_of_q8_0(scripts, monkeypatch, capsys):
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2}
+    monkeypatch.setattr(scripts.synthetic, "SHAPE", {**shape, "vocab_size": 64})
+    monkeypatch.setattr(scripts.rows, "dot_peak", lambda team, bits, repetitions: 1e12)
+    monkeypatch.setattr(sys, "argv", ["rows.py", "--rounds", "1", "--layers", "1"])
+    scripts.rows.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["128", "Q8_0", "I8_R", "8", "Q8_0", "I8_R", "1", "Q8_0", "I8_R"]
+    assert all("times as fast, packing" in line for line in lines[::3])
+    assert "G multiply-adds/s" in lines[1] and "% of the peak; at best" in lines[1]
 
 
 def test_passes_of_a_checkout_beside_this_one(scripts, tiny_model, tmp_path, monkeypatch, capsys):

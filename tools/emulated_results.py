@@ -37,7 +37,7 @@ class Model:
 # convolutions, layer norms, activations, windows, capped scores, learned positions, every element of the KV cache.
 REAL = ("tiny_model", "babyllama105")
 MODELS = (
-    *(Model("tiny_model", type) for type in ("Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "F16")),
+    *(Model("tiny_model", type) for type in ("Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "I8_R", "F16")),
     Model("tiny_model", "Q5_K_M", "q8_0"),
     Model("babyllama105", "Q4_K_M"),
     Model("babyllama105", "Q8_0", "q8_0"),

@@ -23,7 +23,7 @@ MOST_SECONDS = 1200  # of one emulated process, a long time even where others ke
 RESULTS = ROOT / "tools" / "emulated_results.py"
 KERNEL_TESTS = (
     *("kernels/test_matmul.py", "kernels/test_experts.py", "kernels/test_encode.py", "kernels/test_attention.py"),
-    "kernels/test_turns.py",
+    *("kernels/test_rows.py", "kernels/test_turns.py"),
     *("kernels/test_elementwise.py", "kernels/test_architecture_kernels.py", "gguf/test_rearranger.py"),
 )
 
