@@ -21,8 +21,10 @@ from edgeq.quantize import collect
 from edgeq.quantize.calibrated import HELD, split
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage
+from edgeq.quantize.equalize import SMOOTHING as SMOOTHING
 from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.loss_probe import Loss, Probe
+from edgeq.quantize.outliers import Effect, effects
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, requantize
 from edgeq.quantize.simulated import FORMATS, simulate
@@ -78,6 +80,8 @@ class Comparison:
     positions  at which the loss was measured
     notes      a line for each candidate that could not be made
     complete   False where Ctrl-C ended it
+    outliers   of what matrices read, the furthest first, and what scaling columns makes of them; empty for a
+               calibration that does not know them, or a model that is quantized already
     """
 
     source: str
@@ -86,6 +90,7 @@ class Comparison:
     candidates: list[Candidate] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = True
+    outliers: list[Effect] = field(default_factory=list)
 
     @property
     def front(self) -> list[Candidate]:
@@ -161,6 +166,8 @@ def compare(
         tell("running the model itself")
         probe = Probe(file, held, threads, positions)
         comparison = Comparison(given, file.nbytes, probe.positions)
+        if known is not None and not any(block_type(info.type).quantized for info in file.tensors.values()):
+            comparison.outliers = effects(file, model, known)
         workshop = _Workshop(file, known, probe, threads, announce, folder, sampled(file))
         _try_all(comparison, workshop, tries, found)
     comparison.candidates.sort(key=lambda one: (one.nbytes, one.loss.divergence))

@@ -83,6 +83,7 @@ def of_gguf(file: "GgufFile") -> Facts:
 def of_calibration(model: str | os.PathLike[str]) -> Facts:
     """Facts of a calibration, or of an importance matrix of llama.cpp."""
     from edgeq.quantize.imatrix import read_calibration
+    from edgeq.quantize.outliers import outliers
 
     found = read_calibration(model)
     corpora = [(one.name, one.tokens, one.perplexity if isfinite(one.perplexity) else None) for one in found.corpora]
@@ -108,6 +109,7 @@ def of_calibration(model: str | os.PathLike[str]) -> Facts:
         "tokens": found.tokens,
         "sequences": len(found.sequences),
         "corpora": [dict(zip(("name", "tokens", "perplexity"), one, strict=True)) for one in corpora],
+        "outliers": [{**asdict(one), "text": str(one)} for one in outliers(found)],
         "tensors": rows,
     }
 

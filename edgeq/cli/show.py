@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST = 200  # characters of a value from the file
+OUTLIERS = 5  # of a calibration's, the furthest
 
 
 @click.command("show")
@@ -114,6 +115,8 @@ def _print_calibration(facts: Facts) -> None:
         known = f", perplexity {one['perplexity']:.4g}" if one["perplexity"] else ""
         size = f": {one['tokens']} tokens{known}" if one["tokens"] else ""
         click.echo(f"text      {_line(one['name'])}{size}")
+    for one in facts["outliers"][:OUTLIERS]:
+        click.echo(f"outlier   {_line(one['text'])}")
     for row in facts.get("tensors", []):
         seen = f"{min(row['counts'])} to {max(row['counts'])}" if len(row["counts"]) > 1 else row["counts"][0]
         within = "" if row["low"] is None else f", from {row['low']:.4g} to {row['high']:.4g}"

@@ -89,9 +89,12 @@ def test_show_tells_what_a_calibration_holds(edgeq, calibrated: Path):
         f"matrices  43, Gram matrix of {head(calibrated)}",
         "tokens    208 in 4 sequences",
     ]
-    assert lines[4].startswith("text      story: 208 tokens, perplexity ") and len(lines) == 5
+    assert lines[4].startswith("text      story: 208 tokens, perplexity ")
+    assert len(lines) == 10 and all(line.startswith("outlier   blk.") for line in lines[5:])
+    assert " times the median, " in lines[5]
     assert any(line.startswith("blk.0.attn_q.weight: 208 rows of 192, RMS ") for line in shown(edgeq, calibrated))
     facts = json.loads(edgeq("show", calibrated, "--json").out)
+    assert facts["outliers"][0]["ratio"] >= facts["outliers"][-1]["ratio"] and len(facts["outliers"]) == 25
     assert (facts["format"], facts["tokens"], facts["model"]["layers"]) == ("calibration", 208, 6)
 
 

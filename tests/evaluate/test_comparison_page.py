@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 from edgeq.comparing import Candidate, Comparison
 from edgeq.evaluate.comparison_page import comparison_page
 from edgeq.quantize.loss_probe import Loss
+from edgeq.quantize.outliers import Effect, Outlier
 
 
 def candidate(name: str, nbytes: int, divergence: float, method: str = "plain", simulated: bool = False) -> Candidate:
@@ -34,3 +35,17 @@ def test_the_page_names_and_joins_the_front():
     names = {element.text for element in plot.iter("text")}
     assert {"Q2_K", "Q8_0"} <= names and "Q4_0" not in names, "others are named to who points at them"
     assert any("Q4_0 plain: 2 MiB" in (element.text or "") for element in plot.iter("title"))
+
+
+def test_outliers_have_a_section_where_they_are_known():
+    found = [candidate("Q4_0", 2 << 20, 0.3)]
+    assert "Outliers" not in comparison_page(Comparison("m", 4 << 20, 200, found), "m")
+    outliers = [
+        Effect(Outlier("blk.1.ffn_down.weight", 137, 83.4, 0.25), 41.5, 6.25),
+        Effect(Outlier("blk.0.attn_output.weight", 5, 9.0, 0.1), None, None),
+    ]
+    page = comparison_page(Comparison("m", 4 << 20, 200, found, outliers=outliers), "m")
+    section = re.findall(r"<section>(.*?)</section>", page)[-1]
+    assert section.startswith("<h2>Outliers</h2>") and section.count("no place") == 2
+    for cell in ("137", "25.0%", "83.4", "41.5", "6.2"):
+        assert f"<td>{cell}</td>" in section

@@ -9,9 +9,10 @@ from random_checkpoints import make, write
 from edgeq.blocks.reference import decode
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File, open_file
+from edgeq.errors import UsageError
 from edgeq.models import architecture
 from edgeq.quantize.collect import Passage, calibrate
-from edgeq.quantize.equalize import Fold, equalized, folds
+from edgeq.quantize.equalize import Fold, equalized, folds, smoothed
 from edgeq.quantize.factors import factored
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.pipeline import convert
@@ -78,6 +79,44 @@ def test_the_model_stays_what_it_is(case: str, tmp_path: Path) -> None:
         other, expected = scaled(file), logits(file, case)
         assert changed(other, file) == {name for fold in folds_of(file) for name in (*fold.readers, *fold.makers)}
         np.testing.assert_allclose(logits(other, case), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", ["llama", "gpt2", "falcon", "olmo2", "gemma3", "mixtral"])
+def test_smoothing_leaves_the_model_what_it_is(case: str, tmp_path: Path) -> None:
+    with opened(case, tmp_path) as file:
+
+        def maxima(name: str) -> np.ndarray:
+            return np.exp(3 * RNG.standard_normal(file.tensors[name].shape[1])).astype(np.float32)
+
+        model, expected = architecture(file.metadata["config"], file.path), logits(file, case)
+        other = smoothed(file, model, maxima, set(file.tensors))
+        assert changed(other, file) == {name for fold in folds_of(file) for name in (*fold.readers, *fold.makers)}
+        np.testing.assert_allclose(logits(other, case), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_smoothing_scales_are_those_of_the_paper(alpha: float, tmp_path: Path) -> None:
+    with opened("llama", tmp_path) as file:
+        name, up = "blk.0.ffn_down.weight", "blk.0.ffn_up.weight"
+        seen = np.exp(RNG.standard_normal(file.tensors[name].shape[1])).astype(np.float32)
+        model = architecture(file.metadata["config"], file.path)
+        other = smoothed(file, model, lambda one: seen if one == name else None, set(file.tensors), alpha)
+        assert changed(other, file) == {name, up}
+        weights, after = (decode(one.data(name), *file.tensors[name].shape, "F32") for one in (file, other))
+        scale = seen**alpha / np.abs(weights).max(0) ** (1 - alpha)
+        np.testing.assert_allclose(
+            after / weights, np.tile(scale / np.exp(np.log(scale).mean()), (len(weights), 1)), 1e-5
+        )
+        with pytest.raises(UsageError, match=r"a smoothing of 1\.5 cannot work"):
+            smoothed(file, model, lambda one: seen, set(file.tensors), 1.5)
+
+
+def test_a_model_without_a_place_to_fold_is_refused_by_name(tmp_path: Path) -> None:
+    with opened("bert", tmp_path) as file:
+        model = architecture(file.metadata["config"], file.path)
+        assert folds_of(file) == []
+        with pytest.raises(UsageError, match="bert has no norm or projection before its matrices"):
+            smoothed(file, model, lambda name: None, set(file.tensors))
 
 
 def test_other_types_become_floats_and_changes_come_on_top(tmp_path: Path) -> None:
