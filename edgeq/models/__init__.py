@@ -59,6 +59,7 @@ SUPPORTED = (
     "nanochat",
     "apertus",
     "minicpm",
+    "ernie4_5_moe",
     "gpt_bigcode",
     "gptj",
     "opt",

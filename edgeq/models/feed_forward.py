@@ -101,7 +101,8 @@ class ExpertMatrix(NamedTuple):
 
 
 class MixtureOfExperts(NamedTuple):
-    """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in ops/experts.py."""
+    """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in ops/experts.py. `bias` is
+    the checkpoint's name of what is added for choosing, [1, num_experts] there."""
 
     router: Matrix
     matrices: Sequence[ExpertTensors]
@@ -111,6 +112,7 @@ class MixtureOfExperts(NamedTuple):
     factor: float = 1.0
     alpha: float = 1.0
     limit: float = 0.0
+    bias: str = ""
 
     @property
     def experts_read(self) -> float:
@@ -124,6 +126,8 @@ class MixtureOfExperts(NamedTuple):
     def tensors(self, t: Tensors) -> None:
         """The router, the experts."""
         self.router.tensors(t)
+        if self.bias:
+            t.row("exp_probs_b.bias", self.bias, self.num_experts)
         for matrix in self.matrices:
             matrix.tensors(t)
 
@@ -132,7 +136,8 @@ class MixtureOfExperts(NamedTuple):
         assert add_to is not None, "experts are added to something"
         at = layer_name(i)
         router, prefix = self.router.graph(g, h, at), f"{at}ffn"
-        mix = Experts(self.num_experts, self.top_k, self.normalized, prefix, self.factor, self.alpha, self.limit)
+        bias = f"{at}exp_probs_b.bias" if self.bias else ""
+        mix = Experts(self.num_experts, self.top_k, self.normalized, prefix, self.factor, self.alpha, self.limit, bias)
         return g.experts(h, router, mix, add_to)
 
 

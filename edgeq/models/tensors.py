@@ -75,6 +75,10 @@ class Tensors(dict[str, Tensor]):
         """`name` of one value, which has so many axes there."""
         self._into[self._own + name] = Tensor((1,), (Part(self._theirs + source, (1,) * axes, 1),))
 
+    def row(self, name: str, source: str, n: int) -> None:
+        """`name` of n values, a matrix of one row there."""
+        self._into[self._own + name] = Tensor((n,), (Part(self._theirs + source, (1, n), n, flat=True),))
+
     def norm(self, name: str, source: str, n: int, bias: bool = False, add: float = 0.0) -> None:
         """A norm's `name.weight` and, if it has one, `name.bias`."""
         self.vector(f"{name}.weight", f"{source}.weight", n, add)

@@ -44,7 +44,7 @@ def text_config(config: Config) -> Config:
     """The configuration of the language model inside a larger one. CheckpointError if it has none."""
     outer = str(config.get("model_type"))
     text = config.get("text_config")
-    if text is None and "hidden_size" in config:  # as Qwen2-VL's first checkpoints have it
+    if text is None and outer in ("qwen2_vl", "qwen2_5_vl"):  # whose first checkpoints have all in one
         text = {key: value for key, value in config.values.items() if not key.startswith("vision")}
     if not isinstance(text, Mapping):
         raise config.malformed(f"text_config is {shown(text)}, an object is needed")

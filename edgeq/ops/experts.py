@@ -26,7 +26,8 @@ class Experts:
     """A mixture of experts: `top_k` of `count` per token, weighted by the softmax over all, or, if `normalized`, over
     the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`, with biases
     where there are such. What the experts give is multiplied by `factor`. With a `limit` the gate is at most that, what
-    it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate)."""
+    it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate). The vector `bias` is added to the softmax
+    over all when experts are chosen, and not when they are weighted."""
 
     count: int
     top_k: int
@@ -35,6 +36,7 @@ class Experts:
     factor: float = 1.0
     alpha: float = 1.0
     limit: float = 0.0
+    bias: str = ""
 
 
 class Args(NamedTuple):
@@ -116,6 +118,7 @@ class MixtureOfExperts(Op):
             weights=routed.weights,
             tokens=count,
             factor=bits(mix.factor),
+            bias=low.vector(mix.bias),
         )
         low.tape.add("route:choose", choose, [router], [routed.of_pairs])
         group = route.Group(

@@ -31,6 +31,7 @@ class Choose(NamedTuple):
     weights: int  # f32 like chosen
     tokens: int  # how many, at this address
     factor: int  # of the weights, f32 bits
+    bias: int  # f32 [experts], or 0: added to what is chosen by, the softmax over all, but not to weights
 
 
 class Group(NamedTuple):
@@ -90,16 +91,22 @@ def _make_choose():
         return sum_f32(total)
 
     @device
-    def next_of(logits, experts, above, last):
-        """The expert that follows in falling order of logits, rising order of numbers: after `last`, whose logit is
+    def merit_of(logits, e, bias, largest, whole):
+        """What expert e is chosen by: its logit, or its part of the `whole` and its bias."""
+        logit = load_f32(logits + 4 * e)
+        return logit if bias == 0 else exp_of(logit - largest) / whole + load_f32(bias + 4 * e)
+
+    @device
+    def next_of(logits, experts, bias, largest, whole, above, last):
+        """The expert that follows in falling order of merit, rising order of numbers: after `last`, whose merit is
         `above`."""
         best = -1
-        best_logit = lowest
+        best_merit = lowest
         for e in range(experts):
-            logit = load_f32(logits + 4 * e)
-            follows = logit < above or (logit == above and e > last)
-            if follows and (best < 0 or logit > best_logit):
-                best, best_logit = e, logit
+            merit = merit_of(logits, e, bias, largest, whole)
+            follows = merit < above or (merit == above and e > last)
+            if follows and (best < 0 or merit > best_merit):
+                best, best_merit = e, merit
         return best
 
     def choose(args, thread, n_threads):
@@ -108,13 +115,16 @@ def _make_choose():
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
             row = a.logits + token * a.stride
             largest = largest_of(row, experts)
-            total = np.float32(0.0) if a.normalized != 0 else total_of(row, experts, largest)
+            whole = np.float32(1.0)
+            if a.normalized == 0 or a.bias != 0:
+                whole = total_of(row, experts, largest)
+            total = np.float32(0.0) if a.normalized != 0 else whole
             above, last = np.float32(np.inf), -1
             for k in range(top_k):
                 # NaN logits follow nothing: such a token goes to expert 0, and stays NaN
-                last = max(0, next_of(row, experts, above, last))
-                above = load_f32(row + 4 * last)
-                weight = exp_of(above - largest)
+                last = max(0, next_of(row, experts, a.bias, largest, whole, above, last))
+                above = merit_of(row, last, a.bias, largest, whole)
+                weight = exp_of(load_f32(row + 4 * last) - largest)
                 store_i64(a.chosen + (token * top_k + k) * 8, last)
                 store_f32(a.weights + (token * top_k + k) * 4, weight)
                 if a.normalized != 0:
@@ -164,10 +174,13 @@ def _make_group():
     return group
 
 
-def reference(logits: np.ndarray, top_k: int, normalized: bool, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def reference(
+    logits: np.ndarray, top_k: int, normalized: bool, factor: float = 1.0, bias: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The NumPy twin of `choose`: [tokens, experts] f32 -> experts int64 [tokens, top_k], weights f32."""
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    merits = logits if bias is None else weights / weights.sum(axis=1, keepdims=True) + bias
+    chosen = np.argsort(-merits, axis=1, kind="stable")[:, :top_k]
     of_chosen = np.take_along_axis(weights, chosen, axis=1)
     total = (of_chosen if normalized else weights).sum(axis=1, keepdims=True)
     return chosen, (of_chosen / total * factor).astype(np.float32)

@@ -19,11 +19,13 @@ from edgeq.ops.tap import Tap
 
 @dataclass(frozen=True)
 class Router:
-    """What sends a token to some of the experts `mix`: weight f64 [experts, columns], bias f64 [experts] or 0."""
+    """What sends a token to some of the experts `mix`: weight f64 [experts, columns], bias f64 [experts] or 0, and
+    perhaps what is added when they are chosen, f32 [experts]."""
 
     weight: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | float
     mix: Experts
+    favour: F32 | None = None
 
     @property
     def matrices(self) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ class Router:
 
     def routed(self, x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], F32]:
         """The experts that rows f64 [rows, columns] go to, int64 [rows, top_k], and what each counts, f32."""
-        return route(x @ self.weight.T + self.bias, self.mix.top_k, self.mix.normalized, self.mix.factor)
+        return route(x @ self.weight.T + self.bias, self.mix.top_k, self.mix.normalized, self.mix.factor, self.favour)
 
 
 def inputs(model: Architecture, file: File) -> list[tuple[str, ...]]:
@@ -52,7 +54,9 @@ def routers(model: Architecture, file: File) -> dict[str, Router]:
         if isinstance(node.op, MixtureOfExperts):
             linear = made_by[node.op.router]
             bias = file.data(linear.bias).view(np.float32).astype(np.float64) if linear.bias else 0.0
-            found[linear.weight] = Router(_weights(file, linear.weight), bias, node.op.experts)
+            mix = node.op.experts
+            favour = file.data(mix.bias).view(np.float32) if mix.bias else None
+            found[linear.weight] = Router(_weights(file, linear.weight), bias, mix, favour)
     return found
 
 

@@ -20,6 +20,8 @@ REFUSED = {
     *(
         "cohere-bias",
         "nanochat",
+        "ernie4-5-moe",
+        "ernie4-5-moe-bias",
         "gptj",
         "opt",
         "opt-no-bias",

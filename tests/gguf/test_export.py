@@ -365,6 +365,30 @@ def test_configurations_that_gguf_does_not_have(case: str):
         write_config(CASES[case], "m", [])
 
 
+def test_rotary_embeddings_by_kind_of_layer():
+    """As transformers 5 saves Gemma 3: GGUF's readers turn local layers by 10000 whatever there is."""
+    config = {key: value for key, value in CASES["gemma3-rope-by-layer"].items() if key != "layer_types"}
+    kinds = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500000.0}}
+    usual = config | {"rope_parameters": kinds | {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}}
+    values = write_config(usual, "m", [])
+    assert values["gemma3.rope.freq_base"] == 500000.0 and values["gemma3.rope.scaling.factor"] == 8.0
+    other = config | {"rope_parameters": kinds | {"sliding_attention": {"rope_type": "default", "rope_theta": 3000.0}}}
+    with pytest.raises(UnsupportedError, match="m: rope parameters by kind of layer cannot be exported"):
+        write_config(other, "m", [])
+
+
+def test_a_granite_4_that_calls_itself_hybrid():
+    """Where no layer is Mamba's, whatever the file says of that."""
+    shapes = {"token_embd.weight": (48, 64)}
+    for name, case in (("granite", "granite-4-no-rope"), ("granitehybrid", "granite-4")):
+        config = CASES[case] | {"tie_word_embeddings": True}
+        values = {key.replace("granite.", f"{name}.", 1): value for key, value in write_config(config, "m", []).items()}
+        values["general.architecture"] = name
+        assert architecture(read_config(values, shapes, list, "m")) == architecture(config)
+    with pytest.raises(UnsupportedError, match="m: layers of Mamba are not supported"):
+        architecture(read_config(values | {"granitehybrid.attention.head_count_kv": [0, 2]}, shapes, list, "m"), "m")
+
+
 def test_what_gguf_cannot_say():
     notes: list[str] = []
     values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "m", notes)

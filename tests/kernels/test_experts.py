@@ -17,7 +17,15 @@ BODY = next(body for body in BODIES if body.native)
 class Routed:
     """Tokens routed by the kernels: `chosen`, `weights`, `slots`, `sources` and `segments`."""
 
-    def __init__(self, logits: np.ndarray, top_k: int, normalized: bool, threads: int = 1, factor: float = 1.0):
+    def __init__(
+        self,
+        logits: np.ndarray,
+        top_k: int,
+        normalized: bool,
+        threads: int = 1,
+        factor: float = 1.0,
+        bias: np.ndarray | None = None,
+    ):
         tokens, self.experts = logits.shape
         padded = np.zeros((tokens, round_up(self.experts, 32)), np.float32)  # zeros beyond: they must not be chosen
         padded[:, : self.experts] = logits
@@ -39,6 +47,7 @@ class Routed:
                 address(self.weights),
                 address(self.count),
                 int(np.float32(factor).view(np.int32)),
+                0 if bias is None else address(bias),
             ),
             threads=threads,
         )
@@ -73,6 +82,19 @@ def test_routing_matches_twin(tokens, count, top_k, normalized):
     chosen, weights = route.reference(logits, top_k, normalized, 0.7)
     np.testing.assert_array_equal(routed.chosen, chosen)
     np.testing.assert_allclose(routed.weights, weights, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (9, 128, 8)])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_bias_chooses_and_does_not_weigh(tokens, count, top_k, normalized):
+    rng = np.random.default_rng(count)
+    logits = rng.standard_normal((tokens, count)).astype(np.float32) * 3 - 4
+    bias = rng.standard_normal(count).astype(np.float32) * np.float32(0.1)
+    routed = Routed(logits, top_k, normalized, threads=3, factor=0.7, bias=bias)
+    chosen, weights = route.reference(logits, top_k, normalized, 0.7, bias)
+    np.testing.assert_array_equal(routed.chosen, chosen)
+    np.testing.assert_allclose(routed.weights, weights, rtol=2e-6)
+    assert tokens == 1 or (chosen != route.reference(logits, top_k, normalized, 0.7)[0]).any()
 
 
 @pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (40, 2, 2)])

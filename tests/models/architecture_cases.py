@@ -431,6 +431,19 @@ _APERTUS = {
     "rope_scaling": _LLAMA3_SCALING,
     "pad_token_id": 0,
 }
+_ERNIE_MOE = {
+    **_ERNIE,
+    "model_type": "ernie4_5_moe",
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "num_hidden_layers": 3,
+    "moe_num_experts": 20,
+    "moe_k": 3,
+    "moe_intermediate_size": 40,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+    "pad_token_id": 0,
+}
+del _ERNIE_MOE["head_dim"]
 _MINICPM = {
     **_LLAMA,
     "model_type": "minicpm",
@@ -604,6 +617,15 @@ CASES: dict[str, dict[str, Any]] = {
     "hunyuan-bias": {**_HUNYUAN, "attention_bias": True, "rope_scaling": None, "tie_word_embeddings": True},
     "apertus": _APERTUS,
     "apertus-bias": {**_APERTUS, "attention_bias": True, "hidden_act": "relu2", "tie_word_embeddings": True},
+    "ernie4-5-moe": _ERNIE_MOE,
+    "ernie4-5-moe-bias": {
+        **_ERNIE_MOE,
+        "use_bias": True,
+        "tie_word_embeddings": False,
+        "moe_num_shared_experts": 0,
+        "moe_layer_start_index": 0,
+        "moe_layer_interval": 2,
+    },
     "minicpm": _MINICPM,
     "starcoder": _GPT_BIGCODE,
     "starcoder-many-keys": {**_GPT_BIGCODE, "multi_query": False, "tie_word_embeddings": False, "n_inner": 100},

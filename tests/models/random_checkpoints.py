@@ -76,6 +76,8 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values = np.asarray(0.1 * values - 0.2)
         elif name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
             values = 0.3 * values + (0.0 if config["model_type"].startswith("gemma") else 1.0)
+        elif name.endswith("e_score_correction_bias"):  # beside parts of a whole
+            values *= 0.05
         elif name.endswith(".bias"):
             values *= 0.5
         elif any(part in name for part in EMBEDDINGS):
