@@ -77,6 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         "timings",
     },
     "evaluate": {"__init__", "comparing", "loading", "model", "runtime", "scoring", "shared_session", "text"},
+    "serve": {"answer", "arguments", "decode", "model", "shared_session", "text", "timings"},
     "cli": {
         "__init__",
         "answer",
@@ -101,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
         "quantize",
         "recommended",
         "runtime",
+        "serve",
         "text",
         "timings",
         "toolchain",
@@ -207,6 +209,7 @@ def modules_after(code: str) -> set[str]:
         "from edgeq.cli import main; main(['--help'])",
         "from edgeq.cli import main; main(['run', '--help'])",
         "from edgeq.cli import main; main(['chat', '--help'])",
+        "from edgeq.cli import main; main(['serve', '--help'])",
         "import edgeq.text.tokenizer, edgeq.text.chat",
     ],
 )
@@ -222,6 +225,10 @@ def test_numpy_and_numba_are_not_imported_early(code):
         "jinja2",
         "rich",
         "prompt_toolkit",
+        "starlette",
+        "uvicorn",
+        "msgspec",
+        "llguidance",
     }
 
 

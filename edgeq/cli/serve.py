@@ -1,0 +1,102 @@
+"""`edgeq serve`: answer over HTTP."""
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq import environment
+from edgeq.cli.announcer import announce
+from edgeq.cli.options import load_model, model_options, read_text
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
+
+NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
+
+
+@click.command("serve")
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that clients need, one a line.")
+@click.option("--no-auth", is_flag=True, help="Listen beyond this machine without a key.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name too; may be repeated.")
+@click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; * is any.")
+@click.option("--queue", type=click.IntRange(0), default=64, show_default=True, help="Requests that may wait.")
+@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end answers in.")
+@click.option("--access-log", is_flag=True, help="A line for each request: never what it says.")
+@model_options
+def command(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    api_key_file: Path | None,
+    no_auth: bool,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
+    queue: int,
+    drain: float,
+    access_log: bool,
+    loading: dict[str, Any],
+) -> None:
+    """Answer the clients of OpenAI's, Anthropic's and Ollama's APIs with each MODEL: an .eqf or .gguf file, a
+    checkpoint's folder or a Hub repository. Clients name it as its file is called, or by NAME.
+
+    EDGEQ_API_KEY holds a key that clients need, as --api-key-file does.
+    """
+    _check_installed()
+    from edgeq.serve.guard import Rules, is_loopback
+    from edgeq.serve.listening import open_socket, serve
+    from edgeq.serve.roster import Roster
+
+    keys = _keys(api_key_file)
+    if not keys and not no_auth and not is_loopback(host):
+        raise UsageError(f"--host {host} lets other machines ask: give --api-key-file (or EDGEQ_API_KEY), or --no-auth")
+    names = [name for name in (host, *allow_host) if name not in ("0.0.0.0", "::")]
+    loaders = {name: partial(_load, path, loading) for name, path in _named(models).items()}
+    serve(
+        Roster(loaders, queue), Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log
+    )
+
+
+def _load(path: str, loading: dict[str, Any], say: Any) -> "Model":
+    return load_model(Path(path), loading)
+
+
+def _check_installed() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"serving needs {', '.join(missing)}, not installed here: pip install 'edgeq[serve]'")
+
+
+def _keys(path: Path | None) -> list[str]:
+    """Keys that clients may give, of the file and of the environment."""
+    keys = [] if path is None else [line.strip() for line in read_text(path).splitlines()]
+    keys = [key for key in keys if key and not key.startswith("#")]
+    if path is not None and not keys:
+        raise UsageError(f"{path}: holds no key: write one a line")
+    own = environment.api_key()
+    return [*keys, own] if own else keys
+
+
+def _named(models: tuple[str, ...]) -> dict[str, str]:
+    """Name -> model. Raises UsageError for two of one name."""
+    named: dict[str, str] = {}
+    for text in models:
+        name, given, path = text.partition("=")
+        if not given or "/" in name or Path(text).exists():
+            name, path = _name(text), text
+        if name in named:
+            raise UsageError(f"two models are called {name}: name one of them otherwise, NAME={path}")
+        named[name] = path
+    return named
+
+
+def _name(path: str) -> str:
+    """What clients call a model that was given no name: its file's, without what tells the format."""
+    last = Path(path).name
+    return last.removesuffix(".eqf").removesuffix(".gguf") or path
