@@ -26,6 +26,7 @@ NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 @click.option("--no-auth", is_flag=True, help="Listen beyond this machine without a key.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name too; may be repeated.")
 @click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; * is any.")
+@click.option("--embeddings", is_flag=True, default=None, help="Load the models only to embed texts.")
 @click.option("--queue", type=click.IntRange(0), default=64, show_default=True, help="Requests that may wait.")
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end answers in.")
 @click.option("--access-log", is_flag=True, help="A line for each request: never what it says.")
@@ -38,6 +39,7 @@ def command(
     no_auth: bool,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
+    embeddings: bool | None,
     queue: int,
     drain: float,
     access_log: bool,
@@ -56,6 +58,7 @@ def command(
     keys = _keys(api_key_file)
     if not keys and not no_auth and not is_loopback(host):
         raise UsageError(f"--host {host} lets other machines ask: give --api-key-file (or EDGEQ_API_KEY), or --no-auth")
+    loading = {**loading, "embeddings": bool(embeddings)}
     names = [name for name in (host, *allow_host) if name not in ("0.0.0.0", "::")]
     loaders = {name: partial(_load, path, loading) for name, path in _named(models).items()}
     serve(

@@ -9,11 +9,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edgeq.serve import health
+from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, token_endpoints
 from edgeq.serve.failures import Failure, failure_of, shape_of
 from edgeq.serve.guard import Guard, Rules
 from edgeq.serve.openai_chat import chat_completions
 from edgeq.serve.openai_completions import completions
+from edgeq.serve.openai_embeddings import embeddings
 from edgeq.serve.replies import Json, note
 from edgeq.serve.roster import Roster
 
@@ -27,6 +28,19 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models/{name:path}", health.model),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/tokenize", token_endpoints.tokenize),
+    ("POST", "/detokenize", token_endpoints.detokenize),
+    ("POST", "/apply-template", token_endpoints.apply_template),
+    ("POST", "/v1/messages", anthropic_messages.messages),
+    ("POST", "/v1/messages/count_tokens", anthropic_messages.count_tokens),
+    ("POST", "/api/chat", ollama_texts.chat),
+    ("POST", "/api/generate", ollama_texts.generate),
+    ("POST", "/api/embed", ollama_models.embed),
+    ("GET", "/api/tags", ollama_models.tags),
+    ("GET", "/api/ps", ollama_models.ps),
+    ("GET", "/api/version", ollama_models.version),
+    ("POST", "/api/show", ollama_models.show),
 )
 
 

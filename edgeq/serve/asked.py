@@ -8,6 +8,7 @@ from edgeq.decode.sampler_steps import Sampling, options
 from edgeq.serve.failures import Failure, invalid, unsupported
 
 MOST_STOPS = 64
+MOST_TEXTS = 2048
 
 # Fields of OpenAI's API and of servers like it that change an answer -> the values with which they change nothing,
 # beside null, false, 0 and what is empty. Those that the sampler has an option for are followed instead.
@@ -82,6 +83,16 @@ def stops(value: str | list[str] | None) -> tuple[str, ...]:
     found = tuple(text for text in stop_strings(value or ()) if text)
     if len(found) > MOST_STOPS:
         raise invalid(f"stop has {len(found)} texts: give at most {MOST_STOPS}", "stop")
+    return found
+
+
+def texts(value: Any, field: str) -> list[str]:
+    """One text, or a list of them, to be embedded. Raises Failure for what is neither."""
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
+        raise invalid(f"{field} must be a text or a list of texts", field)
+    if len(found) > MOST_TEXTS:
+        raise invalid(f"{field} has {len(found)} texts: give at most {MOST_TEXTS}", field)
     return found
 
 

@@ -24,6 +24,9 @@ from edgeq.shared_session import logprob
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgeq.model import Model
 
 Result = TypeVar("Result")
@@ -161,6 +164,8 @@ class Engine:
     def check(self, wanted: Wanted) -> None:
         """Raise what `Model.generate` would for this prompt and these options, before anything is computed."""
         model, ids = self.model, wanted.tokens
+        if model.session.states:
+            raise UsageError("the model is loaded to embed texts (/v1/embeddings), and writes none")
         if not ids:
             raise UsageError("the prompt is empty, and the model has no token that begins a text: give some text")
         if len(ids) > model.context:
@@ -202,6 +207,17 @@ class Engine:
         if not found:
             raise TemplateError("the chat template leaves no answer open: end the conversation with a user's message")
         return prompt
+
+    def embed(self, texts: Sequence[str], cut: bool) -> tuple["npt.NDArray[np.float32]", int]:
+        """Vectors f32 [texts, hidden size], and how many tokens the texts have; as `work` of `compute`. What is too
+        long loses its end with `cut`, and is a ContextError else."""
+        embedder = self.model.embedder
+        if not cut:
+            for i, text in enumerate(texts):
+                if embedder.tokens(text)[1]:
+                    size, most = len(self.encode(text)), embedder.max_length
+                    raise ContextError(f"text {i + 1} has {size} tokens, the model embeds {most} tokens: shorten it")
+        return self.model.embed(texts), embedder.timings.tokens
 
     def prompt_scores(self, tokens: list[int], top: int) -> list[TokenLogprob]:
         """What the model thinks of each token of a prompt but the first; as `work` of `compute`."""
