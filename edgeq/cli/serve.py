@@ -1,5 +1,6 @@
 """`edgeq serve`: answer over HTTP."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq import environment
-from edgeq.cli.announcer import announce
-from edgeq.cli.options import load_model, model_options, read_text
+from edgeq.cli.announcer import Announcer, announce
+from edgeq.cli.options import model_options, read_text
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,8 +67,41 @@ def command(
     )
 
 
-def _load(path: str, loading: dict[str, Any], say: Any) -> "Model":
-    return load_model(Path(path), loading)
+class _Teller(Announcer):
+    """Announces, and says the same to somebody else."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def __call__(self, line: str) -> None:
+        super().__call__(line)
+        self._say(line)
+
+    def progress(self, done: int, total: int) -> None:
+        super().progress(done, total)
+        self._say(f"compiling kernels: {done} of {total}")
+
+
+def _load(path: str, loading: dict[str, Any], say: Callable[[str], None]) -> "Model":
+    """The model, loaded as the options say; `say` hears how far it is."""
+    from edgeq.loading import load
+
+    template = loading.get("template")
+    model = load(
+        path,
+        threads=loading.get("threads"),
+        context=loading.get("context"),
+        kv=loading.get("kv"),
+        chat_template=None if template is None else read_text(template),
+        embeddings=loading["embeddings"],
+        force=bool(loading.get("force")),
+        announce=_Teller(say),
+        progress=lambda what, done, total: say(f"{what}: {done / max(total, 1):.0%}"),
+    )
+    if loading.get("preload"):
+        model.file.read_through(lambda done, total: say(f"reading: {done / max(total, 1):.0%}"))
+    return model
 
 
 def _check_installed() -> None:

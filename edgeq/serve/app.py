@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, token_endpoints
+from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, page_files, token_endpoints
 from edgeq.serve.failures import Failure, failure_of, shape_of
 from edgeq.serve.guard import Guard, Rules
 from edgeq.serve.openai_chat import chat_completions
@@ -21,6 +21,7 @@ from edgeq.serve.roster import Roster
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    *(("GET", path, page_files.endpoint(path)) for path in page_files.FILES),
     ("GET", "/health", health.health),
     ("GET", "/ready", health.ready),
     ("GET", "/metrics", health.metrics),

@@ -11,10 +11,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgeq.serve import page_files
 from edgeq.serve.failures import Failure, shape_of
 from edgeq.serve.replies import Json
 
-OPEN = ("/", "/health", "/ready", "/page.js", "/page.css")  # need no key
+OPEN = (*page_files.FILES, "/health", "/ready")  # need no key
 
 
 @dataclass(frozen=True)
