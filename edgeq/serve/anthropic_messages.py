@@ -22,6 +22,7 @@ _CHANGING: dict[str, tuple[Any, ...]] = {
     "mcp_servers": (),
     "output_config": (),
     "output_format": (),
+    "response_format": (),
     "thinking": ({"type": "disabled"},),
 }
 _PING = sse({"type": "ping"}, "ping")
@@ -54,7 +55,7 @@ async def messages(request: Request) -> Response:
     tokens = await asyncio.to_thread(_prompt, engine, fields)
     stops = asked.stops(fields.stop_sequences)
     goes_on = fields.messages[-1].role == "assistant"
-    run = Run(engine, [Wanted(tokens, fields.max_tokens, stops, None, asked.sampling(raw), goes_on)])
+    run = Run(engine, [Wanted(tokens, fields.max_tokens, stops, None, asked.sampling(raw), continues=goes_on)])
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": name}
     if fields.stream:
         frames = _events(run, head)

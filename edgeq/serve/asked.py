@@ -35,7 +35,6 @@ CHANGING: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "n_probs": (),
     "presence_penalty": (),
-    "response_format": ({"type": "text"},),
     "stop_token_ids": (),
     "structured_outputs": (),
     "suffix": (),
@@ -55,7 +54,7 @@ def sampling(raw: Mapping[str, Any]) -> Sampling:
     known, found = options(), {}
     for field, value in raw.items():
         name = _SAME.get(field, field)
-        if name not in known or value is None:
+        if name not in known or value is None or name == "allowed":  # which takes a function
             continue
         option = known[name]
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -64,8 +63,15 @@ def sampling(raw: Mapping[str, Any]) -> Sampling:
                 continue  # another one each time
             if option.kind is int and isinstance(value, float) and value.is_integer():
                 value = int(value)
-        found[name] = value
+        found[name] = _by_token(value) if name == "logit_bias" else value
     return cast(Sampling, found)
+
+
+def _by_token(bias: Any) -> dict[int, Any]:
+    """OpenAI's form of a bias, in which tokens are texts of their ids."""
+    if not isinstance(bias, dict) or not all(token.lstrip("-").isdecimal() for token in bias):
+        raise invalid("logit_bias must be an object of token ids and numbers", "logit_bias")
+    return {int(token): value for token, value in bias.items()}
 
 
 def refuse(raw: Mapping[str, Any], changing: Mapping[str, tuple[Any, ...]] = CHANGING) -> None:

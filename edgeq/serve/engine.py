@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.serve.failures import Failure
+from edgeq.serve.grammar import Grammar, Grammars
 from edgeq.shared_session import logprob
 from edgeq.timings import Timings
 
@@ -40,6 +42,7 @@ class Wanted:
     stop       texts before which it ends
     logprobs   how many likeliest tokens to tell of with each token; None tells nothing
     sampling   options of the sampler
+    grammar    what the text must follow
     continues  whether a leading space belongs to the text, as it goes on from the prompt's own
     """
 
@@ -48,6 +51,7 @@ class Wanted:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    grammar: Grammar | None = None
     continues: bool = False
 
     def numbered(self, number: int) -> "Wanted":
@@ -180,6 +184,11 @@ class Engine:
         Sampler(**options)
         StopStrings(wanted.stop)
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiles schemas for this model."""
+        return Grammars(self.model.tokenizer, self.model.vocab_size)
+
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text; `parse_special` reads the names of control tokens in it as these."""
         return self.model.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
@@ -273,9 +282,10 @@ class Engine:
         """Compute a text token by token."""
         job.began, wanted = time.monotonic(), job.wanted
         stream, stops = self.model.tokenizer.stream(continues=wanted.continues), StopStrings(wanted.stop)
-        answer = self.model.generate_tokens(
-            wanted.tokens, wanted.max_tokens, logprobs=wanted.logprobs, **wanted.sampling
-        )
+        options: dict[str, Any] = {**wanted.sampling}
+        if wanted.grammar is not None:
+            options["allowed"] = wanted.grammar.guide(len(wanted.tokens))
+        answer = self.model.generate_tokens(wanted.tokens, wanted.max_tokens, logprobs=wanted.logprobs, **options)
         job.timings = answer.timings
         said, shown, told, scored = "", 0, 0, 0  # all text; of it what was handed out; tokens and scores handed out
 

@@ -13,13 +13,13 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import ollama_shape
+from edgeq.serve.grammar import ollama_format
 from edgeq.serve.replies import Json, Streamed, line, whole
 from edgeq.serve.roster import Roster
 
 # As in `asked.CHANGING`. What concerns memory and the machine (num_ctx, num_gpu, keep_alive, ...) changes no answer.
 _CHANGING: dict[str, tuple[Any, ...]] = {
     "context": (),
-    "format": (),
     "images": (),
     "suffix": (),
     "template": (),
@@ -54,7 +54,12 @@ async def chat(request: Request) -> Response:
     talk = asked.messages(fields.messages) if fields.messages else []
     goes_on = bool(talk) and talk[-1]["role"] == "assistant"
     return await _answer(
-        request, fields, talk, goes_on, lambda text: {"message": {"role": "assistant", "content": text}}
+        request,
+        fields,
+        talk,
+        goes_on,
+        ollama_format(raw),
+        lambda text: {"message": {"role": "assistant", "content": text}},
     )
 
 
@@ -70,7 +75,9 @@ async def generate(request: Request) -> Response:
     else:
         prompt = [{"role": "system", "content": fields.system}] if fields.system else []
         prompt += [{"role": "user", "content": fields.prompt}]
-    return await _answer(request, fields, prompt, isinstance(prompt, str), lambda text: {"response": text})
+    return await _answer(
+        request, fields, prompt, isinstance(prompt, str), ollama_format(raw), lambda text: {"response": text}
+    )
 
 
 async def _answer(
@@ -78,6 +85,7 @@ async def _answer(
     fields: TextRequest,
     prompt: list[dict[str, Any]] | str,
     goes_on: bool,
+    schema: Any,
     said: Callable[[str], dict[str, Any]],
 ) -> Response:
     """The answer to a conversation or the completion of a text, put as `said` puts text."""
@@ -92,8 +100,11 @@ async def _answer(
     if not prompt:  # which asks for the model to be loaded
         return Json(frame("", done_reason="load"))
     tokens = await asyncio.to_thread(_tokens, engine, prompt, fields.think)
+    grammar = None
+    if schema is not None:
+        grammar = await asyncio.to_thread(engine.grammars.compile, schema, "format")
     limit = _limit(options)
-    wanted = Wanted(tokens, limit, asked.stops(_stop(options)), None, asked.sampling(options), goes_on)
+    wanted = Wanted(tokens, limit, asked.stops(_stop(options)), None, asked.sampling(options), grammar, goes_on)
     run = Run(engine, [wanted])
     if fields.stream is not False:
         frames = _lines(run, frame)

@@ -15,6 +15,7 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Choice, Run
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
 from edgeq.serve.failures import invalid, openai_shape
+from edgeq.serve.grammar import response_format
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
 
@@ -72,6 +73,9 @@ async def chat_completions(request: Request) -> Response:
 def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
     if fields.top_logprobs is not None and not fields.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+    schema, goes_on = response_format(raw), fields.messages[-1:] and fields.messages[-1].get("role") == "assistant"
+    if schema is not None and goes_on:
+        raise invalid("response_format needs an answer of its own: end messages with a user's", "response_format")
     variables = dict(fields.chat_template_kwargs or {})
     if fields.reasoning_effort is not None:
         variables["reasoning_effort"] = fields.reasoning_effort
@@ -83,7 +87,8 @@ def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
         asked.stops(fields.stop),
         (fields.top_logprobs or 0) if fields.logprobs else None,
         asked.sampling(raw),
-        continues=fields.messages[-1].get("role") == "assistant",
+        None if schema is None else engine.grammars.compile(schema, "response_format"),
+        continues=bool(goes_on),
     )
 
 

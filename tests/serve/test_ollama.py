@@ -63,10 +63,10 @@ def test_options(served):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"format": "json"}, "format"),
+        ({"format": 5}, "format"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"think": True}, "think"),
-        ({"options": {"mirostat": 1}}, "mirostat"),
+        ({"options": {"tfs_z": 0.5}}, "tfs_z"),
         ({"options": {"temperature": -1}}, "temperature"),
         ({"options": {"num_predict": "x"}}, "max_tokens"),
         ({"options": {"stop": 5}}, "stop"),

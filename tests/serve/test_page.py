@@ -86,7 +86,7 @@ def test_a_conversation(served, browser):
     page.fill("#max_tokens", "1500")
     page.click("#set")
     ask("b", "slow")
-    page.wait_for_selector("#log article:nth-child(4) .body:has-text(\"cdef\")")
+    page.wait_for_selector('#log article:nth-child(4) .body:has-text("cdef")')
     page.click("#stop")
     page.wait_for_selector("#send:visible")
     assert page.inner_text("#log .assistant:last-child .tools").endswith("stopped")
