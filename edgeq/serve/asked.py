@@ -1,5 +1,6 @@
 """What requests of all APIs ask of the sampler, and what must not be passed over in silence."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ def sampling(raw: Mapping[str, Any]) -> Sampling:
 
 def _by_token(bias: Any) -> dict[int, Any]:
     """OpenAI's form of a bias, in which tokens are texts of their ids."""
-    if not isinstance(bias, dict) or not all(token.lstrip("-").isdecimal() for token in bias):
+    if not isinstance(bias, dict) or not all(re.fullmatch(r"-?[0-9]{1,9}", token) for token in bias):
         raise invalid("logit_bias must be an object of token ids and numbers", "logit_bias")
     return {int(token): value for token, value in bias.items()}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -44,12 +45,19 @@ class _Server(uvicorn.Server):
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises UsageError where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, as asyncio has sockets send at once (without Nagle's delay) only where it is sure that they are
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
     except OSError as error:
+        listening.close()
         raise UsageError(
             f"cannot listen on {host} port {port}: {error.strerror}: give another --port or --host"
         ) from error
+    return listening
 
 
 def make_server(app: ASGIApp, patience_s: float, access_log: bool) -> _Server:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from serving import hello, wait_until
 
 from edgeq.cli import main
 from edgeq.serve.guard import Rules, is_loopback
+from edgeq.serve.listening import open_socket
 
 COUNTING = {"counting": lambda say: counting_model()}
 
@@ -116,6 +118,14 @@ def test_what_is_not_installed_is_named(capfd, monkeypatch):
     monkeypatch.setattr("edgeq.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
     assert main(["serve", "m.eqf"]) == 2
     assert "serving needs uvicorn, not installed here: pip install 'edgeq[serve]'" in capfd.readouterr().err
+
+
+def test_a_port_that_is_taken(capfd):
+    with open_socket("127.0.0.1", 0) as taken:
+        assert taken.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's delay on: 40 ms for each answer"
+        port = taken.getsockname()[1]
+        assert main(["serve", "m.eqf", "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in capfd.readouterr().err
 
 
 def test_metrics_count(start):
