@@ -68,15 +68,11 @@ def command(
 
 
 class _Teller(Announcer):
-    """Announces, and says the same to somebody else."""
+    """Announces, and tells clients how many kernels are compiled: no more, as lines name files."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
         self._say = say
-
-    def __call__(self, line: str) -> None:
-        super().__call__(line)
-        self._say(line)
 
     def progress(self, done: int, total: int) -> None:
         super().progress(done, total)
@@ -97,7 +93,7 @@ def _load(path: str, loading: dict[str, Any], say: Callable[[str], None]) -> "Mo
         embeddings=loading["embeddings"],
         force=bool(loading.get("force")),
         announce=_Teller(say),
-        progress=lambda what, done, total: say(f"{what}: {done / max(total, 1):.0%}"),
+        progress=lambda what, done, total: say(f"converting: {done / max(total, 1):.0%}"),
     )
     if loading.get("preload"):
         model.file.read_through(lambda done, total: say(f"reading: {done / max(total, 1):.0%}"))

@@ -119,5 +119,15 @@ def messages(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise Failure(400, f"messages[{i}] has no content", param="messages")
         if content is not None and not isinstance(content, str | list):
             raise Failure(400, f"messages[{i}].content must be text, or a list of parts", param="messages")
+        if role == "assistant" and isinstance(content, list):  # as one text, which can be gone on with
+            message = {**message, "content": "\n".join(_texts(content, f"messages[{i}].content"))}
         checked.append({**message, "role": "system"} if role == "developer" else message)
     return checked
+
+
+def _texts(parts: list[Any], field: str) -> list[str]:
+    """The texts of a message's parts. Raises Failure for a part that is no text."""
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise Failure(400, f"{field} has a part that is no text: this reads text only", param="messages")
+    return [str(text) for text in texts]
