@@ -24,7 +24,7 @@ FAULT = 70  # as sysexits.h has it: an internal software error
 VERBS = {  # and what --help says of each, which imports none of them
     "chat": "Talk with a model.",
     "run": "Answer one message, or complete a text.",
-    "serve": "Answer over HTTP: OpenAI's, Ollama's and Anthropic's APIs, and a page.",
+    "serve": "Answer clients over HTTP, with a page to chat on.",
     "embed": "Turn texts into vectors.",
     "models": "List, remove or recommend models.",
     "pull": "Fetch and convert a model, to run it later.",

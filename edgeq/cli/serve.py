@@ -1,5 +1,6 @@
 """`edgeq serve`: answer over HTTP."""
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -60,7 +61,9 @@ def command(
     if not keys and not no_auth and not is_loopback(host):
         raise UsageError(f"--host {host} lets other machines ask: give --api-key-file (or EDGEQ_API_KEY), or --no-auth")
     loading = {**loading, "embeddings": bool(embeddings)}
-    names = [name for name in (host, *allow_host) if name not in ("0.0.0.0", "::")]
+    names = [*allow_host, host]
+    if not is_loopback(host):
+        names += [socket.gethostname(), f"{socket.gethostname()}.local"]
     loaders = {name: partial(_load, path, loading) for name, path in _named(models).items()}
     serve(
         Roster(loaders, queue), Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log

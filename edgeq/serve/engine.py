@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+AT_ONCE = 1  # requests that are computed at the same time, of all models
+
 
 @dataclass(frozen=True)
 class Wanted:

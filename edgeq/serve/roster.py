@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgeq.serve.engine import Engine, Job
+from edgeq.serve.engine import AT_ONCE, Engine, Job
 from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
 
@@ -36,7 +36,7 @@ class Roster:
         self.entries = {name: Entry(load) for name, load in loaders.items()}
         self.metrics = Metrics()
         self.failure: BaseException | None = None  # of loading
-        self._turns = ThreadPoolExecutor(1, thread_name_prefix="edgeq-engine")  # cores are not shared between models
+        self._turns = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="edgeq-engine")
         self._most_waiting = most_waiting
 
     @property
