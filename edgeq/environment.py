@@ -8,6 +8,7 @@
 | `EDGEQ_KERNELS`   | the one folder to look for libraries of kernels | the package, then `data_folder()`           |
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
 | `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `history_file()`                            |
+| `EDGEQ_API_KEY`   | a key that clients of the server need           | none                                        |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -95,6 +96,11 @@ def history_file() -> Path | None:
         return Path(text) if text != "-" else None
     folder = _own("XDG_STATE_HOME", ".local/state", "Library/Application Support", "state")
     return folder / "chat-history" if folder else None
+
+
+def api_key() -> str | None:
+    """The key that clients of the server need, if any."""
+    return os.environ.get("EDGEQ_API_KEY", "").strip() or None
 
 
 def dumb_terminal() -> bool:

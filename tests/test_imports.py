@@ -94,6 +94,7 @@ ALLOWED: dict[str, set[str]] = {
         "timings",
     },
     "evaluate": {"__init__", "comparing", "loading", "model", "runtime", "scoring", "shared_session", "text"},
+    "serve": {"answer", "arguments", "decode", "model", "shared_session", "text", "timings"},
     "cli": {
         "__init__",
         "adapters",
@@ -120,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "quantize",
         "recommended",
         "runtime",
+        "serve",
         "text",
         "timings",
         "toolchain",
@@ -226,6 +228,7 @@ def modules_after(code: str) -> set[str]:
         "from edgeq.cli import main; main(['--help'])",
         "from edgeq.cli import main; main(['run', '--help'])",
         "from edgeq.cli import main; main(['chat', '--help'])",
+        "from edgeq.cli import main; main(['serve', '--help'])",
         "import edgeq.text.tokenizer, edgeq.text.chat",
     ],
 )
@@ -241,6 +244,10 @@ def test_numpy_and_numba_are_not_imported_early(code):
         "jinja2",
         "rich",
         "prompt_toolkit",
+        "starlette",
+        "uvicorn",
+        "msgspec",
+        "llguidance",
     }
 
 

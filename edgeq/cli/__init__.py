@@ -24,6 +24,7 @@ FAULT = 70  # as sysexits.h has it: an internal software error
 VERBS = {  # and what --help says of each, which imports none of them
     "chat": "Talk with a model.",
     "run": "Answer one message, or complete a text.",
+    "serve": "Answer clients over HTTP, with a page to chat on.",
     "embed": "Turn texts into vectors.",
     "models": "List, remove or recommend models.",
     "pull": "Fetch and convert a model, to run it later.",
@@ -51,6 +52,7 @@ Environment variables:
   EDGEQ_KERNELS  folder of kernels built ahead of time  [default: the package, then ~/.local/share/edgeq/kernels]
   EDGEQ_HISTORY  file of what was typed in chats; "-" keeps none  [default: ~/.local/state/edgeq/chat-history]
   EDGEQ_ISA      body of the kernels, e.g. avx2 or portable  [default: the best one]
+  EDGEQ_API_KEY  a key that clients of `edgeq serve` need
   EDGEQ_DEBUG    1 shows the traceback of an error that edgeq did not expect
 """
 

@@ -1,0 +1,81 @@
+"""The application: which path leads where, and what becomes of errors."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, page_files, token_endpoints
+from edgeq.serve.failures import Failure, failure_of, shape_of
+from edgeq.serve.guard import Guard, Rules
+from edgeq.serve.openai_chat import chat_completions
+from edgeq.serve.openai_completions import completions
+from edgeq.serve.openai_embeddings import embeddings
+from edgeq.serve.replies import Json, note
+from edgeq.serve.roster import Roster
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    *(("GET", path, page_files.endpoint(path)) for path in page_files.FILES),
+    ("GET", "/health", health.health),
+    ("GET", "/ready", health.ready),
+    ("GET", "/metrics", health.metrics),
+    ("GET", "/v1/models", health.models),
+    ("GET", "/v1/models/{name:path}", health.model),
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/tokenize", token_endpoints.tokenize),
+    ("POST", "/detokenize", token_endpoints.detokenize),
+    ("POST", "/apply-template", token_endpoints.apply_template),
+    ("POST", "/v1/messages", anthropic_messages.messages),
+    ("POST", "/v1/messages/count_tokens", anthropic_messages.count_tokens),
+    ("POST", "/api/chat", ollama_texts.chat),
+    ("POST", "/api/generate", ollama_texts.generate),
+    ("POST", "/api/embed", ollama_models.embed),
+    ("GET", "/api/tags", ollama_models.tags),
+    ("GET", "/api/ps", ollama_models.ps),
+    ("GET", "/api/version", ollama_models.version),
+    ("POST", "/api/show", ollama_models.show),
+)
+
+
+def application(roster: Roster, rules: Rules) -> ASGIApp:
+    """The server as an ASGI application."""
+    routes = [Route(path, _answered(path, endpoint), methods=[method]) for method, path, endpoint in ROUTES]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
+    app.state.roster = roster
+    return Guard(app, rules)
+
+
+def _answered(path: str, endpoint: Endpoint) -> Endpoint:
+    """The endpoint, with its errors as answers, and counted."""
+
+    async def answer(request: Request) -> Response:
+        roster: Roster = request.app.state.roster
+        try:
+            response = await endpoint(request)
+        except Exception as error:
+            note(error)
+            response = _failed(request, failure_of(error))
+        roster.metrics.answers[path, response.status_code] += 1
+        return response
+
+    return answer
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = "there is no such endpoint" if error.status_code == 404 else f"{error.detail}".lower()
+    answer = _failed(request, Failure(error.status_code, f"{request.method} {request.url.path}: {what}"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _failed(request: Request, failure: Failure) -> Response:
+    return Json(shape_of(request.url.path)(failure), failure.status, failure.headers)

@@ -1,0 +1,148 @@
+"""Answers in JSON: which tokens may come next, so that what is written follows a schema. llguidance knows that."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edgeq.decode.sampler_steps import options
+from edgeq.errors import EdgeqError
+from edgeq.serve.failures import Failure, invalid, unsupported
+from edgeq.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import llguidance
+    import numpy as np
+    import numpy.typing as npt
+
+LARGEST = 256 << 10  # characters of a schema
+OBJECT = {"type": "object"}
+
+
+def check_there(field: str) -> None:
+    """Raise Failure where no grammar can be followed here."""
+    if "allowed" not in options():
+        raise unsupported(field)
+    if find_spec("llguidance") is None:
+        raise unsupported(field, "the server lacks llguidance (pip install 'edgeq[serve]')")
+
+
+def response_format(raw: dict[str, Any]) -> Any:
+    """The schema that OpenAI's `response_format` asks for; None for plain text. Raises Failure."""
+    wanted = raw.get("response_format")
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind == "text":
+        return None
+    if kind not in ("json_object", "json_schema"):
+        raise invalid(f"response_format.type is {kind!r:.40}: give text, json_object or json_schema", "response_format")
+    check_there("response_format")
+    if kind == "json_object":
+        return OBJECT
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if not isinstance(schema, dict):
+        raise invalid("response_format.json_schema.schema is missing: give a JSON schema", "response_format")
+    return schema
+
+
+def ollama_format(raw: dict[str, Any]) -> Any:
+    """The schema that Ollama's `format` asks for; None for plain text. Raises Failure."""
+    wanted = raw.get("format")
+    if not wanted:
+        return None
+    check_there("format")
+    if wanted == "json":
+        return OBJECT
+    if not isinstance(wanted, dict):
+        raise invalid('format must be "json" or a JSON schema', "format")
+    return wanted
+
+
+class Grammars:
+    """Compiles schemas for the tokens of one model."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+
+    def compile(self, schema: Any, field: str) -> "Grammar":
+        """The grammar of a schema. Raises Failure, which names what of the schema cannot be followed."""
+        from llguidance import LLMatcher
+
+        text = json.dumps(schema)
+        if len(text) > LARGEST:
+            raise invalid(f"the schema has {len(text)} characters: give at most {LARGEST}", field)
+        grammar = LLMatcher.grammar_from_json_schema(text)
+        _, said = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
+        if said:
+            what = " ".join(" ".join(said).split())
+            raise Failure(
+                400, f"{field}: the schema cannot be followed: {what:.300}", code="invalid_schema", param=field
+            )
+        return Grammar(LLMatcher(self._vocabulary, grammar), self._vocab_size)
+
+    @cached_property
+    def _vocabulary(self) -> "llguidance.LLTokenizer":
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        wrapper = TokenizerWrapper(_Words(self._tokenizer, self._vocab_size))
+        ends = sorted(self._tokenizer.eos_ids)
+        return LLTokenizer(wrapper, n_vocab=self._vocab_size, eos_token=ends, slices=LLTokenizer.json_slices())
+
+
+class Grammar:
+    """What one schema allows; each text that follows it takes a `guide` of its own."""
+
+    def __init__(self, matcher: "llguidance.LLMatcher", vocab_size: int) -> None:
+        self._matcher, self._vocab_size = matcher, vocab_size
+
+    def guide(self, prompt_tokens: int) -> "Guide":
+        """The guide of a text behind a prompt of so many tokens."""
+        return Guide(self._matcher.deep_copy(), self._vocab_size, prompt_tokens)
+
+
+class Guide:
+    """The sampler's `allowed` for one text."""
+
+    def __init__(self, matcher: "llguidance.LLMatcher", vocab_size: int, prompt_tokens: int) -> None:
+        self._matcher, self._bytes = matcher, -(-vocab_size // 8)
+        self._prompt_tokens = prompt_tokens
+        self._taken: list[int] = []
+
+    def __call__(self, ids: Sequence[int]) -> "npt.NDArray[np.uint8]":
+        """Bits of the tokens that may follow `ids`, the prompt's among them: u8 [ceil(vocab / 8)], the lowest first.
+
+        Raises EdgeqError where the text has left the grammar, or llguidance's bounds of work.
+        """
+        import numpy as np
+
+        said = list(ids[self._prompt_tokens :])
+        same = next((i for i, pair in enumerate(zip(said, self._taken, strict=False)) if pair[0] != pair[1]), None)
+        kept = min(len(said), len(self._taken)) if same is None else same
+        if kept < len(self._taken):  # tokens that were tried, and not taken
+            self._matcher.rollback(len(self._taken) - kept)
+        if said[kept:]:
+            self._matcher.consume_tokens(said[kept:])
+        self._taken = said
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise EdgeqError(f"the answer cannot follow its schema: {self._matcher.get_error()[:200]}")
+        return np.frombuffer(mask, np.uint8)[: self._bytes]
+
+
+class _Words:
+    """A tokenizer as llguidance's wrapper wants it."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = min(tokenizer.eos_ids, default=0)
+        self.bos_token_id = tokenizer.bos_id
+        self.tokens = [tokenizer.piece_bytes(token) for token in range(vocab_size)]
+        self.special_token_ids = [token for token, added in tokenizer.added.items() if added.special]
+
+    def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError("text, not bytes")
+        return self._tokenizer.encode(text, add_special=False, parse_special=False)

@@ -1,0 +1,172 @@
+"""POST /v1/chat/completions."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgeq.answer import TokenLogprob
+from edgeq.serve import asked, bodies
+from edgeq.serve.choices import Choice, Run
+from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
+from edgeq.serve.failures import invalid, openai_shape
+from edgeq.serve.grammar import response_format
+from edgeq.serve.replies import Json, Streamed, sse, whole
+from edgeq.serve.roster import Roster
+
+DONE = b"data: [DONE]\n\n"
+STILL_THERE = b": waiting\n\n"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Copies = Annotated[int, msgspec.Meta(ge=1, le=128)]
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ChatRequest(msgspec.Struct, kw_only=True):
+    messages: list[dict[str, Any]]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    n: Copies | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+
+
+async def chat_completions(request: Request) -> Response:
+    roster: Roster = request.app.state.roster
+    fields, raw = await bodies.read(request, ChatRequest)
+    asked.refuse(raw)
+    name, engine = roster.find(fields.model)
+    wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
+    run = Run(engine, [wanted.numbered(i) for i in range(fields.n or 1)])
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": name}
+    if fields.stream:
+        with_usage = fields.stream_options is not None and bool(fields.stream_options.include_usage)
+        return Streamed(
+            run, _chunks(engine, run, head, with_usage), lambda f: sse(openai_shape(f)), "text/event-stream"
+        )
+    choices = await whole(request, run)
+    return Json(
+        {
+            **head,
+            "object": "chat.completion",
+            "choices": [_choice(engine, run, choice) for choice in choices],
+            "usage": usage(run),
+            "timings": timings(run.jobs[-1]),
+        }
+    )
+
+
+def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
+    if fields.top_logprobs is not None and not fields.logprobs:
+        raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+    schema, goes_on = response_format(raw), fields.messages[-1:] and fields.messages[-1].get("role") == "assistant"
+    if schema is not None and goes_on:
+        raise invalid("response_format needs an answer of its own: end messages with a user's", "response_format")
+    variables = dict(fields.chat_template_kwargs or {})
+    if fields.reasoning_effort is not None:
+        variables["reasoning_effort"] = fields.reasoning_effort
+    prompt = engine.render(asked.messages(fields.messages), variables)
+    limit = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
+    return Wanted(
+        engine.encode(prompt, add_special=False),
+        limit,
+        asked.stops(fields.stop),
+        (fields.top_logprobs or 0) if fields.logprobs else None,
+        asked.sampling(raw),
+        None if schema is None else engine.grammars.compile(schema, "response_format"),
+        continues=bool(goes_on),
+    )
+
+
+def _choice(engine: Engine, run: Run, choice: Choice) -> dict[str, Any]:
+    assert choice.end is not None
+    return {
+        "index": choice.index,
+        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "logprobs": _scores(engine, run, choice.scores),
+        "finish_reason": choice.end.reason,
+    }
+
+
+async def _chunks(engine: Engine, run: Run, head: dict[str, Any], with_usage: bool) -> AsyncIterator[bytes]:
+    head = {**head, "object": "chat.completion.chunk", **({"usage": None} if with_usage else {})}
+
+    def chunk(index: int, delta: dict[str, Any], finish: str | None, **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": more.pop("logprobs", None), "finish_reason": finish}
+        return sse({**head, "choices": [choice], **more})
+
+    begun = -1
+    yield chunk(0, {"role": "assistant", "content": ""}, None)
+    async for index, event in run.events():
+        if index > max(begun, 0):
+            yield chunk(index, {"role": "assistant", "content": ""}, None)
+        begun = index
+        if event is None:
+            yield STILL_THERE
+        elif isinstance(event, Piece):
+            if event.text or event.scores:
+                scores = _scores(engine, run, event.scores)
+                yield chunk(index, {"content": event.text}, None, logprobs=scores)
+        elif isinstance(event, End):
+            yield chunk(index, {}, event.reason, timings=timings(run.jobs[-1]))
+    if with_usage:
+        yield sse({**head, "choices": [], "usage": usage(run)})
+    yield DONE
+
+
+def _scores(engine: Engine, run: Run, scores: Sequence[TokenLogprob | None]) -> dict[str, Any] | None:
+    """Log-probabilities in the form of chat completions; None where none were asked for."""
+    if run.jobs[-1].wanted.logprobs is None:
+        return None
+
+    def said(token: int, logprob: float) -> dict[str, Any]:
+        text, data = engine.token_text(token)
+        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(data)}
+
+    noted = (score for score in scores if score is not None)
+    return {
+        "content": [
+            {**said(score.token, score.logprob), "top_logprobs": [said(*one) for one in score.top]} for score in noted
+        ],
+        "refusal": None,
+    }
+
+
+def usage(run: Run) -> dict[str, Any]:
+    """Tokens, as OpenAI's API counts them."""
+    prompt, generated = run.prompt_tokens, run.generated_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": run.cached_tokens},
+    }
+
+
+def timings(job: Job) -> dict[str, Any]:
+    """What a text took, under the names that llama.cpp's server gives it, and how long it waited for others."""
+    took = job.timings
+    return {
+        "queued_ms": round(job.queued_s * 1000, 3),
+        "cache_n": took.cached_tokens,
+        "prompt_n": took.computed_tokens,
+        "prompt_ms": round(took.prompt_s * 1000, 3),
+        "prompt_per_second": round(took.prompt_rate, 3),
+        "predicted_n": took.generated_tokens,
+        "predicted_ms": round(took.generation_s * 1000, 3),
+        "predicted_per_second": round(took.generation_rate, 3),
+    }
