@@ -21,6 +21,7 @@ def load(
     kv: str | None = None,
     chat_template: str | None = None,
     embeddings: bool = False,
+    parallel: int | None = None,
     force: bool = False,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -32,21 +33,30 @@ def load(
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
     together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
-    only to `embed` texts, which is all that an encoder can; it saves memory. `force` loads also what does not seem
-    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
-    the latter is: what is at work, bytes done, bytes in all.
+    only to `embed` texts, which is all that an encoder can; it saves memory. `parallel`: for how many texts that fill
+    the context there shall be room in memory at once, or for more that are shorter; None takes 1, and up to 8 where
+    these are little of the memory there is. `force` loads also what does not seem to fit in memory. `announce` hears
+    one line if kernels must be compiled, or a file made, first; `progress` how far the latter is: what is at work,
+    bytes done, bytes in all.
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
-    check_loading(threads, context, kv, chat_template)
+    check_loading(threads, context, kv, chat_template, parallel)
     file = open_file(runnable(path, announce, progress))
     try:
         if file.nbytes < available_memory():
             file.read_ahead()
         session = Session(
-            file, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
+            file,
+            context=context,
+            threads=threads,
+            kv=kv,
+            states=embeddings,
+            texts=parallel,
+            force=force,
+            announce=announce,
         )
     except BaseException:
         file.close()

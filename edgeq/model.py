@@ -3,14 +3,15 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
-from edgeq.answer import Answer, Generated, Generation
-from edgeq.arguments import check_messages, check_numbers, stop_strings, token_ids
+from edgeq.answer import Answer, Generated, Generation, while_wanted
+from edgeq.answers import Answers
+from edgeq.arguments import check_count, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
@@ -38,8 +39,9 @@ PART = 16  # rows of logits at a time
 class Model:
     """A model in memory. Made by `edgeq.load`.
 
-    Any number of threads may use it: answers and other calls queue, one is computed at a time, and none changes the
-    result of another. The keys and values of one conversation are kept, so that what goes on from it begins at once.
+    Any number of threads may use it: answers are computed together, other calls one after the other, and none changes
+    the result of another. The keys and values of texts are kept while there is room, so that what goes on from one, or
+    begins like one, begins at once.
     """
 
     def __init__(self, file: File, session: "Session", load_s: float = 0.0, chat_template: str | None = None):
@@ -62,6 +64,11 @@ class Model:
     def finish_reason(self) -> str | None:
         """Why the latest answer ended, see `Answer.finish_reason`."""
         return self._latest.finish_reason
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens of the latest answer, and of the prompt before it, whose keys and values are known."""
+        return len(self._latest.sequence) - 1 if self._latest.timings.generated_tokens else 0
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -116,6 +123,7 @@ class Model:
         """Whether `chat` knows how to write a conversation: the model has a template, or was given one."""
         return self._template_source is not None or self.tokenizer.chat_template is not None
 
+    @overload
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -123,8 +131,32 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        n: None = None,
         **sampling: Unpack[Sampling],
-    ) -> Answer:
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int,
+        **sampling: Unpack[Sampling],
+    ) -> Answers: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answer | Answers:
         """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
@@ -134,13 +166,51 @@ class Model:
         The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
         gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
 
+        `n` gives so many answers to one prompt, which is computed once (see `Answers`); with a `seed` the further ones
+        have those that follow it.
+
         Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model.
         """
         began = time.perf_counter()
         self._check_open()
+        if n is not None:
+            seed, each = sampling.get("seed"), [sampling] * check_count(n)
+            if seed is not None:
+                each = [{**sampling, "seed": seed + number} for number in range(n)]
+            return self._answers([prompt] * n, max_tokens, stop, logprobs, each)
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
         generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
         return self._answer(generation, stop, len(prompt) > 0)
+
+    def batch(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answers:
+        """Complete many texts, or answer many conversations, together: each answer is the one that `generate`, or
+        `chat`, gives with the same options, and all of them take far less time than one after the other.
+
+        What prompts have in common at their beginning is computed once. Where keys and values of all do not fit in
+        memory, some wait for others to end. Raises as `generate` and `chat` do.
+        """
+        self._check_open()
+        return self._answers(list(prompts), max_tokens, stop, logprobs, [sampling] * len(prompts))
+
+    def agenerate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `generate`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(self.generate(prompt, max_tokens, stop=stop, logprobs=logprobs, **sampling))
 
     def generate_tokens(
         self,
@@ -179,6 +249,30 @@ class Model:
         began = time.perf_counter()
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
         return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began), stop, False)
+
+    def achat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `chat`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(
+            self.chat(
+                messages,
+                max_tokens,
+                stop=stop,
+                logprobs=logprobs,
+                tools=tools,
+                template_variables=template_variables,
+                **sampling,
+            )
+        )
 
     def chat_tokens(
         self,
@@ -321,6 +415,7 @@ class Model:
     def close(self) -> None:
         """Stop the threads and let go of the file. The model cannot be used after this."""
         self._closed = True
+        self._shared.scheduler.close()
         for session in (self.session, *self._further):
             session.close()
         self.file.close()
@@ -359,7 +454,13 @@ class Model:
         return tokens
 
     def _generation(
-        self, tokens: list[int], max_tokens: int | None, logprobs: int | None, sampling: Sampling, began: float
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        logprobs: int | None,
+        sampling: Sampling,
+        began: float,
+        group: object = None,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
@@ -375,12 +476,36 @@ class Model:
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
         )
+        self._shared.prepare(generation, self.end_ids, group)
         self._latest = generation
         return generation
 
     def _answer(self, generation: Generation, stop: str | Sequence[str], continues: bool) -> Answer:
         """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""
         return Answer(generation, self._text(generation, StopStrings(stop_strings(stop)), continues))
+
+    def _answers(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None,
+        stop: str | Sequence[str],
+        logprobs: int | None,
+        samplings: Sequence[Sampling],
+    ) -> Answers:
+        group, answers = object(), []
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            began = time.perf_counter()
+            talk = not isinstance(prompt, str) and any(isinstance(part, Mapping) for part in prompt)
+            if talk:
+                tokens = self.chat_tokens(cast(Sequence[Mapping[str, Any]], prompt))
+            elif isinstance(prompt, str):
+                tokens = self.tokenizer.encode(prompt)
+            else:
+                tokens = token_ids(cast(Sequence[int], prompt))
+            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, group)
+            answers.append(self._answer(generation, stop, not talk and len(prompt) > 0))
+        self._shared.add(answers)
+        return Answers(answers, self._shared.scheduler.wait)
 
     def _text(self, generation: Generation, stops: StopStrings, continues: bool) -> Iterator[str]:
         """The text of a generation, ended by eos, a stop string or its limit."""
@@ -392,7 +517,7 @@ class Model:
             if stops.reached:
                 generation.finish_reason = "stop"
                 break
-        cut = generation.finish_reason in ("max_tokens", "context")
+        cut = generation.finish_reason != "eos"
         rest = stops.push(stream.flush(cut)) + stops.flush()
         if stops.reached:
             generation.finish_reason = "stop"
@@ -408,4 +533,5 @@ class Model:
                 generation.finish_reason = "eos"
                 return
             yield token
-        generation.finish_reason = generation.limit
+        if generation.request is None or generation.request.complete:
+            generation.finish_reason = generation.limit

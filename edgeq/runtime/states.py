@@ -17,8 +17,8 @@ class State(Protocol):
     address: int  # where kernels find it
 
     @property
-    def nbytes(self) -> int:
-        """What it takes, shared with others or not."""
+    def held(self) -> dict[int, int]:
+        """Bytes of each piece of memory that it has, shared with others or not, by address."""
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions from `start`, which are to be computed next, to `end`. MemoryLimitError if there is
@@ -52,9 +52,9 @@ class Pages:
         self.address = int(self._table.ctypes.data)
 
     @property
-    def nbytes(self) -> int:
-        """What they take, shared with others or not."""
-        return sum(page.data.nbytes for page in self._pages if page is not None)
+    def held(self) -> dict[int, int]:
+        """Bytes of each, shared with others or not, by address."""
+        return {page.address: page.data.nbytes for page in self._pages if page is not None}
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions `start` to `end`, and give back pages that nobody will see. MemoryLimitError if there
