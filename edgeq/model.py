@@ -9,6 +9,7 @@ from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
+from edgeq import saved_texts
 from edgeq.answer import Answer, Generated, Generation, while_wanted
 from edgeq.answers import Answers
 from edgeq.arguments import check_count, check_messages, check_numbers, stop_strings, token_ids
@@ -291,6 +292,38 @@ class Model:
             name = self.file.path if self._template_source is None else "the given template"
             raise TemplateError(f"{name}: {error}") from error
         return self.tokenizer.encode(prompt, add_special=False)
+
+    def save_prefix(
+        self, path: str | os.PathLike[str], prompt: str | Sequence[int], about: Mapping[str, Any] | None = None
+    ) -> int:
+        """Evaluate a prompt and write it to a file (`.eqp`) with all that the model keeps of it: texts that begin with
+        it begin at once, in any process that loads the file, on any CPU. How many tokens it has.
+
+        `about` is kept with it, and is handed out again: anything that JSON holds. Raises as `generate`, OutputError
+        for a file that cannot be written.
+        """
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        for _ in self.generate_tokens(tokens, 1, temperature=0.0):
+            pass
+        return saved_texts.save(self._shared, self.session, path, tokens, about or {})
+
+    def save_text(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> int:
+        """As `save_prefix`, the prompt and the tokens of the latest answer, as far as they are evaluated."""
+        self._check_open()
+        return saved_texts.save(self._shared, self.session, path, self._latest.sequence, about or {})
+
+    def load_prefix(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Know a text that was saved; what was said `about` it. Raises FormatError for a file that is damaged or none,
+        UsageError for one of another model, KV cache or context."""
+        self._check_open()
+        return saved_texts.load(self._shared, self.session, path)[1]
+
+    def system_tokens(self, system: str) -> list[int]:
+        """What all conversations with a system message begin with. Raises TemplateError as `chat` does."""
+        first = {"role": "system", "content": system}
+        one, other = (self.chat_tokens([first, {"role": "user", "content": text}]) for text in ("a", "b"))
+        return one[: next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
 
     def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
         """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation.

@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "answer": {"decode", "runtime", "timings"},
     "answers": {"answer", "runtime"},
     "shared_session": {"answer", "decode", "prompt_cache", "runtime", "timings"},
+    "saved_texts": {"runtime", "shared_session"},
     "scoring": {"prompt_cache", "shared_session", "text", "timings"},
     "embedder": {"container", "runtime", "text"},
     "model": {
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "embedder",
         "prompt_cache",
         "runtime",
+        "saved_texts",
         "scoring",
         "shared_session",
         "text",

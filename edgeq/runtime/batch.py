@@ -77,6 +77,10 @@ class Batch:
         if sequence is not None:
             self.prefixes.keep(request.tokens, sequence)
 
+    def new(self) -> Evaluated:
+        """A sequence without tokens."""
+        return self._engine.sequence()
+
     def clear(self) -> None:
         """Give up all that is kept for others."""
         self.prefixes.clear()

@@ -131,11 +131,11 @@ class Program:
         if not force:
             fit.check(self.context, available_memory())
         self.team = Team(self.threads)
-        self._positions = round_up(self.context, POSITIONS)
+        self.positions = round_up(self.context, POSITIONS)
         compiler = Compiler(
             file,
             self.model,
-            self._positions,
+            self.positions,
             self.batch,
             OUTPUT_ROWS,
             self.threads,
@@ -173,7 +173,7 @@ class Program:
     @property
     def sequence_bytes(self) -> int:
         """What the states of a sequence take that fills the context."""
-        return self.bytes_of(self._positions)
+        return self.bytes_of(self.positions)
 
     def bytes_of(self, positions: int) -> int:
         """What the states of a sequence of so many take at most."""
@@ -193,7 +193,7 @@ class Program:
 
     def sequence(self) -> Sequence:
         """A new one, without tokens."""
-        blocks = -(-self._positions // ATTENTION_BLOCK)
+        blocks = -(-self.positions // ATTENTION_BLOCK)
         return Sequence([Pages(group, self.pool, blocks) for group in self.plan.groups])
 
     def step(self, parts: list[Part], tapped: Tapped | None = None) -> list[F32]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from edgeq.errors import MemoryLimitError, UsageError
 from edgeq.runtime.batch import Batch, Engine
 from edgeq.runtime.request import Drawn, Request
+from edgeq.runtime.sequence import Sequence as Evaluated
 
 Result = TypeVar("Result")
 
@@ -106,6 +107,19 @@ class Scheduler:
                 self._drop_pages()
                 return work()
 
+    def with_text(self, tokens: list[int], work: Callable[[Evaluated], Result]) -> Result:
+        """The result of `work` on a sequence that has evaluated what is known of a text, which is kept for others."""
+
+        def lend() -> Result:
+            self._sweep()
+            sequence = self.batch.prefixes.take(tokens, len(tokens)) or self.batch.new()
+            try:
+                return work(sequence)
+            finally:
+                self.batch.prefixes.keep(tokens, sequence)
+
+        return self.alone(lend)
+
     def close(self) -> None:
         """Give up all pages, after the pass that is being computed. Requests that go on fail."""
         self._closed = True
@@ -120,6 +134,11 @@ class Scheduler:
         for request in [*there, *self._left]:
             request.sequence = None
         self.batch.clear()
+
+    def _sweep(self) -> None:
+        """Keep the texts of requests that nobody wants any more."""
+        while self._left:
+            self.batch.let_go(self._left.popleft())
 
     def _there(self) -> list[Request]:
         """The requests that somebody holds and that can go on, or have pages; the oldest first."""
@@ -173,8 +192,7 @@ class Scheduler:
     def _compute(self, asked: Collection[Request] = ()) -> None:
         """One pass for all that are wanted by now, or for these alone."""
         with self._gate, self._passing:
-            while self._left:
-                self.batch.let_go(self._left.popleft())
+            self._sweep()
             with self._state:
                 there = self._there()
                 wanted = self._wanted(there, self._waiting(), asked)

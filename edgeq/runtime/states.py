@@ -1,8 +1,10 @@
 """What a sequence keeps of its tokens, for layers that look back."""
 
+from collections.abc import Callable, Collection
 from typing import Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.graph.aligned import aligned
 from edgeq.graph.pages import PageGroup, first_kept
@@ -35,6 +37,12 @@ class State(Protocol):
 
     def overflowed(self) -> bool:
         """Whether something was kept that its elements cannot hold."""
+
+    def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
+        """Copies of its pieces by number, with nothing of positions from `end` on."""
+
+    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Take, empty, the pieces of these numbers from `read(number, target)`."""
 
 
 class Pages:
@@ -102,6 +110,25 @@ class Pages:
             if page is not None
             for layer in self._group.layers
         )
+
+    def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
+        """Copies of them by number, zero from position `end` on."""
+        last, pages = -(-end // ATTENTION_BLOCK), self._pages
+        saved = {number: page.data.copy() for number, page in enumerate(pages[:last]) if page is not None}
+        if end % ATTENTION_BLOCK and last - 1 in saved:
+            for layer in self._group.layers:
+                layer.blank(saved[last - 1][layer.offset :][: layer.nbytes], end % ATTENTION_BLOCK)
+        return saved
+
+    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Have the pages of these numbers, those that there can be, filled by `read`."""
+        for number in numbers:
+            if number not in range(len(self._pages)):
+                continue
+            page = self._pool.take(self._group.nbytes)
+            read(number, page.data)
+            self._table[number], self._pages[number] = page.address, page
+        self._first = min((number for number in numbers), default=0)
 
     def _drop(self, blocks: range) -> None:
         for block in blocks:
