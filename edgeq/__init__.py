@@ -14,6 +14,7 @@ from edgeq.version import VERSION as __version__
 
 __all__ = [
     "Answer",
+    "Answers",
     "CheckpointError",
     "ChecksumError",
     "ContextError",
@@ -44,6 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from edgeq.answer import Answer, Generated, TokenLogprob
+    from edgeq.answers import Answers
     from edgeq.calibrating import calibrate
     from edgeq.comparing import compare
     from edgeq.conversion import convert
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answer": "edgeq.answer",
+    "Answers": "edgeq.answers",
     "Generated": "edgeq.answer",
     "TokenLogprob": "edgeq.answer",
     "Sampling": "edgeq.decode.sampler_steps",

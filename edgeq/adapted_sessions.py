@@ -1,12 +1,14 @@
 """The sessions of a model: one for each set of adapters that is in use, over the same weights."""
 
+import gc
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
-from edgeq.prompt_cache import PromptCache
+from edgeq.shared_session import SharedSession
 
 if TYPE_CHECKING:
     from edgeq.runtime.session import Session
@@ -17,42 +19,41 @@ KEPT = 4  # sessions beside the first: the one that was used longest ago makes r
 class AdaptedSessions:
     """`first` is that of the set `adapters`, which stays; others are made as they are asked for.
 
-    Nothing that a session keeps of a text is ever another one's: keys and values hold what adapters added.
+    Nothing that a session keeps of a text is ever another one's: keys and values hold what adapters added. One that
+    made room goes on for those that hold it, and goes with the last of them.
     """
 
     def __init__(self, file: File, first: "Session", adapters: AdapterSet) -> None:
-        self._file, self._first, self._key = file, first, adapters.key
-        self.cache = PromptCache(first)  # the first session's
-        self._others: OrderedDict[tuple[object, ...], tuple[Session, PromptCache]] = OrderedDict()
+        self._file, self._session, self._key = file, first, adapters.key
+        self.first = SharedSession(first)
+        self._others: OrderedDict[tuple[object, ...], SharedSession] = OrderedDict()
+        self._making = threading.Lock()
 
-    def has(self, adapters: AdapterSet) -> bool:
-        """Whether there is a session for these."""
-        return adapters.key == self._key or adapters.key in self._others
-
-    def cache_of(self, adapters: AdapterSet) -> PromptCache:
-        """The session for these adapters, and what it holds. Raises what reading them does, and MemoryLimitError where
-        there is no memory for a session, also without the others."""
+    def of(self, adapters: AdapterSet) -> SharedSession:
+        """The session for these adapters. Raises what reading them does, and MemoryLimitError where there is no memory
+        for a session, also without the others."""
         if adapters.key == self._key:
-            return self.cache
-        if adapters.key not in self._others:
-            while len(self._others) >= KEPT:
-                self._drop()
-            session = self._made(adapters)
-            self._others[adapters.key] = session, PromptCache(session)
-        self._others.move_to_end(adapters.key)
-        return self._others[adapters.key][1]
+            return self.first
+        with self._making:
+            if adapters.key not in self._others:
+                while len(self._others) >= KEPT:
+                    self._others.popitem(last=False)
+                self._others[adapters.key] = SharedSession(self._made(adapters))
+            self._others.move_to_end(adapters.key)
+            return self._others[adapters.key]
 
     def close(self) -> None:
         """Close all of them."""
-        self._first.close()
-        while self._others:
-            self._drop()
+        self.first.close()
+        with self._making:
+            while self._others:
+                self._others.popitem()[1].close()
 
     def _made(self, adapters: AdapterSet) -> "Session":
         from edgeq.runtime.adapted import AdaptedFile
         from edgeq.runtime.session import Session
 
-        first, added = self._first, adapters.added
+        first, added = self._session, adapters.added
         file = AdaptedFile(self._file, added) if added else self._file
         while True:
             try:
@@ -67,8 +68,5 @@ class AdaptedSessions:
             except MemoryLimitError:
                 if not self._others:
                     raise
-                self._drop()
-
-    def _drop(self) -> None:
-        _, (session, _) = self._others.popitem(last=False)
-        session.close()
+                self._others.popitem(last=False)
+                gc.collect()  # a session and its scheduler hold each other

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
-    from edgeq.adapters.adapter_set import AdapterSet
     from edgeq.decode.sampler import Sampler
+    from edgeq.runtime.request import Request
 
 Piece = TypeVar("Piece")
 
@@ -39,11 +39,10 @@ class Generation:
     max_tokens: int
     limit: str  # the finish_reason where max_tokens end it: "max_tokens", or "context" that leaves no room for more
     sampler: "Sampler"
-    adapters: "AdapterSet"
     logprobs: int | None = None  # how many likeliest tokens to note with each
     prepared_s: float = 0.0  # what tokenizing took
-    caller: object = None  # who asks for the next token: a thread or a task
-    evaluated: int = -1  # the prompt cache's number when it last held this generation's tokens
+    request: "Request | None" = None  # its place among those that are computed
+    cancel: Callable[[], None] = lambda: None  # ends the request
     text: list[str] = field(default_factory=list)
     scores: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
@@ -53,9 +52,8 @@ class Generation:
 class Generated(Generic[Piece]):
     """What a model generates, computed only as it is asked for: an iterator, for `for` and for `async for`.
 
-    One that is not iterated to its end computes nothing further; other answers of the same model may begin meanwhile,
-    in any thread, and neither changes the other. Those in other threads wait for its end or its `close`, or for a pause
-    of a second.
+    One that is not iterated to its end computes nothing further, at most a few tokens while others are computed; other
+    answers of the same model may begin meanwhile, in any thread. They are computed together, and none changes another.
     """
 
     def __init__(self, generation: Generation, pieces: Iterator[Piece]) -> None:
@@ -91,14 +89,24 @@ class Generated(Generic[Piece]):
         """Of each token so far, where `logprobs` were asked for; else empty."""
         return list(self._generation.scores)
 
+    @property
+    def request(self) -> "Request | None":
+        """What is computed for it."""
+        return self._generation.request
+
+    def cancel(self) -> None:
+        """Compute no more of it, and do not wait: who is waiting for a piece, in any thread, finds the end."""
+        self._generation.cancel()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
     def close(self) -> None:
-        """End it here, after the step that is being computed."""
+        """End it here, after the pass that is being computed. Any thread may."""
+        self.cancel()
         with self._stepping:
             close = getattr(self._pieces, "close", None)
             if close is not None:
                 close()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
 
     def __iter__(self) -> Self:
         return self
@@ -108,7 +116,7 @@ class Generated(Generic[Piece]):
             piece = self._pending.result()
             self._pending = None
         else:
-            piece = self._step(threading.get_ident())
+            piece = self._step()
         if piece is None:
             raise StopIteration
         return piece
@@ -121,7 +129,7 @@ class Generated(Generic[Piece]):
         cancelled, the piece that it waited for comes next."""
         if self._pending is None:
             self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="edgeq-answer")
-            self._pending = self._thread.submit(self._step, asyncio.current_task())
+            self._pending = self._thread.submit(self._step)
         try:
             piece = await asyncio.shield(asyncio.wrap_future(self._pending))
         except asyncio.CancelledError:
@@ -135,10 +143,9 @@ class Generated(Generic[Piece]):
             raise StopAsyncIteration
         return piece
 
-    def _step(self, caller: object) -> Piece | None:
+    def _step(self) -> Piece | None:
         """The next piece; None at the end."""
         with self._stepping:
-            self._generation.caller = caller
             return next(self._pieces, None)
 
 
@@ -158,3 +165,12 @@ class Answer(Generated[str]):
     def __repr__(self) -> str:
         begun = "".join(self._generation.text)
         return f"<edgeq.Answer {begun!r:.60}: {self.finish_reason or 'not ended'}>"
+
+
+async def while_wanted(answer: Generated[Piece]) -> AsyncIterator[Piece]:
+    """The pieces of an answer that ends with the task that iterates over it."""
+    try:
+        async for piece in answer:
+            yield piece
+    finally:
+        answer.cancel()

@@ -38,9 +38,16 @@ def check_numbers(max_tokens: int | None, logprobs: int | None, sampling: Sampli
         raise UsageError(f"seed is {seed}: give 0 or more, or none at all for another text each time")
 
 
-def check_loading(threads: object, context: object, kv: object, chat_template: object) -> None:
+def check_count(n: object) -> int:
+    """How many answers are asked for. UsageError for what is no number of 1 or more."""
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise UsageError(f"n is {n!r}: it must be a whole number, 1 or more, or None")
+    return int(n)
+
+
+def check_loading(threads: object, context: object, kv: object, chat_template: object, parallel: object) -> None:
     """UsageError for options of `load` that are not of their type; their values are for others to check."""
-    for name, value in {"threads": threads, "context": context}.items():
+    for name, value in {"threads": threads, "context": context, "parallel": parallel}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise UsageError(f"{name} is {value!r}: it must be a whole number, or None")
     for name, value in {"kv": kv, "chat_template": chat_template}.items():

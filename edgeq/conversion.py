@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq import endings
-from edgeq.adapters.asked import Lora, Wanted, files_of, wanted
+from edgeq.adapters.given import Lora, Wanted, files_of, wanted
 from edgeq.calibrating import worth_calibrating
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.container.gguf_reader import open_gguf

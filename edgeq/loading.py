@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgeq.adapters.adapter_set import AdapterSet
-from edgeq.adapters.asked import Lora, wanted
+from edgeq.adapters.given import Lora, wanted
 from edgeq.arguments import check_loading
 from edgeq.container.reader import open_file
 from edgeq.model import Model
@@ -25,6 +25,7 @@ def load(
     chat_template: str | None = None,
     embeddings: bool = False,
     lora: Sequence[Lora] = (),
+    parallel: int | None = None,
     force: bool = False,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -38,16 +39,17 @@ def load(
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
     only to `embed` texts, which is all that an encoder can; it saves memory. `lora`: adapters that are added to the
     weights as it runs, where a call does not ask for others: each the path of a PEFT folder or a GGUF file,
-    `PATH:SCALE`, or (path, scale). `force` loads also what does not seem
-    to fit in memory. `announce` hears one line if kernels must be compiled, or a file made, first; `progress` how far
-    the latter is: what is at work, bytes done, bytes in all.
+    `PATH:SCALE`, or (path, scale). `parallel`: for how many texts that fill the context there shall be room in memory
+    at once, or for more that are shorter; None takes 1, and up to 8 where these are little of the memory there is.
+    `force` loads also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled, or a
+    file made, first; `progress` how far the latter is: what is at work, bytes done, bytes in all.
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted or an adapter
     for another model,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
-    check_loading(threads, context, kv, chat_template)
+    check_loading(threads, context, kv, chat_template, parallel)
     asked = wanted(lora)
     file = open_file(runnable(path, announce, progress))
     try:
@@ -56,7 +58,14 @@ def load(
         if file.nbytes < available_memory():
             file.read_ahead()
         session = Session(
-            running, context=context, threads=threads, kv=kv, states=embeddings, force=force, announce=announce
+            running,
+            context=context,
+            threads=threads,
+            kv=kv,
+            states=embeddings,
+            texts=parallel,
+            force=force,
+            announce=announce,
         )
     except BaseException:
         file.close()

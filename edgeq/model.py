@@ -3,17 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
+from edgeq import saved_texts
 from edgeq.adapted_sessions import AdaptedSessions
 from edgeq.adapters.adapter_set import AdapterSet
-from edgeq.adapters.asked import Lora, wanted
-from edgeq.answer import Answer, Generated, Generation
-from edgeq.arguments import check_messages, check_numbers, stop_strings, token_ids
+from edgeq.adapters.given import Lora, wanted
+from edgeq.answer import Answer, Generated, Generation, while_wanted
+from edgeq.answers import Answers
+from edgeq.arguments import check_count, check_messages, check_numbers, stop_strings, token_ids
 from edgeq.container.reader import File
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
@@ -42,12 +44,13 @@ PART = 16  # rows of logits at a time
 class Model:
     """A model in memory. Made by `edgeq.load`.
 
-    Any number of threads may use it: answers and other calls queue, one is computed at a time, and none changes the
-    result of another. The keys and values of one conversation are kept, so that what goes on from it begins at once.
+    Any number of threads may use it: answers are computed together, other calls one after the other, and none changes
+    the result of another. The keys and values of texts are kept while there is room, so that what goes on from one, or
+    begins like one, begins at once.
 
     Where `lora` can be given, it is a list of adapters for this call alone, in place of those that were loaded: each
     the path of a PEFT folder or a GGUF file, `PATH:SCALE`, or (path, scale); an empty list is the model without any.
-    The latest five lists in use are kept ready, and so is a conversation with each.
+    The latest five lists in use are kept ready, each with texts of its own.
     """
 
     def __init__(
@@ -62,11 +65,11 @@ class Model:
         self.session = session
         self.load_s = load_s
         self._adapters = adapters or AdapterSet(file)  # those of the session
-        self._latest = Generation([], 0, 0, "", Sampler(), self._adapters)
+        self._latest = Generation([], 0, 0, "", Sampler())
         self._latest.timings.load_s = load_s
         self._template_source = chat_template
         self._sessions = AdaptedSessions(file, session, self._adapters)
-        self._shared = SharedSession(self._sessions)
+        self._shared = self._sessions.first
         self._further: list[Session] = []  # for embeddings
         self._watches: list[Watch] = []
         self._closed = False
@@ -80,6 +83,11 @@ class Model:
     def finish_reason(self) -> str | None:
         """Why the latest answer ended, see `Answer.finish_reason`."""
         return self._latest.finish_reason
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens of the latest answer, and of the prompt before it, whose keys and values are known."""
+        return len(self._latest.sequence) - 1 if self._latest.timings.generated_tokens else 0
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -134,6 +142,7 @@ class Model:
         """Whether `chat` knows how to write a conversation: the model has a template, or was given one."""
         return self._template_source is not None or self.tokenizer.chat_template is not None
 
+    @overload
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -141,9 +150,35 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        n: None = None,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
-    ) -> Answer:
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answers: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int | None = None,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answer | Answers:
         """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
@@ -153,15 +188,56 @@ class Model:
         The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
         gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
 
+        `n` gives so many answers to one prompt, which is computed once (see `Answers`); with a `seed` the further ones
+        have those that follow it.
+
         Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model;
         of an adapter CheckpointError for one that is damaged or another model's, UnsupportedError for one that is no
         plain LoRA.
         """
         began = time.perf_counter()
         self._check_open()
+        if n is not None:
+            seed, each = sampling.get("seed"), [sampling] * check_count(n)
+            if seed is not None:
+                each = [{**sampling, "seed": seed + number} for number in range(n)]
+            return self._answers([prompt] * n, max_tokens, stop, logprobs, each, lora)
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, lora)
-        return self._answer(generation, stop, len(prompt) > 0)
+        shared = self._session_for(lora)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared)
+        return self._answer(generation, shared, stop, len(prompt) > 0)
+
+    def batch(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answers:
+        """Complete many texts, or answer many conversations, together: each answer is the one that `generate`, or
+        `chat`, gives with the same options, and all of them take far less time than one after the other.
+
+        What prompts have in common at their beginning is computed once. Where keys and values of all do not fit in
+        memory, some wait for others to end. Raises as `generate` and `chat` do.
+        """
+        self._check_open()
+        return self._answers(list(prompts), max_tokens, stop, logprobs, [sampling] * len(prompts), lora)
+
+    def agenerate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `generate`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(self.generate(prompt, max_tokens, stop=stop, logprobs=logprobs, lora=lora, **sampling))
 
     def generate_tokens(
         self,
@@ -179,8 +255,9 @@ class Model:
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, lora)
-        return Generated(generation, self._ids(generation))
+        shared = self._session_for(lora)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared)
+        return Generated(generation, self._ids(generation, shared))
 
     def chat(
         self,
@@ -201,7 +278,36 @@ class Model:
         """
         began = time.perf_counter()
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
-        return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began, lora), stop, False)
+        shared = self._session_for(lora)
+        return self._answer(
+            self._generation(tokens, max_tokens, logprobs, sampling, began, shared), shared, stop, False
+        )
+
+    def achat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `chat`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(
+            self.chat(
+                messages,
+                max_tokens,
+                stop=stop,
+                logprobs=logprobs,
+                tools=tools,
+                template_variables=template_variables,
+                lora=lora,
+                **sampling,
+            )
+        )
 
     def chat_tokens(
         self,
@@ -221,20 +327,52 @@ class Model:
             raise TemplateError(f"{name}: {error}") from error
         return self.tokenizer.encode(prompt, add_special=False)
 
+    def save_prefix(
+        self, path: str | os.PathLike[str], prompt: str | Sequence[int], about: Mapping[str, Any] | None = None
+    ) -> int:
+        """Evaluate a prompt and write it to a file (`.eqp`) with all that the model keeps of it: texts that begin with
+        it begin at once, in any process that loads the file, on any CPU. How many tokens it has.
+
+        `about` is kept with it, and is handed out again: anything that JSON holds. Raises as `generate`, OutputError
+        for a file that cannot be written.
+        """
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        for _ in self.generate_tokens(tokens, 1, temperature=0.0):
+            pass
+        return saved_texts.save(self._shared, self.session, path, tokens, about or {})
+
+    def save_text(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> int:
+        """As `save_prefix`, the prompt and the tokens of the latest answer, as far as they are evaluated."""
+        self._check_open()
+        return saved_texts.save(self._shared, self.session, path, self._latest.sequence, about or {})
+
+    def load_prefix(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Know a text that was saved; what was said `about` it. Raises FormatError for a file that is damaged or none,
+        UsageError for one of another model, KV cache or context."""
+        self._check_open()
+        return saved_texts.load(self._shared, self.session, path)[1]
+
+    def system_tokens(self, system: str) -> list[int]:
+        """What all conversations with a system message begin with. Raises TemplateError as `chat` does."""
+        first = {"role": "system", "content": system}
+        one, other = (self.chat_tokens([first, {"role": "user", "content": text}]) for text in ("a", "b"))
+        return one[: next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
+
     def logits(self, tokens: Sequence[int], *, lora: Sequence[Lora] | None = None) -> "npt.NDArray[np.float32]":
         """Logits f32[len(tokens), vocab]: row i is for the token after tokens[i]. Forgets any conversation.
 
         Raises ContextError for too many tokens, UsageError for none, for one that is no token, or a closed model.
         """
         self._check_open()
-        checked, adapters = self._checked(token_ids(tokens)), self._adapters_of(lora)
+        checked, shared = self._checked(token_ids(tokens)), self._session_for(lora)
 
         def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
             self._check_open()
             cache.clear()
             return cache.append(checked, all_logits=True)
 
-        return self._shared.alone(evaluate, adapters)
+        return shared.alone(evaluate)
 
     def iter_logits(
         self, tokens: Sequence[int], first: int = 0, *, lora: Sequence[Lora] | None = None
@@ -243,7 +381,7 @@ class Model:
         [at most 16, vocab] each. Other calls may come between two of them. Raises as `logits` does.
         """
         self._check_open()
-        checked, adapters = self._checked(token_ids(tokens)), self._adapters_of(lora)
+        checked, shared = self._checked(token_ids(tokens)), self._session_for(lora)
 
         def part(cache: "PromptCache", row: int) -> "npt.NDArray[np.float32]":
             self._check_open()
@@ -251,7 +389,7 @@ class Model:
             return cache.append(checked[row : row + PART], all_logits=True)
 
         for row in range(first, len(checked), PART):
-            yield self._shared.alone(partial(part, row=row), adapters)
+            yield shared.alone(partial(part, row=row))
 
     @overload
     def score(self, text: str | Sequence[int], *, lora: Sequence[Lora] | None = None) -> "npt.NDArray[np.float32]": ...
@@ -282,9 +420,9 @@ class Model:
         it. Forgets any conversation. Raises as `logits` does, UsageError also for a continuation without tokens.
         """
         self._check_open()
-        adapters = self._adapters_of(lora)
+        shared = self._session_for(lora)
         if continuations is not None:
-            return self._score_continuations(text, continuations, adapters)
+            return self._score_continuations(text, continuations, shared)
         ids = self._checked(self.tokenizer.encode(text) if isinstance(text, str) else token_ids(text))
 
         def evaluate(cache: "PromptCache") -> "npt.NDArray[np.float32]":
@@ -299,10 +437,10 @@ class Model:
                 scores[first : first + len(following)] = values[np.arange(len(following)), following]
             return scores
 
-        return self._shared.alone(evaluate, adapters)
+        return shared.alone(evaluate)
 
     def _score_continuations(
-        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]], adapters: AdapterSet
+        self, text: str | Sequence[int], continuations: Sequence[str] | Sequence[Sequence[int]], shared: SharedSession
     ) -> list[Continuation]:
         if isinstance(continuations, str) or not isinstance(continuations, Sequence):
             raise UsageError(f"continuations must be a list of texts, or of lists of token ids, not {continuations!r}")
@@ -323,7 +461,7 @@ class Model:
             self._check_open()
             return score(cache, prompt, following)
 
-        return self._shared.alone(evaluate, adapters)
+        return shared.alone(evaluate)
 
     def embed(
         self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
@@ -337,7 +475,7 @@ class Model:
         """
         self._check_open()
         embedder = self.embedder
-        return self._shared.alone(lambda _: embedder(texts, pooling, normalize), self._adapters)
+        return self._shared.alone(lambda _: embedder(texts, pooling, normalize))
 
     @cached_property
     def embedder(self) -> "Embedder":
@@ -375,7 +513,7 @@ class Model:
                 self._check_open()
                 work()
 
-            self._shared.alone(look, self._adapters)
+            self._shared.alone(look)
 
         watch = Watch(self.file, alone, self.session.threads, budget, announce, self._watches.remove)
         self._watches.append(watch)
@@ -408,14 +546,9 @@ class Model:
         if self._closed:
             raise UsageError(f"{self.file.path}: the model is closed: load it again")
 
-    def _adapters_of(self, lora: Sequence[Lora] | None) -> AdapterSet:
-        """The adapters that a call asks for, of which can be told that they fit; those that were loaded for None."""
-        if lora is None:
-            return self._adapters
-        adapters = AdapterSet(self.file, wanted(lora))
-        if not self._sessions.has(adapters):
-            _ = adapters.added  # now rather than with the first token
-        return adapters
+    def _session_for(self, lora: Sequence[Lora] | None) -> SharedSession:
+        """That of the adapters that a call asks for; of those that were loaded for None."""
+        return self._shared if lora is None else self._sessions.of(AdapterSet(self.file, wanted(lora)))
 
     def _checked(self, tokens: list[int]) -> list[int]:
         """The tokens, if the model can take them."""
@@ -440,11 +573,11 @@ class Model:
         logprobs: int | None,
         sampling: Sampling,
         began: float,
-        lora: Sequence[Lora] | None,
+        shared: SharedSession,
+        group: object = None,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
-        adapters = self._adapters_of(lora)
         options: Sampling = {**self.sampling_defaults, **sampling}
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
         generation = Generation(
@@ -453,23 +586,52 @@ class Model:
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
             sampler=Sampler(**options),
-            adapters=adapters,
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
         )
+        shared.prepare(generation, self.end_ids, group)
         self._latest = generation
         for watch in self._watches:
             watch.saw(tokens)
         return generation
 
-    def _answer(self, generation: Generation, stop: str | Sequence[str], continues: bool) -> Answer:
+    def _answer(
+        self, generation: Generation, shared: SharedSession, stop: str | Sequence[str], continues: bool
+    ) -> Answer:
         """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""
-        return Answer(generation, self._text(generation, StopStrings(stop_strings(stop)), continues))
+        return Answer(generation, self._text(generation, shared, StopStrings(stop_strings(stop)), continues))
 
-    def _text(self, generation: Generation, stops: StopStrings, continues: bool) -> Iterator[str]:
+    def _answers(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None,
+        stop: str | Sequence[str],
+        logprobs: int | None,
+        samplings: Sequence[Sampling],
+        lora: Sequence[Lora] | None,
+    ) -> Answers:
+        group, answers, shared = object(), [], self._session_for(lora)
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            began = time.perf_counter()
+            talk = not isinstance(prompt, str) and any(isinstance(part, Mapping) for part in prompt)
+            if talk:
+                tokens = self.chat_tokens(cast(Sequence[Mapping[str, Any]], prompt))
+            elif isinstance(prompt, str):
+                tokens = self.tokenizer.encode(prompt)
+            else:
+                tokens = token_ids(cast(Sequence[int], prompt))
+            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group)
+            answers.append(self._answer(generation, shared, stop, not talk and len(prompt) > 0))
+        shared.add(answers)
+        return Answers(answers, shared.scheduler.wait)
+
+    def _text(
+        self, generation: Generation, shared: SharedSession, stops: StopStrings, continues: bool
+    ) -> Iterator[str]:
         """The text of a generation, ended by eos, a stop string or its limit."""
-        stream, ids, said = self.tokenizer.stream(continues=continues), self._ids(generation), generation.text
+        stream, said = self.tokenizer.stream(continues=continues), generation.text
+        ids = self._ids(generation, shared)
         for token in ids:
             if text := stops.push(stream.push(token)):
                 said.append(text)
@@ -477,7 +639,7 @@ class Model:
             if stops.reached:
                 generation.finish_reason = "stop"
                 break
-        cut = generation.finish_reason in ("max_tokens", "context")
+        cut = generation.finish_reason != "eos"
         rest = stops.push(stream.flush(cut)) + stops.flush()
         if stops.reached:
             generation.finish_reason = "stop"
@@ -485,12 +647,13 @@ class Model:
             said.append(rest)
             yield rest
 
-    def _ids(self, generation: Generation) -> Iterator[int]:
+    def _ids(self, generation: Generation, shared: SharedSession) -> Iterator[int]:
         """The tokens of a generation, ended by eos or its limit."""
         ends = self.end_ids
-        for token in self._shared.draw(generation, self._check_open):
+        for token in shared.draw(generation, self._check_open):
             if token in ends:
                 generation.finish_reason = "eos"
                 return
             yield token
-        generation.finish_reason = generation.limit
+        if generation.request is None or generation.request.complete:
+            generation.finish_reason = generation.limit

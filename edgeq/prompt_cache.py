@@ -4,6 +4,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+from edgeq.runtime.pace import Pace
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     from edgeq.runtime.session import Session
 
-# A prompt is computed piece by piece, so that Ctrl-C is heard within a long one; a piece takes about so long.
-PIECE_S = 0.5
-LEAST_PIECE, LARGEST_PIECE = 16, 512  # tokens
 _NUMBERS = itertools.count()
 
 
@@ -25,7 +23,7 @@ class PromptCache:
         self.tokens: list[int] = []
         self.number = next(_NUMBERS)  # another one whenever they are no longer those before with further ones behind
         self._session = session
-        self._piece = LEAST_PIECE  # tokens of a prompt that the session computes in PIECE_S
+        self._pace = Pace()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -61,15 +59,15 @@ class PromptCache:
     def _compute(self, tokens: list[int], start: int, timings: Timings) -> "npt.NDArray[np.float32]":
         """Append what is behind `start`, piece by piece; logits f32 [vocab] after the last."""
         while start < len(tokens):
-            piece = tokens[start : start + self._piece]
+            piece = tokens[start : start + self._pace.alone]
             clock = time.perf_counter()
             logits: npt.NDArray[np.float32] = self.append(piece)[-1]
             seconds = time.perf_counter() - clock
             timings.computed_tokens += len(piece)
             timings.prompt_s += seconds
             start += len(piece)
-            if len(piece) == self._piece:
-                self._piece = _piece_size(len(piece), seconds)
+            if len(piece) == self._pace.alone:
+                self._pace.note(len(piece), seconds)
         return logits
 
     def _keep(self, tokens: list[int], most: int) -> int:
@@ -87,9 +85,3 @@ class PromptCache:
             self._session.rewind(most)
         del self.tokens[most:]
         return most
-
-
-def _piece_size(tokens: int, seconds: float) -> int:
-    """Tokens that take PIECE_S where `tokens` took `seconds`: a multiple of 16, which the kernels like best."""
-    size = int(tokens * PIECE_S / max(seconds, 1e-9)) // 16 * 16
-    return max(LEAST_PIECE, min(size, LARGEST_PIECE))

@@ -1,20 +1,21 @@
 """One session for many callers: each sees the model as if it had it alone, and none changes another's result."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeq.adapted_sessions import AdaptedSessions
-from edgeq.adapters.adapter_set import AdapterSet
-from edgeq.answer import Generation, TokenLogprob
-from edgeq.floor import Floor
+from edgeq.answer import Answer, Generation, TokenLogprob
+from edgeq.errors import EdgeqError
 from edgeq.prompt_cache import PromptCache
-from edgeq.timings import Timings
+from edgeq.runtime.request import Request
+from edgeq.runtime.scheduler import Scheduler
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from edgeq.decode.sampler import Sampler
+    from edgeq.runtime.session import Session
 
 Result = TypeVar("Result")
 
@@ -22,62 +23,86 @@ SCORED = 64  # tokens of a pass that wants a row of logits, as long as the vocab
 
 
 class SharedSession:
-    """Evaluates for several generations, in any threads: they queue, see `Floor`.
+    """Evaluates for several generations, in any threads, together: see `Scheduler`.
 
-    The session holds the keys and values of one of them, a session for each set of adapters. Another one's are computed
-    again where it had to give way, to the same bits, as these do not depend on how a text was split.
+    Other work has the session to itself meanwhile, and its keys and values, which give way where memory is short.
     """
 
-    def __init__(self, sessions: AdaptedSessions) -> None:
-        self._sessions = sessions
-        self._floor = Floor()
+    def __init__(self, session: "Session") -> None:
+        self.cache = PromptCache(session)
+        self._session = session
+        self.scheduler = Scheduler(session.program, self._spill)
 
-    @property
-    def cache(self) -> PromptCache:
-        """What the first session holds."""
-        return self._sessions.cache
+    def prepare(self, generation: Generation, ends: Collection[int], group: object = None) -> None:
+        """Give a generation its request; all of a `group` are computed where one is waited for (see `Request`)."""
+        choose = Choice(generation.sampler, generation.logprobs)
+        generation.request = Request(generation.sequence, generation.max_tokens, choose, ends, group)
+        generation.cancel = partial(self.scheduler.cancel, generation.request)
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Queue answers that were prepared as a group."""
+        for answer in answers:
+            if answer.request is not None:
+                self.scheduler.add(answer.request)
 
     def draw(self, generation: Generation, check: Callable[[], None]) -> Iterator[int]:
-        """Up to max_tokens tokens, each computed only when it is asked for; `check` raises where none can be."""
-
-        def step() -> int:
+        """The tokens of a generation, each computed only when it is asked for; `check` raises where none can be."""
+        timings, request = generation.timings, generation.request
+        assert request is not None
+        try:
             check()
-            return self._next(generation)
-
-        try:
-            for _ in range(generation.max_tokens):
-                yield self._floor.step(generation, generation.caller, step)
+            self.scheduler.add(request)
+            while True:
+                try:
+                    drawn = self.scheduler.next(request)
+                except EdgeqError:
+                    check()
+                    raise
+                finally:
+                    if not timings.generated_tokens:
+                        timings.cached_tokens, timings.computed_tokens = request.cached, request.computed
+                        timings.prompt_s = request.prompt_s
+                if drawn is None:
+                    return
+                if drawn.note is not None:
+                    generation.scores.append(drawn.note)
+                if timings.generated_tokens == 0:
+                    timings.first_token_s = generation.prepared_s + drawn.seconds
+                else:
+                    timings.generation_s += drawn.seconds
+                timings.generated_tokens += 1
+                generation.sequence.append(drawn.token)
+                yield drawn.token
+                check()
         finally:
-            self._floor.leave(generation)
+            self.scheduler.leave(request)
 
-    def alone(self, work: Callable[[PromptCache], Result], adapters: AdapterSet) -> Result:
-        """The result of `work` on the session for these adapters, during which nobody else uses any."""
-        speaker = object()
-        try:
-            return self._floor.step(speaker, threading.get_ident(), lambda: work(self._sessions.cache_of(adapters)))
-        finally:
-            self._floor.leave(speaker)
+    def alone(self, work: Callable[[PromptCache], Result]) -> Result:
+        """The result of `work`, during which nobody else uses the session. It may be begun twice."""
+        return self.scheduler.alone(lambda: work(self.cache))
 
-    def _next(self, generation: Generation) -> int:
-        """Evaluate what the generation has beyond the cache, and draw its next token."""
-        timings, cache = generation.timings, self._sessions.cache_of(generation.adapters)
-        clock = time.perf_counter()
-        sequence = generation.sequence
-        if generation.evaluated == cache.number and len(cache.tokens) == len(sequence) - 1:
-            logits = cache.append(sequence[-1:])[-1]
-        else:  # the prompt; or all of it once more, as another one came between, which is no part of the prompt's time
-            logits = cache.prompt(sequence, timings if timings.generated_tokens == 0 else Timings())
-            generation.evaluated = cache.number
-        token = generation.sampler.sample(logits, sequence)
-        if generation.logprobs is not None:
-            generation.scores.append(logprob(logits, token, generation.logprobs))
-        if timings.generated_tokens == 0:
-            timings.first_token_s = generation.prepared_s + time.perf_counter() - clock
-        else:
-            timings.generation_s += time.perf_counter() - clock
-        timings.generated_tokens += 1
-        sequence.append(token)
-        return token
+    def close(self) -> None:
+        """Nothing can be computed afterwards."""
+        self.scheduler.close()
+        self._session.close()
+
+    def _spill(self) -> bool:
+        if self._session.position == 0:
+            return False
+        self.cache.clear()
+        return True
+
+
+class Choice:
+    """How a generation's tokens are chosen, and what is noted of each."""
+
+    def __init__(self, sampler: "Sampler", logprobs: int | None) -> None:
+        self._sampler, self._logprobs = sampler, logprobs
+
+    def __call__(self, logits: "npt.NDArray[np.float32]", before: list[int]) -> tuple[int, TokenLogprob | None]:
+        """The next token after these."""
+        token = self._sampler.sample(logits, before)
+        return token, None if self._logprobs is None else logprob(logits, token, self._logprobs)
 
 
 def logprob(logits: "npt.NDArray[np.float32]", token: int, top: int) -> TokenLogprob:

@@ -13,6 +13,45 @@ TEMPLATE = (
 GREEDY = {"temperature": 0.0}
 
 
+class CountingSequence:
+    """How far a text is evaluated: as a `Sequence`, whose keys and values are nowhere."""
+
+    def __init__(self, position=0):
+        self.position, self.held = position, {}
+
+    def reachable(self, position):
+        return position
+
+    def trim(self, position):
+        self.position = min(position, self.position)
+        return self.position
+
+    def fork(self):
+        return CountingSequence(self.position)
+
+
+class CountingProgram:
+    """What a scheduler needs of a program: passes are a session's evaluations, one after the other."""
+
+    batch, kept_bytes, free_bytes = 512, 1 << 20, 1 << 20
+    sequence = CountingSequence
+
+    def __init__(self, session):
+        self._session = session
+
+    def bytes_of(self, positions):
+        return 0
+
+    def step(self, parts):
+        results = []
+        for sequence, items, wanted in parts:
+            self._session.position = sequence.position
+            logits = self._session.eval(items.tolist(), all_logits=True)
+            sequence.position = self._session.position
+            results.append(logits[[*wanted]])
+        return results
+
+
 class CountingSession:
     """Logits whose largest is at the last token + 1, or where `jumps` says. Notes what was computed."""
 
@@ -24,6 +63,7 @@ class CountingSession:
         self.evaluated: list[int] = []
         self.calls: list[int] = []
         self.closed = False
+        self.program = CountingProgram(self)
 
     def eval(self, tokens, all_logits=False):
         assert self.position + len(tokens) <= self.context

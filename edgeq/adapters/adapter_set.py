@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from edgeq.adapters.asked import Wanted, files_of
+from edgeq.adapters.given import Wanted, files_of
 from edgeq.container.reader import File
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeq.adapters.asked import Wanted, files_of
 from edgeq.adapters.fitting import EMBEDDING, HEAD, fitted, rows_of
+from edgeq.adapters.given import Wanted, files_of
 from edgeq.adapters.reading import read_adapter
 from edgeq.checkpoints.checkpoint import Checkpoint, Opener, open_checkpoint
 from edgeq.checkpoints.merged import Change, Merged

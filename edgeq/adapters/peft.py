@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.adapters.adapter import Adapter, Pair, checked_pair
-from edgeq.adapters.asked import CONFIG, WEIGHTS
+from edgeq.adapters.given import CONFIG, WEIGHTS
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, read_json
 from edgeq.errors import CheckpointError, NotFoundError, UnsupportedError

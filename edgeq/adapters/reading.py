@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.adapters.adapter import Adapter
-from edgeq.adapters.asked import CONFIG, WEIGHTS, Wanted
 from edgeq.adapters.fitting import fitted
 from edgeq.adapters.gguf_adapter import read_gguf_adapter
+from edgeq.adapters.given import CONFIG, WEIGHTS, Wanted
 from edgeq.adapters.peft import read_peft
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import CheckpointError

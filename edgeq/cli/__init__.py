@@ -25,6 +25,7 @@ VERBS = {  # and what --help says of each, which imports none of them
     "chat": "Talk with a model.",
     "run": "Answer one message, or complete a text.",
     "serve": "Answer clients over HTTP, with a page to chat on.",
+    "prefix": "Evaluate a text once, for all that begins with it.",
     "embed": "Turn texts into vectors.",
     "models": "List, remove or recommend models.",
     "pull": "Fetch and convert a model, to run it later.",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.chat_commands import Ask, Talk, note, obey, tell
-from edgeq.cli.chat_conversation import Conversation
+from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
-from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
+from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError
@@ -23,10 +23,22 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--system", callback=check_text, help="The system message.")
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr after each answer.")
+@PREFIX
+@click.option(
+    "--session",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on with the conversation in this file, if it is there; it is saved after each answer.",
+)
 @sampling_options
 @model_options
 def command(
-    model: Path, system: str | None, timings: bool, generation: dict[str, Any], loading: dict[str, Any]
+    model: Path,
+    system: str | None,
+    timings: bool,
+    prefix: Path | None,
+    session: Path | None,
+    generation: dict[str, Any],
+    loading: dict[str, Any],
 ) -> None:
     """Talk with MODEL: an .eqf or .gguf file, a checkpoint's folder or a Hub repository (owner/name).
 
@@ -34,21 +46,37 @@ def command(
     """
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
+        if prefix is not None:
+            own = loaded.load_prefix(prefix).get("system")
+            system = own if system is None else system
+        saved = None if session is None else SavedConversation(session)
         with reader() as source:
             if source.interactive:
                 tell(banner(model.name if model.exists() else str(model), loaded))
                 tell("/help lists commands.")
-            Chat(loaded, system, generation, timings, source).go_on()
+            chat = Chat(loaded, system, generation, timings, source, saved)
+            if saved is not None and saved.resume(chat.talk.conversation, loaded) and source.interactive:
+                tell(f"going on after {len(chat.talk.conversation.messages)} messages of {session}")
+            chat.go_on()
 
 
 class Chat:
     """Reads texts, does what they say, and shows the answers."""
 
-    def __init__(self, model: "Model", system: str | None, settings: dict[str, Any], timings: bool, reader: Reader):
+    def __init__(
+        self,
+        model: "Model",
+        system: str | None,
+        settings: dict[str, Any],
+        timings: bool,
+        reader: Reader,
+        saved: SavedConversation | None = None,
+    ):
         edit = getattr(reader, "edit", None)
         self.talk = Talk(model, Conversation(model, system), settings, edit)
         self._model = model
         self._timings = timings
+        self._saved = saved
         self._reader = reader
         self._interrupted = False  # the latest thing typed was Ctrl-C
 
@@ -63,6 +91,8 @@ class Chat:
                 if not self._reader.interactive:
                     raise
                 tell(f"edgeq: {error}")
+        if self._saved is not None:
+            self._saved.save(self.talk.conversation, self._model)
 
     def _read(self) -> str | None:
         """What was typed; None at the end. Ctrl-C drops it, and leaves the second time."""
@@ -118,6 +148,8 @@ class Chat:
                 self.talk.attached.clear()
             screen.end(always=True)
             self._remark(stopped, screen.text)
+            if self._saved is not None:
+                self._saved.save(self.talk.conversation, self._model)
         if self._timings:
             show_timings(self._model.timings)
 

@@ -150,7 +150,7 @@ def tokens(talk: Talk, rest: str) -> None:
     line = f"{_messages(talk)}: {used} tokens of a context of {context}, {100 * used / context:.0f} %"
     if conversation.dropped:
         line += f"; the oldest {conversation.dropped} messages are no longer seen"
-    note(f"{line}; {talk.model.session.position} are computed")
+    note(f"{line}; {talk.model.computed_tokens} are computed")
 
 
 def timings(talk: Talk, rest: str) -> None:

@@ -124,3 +124,35 @@ def _fault(messages: Any) -> str | None:
 
 def _is_text(content: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in content)
+
+
+class SavedConversation:
+    """A file that holds a conversation and what the model keeps of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._saved: list[Message] = []
+
+    def resume(self, conversation: Conversation, model: "Model") -> bool:
+        """Go on with what the file holds; whether it is there. Raises as `Model.load_prefix`, UsageError for a file
+        without a conversation."""
+        if not os.path.lexists(self._path):
+            return False
+        messages = model.load_prefix(self._path).get("messages")
+        if fault := _fault(messages):
+            raise UsageError(f"{self._path}: is not a conversation that --session saved: {fault}")
+        assert isinstance(messages, list)
+        self._saved = messages
+        if messages and messages[0]["role"] == "system":
+            conversation.begin(messages[0]["content"], messages[1:])
+        else:
+            conversation.begin(conversation.system, messages)
+        return True
+
+    def save(self, conversation: Conversation, model: "Model") -> None:
+        """Write the conversation as it is now, if it has changed. Raises OutputError; then an older file stays."""
+        messages = conversation.history()
+        if messages == self._saved:
+            return
+        model.save_text(self._path, {"messages": messages})
+        self._saved = messages

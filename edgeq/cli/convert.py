@@ -110,7 +110,7 @@ def command(
 
     A GGUF or an .eqf file is encoded again, as --type says: what it has lost when it was quantized stays lost.
     """
-    from edgeq.adapters.asked import wanted
+    from edgeq.adapters.given import wanted
     from edgeq.conversion import convert, with_adapters
 
     merged = with_adapters(source, wanted(lora), output)

@@ -116,14 +116,14 @@ def of_calibration(model: str | os.PathLike[str]) -> Facts:
 
 def is_adapter(model: str | os.PathLike[str]) -> bool:
     """Whether that is a folder that PEFT has saved; a GGUF file tells by its metadata."""
-    from edgeq.adapters.asked import CONFIG
+    from edgeq.adapters.given import CONFIG
 
     return os.path.isfile(os.path.join(model, CONFIG)) and not os.path.isfile(os.path.join(model, "config.json"))
 
 
 def of_adapter(model: Path) -> Facts:
     """Facts of a LoRA adapter. Sizes are bytes."""
-    from edgeq.adapters.asked import files_of
+    from edgeq.adapters.given import files_of
     from edgeq.adapters.reading import read_adapter
 
     found = read_adapter(model)

@@ -48,6 +48,11 @@ def check_text(context: click.Context, parameter: click.Parameter, value: Any) -
     return value
 
 
+PREFIX = click.option(
+    "--prefix",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Begin with a text that `edgeq prefix` evaluated: its system message, or its beginning of the prompt.",
+)
 THREADS = threads_option("the fast cores, one thread each")
 KV = click.option(
     "--kv",

@@ -14,7 +14,7 @@ import click
 
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
-from edgeq.cli.options import check_text, load_model, model_options, sampling_options, show_timings
+from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.errors import EdgeqError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
     help="With --json: each token's log-probability, and the likeliest.",
 )
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
+@PREFIX
 @sampling_options
 @model_options
 def command(
@@ -51,6 +52,7 @@ def command(
     as_json: bool,
     logprobs: int | None,
     timings: bool,
+    prefix: Path | None,
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
@@ -68,6 +70,12 @@ def command(
         raise UsageError("--logprobs needs --json, which prints them")
     text = _prompt(prompt)
     with load_model(model, loading) as loaded:
+        if prefix is not None:
+            about = loaded.load_prefix(prefix)
+            text = str(about.get("text", "")) + text
+            if raw and "system" in about:
+                raise UsageError(f"{prefix}: is a system message, which --raw has none of: leave out one of the two")
+            system = about.get("system") if system is None else system
         if not raw and (chat or system is not None or loaded.has_chat_template):
             if echo:
                 raise UsageError("--echo prints a text that is completed: give --raw as well")

@@ -52,6 +52,10 @@ class Kept(ABC):
     def overflowed(self, part: np.ndarray) -> bool:
         """Whether something was kept that its elements cannot hold, in its part of a page."""
 
+    @abstractmethod
+    def blank(self, part: np.ndarray, first: int) -> None:
+        """Zero what is kept of place `first` and those behind it, in its part of a page."""
+
 
 class KeysAndValues(Kept):
     """Those of one attention layer, elements f16, f32 or q8_0, as kernels/cache_rows.py lays them out: keys first."""
@@ -75,6 +79,21 @@ class KeysAndValues(Kept):
             values = values.reshape(width, -1)[:, self._places * round_up(head_dim, 16) :]
         return any(bool(np.isinf(np.ascontiguousarray(each).view(np.float16)).any()) for each in (keys, values))
 
+    def blank(self, part: np.ndarray, first: int) -> None:
+        width, head_dim, element = self._heads.num_key_value_heads, self._heads.head_dim, KV_BYTES[self._kind]
+        codes, rounded = 16 * head_dim * element, round_up(head_dim, 16)
+        panels = part[: self.key_bytes].reshape(width * self._places // 16, -1).reshape(width, self._places // 16, -1)
+        values = part[self.key_bytes :].reshape(width, -1)
+        panels[:, first // 16 + 1 :] = 0
+        for count, block in ((head_dim, slice(codes)), (-1, slice(codes, None))):  # codes; scales, where there are any
+            size = element if count > 0 else 2
+            last = panels[:, first // 16 : first // 16 + 1, block]
+            last.reshape(width, -1, 16, size)[:, :, first % 16 :] = 0
+        whole = self._places * rounded * element
+        for begin, size in ((slice(whole), 16 * element), (slice(whole, None), 2)):
+            here = values[:, begin]
+            here.reshape(width, -1, self._places, size)[:, :, first:] = 0
+
 
 class ConvRows(Kept):
     """The rows that a layer's short convolution of `taps` taps looks back on: f32 [place][width]."""
@@ -84,6 +103,9 @@ class ConvRows(Kept):
 
     def overflowed(self, part: np.ndarray) -> bool:
         return False
+
+    def blank(self, part: np.ndarray, first: int) -> None:
+        part[first * self.position_bytes :] = 0
 
 
 class PageGroup:

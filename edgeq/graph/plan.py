@@ -19,6 +19,7 @@ class Plan:
     rows: f32 [batch, width] in place of token ids, where the plan takes such
     taps: for each tapped matrix f32 [batch, width], whose first rows are what it read in the last pass, and whether
           they are those of output tokens only
+    rope: crc32 of the rope frequencies in use
     """
 
     tables: RowTables
@@ -31,6 +32,7 @@ class Plan:
     rows: np.ndarray | None = None
     taps: Mapping[str, tuple[np.ndarray, bool]] = field(default_factory=dict)
     keep: list[object] = field(default_factory=list)
+    rope: int = 0
 
     @property
     def steps(self) -> int:

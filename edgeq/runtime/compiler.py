@@ -1,5 +1,6 @@
 """Compile a model's graph to a plan: its operations in their order, each with buffers that live as long as it needs."""
 
+import zlib
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.models.architecture import Architecture
 from edgeq.ops import Graph, passes
+from edgeq.ops.rope import Rope
 from edgeq.runtime.adapted import AdaptedFile
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
 from edgeq.toolchain import library
@@ -90,7 +92,13 @@ class Compiler:
             low.rows,
             low.taps,
             [*low.keep, low.buffers, low.scratch.free, low.shared, [words for _, _, words in low.tape.steps]],
+            self._rope(),
         )
+
+    def _rope(self) -> int:
+        ropes = [rope.for_context(self._low.context) for rope in self._low.shared if isinstance(rope, Rope)]
+        text = [[f"{f:.6g}" for f in (rope.attention_factor, *rope.inverse_frequencies)] for rope in ropes]
+        return zlib.crc32(repr(text).encode())
 
     def place(self) -> Value:
         """Lay out all buffers and steps, without kernels; the value that is the result."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File
-from edgeq.errors import UsageError
+from edgeq.errors import MemoryLimitError, UsageError
 from edgeq.graph import pages
 from edgeq.graph.aligned import round_up
 from edgeq.graph.row_tables import OUTPUTS, RUNS, TOKENS
@@ -25,6 +25,7 @@ from edgeq.runtime.team import Team, team_size
 BATCH = 512  # tokens per pass of a prompt
 OUTPUT_ROWS = 16  # rows of logits at a time
 DEFAULT_CONTEXT = 4096
+MOST_TEXTS = 8  # that there is room for unasked
 F32 = npt.NDArray[np.float32]
 Tapped = Callable[[str, F32], None]
 
@@ -44,6 +45,8 @@ class Options(TypedDict, total=False):
     stages:  those of the model that are run, 0 the embedding, 1 to n the layers, n + 1 the head: rows are given if
              that leaves out the embedding, and results are what the next stage would read if it leaves out the head
     only_taps: leave out what comes after the last tap, whose rows are then the result
+    texts:   sequences that fill the context for whose states there is room at once; None takes as many as need a
+             quarter of the memory there is, 1 to 8
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
     """
@@ -57,6 +60,7 @@ class Options(TypedDict, total=False):
     taps: Collection[str]
     stages: range | None
     only_taps: bool
+    texts: int | None
     force: bool
     announce: Callable[[str], None] | None
 
@@ -76,7 +80,7 @@ class Part(NamedTuple):
 class Program:
     """A model compiled as `Options` say: the tape of a pass, and buffers that all sequences use in turn.
 
-    budget: bytes that the states of all sequences take at most, by default those of one that fills the context
+    budget: bytes that the states of all sequences take at most, by default what `texts` says
     Raises UnsupportedError, FormatError for a file it cannot run, UsageError for impossible arguments,
     MemoryLimitError for what does not fit in memory. Threads take turns, pass by pass.
     """
@@ -94,6 +98,7 @@ class Program:
         taps: Collection[str] = (),
         stages: range | None = None,
         only_taps: bool = False,
+        texts: int | None = 1,
         force: bool = False,
         announce: Callable[[str], None] | None = None,
         budget: int | None = None,
@@ -127,11 +132,11 @@ class Program:
         if not force:
             fit.check(self.context, available_memory())
         self.team = Team(self.threads)
-        self._positions = round_up(self.context, POSITIONS)
+        self.positions = round_up(self.context, POSITIONS)
         compiler = Compiler(
             file,
             self.model,
-            self._positions,
+            self.positions,
             self.batch,
             OUTPUT_ROWS,
             self.threads,
@@ -146,18 +151,50 @@ class Program:
         self.plan = compiler.compile(announce)
         self._tape = int(self.plan.tape.ctypes.data)
         self.team.start()
-        self.pool = Pool(self.sequence_bytes if budget is None else budget)
+        self.pool = Pool(self._room(texts, force) if budget is None else budget)
         self._passing = threading.Lock()
+
+    def _room(self, texts: int | None, force: bool) -> int:
+        """Bytes for the states of so many texts."""
+        one = self.sequence_bytes
+        if texts == 1 or one == 0:
+            return one
+        left = available_memory() - self.file.nbytes
+        if texts is None:
+            texts = min(MOST_TEXTS, max(1, left // 4 // one))
+        if texts < 1:
+            raise UsageError(f"room for {texts} texts cannot work: give at least 1")
+        if texts > 1 and texts * one > left and not force:
+            raise MemoryLimitError(
+                f"{self.file.path}: {texts} texts of {self.context} positions need {texts * one >> 20} MiB beside the "
+                f"model, and {max(0, left) >> 20} are available: give fewer, or a smaller context"
+            )
+        return texts * one
 
     @property
     def sequence_bytes(self) -> int:
         """What the states of a sequence take that fills the context."""
+        return self.bytes_of(self.positions)
+
+    def bytes_of(self, positions: int) -> int:
+        """What the states of a sequence of so many take at most."""
         rows = len(self.plan.tables.positions)
-        return sum(g.nbytes * pages.most_pages(g.window, self._positions, rows) for g in self.plan.groups)
+        return sum(g.nbytes * pages.most_pages(g.window, positions, rows) for g in self.plan.groups)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What texts that nobody writes on may keep of the budget: at least one that fills the context, no more than
+        half of what there is for several."""
+        return max(self.sequence_bytes, self.pool.budget // 2)
+
+    @property
+    def free_bytes(self) -> int:
+        """What states can still take, of the budget."""
+        return self.pool.budget - self.pool.used
 
     def sequence(self) -> Sequence:
         """A new one, without tokens."""
-        blocks = -(-self._positions // ATTENTION_BLOCK)
+        blocks = -(-self.positions // ATTENTION_BLOCK)
         return Sequence([Pages(group, self.pool, blocks) for group in self.plan.groups])
 
     def step(self, parts: list[Part], tapped: Tapped | None = None) -> list[F32]:
@@ -245,9 +282,22 @@ class Program:
                 if of_outputs == outputs:
                     tapped(name, read[:count])
 
+    def not_finite(self, sequence: Sequence) -> str:
+        """Why its results may be no finite numbers, and what to do."""
+        if sequence.overflowed():
+            return (
+                f"{self.file.path}: its keys or values are past the range of a KV cache of {self.kv}: "
+                'load it with --kv f32 (kv="f32" in Python)'
+            )
+        return (
+            f"{self.file.path}: the model computed no finite numbers: `edgeq verify` tells whether the file is "
+            "damaged; if it is not, its weights are"
+        )
+
     def memory(self) -> dict[str, int]:
-        """Bytes: `weights` (mapped, shared between processes), `kv` and `scratch` (reserved; touched as needed)."""
-        return {"weights": self.file.nbytes, "kv": self.pool.budget, "scratch": self.plan.scratch_bytes}
+        """Bytes: `weights` (mapped, shared between processes), `kv` (of a text that fills the context) and `scratch`
+        (reserved; touched as needed)."""
+        return {"weights": self.file.nbytes, "kv": self.sequence_bytes, "scratch": self.plan.scratch_bytes}
 
     def close(self) -> None:
         """Hand back the threads and free the buffers. Nothing can be computed afterwards."""

@@ -16,7 +16,12 @@ class Sequence:
     @property
     def nbytes(self) -> int:
         """What its states take, shared with forks or not."""
-        return sum(state.nbytes for state in self.states)
+        return sum(self.held.values())
+
+    @property
+    def held(self) -> dict[int, int]:
+        """Bytes of each piece of memory that its states have, by address."""
+        return {address: nbytes for state in self.states for address, nbytes in state.held.items()}
 
     def extend(self, count: int) -> None:
         """Make room for `count` further tokens. MemoryLimitError if there is none."""

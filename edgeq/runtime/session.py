@@ -79,22 +79,10 @@ class Session:
             results = [*results, result] if all_logits else [result]
         result = results[0] if len(results) == 1 else np.concatenate(results)
         if not np.isfinite(result).all():
-            error = self._not_finite()
+            error = self.program.not_finite(self.sequence)
             self.sequence.trim(before)
             raise EdgeqError(error)
         return result
-
-    def _not_finite(self) -> str:
-        """Why results may be no finite numbers, and what to do."""
-        if self.sequence.overflowed():
-            return (
-                f"{self.file.path}: its keys or values are past the range of a KV cache of {self.kv}: "
-                'load it with --kv f32 (kv="f32" in Python)'
-            )
-        return (
-            f"{self.file.path}: the model computed no finite numbers: `edgeq verify` tells whether the file is "
-            "damaged; if it is not, its weights are"
-        )
 
     def _check(self, items: npt.NDArray[Any]) -> None:
         tokens = len(items)

@@ -1,8 +1,10 @@
 """What a sequence keeps of its tokens, for layers that look back."""
 
+from collections.abc import Callable, Collection
 from typing import Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.graph.aligned import aligned
 from edgeq.graph.pages import PageGroup, first_kept
@@ -17,8 +19,8 @@ class State(Protocol):
     address: int  # where kernels find it
 
     @property
-    def nbytes(self) -> int:
-        """What it takes, shared with others or not."""
+    def held(self) -> dict[int, int]:
+        """Bytes of each piece of memory that it has, shared with others or not, by address."""
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions from `start`, which are to be computed next, to `end`. MemoryLimitError if there is
@@ -36,6 +38,12 @@ class State(Protocol):
     def overflowed(self) -> bool:
         """Whether something was kept that its elements cannot hold."""
 
+    def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
+        """Copies of its pieces by number, with nothing of positions from `end` on."""
+
+    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Take, empty, the pieces of these numbers from `read(number, target)`."""
+
 
 class Pages:
     """Pages of a group of layers: of all positions, or, where these see a window, of the latest.
@@ -52,9 +60,9 @@ class Pages:
         self.address = int(self._table.ctypes.data)
 
     @property
-    def nbytes(self) -> int:
-        """What they take, shared with others or not."""
-        return sum(page.data.nbytes for page in self._pages if page is not None)
+    def held(self) -> dict[int, int]:
+        """Bytes of each, shared with others or not, by address."""
+        return {page.address: page.data.nbytes for page in self._pages if page is not None}
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions `start` to `end`, and give back pages that nobody will see. MemoryLimitError if there
@@ -102,6 +110,25 @@ class Pages:
             if page is not None
             for layer in self._group.layers
         )
+
+    def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
+        """Copies of them by number, zero from position `end` on."""
+        last, pages = -(-end // ATTENTION_BLOCK), self._pages
+        saved = {number: page.data.copy() for number, page in enumerate(pages[:last]) if page is not None}
+        if end % ATTENTION_BLOCK and last - 1 in saved:
+            for layer in self._group.layers:
+                layer.blank(saved[last - 1][layer.offset :][: layer.nbytes], end % ATTENTION_BLOCK)
+        return saved
+
+    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Have the pages of these numbers, those that there can be, filled by `read`."""
+        for number in numbers:
+            if number not in range(len(self._pages)):
+                continue
+            page = self._pool.take(self._group.nbytes)
+            read(number, page.data)
+            self._table[number], self._pages[number] = page.address, page
+        self._first = min((number for number in numbers), default=0)
 
     def _drop(self, blocks: range) -> None:
         for block in blocks:

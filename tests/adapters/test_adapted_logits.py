@@ -115,7 +115,7 @@ def test_adapters_loaded_are_what_calls_have_by_default(file: Callable[..., Path
 def test_however_a_prompt_is_split_the_bits_are_the_same(llama: Model) -> None:
     tokens = random_checkpoints.make("llama")[2]
     whole = llama.logits(tokens, lora=TWO)
-    session = llama._sessions.cache_of(llama._adapters_of(TWO))._session
+    session = llama._session_for(TWO).cache._session
     session.rewind(0)
     parts = [session.eval(tokens[:37], all_logits=True), *(session.eval([token]) for token in tokens[37:])]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

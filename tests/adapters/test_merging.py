@@ -11,7 +11,7 @@ from adapter_cases import LLAMA, as_gguf, folder
 from safetensors.numpy import load_file, save_file
 
 import edgeq
-from edgeq.adapters.asked import wanted
+from edgeq.adapters.given import wanted
 from edgeq.adapters.merging import MergedSource
 from edgeq.checkpoints import open_checkpoint
 from edgeq.conversion import convert

@@ -11,7 +11,7 @@ import pytest
 from adapter_cases import folder
 from safetensors.numpy import load_file, save_file
 
-from edgeq.adapters.asked import wanted
+from edgeq.adapters.given import wanted
 from edgeq.adapters.peft import read_peft
 from edgeq.errors import CheckpointError, EdgeqError, NotFoundError, UnsupportedError, UsageError
 from edgeq.model import Model

@@ -30,8 +30,7 @@ def model(monkeypatch):
 def test_a_conversation_keeps_its_history(edgeq, model):
     result = edgeq("chat", "m.eqf", *GREEDY, stdin="one\ntwo\n")
     assert result == (0, "hi\nhi\n", "")
-    assert bytes(model.session.evaluated).startswith(b"u:one|a:h")
-    assert bytes(model._shared.cache.tokens[:20]) == b"u:one|a:hi|u:two|a:h"
+    assert bytes(model.session.evaluated).startswith(b"u:one|a:hi|u:two|a:h")
 
 
 def test_commands(edgeq, model, tmp_path):
@@ -53,13 +52,13 @@ def test_commands(edgeq, model, tmp_path):
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "hi"},
     ]
-    assert bytes(model._shared.cache.tokens).startswith(b"s:be brief|u:two \nlines|a:")
+    assert bytes(model._latest.sequence[:-1]).startswith(b"s:be brief|u:two \nlines|a:")
 
 
 def test_help_and_system_option(edgeq, model):
     result = edgeq("chat", "m.eqf", *GREEDY, "--system", "s", stdin="/help\n/system\nx")
     assert "/save FILE" in result.out
-    assert bytes(model._shared.cache.tokens).startswith(b"u:x|"), "/system without text drops it"
+    assert bytes(model._latest.sequence[:-1]).startswith(b"u:x|"), "/system without text drops it"
 
 
 def test_ctrl_c_stops_the_answer_not_the_program(edgeq, model, monkeypatch):
@@ -76,7 +75,7 @@ def test_ctrl_c_stops_the_answer_not_the_program(edgeq, model, monkeypatch):
     result = edgeq("chat", "m.eqf", *GREEDY, stdin="one\ntwo\n")
     assert (result.code, result.out) == (0, "h\nhi\n")
     assert "(stopped)" in result.err
-    assert bytes(model._shared.cache.tokens[:18]) == b"u:one|a:h|u:two|a:", "what was said stays in the conversation"
+    assert bytes(model._latest.sequence[:18]) == b"u:one|a:h|u:two|a:", "what was said stays in the conversation"
 
 
 def typed(monkeypatch, *lines):
@@ -159,7 +158,7 @@ def test_the_oldest_turns_make_room(edgeq, model, tmp_path):
     assert (result.code, result.out) == (0, "hi\n" * 6)
     assert result.err.splitlines()[0] == "(the oldest 6 messages no longer fit and were dropped)"
     expected = b"s:s|" + b"".join(b"u:%s|a:hi|" % text.encode() for text in messages[3:])
-    assert bytes(model._shared.cache.tokens) == expected[:-1]
+    assert bytes(model._latest.sequence[:-1]) == expected[:-1]
     assert len(json.loads(path.read_text())) == 13, "what is saved is the whole conversation"
 
 
@@ -292,7 +291,7 @@ def test_a_saved_talk_is_loaded_again(edgeq, model, monkeypatch, tmp_path):
     assert (result.code, result.out) == (0, "hi\n")
     assert result.err == f"({first}: 5 messages loaded)\n({second}: 5 messages saved)\n"
     assert second.read_bytes() == first.read_bytes()
-    assert bytes(model._shared.cache.tokens).startswith(b"s:be brief|u:one|a:hi|u:two\nlines|a:hi|u:three|a:")
+    assert bytes(model._latest.sequence[:-1]).startswith(b"s:be brief|u:one|a:hi|u:two\nlines|a:hi|u:three|a:")
 
 
 def test_a_file_goes_before_the_next_message(edgeq, model, tmp_path):
@@ -305,7 +304,7 @@ def test_a_file_goes_before_the_next_message(edgeq, model, tmp_path):
         f"({note}: 4 tokens)",
     ]
     expected = b"u:a note.txt:\n```\nabc\n```\n\nso?|a:hi|u:plain|a:"
-    assert bytes(model._shared.cache.tokens).startswith(expected)
+    assert bytes(model._latest.sequence[:-1]).startswith(expected)
 
 
 def test_a_file_stays_where_its_message_was_not_answered(model, monkeypatch):
@@ -329,7 +328,7 @@ def test_a_reset_drops_the_file_too(edgeq, model, tmp_path):
     note = tmp_path / "note.txt"
     note.write_text("abc")
     assert edgeq("chat", "m.eqf", *GREEDY, stdin=f"/file {note}\n/reset\nx\n").code == 0
-    assert bytes(model._shared.cache.tokens).startswith(b"u:x|")
+    assert bytes(model._latest.sequence[:-1]).startswith(b"u:x|")
 
 
 def test_set_changes_what_an_answer_gets(edgeq, model):

@@ -23,6 +23,9 @@ class OneByte(Kept):
     def overflowed(self, part: np.ndarray) -> bool:
         return bool((part == 255).any())
 
+    def blank(self, part: np.ndarray, first: int) -> None:
+        part[first:] = 0
+
 
 def group(window: int | None) -> PageGroup:
     made = PageGroup(window, 1)

@@ -1,0 +1,36 @@
+"""`edgeq prefix`: evaluate a text once, for all that begins with it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeq.cli.options import load_model, model_options
+from edgeq.cli.units import binary_size
+from edgeq.input import read_text
+
+
+@click.command("prefix")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--prompt",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="UTF-8 file: the system message, or with --raw the beginning of a text.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: PROMPT.eqp]")
+@click.option("--raw", is_flag=True, help="Take the text as it is, also where the model has a chat template.")
+@model_options
+def command(model: Path, prompt: Path, output: Path | None, raw: bool, loading: dict[str, Any]) -> None:
+    """Evaluate a text with MODEL and write what the model keeps of it: `--prefix FILE` of chat and run begins with it.
+
+    The file fits MODEL on any CPU, with the same --kv.
+    """
+    text = read_text(prompt).removesuffix("\n")
+    output = output or prompt.with_suffix(".eqp")
+    with load_model(model, loading) as loaded:
+        if raw or not loaded.has_chat_template:
+            tokens = loaded.save_prefix(output, text, {"text": text})
+        else:
+            tokens = loaded.save_prefix(output, loaded.system_tokens(text), {"system": text})
+    click.echo(f"{output}: {tokens} tokens, {binary_size(output.stat().st_size)}")
