@@ -19,7 +19,7 @@ from edgeq.errors import EdgeqError
 
 BUDGET = 0.02  # of the time
 INPUTS = 24  # that are watched: of all layers some
-WINDOW = 16  # texts, the latest that were looked at
+WINDOW = 12  # texts, the latest that were looked at
 TOKEN_WINDOW = 32  # texts whose tokens count
 NAME = "traffic"
 

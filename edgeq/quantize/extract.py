@@ -97,9 +97,8 @@ class _Read:
     def add(self, every: F32Array, sample: F32Array) -> None:
         """Rows f32 [rows, columns] of the text."""
         self._low, self._high = min(self._low, float(every.min())), max(self._high, float(every.max()))
-        if len(sample):
-            self._now += bin_counts(sample)
-            self._now_rows.append(directed(sample))
+        self._now += bin_counts(sample)
+        self._now_rows.append(directed(sample))
 
     def input(self) -> Input:
         """All of it."""
