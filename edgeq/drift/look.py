@@ -1,4 +1,4 @@
-"""Runs a model over the beginning of a text, and shows what its matrices read there."""
+"""Runs a model over a part of a text, and shows what its matrices read there."""
 
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
@@ -12,10 +12,10 @@ from edgeq.errors import EdgeqError
 from edgeq.runtime.program import Part
 from edgeq.runtime.session import Session
 
-LENGTH = 64  # tokens of a text that are looked at, at most
+LENGTH = 32  # tokens of a text that are looked at, at most
 LEAST = 8  # of a text with fewer nothing is said
 POSITIONS = 16  # the last ones of these tell the perplexity
-STEP = 4  # one of so many rows is in the sample, but not the first of a text, which is like no other
+STEP = 2  # one of so many rows is in the sample, but not the first of a text, which is like no other
 
 F32Array = npt.NDArray[np.float32]
 Shown = Callable[[str, F32Array, F32Array], None]

@@ -15,7 +15,7 @@ from edgeq.drift.seen import Seen, Slice, directed
 ALERT, WARNING = "alert", "warning"
 INDEX = {ALERT: 0.25, WARNING: 0.1}  # of population stability, see bins.py
 OUTSIDE = {ALERT: 1e-2, WARNING: 1e-3}  # share of values beyond all that calibration saw
-PERPLEXITY = {ALERT: 2.0, WARNING: 1.5}  # times that of the calibration's nearest slice
+PERPLEXITY = {ALERT: 2.5, WARNING: 1.75}  # times that of the nearest slice of calibration
 ENOUGH = 6  # texts: of fewer nothing is said
 ENOUGH_TOKENS = 16  # texts whose tokens alone are known
 
