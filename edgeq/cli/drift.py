@@ -38,7 +38,7 @@ def command(model: Path, texts: tuple[str, ...], tokens: int, as_json: bool, thr
     """Compare texts with what MODEL, an .eqf file that was converted with a calibration, was calibrated with.
 
     Alerts are a line each: tokens, rows or values that are others (population stability index above 0.25), a
-    perplexity of twice that at calibration, values out of range. Exit code 1 where there is one; warnings are none.
+    perplexity of 2.5 times that at calibration, values out of range. Exit code 1 where there is one; warnings are none.
     """
     from edgeq.calibrating import sequences_of
     from edgeq.container.reader import open_file

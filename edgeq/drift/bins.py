@@ -19,7 +19,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 LEAST_SHARE = 1e-4  # of a bin: an empty one would be infinitely far
-SURE = 2.0  # so many times what chance gives must be left when that is subtracted
+SURE = 3.0  # so many times what chance gives must be left when that is subtracted
 
 
 class Stability(NamedTuple):

@@ -1,7 +1,6 @@
-"""Runs a model over the beginning of a text, and shows what its matrices read there."""
+"""Runs a model over a part of a text, and shows what its matrices read there."""
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -9,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.container.reader import File
+from edgeq.errors import EdgeqError
+from edgeq.runtime.program import Part
 from edgeq.runtime.session import Session
 
-LENGTH = 64  # tokens of a text that are looked at, at most
+LENGTH = 32  # tokens of a text that are looked at, at most
 LEAST = 8  # of a text with fewer nothing is said
 POSITIONS = 16  # the last ones of these tell the perplexity
-STEP = 4  # one of so many rows is in the sample, but not the first of a text, which is like no other
+STEP = 2  # one of so many rows is in the sample, but not the first of a text, which is like no other
 
 F32Array = npt.NDArray[np.float32]
 Shown = Callable[[str, F32Array, F32Array], None]
@@ -41,16 +42,22 @@ class Looker:
     def look(self, tokens: Sequence[int] | npt.NDArray[np.int32], shown: Shown) -> float:
         """Run over the first LENGTH tokens, of at least LEAST. The mean loss at the last POSITIONS, in nats.
 
-        `shown(name, every, sample)` hears of each matrix what it read, f32 [rows, columns] both, once or twice: all
-        rows but the first of the text, and a sample of them, which are there until it returns.
+        `shown(name, every, sample)` hears of each matrix what it read, f32 [rows, columns] both: all rows but the first
+        of the text, and a sample of them, which are there until it returns. Tokens are in the vocabulary; EdgeqError
+        where the model computes no finite numbers.
         """
         ids = np.asarray(tokens, np.int64)[:LENGTH]
-        wanted = min(POSITIONS, len(ids) // 2)
-        parts = ids[: -wanted - 1], ids[-wanted - 1 : -1]
-        self._session.rewind(0)
-        if len(parts[0]):
-            self._session.eval(parts[0].tolist(), tapped=partial(_show, shown, 0))
-        logits = self._session.eval(parts[1].tolist(), True, partial(_show, shown, len(parts[0]))).astype(np.float64)
+        rows, wanted = len(ids) - 1, min(POSITIONS, len(ids) // 2)
+        session = self._session
+        session.rewind(0)
+
+        def tapped(name: str, x: F32Array) -> None:
+            shown(name, x[1:], x[1::STEP])
+
+        part = Part(session.sequence, ids[:-1], range(rows - wanted, rows))
+        logits = session.program.step([part], tapped)[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise EdgeqError(f"{session.file.path}: the model computed no finite numbers: `edgeq verify` may tell why")
         logits -= logits.max(1, keepdims=True)
         right = logits[np.arange(wanted), ids[-wanted:]]
         return float(np.mean(np.log(np.exp(logits).sum(1)) - right))
@@ -66,10 +73,3 @@ class Looker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _show(shown: Shown, first: int, name: str, x: F32Array) -> None:
-    """Of a pass whose first row is at that position of the text."""
-    every, sample = x[1:] if first == 0 else x, x[(1 - first) % STEP :: STEP]
-    if len(every):
-        shown(name, every, sample)

@@ -87,13 +87,24 @@ class Slice:
 
 @dataclass(frozen=True)
 class Seen:
-    """All of it. `texts`: how many were looked at, of `length` tokens each; `inputs`: by a matrix's name."""
+    """All of it. `texts`: how many were looked at, of `length` tokens each; `start`: the token that each began with, or
+    none; `inputs`: by a matrix's name."""
 
     texts: int
     length: int
+    start: tuple[int, ...]
     inputs: Mapping[str, Input]
     tokens: Tokens
     slices: tuple[Slice, ...]
+
+    def part(self, tokens: Sequence[int], place: float) -> list[int]:
+        """A part of a text as those that were looked at: after the token that they began with, from some place on, 0
+        the text's beginning, 1 as near to its end as it goes."""
+        start = [*self.start]
+        rest = [*tokens[len(start) :]] if [*tokens[: len(start)]] == start else [*tokens]
+        room = self.length - len(start)
+        first = int(place * max(len(rest) - room, 0))
+        return start + rest[first : first + room]
 
     @staticmethod
     def most_bytes(inputs: int, slices: int) -> int:
@@ -106,6 +117,7 @@ class Seen:
             "version": VERSION,
             "texts": self.texts,
             "length": self.length,
+            "start": self.start,
             "inputs": [
                 {
                     "name": name,
@@ -157,6 +169,9 @@ def parse(content: bytes, file: File) -> Seen:
         fail("is damaged")
     if version != VERSION:
         fail(f"is of version {str(version)[:20]}, and this edgeq knows {VERSION}")
+    vocabulary = file.tensors["token_embd.weight"].shape[0]
+    if len(found.start) > 1 or not all(0 <= token < vocabulary for token in found.start):
+        fail("begins with what is no token of the model")
     for name in found.inputs:
         if name not in file.tensors or len(file.tensors[name].shape) != 2:
             fail(f"names {name[:80]!r}, which is no matrix of the model")
@@ -180,7 +195,7 @@ def _seen(whole: Mapping[str, Any]) -> Seen:
     texts, length = int(_least(1, whole["texts"])), int(_least(2, whole["length"]))
     if not inputs or not slices or len(shares) != 1 or any(len(one.shares) != 1 for one in slices):
         raise ValueError
-    return Seen(texts, length, inputs, tokens, slices)
+    return Seen(texts, length, tuple(map(int, whole["start"])), inputs, tokens, slices)
 
 
 def _input(one: Mapping[str, Any]) -> Input:

@@ -15,8 +15,8 @@ from edgeq.drift.seen import Seen, Slice, directed
 ALERT, WARNING = "alert", "warning"
 INDEX = {ALERT: 0.25, WARNING: 0.1}  # of population stability, see bins.py
 OUTSIDE = {ALERT: 1e-2, WARNING: 1e-3}  # share of values beyond all that calibration saw
-PERPLEXITY = {ALERT: 2.0, WARNING: 1.5}  # times that of the calibration's nearest slice
-ENOUGH = 8  # texts: of fewer nothing is said
+PERPLEXITY = {ALERT: 2.5, WARNING: 1.75}  # times that of the nearest slice of calibration
+ENOUGH = 6  # texts: of fewer nothing is said
 ENOUGH_TOKENS = 16  # texts whose tokens alone are known
 
 
@@ -140,11 +140,9 @@ class Tally:
 
         def shown(name: str, every: F32Array, sample: F32Array) -> None:
             known = self.seen.inputs[name]
-            own.outside[name] = own.outside.get(name, 0) + known.outside(every)
-            own.seen[name] = own.seen.get(name, 0) + every.size
-            if len(sample):
-                _add(own.values, name, known.values.counts(sample.reshape(-1, 1)))
-                _add(own.directions, name, known.directions.counts(directed(sample)))
+            own.outside[name], own.seen[name] = known.outside(every), every.size
+            own.values[name] = known.values.counts(sample.reshape(-1, 1))
+            own.directions[name] = known.directions.counts(directed(sample))
 
         loss = looker.look(tokens, shown)
         return LookedAt(own.rows, loss, own.values, own.directions, own.outside, own.seen)
@@ -166,22 +164,7 @@ class Tally:
         outside = {
             name: sum(one.outside[name] for one in looked) / sum(one.seen[name] for one in looked) for name in indices
         }
-        alerts: list[Alert] = []
-        if len(self._tokens) >= ENOUGH_TOKENS and known.sure:
-            text = f"tokens are others than those of calibration, nearest {near.name}: PSI {known.value:.2f}"
-            alerts += self._above("tokens", "psi", known.value, INDEX, text)
-        if len(looked) >= ENOUGH:
-            times = perplexity / near.perplexity
-            text = (
-                f"perplexity {perplexity:.4g}, at calibration {near.perplexity:.4g} on {near.name}: {times:.1f} times"
-            )
-            alerts += self._above("perplexity", "times", times, PERPLEXITY, text)
-            for name, one in indices.items():
-                if one.sure:
-                    text = f"{name} ({_layer(name)}) reads other rows: PSI {one.value:.2f}"
-                    alerts += self._above(name, "psi", one.value, INDEX, text)
-                text = f"{name} ({_layer(name)}) reads values out of range: {outside[name]:.2%}"
-                alerts += self._above(name, "outside", outside[name], OUTSIDE, text)
+        alerts = [*self._token_alerts(known, near), *self._look_alerts(near, perplexity, indices, outside)]
         alerts.sort(key=lambda one: (one.level != ALERT, -one.value / one.limit))
         return Report(
             self.name,
@@ -197,19 +180,35 @@ class Tally:
             alerts,
         )
 
+    def _token_alerts(self, known: Stability, near: Slice) -> list[Alert]:
+        if len(self._tokens) < ENOUGH_TOKENS or not known.sure:
+            return []
+        text = f"tokens are others than those of calibration, nearest {near.name}: PSI {known.value:.2f}"
+        return self._above("tokens", "psi", known.value, INDEX, text)
+
+    def _look_alerts(
+        self, near: Slice, perplexity: float, indices: Mapping[str, Stability], outside: Mapping[str, float]
+    ) -> Iterator[Alert]:
+        if len(self._looked) < ENOUGH:
+            return
+        times = perplexity / near.perplexity
+        text = f"perplexity {perplexity:.4g}, at calibration {near.perplexity:.4g} on {near.name}: {times:.1f} times"
+        yield from self._above("perplexity", "times", times, PERPLEXITY, text)
+        for name, one in indices.items():
+            where = f"{name} ({_layer(name)})"
+            if one.sure:
+                yield from self._above(name, "psi", one.value, INDEX, f"{where} reads other rows: PSI {one.value:.2f}")
+            text = f"{where} reads values out of range: {outside[name]:.2%}"
+            yield from self._above(name, "outside", outside[name], OUTSIDE, text)
+
     def _indices(self, looked: Sequence[LookedAt]) -> dict[str, Stability]:
         """Of each matrix the larger one, of its values or its directions."""
         found = {}
         texts = min(float(len(looked)), sum(one.rows for one in looked) / sampled(self.seen.length))
         for name in looked[0].seen if looked else ():
             known = self.seen.inputs[name]
-            counted = [one for one in looked if name in one.values]
-            if not counted:
-                continue
-            values, directions = (
-                np.sum([one.values[name] for one in counted], 0),
-                np.sum([one.directions[name] for one in counted], 0),
-            )
+            values = np.sum([one.values[name] for one in looked], 0)
+            directions = np.sum([one.directions[name] for one in looked], 0)
             found[name] = max(
                 known.values.stability(values, texts, self.seen.texts),
                 known.directions.stability(directions, texts, self.seen.texts),
@@ -230,10 +229,6 @@ class Tally:
             if value > limit:
                 return [Alert(level, self.name, where, what, value, limit, f"{text}, above {limit:g}")]
         return []
-
-
-def _add(counts: dict[str, I64], name: str, more: I64) -> None:
-    counts[name] = counts[name] + more if name in counts else more
 
 
 def _layer(name: str) -> str:

@@ -1,6 +1,6 @@
 """Watches what a model that serves is given, at a small share of its time.
 
-The tokens of all prompts are counted, which costs nothing. Now and then the beginning of a prompt runs once more, in a
+The tokens of all prompts are counted, which costs nothing. Now and then a part of a prompt runs once more, in a
 program of its own over the same weights, that shows what some of the matrices read; never while an answer is computed,
 and no more often than a share of the time allows.
 """
@@ -8,18 +8,19 @@ and no more often than a share of the time allows.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from types import TracebackType
 from typing import Self
 
 from edgeq.container.reader import File
-from edgeq.drift.look import LEAST, LENGTH, Looker
+from edgeq.drift.look import LEAST, Looker
 from edgeq.drift.seen import seen_by
 from edgeq.drift.tally import Alert, Report, Tally
 from edgeq.errors import EdgeqError
 
 BUDGET = 0.02  # of the time
 INPUTS = 24  # that are watched: of all layers some
-WINDOW = 16  # texts, the latest that were looked at
+WINDOW = 12  # texts, the latest that were looked at
 TOKEN_WINDOW = 32  # texts whose tokens count
 NAME = "traffic"
 
@@ -46,6 +47,7 @@ class Watch:
         self._looker = Looker(file, names[::stride], threads, announce)
         self._tally = Tally(seen, NAME, WINDOW, TOKEN_WINDOW)
         self._alone, self._budget, self._left = alone, budget, left
+        self._places = Random(0)  # of prompts, where they are looked at
         self._state = threading.Condition()  # of what follows
         self._next: list[int] | None = None
         self._closed = False
@@ -60,7 +62,7 @@ class Watch:
         with self._state:
             self._tally.count(tokens)
             if len(tokens) >= LEAST:
-                self._next = list(tokens[:LENGTH])
+                self._next = self._tally.seen.part(tokens, self._places.random())
                 self._state.notify()
 
     def report(self) -> Report:

@@ -1,6 +1,6 @@
 """What a file that was made with a calibration says of it: `drift/seen.py` has what, and compares it later.
 
-The file itself is run over beginnings of texts of the calibration, as its matrices read something else than those of
+The file itself is run over parts of the calibration's texts, as its matrices read something else than those of
 the model that was calibrated: rounding, and scales that were folded into them, change it.
 """
 
@@ -19,7 +19,7 @@ from edgeq.quantize.calibration import Calibration, F32Array, I32Array
 from edgeq.quantize.reads import inputs
 from edgeq.quantize.sketch import ASCENDING, BINS, Sketch, bin_counts
 
-TEXTS = 64  # that are looked at, at most
+TEXTS = 128  # that are looked at, at most
 BINS_OF_VALUES, BINS_OF_DIRECTIONS, BINS_OF_TOKENS = 20, 8, 20
 LISTED = 512  # tokens that are not in the last bin
 
@@ -30,7 +30,7 @@ def extract(file: File, calibration: Calibration, threads: int) -> Seen | None:
     """What `file` reads of a calibration's text; None where that has none, or the model writes no text. The result does
     not depend on `threads`. Raises as `Session` does."""
     model = architecture(file.metadata["config"], file.path)
-    texts, origins = _beginnings(calibration)
+    start, texts, origins = _parts(calibration)
     if not texts or not model.heads.causal:
         return None
     names = [group[0] for group in inputs(model, file)]
@@ -47,7 +47,7 @@ def extract(file: File, calibration: Calibration, threads: int) -> Seen | None:
             losses.append(looker.look(text, shown))
     tokens = _tokens(calibration.sequences, texts)
     slices = _slices(calibration, tokens, np.array(losses), origins)
-    return Seen(len(texts), LENGTH, {name: one.input() for name, one in read.items()}, tokens, slices)
+    return Seen(len(texts), LENGTH, start, {name: one.input() for name, one in read.items()}, tokens, slices)
 
 
 def finished(file: File, out: str | os.PathLike[str], seen: Seen) -> None:
@@ -59,9 +59,9 @@ def finished(file: File, out: str | os.PathLike[str], seen: Seen) -> None:
             writer.write(name, file.data(name))
 
 
-def _beginnings(calibration: Calibration) -> tuple[Sequences, I32Array]:
-    """Parts of LENGTH tokens, evenly from all sequences, each after the token that all these begin with, if there is
-    one; the corpora that they are of."""
+def _parts(calibration: Calibration) -> tuple[tuple[int, ...], Sequences, I32Array]:
+    """The token that all sequences begin with, if there is one; parts of LENGTH tokens, each after that one, evenly
+    from all sequences; the corpora that they are of."""
     pairs = list(zip(calibration.sequences, calibration.origins.tolist(), strict=True))
     firsts = {int(one[0]) for one, _ in pairs}
     start = np.array([*firsts], np.int32) if len(firsts) == 1 and len(pairs) > 1 else np.empty(0, np.int32)
@@ -73,7 +73,7 @@ def _beginnings(calibration: Calibration) -> tuple[Sequences, I32Array]:
             if len(part) >= (LENGTH if first else LEAST):
                 found.append((part, origin))
     chosen = np.unique(np.linspace(0, len(found) - 1, min(TEXTS, len(found))).astype(int))
-    return [found[i][0] for i in chosen], np.array([found[i][1] for i in chosen], np.int32)
+    return tuple(start.tolist()), [found[i][0] for i in chosen], np.array([found[i][1] for i in chosen], np.int32)
 
 
 class _Read:
@@ -97,9 +97,8 @@ class _Read:
     def add(self, every: F32Array, sample: F32Array) -> None:
         """Rows f32 [rows, columns] of the text."""
         self._low, self._high = min(self._low, float(every.min())), max(self._high, float(every.max()))
-        if len(sample):
-            self._now += bin_counts(sample)
-            self._now_rows.append(directed(sample))
+        self._now += bin_counts(sample)
+        self._now_rows.append(directed(sample))
 
     def input(self) -> Input:
         """All of it."""

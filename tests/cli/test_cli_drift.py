@@ -30,7 +30,7 @@ def test_what_was_calibrated_is_no_drift_and_code_is(edgeq, model: Path):
     arguments = ("drift", model, "--text", f"prose={SHIPPED / 'narrative.txt'}", "--tokens", 1024)
     same = edgeq(*arguments)
     assert (same.code, same.err) == (0, ""), same
-    assert same.out.startswith("prose: 16 parts, 1024 tokens: perplexity ") and "alert" not in same.out
+    assert same.out.startswith("prose: 32 parts, 1024 tokens: perplexity ") and "alert" not in same.out
     other = edgeq(*arguments, "--text", f"code={SHIPPED / 'c_code.txt'}")
     assert other.code == 1 and other.out.startswith(same.out.splitlines()[0])
     alerts = [line for line in other.out.splitlines() if line.startswith("alert: ")]

@@ -50,5 +50,5 @@ def told(tiny_model: Path, shared_data: Path, tmp_path_factory) -> Told:
         seen = extract(file, calibration, 2)
         assert seen is not None
         finished(file, folder / "told.eqf", seen)
-    usable = [one for one in stories[40:] if len(one) > LENGTH]
+    usable = [one for one in stories[40:] if len(one) > 2 * LENGTH]
     return Told(folder / "plain.eqf", folder / "told.eqf", calibration, usable, code)

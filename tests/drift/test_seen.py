@@ -22,7 +22,11 @@ def test_it_is_there_and_says_what_was_read(told):
         again = extract(plain, told.calibration, 1)
     assert again.content() == content, "whatever the threads"
     assert list(seen.inputs) == [f"blk.{i}.{part}.weight" for i in range(6) for part in PARTS]
-    assert [one.name for one in seen.slices] == ["some", "others"] and seen.texts == 64
+    assert [one.name for one in seen.slices] == ["some", "others"] and (seen.texts, seen.length, seen.start) == (
+        128,
+        32,
+        (0,),
+    )
     assert all(5 < one.perplexity < 30 for one in seen.slices)
     assert sum(one.tokens for one in seen.slices) == sum(map(len, told.calibration.sequences))
     values = seen.inputs["blk.2.ffn_down.weight"].values
@@ -34,6 +38,15 @@ def test_it_is_there_and_says_what_was_read(told):
 
 
 PARTS = ("attn_q", "attn_output", "ffn_gate", "ffn_down")
+
+
+def test_a_part_of_a_text_is_as_those_that_were_looked_at(told):
+    with open_file(told.path) as file:
+        seen = seen_by(file)
+    text = [0, *range(100, 200)]
+    assert seen.part(text, 0.0) == [0, *range(100, 131)] and seen.part(text, 1.0) == [0, *range(169, 200)]
+    assert seen.part(text[1:], 0.5) == [0, *range(134, 165)]
+    assert seen.part([0, 5, 6], 0.9) == [0, 5, 6] and seen.part([], 0.5) == [0]
 
 
 def test_directions_have_signs_that_the_format_says():
@@ -68,8 +81,15 @@ def test_what_is_damaged_is_refused_in_one_line(told):
             b"\xff\x00",
             b"[" * 100_000,
             content[:-9],
-            *(changed(whole, key, to=to) for key in whole if key != "version" for to in (None, [], -1, "x", {})),
+            *(
+                changed(whole, key, to=to)
+                for key in whole
+                if key not in ("version", "start")
+                for to in (None, [], -1, "x", {})
+            ),
             changed(whole, "texts", to=float("nan")),
+            changed(whole, "start", to=None),
+            changed(whole, "start", to=["x"]),
             changed(whole, "inputs", 0, "low", to=1e9),
             changed(whole, "inputs", 0, "low", to=True),
             changed(whole, "inputs", 0, "values", "edges", 0, 3, to=1e9),
@@ -88,6 +108,9 @@ def test_what_is_damaged_is_refused_in_one_line(told):
             parse(changed(whole, "version", to=2), file)
         with pytest.raises(FormatError, match=r"names 'blk\.9\.x', which is no matrix of the model"):
             parse(changed(whole, "inputs", 0, "name", to="blk.9.x"), file)
+        for start in ([2048], [-1], [0, 0]):
+            with pytest.raises(FormatError, match="begins with what is no token of the model"):
+                parse(changed(whole, "start", to=start), file)
         parse(changed(whole, "more", to=1), file)  # what is not known is passed over
 
 

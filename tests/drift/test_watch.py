@@ -28,7 +28,7 @@ def feed(tally: Tally, looker: Looker, prompts: list[list[int]]) -> list[int]:
     alarmed = []
     for number, prompt in enumerate(prompts, 1):
         tally.count(prompt)
-        tally.look(looker, prompt)
+        tally.look(looker, tally.seen.part(prompt, number * 0.618 % 1))
         if tally.report().alarmed:
             alarmed.append(number)
     return alarmed
