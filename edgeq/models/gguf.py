@@ -9,7 +9,8 @@ from edgeq.models import architecture as architecture_of
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
-from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Shapes, exported, known
+from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
+from edgeq.models.gguf_hooks import Shapes
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
 from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config

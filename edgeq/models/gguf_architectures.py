@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import UnsupportedError
+from edgeq.models import gguf_hooks as hooks
 from edgeq.models import gpt2
 from edgeq.models.composition import Model
-from edgeq.models.feed_forward import SharedMLP
-from edgeq.models.layers import Parallel
-from edgeq.models.mixers import ShortConvolution
+from edgeq.models.gguf_hooks import Config, Shapes
 from edgeq.models.wrapped import WRAPPED
-
-Config = dict[str, Any]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,144 +67,6 @@ FUSED = {
 }
 
 
-def _gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], Config]:
-    """Every so many layers one is global. Scores are scaled by the head's size, in the model with the most layers by
-    the residual stream's share of it."""
-
-    def derive(config: Mapping[str, Any]) -> Config:
-        share = config["hidden_size"] // config["num_attention_heads"]
-        layers = config["num_hidden_layers"]
-        kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
-        scalar = share if layers == largest else config.get("head_dim", 256)
-        return {"query_pre_attn_scalar": scalar, "layer_types": kinds}
-
-    return derive
-
-
-def _gpt_oss(config: Mapping[str, Any]) -> Config:
-    """Every second layer is global."""
-    return {"layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(config["num_hidden_layers"])]}
-
-
-def _smollm3(config: Mapping[str, Any]) -> Config:
-    """Every fourth layer has no rotary embedding."""
-    return {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(config["num_hidden_layers"])]}
-
-
-def _read_stablelm(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    return {"use_parallel_residual": "blk.0.ffn_norm.weight" not in shapes}
-
-
-def _read_neox(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    return {"use_parallel_residual": bool(values.get("use_parallel_residual", True))}
-
-
-def _write_parallel(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"use_parallel_residual": isinstance(model.layers[0].norms, Parallel)}
-
-
-def _read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """7B has one key/value head; 40B two norms; 11B neither."""
-    newer = values.get("attention.head_count_kv", 1) != 1
-    norms = {"num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in shapes else 1} if newer else {}
-    return {"new_decoder_architecture": newer, "multi_query": not newer, **norms}
-
-
-def _write_falcon(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    newer = bool(config.get("new_decoder_architecture", False))
-    if not newer and model.heads.num_key_value_heads != 1:
-        raise UnsupportedError("a Falcon of the older layout with several key/value heads cannot be exported")
-    return {"tensor_data_layout": "jploski"}
-
-
-def _write_olmoe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    heads = model.heads
-    if heads.num_key_value_heads != heads.num_attention_heads:
-        raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
-    return {}
-
-
-def _read_bitnet(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    return {"hidden_act": str(values.get("hidden_activation", "silu"))}
-
-
-def _write_bitnet(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"hidden_activation": str(config.get("hidden_act", "relu2"))}
-
-
-def _read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """Layers without key/value heads are convolutions."""
-    heads = values.get("attention.head_count_kv")
-    layers = values["block_count"]
-    kinds = heads if isinstance(heads, list) else [heads] * (layers[0] if isinstance(layers, list) else layers)
-    return {"layer_types": ["full_attention" if kind else "conv" for kind in kinds]}
-
-
-def _write_lfm2(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    heads = model.heads.num_key_value_heads
-    convolves = [isinstance(layer.mixer, ShortConvolution) for layer in model.layers]
-    return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
-
-
-def _read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    types = shapes.get("token_types.weight", (2, 0))
-    return {"type_vocab_size": types[0] if types else 1}
-
-
-def _write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"attention.causal": False}
-
-
-def _every(pattern: int) -> Callable[[Mapping[str, Any]], Config]:
-    """One layer of so many is global."""
-
-    def derive(config: Mapping[str, Any]) -> Config:
-        layers = range(config["num_hidden_layers"])
-        return {"layer_types": [("sliding_attention", "full_attention")[(i + 1) % pattern == 0] for i in layers]}
-
-    return derive
-
-
-def _exaone4(config: Mapping[str, Any]) -> Config:
-    """The model of 64 layers has local ones, and no other."""
-    return _every(4)(config) if config["num_hidden_layers"] == 64 else {"sliding_window": None}
-
-
-def _read_exaone4(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    local = values.get("block_count") == 64
-    return {"sliding_window": values.get("attention.sliding_window", 4096) if local else None}
-
-
-def _write_exaone4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    if any(model.windows) and model.num_hidden_layers != 64:
-        raise UnsupportedError(f"an EXAONE 4 with local layers has 64 of them, not {model.num_hidden_layers}")
-    return {}
-
-
-def _minicpm(config: Mapping[str, Any]) -> Config:
-    """Granite whose scores are scaled by the head's size."""
-    return {"attention_multiplier": config["head_dim"] ** -0.5}
-
-
-def _read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
-    heads, layers = values.get("attention.head_count_kv"), values["block_count"]
-    mamba = 0 in heads if isinstance(heads, list) else heads == 0
-    rotated = values.get("rope.scaling.finetuned", True)
-    return {
-        "layer_types": ["mamba" if mamba else "attention"] * (layers[0] if isinstance(layers, list) else layers),
-        "position_embedding_type": "rope" if rotated else "nope",
-        "shared_intermediate_size": values.get("feed_forward_length"),
-        "num_local_experts": 0,
-    }
-
-
-def _write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(model.layers[0].ffn, SharedMLP):
-        raise UnsupportedError("a Granite 4 with experts cannot be exported")
-    return {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
-
-
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 _NO_WINDOW = {"use_sliding_window": False}
@@ -245,19 +103,19 @@ ARCHITECTURES = {
         fixed={**_NO_WINDOW, "attention_bias": False, "norm_topk_prob": True, **_SPARSE},
     ),
     "gemma": GgufArchitecture("gemma"),
-    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=_gemma(2, 46)),
+    "gemma2": GgufArchitecture("gemma2", keys=_WINDOW | _CAPS, derived=hooks.gemma(2, 46)),
     "gemma3": GgufArchitecture(
         "gemma3_text",
         keys=_WINDOW,
         fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
-        derived=_gemma(6, 62),
+        derived=hooks.gemma(6, 62),
         scaled="attn_q_norm",
     ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=_MULTIPLIERS | _LOCAL_EXPERTS, biases=_BIASES),
     "olmo2": GgufArchitecture("olmo2"),
-    "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}, write=_write_olmoe),
-    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed=_NO_WINDOW, derived=_smollm3),
+    "olmoe": GgufArchitecture("olmoe", keys=_EXPERTS, fixed={"norm_topk_prob": False}, write=hooks.write_olmoe),
+    "smollm3": GgufArchitecture("smollm3", interleaved=True, fixed=_NO_WINDOW, derived=hooks.smollm3),
     "phi2": GgufArchitecture("phi", layer_norm="layer_norm_eps", fixed={"hidden_act": "gelu_new"}),
     "phi3": GgufArchitecture("phi3", keys=_WINDOW, fixed={"hidden_act": "silu"}, fused=("attn_qkv", "ffn_up")),
     "gpt2": GgufArchitecture(
@@ -271,8 +129,8 @@ ARCHITECTURES = {
         "gpt_neox",
         layer_norm="layer_norm_eps",
         fixed={"hidden_act": "gelu", "attention_bias": True},
-        read=_read_neox,
-        write=_write_parallel,
+        read=hooks.read_neox,
+        write=hooks.write_parallel,
         fused=("attn_qkv",),
     ),
     "falcon": GgufArchitecture(
@@ -280,8 +138,8 @@ ARCHITECTURES = {
         layer_norm="layer_norm_epsilon",
         names={"num_key_value_heads": "num_kv_heads", "intermediate_size": "ffn_hidden_size"},
         fixed={"activation": "gelu", "bias": False, "alibi": False, "parallel_attn": True},
-        read=_read_falcon,
-        write=_write_falcon,
+        read=hooks.read_falcon,
+        write=hooks.write_falcon,
         fused=("attn_qkv",),
         renamed={"ffn_norm": "attn_norm", "attn_norm": "attn_norm_2"},
     ),
@@ -290,28 +148,28 @@ ARCHITECTURES = {
         layer_norm="layer_norm_eps",
         fixed={"hidden_act": "silu"},
         biases={"use_qkv_bias": "blk.0.attn_q.bias"},
-        read=_read_stablelm,
-        write=_write_parallel,
+        read=hooks.read_stablelm,
+        write=hooks.write_parallel,
     ),
     "starcoder2": GgufArchitecture(
         "starcoder2",
         layer_norm="norm_epsilon",
         fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
     ),
-    "bitnet": GgufArchitecture("bitnet", read=_read_bitnet, write=_write_bitnet),
+    "bitnet": GgufArchitecture("bitnet", read=hooks.read_bitnet, write=hooks.write_bitnet),
     "ernie4_5": GgufArchitecture("ernie4_5", fixed={"hidden_act": "silu", "use_bias": False}),
     "bert": GgufArchitecture(
         "bert",
         layer_norm="layer_norm_eps",
         fixed={"hidden_act": "gelu"},
-        read=_read_bert,
-        write=_write_bert,
+        read=hooks.read_bert,
+        write=hooks.write_bert,
     ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",
         keys=_LOCAL_EXPERTS | _WINDOW | {"expert_feed_forward_length": "intermediate_size"},
         fixed={"hidden_act": "silu", "attention_bias": True, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
-        derived=_gpt_oss,
+        derived=hooks.gpt_oss,
         yarn={"truncate": False},
     ),
     "lfm2": GgufArchitecture(
@@ -320,8 +178,8 @@ ARCHITECTURES = {
         keys={"shortconv.l_cache": "conv_L_cache"},
         assumed={"block_auto_adjust_ff_dim": False},
         fixed={"conv_bias": False},
-        read=_read_lfm2,
-        write=_write_lfm2,
+        read=hooks.read_lfm2,
+        write=hooks.write_lfm2,
         renamed={"output_norm": "token_embd_norm"},
     ),
     "command-r": GgufArchitecture(
@@ -335,7 +193,7 @@ ARCHITECTURES = {
         layer_norm="layer_norm_eps",
         keys=_LOGITS | _WINDOW,
         fixed={"hidden_act": "silu", "attention_bias": False, "tie_word_embeddings": True},
-        derived=_every(4),
+        derived=hooks.every(4),
     ),
     "chatglm": GgufArchitecture(
         "glm",
@@ -356,9 +214,9 @@ ARCHITECTURES = {
         "exaone4",
         keys=_WINDOW,
         fixed={"hidden_act": "silu"},
-        derived=_exaone4,
-        read=_read_exaone4,
-        write=_write_exaone4,
+        derived=hooks.exaone4,
+        read=hooks.read_exaone4,
+        write=hooks.write_exaone4,
     ),
     "seed_oss": GgufArchitecture(
         "seed_oss",
@@ -380,7 +238,7 @@ ARCHITECTURES = {
         "granite",
         interleaved=True,
         keys={key: name for key, name in _MULTIPLIERS.items() if key != "attention.scale"},
-        derived=_minicpm,
+        derived=hooks.minicpm,
     ),
     "starcoder": GgufArchitecture(
         "gpt_bigcode",
@@ -400,12 +258,12 @@ ARCHITECTURES = {
         interleaved=True,
         keys=_MULTIPLIERS,
         biases=_BIASES,
-        read=_read_granite4,
-        write=_write_granite4,
+        read=hooks.read_granite4,
+        write=hooks.write_granite4,
     ),
 }
 # OLMo 2 with local layers
-OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=_every(4))
+OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=hooks.every(4))
 # A Llama with experts
 MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 # Here -> GGUF: Mistral is a Llama there, whose window is not written

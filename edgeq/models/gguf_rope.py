@@ -8,7 +8,7 @@ from typing import Any
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
-from edgeq.models.gguf_architectures import Shapes
+from edgeq.models.gguf_hooks import Shapes
 from edgeq.models.rope_scaling import rope_parameters
 
 # f32 vectors: divisors of the rotary frequencies, in all sessions, or in short and in long ones

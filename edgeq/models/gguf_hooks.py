@@ -1,0 +1,151 @@
+"""What no table can say of how GGUF writes architectures: keys that follow from others, and from tensors."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgeq.errors import UnsupportedError
+from edgeq.models.composition import Model
+from edgeq.models.feed_forward import SharedMLP
+from edgeq.models.layers import Parallel
+from edgeq.models.mixers import ShortConvolution
+
+Config = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], Config]:
+    """Every so many layers one is global. Scores are scaled by the head's size, in the model with the most layers by
+    the residual stream's share of it."""
+
+    def derive(config: Mapping[str, Any]) -> Config:
+        share = config["hidden_size"] // config["num_attention_heads"]
+        layers = config["num_hidden_layers"]
+        kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+        scalar = share if layers == largest else config.get("head_dim", 256)
+        return {"query_pre_attn_scalar": scalar, "layer_types": kinds}
+
+    return derive
+
+
+def gpt_oss(config: Mapping[str, Any]) -> Config:
+    """Every second layer is global."""
+    return {"layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(config["num_hidden_layers"])]}
+
+
+def smollm3(config: Mapping[str, Any]) -> Config:
+    """Every fourth layer has no rotary embedding."""
+    return {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(config["num_hidden_layers"])]}
+
+
+def read_stablelm(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"use_parallel_residual": "blk.0.ffn_norm.weight" not in shapes}
+
+
+def read_neox(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"use_parallel_residual": bool(values.get("use_parallel_residual", True))}
+
+
+def write_parallel(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"use_parallel_residual": isinstance(model.layers[0].norms, Parallel)}
+
+
+def read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """7B has one key/value head; 40B two norms; 11B neither."""
+    newer = values.get("attention.head_count_kv", 1) != 1
+    norms = {"num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in shapes else 1} if newer else {}
+    return {"new_decoder_architecture": newer, "multi_query": not newer, **norms}
+
+
+def write_falcon(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    newer = bool(config.get("new_decoder_architecture", False))
+    if not newer and model.heads.num_key_value_heads != 1:
+        raise UnsupportedError("a Falcon of the older layout with several key/value heads cannot be exported")
+    return {"tensor_data_layout": "jploski"}
+
+
+def write_olmoe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = model.heads
+    if heads.num_key_value_heads != heads.num_attention_heads:
+        raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
+    return {}
+
+
+def read_bitnet(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return {"hidden_act": str(values.get("hidden_activation", "silu"))}
+
+
+def write_bitnet(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hidden_activation": str(config.get("hidden_act", "relu2"))}
+
+
+def read_lfm2(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Layers without key/value heads are convolutions."""
+    heads = values.get("attention.head_count_kv")
+    layers = values["block_count"]
+    kinds = heads if isinstance(heads, list) else [heads] * (layers[0] if isinstance(layers, list) else layers)
+    return {"layer_types": ["full_attention" if kind else "conv" for kind in kinds]}
+
+
+def write_lfm2(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = model.heads.num_key_value_heads
+    convolves = [isinstance(layer.mixer, ShortConvolution) for layer in model.layers]
+    return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
+
+
+def read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    types = shapes.get("token_types.weight", (2, 0))
+    return {"type_vocab_size": types[0] if types else 1}
+
+
+def write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention.causal": False}
+
+
+def every(pattern: int) -> Callable[[Mapping[str, Any]], Config]:
+    """One layer of so many is global."""
+
+    def derive(config: Mapping[str, Any]) -> Config:
+        layers = range(config["num_hidden_layers"])
+        return {"layer_types": [("sliding_attention", "full_attention")[(i + 1) % pattern == 0] for i in layers]}
+
+    return derive
+
+
+def exaone4(config: Mapping[str, Any]) -> Config:
+    """The model of 64 layers has local ones, and no other."""
+    return every(4)(config) if config["num_hidden_layers"] == 64 else {"sliding_window": None}
+
+
+def read_exaone4(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    local = values.get("block_count") == 64
+    return {"sliding_window": values.get("attention.sliding_window", 4096) if local else None}
+
+
+def write_exaone4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    if any(model.windows) and model.num_hidden_layers != 64:
+        raise UnsupportedError(f"an EXAONE 4 with local layers has 64 of them, not {model.num_hidden_layers}")
+    return {}
+
+
+def minicpm(config: Mapping[str, Any]) -> Config:
+    """Granite whose scores are scaled by the head's size."""
+    return {"attention_multiplier": config["head_dim"] ** -0.5}
+
+
+def read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
+    heads, layers = values.get("attention.head_count_kv"), values["block_count"]
+    mamba = 0 in heads if isinstance(heads, list) else heads == 0
+    rotated = values.get("rope.scaling.finetuned", True)
+    return {
+        "layer_types": ["mamba" if mamba else "attention"] * (layers[0] if isinstance(layers, list) else layers),
+        "position_embedding_type": "rope" if rotated else "nope",
+        "shared_intermediate_size": values.get("feed_forward_length"),
+        "num_local_experts": 0,
+    }
+
+
+def write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(model.layers[0].ffn, SharedMLP):
+        raise UnsupportedError("a Granite 4 with experts cannot be exported")
+    return {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
