@@ -6,11 +6,14 @@ with them in float32, for the tests to compare with.
 Needs torch, transformers and peft; edgeq needs none of them.
 """
 
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # peft would ask the Hub for the models that adapters name
 
 import numpy as np
 import peft

@@ -1,6 +1,8 @@
 """Adapters as PEFT saves them: a folder with adapter_config.json and adapter_model.safetensors (or .bin).
 
 Source of what the keys mean: peft's LoraConfig; the scale is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora.
+`fan_in_fan_out` says that the base model keeps matrices as [inputs, outputs], which its architecture says as well:
+factors are always [rank, inputs] and [outputs, rank].
 """
 
 import math

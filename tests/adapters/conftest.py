@@ -10,7 +10,7 @@ import edgeq
 from edgeq.model import Model
 from edgeq.quantize.pipeline import convert
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
+sys.path += [str(Path(__file__).resolve().parents[1] / part) for part in ("models", "checkpoints")]
 
 import random_checkpoints
 

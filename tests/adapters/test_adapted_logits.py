@@ -1,21 +1,25 @@
 """Adapters that peft has made: at run time and merged, against what transformers computes with them."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import adapter_cases
 import numpy as np
 import pytest
 import random_checkpoints
 from adapter_cases import BOTH, CASES, TOKENS, folder
+from safetensors.numpy import load_file, save_file
 
 import edgeq
 from edgeq import adapted_sessions
 from edgeq.conversion import convert
-from edgeq.errors import UsageError
+from edgeq.errors import MemoryLimitError, UsageError
 from edgeq.model import Model
+from edgeq.runtime import session
 
 NEAR = 1e-4  # 100 times what is found
 GREEDY = {"temperature": 0.0}
@@ -145,3 +149,75 @@ def test_a_closed_model_closes_every_session(file: Callable[..., Path]) -> None:
     model.close()
     with pytest.raises(UsageError, match="closed"):
         next(going)
+
+
+def random_adapter(folder: Path, checkpoint: Path, rank: int) -> Path:
+    """One for every matrix of a checkpoint's layers, as far as linear layers read them."""
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    random, tensors = np.random.default_rng(rank), {}
+    for name, weight in load_file(checkpoint / "model.safetensors").items():
+        module = name.removesuffix(".weight")
+        if weight.ndim == 2 and any(part.isdigit() for part in module.split(".")):
+            rows, columns = weight.T.shape if ".c_" in name else weight.shape
+            for which, shape in (("A", (rank, columns)), ("B", (rows, rank))):
+                tensors[f"{module}.lora_{which}.weight"] = random.normal(0, 0.2, shape).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("rank", [1, 37])
+@pytest.mark.parametrize("case", ["llama-ragged", "gpt2-ragged", "olmo2-ragged", "llama-bias", "gemma2", "granite"])
+def test_merged_and_at_run_time_agree(
+    case: str, rank: int, file: Callable[..., Path], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Also where rows are no multiple of 32 and ranks none of 16, with biases, caps and factors after a product."""
+    adapter, tokens = random_adapter(tmp_path / "a", checkpoint(case), rank), random_checkpoints.make(case)[2]
+    convert(checkpoint(case), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True, lora=[adapter])
+    with edgeq.load(tmp_path / "m.eqf", threads=2) as model:
+        merged = model.logits(tokens)
+    with edgeq.load(file(case), threads=2) as model:
+        found, plain = model.logits(tokens, lora=[adapter]), model.logits(tokens)
+    assert np.abs(found - merged).max() <= 1e-3
+    assert np.abs(found - plain).max() > 0.5
+
+
+def test_sets_make_room_where_memory_is_short(file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sets that were used longest ago go first; without others to drop, what lacks is said."""
+    made, real = [0], session.Session.__init__
+
+    def limited(self: session.Session, *args: Any, **options: Any) -> None:
+        if made[0] == 2:
+            raise MemoryLimitError("no memory")
+        real(self, *args, **options)
+        made[0] += 1
+
+    def closing(self: session.Session) -> None:
+        made[0] -= 1
+        close(self)
+
+    close = session.Session.close
+    monkeypatch.setattr(session.Session, "__init__", limited)
+    monkeypatch.setattr(session.Session, "close", closing)
+    with edgeq.load(file("llama"), threads=1) as model:
+        for lora in ([A], [B], [A], []):
+            model.logits([1, 2], lora=lora)
+        assert made == [2]
+        made[0] = 2
+        model._sessions._drop()
+        made[0] = 2
+        with pytest.raises(MemoryLimitError, match="no memory"):
+            model.logits([1, 2], lora=[B])
+        made[0] = 1
+
+
+def test_beside_quantized_matrices(file: Callable[..., Path]) -> None:
+    """The factors read what the matrix reads before that is rounded; threads do not change a bit."""
+    found = []
+    for threads in (1, 2):
+        with edgeq.load(file("llama", "Q8_0"), threads=threads, lora=[A]) as model:
+            found.append(model.logits(prompt("llama")))
+    np.testing.assert_array_equal(*found)
+    expected = adapter_cases.logits("llama")
+    assert np.sqrt(np.mean((found[0] - expected) ** 2)) <= 0.05 * expected.std()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch_files
 from adapter_cases import folder
 from safetensors.numpy import load_file, save_file
 
@@ -55,6 +56,17 @@ def test_names_of_an_adapter_that_was_not_saved_by_peft(adapter: Path) -> None:
     }
     save_file(renamed, adapter / WEIGHTS)
     assert read_peft(adapter).pairs.keys() == before.pairs.keys()
+
+
+def test_weights_as_torch_saves_them(adapter: Path) -> None:
+    before = read_peft(adapter).pairs
+    torch_files.write(adapter / "adapter_model.bin", load_file(adapter / WEIGHTS))
+    (adapter / WEIGHTS).unlink()
+    found = read_peft(adapter).pairs
+    assert found.keys() == before.keys()
+    for name, pair in found.items():
+        np.testing.assert_array_equal(pair.a, before[name].a)
+        np.testing.assert_array_equal(pair.b, before[name].b)
 
 
 @pytest.mark.parametrize(
