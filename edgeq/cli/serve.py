@@ -87,14 +87,11 @@ def _load(path: str, loading: dict[str, Any], say: Callable[[str], None]) -> "Mo
     from edgeq.loading import load
 
     template = loading.get("template")
+    others = {name: value for name, value in loading.items() if name not in ("template", "preload")}
     model = load(
         path,
-        threads=loading.get("threads"),
-        context=loading.get("context"),
-        kv=loading.get("kv"),
+        **others,
         chat_template=None if template is None else read_text(template),
-        embeddings=loading["embeddings"],
-        force=bool(loading.get("force")),
         announce=_Teller(say),
         progress=lambda what, done, total: say(f"converting: {done / max(total, 1):.0%}"),
     )

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from inspect import signature
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,8 @@ import pytest
 from counting import counting_model
 from serving import hello, wait_until
 
-from edgeq.cli import main
+from edgeq.cli import main, run, serve
+from edgeq.loading import load
 from edgeq.serve.guard import Rules, is_loopback
 from edgeq.serve.listening import open_socket
 
@@ -118,6 +120,18 @@ def test_what_is_not_installed_is_named(capfd, monkeypatch):
     monkeypatch.setattr("edgeq.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
     assert main(["serve", "m.eqf"]) == 2
     assert "serving needs uvicorn, not installed here: pip install 'edgeq[serve]'" in capfd.readouterr().err
+
+
+def test_all_options_of_loading_reach_it(tmp_path, monkeypatch):
+    """Also those that come later: none is passed over in silence."""
+    given = {}
+    monkeypatch.setattr("edgeq.loading.load", lambda path, **options: given.update(options))
+    (tmp_path / "template").write_text("{{ messages }}")
+    names = {parameter.name for parameter in run.command.params} & {*signature(load).parameters}
+    assert {"threads", "context", "kv", "force"} <= names
+    loading = {**dict.fromkeys(names, 1), "template": tmp_path / "template"}
+    serve._load("m.eqf", loading, print)
+    assert names <= {*given} and given["chat_template"] == "{{ messages }}"
 
 
 def test_a_port_that_is_taken(capfd):
