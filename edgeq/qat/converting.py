@@ -67,8 +67,8 @@ def panels_of(matrix: Matrix, layers: Mapping[str, nn.Module]) -> "np.ndarray[tu
     """The panels u8 [tensor_bytes] of a matrix of the file."""
     found: list[Fields] = []
     plain: list[np.ndarray] = []
-    for source, index in matrix.parts:
-        layer = layers[source.removesuffix(".weight")]
+    for owner, index in matrix.parts:
+        layer = layers[owner]
         rounding: Rounding = layer.rounding
         rows, piece = rounding.rows[index], rounding.pieces[index]
         weight = layer.weight.detach()

@@ -32,7 +32,7 @@ PREPARED = "_edgeq_prepared"
 
 @dataclass
 class Matrix:
-    """A matrix of the file: for each part of it the weight's name, and which piece of that one's rounding it is."""
+    """A matrix of the file: for each part of it the layer, and which piece of that one's rounding it is."""
 
     name: str
     type: str
@@ -111,7 +111,9 @@ def _prepare_known(
 
 def _matrices(model: nn.Module, chosen: Recipe, file: File | None, learned: bool) -> Iterator[Matrix]:
     view = ModuleCheckpoint(model)
-    _, known, _ = settle_head(view)
+    _, known, notes = settle_head(view)
+    if notes:
+        raise UnsupportedError(f"{view.source}: {notes[0]}: set its config's tie_word_embeddings to what it does")
     sources = Sources(view, known)
     tensors = settled(known.tensors, lambda source: sources.name(source) is not None)
     if file is not None:
@@ -124,7 +126,7 @@ def _matrices(model: nn.Module, chosen: Recipe, file: File | None, learned: bool
         if file is not None:
             fields = _start(view, sources, file, name, tensor)
         for part in tensor.parts if kind != "F32" else ():
-            source = _checked(model, sources, part, tensor, kind)
+            source = _checked(model, view, sources, part, tensor, kind)
             rows = rows_of(part)
             if fields is not None:
                 picked = _rows(fields, first, part.rows)
@@ -132,23 +134,22 @@ def _matrices(model: nn.Module, chosen: Recipe, file: File | None, learned: bool
             else:
                 weight = view.weights[source].detach()
                 piece = _encoded(weight if rows is None else weight[rows], kind, learned)
-            pieces, places = found.setdefault(source, ([], []))
-            matrix.parts.append((source, len(pieces)))
+            pieces, places = found.setdefault(view.owners[source], ([], []))
+            matrix.parts.append((view.owners[source], len(pieces)))
             pieces.append(piece)
             places.append(rows)
             first += part.rows
         if kind != "F32":
             yield matrix
-    for source, held in found.items():
-        _round(model.get_submodule(source.removesuffix(".weight")), Rounding(*held))
+    for owner, held in found.items():
+        _round(model.get_submodule(owner), Rounding(*held))
 
 
-def _checked(model: nn.Module, sources: Sources, part: Part, tensor: Stored, kind: str) -> str:
+def _checked(model: nn.Module, view: ModuleCheckpoint, sources: Sources, part: Part, tensor: Stored, kind: str) -> str:
     """The name of the weight that a part of a matrix is rows of. UnsupportedError where that is no layer's that can
     round it."""
     source = sources.name(part.source) or part.source
-    owner = source.removesuffix(".weight")
-    layer = dict(model.named_modules()).get(owner)
+    layer = dict(model.named_modules()).get(view.owners.get(source, ""))
     plain = not (part.transposed or part.flat or part.plane is not None or tensor.ternary or tensor.add)
     if not plain or len(tensor.shape) != 2 or not isinstance(layer, nn.Linear | nn.Embedding):
         what = "is rounded already" if tensor.ternary else "belongs to no linear layer and no embedding"
