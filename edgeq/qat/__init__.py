@@ -31,8 +31,8 @@ except ImportError:
     raise UnsupportedError("edgeq.qat needs torch, which is not installed: pip install edgeq[qat]") from None
 
 from edgeq.qat.converting import convert
-from edgeq.qat.layers import round_inputs
 from edgeq.qat.preparing import prepare
+from edgeq.qat.rounded_layers import round_inputs
 from edgeq.qat.training import distillation_loss, parameter_groups
 
 __all__ = ["convert", "distillation_loss", "parameter_groups", "prepare", "round_inputs"]

@@ -14,9 +14,9 @@ from edgeq.blocks.table import block_type
 from edgeq.conversion import check_tokenizer
 from edgeq.errors import CheckpointError, UsageError
 from edgeq.qat.grid import Grid
-from edgeq.qat.layers import Rounding
 from edgeq.qat.module_checkpoint import ModuleCheckpoint, assets_of, config_of
 from edgeq.qat.preparing import PREPARED, Matrix, Prepared
+from edgeq.qat.rounded_layers import Rounding
 from edgeq.quantize.pipeline import Encoded, Report, convert_open
 
 

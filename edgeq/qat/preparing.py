@@ -21,8 +21,8 @@ from edgeq.kernels import encode_api
 from edgeq.models.tensors import Part, settled
 from edgeq.models.tensors import Tensor as Stored
 from edgeq.qat.grid import Grid
-from edgeq.qat.layers import Plain, Rounding, rounding_class
 from edgeq.qat.module_checkpoint import ModuleCheckpoint
+from edgeq.qat.rounded_layers import Plain, Rounding, rounding_class
 from edgeq.quantize.chunks import Sources
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.recipes import Recipe, recipe

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeq.qat.layers import Rounding
+from edgeq.qat.rounded_layers import Rounding
 
 VECTORS = 1e-3  # of a norm's or a bias' size is what one step of its kind is taken to be
 

@@ -8,6 +8,8 @@ from edgeq.blocks.panels import pack_panels, unpack_panels
 from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import BLOCK_TYPES, block_type
 
+pytest.importorskip("torch", reason="needs torch: run tools/test --qat")
+
 TYPES = [name for name, bt in BLOCK_TYPES.items() if bt.quantized]
 MINE = pytest.mark.parametrize("name", TYPES)
 

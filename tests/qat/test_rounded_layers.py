@@ -1,6 +1,11 @@
+"""Layers that round what they read and hold."""
+
 import numpy as np
+import pytest
 
 from edgeq.blocks.activations import quantized
+
+pytest.importorskip("torch", reason="needs torch: run tools/test --qat")
 
 
 def test_inputs_round_as_the_kernels_have_it(torch):
