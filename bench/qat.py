@@ -94,7 +94,9 @@ def train(options: argparse.Namespace, kind: str, start: Path, out: Path) -> Tra
     if options.checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
-    optimizer = torch.optim.Adam(qat.parameter_groups(model, options.rate), betas=(0.9, 0.95), eps=1e-12)
+    optimizer = torch.optim.Adam(
+        qat.parameter_groups(model, options.rate, options.scales, options.vectors), betas=(0.9, 0.95), eps=1e-12
+    )
     rates = [group["lr"] for group in optimizer.param_groups]
     found, told, sums = Trained(), 0, []
     began, limit = time.process_time(), 60 * options.minutes
@@ -161,7 +163,9 @@ def main() -> None:
     parser.add_argument("--held-out-from", type=int, metavar="BYTE", help="where the rest of --text begins")
     parser.add_argument("--types", type=lambda text: text.split(","), default=TYPES.split(","))
     parser.add_argument("--minutes", type=script.seconds, default=10.0, help="of processor time, per type (10)")
-    parser.add_argument("--rate", type=float, default=0.02, help="in steps of the grid (0.02)")
+    parser.add_argument("--rate", type=float, default=0.002, help="of weights, in steps of the grid (0.002)")
+    parser.add_argument("--scales", type=float, default=0.001, help="of scales, by their size (0.001)")
+    parser.add_argument("--vectors", type=float, default=0.001, help="of norms and biases, by their size (0.001)")
     parser.add_argument("--rows", type=script.count, default=8, help="of a batch (8)")
     parser.add_argument("--length", type=script.count, default=256, help="tokens of a row (256)")
     parser.add_argument("--tokens", type=script.count, default=20000, help="of the held-out text, at most (20000)")

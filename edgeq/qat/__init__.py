@@ -9,11 +9,11 @@ Needs torch, and transformers for its models: `pip install edgeq[qat]`. Nothing 
 
     teacher = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
-    qat.prepare(model, "Q2_K", start="calibrated.eqf")  # made by: edgeq convert FOLDER --type Q2_K --calibration ...
-    model.gradient_checkpointing_enable()               # where memory is short
-    optimizer = torch.optim.Adam(qat.parameter_groups(model, lr=0.02), betas=(0.9, 0.95))
+    qat.prepare(model, "Q2_K", start="calibrated.eqf", learned_scales=True)  # of edgeq convert --calibration
+    model.gradient_checkpointing_enable()  # where memory is short
+    optimizer = torch.optim.Adam(qat.parameter_groups(model), betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=STEPS)
-    for tokens in batches:                              # int64 [rows, tokens], STEPS of them
+    for tokens in batches:  # int64 [rows, tokens], STEPS of them
         with torch.no_grad():
             wanted = teacher(tokens).logits
         qat.distillation_loss(model(tokens).logits, wanted).backward()

@@ -7,15 +7,18 @@ from torch.nn import functional
 
 from edgeq.qat.rounded_layers import Rounding
 
-VECTORS = 1e-3  # of a norm's or a bias' size is what one step of its kind is taken to be
+PLAIN_STEPS = 100  # of a matrix in F16 or BF16 the distance between codes is taken to be such a part of its size
 
 
-def parameter_groups(model: nn.Module, lr: float = 0.02, scales: float = 0.2) -> list[dict[str, Any]]:
-    """Groups for an optimizer whose steps are about `lr` large (Adam and its relatives), each with a rate of its own:
-    `lr` counts in steps of the grid. At 0.02 a weight crosses from one code to the next in 50 steps that agree.
+def parameter_groups(
+    model: nn.Module, lr: float = 0.002, scales: float = 0.001, vectors: float = 0.001
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer whose steps are about as large as the rate (Adam and its relatives), each with one of its
+    own: what moves a weight by `lr` of the distance between two codes, scales and mins, where they are learned, by
+    `scales` of a scale's size, and norms and biases by `vectors` of theirs.
 
-    Scales and mins, where they are learned, move by `scales` of what would move the codes farthest from zero by `lr`.
-    Vectors move by `lr` thousandths of their size. Nothing decays: weights have their place on the grid.
+    At 0.002 a weight goes over to the next code in 250 steps that agree. In a short training scales and vectors gain
+    most: `lr=0` leaves weights as they are. Nothing decays: weights have their place on the grid.
     """
     groups, seen = [], set[int]()
     for layer in model.modules():
@@ -23,17 +26,20 @@ def parameter_groups(model: nn.Module, lr: float = 0.02, scales: float = 0.2) ->
         if not isinstance(rounding, Rounding) or id(layer.weight) in seen:
             continue
         seen.add(id(layer.weight))
-        step = max(piece.step() for piece in rounding.pieces) or _size(layer.weight) / 1000
-        groups.append({"params": [layer.weight], "lr": lr * step, "weight_decay": 0.0})
+        step = max(piece.step() for piece in rounding.pieces) or _size(layer.weight) / PLAIN_STEPS
+        groups.append(_group([layer.weight], lr * step))
         for piece in rounding.pieces:
             learned = [one for one in piece.parameters() if one.requires_grad]
             seen |= {id(one) for one in piece.parameters()}
             if learned:
-                farthest = max(map(abs, piece.ends))
-                groups.append({"params": learned, "lr": lr * scales * step / farthest, "weight_decay": 0.0})
+                groups.append(_group(learned, scales * _size(piece.scale)))
     rest = [one for one in model.parameters() if id(one) not in seen and one.requires_grad]
-    groups += [{"params": [one], "lr": lr * VECTORS * _size(one), "weight_decay": 0.0} for one in rest]
-    return groups
+    groups += [_group([one], vectors * _size(one)) for one in rest]
+    return [group for group in groups if group["lr"] > 0]
+
+
+def _group(parameters: list[nn.Parameter], lr: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": lr, "weight_decay": 0.0}
 
 
 def _size(weight: Tensor) -> float:

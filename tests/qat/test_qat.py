@@ -25,7 +25,7 @@ def qat(torch):
 
 def trained(torch, qat, model, steps=2, **options):
     """A model after a few steps that are so long that codes and scales change."""
-    optimizer = torch.optim.Adam(qat.parameter_groups(model, lr=0.3))
+    optimizer = torch.optim.Adam(qat.parameter_groups(model, lr=0.3, scales=0.05))
     tokens = torch.tensor([TOKENS])
     for _ in range(steps):
         model(tokens, labels=tokens, **options).loss.backward()
@@ -131,7 +131,7 @@ def test_distillation_lowers_the_divergence(qat, torch, small_model):
     tokens = torch.tensor([TOKENS])
     with torch.no_grad():
         wanted = teacher(tokens).logits
-    optimizer = torch.optim.Adam(qat.parameter_groups(model, lr=0.05))
+    optimizer = torch.optim.Adam(qat.parameter_groups(model, lr=0.05, scales=0.01))
     losses = []
     for _ in range(12):
         loss = qat.distillation_loss(model(tokens).logits, wanted)
@@ -208,3 +208,18 @@ def test_any_module_can_be_prepared_but_not_converted(qat, torch, tmp_path):
     assert all(layer.weight.grad is not None for layer in model)
     with pytest.raises(UnsupportedError, match="is no transformers model"):
         qat.convert(model, tmp_path / "m.eqf")
+
+
+def test_rates_count_in_steps_of_the_grid_and_sizes(qat, torch, small_model):
+    model = qat.prepare(small_model(), "Q4_0", learned_scales=True)
+    made = qat.parameter_groups(model, lr=0.5, scales=0.25, vectors=0.125)
+    groups = {id(one): group["lr"] for group in made for one in group["params"]}
+    layer = model.model.layers[0].mlp.up_proj
+    scale = layer.rounding.pieces[0].scale
+    size = float(scale.detach().square().mean().sqrt())
+    assert groups[id(layer.weight)] == pytest.approx(0.5 * size)  # codes are whole numbers
+    assert groups[id(scale)] == pytest.approx(0.25 * size)
+    assert groups[id(model.model.norm.weight)] == pytest.approx(0.125)
+    assert {*groups} == {id(one) for one in model.parameters() if one.requires_grad}
+    left = {id(one) for group in qat.parameter_groups(model, lr=0) for one in group["params"]}
+    assert id(layer.weight) not in left and id(scale) in left
