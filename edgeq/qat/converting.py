@@ -46,6 +46,7 @@ def convert(
     if not source and not allow_no_tokenizer:
         raise UsageError(f"{type(model).__name__}: was loaded from nowhere: say whose tokenizer it has by `source`")
     checkpoint = ModuleCheckpoint(model, assets_of(source) if source else {})
+    checkpoint.source = os.fspath(source or "") or checkpoint.source  # what the file says that it was made from
     for name, weight in checkpoint.weights.items():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"{checkpoint.source}: {name} is not finite: train with a smaller rate")

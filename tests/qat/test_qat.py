@@ -121,6 +121,7 @@ def test_training_begins_with_what_a_file_computes(qat, torch, tiny_model, tmp_p
             name: info.crc32 for name, info in again.tensors.items()
         }
         assert {*start.assets} == {*again.assets}
+        assert again.metadata["provenance"]["source"] == start.metadata["provenance"]["source"] == "tiny_model"
     assert report.recipe == "Q2_K"
     np.testing.assert_array_equal(engine_logits(tmp_path / "start.eqf"), engine_logits(tmp_path / "again.eqf"))
 
