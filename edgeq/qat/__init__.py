@@ -21,6 +21,9 @@ Needs torch, and transformers for its models: `pip install edgeq[qat]`. Nothing 
         optimizer.zero_grad()
         schedule.step()
     qat.convert(model, "trained.eqf")
+
+With `adapters=16`, `prepare` freezes all that and trains low-rank adapters; `merge(model)` before `convert` adds them
+to the weights, `save_adapters(model, FOLDER)` writes them as the `peft` library does.
 """
 
 from edgeq.errors import UnsupportedError
@@ -30,9 +33,10 @@ try:
 except ImportError:
     raise UnsupportedError("edgeq.qat needs torch, which is not installed: pip install edgeq[qat]") from None
 
+from edgeq.qat.adapters import merge, save_adapters
 from edgeq.qat.converting import convert
 from edgeq.qat.preparing import prepare
 from edgeq.qat.rounded_layers import round_inputs
 from edgeq.qat.training import distillation_loss, parameter_groups
 
-__all__ = ["convert", "distillation_loss", "parameter_groups", "prepare", "round_inputs"]
+__all__ = ["convert", "distillation_loss", "merge", "parameter_groups", "prepare", "round_inputs", "save_adapters"]

@@ -42,6 +42,8 @@ def convert(
     if prepared is None:
         raise UsageError(f"{type(model).__name__}: is not prepared: call `prepare` first")
     config_of(model)
+    if any(getattr(layer, "adapter", None) is not None for layer in model.modules()):
+        raise UsageError(f"{type(model).__name__}: has adapters, which the file cannot hold: `merge` them first")
     source = source or getattr(model, "name_or_path", "")
     if not source and not allow_no_tokenizer:
         raise UsageError(f"{type(model).__name__}: was loaded from nowhere: say whose tokenizer it has by `source`")

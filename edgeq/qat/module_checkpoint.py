@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 from edgeq.checkpoints import Checkpoint, TensorRef, open_checkpoint
 from edgeq.errors import UnsupportedError
 from edgeq.models import architecture
+
+_OWN = re.compile(r"\.(rounding|adapter)\.")  # what `prepare` adds to a layer
 
 
 class ModuleCheckpoint(Checkpoint):
@@ -22,7 +25,7 @@ class ModuleCheckpoint(Checkpoint):
     def __init__(self, model: nn.Module, assets: dict[str, bytes] | None = None) -> None:
         self.source = type(model).__name__
         self.config = config_of(model)
-        self.weights = {name: weight for name, weight in model.named_parameters() if ".rounding." not in name}
+        self.weights = {name: weight for name, weight in model.named_parameters() if not _OWN.search(name)}
         self.owners = {name: name.rpartition(".")[0] for name in self.weights}
         self._name_head(model)
         self.tensors = {name: TensorRef(name, tuple(one.shape), "F32") for name, one in self.weights.items()}

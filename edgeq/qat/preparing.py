@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeq import environment
 from edgeq.blocks.fields import Fields
 from edgeq.blocks.panels import unpack_panels
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import File, open_file
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.kernels import encode_api
 from edgeq.models.tensors import Part, settled
 from edgeq.models.tensors import Tensor as Stored
+from edgeq.qat.adapters import add_adapters
 from edgeq.qat.grid import Grid
 from edgeq.qat.module_checkpoint import ModuleCheckpoint
-from edgeq.qat.rounded_layers import Plain, Rounding, rounding_class
+from edgeq.qat.rounded_layers import Plain, Rounding, encoded_grid, rounding_class
 from edgeq.quantize.chunks import Sources
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.recipes import Recipe, recipe
@@ -54,6 +53,7 @@ def prepare(
     *,
     activations: bool = False,
     learned_scales: bool = False,
+    adapters: int = 0,
 ) -> nn.Module:
     """Round the weights of `model` in every pass from now on, as a file of the recipe `recipe_name` will hold them; the
     result is the same model, changed, its weights in f32.
@@ -66,6 +66,8 @@ def prepare(
                     are those that the encoder finds for the weights as they are.
     activations:    round also what linear layers of quantized types read, as the kernels do
     learned_scales: train scales and mins too
+    adapters:       train low-rank adapters of this rank alone (`merge` and `save_adapters` are for what comes out); all
+                    else is frozen as it rounds
 
     Raises UsageError for an unknown recipe, a model that is prepared already, or a file of another model;
     UnsupportedError for an architecture that edgeq does not know, or a quantized weight that belongs to neither a
@@ -82,6 +84,8 @@ def prepare(
     else:
         matrices = _prepare_any(model, chosen, learned_scales)
     _share(model, activations)
+    if adapters:
+        add_adapters(model, adapters)
     setattr(model, PREPARED, Prepared(chosen.name, matrices))
     return model
 
@@ -95,7 +99,7 @@ def _prepare_any(model: nn.Module, chosen: Recipe, learned: bool) -> list[Matrix
         seen.add(id(module.weight))
         kind = chosen.type_for(f"{name}.weight", module.weight.shape, 0, tied=False).type
         if kind != "F32":
-            _round(module, Rounding([_encoded(module.weight.detach(), kind, learned)], [None]))
+            _round(module, Rounding([encoded_grid(module.weight.detach(), kind, learned)], [None]))
     return []
 
 
@@ -133,7 +137,7 @@ def _matrices(model: nn.Module, chosen: Recipe, file: File | None, learned: bool
                 piece: Grid | Plain = Grid(picked, block_type(kind), learned)
             else:
                 weight = view.weights[source].detach()
-                piece = _encoded(weight if rows is None else weight[rows], kind, learned)
+                piece = encoded_grid(weight if rows is None else weight[rows], kind, learned)
             pieces, places = found.setdefault(view.owners[source], ([], []))
             matrix.parts.append((view.owners[source], len(pieces)))
             pieces.append(piece)
@@ -169,18 +173,6 @@ def rows_of(part: Part) -> Tensor | None:
     run = part.run or part.rows
     rows = part.first + at // run * part.step + at % run
     return None if len(rows) == part.shape[0] and np.array_equal(rows, at) else torch.from_numpy(rows)
-
-
-def _encoded(weight: Tensor, kind: str, learned: bool) -> Grid | Plain:
-    """The scales that the encoder of a type finds for a matrix."""
-    bt = block_type(kind)
-    if not bt.quantized:
-        return Plain(bt)
-    encode_api.prepare([kind])
-    rows, columns = weight.shape
-    threads = environment.threads() or environment.processors()
-    data = encode_api.encode_panels(weight.cpu().numpy(), kind, threads)
-    return Grid(unpack_panels(data, rows, columns, bt), bt, learned)
 
 
 def _check_same(file: File, tensors: Mapping[str, Stored], called: str) -> None:
@@ -228,4 +220,4 @@ def _share(model: nn.Module, activations: bool) -> None:
             if not hasattr(layer, "rounding"):
                 _round(layer, held[id(layer.weight)])
             if isinstance(layer, nn.Linear):
-                layer.rounds_inputs = activations
+                layer.rounds_inputs, layer.adapter = activations, None

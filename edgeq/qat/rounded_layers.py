@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeq.blocks.table import GROUP, BlockType
+from edgeq import environment
+from edgeq.blocks.panels import unpack_panels
+from edgeq.blocks.table import GROUP, BlockType, block_type
+from edgeq.kernels import encode_api
 from edgeq.qat.grid import Grid
 
 LEAST_INPUT = 1e-30  # a group of inputs whose largest is below is zero, as the kernels have it
@@ -58,16 +61,30 @@ class Rounding(nn.Module):
         return all(isinstance(piece, Grid) for piece in self.pieces)
 
 
+def encoded_grid(weight: Tensor, kind: str, learned: bool) -> Grid | Plain:
+    """The scales that the encoder of a type finds for a matrix."""
+    bt = block_type(kind)
+    if not bt.quantized:
+        return Plain(bt)
+    encode_api.prepare([kind])
+    rows, columns = weight.shape
+    threads = environment.threads() or environment.processors()
+    data = encode_api.encode_panels(weight.cpu().numpy(), kind, threads)
+    return Grid(unpack_panels(data, rows, columns, bt), bt, learned)
+
+
 class QatLinear(nn.Linear):
-    """A linear layer whose weight is rounded in every pass, and what it reads too where `rounds_inputs`."""
+    """A linear layer whose weight is rounded in every pass, and what it reads too where `rounds_inputs`. An `adapter`
+    adds what it makes of the inputs as they are."""
 
     rounding: Rounding
     rounds_inputs: bool
+    adapter: Any
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.rounds_inputs and self.rounding.quantizes_inputs:
-            input = round_inputs(input)
-        return functional.linear(input, self.rounding(self.weight), self.bias)
+        rounds = self.rounds_inputs and self.rounding.quantizes_inputs
+        found = functional.linear(round_inputs(input) if rounds else input, self.rounding(self.weight), self.bias)
+        return found if self.adapter is None else found + self.adapter(input)
 
 
 class QatEmbedding(nn.Embedding):

@@ -11,11 +11,15 @@ PLAIN_STEPS = 100  # of a matrix in F16 or BF16 the distance between codes is ta
 
 
 def parameter_groups(
-    model: nn.Module, lr: float = 0.002, scales: float = 0.001, vectors: float = 0.001
+    model: nn.Module,
+    lr: float = 0.002,
+    scales: float = 0.001,
+    vectors: float = 0.001,
+    adapters: float = 2e-4,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer whose steps are about as large as the rate (Adam and its relatives), each with one of its
     own: what moves a weight by `lr` of the distance between two codes, scales and mins, where they are learned, by
-    `scales` of a scale's size, and norms and biases by `vectors` of theirs.
+    `scales` of a scale's size, and norms and biases by `vectors` of theirs; what adapters hold moves by `adapters`.
 
     At 0.002 a weight goes over to the next code in 250 steps that agree. In a short training scales and vectors gain
     most: `lr=0` leaves weights as they are. Nothing decays: weights have their place on the grid.
@@ -26,6 +30,12 @@ def parameter_groups(
         if not isinstance(rounding, Rounding) or id(layer.weight) in seen:
             continue
         seen.add(id(layer.weight))
+        adapter = getattr(layer, "adapter", None)
+        if adapter is not None:
+            seen |= {id(one) for one in adapter.parameters()}
+            groups.append(_group([*adapter.parameters()], adapters))
+        if not layer.weight.requires_grad:
+            continue
         step = max(piece.step() for piece in rounding.pieces) or _size(layer.weight) / PLAIN_STEPS
         groups.append(_group([layer.weight], lr * step))
         for piece in rounding.pieces:
