@@ -110,16 +110,29 @@ def files(checkpoint: Path, types: Sequence[str], folder: Path, split: bool) -> 
 def measure(
     checkpoint: Path, text: str, types: Sequence[str], count: int, split: bool = False, threads: int | None = None
 ) -> list[dict[str, float | str]]:
-    """A row per file, F32 first; all files see the same tokens at the same time, so that little memory is needed."""
+    """A row per file, F32 first."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = list(files(checkpoint, types, Path(folder), split))
+        return [loss.row() for loss in losses_of(made, text, count, threads)]
+
+
+def losses_of(
+    made: Sequence[tuple[str, Path, float]],
+    text: str,
+    count: int,
+    threads: int | None = None,
+    context: int | None = None,
+) -> list[Loss]:
+    """What each of the files (name, path, bits per weight) loses to the first one, in windows of `context` tokens, the
+    model's by default; all see the same tokens at the same time, so that little memory is needed."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         losses, sessions = [], []
-        for name, path, bits in files(checkpoint, types, folder, split):
+        for name, path, bits in made:
             file = stack.enter_context(open_file(path))
-            sessions.append(stack.enter_context(Session(file, threads=threads)))
+            sessions.append(stack.enter_context(Session(file, threads=threads, context=context)))
             losses.append(Loss(name, bits))
         bos, tokens = tokens_of(sessions[0].file, text, count)
-        for window in windows(bos, tokens, sessions[0].context):
+        for window in windows(bos, tokens, context or sessions[0].context):
             for session in sessions:
                 session.rewind(0)
             for start in range(0, len(window) - 1, STEP):
@@ -129,7 +142,7 @@ def measure(
                     found = log_probabilities(session.eval(chunk.tolist(), all_logits=True))
                     exact = found if exact is None else exact
                     loss.add(exact, found, following)
-        return [loss.row() for loss in losses]
+        return losses
 
 
 def show(rows: Sequence[dict[str, float | str]]) -> None:

@@ -73,7 +73,7 @@ def convert(
 
     def made(path: str | os.PathLike[str] | None) -> Report:
         report = pipeline.convert(
-            source, path, type, threads, progress, revision, allow_no_tokenizer, announce, _check_tokenizer, gguf
+            source, path, type, threads, progress, revision, allow_no_tokenizer, announce, check_tokenizer, gguf
         )
         if measure and type is not None and may_be_bad(type) and worth_calibrating(source, type, revision):
             return _measured(source, report, type, threads, revision, announce, gguf)
@@ -146,7 +146,7 @@ def _calibrated(
                 with open_checkpoint(source, revision) as checkpoint:
                     exact = pipeline.exact_type(checkpoint) or "F32"
                 report = pipeline.convert(
-                    source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, _check_tokenizer
+                    source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, check_tokenizer
                 )
                 notes = report.notes
             report = quantize(
@@ -274,7 +274,7 @@ def _ends(path: str | os.PathLike[str], *suffixes: str) -> bool:
 def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """As `edgeq.quantize.pipeline.verify`, and its tokenizer too; the result is what there is to say of it."""
     model = architecture(checkpoint.config, f"{checkpoint.source}: config.json")
-    notes = _check_tokenizer(checkpoint.assets, checkpoint.source, model.vocab_size)
+    notes = check_tokenizer(checkpoint.assets, checkpoint.source, model.vocab_size)
     if not checkpoint.assets.keys() & {*FILES}:
         notes.append("there is no tokenizer: the model runs on token ids only")
     if unused := pipeline.verify(checkpoint, progress):
@@ -282,7 +282,9 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
     return notes
 
 
-def _check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> list[str]:
+def check_tokenizer(assets: Mapping[str, bytes], source: str, vocab_size: int) -> list[str]:
+    """What there is to say of the tokenizer among a checkpoint's small files. TokenizerError if it cannot be read, or
+    belongs to a model of another vocabulary."""
     if not assets.keys() & {*FILES}:
         return []
     return beyond_notes(load_tokenizer(assets, source, vocab_size), vocab_size)

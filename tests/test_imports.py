@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "quantize",
         "text",
     },
+    "qat": {"blocks", "checkpoints", "container", "conversion", "kernels", "models", "quantize"},
     "recommended": set(),
     "model_names": {"recommended"},
     "model_sources": {"checkpoints", "container", "conversion", "gguf"},
@@ -264,6 +265,12 @@ def test_the_list_of_verbs_imports_none_of_them():
 def test_a_chat_without_a_terminal_needs_no_editor():
     code = "import io, sys; sys.stdin = io.StringIO(); from edgeq.cli.chat_input import reader; reader()"
     assert "prompt_toolkit" not in modules_after(code)
+
+
+def test_torch_is_for_training_alone():
+    for path in modules():
+        if layer(path) != "qat":
+            assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "transformers")}, path
 
 
 def test_opening_a_file_needs_no_numba():

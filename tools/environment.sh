@@ -1,12 +1,15 @@
 # Sourced by the scripts beside it: sets `root` and `python`, the interpreter of the repository's .venv.
 # ensure_environment EXTRA makes that environment, or brings it up to date where pyproject.toml has changed since.
-# lane NAME chooses another one beside it: `lowest`, of the lowest versions allowed, or a version of Python.
+# lane NAME chooses another one beside it: `lowest`, of the lowest versions allowed; `qat`, with torch; or a version of
+# Python.
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=$root/.venv
 python=$venv/bin/python
 base= # the Python to make it with; the first that is found where it is empty
 constraints=/dev/null
+index= # beside those that pip knows
+torch_index=https://download.pytorch.org/whl/cpu
 
 fail() {
     echo "$(basename -- "$0"): $*" >&2
@@ -38,7 +41,7 @@ find_version() {
 # 77: there is no such Python, or no package index answers, and a line has said so.
 lane() {
     case $1 in
-    lowest) version=3.11 ;;
+    lowest | qat) version=3.11 ;;
     *) version=$1 ;;
     esac
     if ! base=$(find_version "$version"); then
@@ -55,6 +58,23 @@ lane() {
         echo "$(basename -- "$0"): no package index answers: the tests of $1 are left out" >&2
         return 77
     fi
+    if [ "$1" = qat ]; then
+        cpu_torch || return
+    fi
+}
+
+# Have a torch for CPUs alone chosen: the usual one for x86 brings gigabytes for GPUs. An index that does not answer is
+# passed over; some other one may have such a torch.
+cpu_torch() {
+    index=$torch_index
+    found=$("$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
+        --extra-index-url "$index" 2>/dev/null | grep -o '[0-9][0-9.]*+cpu' | head -n 1)
+    if [ -z "$found" ]; then
+        echo "$(basename -- "$0"): no torch for CPUs is to be had here: the tests of qat are left out" >&2
+        return 77
+    fi
+    constraints=$root/.venv-qat.txt
+    echo "torch==$found" >"$constraints"
 }
 
 # The stamp holds what was installed: the extras, and a checksum of pyproject.toml.
@@ -84,7 +104,8 @@ ensure_environment() {
     if [ -n "$extra" ]; then
         target="$root[$extra]"
     fi
-    "$python" -m pip install -qq --disable-pip-version-check -c "$constraints" --editable "$target" >&2 ||
+    "$python" -m pip install -qq --disable-pip-version-check ${index:+--extra-index-url "$index"} \
+        -c "$constraints" --editable "$target" >&2 ||
         fail "the dependencies could not be installed (see above)"
     echo "$wanted" >"$stamp"
 }

@@ -110,6 +110,14 @@ class Report(Sizes[Converted]):
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A tensor that somebody else has encoded: its type, and panels u8 [tensor_bytes]."""
+
+    type: str
+    panels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class _Job:
     """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is not kept exactly; `loss`:
     whether its type is too narrow."""
@@ -174,40 +182,77 @@ def convert(
     or weights quantized in a way that is unknown; TokenizerError if the checkpoint has no tokenizer; OutputError if
     `out` cannot be written.
     """
+    if type is not None:
+        recipe(type)  # an unknown one is said before anything is fetched
+    with open_checkpoint(source, revision) as checkpoint:
+        return convert_open(
+            checkpoint,
+            out,
+            type,
+            threads,
+            progress,
+            revision,
+            allow_no_tokenizer,
+            announce,
+            check_assets,
+            gguf,
+            activation_scales,
+        )
+
+
+def convert_open(
+    checkpoint: Checkpoint,
+    out: str | os.PathLike[str] | None,
+    type: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    revision: str | None = None,
+    allow_no_tokenizer: bool = False,
+    announce: Callable[[str], None] | None = None,
+    check_assets: CheckAssets | None = None,
+    gguf: bool = False,
+    activation_scales: Mapping[str, float] = static_scales.NONE,
+    encoded: Mapping[str, Encoded] | None = None,
+) -> Report:
+    """As `convert`, of a checkpoint that is open. Of a tensor in `encoded`, by its name in the file, that is written,
+    and not what the checkpoint has."""
     started = time.perf_counter()
     asked = None if type is None else recipe(type)
     threads = threads or environment.threads() or environment.processors()
-    with open_checkpoint(source, revision) as checkpoint:
-        keep = asked is None and bool(checkpoint.packed)
-        chosen = replace(asked or RECIPES[BESIDE_KEPT if keep else DEFAULT], gguf=gguf)
-        label = KEPT if keep else chosen.name
-        out = os.fspath(out or default_output(source, "" if keep else (type or chosen.name).upper()))
-        _refuse_overwriting(checkpoint, out)
-        config, model, notes = settle_head(checkpoint)
-        if config.get("model_type") in WRAPPED:
-            what = "the language model is converted: it reads text, and nothing else"
-            notes.append(f"of this {config['model_type']} {what}")
-        _check_unquantized(checkpoint, model)
-        if not allow_no_tokenizer:
-            _check_tokenizer(checkpoint)
-        if check_assets:
-            notes += check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
-        wider: dict[str, Choice] = {}
-        while True:
-            jobs, skipped = _plan(checkpoint, model, chosen, keep, wider)
-            static_scales.check_names(activation_scales, {j.spec.name for j in jobs}, checkpoint.source)
-            specs = static_scales.with_scales((j.spec for j in jobs), activation_scales)
-            metadata = _metadata(checkpoint, config, model, label, revision, jobs)
-            try:
-                with Writer(out, specs, metadata, checkpoint.assets) as w:
-                    prepare({j.spec.type for j in jobs if not j.keeps}, announce)
-                    _convert_all(checkpoint, model, jobs, w, threads, progress)
-                break
-            except _TooNarrow as found:
-                wider |= found.wider
-                if announce:
-                    what = f"{len(found.wider)} tensors have" if len(found.wider) > 1 else "a tensor has"
-                    announce(f"{what} weights that the type cannot hold: converting again, with another one for these")
+    encoded = encoded or {}
+    keep = asked is None and bool(checkpoint.packed)
+    chosen = replace(asked or RECIPES[BESIDE_KEPT if keep else DEFAULT], gguf=gguf)
+    label = KEPT if keep else chosen.name
+    out = os.fspath(out or default_output(checkpoint.source, "" if keep else (type or chosen.name).upper()))
+    _refuse_overwriting(checkpoint, out)
+    config, model, notes = settle_head(checkpoint)
+    if config.get("model_type") in WRAPPED:
+        what = "the language model is converted: it reads text, and nothing else"
+        notes.append(f"of this {config['model_type']} {what}")
+    _check_unquantized(checkpoint, model)
+    if not allow_no_tokenizer:
+        _check_tokenizer(checkpoint)
+    if check_assets:
+        notes += check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
+    wider = {name: Choice(one.type) for name, one in encoded.items()}
+    while True:
+        jobs, skipped = _plan(checkpoint, model, chosen, keep, wider)
+        static_scales.check_names(activation_scales, {j.spec.name for j in jobs}, checkpoint.source)
+        specs = static_scales.with_scales((j.spec for j in jobs), activation_scales)
+        metadata = _metadata(checkpoint, config, model, label, revision, jobs)
+        try:
+            with Writer(out, specs, metadata, checkpoint.assets) as w:
+                for name, one in encoded.items():
+                    w.write(name, one.panels)
+                left = [j for j in jobs if j.spec.name not in encoded]
+                prepare({j.spec.type for j in left if not j.keeps}, announce)
+                _convert_all(checkpoint, model, left, w, threads, progress)
+            break
+        except _TooNarrow as found:
+            wider |= found.wider
+            if announce:
+                what = f"{len(found.wider)} tensors have" if len(found.wider) > 1 else "a tensor has"
+                announce(f"{what} weights that the type cannot hold: converting again, with another one for these")
     tensors = [_converted(j, w.tensor_bytes(j.spec.name)) for j in jobs]
     seconds = time.perf_counter() - started
     notes = [*checkpoint.notes, *notes]
@@ -305,6 +350,8 @@ def _wider(checkpoint: Checkpoint, model: Architecture, job: _Job) -> Choice:
 def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array | Rows]]:
     """(index of the job, job, chunk, its rows) of every chunk; the next one is read while this one is used."""
     places = [(i, job, chunk) for i, job in enumerate(jobs) for chunk in chunks(job.tensor, CHUNK_BYTES)]
+    if not places:
+        return
 
     def read(place: tuple[int, _Job, Chunk]) -> F32Array | Rows:
         _, job, chunk = place

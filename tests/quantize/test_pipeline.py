@@ -14,10 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgeq.blocks import reference
+from edgeq.checkpoints import open_checkpoint
 from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError, EdgeqError, OutputError, TokenizerError, UnsupportedError, UsageError
 from edgeq.quantize import pipeline
-from edgeq.quantize.pipeline import convert
+from edgeq.quantize.pipeline import Encoded, convert, convert_open
 from edgeq.quantize.recipes import RECIPES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,6 +76,21 @@ def test_every_recipe(checkpoint: Path, tmp_path: Path, name: str) -> None:
         expected = reference.encode(weights[Q], info.type)
         assert np.array_equal(f.data("blk.1.attn_q.weight"), expected)
     assert report.bits_per_weight == pytest.approx(8 * sum(t.nbytes for t in report.tensors) / report.weights)
+
+
+def test_what_is_encoded_already_is_written_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    weights, name = load_file(checkpoint / "model.safetensors"), "blk.1.attn_q.weight"
+    panels = reference.encode(2 * weights[Q], "Q5_0")
+    with open_checkpoint(checkpoint) as opened:
+        encoded = {name: Encoded("Q5_0", panels)}
+        report = convert_open(opened, tmp_path / "m.eqf", "Q8_0", encoded=encoded)
+    assert {t.type for t in report.tensors if len(t.shape) > 1 and t.name != name} == {"Q8_0"}
+    convert(checkpoint, tmp_path / "other.eqf", "Q8_0")
+    with open_file(tmp_path / "m.eqf") as f, open_file(tmp_path / "other.eqf") as other:
+        f.verify()
+        assert f.tensors[name].type == "Q5_0" and np.array_equal(f.data(name), panels)
+        rest = f.tensors.keys() - {name}
+        assert {one: f.tensors[one].crc32 for one in rest} == {one: other.tensors[one].crc32 for one in rest}
 
 
 def test_chunks_and_threads_do_not_change_the_file(
