@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Rows of the table."""
     most = max(options.sequences)
     context = PROMPT + options.tokens + 16
-    with edgeq.load(options.model, threads=options.threads, context=context, parallel=most) as model:
+    with edgeq.load(options.model, threads=options.threads, context=context, parallel=3 * most) as model:
         decode_rate(model.session, 1, 8)
         for round_ in range(options.rounds):
             for sequences in options.sequences:
