@@ -1,9 +1,9 @@
-"""Sequences that decode at once: tokens/s of a model for 1, 2, 4, ... of them, edgeq beside llama.cpp.
+"""Sequences that decode at once: tokens/s of 1, 2, 4, ... of them together, edgeq beside llama.cpp. CSV on stdout.
 
-    python bench/batch.py MODEL.eqf [--gguf MODEL.gguf --llama llama-batched-bench] [--sequences 1,2,4] > results.csv
+    python bench/batch.py model.eqf [--gguf model.gguf --llama llama-batched-bench] > results.csv
 
-Every sequence has its own prompt; time counts from when all prompts are computed. A round measures both, one after the
-other; a row is one measurement. `edgeq export` makes the GGUF file with the same blocks.
+Every sequence has a prompt of its own; time counts from when all prompts are computed. `edgeq` is passes alone, `edgeq
+answers` those of `Model.batch` with its sampling, queues and threads. All are measured in turns.
 """
 
 import argparse
@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import script
 
 import edgeq
 from edgeq.runtime.program import Part
 from edgeq.runtime.session import Session
 
 PROMPT = 16  # tokens
+COLUMNS = ("model", "threads", "turn", "engine", "sequences", "tokens_per_second")
 
 
 def decode_rate(session: Session, sequences: int, tokens: int) -> float:
@@ -67,13 +69,13 @@ def table_rate(output: str) -> float:
     return float(values[names.index("S_TG t/s")])
 
 
-def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Rows of the table."""
+def measure(options: argparse.Namespace) -> Iterator[tuple[object, ...]]:
+    """Rows of the table, see COLUMNS."""
     most = max(options.sequences)
     context = PROMPT + options.tokens + 16
-    with edgeq.load(options.model, threads=options.threads, context=context, parallel=most) as model:
+    with edgeq.load(options.model, threads=options.threads, context=context, parallel=3 * most) as model:
         decode_rate(model.session, 1, 8)
-        for round_ in range(options.rounds):
+        for turn in range(options.repetitions):
             for sequences in options.sequences:
                 rates = {
                     "edgeq": decode_rate(model.session, sequences, options.tokens),
@@ -84,38 +86,29 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
                         options.llama, options.gguf, sequences, options.tokens, model.session.threads
                     )
                 for engine, rate in rates.items():
-                    yield {
-                        "model": options.model.name,
-                        "threads": model.session.threads,
-                        "round": round_,
-                        "engine": engine,
-                        "sequences": sequences,
-                        "tokens_per_second": f"{rate:.2f}",
-                    }
+                    yield options.model.name, model.session.threads, turn, engine, sequences, f"{rate:.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--gguf", type=Path, help="the same model for llama.cpp")
-    parser.add_argument("--llama", type=Path, help="its llama-batched-bench")
+    parser.add_argument("model", type=script.file, metavar="model.eqf")
+    parser.add_argument("--gguf", type=script.file, help="the same blocks for llama.cpp")
+    parser.add_argument("--llama", type=script.file, help="its llama-batched-bench")
     parser.add_argument(
-        "--sequences", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2, 4, 8, 16]
+        "--sequences", nargs="+", type=script.count, default=[1, 2, 4, 8, 16], help="[default: 1 2 4 8 16]"
     )
-    parser.add_argument("--tokens", type=int, default=32, help="per sequence")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--tokens", type=script.count, default=32, help="of each  [default: 32]")
+    parser.add_argument("--repetitions", type=script.count, default=3, help="turns of each  [default: 3]")
+    parser.add_argument("--threads", type=script.count)
     options = parser.parse_args()
     if bool(options.gguf) != bool(options.llama):
         parser.error("--gguf and --llama go together")
-    writer = None
+    rows = csv.writer(sys.stdout)
+    rows.writerow(COLUMNS)
     for row in measure(options):
-        if writer is None:
-            writer = csv.DictWriter(sys.stdout, list(row))
-            writer.writeheader()
-        writer.writerow(row)
+        rows.writerow(row)
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -23,6 +23,7 @@ def scripts(monkeypatch):
     """The modules of bench/, which are scripts and no package."""
     monkeypatch.syspath_prepend(BENCH)
     names = (
+        "batch",
         "compare",
         "convert_speed",
         "export_gguf",
@@ -423,3 +424,20 @@ def test_passes_of_a_checkout_beside_this_one(scripts, tiny_model, tmp_path, mon
     assert headings == "| model | edgeq | 1 | 3 |"
     assert beside.startswith("| tiny-Q8_0 | beside | ") and this.startswith("| tiny-Q8_0 | this | ")
     assert scripts.passes.cells({1: [0.2, 0.1, 0.3], 2: [0.5]}) == ["200.0", "500.0 (2.50)"]
+
+
+def test_sequences_at_once(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    (tmp_path / "bench").write_text("#!/bin/sh\necho noise\necho '|    PP |     TG |    B |   S_TG t/s |'\n")
+    with open(tmp_path / "bench", "a") as file:
+        file.write("echo '|-------|--------|------|----------|'\necho '|    16 |      4 |    2 |     163.83 |'\n")
+    os.chmod(tmp_path / "bench", 0o755)
+    options = ["--sequences", "1", "3", "--tokens", "4", "--repetitions", "1", "--threads", "1"]
+    options += ["--gguf", str(model), "--llama", str(tmp_path / "bench")]
+    monkeypatch.setattr(sys, "argv", ["batch.py", str(model), *options])
+    scripts.batch.main()
+    names, *rows = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    assert tuple(names) == scripts.batch.COLUMNS
+    engines = [(row[3], row[4]) for row in rows]
+    assert engines == [(name, count) for count in "13" for name in ("edgeq", "edgeq answers", "llama.cpp")]
+    assert all(float(row[5]) > 0 for row in rows) and {row[5] for row in rows[2::3]} == {"163.83"}

@@ -87,6 +87,8 @@ class Batch:
 
     def _rows(self, wanted: Sequence[Request]) -> dict[Request, int]:
         """How many rows each gets. A prompt that has not begun gets a few at once, the oldest at least half of all."""
+        if len(wanted) == 1 and wanted[0].begun and wanted[0].sequence is not None and wanted[0].behind <= 1:
+            return {wanted[0]: 1}  # as all of the below says
         most = min(self._engine.batch, MOST_RUNS)
         decoding = [request for request in wanted if request.begun and request.sequence and request.behind <= 1]
         waiting = [request for request in wanted if request not in decoding]

@@ -61,7 +61,8 @@ class Scheduler:
         with self._state:
             if not request.queued:
                 request.queued, request.asked = True, time.perf_counter()
-                self._requests.append(weakref.ref(request))
+                there = sorted([*self._there(), request], key=lambda one: one.number)
+                self._requests = [weakref.ref(one) for one in there]
 
     def next(self, request: Request) -> Drawn | None:
         """The next token of a request that was added; None at its end. Raises what ended it early."""
@@ -75,16 +76,18 @@ class Scheduler:
 
     def wait(self, requests: Sequence[Request]) -> None:
         """Return once one of these has a token, or can have none any more."""
-        ticket = _Ticket(requests)
-        while not any(request.settled for request in requests):
+        ticket: _Ticket | None = None
+        while not any([request.settled for request in requests]):
             with self._state:
                 lone = self._is_lone(requests)
                 if not lone:
-                    self._tickets.append(weakref.ref(ticket))
+                    if ticket is None:
+                        ticket = _Ticket(requests)
+                        self._tickets = [*map(weakref.ref, self._waiting()), weakref.ref(ticket)]
                     lone = not self._drive_elsewhere()
             if lone:
                 self._compute(requests)
-            else:
+            elif ticket is not None:
                 ticket.signal.acquire(timeout=PATIENCE_S)
 
     def leave(self, request: Request) -> None:
@@ -143,15 +146,10 @@ class Scheduler:
     def _there(self) -> list[Request]:
         """The requests that somebody holds and that can go on, or have pages; the oldest first."""
         there = [request for each in self._requests if (request := each()) is not None]
-        there = [request for request in there if request.open or request.sequence is not None]
-        there.sort(key=lambda request: request.number)
-        self._requests = [weakref.ref(request) for request in there]
-        return there
+        return [request for request in there if request.open or request.sequence is not None]
 
     def _waiting(self) -> list[_Ticket]:
-        waiting = [ticket for each in self._tickets if (ticket := each()) is not None]
-        self._tickets = [weakref.ref(ticket) for ticket in waiting]
-        return waiting
+        return [ticket for each in self._tickets if (ticket := each()) is not None]
 
     def _wanted(
         self, there: Sequence[Request], waiting: Sequence[_Ticket], asked: Collection[Request] = ()
@@ -211,6 +209,8 @@ class Scheduler:
     def _wake(self) -> None:
         """Tell those whose requests may be there."""
         driven = self._driver is not None
+        if not self._tickets:
+            return
         for ticket in self._waiting():
             if not driven or any(request.settled for request in ticket.requests):
                 ticket.wake()

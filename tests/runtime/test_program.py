@@ -244,3 +244,25 @@ def test_texts_of_an_encoder_in_one_pass(opened: Callable[[str], File]) -> None:
     for rows, states in zip(expected, found, strict=True):
         np.testing.assert_array_equal(rows.view(np.uint32), states.view(np.uint32))
     program.close()
+
+
+def test_room_for_several_texts(opened: Callable[[str], File], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are asked for, where they fit; unasked up to a quarter of what is left."""
+    file = opened("tiny")
+
+    def texts(asked: int | None) -> float:
+        program = Program(file, context=CONTEXT, threads=1, texts=asked)
+        program.close()
+        return program.pool.budget / program.sequence_bytes
+
+    one = Program(file, context=CONTEXT, threads=1).sequence_bytes
+    assert (texts(1), texts(3), texts(None)) == (1, 3, 8)
+    with pytest.raises(UsageError, match="room for 0 texts cannot work"):
+        texts(0)
+    monkeypatch.setattr("edgeq.runtime.program.available_memory", lambda: file.nbytes + 15 * one)
+    assert (texts(15), texts(None)) == (15, 3)
+    with pytest.raises(MemoryLimitError, match=r"16 texts of 600 positions need .* give fewer, or a smaller context"):
+        texts(16)
+    monkeypatch.setattr("edgeq.runtime.program.Fit.check", lambda *arguments: None)
+    monkeypatch.setattr("edgeq.runtime.program.available_memory", lambda: 0)
+    assert texts(None) == 1

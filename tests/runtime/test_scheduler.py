@@ -1,6 +1,8 @@
 """Many requests at once: each gets the tokens that it gets alone, whatever the others do."""
 
 import gc
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +125,9 @@ def test_any_schedule_gives_each_request_its_own_tokens(
             assert found == expected[key][: len(found)]
             compared.append(len(found))
 
-        @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+        @settings(
+            max_examples=6 if threads == 1 else 2, deadline=None, suppress_health_check=[HealthCheck.data_too_large]
+        )
         @given(st.data())
         def run(data: st.DataObject) -> None:
             program.pool.budget = int(program.sequence_bytes * data.draw(st.sampled_from([1.0, 1.4, 3.0, 20.0])))
@@ -416,3 +420,59 @@ def test_without_a_further_thread_each_computes_its_own(tiny_program: Program, m
     for request in requests:
         scheduler.add(request)
     assert [len(fetch(scheduler, request)) for request in requests] == [5, 5, 5]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs alarms of POSIX")
+def test_interrupts_at_any_place_leave_it_usable(tiny_program: Program) -> None:
+    """Alarms raise in the main thread while it and two others write; the others' tokens are what they are alone."""
+    scheduler, stop, wrong, done = Scheduler(tiny_program), threading.Event(), list[object](), [0, 0]
+    draw, inside, heard = random.Random(1), [False], 0
+    asked = [lambda i=i: Asked(text(i, 20), 12, i) for i in range(3)]
+    with Session(tiny_program.file, context=CONTEXT, threads=1) as session:
+        expected = [one().alone(session) for one in asked]
+
+    def ring(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, draw.uniform(2e-4, 4e-3))
+        if inside[0]:
+            inside[0] = False
+            raise KeyboardInterrupt
+
+    def write(i: int) -> None:
+        while not stop.is_set():
+            scheduler.add(request := asked[i]().request())
+            if (found := fetch(scheduler, request)) != expected[i]:
+                wrong.append(found)
+            scheduler.leave(request)
+            done[i] += 1
+
+    others = [threading.Thread(target=write, args=(i,)) for i in range(2)]
+    for other in others:
+        other.start()
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3)
+    try:
+        while heard < 60:
+            request = asked[2]().request()
+            try:
+                inside[0] = True
+                try:
+                    scheduler.add(request)
+                    fetch(scheduler, request)
+                finally:
+                    scheduler.leave(request)
+                inside[0] = False
+            except KeyboardInterrupt:
+                heard += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        counts, deadline = list(done), time.monotonic() + 20
+        while any(now <= then for now, then in zip(done, counts, strict=True)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stop.set()
+    for other in others:
+        other.join(20)
+        assert not other.is_alive()
+    assert not wrong and all(now > then for now, then in zip(done, counts, strict=True)), "the others stand still"
+    scheduler.add(request := asked[2]().request())
+    assert fetch(scheduler, request) == expected[2]
