@@ -15,6 +15,7 @@ from edgeq.container.reader import File
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.sampling_defaults import sampling_defaults
+from edgeq.decode.step import Text
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.scoring import Continuation, score, split
@@ -370,13 +371,18 @@ class Model:
             prompt_tokens=len(tokens),
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
-            sampler=Sampler(**options),
+            sampler=Sampler(self._text_of(tokens), **options),
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
         )
         self._latest = generation
         return generation
+
+    def _text_of(self, tokens: list[int]) -> Text:
+        """What steps of the sampler may know of a text that begins with these."""
+        known = self.file.assets.keys() & {*FILES}
+        return Text(len(tokens), self.vocab_size, (lambda token: self.tokenizer.piece_bytes(token)) if known else None)
 
     def _answer(self, generation: Generation, stop: str | Sequence[str], continues: bool) -> Answer:
         """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""

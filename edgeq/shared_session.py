@@ -1,5 +1,6 @@
 """One session for many callers: each sees the model as if it had it alone, and none changes another's result."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,15 +77,17 @@ class SharedSession:
 
 
 def logprob(logits: "npt.NDArray[np.float32]", token: int, top: int) -> TokenLogprob:
-    """What logits f32 [vocab] say of a token, and of the `top` likeliest ones."""
+    """What logits f32 [vocab] say of a token, and of the `top` likeliest ones: the model's own distribution, whatever
+    the sampler makes of it."""
     import numpy as np
 
     from edgeq.decode.candidates import top_ids
 
-    values = log_softmax(logits[None])[0]
+    largest = logits.max()
+    total = float(largest) + math.log(np.exp(logits - largest).sum(dtype=np.float64))
     ids = top_ids(logits, top) if 0 < top < len(logits) else np.arange(min(top, len(logits)))
-    best = ids[np.argsort(-values[ids], kind="stable")]
-    return TokenLogprob(token, float(values[token]), tuple((int(i), float(values[i])) for i in best))
+    best = ids[np.argsort(-logits[ids], kind="stable")]
+    return TokenLogprob(token, float(logits[token]) - total, tuple((int(i), float(logits[i]) - total) for i in best))
 
 
 def log_softmax(logits: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float64]":

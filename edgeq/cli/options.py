@@ -59,9 +59,25 @@ def _stops(context: click.Context, parameter: click.Parameter, value: Any) -> tu
 def _sampling(option: Option[Any]) -> Callable[[Function], Function]:
     """The option of a step of the sampler."""
     own = "the model's own, or " if option.config else ""
-    default = "" if option.optional else f"  [default: {own}{option.default}]"
     flag = f"--{option.name.replace('_', '-')}"
-    return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+    if option.is_number:
+        default = "" if option.optional else f"  [default: {own}{option.default}]"
+        return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+    help = f"{option.help} May be given several times."
+    return click.option(flag, *option.flags, option.name, multiple=True, callback=_read(option), help=help)
+
+
+def _read(option: Option[Any]) -> Callable[..., Any]:
+    """What an option's texts stand for."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        texts = _stops(context, parameter, value)
+        try:
+            return option.read(texts) if texts and option.read is not None else ()
+        except ValueError:
+            raise UsageError(f"{parameter.opts[-1]} is {' '.join(texts)}: it must be {option.must}") from None
+
+    return read
 
 
 _ENDS = (
@@ -94,9 +110,9 @@ _MODEL = (
 
 def sampling_options(function: Function) -> Function:
     """Adds the options of `Model.generate`; the function gets those that were given as `generation`, a dict."""
-    numbers = sampler_steps.options()
-    declared = (*map(_sampling, numbers.values()), *_ENDS)
-    return cast(Function, _gathered(function, declared, (*numbers, "max_tokens", "stop"), "generation"))
+    named = {name: option for name, option in sampler_steps.options().items() if option.is_number or option.read}
+    declared = (*map(_sampling, named.values()), *_ENDS)
+    return cast(Function, _gathered(function, declared, (*named, "max_tokens", "stop"), "generation"))
 
 
 def model_options(function: Function) -> Function:
