@@ -11,6 +11,7 @@ from edgeq.timings import Timings
 
 if TYPE_CHECKING:
     from edgeq.decode.sampler import Sampler
+    from edgeq.speculation import Speculation
 
 Piece = TypeVar("Piece")
 
@@ -39,6 +40,7 @@ class Generation:
     limit: str  # the finish_reason where max_tokens end it: "max_tokens", or "context" that leaves no room for more
     sampler: "Sampler"
     logprobs: int | None = None  # how many likeliest tokens to note with each
+    speculation: "Speculation | None" = None
     prepared_s: float = 0.0  # what tokenizing took
     caller: object = None  # who asks for the next token: a thread or a task
     evaluated: int = -1  # the prompt cache's number when it last held this generation's tokens

@@ -20,6 +20,7 @@ from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.scoring import Continuation, score, split
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
+from edgeq.speculation import Speculation
 from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
@@ -124,13 +125,16 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        speculate: bool = True,
         **sampling: Unpack[Sampling],
     ) -> Answer:
         """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
         Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
-        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`).
+        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`): the model's own
+        distribution, before any sampling option. `speculate` computes tokens that are easy to guess several at a time,
+        where that is faster; it changes no token.
 
         The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
         gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
@@ -140,7 +144,7 @@ class Model:
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        generation = self._generation(tokens, max_tokens, logprobs, speculate, sampling, began)
         return self._answer(generation, stop, len(prompt) > 0)
 
     def generate_tokens(
@@ -149,6 +153,7 @@ class Model:
         max_tokens: int | None = None,
         *,
         logprobs: int | None = None,
+        speculate: bool = True,
         **sampling: Unpack[Sampling],
     ) -> Generated[int]:
         """As `generate`, but token ids: all that a model without a tokenizer can read and write.
@@ -158,7 +163,7 @@ class Model:
         began = time.perf_counter()
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began)
+        generation = self._generation(tokens, max_tokens, logprobs, speculate, sampling, began)
         return Generated(generation, self._ids(generation))
 
     def chat(
@@ -168,6 +173,7 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        speculate: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **sampling: Unpack[Sampling],
@@ -179,7 +185,7 @@ class Model:
         """
         began = time.perf_counter()
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
-        return self._answer(self._generation(tokens, max_tokens, logprobs, sampling, began), stop, False)
+        return self._answer(self._generation(tokens, max_tokens, logprobs, speculate, sampling, began), stop, False)
 
     def chat_tokens(
         self,
@@ -360,10 +366,18 @@ class Model:
         return tokens
 
     def _generation(
-        self, tokens: list[int], max_tokens: int | None, logprobs: int | None, sampling: Sampling, began: float
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        logprobs: int | None,
+        speculate: bool,
+        sampling: Sampling,
+        began: float,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
+        if not isinstance(speculate, bool):
+            raise UsageError(f"speculate is {speculate!r}: it must be True or False")
         options: Sampling = {**self.sampling_defaults, **sampling}
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
         generation = Generation(
@@ -373,6 +387,7 @@ class Model:
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
             sampler=Sampler(self._text_of(tokens), **options),
             logprobs=logprobs,
+            speculation=Speculation(self._shared.pace) if speculate else None,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
         )

@@ -37,6 +37,13 @@ class PromptCache:
         self.tokens += tokens
         return logits
 
+    def cut(self, position: int) -> bool:
+        """Forget what is from `position` on; whether that was all that had to be forgotten."""
+        reached = int(self._session.rewindable(position))
+        self._session.rewind(reached)
+        del self.tokens[reached:]
+        return reached == position
+
     def prompt(self, tokens: list[int], timings: Timings) -> "npt.NDArray[np.float32]":
         """Logits f32 [vocab] after `tokens`, of which the session computes only what it does not hold yet.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgeq.answer import Generation, TokenLogprob
 from edgeq.floor import Floor
 from edgeq.prompt_cache import PromptCache
+from edgeq.speculation import Pace
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class SharedSession:
 
     def __init__(self, session: "Session") -> None:
         self.cache = PromptCache(session)
+        self.pace = Pace()
         self._floor = Floor()
 
     def draw(self, generation: Generation, check: Callable[[], None]) -> Iterator[int]:
@@ -59,11 +61,19 @@ class SharedSession:
         timings, cache = generation.timings, self.cache
         clock = time.perf_counter()
         sequence = generation.sequence
-        if generation.evaluated == cache.number and len(cache.tokens) == len(sequence) - 1:
-            logits = cache.append(sequence[-1:])[-1]
+        speculation = generation.speculation
+        if generation.evaluated == cache.number and len(cache.tokens) >= len(sequence) - 1:
+            if speculation is None:
+                logits = cache.append(sequence[-1:])[-1]
+            else:
+                left = generation.max_tokens - timings.generated_tokens - 1  # the last one is not computed
+                logits = speculation.logits(cache, sequence, left, timings)
+                generation.evaluated = cache.number
         else:  # the prompt; or all of it once more, as another one came between, which is no part of the prompt's time
             logits = cache.prompt(sequence, timings if timings.generated_tokens == 0 else Timings())
             generation.evaluated = cache.number
+            if speculation is not None:
+                speculation.forget()
         token = generation.sampler.sample(logits, sequence)
         if generation.logprobs is not None:
             generation.scores.append(logprob(logits, token, generation.logprobs))

@@ -34,6 +34,7 @@ def scripts(monkeypatch):
         "results_table",
     )
     names += ("mca", "passes", "profile_steps", "script", "startup", "synthetic", "table_file", "turns", "under_load")
+    names += ("sampling", "speculation")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -399,6 +400,26 @@ def test_gguf_speed(scripts, tmp_path, monkeypatch, capsys):
     cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
     assert cells[0] == "Q8_0" and all(float(cell) > 0 for cell in cells[1:]) and len(cells) == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sampling(scripts, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sampling.py", "--vocab", "10000", "--repetitions", "1"])
+    scripts.sampling.main()
+    headings, _, *rows = capsys.readouterr().out.splitlines()
+    assert headings == "| options | fastest | median |"
+    assert [row.split(" | ")[0] for row in rows] == [
+        f"| {name}" for name in (*scripts.sampling.CASES, "logprobs of 20")
+    ]
+    assert all(float(cell) > 0 for row in rows for cell in row.strip("| ").split(" | ")[1:])
+
+
+def test_speculation_is_timed(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    monkeypatch.setattr(sys, "argv", ["speculation.py", str(model), "--tokens", "8", "--repetitions", "1"])
+    scripts.speculation.main()
+    headings, _, *rows = capsys.readouterr().out.splitlines()
+    assert headings == "| answer | tokens | tokens/s | speculating | ratio | right guesses |"
+    assert [row.split(" | ")[:2] for row in rows] == [["| repeat", "8"], ["| summary", "8"], ["| chat", "8"]]
 
 
 def test_passes_of_a_checkout_beside_this_one(scripts, tiny_model, tmp_path, monkeypatch, capsys):

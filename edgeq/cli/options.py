@@ -88,6 +88,14 @@ _ENDS = (
         callback=_stops,
         help=r"End before this text; may be given several times. \n is a new line, \t a tab, \\ a backslash.",
     ),
+    click.option(
+        "--no-speculation",
+        "speculate",
+        flag_value=False,
+        default=None,
+        type=bool,
+        help="Compute each token by itself, also those that are easy to guess; the text is the same.",
+    ),
 )
 _MODEL = (
     THREADS,
@@ -112,7 +120,7 @@ def sampling_options(function: Function) -> Function:
     """Adds the options of `Model.generate`; the function gets those that were given as `generation`, a dict."""
     named = {name: option for name, option in sampler_steps.options().items() if option.is_number or option.read}
     declared = (*map(_sampling, named.values()), *_ENDS)
-    return cast(Function, _gathered(function, declared, (*named, "max_tokens", "stop"), "generation"))
+    return cast(Function, _gathered(function, declared, (*named, "max_tokens", "stop", "speculate"), "generation"))
 
 
 def model_options(function: Function) -> Function:
@@ -168,12 +176,15 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
 def show_timings(timings: "Timings") -> None:
     """How long loading, prompt and generation took, on stderr."""
     kept = f" ({timings.cached_tokens} more kept)" if timings.cached_tokens else ""
+    guessed = (
+        f" ({timings.accepted_tokens} of {timings.drafted_tokens} guesses right)" if timings.drafted_tokens else ""
+    )
     click.echo(
         f"load        {timings.load_s:8.3f} s\n"
         f"first token {timings.first_token_s:8.3f} s\n"
         f"prompt      {timings.prompt_s:8.3f} s  {timings.computed_tokens:6d} tokens "
         f"{timings.prompt_rate:9.2f} tokens/s{kept}\n"
         f"generation  {timings.generation_s:8.3f} s  {timings.generated_tokens:6d} tokens "
-        f"{timings.generation_rate:9.2f} tokens/s",
+        f"{timings.generation_rate:9.2f} tokens/s{guessed}",
         err=True,
     )

@@ -10,7 +10,6 @@ import numpy.typing as npt
 _BLOCK = 64  # logits of which a maximum or a sum is looked at first
 _PIECE = 8192  # logits of which weights are estimated at once: the numbers between stay in the cache
 MANY = 8192  # candidates of which weights are estimated before all are computed in f64, which takes 25 times as long
-HEAD = 2048  # of so many, those that are sorted in the hope that the rest is not needed
 
 # What f32 may be off by, as a share: NumPy's e to the power of x by 2.6 units in its last place, x by being rounded.
 _EXP_ERROR, _ROUNDING = 2.75 * 2.0**-23, 1.01 * 2.0**-24
@@ -125,7 +124,7 @@ class Candidates:
 
     def nucleus(self, share: float, least: int) -> Self:
         """The likeliest that together reach this share of `total`, at least so many, the likeliest first."""
-        heads = [_reaching(self._logits, HEAD)] if len(self) > MANY else []
+        heads = [self._heaviest(share)] if len(self) > MANY else []
         among = self._among or self
         for places in (*heads, np.arange(len(self))):
             ordered = self.keep(places[_order(self._logits[places])])
@@ -137,6 +136,14 @@ class Candidates:
         if count != most:
             count = 1 + int((sums / among.total).searchsorted(share, side="left"))
         return ordered.keep(slice(max(count, least)))
+
+    def _heaviest(self, share: float) -> npt.NDArray[np.int64]:
+        """Places of the likeliest that together reach a share of `total` by estimates, and of some more: all whose
+        logits are as near the largest, in eighths."""
+        weights, error = self._estimate
+        eighths = np.minimum((self.largest - self._logits) * 8, 1024).astype(np.int64)
+        sums = np.bincount(eighths, weights=weights).cumsum()
+        return np.flatnonzero(eighths <= sums.searchsorted(share * (self._among or self).total_bounds[1] + error))
 
     def tempered(self, temperature: float) -> "Candidates":
         """The same tokens with their differences divided by the temperature."""

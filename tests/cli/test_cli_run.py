@@ -240,6 +240,18 @@ def test_timings_go_to_stderr(edgeq, model):
     assert "3 tokens" in result.err and "4 tokens" in result.err
 
 
+def test_right_guesses_are_told(edgeq, model, monkeypatch):
+    monkeypatch.setattr("edgeq.speculation.Pace.cost", lambda pace, rows: 1.0)
+    model.session.jumps[ord("d")] = ord("a")
+    command = ("run", "m.eqf", "--raw", "abcdabcdab", "-n", 9, "--temp", 0, "--timings")
+    result = edgeq(*command)
+    assert result.out == "cdabcdabc\n" and "tokens/s (4 of 4 guesses right)\n" in result.err
+    timings = json.loads(edgeq(*command, "--json").out)["timings"]
+    assert timings["drafted_tokens"] == timings["accepted_tokens"] > 0
+    plain = edgeq(*command, "--no-speculation")
+    assert plain.out == result.out and "guesses" not in plain.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
