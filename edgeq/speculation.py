@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeq.decode.lookup import LONGEST, Lookup
+from edgeq.decode.ngrams import LONGEST, Lookup
 from edgeq.errors import EdgeqError
 from edgeq.timings import Timings
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.decode.lookup import LATEST, LONGEST, Lookup
+from edgeq.decode.ngrams import LATEST, LONGEST, Lookup
 
 
 def guessed(text, count=4):
