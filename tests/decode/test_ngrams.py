@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.decode.ngrams import LATEST, LONGEST, Lookup
@@ -29,6 +29,7 @@ def test_a_text_that_grows():
             assert growing.guess(text[:end], 5) == Lookup().guess(text[:end], 5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9))
 def test_what_is_guessed_was_there(tokens, count):
     found, same = Lookup().guess(tokens, count)
