@@ -1,6 +1,5 @@
 """The sessions of a model: one for each set of adapters that is in use, over the same weights."""
 
-import gc
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -37,7 +36,7 @@ class AdaptedSessions:
         with self._making:
             if adapters.key not in self._others:
                 while len(self._others) >= KEPT:
-                    self._others.popitem(last=False)
+                    self._drop()
                 self._others[adapters.key] = SharedSession(self._made(adapters))
             self._others.move_to_end(adapters.key)
             return self._others[adapters.key]
@@ -68,5 +67,10 @@ class AdaptedSessions:
             except MemoryLimitError:
                 if not self._others:
                     raise
-                self._others.popitem(last=False)
-                gc.collect()  # a session and its scheduler hold each other
+                self._drop()
+
+    def _drop(self) -> None:
+        """Let the one go that was used longest ago: at once, unless somebody's answer needs it to go on."""
+        _, shared = self._others.popitem(last=False)
+        if not shared.busy:
+            shared.close()

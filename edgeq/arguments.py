@@ -1,41 +1,28 @@
 """What callers pass to a model, checked before any work: each mistake is a UsageError of one line."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
-from edgeq.decode.sampler_steps import Sampling, options
+from edgeq.decode.sampler_steps import Sampling, checked
 from edgeq.errors import UsageError
 
 MOST_LOGPROBS = 1000
 
 
 def check_numbers(max_tokens: int | None, logprobs: int | None, sampling: Sampling) -> None:
-    """UsageError for an option that there is none of, for what is no number, and for what must not be negative.
-
-    The ranges of the other numbers are the sampler's to check.
-    """
-    known = options()
-    for name in sampling.keys() - known.keys():
-        likely = difflib.get_close_matches(name, [*known, "max_tokens", "stop", "logprobs"], 1)
-        raise UsageError(f"there is no option {name!r}" + (f": did you mean {likely[0]!r}?" if likely else ""))
-    for name, value in {"max_tokens": max_tokens, "logprobs": logprobs, **sampling}.items():
-        option = known.get(name)
-        if value is None and (option is None or option.optional):
-            continue
-        if option is not None and option.kind is float:
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise UsageError(f"{name} is {value!r}: it must be a number")
-        elif isinstance(value, bool) or not isinstance(value, Integral):
+    """UsageError for an option that there is none of, for what is no number, and for what cannot work."""
+    seed = sampling.get("seed")
+    if isinstance(seed, int) and seed < 0:
+        raise UsageError(f"seed is {seed}: give 0 or more, or none at all for another text each time")
+    checked(sampling, ("max_tokens", "stop", "logprobs"))
+    for name, value in {"max_tokens": max_tokens, "logprobs": logprobs}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise UsageError(f"{name} is {value!r}: it must be a whole number")
     if max_tokens is not None and max_tokens < 0:
         raise UsageError(f"max_tokens is {max_tokens}: it must be 0 or more, or None")
     if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
         raise UsageError(f"logprobs is {logprobs}: give 0 to {MOST_LOGPROBS} likeliest tokens, or None")
-    seed = sampling.get("seed")
-    if seed is not None and seed < 0:
-        raise UsageError(f"seed is {seed}: give 0 or more, or none at all for another text each time")
 
 
 def check_count(n: object) -> int:

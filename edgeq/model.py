@@ -20,6 +20,7 @@ from edgeq.container.reader import File
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.sampling_defaults import sampling_defaults
+from edgeq.decode.step import Text
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.scoring import Continuation, score, split
@@ -151,6 +152,7 @@ class Model:
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
         n: None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answer: ...
@@ -164,6 +166,7 @@ class Model:
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
         n: int,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answers: ...
@@ -176,6 +179,7 @@ class Model:
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
         n: int | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answer | Answers:
@@ -183,7 +187,9 @@ class Model:
 
         `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
         Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
-        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`).
+        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`): the model's own
+        distribution, before any sampling option. `speculate` computes tokens that are easy to guess several at a time,
+        where that is faster; it changes no token.
 
         The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
         gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
@@ -201,10 +207,10 @@ class Model:
             seed, each = sampling.get("seed"), [sampling] * check_count(n)
             if seed is not None:
                 each = [{**sampling, "seed": seed + number} for number in range(n)]
-            return self._answers([prompt] * n, max_tokens, stop, logprobs, each, lora)
+            return self._answers([prompt] * n, max_tokens, stop, logprobs, each, speculate, lora)
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
         shared = self._session_for(lora)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
         return self._answer(generation, shared, stop, len(prompt) > 0)
 
     def batch(
@@ -214,6 +220,7 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answers:
@@ -224,7 +231,7 @@ class Model:
         memory, some wait for others to end. Raises as `generate` and `chat` do.
         """
         self._check_open()
-        return self._answers(list(prompts), max_tokens, stop, logprobs, [sampling] * len(prompts), lora)
+        return self._answers(list(prompts), max_tokens, stop, logprobs, [sampling] * len(prompts), speculate, lora)
 
     def agenerate(
         self,
@@ -233,11 +240,14 @@ class Model:
         *,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> AsyncIterator[str]:
         """As `generate`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
-        return while_wanted(self.generate(prompt, max_tokens, stop=stop, logprobs=logprobs, lora=lora, **sampling))
+        return while_wanted(
+            self.generate(prompt, max_tokens, stop=stop, logprobs=logprobs, speculate=speculate, lora=lora, **sampling)
+        )
 
     def generate_tokens(
         self,
@@ -245,6 +255,7 @@ class Model:
         max_tokens: int | None = None,
         *,
         logprobs: int | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generated[int]:
@@ -256,7 +267,7 @@ class Model:
         self._check_open()
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
         shared = self._session_for(lora)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
         return Generated(generation, self._ids(generation, shared))
 
     def chat(
@@ -268,6 +279,7 @@ class Model:
         logprobs: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Answer:
@@ -280,7 +292,10 @@ class Model:
         tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
         shared = self._session_for(lora)
         return self._answer(
-            self._generation(tokens, max_tokens, logprobs, sampling, began, shared), shared, stop, False
+            self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate),
+            shared,
+            stop,
+            False,
         )
 
     def achat(
@@ -292,6 +307,7 @@ class Model:
         logprobs: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
+        speculate: bool = True,
         lora: Sequence[Lora] | None = None,
         **sampling: Unpack[Sampling],
     ) -> AsyncIterator[str]:
@@ -304,6 +320,7 @@ class Model:
                 logprobs=logprobs,
                 tools=tools,
                 template_variables=template_variables,
+                speculate=speculate,
                 lora=lora,
                 **sampling,
             )
@@ -575,9 +592,12 @@ class Model:
         began: float,
         shared: SharedSession,
         group: object = None,
+        speculate: bool = True,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
+        if not isinstance(speculate, bool):
+            raise UsageError(f"speculate is {speculate!r}: it must be True or False")
         options: Sampling = {**self.sampling_defaults, **sampling}
         room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
         generation = Generation(
@@ -585,16 +605,21 @@ class Model:
             prompt_tokens=len(tokens),
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
-            sampler=Sampler(**options),
+            sampler=Sampler(self._text_of(tokens), **options),
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
         )
-        shared.prepare(generation, self.end_ids, group)
+        shared.prepare(generation, self.end_ids, group, speculate)
         self._latest = generation
         for watch in self._watches:
             watch.saw(tokens)
         return generation
+
+    def _text_of(self, tokens: list[int]) -> Text:
+        """What steps of the sampler may know of a text that begins with these."""
+        known = self.file.assets.keys() & {*FILES}
+        return Text(len(tokens), self.vocab_size, (lambda token: self.tokenizer.piece_bytes(token)) if known else None)
 
     def _answer(
         self, generation: Generation, shared: SharedSession, stop: str | Sequence[str], continues: bool
@@ -609,6 +634,7 @@ class Model:
         stop: str | Sequence[str],
         logprobs: int | None,
         samplings: Sequence[Sampling],
+        speculate: bool,
         lora: Sequence[Lora] | None,
     ) -> Answers:
         group, answers, shared = object(), [], self._session_for(lora)
@@ -621,7 +647,7 @@ class Model:
                 tokens = self.tokenizer.encode(prompt)
             else:
                 tokens = token_ids(cast(Sequence[int], prompt))
-            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group)
+            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate)
             answers.append(self._answer(generation, shared, stop, not talk and len(prompt) > 0))
         shared.add(answers)
         return Answers(answers, shared.scheduler.wait)

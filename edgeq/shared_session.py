@@ -1,14 +1,17 @@
 """One session for many callers: each sees the model as if it had it alone, and none changes another's result."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 from edgeq.answer import Answer, Generation, TokenLogprob
 from edgeq.errors import EdgeqError
 from edgeq.prompt_cache import PromptCache
 from edgeq.runtime.request import Request
 from edgeq.runtime.scheduler import Scheduler
+from edgeq.speculation import Costs, Speculation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +33,21 @@ class SharedSession:
 
     def __init__(self, session: "Session") -> None:
         self.cache = PromptCache(session)
+        self.costs = Costs()
         self._session = session
         self.scheduler = Scheduler(session.program, self._spill)
+        self._requests = WeakSet[Request]()  # those that somebody holds
 
-    def prepare(self, generation: Generation, ends: Collection[int], group: object = None) -> None:
+    def prepare(
+        self, generation: Generation, ends: Collection[int], group: object = None, speculate: bool = True
+    ) -> None:
         """Give a generation its request; all of a `group` are computed where one is waited for (see `Request`)."""
-        choose = Choice(generation.sampler, generation.logprobs)
-        generation.request = Request(generation.sequence, generation.max_tokens, choose, ends, group)
+        choose, guesser = (
+            Choice(generation.sampler, generation.logprobs),
+            Speculation(self.costs) if speculate else None,
+        )
+        generation.request = Request(generation.sequence, generation.max_tokens, choose, ends, group, guesser)
+        self._requests.add(generation.request)
         generation.cancel = partial(self.scheduler.cancel, generation.request)
 
     def add(self, answers: Iterable[Answer]) -> None:
@@ -62,6 +73,7 @@ class SharedSession:
                     if not timings.generated_tokens:
                         timings.cached_tokens, timings.computed_tokens = request.cached, request.computed
                         timings.prompt_s = request.prompt_s
+                timings.drafted_tokens, timings.accepted_tokens = request.drafted, request.accepted
                 if drawn is None:
                     return
                 if drawn.note is not None:
@@ -80,6 +92,11 @@ class SharedSession:
     def alone(self, work: Callable[[PromptCache], Result]) -> Result:
         """The result of `work`, during which nobody else uses the session. It may be begun twice."""
         return self.scheduler.alone(lambda: work(self.cache))
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody holds an answer that may go on."""
+        return any(request.open for request in [*self._requests])
 
     def close(self) -> None:
         """Nothing can be computed afterwards."""
@@ -106,15 +123,17 @@ class Choice:
 
 
 def logprob(logits: "npt.NDArray[np.float32]", token: int, top: int) -> TokenLogprob:
-    """What logits f32 [vocab] say of a token, and of the `top` likeliest ones."""
+    """What logits f32 [vocab] say of a token, and of the `top` likeliest ones: the model's own distribution, whatever
+    the sampler makes of it."""
     import numpy as np
 
     from edgeq.decode.candidates import top_ids
 
-    values = log_softmax(logits[None])[0]
+    largest = logits.max()
+    total = float(largest) + math.log(np.exp(logits - largest).sum(dtype=np.float64))
     ids = top_ids(logits, top) if 0 < top < len(logits) else np.arange(min(top, len(logits)))
-    best = ids[np.argsort(-values[ids], kind="stable")]
-    return TokenLogprob(token, float(values[token]), tuple((int(i), float(values[i])) for i in best))
+    best = ids[np.argsort(-logits[ids], kind="stable")]
+    return TokenLogprob(token, float(logits[token]) - total, tuple((int(i), float(logits[i]) - total) for i in best))
 
 
 def log_softmax(logits: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float64]":

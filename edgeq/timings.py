@@ -17,6 +17,8 @@ class Timings:
     first_token_s: float = 0.0  # from the call to the first token: tokenizing and the prompt
     generated_tokens: int = 0
     generation_s: float = 0.0  # from the first token to the last
+    drafted_tokens: int = 0  # guesses that were computed along with other tokens
+    accepted_tokens: int = 0  # of these, those that were drawn
 
     @property
     def prompt_rate(self) -> float:

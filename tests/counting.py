@@ -10,7 +10,7 @@ from edgeq.model import Model
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 )
-GREEDY = {"temperature": 0.0}
+GREEDY = {"temperature": 0.0, "speculate": False}
 
 
 class CountingSequence:

@@ -36,6 +36,7 @@ def scripts(monkeypatch):
     )
     names += ("mca", "passes", "profile_steps", "rows", "script", "startup", "synthetic", "table_file")
     names += ("turns", "under_load")
+    names += ("sampling", "speculation")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -71,7 +72,7 @@ def test_export_of_rows_that_gguf_cannot_hold(scripts, tiny_model, tmp_path):
         scripts.export_gguf.export(source, out)
     assert not out.exists()
     targets = scripts.export_gguf.export(source, out, fallback=True)
-    assert {to.type for to in targets.values()} == {"Q5_0", "Q8_0"} and all(to.again for to in targets.values())
+    assert {to.type for to in targets.values()} == {"Q5_0", "Q5_1", "Q8_0"} and all(to.again for to in targets.values())
     weights = {t.name: t for t in gguf.GGUFReader(out).tensors}["blk.0.ffn_up.weight"]
     with open_file(source) as file:
         info = file.tensors["blk.0.ffn_up.weight"]
@@ -413,6 +414,26 @@ def test_rows_with_one_scale_beside_those_of_q8_0(scripts, monkeypatch, capsys):
     assert [line.split()[0] for line in lines] == ["128", "Q8_0", "I8_R", "8", "Q8_0", "I8_R", "1", "Q8_0", "I8_R"]
     assert all("times as fast, packing" in line for line in lines[::3])
     assert "G multiply-adds/s" in lines[1] and "% of the peak; at best" in lines[1]
+
+
+def test_sampling(scripts, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sampling.py", "--vocab", "10000", "--repetitions", "1"])
+    scripts.sampling.main()
+    headings, _, *rows = capsys.readouterr().out.splitlines()
+    assert headings == "| options | fastest | median |"
+    assert [row.split(" | ")[0] for row in rows] == [
+        f"| {name}" for name in (*scripts.sampling.CASES, "logprobs of 20")
+    ]
+    assert all(float(cell) > 0 for row in rows for cell in row.strip("| ").split(" | ")[1:])
+
+
+def test_speculation_is_timed(scripts, tiny_model, tmp_path, monkeypatch, capsys):
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    monkeypatch.setattr(sys, "argv", ["speculation.py", str(model), "--tokens", "8", "--repetitions", "1"])
+    scripts.speculation.main()
+    headings, _, *rows = capsys.readouterr().out.splitlines()
+    assert headings == "| answer | tokens | tokens/s | speculating | ratio | right guesses |"
+    assert [row.split(" | ")[:2] for row in rows] == [["| repeat", "8"], ["| summary", "8"], ["| chat", "8"]]
 
 
 def test_passes_of_a_checkout_beside_this_one(scripts, tiny_model, tmp_path, monkeypatch, capsys):

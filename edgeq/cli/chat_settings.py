@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from edgeq.cli.options import unescaped
@@ -31,9 +32,17 @@ _WANTED = {float: "a number", int: "a whole number"}
 
 def settings() -> dict[str, tuple[Reader, str]]:
     """Name -> how its text is read, and what must be written there."""
-    numbers = {name: option.kind for name, option in options().items()} | {"max_tokens": int}
-    found: dict[str, tuple[Reader, str]] = {name: (kind, _WANTED[kind]) for name, kind in numbers.items()}
-    return {**found, "stop": (_stops, 'a text, or ["one", "another"]')}
+    found: dict[str, tuple[Reader, str]] = {}
+    for name, option in options().items():
+        if option.is_number:
+            found[name] = (option.kind, _WANTED[option.kind])
+        elif option.read is not None:
+            found[name] = (partial(_listed, option.read), option.must)
+    return {**found, "max_tokens": (int, _WANTED[int]), "stop": (_stops, 'a text, or ["one", "another"]')}
+
+
+def _listed(read: Callable[[list[str]], Any], text: str) -> Any:
+    return read(_stops(text))
 
 
 def change(given: dict[str, Any], text: str) -> str:
@@ -84,7 +93,7 @@ def shown(given: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
 
 def _check(given: dict[str, Any]) -> None:
     """UsageError for what a generation would refuse."""
-    checked(given)
+    checked({name: value for name, value in given.items() if name in options()})
     StopStrings(given.get("stop", ()))
     if given.get("max_tokens", 0) < 0:
         raise UsageError(f"max_tokens is {given['max_tokens']}: it must be 0 or more")

@@ -75,9 +75,25 @@ def _stops(context: click.Context, parameter: click.Parameter, value: Any) -> tu
 def _sampling(option: Option[Any]) -> Callable[[Function], Function]:
     """The option of a step of the sampler."""
     own = "the model's own, or " if option.config else ""
-    default = "" if option.optional else f"  [default: {own}{option.default}]"
     flag = f"--{option.name.replace('_', '-')}"
-    return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+    if option.is_number:
+        default = "" if option.optional else f"  [default: {own}{option.default}]"
+        return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+    help = f"{option.help} May be given several times."
+    return click.option(flag, *option.flags, option.name, multiple=True, callback=_read(option), help=help)
+
+
+def _read(option: Option[Any]) -> Callable[..., Any]:
+    """What an option's texts stand for."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        texts = _stops(context, parameter, value)
+        try:
+            return option.read(texts) if texts and option.read is not None else ()
+        except ValueError:
+            raise UsageError(f"{parameter.opts[-1]} is {' '.join(texts)}: it must be {option.must}") from None
+
+    return read
 
 
 _ENDS = (
@@ -87,6 +103,14 @@ _ENDS = (
         multiple=True,
         callback=_stops,
         help=r"End before this text; may be given several times. \n is a new line, \t a tab, \\ a backslash.",
+    ),
+    click.option(
+        "--no-speculation",
+        "speculate",
+        flag_value=False,
+        default=None,
+        type=bool,
+        help="Compute each token by itself, also those that are easy to guess; the text is the same.",
     ),
 )
 _MODEL = (
@@ -111,9 +135,9 @@ _MODEL = (
 
 def sampling_options(function: Function) -> Function:
     """Adds the options of `Model.generate`; the function gets those that were given as `generation`, a dict."""
-    numbers = sampler_steps.options()
-    declared = (*map(_sampling, numbers.values()), *_ENDS)
-    return cast(Function, _gathered(function, declared, (*numbers, "max_tokens", "stop"), "generation"))
+    named = {name: option for name, option in sampler_steps.options().items() if option.is_number or option.read}
+    declared = (*map(_sampling, named.values()), *_ENDS)
+    return cast(Function, _gathered(function, declared, (*named, "max_tokens", "stop", "speculate"), "generation"))
 
 
 def model_options(function: Function) -> Function:
@@ -170,12 +194,15 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
 def show_timings(timings: "Timings") -> None:
     """How long loading, prompt and generation took, on stderr."""
     kept = f" ({timings.cached_tokens} more kept)" if timings.cached_tokens else ""
+    guessed = (
+        f" ({timings.accepted_tokens} of {timings.drafted_tokens} guesses right)" if timings.drafted_tokens else ""
+    )
     click.echo(
         f"load        {timings.load_s:8.3f} s\n"
         f"first token {timings.first_token_s:8.3f} s\n"
         f"prompt      {timings.prompt_s:8.3f} s  {timings.computed_tokens:6d} tokens "
         f"{timings.prompt_rate:9.2f} tokens/s{kept}\n"
         f"generation  {timings.generation_s:8.3f} s  {timings.generated_tokens:6d} tokens "
-        f"{timings.generation_rate:9.2f} tokens/s",
+        f"{timings.generation_rate:9.2f} tokens/s{guessed}",
         err=True,
     )

@@ -1,11 +1,12 @@
-"""A sampling option: a number that callers may give, described once, in the step that works with it."""
+"""A sampling option: what callers may give, described once, in the step that works with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Generic, Self, TypeVar, overload
 
 from edgeq.errors import UsageError
 
-Value = TypeVar("Value", int, float, int | None)
+Value = TypeVar("Value")
 
 
 class Option(Generic[Value]):
@@ -14,13 +15,16 @@ class Option(Generic[Value]):
     The attribute's name is the keyword's in Python and that of /set; the command line's is `--of-this-form`.
 
     default  the value where neither the caller nor the model's files give one; its type is the option's
-    holds    whether a number can work, NaN and infinity among them
+    holds    whether a value of that type can work, NaN and infinity among them
     must     what it must be: the end of a sentence
     help     what it does: a sentence
     flags    further flags on the command line
     config   its key in generation_config.json, if makers of models name it there
     means    what numbers in that file stand for, where that differs
     gguf     its key in GGUF after `general.sampling.`, for an option that has one in `config`
+    kind     its type, where it is no number
+    read     of an option that is no number: what the texts stand for that the command line gives, each after the flag
+             again; ValueError for others. Where there is none, the option is for Python alone
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Option(Generic[Value]):
         config: str | None = None,
         means: Mapping[float, float] | None = None,
         gguf: str | None = None,
+        kind: Any = None,
+        read: Callable[[Sequence[str]], Value] | None = None,
     ) -> None:
         self.name = ""
         self.default: Value = default
-        self.kind: type[int] | type[float] = float if isinstance(default, float) else int
+        self.kind: Any = kind or (float if isinstance(default, float) else int)
         self.holds, self.must, self.help, self.flags = holds, must, help, flags
-        self.config, self.means, self.gguf = config, means or {}, gguf
+        self.config, self.means, self.gguf, self.read = config, means or {}, gguf, read
 
     def __set_name__(self, step: type, name: str) -> None:
         self.name = name
@@ -56,7 +62,17 @@ class Option(Generic[Value]):
         """Whether None is a value too."""
         return self.default is None
 
-    def check(self, value: Value) -> None:
+    @property
+    def is_number(self) -> bool:
+        return self.kind in (int, float)
+
+    def check(self, value: Any) -> None:
         """Raises UsageError for a value that cannot work."""
-        if not (self.optional and value is None) and not self.holds(value):
+        if self.optional and value is None:
+            return
+        if self.is_number:
+            kind, wanted = (Real, "a number") if self.kind is float else (Integral, "a whole number")
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise UsageError(f"{self.name} is {value!r}: it must be {wanted}")
+        if not self.holds(value):
             raise UsageError(f"{self.name} is {value!r}: it must be {self.must}")

@@ -10,19 +10,21 @@ import numpy.typing as npt
 from edgeq.decode import sampler_steps
 from edgeq.decode.candidates import Candidates
 from edgeq.decode.sampler_steps import Draw, Filter, Processor, Sampling
+from edgeq.decode.step import Text
 from edgeq.errors import EdgeqError
 
 
 class Sampler:
     """Chooses tokens one after another."""
 
-    def __init__(self, **sampling: Unpack[Sampling]) -> None:
-        """Options that are not given have their defaults. Raises UsageError for a value that cannot work."""
+    def __init__(self, text: Text | None = None, **sampling: Unpack[Sampling]) -> None:
+        """`text` is what is known of the one to be written. Options that are not given have their defaults. Raises
+        UsageError for a value that cannot work, or an option that there is none of."""
         values = sampler_steps.checked(sampling)
-        steps = [step(values) for step in sampler_steps.STEPS]
+        steps = [step(values, text or Text()) for step in sampler_steps.STEPS]
         self._processors = [step for step in steps if isinstance(step, Processor)]
-        self._filters = [step for step in steps if isinstance(step, Filter)]
         (self._draw,) = (step for step in steps if isinstance(step, Draw))
+        self._filters = [] if self._draw.mirostat else [step for step in steps if isinstance(step, Filter)]
 
     def sample(self, logits: npt.NDArray[np.float32], recent: Sequence[int] = ()) -> int:
         """The next token's id from its logits, f32[vocab]; `recent` are the ids before it, the latest last.

@@ -38,4 +38,5 @@ def _number(option: Option[Any], value: Any) -> float | int | None:
     value = option.means.get(value, value)
     if not option.holds(value) or value != option.kind(value):
         return None
-    return option.kind(value)
+    number: float | int = option.kind(value)
+    return number

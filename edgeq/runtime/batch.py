@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.errors import EdgeqError, MemoryLimitError
 from edgeq.kernels.layout import ATTENTION_BLOCK, MOST_RUNS
@@ -61,6 +62,9 @@ class Batch:
         Raises what a pass raises; what concerns one request alone ends that one.
         """
         parts = {request: self._part(request, count) for request, count in self._rows(wanted).items()}
+        lone = len(wanted) == 1
+        if lone:
+            parts = {request: self._with_guesses(request, part) for request, part in parts.items()}
         while parts:
             clock = time.perf_counter()
             try:
@@ -68,7 +72,7 @@ class Batch:
             except MemoryLimitError as error:
                 self._make_room([*idle, *wanted], parts, error)
                 continue
-            self._hand_out(parts, results, time.perf_counter() - clock, len(wanted) == 1)
+            self._hand_out(parts, results, time.perf_counter() - clock, lone)
             return
 
     def let_go(self, request: Request) -> None:
@@ -153,20 +157,44 @@ class Batch:
         last = end == len(request.tokens)
         return Part(sequence, np.array(request.tokens[start:end], np.int64), [end - start - 1] if last else [])
 
+    def _with_guesses(self, request: Request, part: Part) -> Part:
+        """A part that is one token, with those that are guessed to come after it: results of all are wanted."""
+        if request.guesser is None or request.behind != 1 or not request.begun or not part.wanted:
+            return part
+        guesses = request.guesser.draft(request.tokens, min(request.room, self._engine.batch - 1))
+        return part._replace(items=np.append(part.items, guesses).astype(np.int64), wanted=range(1 + len(guesses)))
+
     def _hand_out(self, parts: dict[Request, Part], results: list[F32], seconds: float, alone: bool) -> None:
         """Tell each request what its part of a pass found."""
         rows = prompts = 0
         for (request, part), result in zip(parts.items(), results, strict=True):
             count = len(part.items)
-            rows, prompts = rows + count, prompts + count * (count > 1)
+            guesses = part.items[count - len(part.wanted) + 1 :] if part.wanted else part.items[:0]
+            rows, prompts = rows + count, prompts + count * (count > 1 and not len(guesses))
             request.begun = True
             if len(request.tokens) == request.prompt:
                 request.computed += count
                 request.prompt_s += seconds
             if part.wanted:
-                self._draw(request, result[0], seconds)
+                self._draw_all(request, result, guesses, seconds)
+            if alone and request.guesser is not None and len(part.wanted) == count:
+                request.guesser.took(count, seconds)
         if prompts >= (self.pace.alone if alone else self.pace.beside_others):
             self.pace.note(rows, seconds)
+
+    def _draw_all(self, request: Request, rows: F32, guesses: npt.NDArray[np.int64], seconds: float) -> None:
+        """Draw the next token, and further ones from the rows behind guesses as long as these are what is drawn."""
+        request.drafted += len(guesses)
+        self._draw(request, rows[0], seconds)
+        for guess, logits in zip(guesses, rows[1:], strict=True):
+            if not request.open or request.tokens[-1] != guess:
+                break
+            request.accepted += 1
+            self._draw(request, logits, 0.0)
+        sequence, known = request.sequence, len(request.tokens) - 1
+        if sequence is not None and sequence.position > known and sequence.trim(known) < known:
+            assert request.guesser is not None
+            request.guesser.stop()
 
     def _draw(self, request: Request, logits: F32, seconds: float) -> None:
         assert request.sequence is not None
@@ -185,6 +213,10 @@ class Batch:
         later, to the same bits."""
         if self._give_up():
             return
+        for request, part in parts.items():
+            if len(part.wanted) > 1:
+                parts[request] = part._replace(items=part.items[:1], wanted=range(1))
+                return
         holding = [request for request in holders if request.sequence is not None]
         loser = max([one for one in holding if one not in parts] or parts, key=lambda one: one.number)
         if len(holding) == 1:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,22 @@ from edgeq.runtime.sequence import Sequence as Evaluated
 Choose = Callable[[npt.NDArray[np.float32], list[int]], tuple[int, Any]]
 
 _NUMBERS = itertools.count()
+
+
+class Guesser(Protocol):
+    """Guesses tokens of one text, which are computed along with the one before them where that is worth it."""
+
+    def draft(self, tokens: list[int], room: int) -> list[int]:
+        """At most `room` tokens that may come next, to be computed along with the last of `tokens`."""
+
+    def drawn(self, token: int) -> None:
+        """What came next."""
+
+    def took(self, rows: int, seconds: float) -> None:
+        """A pass of so many rows, for this text alone."""
+
+    def stop(self) -> None:
+        """Draft no more: what is computed along costs too much to take back."""
 
 
 class Drawn(NamedTuple):
@@ -35,6 +51,7 @@ class Request:
             ends this request alone. It is called once for each token, in their order
     ends: tokens that end the text; the one that does is drawn, too
     group: requests of one group are computed as long as somebody waits for one of them
+    guesser: guesses tokens, where that is wanted
 
     number: its place among all requests, by when they were made
     tokens: the prompt and what was drawn, be it fetched or not
@@ -43,16 +60,24 @@ class Request:
     begun: whether a pass had rows of it
     started_over: whether it gave up its pages when it alone had some
     cached, computed, prompt_s: tokens of the prompt that were known from other texts, those computed, and how long
+    drafted, accepted: tokens that were computed along as guesses, and those of them that were drawn
     """
 
     def __init__(
-        self, tokens: Sequence[int], most: int, choose: Choose, ends: Collection[int] = (), group: object = None
+        self,
+        tokens: Sequence[int],
+        most: int,
+        choose: Choose,
+        ends: Collection[int] = (),
+        group: object = None,
+        guesser: Guesser | None = None,
     ) -> None:
         self.number = next(_NUMBERS)
         self.tokens = list(tokens)
         self.prompt = len(self.tokens)
         self.most, self.choose, self.ends = most, choose, ends
         self.group = self if group is None else group
+        self.guesser = guesser
         self.sequence: Evaluated | None = None
         self.ready = deque[Drawn]()
         self.error: BaseException | None = None
@@ -61,6 +86,7 @@ class Request:
         self.queued = self.begun = self.started_over = False
         self.cached = self.computed = 0
         self.prompt_s = 0.0
+        self.drafted = self.accepted = 0
         self.asked = time.perf_counter()
 
     @property
@@ -72,6 +98,11 @@ class Request:
     def behind(self) -> int:
         """How many are not."""
         return len(self.tokens) - self.position
+
+    @property
+    def room(self) -> int:
+        """How many tokens can come after the next one."""
+        return self.most - (len(self.tokens) - self.prompt) - 1
 
     @property
     def open(self) -> bool:
@@ -99,6 +130,8 @@ class Request:
         except Exception as error:
             self.fail(error)
             return
+        if self.guesser is not None:
+            self.guesser.drawn(token)
         now = time.perf_counter()
         took = now - self.asked if len(self.tokens) == self.prompt else seconds + now - clock
         self.tokens.append(token)

@@ -94,7 +94,7 @@ def typed(monkeypatch, *lines):
 def conversation_of(model, monkeypatch, *lines):
     """A conversation at a terminal, in which these lines have been typed."""
     typed(monkeypatch, *lines)
-    chat = Chat(model, None, {"temperature": 0.0}, False, Terminal())
+    chat = Chat(model, None, {"temperature": 0.0, "speculate": False}, False, Terminal())
     chat.go_on()
     return chat.talk.conversation
 

@@ -259,3 +259,19 @@ def test_where_the_history_is(monkeypatch, tmp_path):
     assert environment.history_file() is None
     monkeypatch.setenv("EDGEQ_HISTORY", str(tmp_path / "h"))
     assert environment.history_file() == tmp_path / "h"
+
+
+def test_options_that_are_no_numbers():
+    given = {}
+    change(given, "logit_bias 5=+1.5")
+    change(given, r'dry_sequence_breakers ["\n", "x y"]')
+    assert given == {"logit_bias": {5: 1.5}, "dry_sequence_breakers": ("\n", "x y")}
+    assert shown(given, {}, "logit_bias").split(maxsplit=1) == ["logit_bias", "{5: 1.5}"]
+    for text, fault in (
+        ("logit_bias 5", "logit_bias is '5': it must be numbers, less than infinity, by token id"),
+        ("logit_bias -1=2", "logit_bias is {-1: 2.0}: it must be numbers"),
+        ("allowed x", "allowed: no such option"),
+    ):
+        with pytest.raises(EdgeqError) as error:
+            change(given, text)
+        assert str(error.value).startswith(fault) and len(given) == 2

@@ -189,6 +189,24 @@ def test_an_answer_of_nothing_says_why(edgeq, model, options, jumps, why):
     assert (result.code, result.out) == (0, "\n") and result.err.startswith(f"edgeq: the answer is empty: {why}")
 
 
+def test_options_that_are_no_numbers(edgeq, model):
+    bias = ("--logit-bias", "99=-inf", "--logit-bias", f"{ord('x')}=+1.5")
+    assert edgeq("run", "m.eqf", "--raw", "ab", "-n", 2, "--temp", 0, *bias).out == "xy\n"
+    dry = ("--dry-multiplier", 5, "--dry-allowed-length", 1, "--dry-sequence-breaker", r"\n")
+    assert edgeq("run", "m.eqf", "--raw", "bcab", "-n", 1, "--temp", 0, "--logit-bias", "120=6", *dry).out == "x\n"
+    assert (
+        edgeq("run", "m.eqf", "--raw", "bcab", "-n", 1, "--temp", 0, "--logit-bias", "120=6", *dry[:-1], "b").out
+        == "c\n"
+    )
+    for wrong in ("5", "x=1", "5=x"):
+        result = edgeq("run", "m.eqf", "a", "--logit-bias", wrong)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert result.err.startswith(
+            f"edgeq: --logit-bias is {wrong}: it must be numbers, less than infinity, by token"
+        )
+    assert "logit_bias names token 270: the model's" in edgeq("run", "m.eqf", "a", "--logit-bias", "270=1").err
+
+
 def test_json(edgeq, model):
     facts = json.loads(edgeq("run", "m.eqf", "x", "--temp", 0, "--json").out)
     assert (facts["text"], facts["finish_reason"], facts["model"]) == (";<=>?@ABC", "eos", "counting.eqf")
@@ -221,6 +239,18 @@ def test_timings_go_to_stderr(edgeq, model):
     assert result.out == "defg\n"
     assert [line.split()[0] for line in result.err.splitlines()] == ["load", "first", "prompt", "generation"]
     assert "3 tokens" in result.err and "4 tokens" in result.err
+
+
+def test_right_guesses_are_told(edgeq, model, monkeypatch):
+    monkeypatch.setattr("edgeq.speculation.Pace.cost", lambda pace, rows: 1.0)
+    model.session.jumps[ord("d")] = ord("a")
+    command = ("run", "m.eqf", "--raw", "abcdabcdab", "-n", 9, "--temp", 0, "--timings")
+    result = edgeq(*command)
+    assert result.out == "cdabcdabc\n" and "tokens/s (4 of 4 guesses right)\n" in result.err
+    timings = json.loads(edgeq(*command, "--json").out)["timings"]
+    assert timings["drafted_tokens"] == timings["accepted_tokens"] > 0
+    plain = edgeq(*command, "--no-speculation")
+    assert plain.out == result.out and "guesses" not in plain.err
 
 
 @pytest.mark.parametrize(
@@ -258,5 +288,5 @@ def test_a_file_that_is_none(edgeq, tmp_path):
 def test_the_help_tells_the_real_defaults():
     told = {option.name: option.help for option in sampling_options(lambda generation: None).__click_params__}
     for name, option in options().items():
-        assert option.optional or told[name].endswith(f" {option.default}]")
+        assert option.optional or not option.is_number or told[name].endswith(f" {option.default}]")
     assert told["top_k"].endswith("  [default: the model's own, or 40]")
