@@ -11,7 +11,7 @@ Needs torch, and transformers for its models: `pip install edgeq[qat]`. Nothing 
     model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
     qat.prepare(model, "Q2_K", start="calibrated.eqf", learned_scales=True)  # of edgeq convert --calibration
     model.gradient_checkpointing_enable()  # where memory is short
-    optimizer = torch.optim.Adam(qat.parameter_groups(model), betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam(qat.parameter_groups(model), betas=(0.9, 0.95), eps=1e-12)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=STEPS)
     for tokens in batches:  # int64 [rows, tokens], STEPS of them
         with torch.no_grad():
