@@ -1,7 +1,7 @@
 """The server's door to a model: requests go in, pieces of text come out, in an event loop that is never held up.
 
-All that knows how a model computes is here. A model works on one request at a time, in threads of the engine; the
-others wait in the order in which they came.
+All that knows how a model computes is here. Each request has a thread that waits for its tokens; the passes of a model
+are shared by all that are under way, and further ones wait in the order in which they came.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from functools import cached_property
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeq.answer import TokenLogprob
+from edgeq.answer import Generated, TokenLogprob
 from edgeq.arguments import check_messages, check_numbers
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-AT_ONCE = 1  # requests that are computed at the same time, of all models
+AT_ONCE = 16  # requests that are computed at the same time, of all models
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Job:
         self._loop = loop
         self._events: asyncio.Queue[Piece | End | Exception] = asyncio.Queue()
         self._future: Future[None] | None = None
+        self._answer: Generated[int] | None = None
 
     @property
     def queued_s(self) -> float:
@@ -98,11 +99,13 @@ class Job:
         return (self.began if self.began is not None else time.monotonic()) - self.submitted
 
     def cancel(self) -> None:
-        """Compute no further token. In the event loop's thread."""
+        """Compute no further pass for it. In the event loop's thread."""
         if not self.cancelled:
             self.cancelled = True
             if self._future is not None:
                 self._future.cancel()
+            if self._answer is not None:
+                self._answer.cancel()
             self._events.put_nowait(End("cancelled"))
 
     async def events(self, heartbeat: float) -> AsyncIterator[Piece | End | None]:
@@ -288,7 +291,7 @@ class Engine:
         if wanted.grammar is not None:
             options["allowed"] = wanted.grammar.guide(len(wanted.tokens))
         answer = self.model.generate_tokens(wanted.tokens, wanted.max_tokens, logprobs=wanted.logprobs, **options)
-        job.timings = answer.timings
+        job.timings, job._answer = answer.timings, answer
         said, shown, told, scored = "", 0, 0, 0  # all text; of it what was handed out; tokens and scores handed out
 
         def tell(text: str) -> None:
@@ -309,6 +312,8 @@ class Engine:
                     tell(text)
                 if stops.reached:
                     return End("stop", _reached(said, shown, wanted.stop))
+            if job.cancelled:
+                return End("cancelled")
             ended = answer.finish_reason == "eos"
             said += (text := stream.flush(cut=not ended))
             rest = stops.push(text) + stops.flush()

@@ -32,11 +32,11 @@ class Entry:
 class Roster:
     """Names -> models; loads them one by one in a thread of its own."""
 
-    def __init__(self, loaders: Mapping[str, Loader], most_waiting: int = 64) -> None:
+    def __init__(self, loaders: Mapping[str, Loader], most_waiting: int = 64, at_once: int = AT_ONCE) -> None:
         self.entries = {name: Entry(load) for name, load in loaders.items()}
         self.metrics = Metrics()
         self.failure: BaseException | None = None  # of loading
-        self._turns = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="edgeq-engine")
+        self._turns = ThreadPoolExecutor(at_once, thread_name_prefix="edgeq-engine")
         self._most_waiting = most_waiting
 
     @property

@@ -12,6 +12,7 @@ from counting import CountingSession, counting_model
 
 from edgeq.model import Model
 from edgeq.serve.app import application
+from edgeq.serve.engine import AT_ONCE
 from edgeq.serve.guard import Rules
 from edgeq.serve.listening import make_server, open_socket
 from edgeq.serve.roster import Roster
@@ -42,9 +43,11 @@ class Served:
 
 
 @contextmanager
-def serving(models: dict[str, Callable], rules: Rules | None = None, most_waiting: int = 64) -> Iterator[Served]:
+def serving(
+    models: dict[str, Callable], rules: Rules | None = None, most_waiting: int = 64, at_once: int = AT_ONCE
+) -> Iterator[Served]:
     """A server of these models (name -> loader), in a thread of its own, and a client."""
-    roster = Roster(models, most_waiting)
+    roster = Roster(models, most_waiting, at_once)
     listening = open_socket("127.0.0.1", 0)
     server = make_server(application(roster, rules or Rules()), 5.0, access_log=False)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -3,13 +3,16 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from counting import counting_model
 from serving import events, hello, slow_model, wait_until
 
+import edgeq
 from edgeq.model import Model
+from edgeq.quantize.pipeline import convert
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -295,7 +298,7 @@ def test_a_client_that_leaves_ends_the_work(served):
 
 
 def test_one_that_waits_and_leaves_is_never_begun(start):
-    served = start({"slow": lambda say: slow_model(context=400)}, most_waiting=1)
+    served = start({"slow": lambda say: slow_model(context=400)}, most_waiting=1, at_once=1)
     wait_until(lambda: served.roster.ready)
     engine = served.roster.entries["slow"].engine
     with httpx.stream("POST", f"{served.url}{CHAT}", json=hello(stream=True, max_tokens=300)) as first:
@@ -312,6 +315,21 @@ def test_one_that_waits_and_leaves_is_never_begun(start):
         assert engine.running == 1
     wait_until(lambda: engine.running == 0, 1)
     assert served.post(CHAT, **hello()).status_code == 200
+
+
+def test_many_at_once_are_told_what_each_is_told_alone(start, tiny_model, tmp_path):
+    """Text, probabilities and all, of requests that share passes."""
+    convert(tiny_model, tmp_path / "tiny.eqf", "Q8_0")
+    served = start({"tiny": lambda say: edgeq.load(tmp_path / "tiny.eqf", threads=2)})
+    wait_until(lambda: served.roster.ready)
+
+    def told(number):
+        fields = {"prompt": f"Once upon a time, {number} ", "max_tokens": 24, "seed": number, "logprobs": 2}
+        return served.post("/v1/completions", **fields).json()["choices"]
+
+    alone = [told(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(told, range(8))) == alone
 
 
 def test_a_heartbeat_where_nothing_comes(served, monkeypatch):
