@@ -126,6 +126,11 @@ class Calibration:
         seen = self.of(name)
         return None if seen is None else seen.mean_square
 
+    def maxima(self, name: str) -> F32Array | None:
+        """f32 [columns], the largest magnitudes of what a matrix read; None where that is not known."""
+        seen = self.of(name)
+        return None if seen is None or seen.sketch is None else seen.sketch.channel_maxima
+
     def sketch(self, name: str) -> Sketch:
         """What values a matrix read. UsageError where that is not known."""
         seen = self.of(name)

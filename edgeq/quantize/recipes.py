@@ -145,7 +145,14 @@ RECIPES = {
         Recipe("F16", "F16", "F16"),
         Recipe("BF16", "BF16", "BF16"),
         Recipe("Q8_0", "Q8_0", "Q8_0"),
-        Recipe("I8_R", "I8_R", "I8_R"),
+        # What these two read has channels that no norm before them can make smaller
+        Recipe(
+            "I8_R",
+            "I8_R",
+            "Q8_0",
+            (Rule("ffn_down", every, "Q8_0"), Rule("attn_output", every, "Q8_0")),
+            embedding="Q8_0",
+        ),
         Recipe("Q6_K", "Q6_K", "Q6_K"),
         Recipe("Q5_K_M", "Q5_K", "Q6_K", (Rule("attn_v", more_bits, "Q6_K"), Rule("ffn_down", more_bits, "Q6_K"))),
         Recipe("Q5_K_S", "Q5_K", "Q6_K"),

@@ -128,7 +128,8 @@ def test_experts_and_long_rows_have_no_single_scale() -> None:
     assert chosen.type_for("blk.0.attn_q.weight", (64, 96), 2, False) == Choice("I8_R")
     experts = chosen.type_for("blk.0.ffn_up_exps.weight", (4, 64, 96), 2, False)
     assert experts == Choice("Q8_0", "experts' rows have a scale for each group: Q8_0, not I8_R")
-    long = chosen.type_for("blk.0.ffn_down.weight", (64, 131104), 2, False)
+    assert chosen.type_for("blk.0.ffn_down.weight", (64, 96), 2, False) == Choice("Q8_0")
+    long = chosen.type_for("blk.0.ffn_up.weight", (64, 131104), 2, False)
     assert long == Choice("F16", "I8_R needs rows of up to 131072 weights, not 131104: F16")
     assert replace(chosen, gguf=True).type_for("blk.0.attn_q.weight", (64, 96), 2, False).type == "Q8_0"
 

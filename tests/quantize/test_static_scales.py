@@ -12,7 +12,7 @@ from edgeq.quantize.pipeline import convert
 from edgeq.quantize.requantize import requantize
 from edgeq.quantize.static_scales import set_scales
 
-NAME = "blk.0.ffn_down.weight"
+NAME = "blk.0.attn_q.weight"
 
 
 def test_converting_with_scales_is_setting_them_later(tiny_model: Path, tmp_path: Path) -> None:
