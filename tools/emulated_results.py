@@ -49,6 +49,7 @@ MODELS = (
     Model("gpt2", "Q8_0", "q8_0"),
     Model("falcon", "Q8_0", "q8_0"),
     Model("stablelm", "Q4_K_M", "f32"),
+    Model("stablelm", "I8_R"),
     Model("bitnet", "Q8_0"),
     Model("lfm2-bias", "Q8_0"),
     Model("mixtral", "Q6_K"),

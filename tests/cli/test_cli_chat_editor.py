@@ -104,7 +104,7 @@ def test_what_is_completed(tmp_path, monkeypatch):
     assert completions("/re") == ["/reset", "/regen"]
     assert sorted(completions("/load not")) == ["ebooks", "es.txt"]
     assert completions(f"/save {tmp_path}{os.sep}notes") == [".txt"]
-    assert completions("/set t") == ["temperature", "top_k", "top_p"]
+    assert completions("/set t") == ["temperature", "top_k", "top_p", "typical_p", "top_n_sigma"]
     assert completions("/set top_k d") == ["default"]
     for message in ("not", "a /re", "/load a\nnot", "/nothing not", "/regen n"):
         assert completions(message) == []

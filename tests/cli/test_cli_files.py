@@ -15,6 +15,7 @@ from edgeq.cli import VERBS, cli
 from edgeq.cli.convert import show_report
 from edgeq.quantize.pipeline import Converted, Report
 from edgeq.quantize.recipes import RECIPES
+from edgeq.shared_session import SharedSession
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_o_names_a_file_and_json_is_json(edgeq, converted, counting):
     bench = ("bench", "m.eqf", "-p", 0, "-n", 4, "-r", 1)
     run = ("run", "m.eqf", "a", "-n", 1)
     for verb in (("show", converted), bench, run, ("doctor", "--no-speed"), ("version",), ("models", "--recommended")):
-        counting._closed = False
+        counting._closed, counting._shared = False, SharedSession(counting.session)
         assert isinstance(json.loads(edgeq(*verb, "-o", "json").out), list if verb[0] in ("bench", "models") else dict)
         for name in ("x.json", "md"):
             refused = edgeq(*verb, "-o", name)
@@ -193,7 +194,9 @@ def test_json_is_one_option_in_every_verb():
         if "--json" in options:
             told.append(command.name)
             assert options["-o"].hidden and options["-o"] is options["--output"], command.name
-    assert {"bench", "compare", "doctor", "eval", "list", "models", "run", "show", "verify", "version"} == {*told}
+    assert {"bench", "compare", "doctor", "drift", "eval", "list", "models", "run", "show", "verify", "version"} == {
+        *told
+    }
 
 
 def test_versions_as_json(edgeq):

@@ -242,7 +242,7 @@ def test_timings_go_to_stderr(edgeq, model):
 
 
 def test_right_guesses_are_told(edgeq, model, monkeypatch):
-    monkeypatch.setattr("edgeq.speculation.Pace.cost", lambda pace, rows: 1.0)
+    monkeypatch.setattr("edgeq.speculation.Costs.cost", lambda costs, rows: 1.0)
     model.session.jumps[ord("d")] = ord("a")
     command = ("run", "m.eqf", "--raw", "abcdabcdab", "-n", 9, "--temp", 0, "--timings")
     result = edgeq(*command)
