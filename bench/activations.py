@@ -6,8 +6,9 @@
 columns, Q8_0; a row, I8_R; simulated: the whole matrix), and what activations get: nothing (weights alone are rounded),
 a scale per group of 32 or per token when they are there (dynamic), or one per matrix found before (static, by the
 method named). SmoothQuant's scales are folded into what comes before, with the exponent named. Embedding and head are
-Q8_0 throughout. Loss is the divergence of the model's results from the float model's, on the held-out text. A row per
-way goes to bench/results; the table has all rows there of this model.
+Q8_0 throughout; "mixed" is the recipe I8_R, which has Q8_0 also where outliers cannot be folded away. Loss is the
+divergence of the model's results from the float model's, on the held-out text. A row per way goes to bench/results; the
+table has all rows there of this model.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from table_file import Measured, keep_each, number, rows_of, table
 
 from edgeq.blocks.reference import decode
 from edgeq.calibrating import corpora, sequences_of
+from edgeq.container.header import TensorInfo
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.kernels.encode_api import encode_panels
@@ -31,6 +33,8 @@ from edgeq.quantize import collect
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.equalize import smoothed
 from edgeq.quantize.loss_probe import Probe
+from edgeq.quantize.recipes import recipe
+from edgeq.quantize.requantize import PER_ROW_SMOOTHING
 from edgeq.quantize.simulated import simulate
 from edgeq.quantize.static_ranges import METHODS, scale
 from edgeq.quantize.static_scales import set_scales
@@ -69,8 +73,9 @@ def main() -> None:
     with open_file(options.model) as file, tempfile.TemporaryDirectory() as folder:
         keep_each(options.results, Way, measured(file, Path(folder), options))
     found = [row for row in rows_of(options.results, Way) if row["model"] == options.model.stem]
-    columns = ["way", "divergence", "error", "by", "same_top", "perplexity"]
-    print(table(columns, [[row["way"], *(number(row[name], 4) for name in columns[1:])] for row in found]))
+    columns = ["divergence", "error", "by", "same_top", "perplexity"]
+    rows = [[row["way"], *(number(row[name]) for name in columns)] for row in found]
+    print(table([("way", False), *((name, True) for name in columns)], rows))
 
 
 def measured(file: File, folder: Path, options: argparse.Namespace) -> Iterator[Way]:
@@ -103,6 +108,9 @@ def measured(file: File, folder: Path, options: argparse.Namespace) -> Iterator[
     def maxima(name: str) -> np.ndarray | None:
         return seen.sketch(name).channel_maxima if name in seen.matrices else None
 
+    mixed = smoothed(file, model, maxima, matrices, PER_ROW_SMOOTHING)
+    encoded(mixed, out, "I8_R", options.threads, mixed=True)
+    yield way(f"I8_R, mixed, smoothed {PER_ROW_SMOOTHING}, dynamic per token", out)
     for alpha in (None, *SMOOTHING):
         form = file if alpha is None else smoothed(file, model, maxima, matrices, alpha)
         label = "" if alpha is None else f", smoothed {alpha}"
@@ -123,12 +131,15 @@ def static(read: Calibration, matrices: set[str], method: str) -> dict[str, floa
     return {name: scale(read.sketch(name), method) for name in matrices}
 
 
-def encoded(file: File, out: Path, kind: str, threads: int) -> None:
-    """`file` with its matrices in a type, but for embedding and head, which are Q8_0."""
-    specs = [
-        TensorSpec(info.name, info.shape, "F32" if len(info.shape) == 1 else "Q8_0" if info.name in KEPT else kind)
-        for info in file.tensors.values()
-    ]
+def encoded(file: File, out: Path, kind: str, threads: int, mixed: bool = False) -> None:
+    """`file` with its matrices in a type, but for embedding and head, which are Q8_0; or as its recipe has them."""
+
+    def type_of(info: TensorInfo) -> str:
+        if len(info.shape) == 1 or mixed:
+            return recipe(kind).type_for(info.name, info.shape, 1, "output.weight" not in file.tensors).type
+        return "Q8_0" if info.name in KEPT else kind
+
+    specs = [TensorSpec(info.name, info.shape, type_of(info)) for info in file.tensors.values()]
     with Writer(out, specs, file.metadata, {one: file.asset(one) for one in file.assets}, file.requires) as writer:
         for spec in specs:
             data = file.data(spec.name)
