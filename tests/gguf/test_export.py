@@ -158,12 +158,12 @@ def test_one_scale_per_row_becomes_one_per_block(tiny_model: Path, tmp_path: Pat
     convert(tiny_model, tmp_path / "m.eqf", "I8_R", allow_no_tokenizer=True)
     with pytest.raises(UnsupportedError, match="GGUF has no type I8_R: --fallback encodes it again"):
         export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
-    set_scales(tmp_path / "m.eqf", tmp_path / "s.eqf", {"blk.0.ffn_down.weight": 0.1})
+    set_scales(tmp_path / "m.eqf", tmp_path / "s.eqf", {"blk.0.attn_q.weight": 0.1})
     report = export_gguf(tmp_path / "s.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
     assert "GGUF has no word for scales of activations: readers take each token's own" in report.notes
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
     with open_file(tmp_path / "m.eqf") as file:
-        for name in ("token_embd.weight", "blk.0.attn_v.weight", "blk.0.ffn_down.weight"):
+        for name in ("token_embd.weight", "blk.0.attn_v.weight", "blk.0.ffn_up.weight"):
             info = file.tensors[name]
             weights = decode(file.data(name), *info.shape, info.type)
             theirs = gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type).reshape(info.shape)
