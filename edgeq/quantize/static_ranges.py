@@ -44,8 +44,10 @@ def scale(sketch: Sketch, method: str, percentile: float = PERCENTILE) -> float:
         "mse": _least_squares,
         "entropy": _least_divergence,
     }
+    if not sketch.magnitude:
+        return 1.0
     limit = find[method](sketch) if sketch.total else sketch.magnitude
-    return (limit or sketch.magnitude or LEVELS) / LEVELS
+    return (limit or sketch.magnitude) / LEVELS
 
 
 def _least_squares(sketch: Sketch) -> float:
