@@ -67,8 +67,12 @@ lane() {
 # passed over; some other one may have such a torch.
 cpu_torch() {
     index=$torch_index
+    if ! "$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
+        --index-url "$index" >/dev/null 2>&1; then
+        index= # else pip would ask it again for every package
+    fi
     found=$("$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
-        --extra-index-url "$index" 2>/dev/null | grep -o '[0-9][0-9.]*+cpu' | head -n 1)
+        ${index:+--extra-index-url "$index"} 2>/dev/null | grep -o '[0-9][0-9.]*+cpu' | head -n 1)
     if [ -z "$found" ]; then
         echo "$(basename -- "$0"): no torch for CPUs is to be had here: the tests of qat are left out" >&2
         return 77
