@@ -67,8 +67,8 @@ lane() {
 # passed over; some other one may have such a torch.
 cpu_torch() {
     index=$torch_index
-    if ! "$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
-        --index-url "$index" >/dev/null 2>&1; then
+    if ! "$base" -m pip --isolated --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
+        --index-url "$index" >/dev/null 2>&1; then # isolated: of what else is configured none may answer for it
         index= # else pip would ask it again for every package
     fi
     found=$("$base" -m pip --disable-pip-version-check --retries 0 --timeout 10 index versions torch \
