@@ -16,6 +16,7 @@ from edgeq.blocks.table import GROUP, SUPER_BLOCK, BlockType
 
 LARGEST_F16 = 65504.0
 LEAST_SCALE = 1e-30  # below, its inverse would overflow; what it scales is zero
+AS_THEY_ARE = ("f32", "row")  # scales that are not coded further
 LEAST_EXPONENT, LARGEST_EXPONENT = 3, 254  # of scales that are powers of two
 
 
@@ -86,7 +87,10 @@ class Grid(nn.Module):
                 return {"d": (torch.frexp(scale)[1] + 127).cpu().numpy().astype(np.uint8)}
             if self.bt.has_mins:
                 mins = {"dmin": offset.cpu().numpy().astype(np.float16)}
-            return {"d": scale.cpu().numpy().astype(np.float32 if self.bt.scales == "f32" else np.float16), **mins}
+            return {
+                "d": scale.cpu().numpy().astype(np.float32 if self.bt.scales in AS_THEY_ARE else np.float16),
+                **mins,
+            }
         factors = _multiples(scale, self._per_group(self.unit), *self._range()).cpu().numpy()
         factors = factors + 32 if self.bt.scales == "s6" else factors
         if self.bt.has_mins:
@@ -101,7 +105,7 @@ class Grid(nn.Module):
 
     def coded_scales(self, scale: Tensor, offset: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scales and offsets as the type codes them; `rows` says which rows they are of, where not of all."""
-        if self.bt.scales == "f32":
+        if self.bt.scales in AS_THEY_ARE:
             return scale, offset
         if self.bt.scales == "e8m0":
             fraction, exponent = torch.frexp(scale.clamp_min(LEAST_SCALE))
@@ -142,7 +146,12 @@ class Grid(nn.Module):
 
     @property
     def unit_columns(self) -> int:
-        return min(self.bt.scale_group, GROUP)
+        return min(self.scale_columns, GROUP)
+
+    @property
+    def scale_columns(self) -> int:
+        """How many columns of a row share a scale."""
+        return self.columns if self.bt.per_row else self.bt.scale_group
 
     def split(self, weight: Tensor) -> Tensor:
         """[rows, columns] as [rows, units, columns of a unit]."""
@@ -150,13 +159,13 @@ class Grid(nn.Module):
 
     def spread(self, groups: Tensor) -> Tensor:
         """[rows, scale groups] as [rows, units, 1]."""
-        times = self.bt.scale_group // self.unit_columns
+        times = self.scale_columns // self.unit_columns
         wide = groups if times == 1 else groups.repeat_interleave(times, 1)
         return wide[:, : self.columns // self.unit_columns, None]
 
     def gathered(self, units: Tensor) -> Tensor:
         """The sums [rows, scale groups] of what is of each unit, [rows, units]."""
-        times = self.bt.scale_group // self.unit_columns
+        times = self.scale_columns // self.unit_columns
         if times == 1:
             return units
         return nn.functional.pad(units, (0, -units.shape[1] % times)).reshape(len(units), -1, times).sum(2)
