@@ -24,7 +24,8 @@ from edgeq.output import folder_of, temporary_folder
 from edgeq.plain_loss import may_be_bad, measurable, plain_loss
 from edgeq.quantize import pipeline
 from edgeq.quantize.calibrated import PLANNED, Request, quantize
-from edgeq.quantize.pipeline import Progress, Report, default_output
+from edgeq.quantize.converted import Report
+from edgeq.quantize.pipeline import Progress, default_output
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import requantize
 from edgeq.text.tokenizer import FILES, beyond_notes, load_tokenizer

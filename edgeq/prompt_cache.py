@@ -1,6 +1,5 @@
 """The tokens whose keys and values a session holds: what a prompt has in common with them is not computed again."""
 
-import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -13,21 +12,17 @@ if TYPE_CHECKING:
 
     from edgeq.runtime.session import Session
 
-_NUMBERS = itertools.count()
-
 
 class PromptCache:
     """One session, which nobody else uses, and the `tokens` that it has evaluated."""
 
     def __init__(self, session: "Session") -> None:
         self.tokens: list[int] = []
-        self.number = next(_NUMBERS)  # another one whenever they are no longer those before with further ones behind
         self._session = session
         self._pace = Pace()
 
     def clear(self) -> None:
         """Forget everything."""
-        self.number = next(_NUMBERS)
         self.tokens.clear()
         self._session.rewind(0)
 
@@ -42,7 +37,6 @@ class PromptCache:
 
         An interrupt loses one piece at most: what was computed before it stays, and is all that the timings count.
         """
-        self.number = next(_NUMBERS)
         start = self._keep(tokens, len(tokens) - 1)
         timings.cached_tokens = start
         return self._compute(tokens, start, timings)
@@ -51,7 +45,6 @@ class PromptCache:
         """Have the session hold these tokens and no others; what it holds of them stays."""
         if self.tokens == tokens and self._session.position == len(tokens):
             return
-        self.number = next(_NUMBERS)
         start = self._keep(tokens, len(tokens))
         if start < len(tokens):
             self._compute(tokens, start, Timings())

@@ -20,7 +20,7 @@ from edgeq.output import folder_of
 
 if TYPE_CHECKING:
     from edgeq.quantize.calibration import Calibration
-    from edgeq.quantize.pipeline import Report
+    from edgeq.quantize.converted import Report
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S,
 Q4_0, IQ4_NL and IQ4_XS are a little smaller, Q3_K_M, Q3_K_S and Q2_K much; Q4_1, Q5_0 and Q5_1 are GGUF's older types,

@@ -17,7 +17,8 @@ from edgeq.qat.grid import Grid
 from edgeq.qat.module_checkpoint import ModuleCheckpoint, assets_of, config_of
 from edgeq.qat.preparing import PREPARED, Matrix, Prepared
 from edgeq.qat.rounded_layers import Rounding
-from edgeq.quantize.pipeline import Encoded, Report, convert_open
+from edgeq.quantize.converted import Report
+from edgeq.quantize.pipeline import Encoded, convert_open
 
 
 def convert(

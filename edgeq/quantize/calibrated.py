@@ -21,11 +21,12 @@ from edgeq.models import architecture
 from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
+from edgeq.quantize.converted import Report
 from edgeq.quantize.equalize import equalized
 from edgeq.quantize.extract import extract, finished
 from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
-from edgeq.quantize.pipeline import Progress, Report
+from edgeq.quantize.pipeline import Progress
 from edgeq.quantize.reads import inputs
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize

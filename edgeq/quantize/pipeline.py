@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from math import inf, nan, prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from edgeq.blocks.table import tensor_bytes
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.checkpoints.packed import Rows
 from edgeq.container.writer import TensorSpec, Writer
-from edgeq.container.written import Sizes
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
@@ -27,9 +26,9 @@ from edgeq.models.tensors import Tensor, settled
 from edgeq.models.wrapped import WRAPPED
 from edgeq.quantize import kept, static_scales
 from edgeq.quantize.chunks import Chunk, Sources, chunks
+from edgeq.quantize.converted import Converted, Report, own
 from edgeq.quantize.head import settle_head
 from edgeq.quantize.kept import Kept
-from edgeq.quantize.loss_probe import Loss as ModelLoss
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
 from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
 from edgeq.version import VERSION
@@ -50,63 +49,6 @@ F32Array = npt.NDArray[np.float32]
 NONE: Mapping[str, Choice] = {}
 
 _LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
-# What config.json or the embedding tells as well: rotary tables, causal masks, numbers of positions, a tied head
-_DERIVED = re.compile(
-    r"(.+\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids|lm_head\.weight|embed_out\.weight)"
-)
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A tensor as it was written.
-
-    fallback: why its type is not the recipe's
-    kept:     what became of the codes of a tensor that the checkpoint stores quantized
-    error:    RMS error relative to the RMS of the weights, of a sample, where those are not kept exactly
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    nbytes: int
-    fallback: str | None = None
-    kept: Kept | None = None
-    error: float | None = None
-
-
-@dataclass(frozen=True)
-class Report(Sizes[Converted]):
-    """What a conversion did. `nbytes` is the file's; `seconds` the time it took; `skipped` names the checkpoint's
-    tensors that the model does not need; `notes` has a line for each contradiction within the checkpoint, which says
-    what was taken, and what else there is to say. With a calibration, `loss` is what quantizing has cost on a part of
-    its text that was not quantized for, and `predicted` the divergence of a plan, NaN without one; where
-    it was measured without a calibration and is much, `holds` is the smallest recipe that holds."""
-
-    path: str
-    recipe: str
-    architecture: str
-    nbytes: int
-    seconds: float
-    skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    loss: ModelLoss | None = None
-    predicted: float = nan
-    holds: str = ""
-
-    @property
-    def fallbacks(self) -> list[Converted]:
-        """The tensors whose type is not the recipe's."""
-        return [t for t in self.tensors if t.fallback]
-
-    @property
-    def quantized(self) -> list[str]:
-        """One line for each fate of the tensors that the checkpoint stores quantized."""
-        return kept.summary((t.kept, t.type, t.error) for t in self.tensors if t.kept)
-
-    @property
-    def unused(self) -> list[str]:
-        """The skipped tensors that say something of their own: not rotary tables, nor a tied head."""
-        return [name for name in self.skipped if not _DERIVED.fullmatch(name)]
 
 
 @dataclass(frozen=True)
@@ -275,7 +217,7 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
         done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
         if progress:
             progress(done, total)
-    return [name for name in skipped if not _DERIVED.fullmatch(name)]
+    return own(skipped)
 
 
 def exact_type(checkpoint: Checkpoint) -> str | None:

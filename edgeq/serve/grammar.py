@@ -6,7 +6,6 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from edgeq.decode.sampler_steps import options
 from edgeq.errors import EdgeqError
 from edgeq.serve.failures import Failure, invalid, unsupported
 from edgeq.text.tokenizer import Tokenizer
@@ -22,8 +21,6 @@ OBJECT = {"type": "object"}
 
 def check_there(field: str) -> None:
     """Raise Failure where no grammar can be followed here."""
-    if "allowed" not in options():
-        raise unsupported(field)
     if find_spec("llguidance") is None:
         raise unsupported(field, "the server lacks llguidance (pip install 'edgeq[serve]')")
 

@@ -6,8 +6,8 @@ import pytest
 
 import edgeq as package
 from edgeq.cli.convert import show_report
+from edgeq.quantize.converted import Converted, Report
 from edgeq.quantize.loss_probe import Loss
-from edgeq.quantize.pipeline import Converted, Report
 
 REPORT = Report("m.eqf", "Q2_K", "llama", 1000, 1.0, tensors=[Converted("a.weight", (16, 32), "Q2_K", 200)])
 

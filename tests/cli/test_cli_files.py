@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import edgeq as package
 from edgeq.cli import VERBS, cli
 from edgeq.cli.convert import show_report
-from edgeq.quantize.pipeline import Converted, Report
+from edgeq.quantize.converted import Converted, Report
 from edgeq.quantize.recipes import RECIPES
 from edgeq.shared_session import SharedSession
 

@@ -18,8 +18,9 @@ from edgeq.cli import main
 from edgeq.container.reader import File, open_file
 from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.quantize import pipeline
+from edgeq.quantize.converted import Report
 from edgeq.quantize.kept import ENCODED, EXACT, ROUNDED
-from edgeq.quantize.pipeline import Report, convert
+from edgeq.quantize.pipeline import convert
 from edgeq.runtime.session import Session
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError
-from edgeq.quantize.pipeline import Report, convert
+from edgeq.quantize.converted import Report
+from edgeq.quantize.pipeline import convert
 
 # Architectures whose checkpoints call embedding, head and the flag something else
 CASES = ["llama", "gpt2", "gpt-neox", "falcon", "lfm2", "phi", "gemma3"]

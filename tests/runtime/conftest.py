@@ -11,6 +11,8 @@ from edgeq.quantize.pipeline import convert
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))  # random_checkpoints
 
+import random_checkpoints
+
 Convert = Callable[..., Path]
 
 
@@ -37,6 +39,25 @@ def tiny(converted: Convert, tiny_model: Path) -> Iterator[Callable[[str], File]
         if type not in files:
             files[type] = open_file(converted(tiny_model, type))
         return files[type]
+
+    yield get
+    for file in files.values():
+        file.close()
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[[str], File]]:
+    """`opened(case)`: a random model as an open file of Q8_0, or the bundled one, of Q4_K_M."""
+    files: dict[str, File] = {}
+
+    def get(case: str) -> File:
+        if case not in files:
+            folder = tmp_path_factory.mktemp(case)
+            checkpoint = tiny_model if case == "tiny" else random_checkpoints.write(case, folder)
+            kind = "Q4_K_M" if case == "tiny" else "Q8_0"
+            convert(checkpoint, folder / "m.eqf", kind, allow_no_tokenizer=case != "tiny")
+            files[case] = open_file(folder / "m.eqf")
+        return files[case]
 
     yield get
     for file in files.values():

@@ -1,18 +1,15 @@
 """Several sequences in a pass: every row has the bits that it has alone."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import random_checkpoints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.container.reader import File, open_file
+from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError, UsageError
 from edgeq.graph import pages
-from edgeq.quantize.pipeline import convert
 from edgeq.runtime.program import OUTPUT_ROWS, Part, Program
 from edgeq.runtime.sequence import Sequence
 from edgeq.runtime.session import Session
@@ -20,25 +17,6 @@ from edgeq.runtime.session import Session
 CONTEXT, BATCH, MOST = 600, 320, 6
 # Plain attention; windows, sinks and experts; windows and norms; convolutions; learned positions, as long as they are
 CASES = {"tiny": CONTEXT, "gpt-oss": CONTEXT, "gemma3": CONTEXT, "lfm2-bias": CONTEXT, "gpt2": 70}
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[[str], File]]:
-    """`opened(case)`: a file of Q8_0, or the bundled model's of Q4_K_M."""
-    files: dict[str, File] = {}
-
-    def get(case: str) -> File:
-        if case not in files:
-            folder = tmp_path_factory.mktemp(case)
-            checkpoint = tiny_model if case == "tiny" else random_checkpoints.write(case, folder)
-            kind = "Q4_K_M" if case == "tiny" else "Q8_0"
-            convert(checkpoint, folder / "m.eqf", kind, allow_no_tokenizer=case != "tiny")
-            files[case] = open_file(folder / "m.eqf")
-        return files[case]
-
-    yield get
-    for file in files.values():
-        file.close()
 
 
 class Text:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_checkpoints
 
 from edgeq.container.reader import File, open_file
 from edgeq.errors import ChecksumError, ContextError, EdgeqError, FormatError, OutputError, UsageError
@@ -20,23 +19,6 @@ from edgeq.runtime.program import Part, Program
 
 CASES = [("tiny", "f16"), ("tiny", "q8_0"), ("tiny", "f32"), ("gemma3", "f16"), ("lfm2-bias", "q8_0")]
 LENGTH = 300
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[[str], File]]:
-    files: dict[str, File] = {}
-
-    def get(case: str) -> File:
-        if case not in files:
-            folder = tmp_path_factory.mktemp(case)
-            checkpoint = tiny_model if case == "tiny" else random_checkpoints.write(case, folder)
-            convert(checkpoint, folder / "m.eqf", "Q8_0", allow_no_tokenizer=case != "tiny")
-            files[case] = open_file(folder / "m.eqf")
-        return files[case]
-
-    yield get
-    for file in files.values():
-        file.close()
 
 
 def program_of(file: File, kv: str = "f16", context: int = 400) -> Program:

@@ -6,19 +6,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-import random_checkpoints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.container.reader import File, open_file
+from edgeq.container.reader import File
 from edgeq.decode.sampler import Sampler
 from edgeq.errors import EdgeqError, MemoryLimitError, UsageError
 from edgeq.graph import pages
-from edgeq.quantize.pipeline import convert
 from edgeq.runtime import scheduler as module
 from edgeq.runtime.batch import Batch
 from edgeq.runtime.program import Program
@@ -28,24 +25,6 @@ from edgeq.runtime.session import Session
 
 CONTEXT = 600
 CASES = [("tiny", 1), ("tiny", 3), ("gemma3", 1), ("lfm2-bias", 1)]  # attention; windows; convolutions
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[[str], File]]:
-    files: dict[str, File] = {}
-
-    def get(case: str) -> File:
-        if case not in files:
-            folder = tmp_path_factory.mktemp(case)
-            checkpoint = tiny_model if case == "tiny" else random_checkpoints.write(case, folder)
-            kind = "Q4_K_M" if case == "tiny" else "Q8_0"
-            convert(checkpoint, folder / "m.eqf", kind, allow_no_tokenizer=case != "tiny")
-            files[case] = open_file(folder / "m.eqf")
-        return files[case]
-
-    yield get
-    for file in files.values():
-        file.close()
 
 
 class Asked:

@@ -7,7 +7,6 @@ import pytest
 import small_tokenizers as small
 from serving import hello
 
-from edgeq.decode.sampler_steps import options
 from edgeq.errors import EdgeqError
 from edgeq.serve.failures import Failure
 from edgeq.serve.grammar import Grammars
@@ -16,7 +15,6 @@ from edgeq.text.tokenizer import load_tokenizer
 pytest.importorskip("llguidance", reason="pip install llguidance")
 
 VOCAB = 270
-followed = pytest.mark.skipif("allowed" not in options(), reason="the sampler takes no mask")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,6 @@ NUMBERS = {
 }
 
 
-@followed
 @pytest.mark.parametrize("seed", range(4))
 def test_an_answer_follows_its_schema(served, seed):
     described = {"type": "json_schema", "json_schema": {"name": "numbers", "schema": NUMBERS}}
@@ -100,7 +97,6 @@ def test_an_answer_follows_its_schema(served, seed):
     assert 2 <= len(numbers) <= 3 and all(10 <= number <= 99 and number % 7 == 0 for number in numbers)
 
 
-@followed
 def test_ollama_s_format(served):
     talk = [{"role": "user", "content": "a"}]
     options = {"temperature": 1, "seed": 2, "num_predict": 60}
@@ -109,7 +105,6 @@ def test_ollama_s_format(served):
     assert served.post("/api/chat", **fields, format="json").json()["message"]["content"].lstrip().startswith("{")
 
 
-@followed
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -122,10 +117,4 @@ def test_ollama_s_format(served):
 )
 def test_formats_that_there_are_not(served, wanted):
     answer = served.post("/v1/chat/completions", **hello(response_format=wanted))
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == "response_format"
-
-
-@pytest.mark.skipif("allowed" in options(), reason="the sampler takes a mask")
-def test_without_a_mask_it_is_refused(served):
-    answer = served.post("/v1/chat/completions", **hello(response_format={"type": "json_object"}))
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "response_format"
