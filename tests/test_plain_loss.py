@@ -11,7 +11,20 @@ from edgeq.quantize.recipes import RECIPES
 
 def test_only_what_has_few_bits_is_measured():
     worth = {name for name in RECIPES if may_be_bad(name)}
-    assert worth == {"Q2_K", "Q3_K_S", "Q3_K_M", "TQ2_0", "IQ4_XS", "MXFP4", "IQ4_NL", "NF4", "Q4_0", "Q4_K_S"}
+    assert worth == {
+        "Q1_0",
+        "Q2_0",
+        "Q2_K",
+        "Q3_K_S",
+        "Q3_K_M",
+        "TQ2_0",
+        "IQ4_XS",
+        "MXFP4",
+        "IQ4_NL",
+        "NF4",
+        "Q4_0",
+        "Q4_K_S",
+    }
     assert not may_be_bad("q4_k") and may_be_bad("q3_k"), "other names of the same"
 
 

@@ -70,7 +70,7 @@ def _unpack_small(blocks: U8, bt: BlockType) -> Unpacked:
     return codes, header
 
 
-# ---- super-blocks of 256 weights ----
+# ---- larger blocks ----
 
 
 def _pack_q45_k(fields: Fields, codes: U8) -> list[U8]:
@@ -196,6 +196,24 @@ def _unpack_tq2_0(blocks: U8, bt: BlockType) -> Unpacked:
     return _unpack_pairs(blocks[:, :64]), {"d": _f16(blocks[:, 64:])}
 
 
+def _pack_q2_0(fields: Fields, codes: U8) -> list[U8]:
+    """d, and codes in their order, the first of four in a byte's low bits."""
+    fours = codes.reshape(-1, 16, 4) << _PAIRS
+    return [_bytes(fields.d), np.bitwise_or.reduce(fours, axis=2)]
+
+
+def _unpack_q2_0(blocks: U8, bt: BlockType) -> Unpacked:
+    return blocks[:, 2:, None] >> _PAIRS & 3, {"d": _f16(blocks[:, :2])}
+
+
+def _pack_q1_0(fields: Fields, codes: U8) -> list[U8]:
+    return [_bytes(fields.d), np.packbits(codes, axis=1, bitorder="little")]
+
+
+def _unpack_q1_0(blocks: U8, bt: BlockType) -> Unpacked:
+    return np.unpackbits(blocks[:, 2:], axis=1, bitorder="little"), {"d": _f16(blocks[:, :2])}
+
+
 _PACK: dict[str, Callable[[Fields, U8], list[U8]]] = {
     "Q2_K": _pack_q2_k,
     "Q3_K": _pack_q3_k,
@@ -204,6 +222,8 @@ _PACK: dict[str, Callable[[Fields, U8], list[U8]]] = {
     "Q6_K": _pack_q6_k,
     "IQ4_XS": _pack_iq4_xs,
     "TQ2_0": _pack_tq2_0,
+    "Q2_0": _pack_q2_0,
+    "Q1_0": _pack_q1_0,
 }
 _UNPACK: dict[str, Callable[[U8, BlockType], Unpacked]] = {
     "Q2_K": _unpack_q2_k,
@@ -213,4 +233,6 @@ _UNPACK: dict[str, Callable[[U8, BlockType], Unpacked]] = {
     "Q6_K": _unpack_q6_k,
     "IQ4_XS": _unpack_iq4_xs,
     "TQ2_0": _unpack_tq2_0,
+    "Q2_0": _unpack_q2_0,
+    "Q1_0": _unpack_q1_0,
 }

@@ -58,6 +58,8 @@ GGUF_TYPES: dict[int, GgufType] = {
         GgufType("IQ4_XS", 23, 256, 136, "IQ4_XS", (0,)),
         GgufType("MXFP4", 39, 32, 17, "MXFP4"),
         GgufType("TQ2_0", 35, 256, 66, "TQ2_0", (64,)),
+        GgufType("Q2_0", 42, 64, 18, "Q2_0", (0,)),
+        GgufType("Q1_0", 41, 128, 18, "Q1_0", (0,)),
         # Whose codes and scales a wider type has room for
         GgufType("TQ1_0", 34, 256, 54, "TQ2_0", (52,)),
         GgufType("IQ2_XXS", 16, 256, 66, "IQ12_W", (0,)),

@@ -15,6 +15,7 @@ CODE_LINES: dict[int, tuple[Pieces, ...]] = {
     8: tuple(((line, 0, 8),) for line in range(8)),
     4: tuple(((line // 2, line % 2 * 4, 4),) for line in range(8)),
     2: tuple(((line // 4, line % 4 * 2, 2),) for line in range(8)),
+    1: tuple(((0, line, 1),) for line in range(8)),
     3: (
         ((0, 0, 3),),
         ((0, 3, 3),),

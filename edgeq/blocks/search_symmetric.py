@@ -1,6 +1,6 @@
 """The searches for w = s v, v being what a code stands for: with a scale of each group (Q8_0, Q4_0, Q5_0, IQ4_NL,
-TQ2_0) or row (I8_R), with one that is a power of two (MXFP4), or with scales that are signed multiples of d (Q6_K,
-Q3_K, IQ4_XS).
+TQ2_0, Q2_0, Q1_0) or row (I8_R), with one that is a power of two (MXFP4), or with scales that are signed multiples of
+d (Q6_K, Q3_K, IQ4_XS).
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,8 @@ _STEPS = {
     "IQ3S_W": tuple(t / 2 for t in range(-8, 5)),
     "IQ4_XS": tuple(4.0 * t for t in range(-8, 9)),
     "TQ2_0": tuple(t / 8 for t in range(29)),
+    "Q2_0": (*(t / 4 for t in range(7)), *(-t / 4 for t in range(10, 19))),  # the farthest becomes about -1, or about 2
+    "Q1_0": (0.0,),  # signs are all there is
 }
 # Signed codes that are written, if not all: Q8_0 leaves -128 out, as GGUF writers do, and so does I8_R; TQ2_0 leaves
 # out 2, which TQ1_0 lacks.

@@ -38,7 +38,7 @@ class BlockType:
     header_bytes     bytes before the groups of a super-block, or of a panel whose rows have one scale, for 16 rows
     gguf_columns     columns of one GGUF block; 0 of own types
     gguf_block_bytes bytes of one GGUF block; 0 of own types
-    values           what the 16 codes stand for, where that is not code - zero_point
+    values           what the codes stand for, where that is not code - zero_point
     """
 
     name: str
@@ -187,6 +187,8 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("IQ3_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
         BlockType("IQ3S_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
         BlockType("TQ2_0", 35, 0, 2, 256, "f16", 1, False, 32, 256, 66),
+        BlockType("Q2_0", 42, 0, 2, 64, "f16", 1, False, 128, 64, 18),
+        BlockType("Q1_0", 41, 0, 1, 128, "f16", 0, False, 64, 128, 18, (-1, 1)),
         BlockType("I8_R", None, 0, 8, 0, "row", 128, False, 64, 0, 0),
     )
 }

@@ -27,6 +27,7 @@ from edgeq.simd.vector import (
     load_u8x64,
     mul,
     neg,
+    or_shifted_u8x64,
     store_f32x16,
     store_u8x64,
     u8x16_to_f32,
@@ -59,6 +60,8 @@ def reader(name: str, isa: Isa) -> SimpleNamespace:
     if row.scales == "f32":
         bits, zero_point, (high, low) = 8, 128, codes_tables.two_bytes(row)
         pair, low_pair = (codes_tables.make_pair(lookup(isa, table)) for table in (high, low))
+    elif row.code_bits == 1:  # for -1 and 1
+        zero_point = 1
     elif row.values:
         bits, zero_point, table = codes_tables.numbers(row)
         pair = codes_tables.make_pair(lookup(isa, table))
@@ -110,19 +113,20 @@ def _make_header(kind: SimpleNamespace):
 # ---- scales of their own: f32 rows ----
 
 
-@device
-def _f16_row(block, group):
-    return load_f16x16(block + group * 32)
+def _make_f16_row(columns: int):
+    """Where so many columns share an f16."""
+    shift = (columns // 32).bit_length() - 1
+
+    @device
+    def f16_row(block, group):
+        return load_f16x16(block + (group >> shift) * 32)
+
+    return f16_row
 
 
 @device
 def _f16_min_row(block, group):
     return load_f16x16(block + 256 + group * 32)
-
-
-@device
-def _one_f16_row(block, group):
-    return load_f16x16(block)
 
 
 @device
@@ -203,6 +207,16 @@ def _pair_2(codes, i):
 
 
 @device
+def _pair_1(codes, i):
+    """Bits twice, 0 and 2: less 1 these are what they stand for."""
+    packed = load_u8x64(codes)
+    if i == 0:
+        twice = or_shifted_u8x64(bits_u8x64(packed, 0, 0), bits_u8x64(packed, 0, 1), 1)
+        return twice, bits_u8x64(packed, 0, 2)
+    return bits_u8x64(packed, 2 * i - 1, 2), bits_u8x64(packed, 2 * i, 2)
+
+
+@device
 def _pair_8(codes, i):
     return load_u8x64(codes + i * 128), load_u8x64(codes + i * 128 + 64)
 
@@ -226,7 +240,7 @@ def _make_pair(bits: int):
 
 
 # By the bits of a code
-_PAIRS = {2: _pair_2, 3: _make_pair(3), 4: pair_4, 5: _make_pair(5), 6: _make_pair(6), 8: _pair_8}
+_PAIRS = {1: _pair_1, 2: _pair_2, 3: _make_pair(3), 4: pair_4, 5: _make_pair(5), 6: _make_pair(6), 8: _pair_8}
 
 
 def _header_parts(row: BlockType):
@@ -234,7 +248,7 @@ def _header_parts(row: BlockType):
     groups = SUPER_BLOCK // row.scale_group
     one_factor = _factors_6 if codes_tables.unit(row) == 1 else codes_tables.make_factors(row)
     return {
-        "f16": (_f16_row if groups > 1 else _one_f16_row, _f16_min_row if row.has_mins else None),
+        "f16": (_make_f16_row(row.scale_group), _f16_min_row if row.has_mins else None),
         "f32": (_f32_row, None),
         "e8m0": (_e8m0_row, None),
         "u6": (_scale_codes_k, _factors_k),

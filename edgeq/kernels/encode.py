@@ -122,10 +122,8 @@ def searches(bt: BlockType):
             _six_bits(out + 32, work + encode_symmetric.SCALES, factors)
 
         return encode_symmetric.make(bt), write_header
-    if bt.scale_group == COLUMNS:
-        return encode_symmetric.make(bt), _header_one_f16
     search = encode_mins.make(bt) if bt.has_mins else encode_symmetric.make(bt)
-    return search, _HEADERS[bt.scales]
+    return search, _make_header_f16(COLUMNS // bt.scale_group) if bt.scales == "f16" else _HEADERS[bt.scales]
 
 
 @device
@@ -143,10 +141,13 @@ def transpose(source, stride, valid, columns, x):
 # ---- headers: from the work space's rows of factors ----
 
 
-@device
-def _header_f16(out, work, d, dmin):
-    for g in range(8):
-        store_f16x16(out + g * 32, load_f32x16(work + g * ROW))
+def _make_header_f16(groups: int):
+    @device
+    def header_f16(out, work, d, dmin):
+        for g in range(groups):
+            store_f16x16(out + g * 32, load_f32x16(work + g * ROW))
+
+    return header_f16
 
 
 @device
@@ -154,11 +155,6 @@ def _header_offsets(out, work, d, dmin):
     for g in range(8):
         store_f16x16(out + g * 32, load_f32x16(work + encode_offsets.SCALES + g * ROW))
         store_f16x16(out + 256 + g * 32, load_f32x16(work + encode_offsets.MINS + g * ROW))
-
-
-@device
-def _header_one_f16(out, work, d, dmin):
-    store_f16x16(out, load_f32x16(work))
 
 
 @device
@@ -211,7 +207,6 @@ def _header_u4(out, work, d, dmin):
 
 
 _HEADERS = {
-    "f16": _header_f16,
     "e8m0": _header_e8m0,
     "f32": _header_f32,
     "i8": _header_i8,

@@ -17,7 +17,7 @@ KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "c
 
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
 SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
-SHORT_ROWS |= {"NF4": "IQ4_NL", "TQ2_0": "Q4_0"}
+SHORT_ROWS |= {"NF4": "IQ4_NL", "TQ2_0": "Q4_0", "Q2_0": "Q4_0", "Q1_0": "Q4_0"}
 # In .eqf, whose super-blocks can be short: what loses no more there than llama.cpp's larger types of SHORT_ROWS
 NARROW = {"Q2_K": "Q3_K", "Q3_K": "Q4_K"}
 FOR_EXPERTS = (
@@ -194,6 +194,8 @@ RECIPES = {
         Recipe("MXFP4", "MXFP4", "Q8_0"),
         Recipe("NF4", "NF4", "Q6_K"),
         Recipe("TQ2_0", "TQ2_0", "Q6_K", embedding="Q4_K"),
+        Recipe("Q2_0", "Q2_0", "Q6_K", embedding="Q4_K"),
+        Recipe("Q1_0", "Q1_0", "Q6_K", embedding="Q4_K"),
         Recipe("Q4_0", "Q4_0", "Q6_K"),
         Recipe("Q4_1", "Q4_1", "Q6_K"),
         Recipe("Q5_0", "Q5_0", "Q6_K"),

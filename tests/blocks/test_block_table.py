@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import gguf
+import gguf_oracle
 import pytest
 
 from edgeq.blocks.table import BLOCK_TYPES, block_type, panels, super_blocks, tensor_bytes
@@ -18,9 +18,8 @@ FORMATS = Path(__file__).resolve().parents[2] / "formats"
 
 @pytest.mark.parametrize("bt", [bt for bt in BLOCK_TYPES.values() if bt.gguf_columns], ids=lambda bt: bt.name)
 def test_full_super_blocks_have_the_size_of_gguf(bt):
-    gguf_type = gguf.GGMLQuantizationType[bt.name]
-    columns, nbytes = gguf.GGML_QUANT_SIZES[gguf_type]
-    assert (gguf_type, columns, nbytes) == (bt.gguf_id, bt.gguf_columns, bt.gguf_block_bytes)
+    columns, nbytes = gguf_oracle.sizes(bt.name)
+    assert (gguf_oracle.type_of(bt.name), columns, nbytes) == (bt.gguf_id, bt.gguf_columns, bt.gguf_block_bytes)
     assert bt.tensor_bytes(48, 768) == bt.gguf_bytes(48, 768) == 48 * 768 // columns * nbytes
 
 

@@ -30,6 +30,8 @@ SIZES = {
     "IQ4_XS": (128, 256, 0),
     "MXFP4": (128, 256, 0),
     "TQ2_0": (32, 128, 1),
+    "Q2_0": (128, 128, 1),
+    "Q1_0": (64, 64, 0),
     "NF4": (256, 256, 0),
     "IQ12_W": (288, 256, 0),
     "IQ3_W": (288, 256, 0),
@@ -56,7 +58,7 @@ def test_decodes_bit_for_bit(case):
     if "source" in case:
         source = read(case["source"]).view(np.float32).reshape(rows, cols)
         largest = np.abs(source).max(axis=1, keepdims=True)
-        few = {"Q2_K": 0.5, "Q3_K": 0.3, "MXFP4": 0.35, "TQ2_0": 0.65}  # levels
+        few = {"Q2_K": 0.5, "Q3_K": 0.3, "MXFP4": 0.35, "TQ2_0": 0.65, "Q2_0": 0.75, "Q1_0": 0.8}  # levels
         assert np.all(np.abs(decoded - source) <= few.get(case["type"], 0.15) * largest)
 
 
@@ -88,7 +90,9 @@ def code_by_the_prose(data: bytes, name: str, group: int, j: int, p: int) -> int
 
     if name in ("Q8_0", "I8_R"):
         return at(j)
-    if name in ("Q2_K", "TQ2_0"):
+    if name == "Q1_0":
+        return at(0) >> j & 1
+    if name in ("Q2_K", "Q2_0", "TQ2_0"):
         return at(j // 4) >> 2 * (j % 4) & 3
     if name == "Q3_K":
         return at(j // 2) >> 3 * (j % 2) & 7 if j < 6 else 2 * (at(j - 6) >> 6) + (at(2) >> j & 1)
@@ -132,6 +136,10 @@ def weight_by_the_prose(data: bytes, name: str, cols: int, n: int, k: int) -> np
         return np.float32(np.ldexp(FP4[q], data[block + 16 * g + r] - 127))
     if name == "TQ2_0":
         return half(block + 2 * r) * np.float32(q - zero)
+    if name == "Q2_0":
+        return half(block + 32 * (g // 2) + 2 * r) * np.float32(q - zero)
+    if name == "Q1_0":
+        return half(block + 32 * (g // 4) + 2 * r) * np.float32(2 * q - 1)
     if name.endswith(("_0", "_1", "_NL")):
         weight = half(block + 32 * g + 2 * r) * np.float32(IQ4[q] if name == "IQ4_NL" else q - zero)
         return weight + half(block + 256 + 32 * g + 2 * r) if name.endswith("_1") else weight

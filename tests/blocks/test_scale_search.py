@@ -32,6 +32,7 @@ AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
 AT_MOST |= {"Q2_K": 0.93, "Q3_K": 0.97, "IQ4_NL": 0.99, "IQ4_XS": 0.99, "MXFP4": 1.0, "TQ2_0": 0.85}
 # Types that llama.cpp does not encode: what the search reaches, a little above
 LLAMA["gaussian"] |= {"NF4": 0.0853, "IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740, "I8_R": 0.0079}
+LLAMA["gaussian"] |= {"Q2_0": 0.3515, "Q1_0": 0.6028}  # whose encoders there take the largest weight, the mean
 # The same of the error that importances weigh, both encoders given importances: rows and importances of
 # `test_importances_lower_the_error_that_they_weigh`, by ggml_quantize_chunk with its matrix
 LLAMA_WEIGHTED = {"Q8_0": 0.00534, "Q4_0": 0.07737, "Q4_1": 0.06357, "Q5_0": 0.0384, "Q5_1": 0.03084, "Q2_K": 0.23798}
@@ -91,7 +92,7 @@ def test_error_does_not_depend_on_the_size_of_the_weights(name, scale):
     assert relative_error(weights, name) < LLAMA["gaussian"][name] * (1.1 if scale == 1e-4 else 1.02)
 
 
-@pytest.mark.parametrize("name", [name for name in QUANTIZED if not BLOCK_TYPES[name].per_row])
+@pytest.mark.parametrize("name", [name for name in QUANTIZED if not BLOCK_TYPES[name].per_row and name != "Q1_0"])
 def test_an_outlier_costs_its_own_group_only(name):
     weights = np.random.default_rng(5).standard_normal((8, 256), dtype=np.float32)
     spoiled = weights.copy()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import gguf_oracle
 import numpy as np
 
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS, VOCAB, LAYERS = 256, 512, 4, 2, 48, 2
@@ -36,7 +37,7 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -
         return rng.normal(0, 0.05, shape).astype(np.float32)
     if kind == "F16":
         return rng.normal(0, 0.05, shape).astype(np.float16)
-    columns, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    columns, nbytes = gguf_oracle.sizes(kind)
     blocks = rng.integers(0, 256, (shape[0] * shape[1] // columns, nbytes), np.uint8)
     zeros = np.zeros((len(blocks), columns), np.float32)
     if kind == "BF16":
@@ -49,7 +50,12 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -
     if kind == "IQ1_M":  # has its f16, here of 0.001, in four nibbles
         for i, nibble in enumerate((9, 1, 4, 1)):
             blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | nibble << 4
-    places |= {"IQ1_M": [], **{key: [0] for key in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")}}
+    places |= {
+        "Q2_0": [0],
+        "Q1_0": [0],
+        "IQ1_M": [],
+        **{key: [0] for key in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")},
+    }
     for place in places[kind]:
         small = rng.normal(0, 0.001, len(zeros)).astype(np.float16)
         blocks[:, place : place + 2] = small.view(np.uint8).reshape(-1, 2)
@@ -87,7 +93,7 @@ def write(path: Path, kinds: dict[str, str] | str, tied: bool = False, **metadat
     for name, shape in shapes(tied).items():
         kind = kinds if isinstance(kinds, str) else kinds.get(name.split(".")[-2], "F32")
         data = tensors[name] = random_tensor(rng, shape, kind)
-        raw = gguf.GGMLQuantizationType[kind] if data.dtype == np.uint8 else None
+        raw = gguf_oracle.type_of(kind) if data.dtype == np.uint8 else None
         writer.add_tensor(name, data, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

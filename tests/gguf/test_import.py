@@ -17,6 +17,7 @@ from edgeq.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
+import gguf_oracle  # noqa: E402  (it needs gguf)
 from gguf_models import HEADS, KV_HEADS, shapes, write  # noqa: E402  (it needs gguf)
 
 HELD = [t.name for t in GGUF_TYPES.values() if t.held]
@@ -33,7 +34,7 @@ def oracle(tensors: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray:
     """The weights as Hugging Face orders them."""
     data = tensors[name]
     if data.dtype == np.uint8:
-        data = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[kind])
+        data = gguf_oracle.dequantize(data, kind)
     heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(name.split(".")[-2])
     return halves(data.astype(np.float32), heads) if heads else data.astype(np.float32)
 
