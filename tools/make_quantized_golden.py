@@ -1,8 +1,9 @@
 """Write tests/golden/quantized/: matrices as quantization libraries store them, and what they dequantize them to.
 
-    python tools/make_quantized_golden.py [--sources FOLDER]
+    python tools/make_quantized_golden.py [--sources FOLDER] [--mlx]
 
-Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes. FOLDER holds the packages `auto_gptq` and
+Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; with --mlx nothing but torch, safetensors
+and mlx, whose files alone are written then. FOLDER holds the packages `auto_gptq` and
 `awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
 the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
 tests/models/quantized_checkpoints.py makes.
@@ -13,7 +14,7 @@ import importlib
 import json
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,35 @@ def mxfp4() -> Iterator[Case]:
     yield "mxfp4", {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, tensors, expected
 
 
+def mlx() -> Iterator[Case]:
+    import mlx.core as mx
+
+    def tensor(array: Any) -> torch.Tensor:
+        if array.dtype == mx.bfloat16:
+            return torch.from_numpy(np.array(array.astype(mx.float32))).bfloat16()
+        return torch.from_numpy(np.array(array))
+
+    for bits, group, dtype in (
+        (2, 32, mx.bfloat16),
+        (3, 64, mx.float16),
+        (4, 64, mx.bfloat16),
+        (5, 32, mx.float16),
+        (6, 64, mx.bfloat16),
+        (8, 128, mx.float16),
+    ):
+        w = mx.array(weights(32, 128).numpy()).astype(dtype)
+        packed, scales, biases = mx.quantize(w, group, bits)
+        wide = scales.astype(mx.float32), biases.astype(mx.float32)
+        tensors = {"weight": tensor(packed), "scales": tensor(scales), "biases": tensor(biases)}
+        expected = tensor(mx.dequantize(packed, *wide, group, bits))
+        yield f"mlx-{bits}-{group}", {"group_size": group, "bits": bits, "mode": "affine"}, tensors, expected
+    w = mx.array(weights(32, 128).numpy()).astype(mx.bfloat16)
+    packed, scales = mx.quantize(w, mode="mxfp4")
+    config = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+    expected = tensor(mx.dequantize(packed, scales, mode="mxfp4"))
+    yield "mlx-mxfp4", config, {"weight": tensor(packed), "scales": tensor(scales)}, expected
+
+
 def llama_logits() -> None:
     """Logits of transformers for weights that quantized checkpoints of a small random model stand for."""
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -241,14 +271,22 @@ def llama_logits() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sources", type=Path)
-    sources = parser.parse_args().sources
+    parser.add_argument("--mlx", action="store_true")
+    chosen = parser.parse_args()
     torch.manual_seed(1)
     GOLDEN.mkdir(exist_ok=True)
+    if chosen.mlx:
+        write(mlx())
+        return
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
-    if sources:
-        cases += [*gptq(sources), *awq(sources)]
+    if chosen.sources:
+        cases += [*gptq(chosen.sources), *awq(chosen.sources)]
     cases += [*mxfp4(), *four_bit_floats()]
     llama_logits()
+    write(cases)
+
+
+def write(cases: Iterable[Case]) -> None:
     for name, config, tensors, expected in cases:
         named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}
         named["expected"] = expected.contiguous()

@@ -18,31 +18,37 @@ F32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a packed matrix: weight[r, k] = scales[r, groups[k]] * codes[r, k], or of `codebook[codes[r, k]]`.
+    """Rows of a packed matrix: weight[r, k] = scales[r, groups[k]] * codes[r, k], or of `codebook[codes[r, k]]`, above
+    `offsets[r, groups[k]]` where there are such.
 
     codes    [rows, columns]: i16 with the zero point already subtracted, f32 values, or u8 indices of the codebook
     scales   f32 [rows, number of groups]
     groups   [columns]: the group of each column
+    offsets  f32 like scales, or None
     """
 
     codes: npt.NDArray[Any]
     scales: F32Array
     groups: npt.NDArray[np.intp]
     codebook: F32Array | None = None
+    offsets: F32Array | None = None
 
     def weights(self) -> F32Array:
         """f32 [rows, columns]; a product of an f16 or bf16 scale and an integer code is exact."""
         values = self.codes.astype(np.float32) if self.codebook is None else np.take(self.codebook, self.codes)
         apply_groups(np.multiply, values, self.scales, self.groups)
+        if self.offsets is not None:
+            apply_groups(np.add, values, self.offsets, self.groups)
         return values
 
     def first(self, count: int) -> "Rows":
         """The first rows."""
-        return replace(self, codes=self.codes[:count], scales=self.scales[:count])
+        offsets = None if self.offsets is None else self.offsets[:count]
+        return replace(self, codes=self.codes[:count], scales=self.scales[:count], offsets=offsets)
 
-    def block_scales(self, columns: int) -> F32Array:
-        """f32 [rows, blocks]: the scale of each block of so many columns, where these share one."""
-        return self.scales[:, self.groups[::columns]]
+    def of_blocks(self, values: F32Array, columns: int) -> F32Array:
+        """f32 [rows, blocks]: the scale, or offset, of each block of so many columns, where these share one."""
+        return values[:, self.groups[::columns]]
 
 
 def apply_groups(
@@ -64,14 +70,17 @@ class Survey:
 
     values       all that a code can stand for: f32 integers, or the codebook in its order; empty if codes are floats
     groups       [columns]: the group of each column; a group shares a scale
-    f16_error    the largest relative error that rounding a scale to f16 makes; infinite if one is out of range
+    f16_error    the largest relative error that rounding a scale or offset to f16 makes; infinite if one is out of
+                 range
     powers       whether all scales are powers of two, from 2^-128 on
+    offset       whether groups have offsets
     """
 
     values: F32Array
     groups: npt.NDArray[np.intp]
     f16_error: float
     powers: bool
+    offset: bool = False
 
     def even(self, columns: int) -> bool:
         """Whether every so many columns that follow one another, and what is left behind them, share a scale."""
@@ -132,12 +141,22 @@ def matrix_shape(files: Files, name: str, beside: str) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def survey(matrix: Packed, scales: F32Array, groups: npt.NDArray[np.intp], values: F32Array) -> Survey:
-    """The survey of a matrix with all its scales, and all that its codes can stand for."""
+def survey(
+    matrix: Packed,
+    scales: F32Array,
+    groups: npt.NDArray[np.intp],
+    values: F32Array,
+    offsets: F32Array | None = None,
+) -> Survey:
+    """The survey of a matrix with all its scales, and offsets, and all that its codes can stand for."""
     if not np.isfinite(scales).all():
         raise matrix.fail("a scale is not finite: the checkpoint is damaged")
     powers = bool((np.frexp(scales)[0] == 0.5).all() and (scales >= 2.0**-128).all())
-    return Survey(values, groups, f16_error(scales), powers)
+    if offsets is None:
+        return Survey(values, groups, f16_error(scales), powers)
+    if not np.isfinite(offsets).all():
+        raise matrix.fail("an offset is not finite: the checkpoint is damaged")
+    return Survey(values, groups, max(f16_error(scales), f16_error(offsets)), powers, offset=True)
 
 
 def integers(lowest: int, highest: int) -> F32Array:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
+from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq, mlx, mxfp4
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import Packed
 from edgeq.errors import UnsupportedError
@@ -19,6 +19,7 @@ METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "mxfp4": mxfp4.find,
     "fp8": fp8.find,
     "fbgemm_fp8": fp8.find,
+    "mlx": mlx.find,
 }
 ELSEWHERE = ("bitnet",)
 # Scales of quantized activations, which edgeq quantizes in its own way
@@ -30,10 +31,12 @@ def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dic
 
     config: of the model, config.json. UnsupportedError, one line, for a method or a layout that is unknown here.
     """
-    quantization = config.get("quantization_config") or config.get("compression_config")
+    quantization = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
     if not quantization:
         return {}
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    if method is None and quantization == config.get("quantization"):  # mlx-lm says the same twice, and no method
+        method = "mlx"
     if method in ELSEWHERE:
         return {}
     if not isinstance(method, str) or method not in METHODS:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 TYPE_HELP = """Recipe: Q4_K_M is small and good, Q8_0 nearly lossless; Q5_K_S, Q5_K_M and Q6_K lie between them; Q4_K_S,
 Q4_0, IQ4_NL and IQ4_XS are a little smaller, Q3_K_M, Q3_K_S and Q2_K much; Q4_1, Q5_0 and Q5_1 are GGUF's older types,
-NF4 is that of bitsandbytes; I8_R has one scale per row; MXFP4, TQ2_0, Q2_0 and Q1_0 suit models trained for them; BF16, F16 and
-F32 do not quantize."""
+NF4 is that of bitsandbytes; I8_R has one scale per row; MXFP4, TQ2_0, Q2_0 and Q1_0 suit models trained for them; BF16,
+F16 and F32 do not quantize."""
 TYPE_DEFAULT = "[default: Q4_K_M; of a checkpoint that is quantized already, what keeps its codes]"
 NAMED = 3  # unused tensors that are named
 

@@ -3,7 +3,8 @@
 weight = scale * code, code an integer with the zero point subtracted. A type that has a scale per 32 columns and enough
 codes on both sides of its zero point holds that without a second quantization: the scale of a larger group is repeated.
 So Q4_0 holds symmetric 4-bit codes, and all of 2 and 3 bits; Q5_0 holds 4-bit codes with any zero point (-15 to 15);
-Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one.
+Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one. Where groups have
+offsets, too, Q4_1 holds codes of up to 4 bits, and Q5_1 of 5.
 """
 
 from collections import Counter
@@ -68,7 +69,7 @@ def _candidates() -> list[BlockType]:
 
 def _plain(bt: BlockType) -> bool:
     signed = bool(bt.values) or bt.zero_point > 0
-    return bt.scales in ("f32", "f16", "e8m0") and bt.scale_group >= GROUP and signed and not bt.has_mins
+    return bt.scales in ("f32", "f16", "e8m0") and bt.scale_group >= GROUP and (signed or bt.has_mins)
 
 
 def _values(bt: BlockType) -> F32:
@@ -89,20 +90,25 @@ def _factor(bt: BlockType, values: F32) -> float | None:
 
 def _rounded(bt: BlockType, survey: Survey) -> str | None:
     """What is rounded when a type holds a surveyed matrix, "" if nothing is; None if it cannot hold it."""
-    factor = _factor(bt, survey.values) if _plain(bt) and survey.even(bt.scale_group) else None
+    fits = _plain(bt) and bt.has_mins == survey.offset and survey.even(bt.scale_group)
+    factor = _factor(bt, survey.values) if fits else None
     if factor is None or (bt.scales == "e8m0" and not (survey.powers and factor == 1)):
         return None
     if bt.scales == "f16" and survey.f16_error > ROUNDING:
         return None
     if factor != 1:
         return "scales and codebook"
-    return "scales" if bt.scales == "f16" and survey.f16_error else ""
+    parts = "scales and offsets" if survey.offset else "scales"
+    return parts if bt.scales == "f16" and survey.f16_error else ""
 
 
 def panels_of(rows: Rows, name: str) -> U8:
     """Panels u8 of rows whose codes the type `name` holds."""
     bt, codes = block_type(name), rows.codes
-    scales = rows.block_scales(bt.scale_group)
+    scales = rows.of_blocks(rows.scales, bt.scale_group)
+    if rows.offsets is not None:
+        offsets = rows.of_blocks(rows.offsets, bt.scale_group)
+        return pack_panels(Fields(codes.astype(np.uint8), scales.astype(np.float16), offsets.astype(np.float16)), bt)
     if rows.codebook is None and not bt.values:
         codes = (codes + np.int16(bt.zero_point)).astype(np.uint8)
     else:

@@ -178,6 +178,31 @@ def mxfp4(w: Array) -> tuple[dict[str, Array], Array]:
     return stored, (book[codes] * power).reshape(w.shape[0], w.shape[2], w.shape[1]).swapaxes(1, 2)
 
 
+def mlx(bits: int = 4, size: int = 32, dtype: Any = np.float16) -> Method:
+    """mlx-lm's affine codes; a scale is negative where the largest weight of a group is."""
+
+    def method(w: Array) -> tuple[dict[str, Array], Array]:
+        groups = w.reshape(len(w), -1, size)
+        low, high = groups.min(axis=2), groups.max(axis=2)
+        below = np.abs(low) > np.abs(high)
+        scales = (np.where(below, low - high, high - low) / ((1 << bits) - 1)).astype(dtype)
+        biases = np.where(below, high, low).astype(dtype)
+        wide, start = (part.astype(np.float32)[:, :, None] for part in (scales, biases))
+        codes = np.clip(np.rint((groups - start) / wide), 0, (1 << bits) - 1).astype(np.int64)
+        rows = [words(row, bits) for row in codes.reshape(len(w), -1)]
+        stored = {"weight": np.stack(rows).view("<u4"), "scales": scales, "biases": biases}
+        return stored, (wide * codes.astype(np.float32) + start).reshape(w.shape)
+
+    return method
+
+
+def mlx_mxfp4(w: Array) -> tuple[dict[str, Array], Array]:
+    """mlx-lm's MXFP4, of a matrix."""
+    parts, dequantized = mxfp4(w.T[None])
+    stored = {"weight": np.ascontiguousarray(parts["_blocks"][0]).reshape(len(w), -1).view("<u4")}
+    return stored | {"scales": parts["_scales"][0]}, dequantized[0].T
+
+
 def make(case: str, method: Method) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array], list[int]]:
     """(config, tensors as stored, weights that they stand for, prompt) of a random checkpoint whose projections are
     quantized; the rest stays f32."""
@@ -201,6 +226,9 @@ def write(case: str, method: Method, quantization: dict[str, Any], folder: Path)
     """Write such a checkpoint; returns its folder, and the weights that it stands for."""
     config, stored, weights, _ = make(case, method)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    said = {"quantization_config": quantization}
+    if "mode" in quantization:  # as mlx-lm has it
+        said["quantization"] = quantization
+    (folder / "config.json").write_text(json.dumps({**config, **said}))
     save_file({name: np.ascontiguousarray(value) for name, value in stored.items()}, folder / "model.safetensors")
     return folder, weights

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import quantized_checkpoints as made
@@ -33,6 +34,7 @@ GROUPS: dict[str, Any] = {
 }
 INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
+MLX: dict[str, Any] = {"group_size": 32, "mode": "affine"}
 FP8: dict[str, Any] = {"quant_method": "fp8", "weight_block_size": [32, 32]}
 
 # name -> (method, quantization_config, type of the projections, how)
@@ -64,6 +66,13 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "nf4": (made.nf4(), BNB, "NF4", EXACT),
     "nf4-stored-as-bf16": (made.nf4(storage="<u2"), BNB, "NF4", EXACT),
     "fp8": (made.fp8(), FP8, "Q8_0", ENCODED),
+    **{f"mlx-{bits}": (made.mlx(bits), MLX | {"bits": bits}, "Q4_1", EXACT) for bits in (2, 3, 4)},
+    "mlx-bf16": (made.mlx(dtype=ml_dtypes.bfloat16), MLX | {"bits": 4}, "Q4_1", EXACT),
+    "mlx-f32": (made.mlx(dtype=np.float32), MLX | {"bits": 4}, "Q4_1", ROUNDED),
+    "mlx-5": (made.mlx(5), MLX | {"bits": 5}, "Q5_1", EXACT),
+    "mlx-6": (made.mlx(6), MLX | {"bits": 6}, "Q8_0", ENCODED),
+    "mlx-8": (made.mlx(8), MLX | {"bits": 8}, "Q8_0", ENCODED),
+    "mlx-mxfp4": (made.mlx_mxfp4, {"mode": "mxfp4", "bits": 4}, "MXFP4", EXACT),
 }
 
 
@@ -108,11 +117,12 @@ def test_codes_are_kept_where_a_type_holds_them(case: str, tmp_path: Path, monke
     quantized = [tensor for tensor in report.tensors if tensor.kept]
     assert len(quantized) == 14
     assert {(tensor.type, tensor.kept.how) for tensor in quantized if tensor.kept} == {(kind, how)}
-    bound = {EXACT: 0.0, ROUNDED: 2**-11, ENCODED: 0.03}[how]
+    rounding = 2**-10 if case == "mlx-f32" else 2**-11  # offsets and scales, which are larger than their sums
+    bound = {EXACT: 0.0, ROUNDED: rounding, ENCODED: 0.03}[how]
     for name, kept in found.items():
         error = np.sqrt(np.mean((kept - weights[name]) ** 2) / np.mean(weights[name] ** 2))
         assert error <= bound, name
-        if how != ENCODED:
+        if how != ENCODED and case != "mlx-f32":
             assert (np.abs(kept - weights[name]) <= bound * np.abs(weights[name]) * 1.001).all()
     assert len(report.quantized) == 1 and f"({kind}" in report.quantized[0]
     assert ("encoded again" in report.quantized[0]) == (how == ENCODED)

@@ -1,0 +1,107 @@
+"""Checkpoints of mlx-lm: affine codes of 2 to 8 bits, or MXFP4, as `mlx.core.quantize` makes them.
+
+Per matrix of `out` rows and `in` columns:
+
+    weight  U32 [out, in * bits / 32]   codes that follow one another, the lowest bits first
+    scales  F16, BF16 or F32 [out, in / group_size]; of MXFP4 U8 [out, in / 32], exponent + 127
+    biases  like scales; MXFP4 has none
+
+weight = scale * code + bias, or E2M1[code] * 2^(scale - 127). config.json says `quantization`: bits, group_size, mode,
+and others of these for a matrix by its name; a matrix without scales is not quantized.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeq.checkpoints.files import Files
+from edgeq.checkpoints.mxfp4 import E2M1, half_power
+from edgeq.checkpoints.packed import (
+    GROUP,
+    F32Array,
+    Packed,
+    Rows,
+    Survey,
+    expect,
+    integers,
+    matrix_shape,
+    survey,
+    unpack,
+)
+from edgeq.errors import UnsupportedError
+
+BITS = (2, 3, 4, 5, 6, 8)
+MODES = ("affine", "mxfp4")
+FLOATS = ("F16", "BF16", "F32")
+
+
+def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
+    """The matrices of a checkpoint with `quantization` `config`. UnsupportedError for another mode, or bits."""
+    found: list[Packed] = []
+    for name in files.tensors:
+        stem = name.removesuffix(".scales")
+        if stem == name or f"{stem}.weight" not in files.tensors:
+            continue
+        own = config.get(stem)
+        settings = {**config, **own} if isinstance(own, Mapping) else config
+        mode, bits = settings.get("mode", "affine"), settings.get("bits", 4)
+        if mode not in MODES or (mode == "affine" and bits not in BITS):
+            raise UnsupportedError(
+                f"{source}: {stem}: MLX's mode {mode!r} of {bits!r} bits is not supported: take a checkpoint in one of "
+                f"{', '.join(MODES)}, of 2 to 8 bits, or the original"
+            )
+        found.append(Affine(files, stem, bits) if mode == "affine" else Mxfp4Matrix(files, stem))
+    return found
+
+
+class Affine(Packed):
+    """A matrix of codes that stand for multiples of a scale above a bias. Groups are as many as there are scales."""
+
+    def __init__(self, files: Files, stem: str, bits: int) -> None:
+        weight, scales, biases = stored = [f"{stem}.{part}" for part in ("weight", "scales", "biases")]
+        rows, words = matrix_shape(files, weight, scales)
+        _, groups = matrix_shape(files, scales, weight)
+        columns = words * 32 // bits
+        super().__init__(files, weight, f"MLX {bits}-bit", bits, (rows, columns), stored)
+        if words * 32 % bits or columns % groups:
+            raise self.fail(f"{words} words of {bits}-bit codes are no rows of {groups} groups of columns")
+        expect(files, weight, ("U32", "I32"), (rows, words), scales)
+        for one in (scales, biases):
+            expect(files, one, FLOATS, (rows, groups), weight)
+        self._groups = np.arange(columns) // (columns // groups)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        weight, scales, biases = self.stored
+        words = self.files.rows(weight, start, stop)
+        codes = unpack(words, self.bits, self.shape[1]).astype(np.int16)
+        read = self.files.float_rows
+        return Rows(codes, read(scales, start, stop), self._groups, offsets=read(biases, start, stop))
+
+    def survey(self) -> Survey:
+        _, scales, biases = self.stored
+        values = integers(0, (1 << self.bits) - 1)
+        return survey(self, self.files.floats(scales), self._groups, values, self.files.floats(biases))
+
+
+class Mxfp4Matrix(Packed):
+    """A matrix of FP4 numbers, 32 neighbours sharing a power of two."""
+
+    def __init__(self, files: Files, stem: str) -> None:
+        weight, scales = stored = [f"{stem}.weight", f"{stem}.scales"]
+        rows, words = matrix_shape(files, weight, scales)
+        super().__init__(files, weight, "MLX MXFP4", 4, (rows, words * 8), stored)
+        expect(files, weight, ("U32", "I32"), (rows, words), scales)
+        expect(files, scales, ("U8",), (rows, words * 8 // GROUP), weight)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        weight, scales = self.stored
+        codes = unpack(self.files.rows(weight, start, stop), 4, self.shape[1])
+        return Rows(codes, half_power(self.files.rows(scales, start, stop)), self._groups(), 2 * E2M1)
+
+    def survey(self) -> Survey:
+        scales: F32Array = half_power(np.unique(self.files.whole(self.stored[1])))
+        return survey(self, scales, self._groups(), 2 * E2M1)
+
+    def _groups(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.arange(self.shape[1]) // GROUP
