@@ -1,9 +1,9 @@
 """Write tests/golden/quantized/: matrices as quantization libraries store them, and what they dequantize them to.
 
-    python tools/make_quantized_golden.py [--sources FOLDER] [--mlx]
+    python tools/make_quantized_golden.py [--sources FOLDER] [--only mlx bitnet]
 
-Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; with --mlx nothing but torch, safetensors
-and mlx, whose files alone are written then. FOLDER holds the packages `auto_gptq` and
+Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; mlx for its files. With
+--only these are the only ones that are written. FOLDER holds the packages `auto_gptq` and
 `awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
 the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
 tests/models/quantized_checkpoints.py makes.
@@ -248,6 +248,18 @@ def mlx() -> Iterator[Case]:
     yield "mlx-mxfp4", config, {"weight": tensor(packed), "scales": tensor(scales)}, expected
 
 
+def bitnet() -> Iterator[Case]:
+    from transformers.integrations.bitnet import pack_weights, unpack_weights
+
+    for layers, scale in (("autobitlinear", 0.0123), ("bitlinear", 40.7)):
+        packed = pack_weights(torch.randint(-1, 2, (32, 128)))
+        stored = torch.tensor([scale], dtype=torch.bfloat16)
+        numbers = unpack_weights(packed, torch.float32)
+        expected = numbers * stored.float() if layers == "autobitlinear" else numbers * (1 / stored.float())
+        config = {"quant_method": "bitnet", "linear_class": layers, "quantization_mode": "offline"}
+        yield f"bitnet-{layers}", config, {"weight": packed, "weight_scale": stored}, expected
+
+
 def llama_logits() -> None:
     """Logits of transformers for weights that quantized checkpoints of a small random model stand for."""
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -271,17 +283,19 @@ def llama_logits() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sources", type=Path)
-    parser.add_argument("--mlx", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=("mlx", "bitnet"), default=[])
     chosen = parser.parse_args()
     torch.manual_seed(1)
     GOLDEN.mkdir(exist_ok=True)
-    if chosen.mlx:
-        write(mlx())
+    further = {"mlx": mlx, "bitnet": bitnet}
+    for name in chosen.only:
+        write(further[name]())
+    if chosen.only:
         return
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if chosen.sources:
         cases += [*gptq(chosen.sources), *awq(chosen.sources)]
-    cases += [*mxfp4(), *four_bit_floats()]
+    cases += [*mxfp4(), *four_bit_floats(), *mlx(), *bitnet()]
     llama_logits()
     write(cases)
 

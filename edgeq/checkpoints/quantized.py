@@ -3,12 +3,22 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeq.checkpoints import auto_round, awq, bitsandbytes, compressed_tensors, fp8, gptq, mlx, mxfp4
+from edgeq.checkpoints import (
+    auto_round,
+    awq,
+    bitnet_packed,
+    bitsandbytes,
+    compressed_tensors,
+    fp8,
+    gptq,
+    mlx,
+    mxfp4,
+)
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import Packed
 from edgeq.errors import UnsupportedError
 
-# quantization_config.quant_method -> what finds the matrices. BitNet's are rounded by its architecture.
+# quantization_config.quant_method -> what finds the matrices
 METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "gptq": gptq.find,
     "awq": awq.find,
@@ -20,8 +30,8 @@ METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "fp8": fp8.find,
     "fbgemm_fp8": fp8.find,
     "mlx": mlx.find,
+    "bitnet": bitnet_packed.find,
 }
-ELSEWHERE = ("bitnet",)
 # Scales of quantized activations, which edgeq quantizes in its own way
 OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "activation_scale")
 
@@ -37,8 +47,6 @@ def packed_matrices(files: Files, config: Mapping[str, Any], source: str) -> dic
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
     if method is None and quantization == config.get("quantization"):  # mlx-lm says the same twice, and no method
         method = "mlx"
-    if method in ELSEWHERE:
-        return {}
     if not isinstance(method, str) or method not in METHODS:
         raise UnsupportedError(
             f"{source}: is already quantized (method {method!r}), which is not supported: convert the original "

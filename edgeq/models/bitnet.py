@@ -15,7 +15,7 @@ from edgeq.models.rope_scaling import rope
 
 
 def compose(config: Config) -> Model:
-    """BitNet, its weights as numbers: ternary ones, or those from training, which are rounded to ternary ones."""
+    """BitNet: ternary weights, or those from training, which are rounded to ternary ones."""
     size = read_dimensions(config)
     n, m, eps = size.hidden_size, size.intermediate_size, config.number("rms_norm_eps", 1e-5)
     norm = partial(RMSNorm, width=n, eps=eps)
@@ -37,12 +37,9 @@ def compose(config: Config) -> Model:
 def from_training(config: Config) -> bool:
     """Whether the checkpoint's weights are those from training."""
     quantization = config.get("quantization_config") or {}
-    if not quantization:
-        return False
     online = isinstance(quantization, Mapping) and quantization.get("quantization_mode") == "online"
-    if not online or quantization.get("linear_class") != "autobitlinear" or quantization.get("use_rms_norm"):
+    if online and (quantization.get("linear_class") != "autobitlinear" or quantization.get("use_rms_norm")):
         raise config.unsupported(
-            f"quantization_config {shown(quantization)} is not supported: convert the checkpoint "
-            "whose weights are not packed (its name ends in -bf16)"
+            f"quantization_config {shown(quantization)} is not supported: convert a checkpoint of autobitlinear layers"
         )
-    return True
+    return online

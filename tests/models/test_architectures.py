@@ -237,21 +237,33 @@ def test_the_language_model_of_one_with_eyes(
 
 
 def test_bitnet_s_weights_from_training_become_ternary(tmp_path: Path) -> None:
-    """The same file as from a checkpoint whose matrices are ternary already."""
-    trained, ternary = (random_checkpoints.write("bitnet", tmp_path / name) for name in ("trained", "ternary"))
+    """The same file as from a checkpoint whose matrices are ternary already, and from one where they are packed."""
+    trained, ternary, packed = (random_checkpoints.write("bitnet", tmp_path / name) for name in ("a", "b", "c"))
     config = json.loads((trained / "config.json").read_text())
-    online = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
-    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": online}))
-    tensors = load_file(ternary / "model.safetensors")
+    quantization = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    offline = {**quantization, "quantization_mode": "offline"}
+    (packed / "config.json").write_text(json.dumps({**config, "quantization_config": offline}))
+    tensors, stored = load_file(ternary / "model.safetensors"), {}
     for name, weights in tensors.items():
+        stored[name] = weights
         if weights.ndim == 2 and ".layers." in name:
             scale = np.float32(np.abs(weights.astype(np.float64)).mean())
-            tensors[name] = np.clip(np.rint(weights / scale), -1, 1) * scale
+            numbers = np.clip(np.rint(weights / scale), -1, 1)
+            tensors[name] = numbers * scale
+            quarters = (numbers + 1).astype(np.uint8).reshape(4, -1, weights.shape[1])
+            stored[name] = np.bitwise_or.reduce(quarters << np.array([0, 2, 4, 6], np.uint8)[:, None, None], axis=0)
+            stored[f"{name}_scale"] = scale.reshape(1)
     save_file(tensors, ternary / "model.safetensors")
+    save_file(stored, packed / "model.safetensors")
     prompt = random_checkpoints.make("bitnet")[2]
     found, expected = logits(trained, prompt), logits(ternary, prompt)
     np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(logits(packed, prompt), expected)
+    report = convert(packed, tmp_path / "kept.eqf", allow_no_tokenizer=True)
+    assert {tensor.type for tensor in report.tensors if tensor.kept} == {"TQ2_0"}
     assert np.abs(found - np.load(GOLDEN / "architectures.npz")["bitnet"]).max() > 0.5
-    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitnet"}}))
-    with pytest.raises(UnsupportedError, match="the checkpoint whose weights are not packed"):
+    own_norms = {**quantization, "use_rms_norm": True}
+    (trained / "config.json").write_text(json.dumps({**config, "quantization_config": own_norms}))
+    with pytest.raises(UnsupportedError, match="convert a checkpoint of autobitlinear layers"):
         logits(trained, prompt)
