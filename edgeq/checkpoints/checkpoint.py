@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgeq import endings
 from edgeq.checkpoints import hub
+from edgeq.checkpoints.experts_apart import experts_apart
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
 from edgeq.checkpoints.quantized import packed_matrices
@@ -77,6 +78,7 @@ class Checkpoint:
         for name, method in QUANTIZATION.items():  # as first versions of the libraries had it
             if not self.config.get("quantization_config") and (folder / name).is_file():
                 self.config["quantization_config"] = {"quant_method": method, **read_json(folder / name)}
+        tensors = experts_apart(tensors)
         self._files = Files(tensors)
         try:
             self.packed = packed_matrices(self._files, self.config, source)

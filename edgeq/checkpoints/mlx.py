@@ -7,7 +7,8 @@ Per matrix of `out` rows and `in` columns:
     biases  like scales; MXFP4 has none
 
 weight = scale * code + bias, or E2M1[code] * 2^(scale - 127). config.json says `quantization`: bits, group_size, mode,
-and others of these for a matrix by its name; a matrix without scales is not quantized.
+and others of these for a matrix by its name; a matrix without scales is not quantized. Experts, which are stacked, come
+one by one: see experts_apart.py.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.checkpoints.experts_apart import stack_of
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.mxfp4 import E2M1, half_power
 from edgeq.checkpoints.packed import (
@@ -43,7 +45,7 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
         stem = name.removesuffix(".scales")
         if stem == name or f"{stem}.weight" not in files.tensors:
             continue
-        own = config.get(stem)
+        own = config.get(stem, config.get(stack_of(stem)))
         settings = {**config, **own} if isinstance(own, Mapping) else config
         mode, bits = settings.get("mode", "affine"), settings.get("bits", 4)
         if mode not in MODES or (mode == "affine" and bits not in BITS):

@@ -235,6 +235,46 @@ def test_logits_are_those_of_the_dequantized_weights(case: str, tmp_path: Path) 
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.85
 
 
+@pytest.mark.parametrize(("case", "names"), [("qwen3-moe", {}), ("mixtral", {"w1": "gate_proj", "w2": "down_proj"})])
+def test_experts_that_mlx_has_stacked_are_those_of_the_original(case: str, names: dict[str, str], tmp_path: Path):
+    """The same file as from experts with tensors of their own; one kind of matrix has bits of its own."""
+    config, weights, _ = random_checkpoints.make(case)
+    apart: dict[str, np.ndarray] = {}
+    for name, w in weights.items():
+        if ".experts." in name:
+            bits = 3 if name.endswith(("down_proj.weight", "w2.weight")) else 4
+            parts, _ = made.mlx(bits)(w)
+            apart |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
+        else:
+            apart[name] = w
+    together, stacks = {}, {}
+    for name, value in apart.items():
+        if ".experts." not in name:
+            together[name] = value
+            continue
+        module, _, rest = name.partition(".experts.")
+        expert, matrix, part = rest.split(".")
+        matrix = {**names, "w3": "up_proj"}.get(matrix, matrix)
+        stacks.setdefault(f"{module}.switch_mlp.{matrix}.{part}", []).append((int(expert), value))
+    together |= {
+        name: np.stack([value for _, value in sorted(found, key=lambda one: one[0])]) for name, found in stacks.items()
+    }
+    narrow = ("down_proj.weight", "w2.weight")
+    settings = {name.removesuffix(".weight"): {"bits": 3} for name in [*apart, *stacks] if name.endswith(narrow)}
+    files = []
+    for name, tensors in (("apart", apart), ("together", together)):
+        folder = tmp_path / name
+        folder.mkdir()
+        quantization = MLX | {"bits": 4} | settings
+        (folder / "config.json").write_text(json.dumps(config | {"quantization": quantization}))
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "model.safetensors")
+        report = convert(folder, tmp_path / f"{name}.eqf", allow_no_tokenizer=True)
+        assert {tensor.type for tensor in report.tensors if tensor.kept} == {"Q4_1"} and not report.unused
+        with open_file(tmp_path / f"{name}.eqf") as file:
+            files.append({name: bytes(file.data(name)) for name in file.tensors})
+    assert files[0] == files[1]
+
+
 def change(folder: Path, **tensors: Any) -> None:
     """Replace tensors of layer 0's q projection."""
     found = load_file(folder / "model.safetensors")
