@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "ops": {"blocks", "graph", "kernels", "simd"},
     "models": {"ops"},
     "text": set(),
+    "talk": {"text"},
     "decode": {"text"},
     "runtime": {"blocks", "container", "graph", "kernels", "models", "ops", "toolchain"},
     "drift": {"container", "runtime"},
@@ -100,7 +101,7 @@ ALLOWED: dict[str, set[str]] = {
         "timings",
     },
     "evaluate": {"__init__", "comparing", "loading", "model", "runtime", "scoring", "shared_session", "text"},
-    "serve": {"answer", "arguments", "decode", "model", "shared_session", "text", "timings"},
+    "serve": {"answer", "arguments", "decode", "model", "shared_session", "talk", "text", "timings"},
     "cli": {
         "__init__",
         "adapters",

@@ -3,7 +3,7 @@
     python tools/make_template_golden.py [--data FOLDER]
 
 Needs transformers and jinja2. Of each rendering a digest is kept, and null where transformers raises. FOLDER is the
-folder of test data, by default $EDGEQ_TEST_DATA. Run it again after tests/text/chat_cases.py has changed.
+folder of test data, by default $EDGEQ_TEST_DATA. Run it again after tests/chat_cases.py has changed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import transformers
 from transformers.utils import chat_template_utils
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests" / "text"))
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import chat_cases  # noqa: E402
 

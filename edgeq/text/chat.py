@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeq.errors import TemplateError, UsageError
@@ -121,6 +122,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@lru_cache(64)
 def _compile(source: str) -> "jinja2.Template":
     """A template in the sandbox, with the filters and functions that templates rely on."""
     from edgeq.text.sandbox import Sandbox

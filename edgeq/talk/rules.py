@@ -1,0 +1,73 @@
+"""Grammars in llguidance's dialect of Lark, put together rule by rule."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class Rules:
+    """The rules of one grammar. Methods give the expressions that stand for what they are told."""
+
+    def __init__(self, control: Mapping[str, int], lenient: bool = True) -> None:
+        """`control` are the ids of control tokens by name: in a grammar they are no text. With `lenient`, keywords of
+        a schema that cannot be followed are passed over."""
+        self._control, self._lenient = control, lenient
+        self._pattern = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+        self._rules: dict[str, tuple[str, str]] = {}  # name -> (how it is read, expression)
+
+    def literal(self, text: str) -> str:
+        """A text as it is; names of control tokens in it are these tokens."""
+        parts, at = [], 0
+        for found in self._pattern.finditer(text):
+            parts += [quoted(text[at : found.start()]), f"<[{self._control[found[0]]}]>"]
+            at = found.end()
+        said = " ".join(part for part in (*parts, quoted(text[at:])) if part)
+        return said or '""'
+
+    def json(self, schema: Any) -> str:
+        """A JSON value that follows a schema."""
+        if self._lenient and isinstance(schema, Mapping):
+            schema = {**schema, "x-guidance": {"lenient": True}}
+        return self._rule(f"%json {json.dumps(schema)}")
+
+    def text_until(self, end: str) -> str:
+        """Any text, up to the first occurrence of `end`, and that."""
+        if self._pattern.match(end.lstrip()):  # which no text can hold
+            return f"/(.|\\n)*/ {self.literal(end.lstrip())}"
+        return self._rule(f"/(.|\\n)*/ {quoted(end)}", "[lazy]")
+
+    def sequence(self, parts: Sequence[tuple[str, bool]], between: str) -> str:
+        """Parts in their order, with `between` between them; those that need not be there (False) can be left out."""
+        gap = self.literal(between) if between else ""
+        first = behind = '""'  # what may be written where no part is before it, and behind one
+        for expression, needed in reversed(parts):
+            part = self._rule(expression)
+            first, behind = (
+                self._rule(f"{lead} {part} {behind}" + ("" if needed else f" | {without}"))
+                for lead, without in (("", first), (gap, behind))
+            )
+        return first
+
+    def named(self, name: str, expression: Callable[[], str]) -> str:
+        """A rule by its name, made where there is none yet."""
+        if name not in self._rules:
+            self._rules[name] = ("", "")  # so that it may speak of itself
+            self._rules[name] = ("", expression())
+        return name
+
+    def lark(self, start: str) -> str:
+        """The grammar that begins with `start`."""
+        return "\n".join(
+            [f"start: {start}", *(f"{name}{how}: {said}" for name, (how, said) in self._rules.items()), ""]
+        )
+
+    def _rule(self, expression: str, how: str = "") -> str:
+        name = f"rule_{len(self._rules)}"
+        self._rules[name] = (how, expression)
+        return name
+
+
+def quoted(text: str) -> str:
+    """A literal in a grammar; "" for no text."""
+    return json.dumps(text, ensure_ascii=False) if text else ""
