@@ -1,13 +1,15 @@
 """How models write calls of tools. A row of the table is a format; a model's template tells which.
 
 A call is `before` name `between` arguments `after`; calls lie in sections, `trigger` `opened` calls `closed`. Within
-the texts of a row `ID` stands for what a model calls a call, `NUMBER` for which it is. White space around these texts
+the texts of a row ID stands for what a model calls a call, NUMBER for which it is. White space around these texts
 is of no account when they are read.
 """
 
 from dataclasses import dataclass, replace
 
 from edgeq.talk.codings import JSON, Coding, Gemma, Python, Tagged
+
+ID, NUMBER, NAME = "\ue000", "\ue001", "\ue002"  # which no text of a row holds
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class CallFormat:
     objects    whether a call is a JSON object, whose members come in any order when they are read
     by_name    whether the object's one member is called as the tool is
     bare       whether an answer that begins with an object is a call
+    instead    what models write as well in place of `between`
+    lead       what may come between thoughts and the first call
+    answer     what stands in a name's place before an answer
     until      what of `between` ends what a model says of a call, where it says more than the name
     keeps_id   whether a later prompt needs the id that the model gave a call
     arguments  how these are written
@@ -42,6 +47,9 @@ class CallFormat:
     by_name: bool = False
     bare: bool = False
     until: str = ""
+    instead: tuple[str, ...] = ()
+    lead: str = ""
+    answer: str = ""
     keeps_id: bool = False
     arguments: Coding = JSON
 
@@ -71,16 +79,16 @@ _LFM2 = CallFormat(
 TABLE = (
     CallFormat(
         "harmony", ("<|channel|>", "to="), "to=functions.", "", "<|channel|>commentary json<|message|>",
-        until="<|message|>",
+        until="<|message|>", instead=(" <|constrain|>json<|message|>",), lead="<|start|>assistant",
         also=("<|channel|>commentary to=functions.", "<|channel|>analysis to=functions."),
     ),
     CallFormat(
-        "solar", ("<|tool_call:begin|>",), "<|tool_calls|>", "<|tool_call:begin|>ID<|tool_call:name|>",
-        "<|tool_call:args|>", "<|tool_call:end|>", several=True,
+        "solar", ("<|tool_call:begin|>",), "<|tool_calls|>", f"<|tool_call:begin|>{ID}<|tool_call:name|>",
+        "<|tool_call:args|>", "<|tool_call:end|>", several=True, lead="<|begin|>assistant",
     ),
     CallFormat(
         "kimi", ("<|tool_call_argument_begin|>",), "<|tool_calls_section_begin|>",
-        "<|tool_call_begin|>functions.", ":NUMBER<|tool_call_argument_begin|>", "<|tool_call_end|>",
+        "<|tool_call_begin|>functions.", f":{NUMBER}<|tool_call_argument_begin|>", "<|tool_call_end|>",
         closed="<|tool_calls_section_end|>", several=True, keeps_id=True,
     ),
     CallFormat(
@@ -99,7 +107,7 @@ TABLE = (
         "deepseek v3.1", ("<｜tool▁call▁begin｜>",), "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>",
         "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", closed="<｜tool▁calls▁end｜>", several=True,
     ),
-    CallFormat("mistral with ids", ("[CALL_ID]",), "[TOOL_CALLS]", "", "[CALL_ID]ID[ARGS]"),
+    CallFormat("mistral with ids", ("[CALL_ID]",), "[TOOL_CALLS]", "", f"[CALL_ID]{ID}[ARGS]"),
     CallFormat("mistral with names", ("[TOOL_CALLS]", "[ARGS]"), "[TOOL_CALLS]", "", "[ARGS]"),
     _objects("mistral", ("[TOOL_CALLS]",), "[TOOL_CALLS]"),
     CallFormat(
@@ -126,7 +134,7 @@ TABLE = (
         "qwen coder", ("<function=", "<parameter="), "<tool_call>", "<function=", ">\n", "</function>", "\n",
         "\n</tool_call>", "\n", arguments=_PARAMETERS,
     ),
-    CallFormat("functionary 3.2", (">>>all",), ">>>", "", "\n"),
+    CallFormat("functionary 3.2", (">>>all",), ">>>", "", "\n", answer="all"),
     CallFormat("functionary 3.1", ("<function=",), "<function=", "", ">", closed="</function>"),
     _objects("nemotron", ("<TOOLCALL>",), "<TOOLCALL>", "</TOOLCALL>"),
     _objects("apriel", ("<tool_calls>",), "<tool_calls>", "</tool_calls>"),
@@ -135,7 +143,7 @@ TABLE = (
         several=True, objects=True, by_name=True,
     ),
     CallFormat(
-        "command r7b", ("<|START_ACTION|>",), "<|START_ACTION|>", '{"tool_call_id": "NUMBER", "tool_name": "',
+        "command r7b", ("<|START_ACTION|>",), "<|START_ACTION|>", '{"tool_call_id": "' + NUMBER + '", "tool_name": "',
         '", "parameters": ', "}", "[\n    ", "\n]<|END_ACTION|>", ",\n    ", several=True, objects=True,
     ),
     CallFormat(

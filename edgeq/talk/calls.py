@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgeq.talk.call_formats import CallFormat
+from edgeq.talk.call_formats import ID, NAME, NUMBER, CallFormat
 from edgeq.talk.incoming import Incoming, Steps, Unreadable
 from edgeq.talk.said import CallArguments, CallBegun, Said
 
-_SLOT = re.compile("(ID|NAME|NUMBER)")
+_SLOT = re.compile(f"([{ID}{NAME}{NUMBER}])")
 _NAMES = ("name", "tool_name")
 _ARGUMENTS = ("arguments", "parameters")
 _LARGEST_NAME = 256  # characters
@@ -32,8 +32,8 @@ def write(form: CallFormat, calls: Sequence[Call]) -> str:
     """Calls as a model writes them."""
 
     def one(number: int, call: Call) -> str:
-        slots = {"ID": call.id, "NUMBER": str(number), "NAME": call.name}
-        around = _SLOT.sub(lambda slot: slots[slot[0]], f"{form.before}NAME{form.between}")
+        slots = {ID: call.id, NUMBER: str(number), NAME: call.name}
+        around = _SLOT.sub(lambda slot: slots[slot[0]], form.before + NAME + form.between)
         return around + form.arguments.write(call.arguments) + form.after
 
     written = [one(number, call) for number, call in enumerate(calls)]
@@ -103,7 +103,7 @@ class Reader:
     def _headed(self) -> Steps[None]:
         """A call that begins with its name."""
         form, source = self._form, self._source
-        slots = {"NAME": "", "ID": "", "NUMBER": ""}
+        slots = {NAME: "", ID: "", NUMBER: ""}
         pieces = _pieces(form)
         yield from source.expect(pieces[0])
         for slot, literal in zip(pieces[1::2], pieces[2::2], strict=True):
@@ -114,8 +114,10 @@ class Reader:
             if mark is None and literal.strip():
                 raise Unreadable
             slots[slot] = value.strip()
-        name = slots["NAME"].split("<|channel|>")[0].removeprefix("functions.").split(" ")[0]
-        id = f"functions.{name}:{slots['NUMBER']}" if form.keeps_id else ""
+        name = slots[NAME].split("<|channel|>")[0].removeprefix("functions.").split(" ")[0]
+        if form.answer and name == form.answer:
+            return
+        id = f"functions.{name}:{slots[NUMBER]}" if form.keeps_id else ""
         self._begin(name, id)
         yield from form.arguments.read(source, self._say, self._schemas.get(name, {}))
         yield from self._skip(form.after)
@@ -172,7 +174,7 @@ class Reader:
 
 def _pieces(form: CallFormat) -> list[str]:
     """What comes before a call's arguments: texts, and between them the names of what is not fixed."""
-    return _SLOT.split(f"{form.before}NAME{form.between}")
+    return _SLOT.split(form.before + NAME + form.between)
 
 
 def calls_of(said: Sequence[Said]) -> Iterator[Call]:

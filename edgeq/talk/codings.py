@@ -117,14 +117,14 @@ class Tagged:
         parts = []
         for name, kind in properties.items():
             is_text = _is_text(kind)
-            head = rules.literal(f"{self.key}{name}{self._middle(is_text)}")
+            head = f"{self.key}{name}{self._middle(is_text)}"
             if not is_text:
                 body = f"{rules.json(kind)} {rules.literal(self.close)}"
             elif (choices := kind.get("enum", [kind["const"]] if "const" in kind else None)) is not None:
                 body = f"({' | '.join(rules.literal(choice) for choice in choices)}) {rules.literal(self.close)}"
             else:
                 body = rules.text_until(self.close)
-            parts.append((head + " " + body, name in required))
+            parts.append((head, body, name in required))
         return rules.sequence(parts, self.between)
 
 
@@ -189,7 +189,7 @@ class Python:
     def rules(self, rules: Rules, schema: Schema) -> str:
         properties, required = object_of(schema)
         parts = [
-            (f"{rules.literal(name + '=')} {self.literals.rules(rules, kind)}", name in required)
+            (f"{name}=", self.literals.rules(rules, kind), name in required)
             for name, kind in properties.items()
         ]
         return f'"(" {rules.sequence(parts, ", ")} ")"'

@@ -121,15 +121,19 @@ class Dialect:
         """Reads the answer to a prompt; without `tools` no calls are looked for. `begun` is what of the answer the
         prompt holds."""
         calls = self.calls if tools else None
-        return Parser(
-            self.thinking, calls, thoughts_first=self.thinks and self.thinking.opened_by(prompt), schemas=schemas,
-            begun=begun,
-        )  # fmt: skip
+        if calls is not None and self.opens_call(prompt):
+            begun = calls.trigger
+        first = self.thinks and self.thinking.opened_by(prompt)
+        return Parser(self.thinking, calls, thoughts_first=first, schemas=schemas, begun=begun)
+
+    def opens_call(self, prompt: str) -> bool:
+        """Whether an answer to this prompt begins within a call, or with the word that says that it is none."""
+        return bool(self.calls.answer) and prompt.endswith(self.calls.trigger)
 
     def control_tokens(self) -> list[str]:
         """Marks of thoughts and calls, which a parser must see."""
         form, thinking = self.calls, self.thinking
-        texts = (*form.triggers, form.before, form.between, form.after, form.opened, form.closed, form.separator)
+        texts = (*form.triggers, form.lead, *form.instead, form.before, form.between, form.after, form.opened, form.closed, form.separator)
         return [*texts, thinking.opened, thinking.closed, *thinking.dropped]
 
     def _rendered(

@@ -26,8 +26,8 @@ class Literals:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
-            colon = ": " if self.quoted_keys else ":"
-            return "{" + self._comma.join(f"{self._key(k)}{colon}{self.write(v)}" for k, v in value.items()) + "}"
+            pairs = (f"{self._key(k)}{self._colon}{self.write(v)}" for k, v in value.items())
+            return "{" + self._comma.join(pairs) + "}"
         if isinstance(value, list | tuple):
             return "[" + self._comma.join(map(self.write, value)) + "]"
         return json.dumps(value)
@@ -35,6 +35,10 @@ class Literals:
     @property
     def _comma(self) -> str:
         return ", " if self.quoted_keys else ","
+
+    @property
+    def _colon(self) -> str:
+        return ": " if self.quoted_keys else ":"
 
     def _text(self, text: str) -> str:
         # Python reads JSON's texts, but for the pairs of surrogates that are not written here
@@ -77,16 +81,13 @@ class Literals:
         if kind == "object" and isinstance(properties, Mapping) and properties:
             required = schema.get("required") if isinstance(schema.get("required"), list) else []
             parts = [
-                (f"{self._name_rule(rules, str(name))} {self.rules(rules, one, depth + 1)}", name in (required or ()))
+                (self._key(str(name)) + self._colon, self.rules(rules, one, depth + 1), name in (required or ()))
                 for name, one in properties.items()
             ]
             return f'"{{" {rules.sequence(parts, self._comma)} "}}"'
         if kind == "object":
             return rules.named("object", lambda: self._free_object(rules))
         return rules.named("any", lambda: self._any(rules))
-
-    def _name_rule(self, rules: Rules, name: str) -> str:
-        return rules.literal(self._key(name) + (": " if self.quoted_keys else ":"))
 
     def _string(self, rules: Rules) -> str:
         if self.quote == '"':
@@ -96,8 +97,7 @@ class Literals:
     def _free_object(self, rules: Rules) -> str:
         value = rules.named("any", lambda: self._any(rules))
         name = self._string(rules) if self.quoted_keys else "/[A-Za-z_][A-Za-z0-9_]*/"
-        colon = rules.literal(": " if self.quoted_keys else ":")
-        pair = f"{name} {colon} {value}"
+        pair = f"{name} {rules.literal(self._colon)} {value}"
         return f'"{{" ({pair} ({rules.literal(self._comma)} {pair})*)? "}}"'
 
     def _any(self, rules: Rules) -> str:

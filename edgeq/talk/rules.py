@@ -33,19 +33,24 @@ class Rules:
 
     def text_until(self, end: str) -> str:
         """Any text, up to the first occurrence of `end`, and that."""
-        if self._pattern.match(end.lstrip()):  # which no text can hold
-            return f"/(.|\\n)*/ {self.literal(end.lstrip())}"
-        return self._rule(f"/(.|\\n)*/ {quoted(end)}", "[lazy]")
+        found = self._pattern.search(end)
+        if found is None:
+            return self._rule(f"/(.|\\n)*/ {quoted(end)}", "[lazy]")
+        before, rest = end[: found.start()], self.literal(end[found.start() :])
+        if not before.strip():  # no text can hold a control token
+            return f"/(.|\\n)*/ {rest}"
+        return self._rule(f"/(.|\\n)*/ {quoted(before)}", "[lazy]") + f" {rest}"
 
-    def sequence(self, parts: Sequence[tuple[str, bool]], between: str) -> str:
-        """Parts in their order, with `between` between them; those that need not be there (False) can be left out."""
-        gap = self.literal(between) if between else ""
+    def sequence(self, parts: Sequence[tuple[str, str, bool]], between: str) -> str:
+        """Parts in their order, each a text and an expression behind it, with `between` between them; those that need
+        not be there (False) can be left out."""
         first = behind = '""'  # what may be written where no part is before it, and behind one
-        for expression, needed in reversed(parts):
-            part = self._rule(expression)
+        for text, expression, needed in reversed(parts):
+            rest = self._rule(expression)
             first, behind = (
-                self._rule(f"{lead} {part} {behind}" + ("" if needed else f" | {without}"))
-                for lead, without in (("", first), (gap, behind))
+                # one text: nothing else may begin as a shorter one would end
+                self._rule(f"{self.literal(lead + text)} {rest} {behind}" + ("" if needed else f" | {without}"))
+                for lead, without in (("", first), (between, behind))
             )
         return first
 
