@@ -40,7 +40,6 @@ CHANGING: dict[str, tuple[Any, ...]] = {
     "structured_outputs": (),
     "suffix": (),
     "tfs_z": (1,),
-    "tools": (),
     "top_a": (),
     "typical_p": (1,),
     "use_beam_search": (),
@@ -119,10 +118,24 @@ def messages(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise Failure(400, f"messages[{i}] has no content", param="messages")
         if content is not None and not isinstance(content, str | list):
             raise Failure(400, f"messages[{i}].content must be text, or a list of parts", param="messages")
+        if role == "assistant" and message.get("tool_calls"):
+            _check_calls(message["tool_calls"], i)
         if role == "assistant" and isinstance(content, list):  # as one text, which can be gone on with
             message = {**message, "content": "\n".join(_texts(content, f"messages[{i}].content"))}
         checked.append({**message, "role": "system"} if role == "developer" else message)
     return checked
+
+
+def _check_calls(calls: Any, number: int) -> None:
+    """Raise Failure for calls that are not in OpenAI's form."""
+    for call in calls if isinstance(calls, list) else [None]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise invalid(
+                f"messages[{number}].tool_calls must be calls with a function's name and arguments", "messages"
+            )
+        if not isinstance(function.get("arguments"), str | dict | None):
+            raise invalid(f"messages[{number}].tool_calls: arguments must be JSON within a text", "messages")
 
 
 def _texts(parts: list[Any], field: str) -> list[str]:

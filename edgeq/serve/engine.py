@@ -22,7 +22,11 @@ from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.serve.failures import Failure
 from edgeq.serve.grammar import Grammar, Grammars
+from edgeq.serve.guides import Plan
 from edgeq.shared_session import logprob
+from edgeq.talk.dialect import Dialect
+from edgeq.talk.parser import Parser
+from edgeq.talk.said import Said
 from edgeq.timings import Timings
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class Wanted:
     logprobs   how many likeliest tokens to tell of with each token; None tells nothing
     sampling   options of the sampler
     grammar    what the text must follow
+    parser     makes what tells the parts of the text apart; None where there is nothing to be told apart
+    shown      control tokens that it must see
     continues  whether a leading space belongs to the text, as it goes on from the prompt's own
     """
 
@@ -53,8 +59,10 @@ class Wanted:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
-    grammar: Grammar | None = None
+    grammar: Grammar | Plan | None = None
     continues: bool = False
+    parser: Callable[[], Parser] | None = None
+    shown: frozenset[int] = frozenset()
 
     def numbered(self, number: int) -> "Wanted":
         """The same for another choice of the same request: with a seed of its own, if it has one."""
@@ -64,16 +72,18 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that became known, with the tokens that made it and what was thought of them."""
+    """Text that became known, with the tokens that made it and what was thought of them. `said` are its parts; where
+    a model's marks are told apart, `text` is what of it is the answer."""
 
     text: str
     tokens: list[int]
     scores: Sequence[TokenLogprob | None]
+    said: Sequence[Said] = ()
 
 
 @dataclass(frozen=True)
 class End:
-    """Why a text ended: "stop" (the model, or a stop string: `stopped_by`), "length", or "cancelled"."""
+    """Why a text ended: "stop" (the model, or a stop string: `stopped_by`), "tool_calls", "length", or "cancelled"."""
 
     reason: str
     stopped_by: str | None = None
@@ -194,6 +204,13 @@ class Engine:
         """Compiles schemas for this model."""
         return Grammars(self.model.tokenizer, self.model.vocab_size)
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the model speaks of thoughts and tools. Raises TemplateError where it has no template."""
+        if not self.model.has_chat_template:
+            raise TemplateError("the model has no chat template: complete plain text (/v1/completions) instead")
+        return Dialect(self.model.chat_template)
+
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text; `parse_special` reads the names of control tokens in it as these."""
         return self.model.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
@@ -209,15 +226,13 @@ class Engine:
         Raises TemplateError where the model has no template, or it refuses the conversation or to leave an answer open.
         """
         check_messages(messages)
-        if not self.model.has_chat_template:
-            raise TemplateError("the model has no chat template: complete plain text (/v1/completions) instead")
-        template = self.model.chat_template
-        talk = template.with_plain_text(messages, tools is not None)
-        if not talk or talk[-1].get("role") != "assistant" or not isinstance(talk[-1].get("content"), str):
-            return template.render(talk, tools=tools, **(variables or {}))
+        more = {"tools": tools, **(variables or {})}
+        last = messages[-1] if messages else {}
+        if last.get("role") != "assistant" or not isinstance(last.get("content"), str) or last.get("tool_calls"):
+            return self.dialect.render(messages, **more)
         mark = token_hex(8)  # after which comes what ends an answer
-        talk = [*talk[:-1], {**talk[-1], "content": talk[-1]["content"] + mark}]
-        prompt, found, _ = template.render(talk, False, tools=tools, **(variables or {})).partition(mark)
+        talk = [*messages[:-1], {**last, "content": last["content"] + mark}]
+        prompt, found, _ = self.dialect.render(talk, False, **more).partition(mark)
         if not found:
             raise TemplateError("the chat template leaves no answer open: end the conversation with a user's message")
         return prompt
@@ -286,7 +301,7 @@ class Engine:
     def _run(self, job: Job) -> End:
         """Compute a text token by token."""
         job.began, wanted = time.monotonic(), job.wanted
-        stream, stops = self.model.tokenizer.stream(continues=wanted.continues), StopStrings(wanted.stop)
+        stream, stops = self.model.tokenizer.stream(wanted.continues, shown=wanted.shown), StopStrings(wanted.stop)
         options: dict[str, Any] = {**wanted.sampling}
         if wanted.grammar is not None:
             options["allowed"] = wanted.grammar.guide(len(wanted.tokens))

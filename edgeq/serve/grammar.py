@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 LARGEST = 256 << 10  # characters of a schema
+LARGEST_RULES = 4 << 20  # and of the rules for all tools
+KEPT = 8  # rules that are kept compiled
 OBJECT = {"type": "object"}
 
 
@@ -63,6 +65,7 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._kept: dict[str, Grammar] = {}
 
     def compile(self, schema: Any, field: str) -> "Grammar":
         """The grammar of a schema. Raises Failure, which names what of the schema cannot be followed."""
@@ -71,9 +74,26 @@ class Grammars:
         text = json.dumps(schema)
         if len(text) > LARGEST:
             raise invalid(f"the schema has {len(text)} characters: give at most {LARGEST}", field)
-        grammar = LLMatcher.grammar_from_json_schema(text)
-        _, said = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
-        if said:
+        return self._checked(LLMatcher.grammar_from_json_schema(text), field)
+
+    def compile_rules(self, lark: str, field: str) -> "Grammar":
+        """A grammar in llguidance's dialect of Lark, which may pass keywords of schemas over; the latest are kept.
+        Raises Failure as `compile` does."""
+        from llguidance import LLMatcher
+
+        if len(lark) > LARGEST_RULES:
+            raise invalid(f"{field} make {len(lark)} characters of rules: give at most {LARGEST_RULES}", field)
+        found = self._kept.pop(lark, None) or self._checked(LLMatcher.grammar_from_lark(lark), field, lenient=True)
+        self._kept[lark] = found
+        while len(self._kept) > KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        return found
+
+    def _checked(self, grammar: str, field: str, lenient: bool = False) -> "Grammar":
+        from llguidance import LLMatcher
+
+        wrong, said = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
+        if wrong or (said and not lenient):
             what = " ".join(" ".join(said).split())
             raise Failure(
                 400, f"{field}: the schema cannot be followed: {what:.300}", code="invalid_schema", param=field
@@ -115,7 +135,15 @@ class Guide:
         """
         import numpy as np
 
-        said = list(ids[self._prompt_tokens :])
+        self.take(ids[self._prompt_tokens :])
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise EdgeqError(f"the answer cannot follow its schema: {self._matcher.get_error()[:200]}")
+        return np.frombuffer(mask, np.uint8)[: self._bytes]
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Whether a text of these tokens follows the grammar, as far as it goes."""
+        said = list(tokens)
         same = next((i for i, pair in enumerate(zip(said, self._taken, strict=False)) if pair[0] != pair[1]), None)
         kept = min(len(said), len(self._taken)) if same is None else same
         if kept < len(self._taken):  # tokens that were tried, and not taken
@@ -123,10 +151,12 @@ class Guide:
         if said[kept:]:
             self._matcher.consume_tokens(said[kept:])
         self._taken = said
-        mask = self._matcher.compute_bitmask()
-        if self._matcher.is_error():
-            raise EdgeqError(f"the answer cannot follow its schema: {self._matcher.get_error()[:200]}")
-        return np.frombuffer(mask, np.uint8)[: self._bytes]
+        return not self._matcher.is_error()
+
+    @property
+    def done(self) -> bool:
+        """Whether the text is whole, and nothing can be added to it."""
+        return bool(self._matcher.is_stopped())
 
 
 class _Words:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -13,11 +13,14 @@ from starlette.responses import Response
 from edgeq.answer import TokenLogprob
 from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Choice, Run
+from edgeq.serve.conversing import Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
 from edgeq.serve.failures import invalid, openai_shape
 from edgeq.serve.grammar import response_format
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
+from edgeq.serve.tool_choice import openai_toolbox
+from edgeq.talk.said import CallBegun, Text, Thought
 
 DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": waiting\n\n"
@@ -43,6 +46,12 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    thinking_budget_tokens: Count | None = None
+    reasoning_budget_tokens: Count | None = None
+    enable_thinking: bool | None = None
 
 
 async def chat_completions(request: Request) -> Response:
@@ -73,30 +82,48 @@ async def chat_completions(request: Request) -> Response:
 def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
     if fields.top_logprobs is not None and not fields.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
-    schema, goes_on = response_format(raw), fields.messages[-1:] and fields.messages[-1].get("role") == "assistant"
-    if schema is not None and goes_on:
-        raise invalid("response_format needs an answer of its own: end messages with a user's", "response_format")
-    variables = dict(fields.chat_template_kwargs or {})
-    if fields.reasoning_effort is not None:
-        variables["reasoning_effort"] = fields.reasoning_effort
-    prompt = engine.render(asked.messages(fields.messages), variables)
     limit = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
     return Wanted(
-        engine.encode(prompt, add_special=False),
-        limit,
-        asked.stops(fields.stop),
-        (fields.top_logprobs or 0) if fields.logprobs else None,
-        asked.sampling(raw),
-        None if schema is None else engine.grammars.compile(schema, "response_format"),
-        continues=bool(goes_on),
+        max_tokens=limit,
+        stop=asked.stops(fields.stop),
+        logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+        sampling=asked.sampling(raw),
+        **asked_of(engine, _conversation(fields, raw)),
+    )
+
+
+def _conversation(fields: ChatRequest, raw: dict[str, Any]) -> Conversation:
+    variables = dict(fields.chat_template_kwargs or {})
+    if fields.reasoning_effort is not None:
+        variables = {"reasoning_effort": fields.reasoning_effort, **variables}
+    thinks = variables.get("enable_thinking", fields.enable_thinking)
+    if thinks is None and fields.reasoning_effort == "none":
+        thinks = False
+    budget = fields.thinking_budget_tokens
+    return Conversation(
+        asked.messages(fields.messages),
+        openai_toolbox(fields.tools, fields.tool_choice, fields.parallel_tool_calls),
+        variables,
+        thinks if isinstance(thinks, bool) else None,
+        budget if budget is not None else fields.reasoning_budget_tokens,
+        response_format(raw),
     )
 
 
 def _choice(engine: Engine, run: Run, choice: Choice) -> dict[str, Any]:
     assert choice.end is not None
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.thought:
+        message["reasoning_content"] = choice.thought
+    if choice.calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+            for call, arguments in choice.calls
+        ]
     return {
         "index": choice.index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": message,
         "logprobs": _scores(engine, run, choice.scores),
         "finish_reason": choice.end.reason,
     }
@@ -118,14 +145,31 @@ async def _chunks(engine: Engine, run: Run, head: dict[str, Any], with_usage: bo
         if event is None:
             yield STILL_THERE
         elif isinstance(event, Piece):
-            if event.text or event.scores:
-                scores = _scores(engine, run, event.scores)
-                yield chunk(index, {"content": event.text}, None, logprobs=scores)
+            scores = _scores(engine, run, event.scores) if event.scores else None
+            for delta in _deltas(event, scores is not None):
+                yield chunk(index, delta, None, logprobs=scores)
+                scores = None  # with the first of them
         elif isinstance(event, End):
             yield chunk(index, {}, event.reason, timings=timings(run.jobs[-1]))
     if with_usage:
         yield sse({**head, "choices": [], "usage": usage(run)})
     yield DONE
+
+
+def _deltas(piece: Piece, needed: bool) -> Iterator[dict[str, Any]]:
+    """What a stream says of a piece; something, where that is `needed`."""
+    for one in piece.said:
+        if isinstance(one, Text):
+            yield {"content": one.text}
+        elif isinstance(one, Thought):
+            yield {"reasoning_content": one.text}
+        elif isinstance(one, CallBegun):
+            function = {"name": one.name, "arguments": ""}
+            yield {"tool_calls": [{"index": one.index, "id": one.id, "type": "function", "function": function}]}
+        else:
+            yield {"tool_calls": [{"index": one.index, "function": {"arguments": one.text}}]}
+    if needed and not piece.said:
+        yield {"content": ""}
 
 
 def _scores(engine: Engine, run: Run, scores: Sequence[TokenLogprob | None]) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True):
 async def completions(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, CompletionRequest)
-    asked.refuse(raw, {**asked.CHANGING, "response_format": ({"type": "text"},)})
+    asked.refuse(raw, {**asked.CHANGING, "response_format": ({"type": "text"},), "tools": ()})
     name, engine = roster.find(fields.model)
     wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
     for one in wanted:

@@ -20,6 +20,7 @@ def call_grammar(
     lenient: bool = True,
     instead: Any = None,
     begun: bool = False,
+    answers: bool = True,
 ) -> str:
     """The grammar of calls of `tools`, (name, schema of the arguments).
 
@@ -28,7 +29,8 @@ def call_grammar(
     parallel   whether there may be several
     lenient    whether keywords of a schema that cannot be followed are passed over
     instead    a schema; an answer that follows it may come in place of calls
-    begun      whether the trigger has been written, and the word that begins an answer may follow it
+    begun      whether the trigger has been written
+    answers    whether the word that begins an answer may come in a name's place
     control    ids of control tokens by name
     """
     rules = Rules(control, lenient)
@@ -43,8 +45,8 @@ def call_grammar(
     section = rules.named("section", lambda: f"{rules.literal(form.trigger)} {body}")
     more = f"({rules.literal(form.separator)} {section})*" if parallel and not form.several else ""
     if begun:
-        answer = f"{rules.literal(form.answer + form.between)} /(.|\\n)*/"
-        return rules.lark(f"{answer} | {body} {more}")
+        answer = f"{rules.literal(form.answer + form.between)} /(.|\\n)*/ | " if answers and form.answer else ""
+        return rules.lark(f"{answer}{body} {more}")
     lead = f"({rules.literal(form.lead)})? " if form.lead else ""
     start = f"{lead}/[ \\n]{{0,4}}/ {section} {more}"
     return rules.lark(start if instead is None else f"{start} | {rules.json(instead)}")

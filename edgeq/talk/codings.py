@@ -114,12 +114,14 @@ class Tagged:
 
     def rules(self, rules: Rules, schema: Schema) -> str:
         properties, required = object_of(schema)
+        definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         parts = []
         for name, kind in properties.items():
             is_text = _is_text(kind)
             head = f"{self.key}{name}{self._middle(is_text)}"
             if not is_text:
-                body = f"{rules.json(kind)} {rules.literal(self.close)}"
+                body = f"{rules.json({**kind, **definitions} if isinstance(kind, Mapping) else kind)} "
+                body += rules.literal(self.close)
             elif (choices := kind.get("enum", [kind["const"]] if "const" in kind else None)) is not None:
                 body = f"({' | '.join(rules.literal(choice) for choice in choices)}) {rules.literal(self.close)}"
             else:
@@ -188,10 +190,7 @@ class Python:
 
     def rules(self, rules: Rules, schema: Schema) -> str:
         properties, required = object_of(schema)
-        parts = [
-            (f"{name}=", self.literals.rules(rules, kind), name in required)
-            for name, kind in properties.items()
-        ]
+        parts = [(f"{name}=", self.literals.rules(rules, kind), name in required) for name, kind in properties.items()]
         return f'"(" {rules.sequence(parts, ", ")} ")"'
 
 

@@ -133,7 +133,8 @@ class Dialect:
     def control_tokens(self) -> list[str]:
         """Marks of thoughts and calls, which a parser must see."""
         form, thinking = self.calls, self.thinking
-        texts = (*form.triggers, form.lead, *form.instead, form.before, form.between, form.after, form.opened, form.closed, form.separator)
+        around = (form.before, form.between, form.after, form.opened, form.closed, form.separator, form.lead)
+        texts = (*form.triggers, *form.instead, *around)
         return [*texts, thinking.opened, thinking.closed, *thinking.dropped]
 
     def _rendered(

@@ -26,10 +26,10 @@ class Rules:
         return said or '""'
 
     def json(self, schema: Any) -> str:
-        """A JSON value that follows a schema."""
-        if self._lenient and isinstance(schema, Mapping):
-            schema = {**schema, "x-guidance": {"lenient": True}}
-        return self._rule(f"%json {json.dumps(schema)}")
+        """A JSON value that follows a schema, spaced as chat templates write it: free white space might never end."""
+        how = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": self._lenient}
+        said = {**schema, "x-guidance": how} if isinstance(schema, Mapping) else schema
+        return self._rule(f"%json {json.dumps(said)}")
 
     def text_until(self, end: str) -> str:
         """Any text, up to the first occurrence of `end`, and that."""

@@ -102,12 +102,15 @@ class Tokenizer:
         stream = self.stream(special=special)
         return "".join([stream.push(i) for i in ids]) + stream.flush()
 
-    def stream(self, continues: bool = False, special: bool = False) -> Detokenizer:
+    def stream(
+        self, continues: bool = False, special: bool = False, shown: frozenset[int] = frozenset()
+    ) -> Detokenizer:
         """A detokenizer for a text that comes token by token.
 
-        `continues`: the text goes on from one before it, so that a leading space is part of it.
+        `continues`: the text goes on from one before it, so that a leading space is part of it. `special` shows control
+        tokens by their names; else only those that are `shown`.
         """
-        hidden = frozenset[int]() if special else self._hidden
+        hidden = frozenset[int]() if special else self._hidden - shown
         return Detokenizer(self.piece_bytes, hidden.__contains__, self._backend.strips_space and not continues)
 
     def piece_bytes(self, token: int) -> bytes:

@@ -39,9 +39,8 @@ def test_openai(locked):
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="counting", messages=[{"role": "user", "content": "a" * 99}])
         assert refused.value.code == "context_length_exceeded"
-        with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-            tool = {"type": "function", "function": {"name": "f"}}
-            client.chat.completions.create(model="counting", messages=TALK, tools=[tool])
+        with pytest.raises(openai.BadRequestError, match="functions is not supported"):
+            client.chat.completions.create(model="counting", messages=TALK, functions=[{"name": "f"}])
         with pytest.raises(openai.AuthenticationError):
             client.with_options(api_key="wrong").models.list()
 

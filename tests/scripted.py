@@ -1,0 +1,69 @@
+"""A model that says what it is told to, as far as it may: for tests of what stands above the session."""
+
+import numpy as np
+import small_tokenizers as small
+from counting import CountingProgram, CountingSequence, CountingSession, MemoryFile
+
+from edgeq.model import Model
+
+# As templates of models that call tools in Hermes' form write it; with THOUGHTS they think, and the prompt begins that.
+TOOLS = """{% if tools %}tools:{% for t in tools %}{{ t | tojson }}{% endfor %} in <tool_call></tool_call>|{% endif %}
+{%- for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>{% endfor %}|{% endfor %}{% if add_generation_prompt %}ANSWER{% endif %}"""
+THOUGHTS = TOOLS + "{% if add_generation_prompt and enable_thinking is not false %}<think>\n{% endif %}"
+PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}ANSWER"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}ANSWER{% endif %}"
+)
+PIECES = {small.HE: b"he", small.LLO: b"ll", small.WORLD: b" w", small.THINK: b"<think>"}
+
+
+class ScriptedSequence(CountingSequence):
+    """Knows its tokens."""
+
+    def __init__(self, position=0, tokens=()):
+        super().__init__(position)
+        self.tokens = list(tokens)
+
+    def fork(self):
+        return ScriptedSequence(self.position, self.tokens)
+
+
+class ScriptedProgram(CountingProgram):
+    sequence = ScriptedSequence
+
+    def step(self, parts):
+        results = []
+        for sequence, items, wanted in parts:
+            del sequence.tokens[sequence.position :]
+            rows = []
+            for token in items.tolist():
+                sequence.tokens.append(token)
+                rows.append(self._session.logits_after(sequence.tokens))
+            sequence.position += len(items)
+            results.append(np.array(rows)[[*wanted]])
+        return results
+
+
+class ScriptedSession(CountingSession):
+    """After "ANSWER", and what opens thoughts, come the script's characters, and then the end. What was said otherwise
+    takes the place of as many of them."""
+
+    def __init__(self, script: str, context: int = 4000, **more):
+        super().__init__(context, **more)
+        self.script = script
+        self.program = ScriptedProgram(self)
+
+    def logits_after(self, tokens):
+        said = b"".join(PIECES.get(t) or bytes([t]) for t in tokens).rpartition(b"ANSWER")[2]
+        said = said.removeprefix(b"<think>\n")
+        logits = np.zeros(self.vocab, np.float32)
+        logits[:32] = -5.0
+        script = self.script.encode()
+        logits[script[len(said)] if len(said) < len(script) else small.IM_END] = 9.0
+        return logits
+
+
+def scripted_model(script: str, template: str = TOOLS) -> Model:
+    assets = small.byte_level_assets(chat_template=template)
+    return Model(MemoryFile(assets), ScriptedSession(script))
