@@ -13,8 +13,6 @@ TOOLS = """{% if tools %}tools:{% for t in tools %}{{ t | tojson }}{% endfor %} 
 </tool_call>{% endfor %}|{% endfor %}{% if add_generation_prompt %}ANSWER{% endif %}"""
 THOUGHTS = TOOLS + "{% if add_generation_prompt and enable_thinking is not false %}<think>\n{% endif %}"
 PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}ANSWER"
-    "{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}ANSWER{% endif %}"
-)
 PIECES = {small.HE: b"he", small.LLO: b"ll", small.WORLD: b" w", small.THINK: b"<think>"}
 
 

@@ -3,16 +3,20 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.anthropic_blocks import Blocks
+from edgeq.serve.anthropic_content import Content, talk_of, toolbox_of
 from edgeq.serve.choices import Run
+from edgeq.serve.conversing import Conversation, asked_of, prompt_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
-from edgeq.serve.failures import anthropic_shape, invalid, unsupported
+from edgeq.serve.failures import anthropic_shape
+from edgeq.serve.grammar import response_format
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
 
@@ -20,14 +24,9 @@ _CHANGING: dict[str, tuple[Any, ...]] = {
     **asked.CHANGING,
     "container": (),
     "mcp_servers": (),
-    "output_config": (),
-    "output_format": (),
     "response_format": (),
-    "thinking": ({"type": "disabled"},),
 }
 _PING = sse({"type": "ping"}, "ping")
-
-Content = str | list[dict[str, Any]]
 
 
 class Message(msgspec.Struct, kw_only=True):
@@ -35,10 +34,25 @@ class Message(msgspec.Struct, kw_only=True):
     content: Content
 
 
+class Thinking(msgspec.Struct):
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class OutputConfig(msgspec.Struct):
+    effort: str | None = None
+    format: dict[str, Any] | None = None
+
+
 class CountRequest(msgspec.Struct, kw_only=True):
     messages: list[Message]
     model: str | None = None
     system: Content | None = None
+    tools: list[Any] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):
@@ -52,18 +66,18 @@ async def messages(request: Request) -> Response:
     fields, raw = await bodies.read(request, MessagesRequest)
     asked.refuse(raw, _CHANGING)
     name, engine = roster.find(fields.model)
-    tokens = await asyncio.to_thread(_prompt, engine, fields)
-    stops = asked.stops(fields.stop_sequences)
-    goes_on = fields.messages[-1].role == "assistant"
-    run = Run(engine, [Wanted(tokens, fields.max_tokens, stops, None, asked.sampling(raw), continues=goes_on)])
+    wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
+    run = Run(engine, [wanted])
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": name}
     if fields.stream:
         frames = _events(run, head)
         return Streamed(run, frames, lambda failure: sse(anthropic_shape(failure), "error"), "text/event-stream")
     (choice,) = await whole(request, run)
     assert choice.end is not None
-    said = {"content": [{"type": "text", "text": choice.text}], **_why(choice.end), "usage": _usage(run)}
-    return Json({**head, **said})
+    blocks = Blocks()
+    for _ in blocks.tell(choice.said):
+        pass
+    return Json({**head, "content": blocks.whole(), **_why(choice.end), "usage": _usage(run)})
 
 
 async def count_tokens(request: Request) -> Response:
@@ -71,33 +85,60 @@ async def count_tokens(request: Request) -> Response:
     fields, raw = await bodies.read(request, CountRequest)
     asked.refuse(raw, _CHANGING)
     _, engine = roster.find(fields.model)
-    return Json({"input_tokens": len(await asyncio.to_thread(_prompt, engine, fields))})
+    return Json({"input_tokens": await asyncio.to_thread(_count, engine, fields)})
 
 
 async def _events(run: Run, head: dict[str, Any]) -> AsyncIterator[bytes]:
     began = {**head, "content": [], "stop_reason": None, "stop_sequence": None}
     usage = {"input_tokens": run.prompt_tokens, "output_tokens": 0}
     yield sse({"type": "message_start", "message": {**began, "usage": usage}}, "message_start")
-    empty = {"type": "text", "text": ""}
-    yield sse({"type": "content_block_start", "index": 0, "content_block": empty}, "content_block_start")
     yield _PING
+    blocks = Blocks()
     async for _, event in run.events():
         if event is None:
             yield _PING
         elif isinstance(event, Piece):
-            if event.text:
-                delta = {"type": "text_delta", "text": event.text}
-                yield sse({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
+            for one in blocks.tell(event.said):
+                yield sse(one, one["type"])
         elif isinstance(event, End):
-            yield sse({"type": "content_block_stop", "index": 0}, "content_block_stop")
+            for one in blocks.end():
+                yield sse(one, one["type"])
             yield sse({"type": "message_delta", "delta": _why(event), "usage": _usage(run)}, "message_delta")
     yield sse({"type": "message_stop"}, "message_stop")
+
+
+def _wanted(engine: Engine, fields: MessagesRequest, raw: dict[str, Any]) -> Wanted:
+    talk = _conversation(fields)
+    stops, sampling = asked.stops(fields.stop_sequences), asked.sampling(raw)
+    return Wanted(max_tokens=fields.max_tokens, stop=stops, sampling=sampling, **asked_of(engine, talk))
+
+
+def _count(engine: Engine, fields: CountRequest) -> int:
+    return len(engine.encode(prompt_of(engine, _conversation(fields)), add_special=False))
+
+
+def _conversation(fields: CountRequest) -> Conversation:
+    thinking, config = fields.thinking, fields.output_config or OutputConfig()
+    described = config.format or fields.output_format
+    schema = None
+    if described is not None:
+        schema = response_format({"response_format": {"type": described.get("type"), "json_schema": described}})
+    return Conversation(
+        talk_of(fields.system, [(message.role, message.content) for message in fields.messages]),
+        toolbox_of(fields.tools, fields.tool_choice),
+        {} if config.effort is None else {"reasoning_effort": config.effort},
+        None if thinking is None else thinking.type != "disabled",
+        None if thinking is None else thinking.budget_tokens,
+        schema,
+        "output_format",
+    )
 
 
 def _why(end: End) -> dict[str, Any]:
     if end.stopped_by is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": end.stopped_by}
-    return {"stop_reason": "end_turn" if end.reason == "stop" else "max_tokens", "stop_sequence": None}
+    reasons = {"stop": "end_turn", "tool_calls": "tool_use"}
+    return {"stop_reason": reasons.get(end.reason, "max_tokens"), "stop_sequence": None}
 
 
 def _usage(run: Run) -> dict[str, int]:
@@ -109,37 +150,3 @@ def _usage(run: Run) -> dict[str, int]:
         "cache_read_input_tokens": cached,
         "output_tokens": run.generated_tokens,
     }
-
-
-def _prompt(engine: Engine, fields: CountRequest) -> list[int]:
-    """The conversation's tokens."""
-    if not fields.messages:
-        raise invalid("messages is empty: give at least one message", "messages")
-    talk = [{"role": "system", "content": system}] if (system := _system(fields.system)) else []
-    for i, message in enumerate(fields.messages):
-        if message.role not in ("user", "assistant"):
-            raise invalid(f"messages[{i}].role is {message.role!r:.40}: give user or assistant", "messages")
-        talk.append({"role": message.role, "content": "\n".join(_texts(message.content, f"messages[{i}].content"))})
-    return engine.encode(engine.render(talk), add_special=False)
-
-
-def _system(content: Content | None) -> str:
-    """The system's text, less the lines that some clients put there for a service that reads them: they change from
-    call to call, and nothing that follows could be kept."""
-    lines = [line for text in _texts(content or "", "system") for line in text.split("\n")]
-    return "\n".join(line for line in lines if not line.startswith("x-anthropic-"))
-
-
-def _texts(content: Content, field: str) -> list[str]:
-    """The texts of a content's blocks; what the model thought before is none."""
-    if isinstance(content, str):
-        return [content]
-    texts = []
-    for block in content:
-        kind = block.get("type")
-        if kind in ("thinking", "redacted_thinking"):
-            continue
-        if kind != "text" or not isinstance(block.get("text"), str):
-            raise unsupported(f"{field} of type {kind!r:.40}", "give blocks of text")
-        texts.append(block["text"])
-    return texts
