@@ -67,7 +67,7 @@ def asked_of(engine: Engine, talk: Conversation) -> Asked:
     where the chat template refuses the conversation."""
     dialect = engine.dialect
     if talk.goes_on and (talk.schema is not None or talk.tools.required):
-        what = "response_format" if talk.schema is not None else "tool_choice"
+        what = talk.field if talk.schema is not None else "tool_choice"
         raise invalid(f"{what} needs an answer of its own: end messages with a user's", what)
     prompt = prompt_of(engine, talk)
     marked = dialect.thinks or bool(talk.tools)

@@ -71,10 +71,20 @@ async def show(request: Request) -> Response:
                 f"{kind}.context_length": model.context,
                 f"{kind}.vocab_size": model.vocab_size,
             },
-            "capabilities": ["embedding"] if model.session.states else ["completion", "embedding"],
+            "capabilities": _capabilities(engine),
             "modified_at": now(roster.entries[name].since),
         }
     )
+
+
+def _capabilities(engine: Engine) -> list[str]:
+    """What the model can do, in Ollama's words."""
+    if engine.model.session.states:
+        return ["embedding"]
+    if not engine.model.has_chat_template:
+        return ["completion", "embedding"]
+    found = ["tools"] if engine.dialect.lists_tools else []
+    return ["completion", "embedding", *found, *(["thinking"] if engine.dialect.thinks else [])]
 
 
 async def embed(request: Request) -> Response:

@@ -1,7 +1,8 @@
 """POST /api/chat and /api/generate, as Ollama's clients ask."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +12,14 @@ from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Run
+from edgeq.serve.conversing import Asked, Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
-from edgeq.serve.failures import ollama_shape
+from edgeq.serve.failures import invalid, ollama_shape
 from edgeq.serve.grammar import ollama_format
 from edgeq.serve.replies import Json, Streamed, line, whole
 from edgeq.serve.roster import Roster
+from edgeq.serve.tool_choice import NO_TOOLS, Toolbox, openai_toolbox
+from edgeq.talk.said import CallArguments, CallBegun, Text
 
 # As in `asked.CHANGING`. What concerns memory and the machine (num_ctx, num_gpu, keep_alive, ...) changes no answer.
 _CHANGING: dict[str, tuple[Any, ...]] = {
@@ -23,9 +27,9 @@ _CHANGING: dict[str, tuple[Any, ...]] = {
     "images": (),
     "suffix": (),
     "template": (),
-    "think": (),
-    "tools": (),
 }
+Call = dict[str, Any]
+
 _NDJSON = "application/x-ndjson"
 
 
@@ -38,6 +42,7 @@ class TextRequest(msgspec.Struct, kw_only=True):
 
 class ChatRequest(TextRequest, kw_only=True):
     messages: list[dict[str, Any]] = []
+    tools: list[Any] | None = None
 
 
 class GenerateRequest(TextRequest, kw_only=True):
@@ -51,16 +56,8 @@ async def chat(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     for message in fields.messages:
         asked.refuse(message, {"images": ()})
-    talk = asked.messages(fields.messages) if fields.messages else []
-    goes_on = bool(talk) and talk[-1]["role"] == "assistant"
-    return await _answer(
-        request,
-        fields,
-        talk,
-        goes_on,
-        ollama_format(raw),
-        lambda text: {"message": {"role": "assistant", "content": text}},
-    )
+    talk = asked.messages(with_ids(fields.messages)) if fields.messages else []
+    return await _answer(request, fields, talk, openai_toolbox(fields.tools), ollama_format(raw), _message)
 
 
 async def generate(request: Request) -> Response:
@@ -75,61 +72,90 @@ async def generate(request: Request) -> Response:
     else:
         prompt = [{"role": "system", "content": fields.system}] if fields.system else []
         prompt += [{"role": "user", "content": fields.prompt}]
-    return await _answer(
-        request, fields, prompt, isinstance(prompt, str), ollama_format(raw), lambda text: {"response": text}
-    )
+    return await _answer(request, fields, prompt, NO_TOOLS, ollama_format(raw), _response)
 
 
 async def _answer(
     request: Request,
     fields: TextRequest,
     prompt: list[dict[str, Any]] | str,
-    goes_on: bool,
+    tools: Toolbox,
     schema: Any,
-    said: Callable[[str], dict[str, Any]],
+    said: Callable[..., dict[str, Any]],
 ) -> Response:
-    """The answer to a conversation or the completion of a text, put as `said` puts text."""
+    """The answer to a conversation or the completion of a text, put as `said` puts it."""
     roster: Roster = request.app.state.roster
     _, engine = roster.find(fields.model)
     options = fields.options or {}
     asked.refuse(options)
 
-    def frame(text: str, **more: Any) -> dict[str, Any]:
-        return {"model": fields.model, "created_at": now(), **said(text), "done": bool(more), **more}
+    def frame(text: str = "", thought: str = "", calls: Sequence[Call] = (), **more: Any) -> dict[str, Any]:
+        parts = said(text, thought, calls)
+        return {"model": fields.model, "created_at": now(), **parts, "done": bool(more), **more}
 
     if not prompt:  # which asks for the model to be loaded
-        return Json(frame("", done_reason="load"))
-    tokens = await asyncio.to_thread(_tokens, engine, prompt, fields.think)
-    grammar = None
-    if schema is not None:
-        grammar = await asyncio.to_thread(engine.grammars.compile, schema, "format")
-    limit = _limit(options)
-    wanted = Wanted(tokens, limit, asked.stops(_stop(options)), None, asked.sampling(options), grammar, goes_on)
-    run = Run(engine, [wanted])
+        return Json(frame(done_reason="load"))
+    more = await asyncio.to_thread(_asked, engine, prompt, tools, fields.think, schema)
+    stops, sampling = asked.stops(_stop(options)), asked.sampling(options)
+    run = Run(engine, [Wanted(max_tokens=_limit(options), stop=stops, sampling=sampling, **more)])
     if fields.stream is not False:
         frames = _lines(run, frame)
         return Streamed(run, frames, lambda failure: line(ollama_shape(failure)), _NDJSON)
     (choice,) = await whole(request, run)
     assert choice.end is not None
-    return Json(frame(choice.text, **_done(run, choice.end)))
+    calls = [_whole_call(call.name, arguments) for call, arguments in choice.calls]
+    return Json(frame(choice.text, choice.thought, calls, **_done(run, choice.end)))
 
 
 async def _lines(run: Run, frame: Callable[..., dict[str, Any]]) -> AsyncIterator[bytes]:
+    name, arguments = "", ""  # of a call that is not whole yet
     async for _, event in run.events():
         if event is None:
-            yield line(frame(""))
+            yield line(frame())
         elif isinstance(event, Piece):
-            if event.text:
-                yield line(frame(event.text))
+            for one in event.said:
+                if isinstance(one, CallArguments):
+                    arguments += one.text
+                    continue
+                if name:
+                    yield line(frame(calls=[_whole_call(name, arguments)]))
+                    name = arguments = ""
+                if isinstance(one, CallBegun):
+                    name = one.name
+                else:
+                    yield line(frame(one.text) if isinstance(one, Text) else frame(thought=one.text))
         elif isinstance(event, End):
-            yield line(frame("", **_done(run, event)))
+            if name:
+                yield line(frame(calls=[_whole_call(name, arguments)]))
+            yield line(frame(**_done(run, event)))
+
+
+def _message(text: str, thought: str, calls: Sequence[Call]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if thought:
+        message["thinking"] = thought
+    if calls:
+        message["tool_calls"] = calls
+    return {"message": message}
+
+
+def _response(text: str, thought: str, calls: Sequence[Call]) -> dict[str, Any]:
+    return {"response": text, **({"thinking": thought} if thought else {})}
+
+
+def _whole_call(name: str, arguments: str) -> Call:
+    """A call with its arguments as an object; with none where they were cut off."""
+    try:
+        return {"function": {"name": name, "arguments": json.loads(arguments)}}
+    except ValueError:
+        return {"function": {"name": name, "arguments": {}}}
 
 
 def _done(run: Run, end: End) -> dict[str, Any]:
     """Why it ended and what it took: durations in nanoseconds."""
     job, took = run.jobs[-1], run.jobs[-1].timings
     return {
-        "done_reason": end.reason,
+        "done_reason": "stop" if end.reason == "tool_calls" else end.reason,
         "total_duration": _ns(job.queued_s + took.first_token_s + took.generation_s),
         "load_duration": _ns(job.queued_s),
         "prompt_eval_count": run.prompt_tokens,
@@ -139,11 +165,41 @@ def _done(run: Run, end: End) -> dict[str, Any]:
     }
 
 
-def _tokens(engine: Engine, prompt: list[dict[str, Any]] | str, think: bool | str | None) -> list[int]:
+def _asked(
+    engine: Engine, prompt: list[dict[str, Any]] | str, tools: Toolbox, think: bool | str | None, schema: Any
+) -> Asked:
     if isinstance(prompt, str):
-        return engine.encode(prompt)
-    variables = {} if think is None else {"enable_thinking": False}
-    return engine.encode(engine.render(prompt, variables), add_special=False)
+        if think:
+            raise invalid("think needs a conversation, and a model with a chat template", "think")
+        grammar = None if schema is None else engine.grammars.compile(schema, "format")
+        return {
+            "tokens": engine.encode(prompt), "grammar": grammar, "continues": True, "parser": None, "shown": frozenset()
+        }  # fmt: skip
+    if think and not engine.dialect.thinks:
+        raise invalid("think: the model does not support thinking", "think")
+    effort = {"reasoning_effort": think} if isinstance(think, str) else {}
+    return asked_of(
+        engine, Conversation(prompt, tools, effort, None if think is None else bool(think), None, schema, "format")
+    )
+
+
+def with_ids(talk: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A conversation whose calls have ids, which Ollama's clients give none, and whose tools name what they answer."""
+    found: list[dict[str, Any]] = []
+    waiting: list[tuple[str, Any]] = []
+    for message in talk:
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and all(isinstance(call, dict) for call in calls):
+            named = [{"id": f"call{len(found):04}{i % 10}", "type": "function", **call} for i, call in enumerate(calls)]
+            waiting = [(call["id"], (call.get("function") or {}).get("name")) for call in named]
+            message = {**message, "tool_calls": named}
+        elif message.get("role") == "tool":
+            name = message.get("tool_name") or message.get("name")
+            at = next((i for i, one in enumerate(waiting) if name in (None, one[1])), None)
+            call, called = waiting.pop(at) if at is not None else ("call00000", name)
+            message = {"tool_call_id": call, **message, "name": name or called}
+        found.append(message)
+    return found
 
 
 def _limit(options: dict[str, Any]) -> int | None:

@@ -220,3 +220,20 @@ def test_a_keyword_that_cannot_be_followed(served):
     tool["function"]["strict"] = True
     answer = served.post(CHAT, model="text", messages=[{"role": "user", "content": "a"}], tools=[tool])
     assert answer.status_code == 400 and "uniqueItems" in answer.text
+
+
+def test_the_official_client_uses_tools(served):
+    openai = pytest.importorskip("openai", reason="pip install openai")
+    talk = [{"role": "user", "content": "How warm is Paris?"}]
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="any", max_retries=0) as client:
+        fields = {"model": "thinks", "tools": [WEATHER], "temperature": 0, "max_tokens": 300}
+        message = client.chat.completions.create(messages=talk, **fields).choices[0].message
+        assert json.loads(message.tool_calls[0].function.arguments) == ARGUMENTS
+        assert message.reasoning_content == "They ask."
+        with client.chat.completions.stream(messages=talk, **fields) as stream:
+            final = stream.get_final_completion().choices[0]
+        assert final.finish_reason == "tool_calls"
+        assert json.loads(final.message.tool_calls[0].function.arguments) == ARGUMENTS
+        result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "21"}
+        again = client.chat.completions.create(messages=[*talk, message.model_dump(), result], **fields)
+        assert again.choices[0].finish_reason == "tool_calls"
