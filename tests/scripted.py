@@ -1,5 +1,8 @@
 """A model that says what it is told to, as far as it may: for tests of what stands above the session."""
 
+import json
+from collections.abc import Sequence
+
 import numpy as np
 import small_tokenizers as small
 from counting import CountingProgram, CountingSequence, CountingSession, MemoryFile
@@ -14,6 +17,7 @@ TOOLS = """{% if tools %}tools:{% for t in tools %}{{ t | tojson }}{% endfor %} 
 THOUGHTS = TOOLS + "{% if add_generation_prompt and enable_thinking is not false %}<think>\n{% endif %}"
 PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }}|{% endfor %}ANSWER"
 PIECES = {small.HE: b"he", small.LLO: b"ll", small.WORLD: b" w", small.THINK: b"<think>"}
+FIRST_CONTROL = 263
 
 
 class ScriptedSequence(CountingSequence):
@@ -47,21 +51,30 @@ class ScriptedSession(CountingSession):
     """After "ANSWER", and what opens thoughts, come the script's characters, and then the end. What was said otherwise
     takes the place of as many of them."""
 
-    def __init__(self, script: str, context: int = 4000, **more):
-        super().__init__(context, **more)
-        self.script = script
+    def __init__(self, script: str, control: Sequence[str] = (), context: int = 4000):
+        self.control = {name.encode(): FIRST_CONTROL + i for i, name in enumerate(control)}
+        super().__init__(context, vocab=FIRST_CONTROL + len(control))
+        self.script = script.encode()
+        self.pieces = PIECES | {token: name for name, token in self.control.items()}
         self.program = ScriptedProgram(self)
 
     def logits_after(self, tokens):
-        said = b"".join(PIECES.get(t) or bytes([t]) for t in tokens).rpartition(b"ANSWER")[2]
-        said = said.removeprefix(b"<think>\n")
+        said = b"".join(self.pieces.get(t) or bytes([t]) for t in tokens).rpartition(b"ANSWER")[2]
+        rest = self.script[len(said.removeprefix(b"<think>\n")) :]
         logits = np.zeros(self.vocab, np.float32)
         logits[:32] = -5.0
-        script = self.script.encode()
-        logits[script[len(said)] if len(said) < len(script) else small.IM_END] = 9.0
+        control = next((token for name, token in self.control.items() if rest.startswith(name)), None)
+        logits[control if control is not None else rest[0] if rest else small.IM_END] = 9.0
         return logits
 
 
-def scripted_model(script: str, template: str = TOOLS) -> Model:
+def scripted_model(script: str, template: str = TOOLS, control: Sequence[str] = ()) -> Model:
+    """`control` are names of control tokens."""
     assets = small.byte_level_assets(chat_template=template)
-    return Model(MemoryFile(assets), ScriptedSession(script))
+    described = json.loads(assets["tokenizer.json"])
+    like = described["added_tokens"][0]
+    more = [{**like, "id": FIRST_CONTROL + i, "content": name} for i, name in enumerate(control)]
+    described["added_tokens"] += more
+    assets["tokenizer.json"] = json.dumps(described).encode()
+    session = ScriptedSession(script, control)
+    return Model(MemoryFile(assets, session.vocab), session)

@@ -40,11 +40,11 @@ class Toolbox:
         return frozenset(tool["function"]["name"] for tool in self.tools if tool["function"].get("strict"))
 
     def only(self, name: str) -> "Toolbox":
-        """One of the tools, which must be called. Raises Failure where it is not there."""
+        """One of the tools, which must be called, once. Raises Failure where it is not there."""
         found = [tool for tool in self.tools if tool["function"]["name"] == name]
         if not found:
             raise invalid(f"tool_choice asks for {name!r:.80}, which is not among tools", "tool_choice")
-        return replace(self, tools=found, required=True)
+        return replace(self, tools=found, required=True, parallel=False)
 
 
 NO_TOOLS = Toolbox()

@@ -24,6 +24,11 @@ class Coding(Protocol):
         """What arguments begin with, where something else could stand in their place."""
         ...
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The fixed texts around names and values."""
+        ...
+
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]: ...
     def write(self, arguments: Mapping[str, Any]) -> str: ...
     def rules(self, rules: Rules, schema: Schema) -> str: ...
@@ -39,6 +44,7 @@ class Json:
     """{"city": "Paris"}; also as a text that holds JSON, which some models write."""
 
     opening: str = "{"
+    marks: tuple[str, ...] = ()
 
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]:
         yield from source.space()
@@ -79,6 +85,10 @@ class Tagged:
     @property
     def opening(self) -> str:
         return self.key.strip()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return self.key, self.value, self.close
 
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]:
         count = 0
@@ -172,6 +182,7 @@ class Python:
     """(city="Paris", days=2), as Python's calls are written."""
 
     opening: str = "("
+    marks: tuple[str, ...] = ()
     literals: Literals = PYTHON
 
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]:
@@ -215,6 +226,7 @@ class Gemma:
     """{city:<|"|>Paris<|"|>,days:2}: Gemma 4's own, with names bare and texts between marks."""
 
     opening: str = "{"
+    marks: tuple[str, ...] = (GEMMA.quote,)
     literals: Literals = GEMMA
 
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]:

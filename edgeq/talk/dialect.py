@@ -134,7 +134,7 @@ class Dialect:
         """Marks of thoughts and calls, which a parser must see."""
         form, thinking = self.calls, self.thinking
         around = (form.before, form.between, form.after, form.opened, form.closed, form.separator, form.lead)
-        texts = (*form.triggers, *form.instead, *around)
+        texts = (*form.triggers, *form.instead, *form.arguments.marks, *around)
         return [*texts, thinking.opened, thinking.closed, *thinking.dropped]
 
     def _rendered(

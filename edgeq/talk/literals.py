@@ -78,7 +78,8 @@ class Literals:
             more = f"({rules.literal(self._comma)} {item})*"
             return f'"[" {item} {more} "]"' if least else f'"[" ({item} {more})? "]"'
         properties = schema.get("properties")
-        if kind == "object" and isinstance(properties, Mapping) and properties:
+        closed = schema.get("additionalProperties") is False
+        if kind == "object" and isinstance(properties, Mapping) and (properties or closed):
             required = schema.get("required") if isinstance(schema.get("required"), list) else []
             parts = [
                 (self._key(str(name)) + self._colon, self.rules(rules, one, depth + 1), name in (required or ()))

@@ -122,7 +122,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-@lru_cache(64)
+@lru_cache(128)
 def _compile(source: str) -> "jinja2.Template":
     """A template in the sandbox, with the filters and functions that templates rely on."""
     from edgeq.text.sandbox import Sandbox

@@ -123,7 +123,7 @@ def test_a_call_that_must_be(served, model):
 
 def test_a_call_of_one_tool(served):
     named = {"type": "function", "function": {"name": "clock"}}
-    choice = ask(served, "call", tool_choice=named, parallel_tool_calls=False)
+    choice = ask(served, "call", tool_choice=named)
     assert calls_of(choice["message"]) == [("clock", {})]
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
     assert calls_of(ask(served, "call", tool_choice=allowed, parallel_tool_calls=False)["message"]) == [("clock", {})]
