@@ -117,6 +117,8 @@ def _call_grammars(engine: Engine, talk: Conversation, prompt: str) -> tuple[Gra
     tools = list(talk.tools.schemas.items())
     for name in strict:
         engine.grammars.compile(talk.tools.schemas[name], "tools")  # which names what cannot be followed
+        if (keyword := dialect.calls.arguments.unfollowed(talk.tools.schemas[name])) is not None:
+            raise invalid(f"tools: {name}: {keyword} cannot be followed in the form in which this model calls", "tools")
     control = {token.content: i for i, token in engine.model.tokenizer.added.items() if token.special}
     begun = dialect.opens_call(prompt)
     whole = talk.tools.required or talk.schema is not None or begun

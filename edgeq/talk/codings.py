@@ -32,6 +32,9 @@ class Coding(Protocol):
     def read(self, source: Incoming, say: Say, schema: Schema) -> Steps[None]: ...
     def write(self, arguments: Mapping[str, Any]) -> str: ...
     def rules(self, rules: Rules, schema: Schema) -> str: ...
+    def unfollowed(self, schema: Schema) -> str | None:
+        """A keyword of a schema that `rules` passes over, beside those that llguidance does; None if there is none."""
+        ...
 
 
 def dumps(value: Any) -> str:
@@ -63,6 +66,9 @@ class Json:
 
     def rules(self, rules: Rules, schema: Schema) -> str:
         return rules.json(schema)
+
+    def unfollowed(self, schema: Schema) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,12 @@ class Tagged:
             parts.append((head, body, name in required))
         return rules.sequence(parts, self.between)
 
+    def unfollowed(self, schema: Schema) -> str | None:
+        texts = (kind for kind in object_of(schema)[0].values() if _is_text(kind))
+        return next(
+            (key for kind in texts for key in kind if key in ("pattern", "minLength", "maxLength", "format")), None
+        )
+
 
 def _trimmed(raw: str, before: str, after: str) -> str:
     """A value without the line breaks that belong to the tags around it."""
@@ -204,6 +216,9 @@ class Python:
         parts = [(f"{name}=", self.literals.rules(rules, kind), name in required) for name, kind in properties.items()]
         return f'"(" {rules.sequence(parts, ", ")} ")"'
 
+    def unfollowed(self, schema: Schema) -> str | None:
+        return self.literals.unfollowed(schema)
+
 
 def _python_value(node: ast.expr) -> Any:
     """A literal's value; the words of JSON are known too."""
@@ -252,6 +267,9 @@ class Gemma:
 
     def rules(self, rules: Rules, schema: Schema) -> str:
         return self.literals.rules(rules, {**schema, "type": "object"})
+
+    def unfollowed(self, schema: Schema) -> str | None:
+        return self.literals.unfollowed(schema)
 
 
 _JSON_WORDS = {"None": "null", "True": "true", "False": "false"}

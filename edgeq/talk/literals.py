@@ -9,6 +9,9 @@ from edgeq.talk.rules import Rules
 
 DEEPEST = 24
 
+_FOLLOWED = {"type", "enum", "const", "anyOf", "oneOf", "properties", "required", "items", "additionalProperties"}
+_SAYS_NOTHING = {"title", "description", "default", "examples", "$schema", "$comment", "deprecated"}
+
 
 @dataclass(frozen=True)
 class Literals:
@@ -60,6 +63,18 @@ class Literals:
         kinds = schema.get("type", "object" if "properties" in schema else None)
         kinds = kinds if isinstance(kinds, list) else [kinds]
         return f"({' | '.join(self._kind(rules, kind, schema, depth) for kind in kinds)})"
+
+    def unfollowed(self, schema: Any) -> str | None:
+        """A keyword that `rules` passes over; None if there is none."""
+        if not isinstance(schema, Mapping):
+            return None
+        other = next((key for key in schema if key not in _FOLLOWED and key not in _SAYS_NOTHING), None)
+        if other is not None or "enum" in schema or "const" in schema:
+            return other
+        among = [*(schema.get("anyOf") or ()), *(schema.get("oneOf") or ()), schema.get("items")]
+        properties = schema.get("properties")
+        among += properties.values() if isinstance(properties, Mapping) else ()
+        return next((found for one in among if (found := self.unfollowed(one)) is not None), None)
 
     def _kind(self, rules: Rules, kind: Any, schema: Mapping[str, Any], depth: int) -> str:
         if kind == "string":

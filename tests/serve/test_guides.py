@@ -6,6 +6,7 @@ from scripted import scripted_model
 
 from edgeq.serve.conversing import Conversation, asked_of
 from edgeq.serve.engine import Engine
+from edgeq.serve.failures import Failure
 from edgeq.serve.tool_choice import openai_toolbox
 from edgeq.talk.call_formats import TABLE
 from edgeq.talk.calls import Call, calls_of, write
@@ -147,3 +148,24 @@ def test_what_begins_like_a_call_and_goes_on_otherwise_in_one_token():
     guide = asked_of(engine, Conversation(TALK, openai_toolbox([CLOCK])))["grammar"].guide(0)
     assert allowed(guide, "functools") == {"["}
     assert allowed(guide, "functools!") is None, "as if it had been one token"
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "keyword"),
+    [
+        ("hermes", {"type": "string", "pattern": "a+"}, None),
+        ("qwen coder", {"type": "string", "pattern": "a+"}, "pattern"),
+        ("qwen coder", {"type": "integer", "minimum": 1}, None),
+        ("lfm2", {"type": "array", "items": {"type": "integer", "minimum": 1}}, "minimum"),
+        ("gemma 4", {"type": "string", "description": "a"}, None),
+    ],
+)
+def test_a_strict_schema_is_followed_or_refused(name, schema, keyword):
+    function = {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": schema}}}
+    talk = Conversation(TALK, openai_toolbox([{"type": "function", "function": function}]))
+    engine = engine_of("", ROWS[name])
+    if keyword is None:
+        assert asked_of(engine, talk)["grammar"] is not None
+    else:
+        with pytest.raises(Failure, match=f"f: {keyword} cannot be followed"):
+            asked_of(engine, talk)

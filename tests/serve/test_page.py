@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from scripted import THOUGHTS, scripted_model
 
 import edgeq
 from edgeq.serve.page_files import FILES
@@ -107,4 +108,20 @@ def test_a_conversation(served, browser):
     assert json.loads(links) == ["https://example.com/"]
     assert page.inner_text("#log pre") == "<i>code</i>" and page.inner_text("#log li li") == "<b>two</b>"
     assert errors == []
+    page.close()
+
+
+def test_thoughts_are_folded(browser, start):
+    served = start({"thinks": lambda say: scripted_model("They *ask*.\n</think>\n\n**Warm.**", THOUGHTS)})
+    page = browser.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#model option", state="attached")
+    page.fill("#text", "a")
+    page.press("#text", "Enter")
+    page.wait_for_selector("#log .assistant strong")
+    page.wait_for_selector("#send:visible")
+    assert page.text_content("#log .assistant details span") == "They *ask*."
+    assert not page.is_visible("#log .assistant details span")
+    page.click("#log .assistant summary")
+    assert page.is_visible("#log .assistant details span")
     page.close()

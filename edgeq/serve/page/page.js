@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), text === undefined ? {} : { textContent: text }, more);
 
-// ---- Chats, each under a key of its own in localStorage: {id, title, at, messages: [{role, content, note?}]}
+// ---- Chats, each under a key of its own in localStorage: {id, title, at, messages: [{role, content, thought?, note?}]}
 
 const PREFIX = "edgeq.chat.";
 const FIELDS = ["system", "temperature", "top_p", "max_tokens", "key"];
@@ -45,14 +45,13 @@ let asking = null; // the AbortController of the answer under way
 
 // ---- Markdown, as nodes: what models use of it
 
-function markdown(text, into) {
+function markdown(text, into, thought) {
+  const open = into.querySelector("details")?.open ?? false;
   into.replaceChildren();
-  const thought = /^\s*<think>([\s\S]*?)(?:<\/think>|$)/.exec(text);
   if (thought) {
-    const fold = make("details");
-    fold.append(make("summary", "Thinking"), make("span", thought[1].trim()));
+    const fold = make("details", undefined, { open });
+    fold.append(make("summary", "Thinking"), make("span", thought));
     into.append(fold);
-    text = text.slice(thought[0].length);
   }
   const lines = text.split("\n");
   for (let i = 0; i < lines.length; ) {
@@ -172,7 +171,7 @@ function shown(message, index) {
   const node = make("article", undefined, { className: message.role });
   const body = make("div", undefined, { className: "body" });
   if (message.role === "user") body.textContent = message.content;
-  else markdown(message.content, body);
+  else markdown(message.content, body, message.thought);
   const tools = make("div", undefined, { className: "tools" });
   const tool = (name, act) => tools.append(make("button", name, { type: "button", onclick: act }));
   tool("Copy", () => navigator.clipboard?.writeText(message.content));
@@ -248,7 +247,7 @@ async function answer() {
     due = false;
     if (chat !== own || !asking) return;
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-    markdown(message.content, log.lastChild.querySelector(".body"));
+    markdown(message.content, log.lastChild.querySelector(".body"), message.thought);
     if (follows) log.scrollTop = log.scrollHeight;
   };
   say("Reading the prompt …");
@@ -258,11 +257,13 @@ async function answer() {
     for await (const chunk of frames(response)) {
       if (chunk.error) throw new Error(chunk.error.message);
       const choice = chunk.choices?.[0];
-      if (choice?.delta?.content) {
+      const { content, reasoning_content: thought } = choice?.delta ?? {};
+      if (content || thought) {
         first ||= performance.now() - began;
-        message.content += choice.delta.content;
+        if (thought) message.thought = (message.thought ?? "") + thought;
+        if (content) message.content += content;
         if (!due) { due = true; requestAnimationFrame(paint); }
-        say("Writing …");
+        say(content ? "Writing …" : "Thinking …");
       }
       timings = chunk.timings ?? timings;
       usage = chunk.usage ?? usage;
