@@ -88,7 +88,7 @@ def _plan(engine: Engine, talk: Conversation, prompt: str) -> Grammar | Plan | N
     answer = None if talk.schema is None else engine.grammars.compile(talk.schema, talk.field)
     if not talk.tools and not dialect.thinks:
         return answer
-    whole, call = _call_grammars(engine, talk, prompt)
+    whole, calls, alone = _call_grammars(engine, talk, prompt)
     tokens = partial(engine.encode, add_special=False)
     return Plan(
         tokenizer.piece_bytes,
@@ -101,46 +101,45 @@ def _plan(engine: Engine, talk: Conversation, prompt: str) -> Grammar | Plan | N
         closing=tuple(tokens(thinking.end)) if dialect.thinks else (),
         budget=talk.budget if dialect.thinks else None,
         whole=whole or (None if talk.tools else answer),
-        call=call,
-        triggers=tuple(mark.encode() for mark in dialect.calls.triggers) if call is not None else (),
-        single=not talk.tools.parallel,
+        calls=calls,
+        bare=dialect.calls.bare_start.encode() if alone is not None else b"",
+        alone=alone,
+        single=not talk.tools.parallel or dialect.calls.bare,
     )
 
 
-def _call_grammars(engine: Engine, talk: Conversation, prompt: str) -> tuple[Grammar | None, Grammar | None]:
-    """(what all of the answer must follow, what a call must follow once it has begun): one of them, where there are
-    tools."""
+def _call_grammars(
+    engine: Engine, talk: Conversation, prompt: str
+) -> tuple[Grammar | None, tuple[tuple[bytes, Grammar], ...], Grammar | None]:
+    """What all of the answer must follow; or what a call must follow behind each text that begins one, and where it is
+    all of the answer."""
     if not talk.tools:
-        return None, None
+        return None, (), None
     check_there("tools")
-    dialect, strict = engine.dialect, talk.tools.strict
-    tools = list(talk.tools.schemas.items())
-    for name in strict:
-        engine.grammars.compile(talk.tools.schemas[name], "tools")  # which names what cannot be followed
-        if (keyword := dialect.calls.arguments.unfollowed(talk.tools.schemas[name])) is not None:
+    dialect, tools = engine.dialect, talk.tools
+    for name in tools.strict:
+        engine.grammars.compile(tools.schemas[name], "tools")  # which names what cannot be followed
+        if (keyword := dialect.calls.arguments.unfollowed(tools.schemas[name])) is not None:
             raise invalid(f"tools: {name}: {keyword} cannot be followed in the form in which this model calls", "tools")
-    control = {token.content: i for i, token in engine.model.tokenizer.added.items() if token.special}
     begun = dialect.opens_call(prompt)
-    whole = talk.tools.required or talk.schema is not None or begun
-    lark = call_grammar(
-        dialect.calls,
-        tools,
-        control,
-        triggered=not whole,
-        parallel=talk.tools.parallel,
-        lenient=not strict,
-        instead=None if talk.tools.required else talk.schema,
-        begun=begun,
-        answers=not talk.tools.required,
-    )
-    try:
-        grammar = engine.grammars.compile_rules(lark, "tools")
-    except Failure:
-        for name, schema in tools:  # one of them is to blame
-            alone = call_grammar(dialect.calls, [(name, schema)], control, triggered=False)
-            engine.grammars.compile_rules(alone, f"tools: {name}")
-        raise
-    return (grammar, None) if whole else (None, grammar)
+    control = {token.content: i for i, token in engine.model.tokenizer.added.items() if token.special}
+    rules = partial(call_grammar, dialect.calls, control=control, lenient=not tools.strict)
+
+    def compiled(**how: Any) -> Grammar:
+        try:
+            return engine.grammars.compile_rules(rules(list(tools.schemas.items()), **how), "tools")
+        except Failure:
+            for one in tools.schemas.items():  # one of them is to blame
+                engine.grammars.compile_rules(rules([one]), f"tools: {one[0]}")
+            raise
+
+    if tools.required or talk.schema is not None or begun:
+        instead = None if tools.required else talk.schema
+        how = {"instead": instead, "begun": begun, "answers": not tools.required}
+        return compiled(parallel=tools.parallel, **how), (), None
+    marks = dialect.calls.triggers
+    calls = tuple((mark.encode(), compiled(parallel=tools.parallel, trigger=mark)) for mark in marks)
+    return None, calls, compiled(parallel=False) if dialect.calls.bare else None
 
 
 def _shown(engine: Engine) -> frozenset[int]:

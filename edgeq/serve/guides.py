@@ -26,7 +26,8 @@ class Plan:
     closing    `closes`, and what comes behind, as tokens
     budget     how many tokens thoughts may have
     whole      what all of the answer must follow
-    call       what calls must follow, from what begins one: one of `triggers`
+    calls      texts that begin calls, and what these must follow from there
+    bare       what begins a call where it begins the answer, which then must follow `alone`
     single     whether the text ends after one section of calls
     """
 
@@ -40,13 +41,17 @@ class Plan:
     closing: tuple[int, ...] = ()
     budget: int | None = None
     whole: Grammar | None = None
-    call: Grammar | None = None
-    triggers: tuple[bytes, ...] = ()
+    calls: tuple[tuple[bytes, Grammar], ...] = ()
+    bare: bytes = b""
+    alone: Grammar | None = None
     single: bool = False
 
     def guide(self, prompt_tokens: int) -> "PlanGuide":
         """The guide of a text behind a prompt of so many tokens."""
         return PlanGuide(self, prompt_tokens)
+
+
+_WHOLE, _ALONE = -1, -2
 
 
 class _State(NamedTuple):
@@ -56,13 +61,15 @@ class _State(NamedTuple):
            written out, "think", "answer", "call" within a grammar, "over"
     tail   the latest bytes, in which a mark may have begun
     passed tokens of this part
-    began  the token with which the text of the grammar begins
+    began  the token with which the text of the grammar, or an answer that may be a call, begins
+    which  the grammar, by its number among `calls`; `_WHOLE` or `_ALONE`
     """
 
     part: str
     tail: bytes = b""
     passed: int = 0
     began: int = 0
+    which: int = _WHOLE
 
 
 class PlanGuide:
@@ -72,9 +79,8 @@ class PlanGuide:
         self._plan, self._prompt_tokens = plan, prompt_tokens
         self._said: list[int] = []
         self._states = [self._thinking() if plan.first else self._answering(0)]
-        self._guides: dict[int, Guide] = {}  # by where their text begins
-        marks = (plan.opens, *plan.triggers)
-        self._longest = max(map(len, marks))
+        self._guides: dict[tuple[int, int], Guide] = {}  # by where their text begins, and which grammar it follows
+        self._longest = max(len(plan.opens), *(len(mark) for mark, _ in plan.calls), 1)
 
     def __call__(self, ids: Sequence[int]) -> "npt.NDArray[np.uint8] | None":
         """Bits of the tokens that may follow `ids`, the prompt's among them; None where any may."""
@@ -101,7 +107,7 @@ class PlanGuide:
         if state.part == "think":
             return self._think(state, i)
         if state.part == "begin":
-            if plan.opening and token == plan.opening[0] and not self._bit(self._guide(i), i, token):
+            if plan.opening and token == plan.opening[0] and not self._may_begin(i, token):
                 return self._thinking() if len(plan.opening) == 1 else _State("open", passed=1)
             return self._follow(_State("call", began=i), i)
         if state.part == "call":
@@ -124,24 +130,32 @@ class PlanGuide:
         tail = state.tail + plan.piece(self._said[i])
         if plan.opens and plan.opens in tail:
             return self._thinking()
-        at = min((found for mark in plan.triggers if (found := tail.find(mark)) >= 0), default=-1)
-        if at < 0:
-            return _State("answer", tail[-self._longest :])
+        may = self._may_be_call(state, tail)
+        if may and tail.lstrip().startswith(plan.bare):
+            return self._follow(_State("call", began=state.began, which=_ALONE), i)
+        found = [(at, which) for which, (mark, _) in enumerate(plan.calls) if (at := tail.find(mark)) >= 0]
+        if not found:
+            return state._replace(tail=tail) if may else _State("answer", tail[-self._longest :], 1)
+        at, which = min(found)
         began, left = i, len(tail) - at - len(plan.piece(self._said[i]))
         while left > 0 and began > 0:
             began -= 1
             left -= len(plan.piece(self._said[began]))
-        return self._follow(_State("call", began=began), i)
+        return self._follow(_State("call", began=began, which=which), i)
+
+    def _may_be_call(self, state: _State, tail: bytes) -> bool:
+        """Whether an answer that begins so may be, or become, a call that nothing comes before."""
+        said, bare = tail.lstrip(), self._plan.bare
+        return bool(bare) and not state.passed and (said.startswith(bare) or bare.startswith(said))
 
     def _follow(self, state: _State, i: int) -> _State:
         """Behind a token of a text that follows a grammar."""
-        whole = self._plan.whole is not None
-        guide = self._guide(state.began)
+        guide = self._guide(state)
         if not guide.take(self._said[state.began : i + 1]):
-            del self._guides[state.began]
-            return _State("answer")  # the token that ended the trigger went on otherwise: no call
+            del self._guides[state.began, state.which]
+            return _State("answer", passed=1)  # the token that ended the trigger went on otherwise: no call
         if guide.done:
-            return _State("over" if whole or self._plan.single else "answer")
+            return _State("over" if state.which == _WHOLE or self._plan.single else "answer", passed=1)
         return state
 
     def _thinking(self) -> _State:
@@ -150,16 +164,19 @@ class PlanGuide:
     def _answering(self, index: int) -> _State:
         return _State("answer" if self._plan.whole is None else "begin", began=index)
 
-    def _guide(self, began: int) -> Guide:
-        if began not in self._guides:
-            grammar = self._plan.whole or self._plan.call
+    def _guide(self, state: _State) -> Guide:
+        plan, key = self._plan, (state.began, state.which)
+        if key not in self._guides:
+            special = plan.whole if state.which == _WHOLE else plan.alone
+            grammar = plan.calls[state.which][1] if state.which >= 0 else special
             assert grammar is not None
-            self._guides = {began: grammar.guide(0)}
-        return self._guides[began]
+            self._guides = {key: grammar.guide(0)}
+        return self._guides[key]
 
-    def _bit(self, guide: Guide, i: int, token: int) -> bool:
-        """Whether a text that begins with token `i` may begin with this one."""
-        return bool(guide([])[token >> 3] >> (token & 7) & 1)
+    def _may_begin(self, index: int, token: int) -> bool:
+        """Whether a text that follows the grammar from token `index` on may begin with this one."""
+        mask = self._guide(_State("begin", began=index))([])
+        return bool(mask[token >> 3] >> (token & 7) & 1)
 
     def _mask(self, state: _State) -> "npt.NDArray[np.uint8] | None":
         plan = self._plan
@@ -169,7 +186,7 @@ class PlanGuide:
             return self._bits(plan.ends)
         if state.part in ("open", "close"):
             return self._bits([(plan.opening if state.part == "open" else plan.closing)[state.passed]])
-        mask = self._guide(state.began)(self._said[state.began :])
+        mask = self._guide(state)(self._said[state.began :])
         return mask | self._bits(plan.opening[:1]) if state.part == "begin" else mask
 
     def _bits(self, tokens: Sequence[int] | frozenset[int]) -> "npt.NDArray[np.uint8]":

@@ -57,6 +57,11 @@ class CallFormat:
     def triggers(self) -> tuple[str, ...]:
         return tuple(mark for mark in (self.trigger, *self.also) if mark)
 
+    @property
+    def bare_start(self) -> str:
+        """What an answer begins with that is a call by itself; "" where none is."""
+        return self.before.partition(":")[0] if self.bare else ""
+
 
 def _objects(name: str, known_by: tuple[str, ...], trigger: str, closed: str = "", opened: str = "[") -> CallFormat:
     """A list of objects {"name": ..., "arguments": ...}."""

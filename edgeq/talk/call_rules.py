@@ -8,6 +8,7 @@ from edgeq.talk.call_formats import ID, NUMBER, CallFormat
 from edgeq.talk.rules import Rules
 
 _SLOTS = {ID: "/[a-zA-Z0-9]{9}/", NUMBER: "/[0-9]{1,3}/"}
+_SPACE = r"/[ \n]{0,4}/"
 
 
 def call_grammar(
@@ -15,7 +16,7 @@ def call_grammar(
     tools: Sequence[tuple[str, Mapping[str, Any]]],
     control: Mapping[str, int],
     *,
-    triggered: bool,
+    trigger: str | None = None,
     parallel: bool = True,
     lenient: bool = True,
     instead: Any = None,
@@ -24,7 +25,7 @@ def call_grammar(
 ) -> str:
     """The grammar of calls of `tools`, (name, schema of the arguments).
 
-    triggered  of one section, within a text: whatever stands before its trigger is passed over. Else of all of an
+    trigger    of one section, within a text: whatever stands before this is passed over. Without one, of all of an
                answer that is nothing but calls
     parallel   whether there may be several
     lenient    whether keywords of a schema that cannot be followed are passed over
@@ -34,21 +35,21 @@ def call_grammar(
     control    ids of control tokens by name
     """
     rules = Rules(control, lenient)
+    parallel = parallel and not form.bare
     first = rules.named("first", lambda: _call(form, rules, tools, form.opened))
     inner = first
     if form.several and parallel:
         inner += f" ({rules.named('further', lambda: _call(form, rules, tools, form.separator))})*"
     body = rules.named("body", lambda: f"{inner} {rules.literal(form.closed)}")
-    if triggered:
-        marks = " | ".join(rules.text_until(mark) for mark in form.triggers)
-        return rules.lark(f"({marks}) {body}")
+    if trigger is not None:
+        return rules.lark(f"{rules.text_until(trigger)} {body}")
     section = rules.named("section", lambda: f"{rules.literal(form.trigger)} {body}")
     more = f"({rules.literal(form.separator)} {section})*" if parallel and not form.several else ""
     if begun:
         answer = f"{rules.literal(form.answer + form.between)} /(.|\\n)*/ | " if answers and form.answer else ""
         return rules.lark(f"{answer}{body} {more}")
     lead = f"({rules.literal(form.lead)})? " if form.lead else ""
-    start = f"{lead}/[ \\n]{{0,4}}/ {section} {more}"
+    start = f"{lead}{_SPACE} {section} {more}"
     return rules.lark(start if instead is None else f"{start} | {rules.json(instead)}")
 
 

@@ -75,15 +75,26 @@ WANTED = [(call.name, dict(call.arguments)) for call in CALLS]
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_the_calls_of_each_format_are_allowed(row):
     """What a model of this format writes by itself is what it may write, where it may call and where it must."""
-    script = write(row, CALLS)
-    engine = engine_of(script, row, CONTROL.get(row.name, ()))
+    calls = CALLS[:1] if row.bare else CALLS
+    script = write(row, calls)
+    script = script.removeprefix(row.trigger) if row.answer else script
+    engine = engine_of("", row, CONTROL.get(row.name, ()))
     assert engine.dialect.calls.name == row.name
+    tokens = engine.encode(script, add_special=False)
     for choice in ("auto", "required"):
-        talk = Conversation(TALK, openai_toolbox([TOOL, CLOCK], choice))
-        assert named(answered(engine, talk)) in (WANTED, WANTED[:1]), choice
+        asked = asked_of(engine, Conversation(TALK, openai_toolbox([TOOL, CLOCK], choice)))
+        guide = asked["grammar"].guide(0)
+        for i, token in enumerate(tokens):
+            mask = guide(tokens[:i])
+            assert mask is None or mask[token >> 3] >> (token & 7) & 1, engine.model.tokenizer.decode(tokens[:i])
+        parser, stream = asked["parser"](), engine.model.tokenizer.stream(shown=asked["shown"])
+        said = [one for token in tokens for one in parser.push(stream.push(token))]
+        assert named(joined([*said, *parser.end()])) == WANTED[: len(calls)]
 
 
-@pytest.mark.parametrize("name", ["hermes", "mistral with names", "qwen coder", "glm", "gemma 4", "lfm2", "harmony"])
+@pytest.mark.parametrize(
+    "name", ["hermes", "mistral with names", "qwen coder", "glm", "gemma 4", "lfm2", "harmony", "llama 3"]
+)
 def test_arguments_that_leave_the_schema_are_led_back(name):
     row = ROWS[name]
     wrong = write(row, [Call("look_up", {"words": "a", "times": 5}, "abc123XYZ")])
@@ -132,6 +143,22 @@ def test_tokens_that_were_tried_leave_no_trace():
     assert allowed(guide, before + "c") == {"l"} and allowed(guide, "A <tool_call") is None
     assert allowed(guide, "A <tool_call ") is None and allowed(guide, before + "c") == {"l"}
     assert allowed(guide, "A") is None and allowed(guide, "A <tool_call>\n") == {"{"}
+
+
+def test_an_answer_that_is_a_call_by_itself():
+    guide = guide_of("", ROWS["llama 3"])
+    assert allowed(guide, "") is None and allowed(guide, ' {"na') is None
+    assert allowed(guide, ' {"name"') == {":"} and allowed(guide, '{"name": "') == {"l", "c"}
+    assert allowed(guide, 'So: {"name"') is None and allowed(guide, '{"a"') is None
+    mask = np.unpackbits(guide(list(b'{"name": "clock", "parameters": {}}')), bitorder="little")
+    assert {*np.flatnonzero(mask)} == {259, 261}, "the tokens that end a text"
+
+
+def test_what_follows_each_text_that_begins_a_call():
+    guide = guide_of("", ROWS["harmony"])
+    for text in ("to=functions.", "<|channel|>commentary to=functions.", "<|channel|>analysis to=functions."):
+        assert allowed(guide, text) == {"l", "c"}
+    assert allowed(guide, "<|channel|>commentary") is None
 
 
 def test_one_call_alone():
