@@ -16,6 +16,8 @@ GREEDY = {"temperature": 0.0, "speculate": False}
 class CountingSequence:
     """How far a text is evaluated: as a `Sequence`, whose keys and values are nowhere."""
 
+    rewinds = True
+
     def __init__(self, position=0):
         self.position, self.held = position, {}
 

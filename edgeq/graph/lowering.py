@@ -50,7 +50,7 @@ class Lowering:
         self.tape = Tape(self.control)
         self.head: int | None = None  # the first step for rows of logits only
         self.keep: list[object] = [file]
-        self.layers: dict[int, Kept] = {}
+        self.layers: dict[Hashable, Kept] = {}  # by the number of a layer, and what else an operation calls its own
         self.groups: dict[int | None, PageGroup] = {}  # by window
         self.taps: dict[str, tuple[np.ndarray, bool]] = {}  # see Plan
         self.shared: dict[Hashable, object] = {}  # what operations with equal parameters share
@@ -60,12 +60,12 @@ class Lowering:
         """Where a value lies."""
         return self.buffers[value.index]
 
-    def keep_in_pages(self, layer: int, kept: Kept) -> None:
+    def keep_in_pages(self, layer: Hashable, kept: Kept) -> None:
         """A place in the pages for what a layer keeps of earlier tokens."""
         self.layers[layer] = kept
         self.groups.setdefault(kept.window, PageGroup(kept.window, self.capacity[False])).add(kept)
 
-    def kept(self, layer: int) -> Kept:
+    def kept(self, layer: Hashable) -> Kept:
         """What a layer keeps of earlier tokens."""
         return self.layers[layer]
 

@@ -6,7 +6,7 @@ An operation is one file of `ops/` and a row of the table there. Imports neither
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, cast
 
@@ -55,8 +55,9 @@ class Op(ABC):
         """Those of `reads` that it takes as packed int8 activations; `is_packed` tells whether a matrix wants that."""
         return ()
 
-    def state(self, low: Lowering) -> dict[int, Kept]:
-        """What it keeps of earlier tokens, by the number of its layer."""
+    def state(self, low: Lowering) -> dict[Hashable, Kept]:
+        """What it keeps of earlier tokens, by the number of its layer, or by more than that where others of the layer
+        keep something, too."""
         return {}
 
     @abstractmethod

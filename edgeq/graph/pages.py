@@ -12,6 +12,7 @@ from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.heads import Heads
 from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, kv_scale_bytes
 
+RECURRENT = 0  # the window of layers that see what came before only through a state, which replaces itself
 REWIND = 1024  # tokens by which a sequence can always go back: an answer that a chat template writes differently
 
 
@@ -28,8 +29,17 @@ def most_pages(window: int | None, context: int, batch: int) -> int:
     every = -(-context // ATTENTION_BLOCK)
     if window is None:
         return every
+    if window == RECURRENT:
+        written = -(-batch // ATTENTION_BLOCK) + 1  # they may begin within one
+        return min(every, written + max(len(checkpoints(last)) for last in range(every)))
     kept = window - 1 + max(batch, REWIND)
     return min(every, -(-(kept - 1) // ATTENTION_BLOCK) + 1)  # they may begin within one
+
+
+def checkpoints(last: int) -> list[int]:
+    """The pages before page `last` whose states are kept: the two latest, and the fewer the further back, such that one
+    can go back by any distance without computing much more than that again."""
+    return [page for page in range(last) if last - 1 - page < 2 * ((page + 1) & -(page + 1))]
 
 
 def first_kept(window: int, start: int, end: int) -> int:
@@ -46,7 +56,11 @@ class Kept(ABC):
 
     def __init__(self, window: int | None, position_bytes: int, places: int) -> None:
         self.window, self.position_bytes = window, position_bytes
-        self.nbytes, self.offset = position_bytes * places, 0
+        self.nbytes, self.offset = self.page_bytes(places), 0
+
+    def page_bytes(self, places: int) -> int:
+        """What its part takes of a page of so many positions."""
+        return self.position_bytes * places
 
     @abstractmethod
     def overflowed(self, part: np.ndarray) -> bool:
@@ -106,6 +120,27 @@ class ConvRows(Kept):
 
     def blank(self, part: np.ndarray, first: int) -> None:
         part[first * self.position_bytes :] = 0
+
+
+class RecurrentState(Kept):
+    """A state of `nbytes` in which a layer keeps all that it knows of earlier positions.
+
+    Each page has one: that after the latest of its positions which was computed. A page that is full is thereby a
+    checkpoint, from which others go on.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._state_bytes = nbytes
+        super().__init__(RECURRENT, 0, 0)
+
+    def page_bytes(self, places: int) -> int:
+        return self._state_bytes
+
+    def overflowed(self, part: np.ndarray) -> bool:
+        return False
+
+    def blank(self, part: np.ndarray, first: int) -> None:
+        """Nothing: it is of no position."""
 
 
 class PageGroup:

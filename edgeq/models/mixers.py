@@ -1,4 +1,4 @@
-"""What mixes tokens in a layer: attention, or a short convolution."""
+"""What mixes tokens in a layer: attention, or a short convolution; delta_mixer.py has more."""
 
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -30,6 +30,7 @@ class Attention(NamedTuple):
     turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
                 the weights of the keys multiply may as well multiply the queries: keys are normed without weights
                 before, and queries after with the product of both.
+    gate:       what the heads give is multiplied by the sigmoid of this projection, before the output projection
     """
 
     qkv: Projections
@@ -40,6 +41,7 @@ class Attention(NamedTuple):
     inner_norm: RMSNorm | None = None
     sinks: str = ""
     turned: bool = False
+    gate: Matrix | None = None
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the norms, the sinks."""
@@ -47,6 +49,8 @@ class Attention(NamedTuple):
             part.tensors(t)
         if self.inner_norm:
             self.inner_norm.tensors(t)
+        if self.gate:
+            self.gate.tensors(t)
         if self.sinks:
             t.vector("attn_sinks.weight", self.sinks, self.heads.num_attention_heads)
 
@@ -63,7 +67,9 @@ class Attention(NamedTuple):
             return self._out(g, seen, at, add_to)
         if self.norms:
             q, k = self.norms[0].graph(g, q, at), self.norms[1].graph(g, k, at)
-        return self._out(g, g.attention(q, k, v, heads, self.rope, layer=i), at, add_to)
+        opened = self.gate.graph(g, h, at) if self.gate else None
+        seen = g.attention(q, k, v, heads, self.rope, layer=i)
+        return self._out(g, g.sigmoid_mul(seen, opened) if opened else seen, at, add_to)
 
     def _out(self, g: Graph, seen: Value, at: str, add_to: Value | None) -> Value:
         """From what the heads give."""

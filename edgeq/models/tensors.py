@@ -41,7 +41,8 @@ class Fused(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file: `parts` one after the other, `add` added to every value.
+    """A tensor of the file: `parts` one after the other, `add` added to every value; with `log` each was x, and is
+    -e^x.
 
     shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
     ternary: weights are rounded to -s, 0 or s, s being the mean of |weight| over the tensor (arXiv:2402.17764)
@@ -53,6 +54,7 @@ class Tensor(NamedTuple):
     add: float = 0.0
     ternary: bool = False
     instead: tuple[Part, ...] = ()
+    log: bool = False
 
 
 class Tensors(dict[str, Tensor]):
@@ -70,6 +72,20 @@ class Tensors(dict[str, Tensor]):
         """`name` of n values."""
         source = self._theirs + source
         self._into[self._own + name] = Tensor((n,), (Part(source, (n,), n),), add)
+
+    def rates(self, name: str, source: str, n: int) -> None:
+        """`name` of n values, below zero, of whose negatives the checkpoint has the logarithms."""
+        self.vector(name, source, n)
+        self._into[self._own + name] = self._into[self._own + name]._replace(log=True)
+
+    def runs(self, name: str, source: str, slices: "tuple[Fused, ...]", rows: tuple[int, ...], columns: int) -> None:
+        """`name.weight`: slices of a fused tensor, of so many rows each, one after the other."""
+        whole = f"{self._theirs}{source}.weight"
+        parts = tuple(
+            Part(whole, (one.rows, columns), count, one.first, one.run or count, one.step)
+            for one, count in zip(slices, rows, strict=True)
+        )
+        self._into[f"{self._own}{name}.weight"] = Tensor((sum(rows), columns), parts)
 
     def scalar(self, name: str, source: str, axes: int = 0) -> None:
         """`name` of one value, which has so many axes there."""

@@ -20,6 +20,8 @@ WRAPPED = {
     "idefics3": "llama",
     "smolvlm": "llama",
     "lfm2_vl": "lfm2",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
 }
 TEXT = {
     "qwen2_vl_text": "qwen2",

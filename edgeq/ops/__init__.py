@@ -9,10 +9,13 @@ from edgeq.graph.op import SAID, Op, Recorder, Variants, says
 from edgeq.graph.value import Value
 from edgeq.ops.activation import Activation
 from edgeq.ops.attention import Attention
+from edgeq.ops.causal_conv import CausalConv
 from edgeq.ops.copy_rows import Outputs
-from edgeq.ops.elementwise import Add, AddRow, Scale, SigmoidGate, Softcap
+from edgeq.ops.delta_net import DeltaNet
+from edgeq.ops.elementwise import Add, AddRow, Scale, SigmoidGate, SigmoidMul, Softcap
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
+from edgeq.ops.gated_norm import GatedNorm
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
 from edgeq.ops.layer_norm import LayerNorm
@@ -42,10 +45,14 @@ class Graph(Recorder):
     rotate = says(Rotate)
     attend = says(Attention)
     short_conv = says(ShortConv)
+    causal_conv = says(CausalConv)
+    delta_net = says(DeltaNet)
+    gated_norm = says(GatedNorm)
     silu_mul = says(SiluMul)
     activation = says(Activation)
     experts = says(MixtureOfExperts)
     sigmoid_gate = says(SigmoidGate)
+    sigmoid_mul = says(SigmoidMul)
     scale = says(Scale)
     add = says(Add)
     softcap = says(Softcap)

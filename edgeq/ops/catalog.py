@@ -8,6 +8,7 @@ from edgeq.kernels.layout import heads_per_tile
 from edgeq.simd.isa import Isa
 
 WITHOUT_VARIANTS = ("copy_rows", "head_norm", "layer_norm", "pack", "positions", "short_conv", "silu_mul")
+RECURRENT = ("causal_conv", "delta_net", "gated_norm")
 
 # Of models that many people run: block types, those that GGUF's recipes fall back to among them, and how many query
 # heads share a key/value head.
@@ -52,6 +53,6 @@ def common(isa: Isa) -> list[str]:
         "activation": ("gelu", "gelu-mul", "gelu_tanh", "gelu_tanh-mul"),
         "rearrange": ("to-panels",),
         "probe": ("read", "dot-4"),
-        **{family: every[family] for family in ("norm", "elementwise", "execute", *WITHOUT_VARIANTS)},
+        **{family: every[family] for family in ("norm", "elementwise", "execute", *WITHOUT_VARIANTS, *RECURRENT)},
     }
     return _names({family: chosen[family] for family in every if family in chosen})

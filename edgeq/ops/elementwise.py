@@ -71,7 +71,7 @@ class Scale(_InPlace):
     """x * factor, in place."""
 
     factor: float
-    kernels: ClassVar[Variants] = {"elementwise": lambda isa: ["scale", "add", "softcap", "gate"]}
+    kernels: ClassVar[Variants] = {"elementwise": lambda isa: ["scale", "add", "softcap", "gate", "sigmoid"]}
 
     def lower(self, low: Lowering, out: Value) -> None:
         _step(low, "scale", out, factor=self.factor)
@@ -136,9 +136,23 @@ class SigmoidGate(Op):
         _step(low, "gate", out, self.x, self.gate)
 
 
+@dataclass(frozen=True)
+class SigmoidMul(_InPlace):
+    """x * sigmoid(y), in place of x."""
+
+    y: Value
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.y,)
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        _step(low, "sigmoid", out, self.y)
+
+
 def make(variant, isa):
     """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `gate`: x + sigmoid(g) * y
-    with the first value of the row g. Rows are padded to 16 columns."""
+    with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to 16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64
@@ -172,8 +186,13 @@ def make(variant, isa):
         one = splat_f32(np.float32(1.0))
         return fma(load_f32x16(y), div(one, add(one, exp(neg(load_splat_f32(gate))))), x)
 
+    @device
+    def times_sigmoid(x, y, gate, factor):
+        return div(x, add(splat_f32(np.float32(1.0)), exp(neg(load_f32x16(y)))))
+
     arguments = words_of(Args)
-    function = {"scale": scale, "add": add_y, "softcap": softcap, "gate": gated}[variant]
+    functions = {"scale": scale, "add": add_y, "softcap": softcap, "gate": gated, "sigmoid": times_sigmoid}
+    function = functions[variant]
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -200,6 +219,9 @@ def reference(
     elif kind == "add":
         assert y is not None
         wide = wide + factor * y.astype(np.float64)
+    elif kind == "sigmoid":
+        assert y is not None
+        wide = wide / (1.0 + np.exp(-y.astype(np.float64)))
     else:
         assert y is not None and g is not None
         with np.errstate(over="ignore"):

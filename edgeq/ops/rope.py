@@ -1,6 +1,7 @@
 """Rotary position embedding, and the KV cache's newest entries: rotates q in place, and writes rotated k and v into the
 sequence's page (see kernels/cache_rows.py)."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -112,7 +113,7 @@ class Rotate(Op):
     def changes(self) -> Value:
         return self.q
 
-    def state(self, low: Lowering) -> dict[int, Kept]:
+    def state(self, low: Lowering) -> dict[Hashable, Kept]:
         return {self.layer: KeysAndValues(self.heads, low.places, low.kv)}
 
     def lower(self, low: Lowering, out: Value) -> None:

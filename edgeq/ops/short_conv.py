@@ -3,6 +3,7 @@
 The rows of B * x are kept in pages, as keys and values are, so that a sequence can go back and be forked.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -46,7 +47,7 @@ class ShortConv(Op):
     def shape(self, shapes: Shapes) -> tuple[int, bool]:
         return self.x.width // 3, False
 
-    def state(self, low: Lowering) -> dict[int, Kept]:
+    def state(self, low: Lowering) -> dict[Hashable, Kept]:
         width, taps = low.shapes[self.weight]
         return {self.layer: ConvRows(width, taps, low.places)}
 

@@ -190,6 +190,7 @@ def _start(view: ModuleCheckpoint, sources: Sources, file: File, name: str, tens
     bt, fields = block_type(info.type), None
     if len(info.shape) == 1:
         values = file.data(name).view("<f4") - np.float32(tensor.add)
+        values = np.log(-values) if tensor.log else values
     else:
         shape = prod(info.shape[:-1]), info.shape[-1]
         values = decode(file.data(name), *shape, info.type) - np.float32(tensor.add)

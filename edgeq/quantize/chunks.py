@@ -74,6 +74,8 @@ class Sources:
         if chunk.tensor.ternary:
             scale = self._scale(chunk)
             rows = np.clip(np.rint(rows / scale), -1.0, 1.0) * scale
+        if chunk.tensor.log:
+            rows = -np.exp(rows)
         return rows + np.float32(chunk.tensor.add) if chunk.tensor.add else rows
 
     def packed(self, tensor: Tensor) -> list[Packed]:

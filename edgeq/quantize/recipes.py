@@ -12,8 +12,9 @@ from edgeq.blocks.table import SUPER_BLOCK, block_type
 from edgeq.errors import UnsupportedError, UsageError
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
-# shared one, and the taps of short convolutions
+# shared one, the taps of short convolutions, and what recurrent layers forget and learn by
 KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
+KEPT |= {"ssm_conv1d", "ssm_alpha", "ssm_beta"}
 
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
 SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}

@@ -158,8 +158,11 @@ class Batch:
         return Part(sequence, np.array(request.tokens[start:end], np.int64), [end - start - 1] if last else [])
 
     def _with_guesses(self, request: Request, part: Part) -> Part:
-        """A part that is one token, with those that are guessed to come after it: results of all are wanted."""
+        """A part that is one token, with those that are guessed to come after it: results of all are wanted. Not where
+        a wrong guess could not be taken back."""
         if request.guesser is None or request.behind != 1 or not request.begun or not part.wanted:
+            return part
+        if not part.sequence.rewinds:
             return part
         guesses = request.guesser.draft(request.tokens, min(request.room, self._engine.batch - 1))
         return part._replace(items=np.append(part.items, guesses).astype(np.int64), wanted=range(1 + len(guesses)))

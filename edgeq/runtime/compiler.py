@@ -1,7 +1,7 @@
 """Compile a model's graph to a plan: its operations in their order, each with buffers that live as long as it needs."""
 
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Compiler:
         return self._low.tape
 
     @property
-    def layers(self) -> dict[int, Kept]:
+    def layers(self) -> dict[Hashable, Kept]:
         """What each keeps of earlier tokens."""
         return self._low.layers
 

@@ -15,7 +15,7 @@ from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.graph.aligned import round_up
 from edgeq.graph.lowering import ROW_TILE
-from edgeq.graph.pages import most_pages, page_places
+from edgeq.graph.pages import Kept, most_pages, page_places
 from edgeq.kernels.layout import KV_BYTES, kv_scale_bytes
 from edgeq.models.architecture import Architecture
 from edgeq.runtime import hardware
@@ -25,7 +25,12 @@ from edgeq.toolchain import library
 
 MIB = 1 << 20
 POSITIONS = 16  # a context is a multiple of these
-LOOKED_UP = ("position_embd.weight", "token_types.weight", "shortconv.conv.weight")  # a row or tap of them per token
+LOOKED_UP = (
+    "position_embd.weight",
+    "token_types.weight",
+    "shortconv.conv.weight",
+    "ssm_conv1d.weight",
+)  # a row or tap of them per token
 BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
@@ -90,7 +95,8 @@ class Fit:
         return Estimate(
             weights=sum(info.nbytes for info in self.file.tensors.values()),
             kv=sum(
-                nbytes * most_pages(window, positions, rows) * page_places(positions) for window, nbytes in plan.layers
+                kept.page_bytes(page_places(positions)) * most_pages(kept.window, positions, rows)
+                for kept in plan.layers
             ),
             scratch=plan.scratch + (blocks - 1) * plan.more_scratch,
             program=self._program + self._compiler,
@@ -111,7 +117,7 @@ class Fit:
         """What the plan compiler reserves in batches of `rows` tokens."""
         if rows not in self._plans:
             first, second = (self._placed(positions, rows) for positions in (BLOCK, 2 * BLOCK))
-            layers = [(kept.window, kept.position_bytes) for kept in first.layers.values()]
+            layers = list(first.layers.values())
             self._plans[rows] = _Planned(layers, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
         return self._plans[rows]
 
@@ -165,9 +171,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Planned:
-    """Window and bytes per position of what each layer keeps; scratch for BLOCK positions, and for every BLOCK more."""
+    """What each layer keeps; scratch for BLOCK positions, and for every BLOCK more."""
 
-    layers: list[tuple[int | None, int]]
+    layers: list[Kept]
     scratch: int
     more_scratch: int
 

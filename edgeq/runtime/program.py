@@ -18,6 +18,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.fit import POSITIONS, Fit, available_memory
 from edgeq.runtime.pool import Pool
+from edgeq.runtime.recurrent import Recurrent
 from edgeq.runtime.sequence import Sequence
 from edgeq.runtime.states import Pages
 from edgeq.runtime.team import Team, team_size
@@ -195,7 +196,8 @@ class Program:
     def sequence(self) -> Sequence:
         """A new one, without tokens."""
         blocks = -(-self.positions // ATTENTION_BLOCK)
-        return Sequence([Pages(group, self.pool, blocks) for group in self.plan.groups])
+        kinds = [Recurrent if group.window == pages.RECURRENT else Pages for group in self.plan.groups]
+        return Sequence([kind(group, self.pool, blocks) for kind, group in zip(kinds, self.plan.groups, strict=True)])
 
     def step(self, parts: list[Part], tapped: Tapped | None = None) -> list[F32]:
         """One pass: append to each sequence what its part says. Results of the rows wanted of each part, f32 [wanted,
@@ -211,9 +213,10 @@ class Program:
         with self._passing:
             self.team.check()
             wanted = self.enter(parts)
+            ends = [part.sequence.passing(len(part.items)) for part in parts]
             result = self._run(int(self.plan.tables.counts[TOKENS]), wanted, tapped)
-            for part in parts:
-                part.sequence.position += len(part.items)
+            for part, end in zip(parts, ends, strict=True):
+                part.sequence.position = end
         if len(parts) == 1:
             return [result]
         return np.split(result, np.cumsum([len(part.wanted) for part in parts])[:-1])

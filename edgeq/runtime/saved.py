@@ -36,7 +36,7 @@ def load(path: str | os.PathLike[str], program: Program) -> tuple[list[int], Seq
         _check(file, program)
         sequence, end = program.sequence(), len(file.tokens)
         for group, state in enumerate(sequence.states):
-            state.restore(file.numbers(group), partial(file.read_page, group))
+            state.restore(end, file.numbers(group), partial(file.read_page, group))
         sequence.position = end
         if sequence.reachable(end) != end:
             raise FormatError(f"{file.path}: lacks pages of its text: it is damaged: make it again")

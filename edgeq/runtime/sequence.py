@@ -23,10 +23,23 @@ class Sequence:
         """Bytes of each piece of memory that its states have, by address."""
         return {address: nbytes for state in self.states for address, nbytes in state.held.items()}
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether it can go back by a few tokens, and not only to a checkpoint."""
+        return all(state.rewinds for state in self.states)
+
     def extend(self, count: int) -> None:
         """Make room for `count` further tokens. MemoryLimitError if there is none."""
         for state in self.states:
             state.extend(self.position, self.position + count)
+
+    def passing(self, count: int) -> int:
+        """Begin a pass over `count` further tokens; the position that the sequence is to be given once it is done.
+        Until then `position` is one from which it can go on if the pass is broken off."""
+        start, end = self.position, self.position + count
+        self.position = min((state.passing(start, end) for state in self.states), default=start)
+        self.position = self.reachable(self.position)
+        return end
 
     def reachable(self, position: int) -> int:
         """The latest position up to `position`, of those that are evaluated, at which it can go on."""
@@ -37,7 +50,7 @@ class Sequence:
     def trim(self, position: int) -> int:
         """Forget what is from `position` on, or from the latest position before at which it can go on; which that is.
 
-        `pages.REWIND` positions can always be forgotten.
+        `pages.REWIND` positions can always be forgotten, where it `rewinds`.
         """
         self.position = position = self.reachable(min(position, self.position))
         for state in self.states:

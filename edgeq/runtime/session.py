@@ -119,14 +119,15 @@ class Session:
         if self.rewindable(position) != position:
             raise UsageError(
                 f"cannot rewind to position {position}: what it sees was given up, as layers keep little more than "
-                "their window: rewind to 0 and evaluate all again"
+                f"their window, or a state: rewind to {self.rewindable(position)} and evaluate the rest again"
             )
         self.sequence.trim(position)
 
     def rewindable(self, position: int) -> int:
         """Where a session that shall go on from `position`, which it has evaluated, can go on: there, or before.
 
-        The latest pages.REWIND positions can be forgotten at any time, more by models without a window.
+        The latest pages.REWIND positions can be forgotten at any time, more by models without a window. Models with
+        recurrent layers go back to a checkpoint.
         """
         return self.sequence.reachable(position)
 

@@ -17,6 +17,7 @@ class State(Protocol):
     back to."""
 
     address: int  # where kernels find it
+    rewinds: bool  # whether the latest positions can be forgotten one by one
 
     @property
     def held(self) -> dict[int, int]:
@@ -25,6 +26,10 @@ class State(Protocol):
     def extend(self, start: int, end: int) -> None:
         """Make room for positions from `start`, which are to be computed next, to `end`. MemoryLimitError if there is
         none; then nothing changed."""
+
+    def passing(self, start: int, end: int) -> int:
+        """A pass begins to change what it keeps, of `start`, to what it keeps of `end`. Where it can go on from if the
+        pass is broken off, at `start` or before: see Sequence.passing."""
 
     def reachable(self, position: int) -> int:
         """The latest position up to `position` at which it could go on."""
@@ -41,8 +46,8 @@ class State(Protocol):
     def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
         """Copies of its pieces by number, with nothing of positions from `end` on."""
 
-    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
-        """Take, empty, the pieces of these numbers from `read(number, target)`."""
+    def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Take, empty, the pieces of these numbers, of a text that ends at `end`, from `read(number, target)`."""
 
 
 class Pages:
@@ -51,6 +56,8 @@ class Pages:
     Forks share pages until one of them writes to one, which it copies first. Its own are those from number `_own` on;
     there are none before number `_first`.
     """
+
+    rewinds = True
 
     def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
         self._group, self._pool = group, pool
@@ -79,6 +86,10 @@ class Pages:
                     page.data[:] = before.data
                 self._table[block], self._pages[block] = page.address, page
         self._own = min(self._own, start // ATTENTION_BLOCK)
+
+    def passing(self, start: int, end: int) -> int:
+        """`start`: what lies behind it is written again."""
+        return start
 
     def reachable(self, position: int) -> int:
         """`position`, or 0 if pages that it sees are gone."""
@@ -120,7 +131,7 @@ class Pages:
                 layer.blank(saved[last - 1][layer.offset :][: layer.nbytes], end % ATTENTION_BLOCK)
         return saved
 
-    def restore(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+    def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
         """Have the pages of these numbers, those that there can be, filled by `read`."""
         for number in numbers:
             if number not in range(len(self._pages)):

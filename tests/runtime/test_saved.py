@@ -18,6 +18,7 @@ from edgeq.runtime import saved
 from edgeq.runtime.program import Part, Program
 
 CASES = [("tiny", "f16"), ("tiny", "q8_0"), ("tiny", "f32"), ("gemma3", "f16"), ("lfm2-bias", "q8_0")]
+RECURRENT = [("qwen3-5", "f16")]
 LENGTH = 300
 
 
@@ -35,7 +36,7 @@ def evaluated(program: Program, tokens: list[int]):
     return sequence
 
 
-@pytest.mark.parametrize(("case", "kv"), CASES)
+@pytest.mark.parametrize(("case", "kv"), [*CASES, *RECURRENT])
 def test_a_loaded_text_goes_on_with_the_same_bits(
     case: str, kv: str, opened: Callable[[str], File], tmp_path: Path
 ) -> None:

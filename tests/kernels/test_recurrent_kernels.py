@@ -1,0 +1,180 @@
+"""The kernels of recurrent layers against their NumPy twins: in one piece and in any others, the same bits."""
+
+import numpy as np
+import pytest
+from kernel_calls import BODIES, address, call
+
+from edgeq.blocks.reference import encode
+from edgeq.graph.aligned import round_up
+from edgeq.kernels.layout import RUN_WORDS
+from edgeq.ops import causal_conv, delta_net, gated_norm
+
+BODY = next(body for body in BODIES if body.native)
+# Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
+PIECES = [
+    [(0, 0, 5), (1, 0, 260)],
+    [(1, 260, 1), (0, 5, 245)],
+    [(0, 250, 12)],
+    *([(0, 262 + at, 1), (1, 261 + at, 1)] for at in range(3)),
+]
+LENGTHS = (265, 264)
+
+
+def bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
+class Texts:
+    """Two sequences, each of two pages of `nbytes`, which hold anything before they are written."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.pages = [[np.full(nbytes // 4 + 16, np.nan, np.float32) for _ in range(2)] for _ in LENGTHS]
+        self.tables = [np.array([address(page) for page in pages], np.int64) for pages in self.pages]
+        self.kept = 64  # where the part begins
+
+    def places(self, turn: list[tuple[int, int, int]]) -> tuple[list[object], dict[str, int]]:
+        """What kernels read of a turn's rows, and where."""
+        rows = [0, *np.cumsum([count for _, _, count in turn])]
+        runs = np.zeros((len(turn), RUN_WORDS), np.int64)
+        runs[:, 0], runs[:, 1], runs[:, 2] = rows[:-1], [c for _, _, c in turn], [first for _, first, _ in turn]
+        pages = np.concatenate([np.full(count, address(self.tables[which])) for which, _, count in turn])
+        counts = np.array([len(turn), rows[-1]], np.int64)
+        words = {"runs": address(runs), "run_count": address(counts), "pages": address(pages), "kept": self.kept}
+        return [runs, pages, counts], words
+
+
+def in_turns(turns, texts: list[np.ndarray], width: int, run) -> list[np.ndarray]:
+    """What `run(rows, turn)` gives for each text, put together."""
+    found = [np.zeros((len(text), width), np.float32) for text in texts]
+    for turn in turns:
+        out = run([np.ascontiguousarray(texts[which][first:][:count]) for which, first, count in turn], turn)
+        for which, first, count in turn:
+            found[which][first:][:count], out = out[:count], out[count:]
+    return found
+
+
+WHOLE = [[(0, 0, LENGTHS[0]), (1, 0, LENGTHS[1])]]
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias):
+    rng, width = np.random.default_rng(taps), 48
+    weight = rng.standard_normal((width, taps)).astype(np.float32)
+    bias = np.pad(rng.standard_normal(width), (0, 16)).astype(np.float32) if has_bias else None
+    panels = np.array(encode(weight, "F32"))
+    inputs = [rng.standard_normal((length, width)).astype(np.float32) for length in LENGTHS]
+
+    def computed(turns, threads):
+        texts = Texts(width * (taps - 1) * 4 + 64)
+
+        def run(rows, turn):
+            x, (_keep, words) = np.concatenate(rows), texts.places(turn)
+            out = np.zeros_like(x)
+            args = causal_conv.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                width=width,
+                weight=address(panels),
+                taps=taps,
+                bias=address(bias),
+                out=address(out),
+                out_stride=out.strides[0],
+                **words,
+            )
+            call(BODY.kernel("causal_conv"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 2), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        expected = causal_conv.reference(text, weight, None if bias is None else bias[:width])
+        np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-5)
+
+
+SHAPES = [(2, 2, 16, 32, 0), (6, 2, 32, 16, 0), (6, 2, 16, 16, 1), (17, 1, 16, 16, 0)]
+
+
+@pytest.mark.parametrize(("heads", "key_heads", "key_dim", "value_dim", "in_turn"), SHAPES)
+def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_dim, in_turn):
+    rng = np.random.default_rng(heads)
+    keys, width, padded = key_heads * key_dim, heads * value_dim, round_up(heads, 32)
+    inputs = [rng.standard_normal((length, 2 * keys + width + 2 * padded)).astype(np.float32) for length in LENGTHS]
+    rate = np.zeros(padded, np.float32)
+    bias = np.zeros(padded, np.float32)
+    rate[:heads], bias[:heads] = -rng.uniform(0.05, 1.0, heads), rng.standard_normal(heads)
+
+    def computed(turns, threads):
+        texts = Texts(key_dim * width * 4 + 64)
+
+        def run(rows, turn):
+            rows = np.concatenate(rows)
+            x = np.ascontiguousarray(rows[:, : 2 * keys + width])
+            gates = [np.ascontiguousarray(rows[:, -2 * padded :][:, at:][:, :padded]) for at in (0, padded)]
+            _keep, words = texts.places(turn)
+            out = np.zeros((len(x), width), np.float32)
+            factors = np.full((len(x), delta_net.FACTORS, round_up(heads, 16)), np.nan, np.float32)
+            args = delta_net.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                decay=address(gates[0]),
+                beta=address(gates[1]),
+                gates_stride=gates[0].strides[0],
+                rate=address(rate),
+                bias=address(bias),
+                heads=heads,
+                key_heads=key_heads,
+                turns=in_turn,
+                key_dim=key_dim,
+                value_dim=value_dim,
+                scale=bits(key_dim**-0.5),
+                factors=address(factors),
+                out=address(out),
+                out_stride=out.strides[0],
+                tokens=words["run_count"] + 8,
+                **words,
+            )
+            call(BODY.kernel("delta_net:factors"), args, threads)
+            call(BODY.kernel("delta_net:scan"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        q, k, v, decay, beta = np.split(text, np.cumsum([keys, keys, width, padded]), axis=1)
+        q, k = (part.reshape(len(text), key_heads, key_dim) for part in (q, k))
+        if in_turn:
+            q, k = (np.tile(part, (1, heads // key_heads, 1)) for part in (q, k))
+        expected = delta_net.reference(
+            q, k, v.reshape(len(text), heads, value_dim), decay[:, :heads], beta[:, :heads], rate[:heads], bias[:heads]
+        )
+        np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("gate_first", [False, True])
+@pytest.mark.parametrize("every_group", [False, True])
+def test_gated_norm_matches_twin(gate_first, every_group):
+    rng, size, groups = np.random.default_rng(3), 48, 3
+    x, gate = rng.standard_normal((2, 5, size * groups)).astype(np.float32)
+    weight = rng.standard_normal(size * groups if every_group else size).astype(np.float32)
+    found, count = x.copy(), np.array([4], np.int64)
+    args = gated_norm.Args(
+        x=address(found),
+        x_stride=found.strides[0],
+        gate=address(gate),
+        gate_stride=gate.strides[0],
+        groups=groups,
+        size=size,
+        weight=address(weight),
+        weight_step=4 * size * every_group,
+        eps=bits(1e-5),
+        tokens=address(count),
+    )
+    call(BODY.kernel(f"gated_norm:{'first' if gate_first else 'last'}"), args, threads=3)
+    expected = gated_norm.reference(x, gate, weight, size, 1e-5, gate_first)
+    np.testing.assert_allclose(found[:4], expected[:4], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found[4], x[4])
