@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import lcm, prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from edgeq.container.gguf_values import render_metadata as render
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
-from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, rotated_heads
+from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, pieces_of, rotated_heads
 from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
@@ -57,13 +57,15 @@ AS_Q8_0 = Fallback({bt.name: "Q8_0" for bt in BLOCK_TYPES.values() if bt.gguf_co
 
 @dataclass(frozen=True)
 class Exported:
-    """A tensor as it was written, of which of ours; `again` if weights had to be encoded again."""
+    """A tensor as it was written, of which of ours; `again` if weights had to be encoded again; `pieces` if rows of
+    these take turns, in how many."""
 
     name: str
     shape: tuple[int, ...]
     type: str
     parts: tuple[str, ...]
     again: bool = False
+    pieces: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def export_gguf(
         notes: list[str] = []
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
         fused = file.metadata.get("gguf", {}).get("fused", entry.fused)
-        targets = [target(file, place, fallback) for place in places(list(file.tensors), entry, fused)]
+        targets = [
+            replace(target(file, place, fallback), pieces=pieces_of(place, model) if place.woven else 1)
+            for place in places(list(file.tensors), entry, fused)
+        ]
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
@@ -119,11 +124,19 @@ def export_gguf(
         factor = scores_factor(model, entry) if isinstance(model, Model) else 1.0
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             for index, tensor in enumerate(targets):
+                woven: list[npt.NDArray[Any]] = []
                 for part, nth in _in_order(file, tensor):
                     reordered = rotated_heads(part.name, entry, *heads)
                     scale = factor if entry.scaled and split(part.name)[1] == entry.scaled else 1.0
-                    for chunk in _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger, scale):
+                    chunks = _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger, scale)
+                    if tensor.pieces > 1:
+                        woven.append(np.concatenate(list(chunks)))
+                        continue
+                    for chunk in chunks:
                         writer.write(chunk)
+                if woven:
+                    rows = [part.reshape(tensor.pieces, -1, part.shape[-1]) for part in woven]
+                    writer.write(np.ascontiguousarray(np.concatenate(rows, axis=1)))
                 done += sum(file.tensors[part].nbytes for part in tensor.parts)
                 if progress:
                     progress(tensor.name, index, len(targets), done, total)
@@ -199,7 +212,7 @@ def _kept(file: File) -> tuple[int, bytes, int]:
 def _typed(value: Any) -> Typed:
     """A plain value with the type that GGUF's readers expect."""
     if isinstance(value, list):
-        elements = {str: STRING, float: F32, int: I32}  # an empty list is one of texts: there are no merges
+        elements = {str: STRING, bool: BOOL, float: F32, int: I32}  # an empty list is one of texts: there are no merges
         return Typed(ARRAY, value, elements[type(value[0])] if value else STRING)
     kind = {bool: BOOL, int: U32, float: F32, str: STRING}[type(value)]
     return Typed(kind, value)

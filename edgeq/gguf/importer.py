@@ -28,8 +28,10 @@ from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageErr
 from edgeq.gguf.rearranger import TO_PANELS, Rearranger
 from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
+from edgeq.models.composition import Model
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
+from edgeq.models.gguf_hooks import delta_shape
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 from edgeq.version import VERSION
@@ -72,13 +74,15 @@ class Report(Sizes[Imported]):
 @dataclass(frozen=True)
 class _Job:
     """One tensor: what it is made from, what it becomes and how. `first`: where its rows begin in each matrix that it
-    is made from. `heads` that its rows are of, where these must be re-ordered, else 0."""
+    is made from. `heads` that its rows are of, where these must be re-ordered, else 0. `pieces`: in how many its rows
+    lie, one in each of so many equal parts of the matrix, if that is not one."""
 
     tensor: GgufTensor
     spec: TensorSpec
     how: str
     first: int = 0
     heads: int = 0
+    pieces: int = 1
 
     @property
     def rows(self) -> int:
@@ -275,9 +279,10 @@ def _jobs(
             tensor = replace(tensor, shape=shape)
         kind, how = _held(file, tensor)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
-        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads)
+        pieces = pieces_of(place, model) if place.woven else 1
+        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces)
         yield job
-        first += job.rows
+        first += job.rows // pieces
 
 
 def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
@@ -293,7 +298,7 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if split(tensor.name)[1] in ("shortconv.conv", "position_embd", "token_types") and kind.name != "F32":
+    if split(tensor.name)[1] in ("shortconv.conv", "ssm_conv1d", "position_embd", "token_types") and kind.name != "F32":
         raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
     return kind.held, EXACT if kind.native else WIDENED
 
@@ -350,6 +355,11 @@ def _pieces(file: GgufFile, job: _Job) -> Iterator[U8]:
     if len(job.spec.shape) == 1:
         yield file.data(job.tensor.name)
         return
+    if job.pieces > 1:
+        rows = file.data(job.tensor.name).reshape(job.pieces, job.tensor.shape[0] // job.pieces, -1)
+        picked = rows[:, job.first : job.first + job.rows // job.pieces].reshape(job.rows, -1)
+        yield np.ascontiguousarray(picked)
+        return
     head_dim = job.rows // job.heads if job.heads else 1
     yield from _chunks(file, job.tensor, head_dim, job.first, job.rows)
 
@@ -366,6 +376,12 @@ def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.ND
         bt = block_type(name)
         return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
     return pack_panels(widen(rows, count, cols, name), block_type(job.spec.type))
+
+
+def pieces_of(place: Place, model: Architecture) -> int:
+    """In how many pieces the rows of a woven tensor's parts lie: one for each head."""
+    assert isinstance(model, Model)
+    return model.heads.num_attention_heads if split(place.name)[1] == "attn_q" else delta_shape(model).key_heads
 
 
 def rotated_heads(name: str, entry: GgufArchitecture, heads: int, kv_heads: int) -> int:

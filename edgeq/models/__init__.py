@@ -67,6 +67,7 @@ SUPPORTED = (
     "qwen3_5_text",
     "qwen3_5_moe_text",
     "qwen3_next",
+    "falcon_h1",
     "bert",
     "roberta",
     "xlm-roberta",

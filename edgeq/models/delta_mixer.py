@@ -21,6 +21,15 @@ class DeltaShape(NamedTuple):
     taps: int
     in_turn: bool = False
 
+    def settings(self) -> dict[str, float]:
+        """What config.json says of them."""
+        return {
+            "linear_num_value_heads": self.heads,
+            "linear_num_key_heads": self.key_heads,
+            "linear_key_head_dim": self.key_dim,
+            "linear_conv_kernel_dim": self.taps,
+        }
+
     @property
     def keys(self) -> int:
         """Values of all keys."""

@@ -46,6 +46,8 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     for suffix, key in {**KEYS, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
         value = values.get(suffix)
         needed = (suffix in REQUIRED or suffix == epsilon or suffix in entry.keys) and suffix not in OPTIONAL
+        if suffix == "feed_forward_length" and "expert_feed_forward_length" in entry.keys:
+            needed = False  # of a model that has experts in all layers
         if value is None and needed:
             raise FormatError(f"{source}: has no {name}.{suffix}: convert the model again")
         if isinstance(value, list) and suffix == "attention.head_count_kv" and entry.read:

@@ -32,6 +32,7 @@ class GgufArchitecture:
     read, write   what no table can say: (values by GGUF's key, shapes of tensors) -> keys of config.json, and (model,
                   config.json) -> values by GGUF's key
     fused         tensors that are several of ours, whose rows follow one another there
+    woven         tensors that are several of ours, of which a piece of each follows another, head by head
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
     vectors       matrices of one row that are vectors there
     yarn          what its yarn scaling has beside the usual
@@ -52,6 +53,7 @@ class GgufArchitecture:
     read: Callable[[Mapping[str, Any], Shapes], Config] | None = None
     write: Callable[[Model, Mapping[str, Any]], dict[str, Any]] | None = None
     fused: tuple[str, ...] = ()
+    woven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
     yarn: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +68,8 @@ FUSED = {
     "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
 }
 
+
+BARE = ("ssm_a", "ssm_d")  # tensors of GGUF without `.weight` behind their names
 
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
@@ -85,6 +89,21 @@ _MULTIPLIERS = {
     "attention.scale": "attention_multiplier",
     "logit_scale": "logits_scaling",
 }
+_DELTA_NET = {
+    "ssm.conv_kernel": "linear_conv_kernel_dim",
+    "ssm.state_size": "linear_key_head_dim",
+    "ssm.group_count": "linear_num_key_heads",
+    "ssm.time_step_rank": "linear_num_value_heads",
+}
+_QWEN3_5: dict[str, Any] = {
+    "fixed": {"hidden_act": "silu", "attention_bias": False},
+    "assumed": {"partial_rotary_factor": 1.0},
+    "read": hooks.read_qwen3_5,
+    "write": hooks.write_qwen3_5,
+    "woven": {"attn_q": ("attn_q", "attn_gate")},
+    "renamed": {"ffn_norm": "post_attention_norm"},
+}
+_SHARED_EXPERTS = _EXPERTS | _EXPERT_WIDTH | _SHARED_WIDTH
 _LOGITS = {"logit_scale": "logit_scale"}
 ARCHITECTURES = {
     "llama": GgufArchitecture("llama", interleaved=True, biases=_BIASES),
@@ -262,6 +281,24 @@ ARCHITECTURES = {
         write=hooks.write_granite4,
     ),
 }
+ARCHITECTURES |= {
+    "qwen35": GgufArchitecture("qwen3_5_text", keys=_DELTA_NET, **_QWEN3_5),
+    "qwen35moe": GgufArchitecture(
+        "qwen3_5_moe_text", keys=_DELTA_NET | _SHARED_EXPERTS, vectors=("ffn_gate_inp_shexp",), **_QWEN3_5
+    ),
+    "qwen3next": GgufArchitecture(
+        "qwen3_next",
+        keys=_DELTA_NET | _SHARED_EXPERTS,
+        vectors=("ffn_gate_inp_shexp",),
+        **_QWEN3_5
+        | {
+            "fixed": _QWEN3_5["fixed"] | _SPARSE | {"norm_topk_prob": True},
+            "read": hooks.read_qwen3_next,
+            "write": hooks.write_qwen3_next,
+            "woven": _QWEN3_5["woven"] | {"ssm_ba": ("ssm_beta", "ssm_alpha")},
+        },
+    ),
+}
 # OLMo 2 with local layers
 OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=hooks.every(4))
 # A Llama with experts
@@ -311,11 +348,13 @@ def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
 @dataclass(frozen=True)
 class Place:
     """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
-    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here."""
+    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here; or
+    whether rows of the parts follow one another piece by piece."""
 
     name: str
     parts: tuple[str, ...]
     flat: bool = False
+    woven: bool = False
 
 
 def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:
@@ -334,12 +373,17 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
             biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
             if stem in FUSED[whole] and set(group) <= set(names) and not biases:
                 parts, theirs = group, whole
+        woven = False
+        for whole, ours in entry.woven.items():
+            group = tuple(f"{prefix}{part}{suffix}" for part in ours)
+            if stem in ours and set(group) <= set(names):
+                parts, theirs, woven = group, whole, True
         # Falcon calls its only norm as we do, and renames both where there are two
         if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in names):
             theirs = entry.renamed[stem]
         done |= set(parts)
         flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
-        found.append(Place(f"{prefix}{theirs}{suffix}", parts, flat))
+        found.append(Place(f"{prefix}{theirs}{'' if stem in BARE else suffix}", parts, flat, woven))
     return found
 
 

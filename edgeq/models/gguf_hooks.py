@@ -5,6 +5,7 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
+from edgeq.models.delta_mixer import IN_TURN, DeltaShape, GatedDeltaNet
 from edgeq.models.feed_forward import SharedMLP
 from edgeq.models.layers import Parallel
 from edgeq.models.mixers import ShortConvolution
@@ -149,3 +150,54 @@ def write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model.layers[0].ffn, SharedMLP):
         raise UnsupportedError("a Granite 4 with experts cannot be exported")
     return {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
+
+
+SECTIONS = [11, 11, 10, 0]  # of positions in time, height and width, which readers want to know of Qwen3.5
+
+
+def delta_shape(model: Model) -> DeltaShape:
+    """Of a model that has such layers."""
+    return next(layer.mixer.shape for layer in model.layers if isinstance(layer.mixer, GatedDeltaNet))
+
+
+def read_qwen3_next(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """What predicts further tokens comes after the layers. Every fourth of these is attention where nothing says it."""
+    layers, heads = (_count(values.get(key)) for key in ("block_count", "ssm.time_step_rank"))
+    layers -= _count(values.get("nextn_predict_layers"))
+    every = _count(values.get("full_attention_interval")) or 4
+    given = values.get("attention.recurrent_layers")
+    recurrent = given if isinstance(given, list) else [(i + 1) % every != 0 for i in range(layers)]
+    return {
+        "num_hidden_layers": layers,
+        "linear_value_head_dim": _count(values.get("ssm.inner_size")) // max(heads, 1),
+        "layer_types": [("full_attention", "linear_attention")[bool(one)] for one in recurrent[: max(layers, 0)]],
+    }
+
+
+def _count(value: Any) -> int:
+    """A number that counts; 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0
+
+
+def read_qwen3_5(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Value heads take the keys in turn."""
+    shared = values.get("ssm.time_step_rank") != values.get("ssm.group_count")
+    return read_qwen3_next(values, shapes) | {IN_TURN: shared}
+
+
+def write_qwen3_next(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    shape = delta_shape(model)
+    if shape.key_dim != shape.value_dim:
+        raise UnsupportedError("keys and values of different sizes cannot be exported")
+    return {
+        "ssm.inner_size": shape.values,
+        "attention.recurrent_layers": [isinstance(layer.mixer, GatedDeltaNet) for layer in model.layers],
+        "full_attention_interval": 4,
+    }
+
+
+def write_qwen3_5(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    shape = delta_shape(model)
+    if shape.heads != shape.key_heads and not shape.in_turn:
+        raise UnsupportedError("value heads that share keys have another order in GGUF, and cannot be exported")
+    return write_qwen3_next(model, config) | {"rope.dimension_sections": SECTIONS}

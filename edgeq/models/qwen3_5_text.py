@@ -39,12 +39,13 @@ def hybrid(
     config.refuse(attn_output_gate=True)
     norm = partial(RMSNorm, width=n, eps=eps, add=1.0)
     attention = read_gated_attention(config, n, eps)
-    net = GatedDeltaNet(n, read_delta_shape(config), projected, eps)
+    shape = read_delta_shape(config)
+    net = GatedDeltaNet(n, shape, projected, eps)
     layers = [
         Layer(pre_norms(norm), net if kind == "linear_attention" else attention, ffn)
         for kind, ffn in zip(read_kinds(config, size.num_hidden_layers), ffns, strict=True)
     ]
-    return decoder(name, config, size, attention, layers, norm, settings=settings)
+    return decoder(name, config, size, attention, layers, norm, settings={**(settings or {}), **shape.settings()})
 
 
 def read_gated_attention(config: Config, n: int, eps: float) -> Attention:

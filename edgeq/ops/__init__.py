@@ -27,6 +27,7 @@ from edgeq.ops.positions import Positions
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
 from edgeq.ops.short_conv import ShortConv
 from edgeq.ops.silu_mul import SiluMul
+from edgeq.ops.state_space import StateSpace
 
 __all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "Rope", "Value", "kernels"]
 
@@ -47,6 +48,7 @@ class Graph(Recorder):
     short_conv = says(ShortConv)
     causal_conv = says(CausalConv)
     delta_net = says(DeltaNet)
+    state_space = says(StateSpace)
     gated_norm = says(GatedNorm)
     silu_mul = says(SiluMul)
     activation = says(Activation)

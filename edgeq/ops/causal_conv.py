@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from edgeq.blocks.table import PANEL_ROWS
+from edgeq.graph.aligned import aligned
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
 from edgeq.graph.pages import Kept, RecurrentState
@@ -34,12 +36,13 @@ class Args(NamedTuple):
 @dataclass(frozen=True)
 class CausalConv(Op):
     """silu(x through a causal convolution by `weight` [channels, taps] (+ bias)); channels are a multiple of 16, taps
-    at least 2."""
+    at least 2. `scales` are factors of x, of so many channels each."""
 
     x: Value
     weight: str
     bias: str | None
     layer: int
+    scales: tuple[tuple[int, float], ...] = ()
     kernels: ClassVar[Variants] = {"causal_conv": lambda isa: [""]}
 
     @property
@@ -56,7 +59,7 @@ class CausalConv(Op):
             x=x.address,
             x_stride=x.stride,
             width=out.width,
-            weight=low.f32(self.weight),
+            weight=self._weight(low),
             taps=low.shapes[self.weight][1],
             bias=low.vector(self.bias),
             kept=kept.offset,
@@ -67,6 +70,18 @@ class CausalConv(Op):
             run_count=low.tables.count(RUNS),
         )
         low.tape.add("causal_conv", args, [x], [y, kept])
+
+    def _weight(self, low: Lowering) -> int:
+        """Address of the panels."""
+        address = low.f32(self.weight)
+        if not self.scales:
+            return address
+        panels = low.file.data(self.weight).view(np.float32).reshape(-1, low.shapes[self.weight][1], PANEL_ROWS)
+        channels = np.concatenate([np.full(count, scale, np.float32) for count, scale in self.scales])
+        scaled = aligned(panels.nbytes).view(np.float32).reshape(panels.shape)
+        scaled[:] = panels * channels.reshape(-1, 1, PANEL_ROWS)
+        low.keep.append(scaled)
+        return int(scaled.ctypes.data)
 
 
 def make(variant, isa):

@@ -12,6 +12,10 @@ NEAREST = {
     "gpt-oss": {"swiglu_limit": 7.0},
     "olmo3-no-scaling": {"attention_bias": False},
     "glm": {"hidden_size": 120},
+    "qwen3-5": {"edgeq_heads_in_turn": True, "linear_value_head_dim": 32},
+    "qwen3-5-equal-heads": {"attention_bias": False, "linear_value_head_dim": 32},
+    "qwen3-5-moe": {"edgeq_heads_in_turn": True, "linear_value_head_dim": 32},
+    "qwen3-next": {"mlp_only_layers": [], "linear_value_head_dim": 32},
     "glm-no-bias": {"hidden_act": "silu", "hidden_size": 120},
 }
 REFUSED = {

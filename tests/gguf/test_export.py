@@ -226,7 +226,10 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
         assert np.array_equal(*logits)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss"])
+QUANTIZED = ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss", "qwen3-next"]
+
+
+@pytest.mark.parametrize("case", QUANTIZED)
 def test_quantized_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fused, stacked, renamed and re-ordered rows of blocks."""
     monkeypatch.setitem(CASES, case, changed(case))

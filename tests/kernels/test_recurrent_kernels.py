@@ -7,7 +7,7 @@ from kernel_calls import BODIES, address, call
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
 from edgeq.kernels.layout import RUN_WORDS
-from edgeq.ops import causal_conv, delta_net, gated_norm
+from edgeq.ops import causal_conv, delta_net, gated_norm, state_space
 
 BODY = next(body for body in BODIES if body.native)
 # Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
@@ -178,3 +178,57 @@ def test_gated_norm_matches_twin(gate_first, every_group):
     expected = gated_norm.reference(x, gate, weight, size, 1e-5, gate_first)
     np.testing.assert_allclose(found[:4], expected[:4], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[4], x[4])
+
+
+@pytest.mark.parametrize(("heads", "groups", "head_dim", "size"), [(4, 1, 32, 16), (6, 2, 16, 48), (18, 1, 16, 16)])
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size, least):
+    rng = np.random.default_rng(heads)
+    width, both, padded = heads * head_dim, groups * size, round_up(heads, 32)
+    inputs = [rng.standard_normal((length, width + 2 * both + padded)).astype(np.float32) for length in LENGTHS]
+    vectors = np.zeros((3, padded), np.float32)
+    vectors[:, :heads] = -rng.uniform(0.05, 1.0, heads), rng.standard_normal(heads), rng.standard_normal(heads)
+
+    def computed(turns, threads):
+        texts = Texts(size * width * 4 + 64)
+
+        def run(rows, turn):
+            rows = np.concatenate(rows)
+            x, step = np.ascontiguousarray(rows[:, :-padded]), np.ascontiguousarray(rows[:, -padded:])
+            _keep, words = texts.places(turn)
+            out = np.zeros((len(x), width), np.float32)
+            factors = np.full((len(x), state_space.FACTORS, round_up(heads, 16)), np.nan, np.float32)
+            args = state_space.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                step=address(step),
+                step_stride=step.strides[0],
+                rate=address(vectors[0]),
+                bias=address(vectors[1]),
+                skip=address(vectors[2]),
+                heads=heads,
+                head_dim=head_dim,
+                groups=groups,
+                size=size,
+                least=bits(least),
+                factors=address(factors),
+                out=address(out),
+                out_stride=out.strides[0],
+                tokens=words["run_count"] + 8,
+                **words,
+            )
+            call(BODY.kernel("state_space:factors"), args, threads)
+            call(BODY.kernel("state_space:scan"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        x, b, c, z = np.split(text, np.cumsum([width, both, both]), axis=1)
+        b, c = (part.reshape(len(text), groups, size) for part in (b, c))
+        expected = state_space.reference(
+            x.reshape(len(text), heads, head_dim), b, c, z[:, :heads], *vectors[:, :heads], least
+        )
+        np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=5e-5)
