@@ -26,6 +26,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf import scores_factor, write_config
 from edgeq.models.gguf_architectures import Place, exported, places, split
+from edgeq.models.gguf_hooks import mamba_of
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
@@ -104,13 +105,15 @@ def export_gguf(
         if file.requires:  # what its tensors mean without these, no reader of GGUF could know
             what = f"{file.path}: requires {', '.join(file.requires)}, which GGUF has no word for"
             raise UnsupportedError(f"{what}: run the .eqf file, or convert the checkpoint again without")
-        name, entry = exported(file.metadata["architecture"], file.path)
         model = architecture(file.metadata["config"], file.path)
+        mamba = mamba_of(model) if isinstance(model, Model) else None
+        name, entry = exported(file.metadata["architecture"], file.path, mamba is not None)
         notes: list[str] = []
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
         fused = file.metadata.get("gguf", {}).get("fused", entry.fused)
+        groups = mamba.shape.groups if mamba else 1
         targets = [
-            replace(target(file, place, fallback), pieces=pieces_of(place, model) if place.woven else 1)
+            replace(target(file, place, fallback, groups), pieces=pieces_of(place, model) if place.woven else 1)
             for place in places(list(file.tensors), entry, fused)
         ]
         if any(info.activation_scale is not None for info in file.tensors.values()):
@@ -218,16 +221,21 @@ def _typed(value: Any) -> Typed:
     return Typed(kind, value)
 
 
-def target(file: File, place: Place, fallback: Fallback | None) -> Exported:
-    """How a tensor is written. UnsupportedError if GGUF cannot hold it as it is and there is no fallback for that."""
+def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1) -> Exported:
+    """How a tensor is written; `groups` are those of norms in Mamba layers. UnsupportedError if GGUF cannot hold it as
+    it is and there is no fallback for that."""
     infos = [file.tensors[part] for part in place.parts]
     shape, axis = infos[0].shape, max(len(infos[0].shape) - 2, 0)
     shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
     if len(shape) == 1:
         original = file.metadata.get("gguf", {}).get("types", {}).get(infos[0].name, "F32")
         if place.flat:
-            experts = file.tensors[infos[0].name.removesuffix("bias") + "weight"].shape[0]
-            shape = (experts, shape[0] // experts)
+            stem, suffix = split(infos[0].name)[1:]
+            if suffix == ".bias":
+                rows = file.tensors[infos[0].name.removesuffix("bias") + "weight"].shape[0]
+            else:
+                rows = groups if stem == "ssm_norm" else shape[0]
+            shape = (rows, shape[0] // rows)
         return Exported(place.name, shape, original if original in ("F16", "BF16") else "F32", place.parts)
     types = [_writable(file, info, fallback) for info in infos]
     widest = max(types, key=lambda name: BY_NAME[name].row_bytes(shape[-1]))

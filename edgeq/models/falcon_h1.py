@@ -18,6 +18,19 @@ from edgeq.models.rope_scaling import rope
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Value
 
+# What a configuration says whose weights are multiplied already
+WITHOUT_FACTORS = {
+    "embedding_multiplier": 1.0,
+    "lm_head_multiplier": 1.0,
+    "key_multiplier": 1.0,
+    "attention_in_multiplier": 1.0,
+    "attention_out_multiplier": 1.0,
+    "ssm_in_multiplier": 1.0,
+    "ssm_out_multiplier": 1.0,
+    "mlp_multipliers": [1.0, 1.0],
+    "ssm_multipliers": [1.0, 1.0, 1.0, 1.0, 1.0],
+}
+
 
 class Beside(NamedTuple):
     """Attention and Mamba of the same values; what each gives is multiplied by a factor."""

@@ -10,7 +10,7 @@ from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
-from edgeq.models.gguf_hooks import Shapes
+from edgeq.models.gguf_hooks import Shapes, mamba_of
 from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
 from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config
@@ -103,8 +103,10 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     """
     if config.get("model_type") in WRAPPED:
         config = text_config(Config(config, source)).values
-    name, entry = exported(str(config.get("model_type")), source)
+    exported(str(config.get("model_type")), source)  # before anything is said of the configuration
     model = architecture_of(config, source)
+    recurrent = isinstance(model, Model) and mamba_of(model) is not None
+    name, entry = exported(str(config.get("model_type")), source, recurrent)
     if not isinstance(model, Model):
         raise UnsupportedError(f"{source}: {name} cannot be exported")
     usual = {theirs: own for own, theirs in entry.names.items()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import UnsupportedError
+from edgeq.models import falcon_h1, gpt2
 from edgeq.models import gguf_hooks as hooks
-from edgeq.models import gpt2
 from edgeq.models.composition import Model
 from edgeq.models.gguf_hooks import Config, Shapes
 from edgeq.models.wrapped import WRAPPED
@@ -34,7 +34,8 @@ class GgufArchitecture:
     fused         tensors that are several of ours, whose rows follow one another there
     woven         tensors that are several of ours, of which a piece of each follows another, head by head
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
-    vectors       matrices of one row that are vectors there
+    vectors       matrices of one row that are vectors there, or matrices there that are vectors here
+    bare          tensors without `.weight` behind their names there
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
                   one that follows from sizes
@@ -56,6 +57,7 @@ class GgufArchitecture:
     woven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
+    bare: tuple[str, ...] = ("ssm_a", "ssm_d")
     yarn: Mapping[str, Any] = field(default_factory=dict)
     scaled: str = ""
     square: bool = False
@@ -66,10 +68,9 @@ FUSED = {
     "attn_qkv": ("attn_q", "attn_k", "attn_v"),
     "ffn_up": ("ffn_gate", "ffn_up"),
     "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
+    "ssm_in": ("ssm_gate", "ssm_x", "ssm_step"),
 }
 
-
-BARE = ("ssm_a", "ssm_d")  # tensors of GGUF without `.weight` behind their names
 
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
@@ -89,6 +90,7 @@ _MULTIPLIERS = {
     "attention.scale": "attention_multiplier",
     "logit_scale": "logits_scaling",
 }
+_MAMBA: dict[str, Any] = {"fused": ("ssm_in",), "vectors": ("ssm_a", "ssm_d", "ssm_norm")}
 _DELTA_NET = {
     "ssm.conv_kernel": "linear_conv_kernel_dim",
     "ssm.state_size": "linear_key_head_dim",
@@ -279,6 +281,15 @@ ARCHITECTURES = {
         biases=_BIASES,
         read=hooks.read_granite4,
         write=hooks.write_granite4,
+        **_MAMBA,
+    ),
+    "falcon-h1": GgufArchitecture(
+        "falcon_h1",
+        fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, **falcon_h1.WITHOUT_FACTORS},
+        read=hooks.read_falcon_h1,
+        write=hooks.write_falcon_h1,
+        bare=("ssm_a", "ssm_d", "ffn_norm"),
+        **_MAMBA,
     ),
 }
 ARCHITECTURES |= {
@@ -335,12 +346,15 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
     return name, ARCHITECTURES[name]
 
 
-def exported(model_type: str, source: str) -> tuple[str, GgufArchitecture]:
-    """The `general.architecture` that holds a model of this type, and its entry. UnsupportedError if none does."""
+def exported(model_type: str, source: str, recurrent: bool = False) -> tuple[str, GgufArchitecture]:
+    """The `general.architecture` that holds a model of this type, with recurrent layers or without, and its entry.
+    UnsupportedError if none does."""
     model_type = WRAPPED.get(model_type, model_type)  # of files that name the larger model
     if model_type not in EXPORTED:
         raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
     name = EXPORTED[model_type]
+    if model_type == "granitemoehybrid" and recurrent:
+        name = "granitehybrid"
     apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}
     return name, apart.get(model_type, ARCHITECTURES[name])
 
@@ -383,7 +397,7 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
             theirs = entry.renamed[stem]
         done |= set(parts)
         flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
-        found.append(Place(f"{prefix}{theirs}{'' if stem in BARE else suffix}", parts, flat, woven))
+        found.append(Place(f"{prefix}{theirs}{'' if stem in entry.bare else suffix}", parts, flat, woven))
     return found
 
 

@@ -6,8 +6,10 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
 from edgeq.models.delta_mixer import IN_TURN, DeltaShape, GatedDeltaNet
+from edgeq.models.falcon_h1 import Beside
 from edgeq.models.feed_forward import SharedMLP
 from edgeq.models.layers import Parallel
+from edgeq.models.mamba_mixer import Mamba2
 from edgeq.models.mixers import ShortConvolution
 
 Config = dict[str, Any]
@@ -136,23 +138,84 @@ def minicpm(config: Mapping[str, Any]) -> Config:
 def read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
     heads, layers = values.get("attention.head_count_kv"), values["block_count"]
-    mamba = 0 in heads if isinstance(heads, list) else heads == 0
+    count = layers[0] if isinstance(layers, list) else layers
+    every = heads if isinstance(heads, list) else [heads] * count
+    kinds = ["mamba" if one == 0 else "attention" for one in every]
     rotated = values.get("rope.scaling.finetuned", True)
-    return {
-        "layer_types": ["mamba" if mamba else "attention"] * (layers[0] if isinstance(layers, list) else layers),
+    found = {
+        "layer_types": kinds,
         "position_embedding_type": "rope" if rotated else "nope",
         "shared_intermediate_size": values.get("feed_forward_length"),
         "num_local_experts": 0,
     }
+    if "mamba" not in kinds:
+        return found
+    wide = _count(values.get("ssm.inner_size")) // max(_count(values.get("embedding_length")), 1)
+    return found | read_mamba(values, shapes) | {"mamba_expand": wide}
 
 
 def write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model.layers[0].ffn, SharedMLP):
         raise UnsupportedError("a Granite 4 with experts cannot be exported")
-    return {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
+    found: dict[str, Any] = {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
+    if mamba_of(model) is None:
+        return found
+    heads = model.heads.num_key_value_heads
+    every = [0 if isinstance(layer.mixer, Mamba2) else heads for layer in model.layers]
+    return found | write_mamba(model) | {"attention.head_count_kv": every}
 
 
-SECTIONS = [11, 11, 10, 0]  # of positions in time, height and width, which readers want to know of Qwen3.5
+def mamba_of(model: Model) -> Mamba2 | None:
+    """That of the layers that have one."""
+    mixers = [layer.mixer for layer in model.layers]
+    found = [mixer.mamba if isinstance(mixer, Beside) else mixer for mixer in mixers]
+    return next((mixer for mixer in found if isinstance(mixer, Mamba2)), None)
+
+
+def read_mamba(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    heads = _count(values.get("ssm.time_step_rank"))
+
+    def has(tensor: str) -> bool:
+        return any(name.endswith(tensor) for name in shapes)
+
+    return {
+        "mamba_n_heads": heads,
+        "mamba_d_head": _count(values.get("ssm.inner_size")) // max(heads, 1),
+        "mamba_n_groups": _count(values.get("ssm.group_count")),
+        "mamba_d_state": _count(values.get("ssm.state_size")),
+        "mamba_d_conv": _count(values.get("ssm.conv_kernel")),
+        "mamba_conv_bias": has(".ssm_conv1d.bias"),
+        "mamba_proj_bias": has(".ssm_in.bias"),
+    }
+
+
+def write_mamba(model: Model) -> dict[str, Any]:
+    mamba = mamba_of(model)
+    assert mamba is not None
+    if mamba.bias or mamba.out_bias:
+        raise UnsupportedError("Mamba layers whose projections have biases cannot be exported")
+    if mamba.eps and not mamba.gate_first:
+        raise UnsupportedError("Mamba layers that norm before the gate cannot be exported")
+    return {
+        "ssm.conv_kernel": mamba.shape.taps,
+        "ssm.inner_size": mamba.shape.values,
+        "ssm.state_size": mamba.shape.size,
+        "ssm.time_step_rank": mamba.shape.heads,
+        "ssm.group_count": mamba.shape.groups,
+    }
+
+
+def read_falcon_h1(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Its factors are in the weights."""
+    return read_mamba(values, shapes) | {
+        "mamba_d_ssm": _count(values.get("ssm.inner_size")),
+        "mamba_rms_norm": "blk.0.ssm_norm.weight" in shapes,
+        "mamba_norm_before_gate": False,
+    }
+
+
+def write_falcon_h1(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return write_mamba(model)
 
 
 def delta_shape(model: Model) -> DeltaShape:
@@ -200,4 +263,8 @@ def write_qwen3_5(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     shape = delta_shape(model)
     if shape.heads != shape.key_heads and not shape.in_turn:
         raise UnsupportedError("value heads that share keys have another order in GGUF, and cannot be exported")
-    return write_qwen3_next(model, config) | {"rope.dimension_sections": SECTIONS}
+    pairs = len(model.rope.inverse_frequencies)
+    # Of positions in time, height and width, which are the same for texts
+    return write_qwen3_next(model, config) | {
+        "rope.dimension_sections": [(pairs + 2) // 3, (pairs + 1) // 3, pairs // 3, 0]
+    }

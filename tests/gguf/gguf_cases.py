@@ -2,6 +2,8 @@
 
 from architecture_cases import CASES
 
+from edgeq.models.falcon_h1 import WITHOUT_FACTORS
+
 NEAREST = {
     "gemma3": {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
     "phi3": {"sliding_window": None},
@@ -12,6 +14,8 @@ NEAREST = {
     "gpt-oss": {"swiglu_limit": 7.0},
     "olmo3-no-scaling": {"attention_bias": False},
     "glm": {"hidden_size": 120},
+    "falcon-h1": WITHOUT_FACTORS,
+    "falcon-h1-norm": WITHOUT_FACTORS | {"projectors_bias": False},
     "qwen3-5": {"edgeq_heads_in_turn": True, "linear_value_head_dim": 32},
     "qwen3-5-equal-heads": {"attention_bias": False, "linear_value_head_dim": 32},
     "qwen3-5-moe": {"edgeq_heads_in_turn": True, "linear_value_head_dim": 32},
@@ -37,6 +41,7 @@ REFUSED = {
         "exaone4",
         "olmo3",
         "granite-4-experts",
+        "granite-4-h-experts",
         "granite-swa",
         "granitemoe-swa",
         "mellum",
