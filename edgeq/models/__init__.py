@@ -68,6 +68,7 @@ SUPPORTED = (
     "qwen3_5_moe_text",
     "qwen3_next",
     "falcon_h1",
+    "nemotron_h",
     "bert",
     "roberta",
     "xlm-roberta",

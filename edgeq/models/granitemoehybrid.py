@@ -5,7 +5,7 @@ from functools import partial
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.dimensions import read_dimensions
-from edgeq.models.feed_forward import SharedMLP
+from edgeq.models.feed_forward import FeedForward, SharedMLP
 from edgeq.models.granite import granite, read_added, read_attention
 from edgeq.models.granitemoe import read_mixture, shared_mlp
 from edgeq.models.layers import Layer, pre_norms
@@ -24,15 +24,14 @@ def compose(config: Config) -> Model:
     norm = partial(RMSNorm, width=n, eps=eps)
     attention = read_attention(config, n, None if config.get("position_embedding_type") == "rope" else NO_ROPE)
     kinds = read_kinds(config, size.num_hidden_layers)
-    settings: dict[str, float] = {}
+    norms, settings = pre_norms(norm, mixed=added, fed=added), dict[str, float]()
     if config.get("num_local_experts", 8) == 0:
-        mlp = shared_mlp(config, n)
-        size = size._replace(intermediate_size=mlp.up.rows)
-        ffn, norms = mlp, pre_norms(norm, mixed=added, fed=added)
+        ffn: FeedForward = shared_mlp(config, n)
+        size = size._replace(intermediate_size=config.integer("shared_intermediate_size", 1024))
     else:
-        experts = read_mixture(config, n, size.intermediate_size, added)
-        ffn, norms = SharedMLP(experts, shared_mlp(config, n, "_shexp"), added), pre_norms(norm, mixed=added)
-        settings = experts.settings("num_local_experts") | {"shared_intermediate_size": ffn.shared.up.rows}
+        experts, mlp = read_mixture(config, n, size.intermediate_size, added), shared_mlp(config, n, "_shexp")
+        ffn, norms = SharedMLP(experts, mlp, added), pre_norms(norm, mixed=added)
+        settings = experts.settings("num_local_experts") | {"shared_intermediate_size": mlp.up.rows}
     mamba = read_mixer(config, n, eps) if any(kind in MAMBA for kind in kinds) else None
     mixers = [mamba if mamba and kind in MAMBA else attention for kind in kinds]
     layers = [Layer(norms, mixer, ffn) for mixer in mixers]

@@ -108,6 +108,26 @@ class Parallel(NamedTuple):
         return ffn.graph(g, to_ffn, i, mixer.graph(g, h, i, x))
 
 
+class Once(NamedTuple):
+    """A layer of one part, the mixer's place, which reads x normed."""
+
+    before: RMSNorm
+
+    def graph(self, g: Graph, x: Value, i: int, mixer: Mixer, ffn: FeedForward) -> Value:
+        return mixer.graph(g, self.before.graph(g, x, layer_name(i)), i, x)
+
+
+class Nothing(NamedTuple):
+    """In the place of what a layer does not have."""
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
+        """What it would be added to."""
+        return h if add_to is None else add_to
+
+
 def post_norms(norm: Callable[[str, str], RMSNorm]) -> PostNorms:
     """Norms after both, which checkpoints call what OLMo 2's do."""
     return PostNorms(

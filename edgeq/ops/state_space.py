@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from edgeq.graph.aligned import bits, round_up
+from edgeq.graph.aligned import round_up
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Shapes, Variants
 from edgeq.graph.pages import Kept, RecurrentState
@@ -35,7 +35,6 @@ class Args(NamedTuple):
     head_dim: int
     groups: int  # of heads that are neighbours
     size: int  # of B and C of a group
-    least: int  # of dt, f32 bits
     factors: int  # f32 [rows, FACTORS, heads, rounded up to 16]
     kept: int  # where the state begins in a page: f32 [head, value / 16, size, 16]
     pages: int  # of each row's sequence: addresses of tables
@@ -49,7 +48,7 @@ class Args(NamedTuple):
 @dataclass(frozen=True)
 class StateSpace(Op):
     """x holds the values of `heads` heads, then B and C of `groups`, `size` values each; `step` is z; `rate`, `bias`
-    and `skip` are tensors of one value per head; dt is at least `least`. Sizes are multiples of 16."""
+    and `skip` are tensors of one value per head. Sizes are multiples of 16."""
 
     x: Value
     step: Value
@@ -60,7 +59,6 @@ class StateSpace(Op):
     groups: int
     size: int
     layer: int
-    least: float = 0.0
     kernels: ClassVar[Variants] = {"state_space": lambda isa: ["factors", "scan"]}
 
     @property
@@ -88,7 +86,6 @@ class StateSpace(Op):
             head_dim=out.width // self.heads,
             groups=self.groups,
             size=self.size,
-            least=bits(self.least),
             factors=int(factors.ctypes.data),
             kept=kept.offset,
             pages=low.pages(kept),
@@ -112,22 +109,22 @@ def _make_factors():
     """Threads share the rows, and the groups of 16 heads in them."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
-    from edgeq.simd.memory import bits_f32, load_i64
+    from edgeq.simd.memory import load_i64
     from edgeq.simd.softplus import softplus
-    from edgeq.simd.vector import add, larger, load_f32x16, mul, splat_f32, store_f32x16
+    from edgeq.simd.vector import add, load_f32x16, mul, store_f32x16
 
     arguments = words_of(Args)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
-        sixteens, least = (a.heads + 15) // 16, splat_f32(bits_f32(a.least))
+        sixteens = (a.heads + 15) // 16
         items = load_i64(a.tokens) * sixteens
         for item in range(items * thread // n_threads, items * (thread + 1) // n_threads):
             token = item // sixteens
             first = (item - token * sixteens) * 64
             at = a.factors + token * FACTORS * sixteens * 64 + first
             z = add(load_f32x16(a.step + token * a.step_stride + first), load_f32x16(a.bias + first))
-            step = larger(least, softplus(z))  # in this order a NaN stays one
+            step = softplus(z)
             store_f32x16(at, exp(mul(step, load_f32x16(a.rate + first))))
             store_f32x16(at + STEP * sixteens * 64, step)
 
@@ -237,14 +234,13 @@ def reference(
     rate: np.ndarray,
     bias: np.ndarray,
     skip: np.ndarray,
-    least: float = 0.0,
 ) -> np.ndarray:
     """The NumPy twin, from position 0 on: x [tokens, heads, values], b and c [tokens, groups, size], z [tokens, heads],
     rate, bias and skip [heads] -> like x."""
     tokens, heads, values = x.shape
     each, size = heads // b.shape[1], b.shape[2]
     wide_b, wide_c = (np.repeat(part.astype(np.float64), each, axis=1) for part in (b, c))
-    step = np.maximum(np.logaddexp(0.0, z.astype(np.float64) + bias), least)
+    step = np.logaddexp(0.0, z.astype(np.float64) + bias)
     state, result = np.zeros((heads, size, values)), np.zeros_like(x)
     for t in range(tokens):
         taken = x[t] * step[t][:, None]

@@ -42,6 +42,8 @@ REFUSED = {
         "olmo3",
         "granite-4-experts",
         "granite-4-h-experts",
+        "nemotron-h",
+        "nemotron-h-bias",
         "granite-swa",
         "granitemoe-swa",
         "mellum",

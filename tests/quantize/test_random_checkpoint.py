@@ -72,3 +72,9 @@ def test_tokenizer_round_trip(tool: ModuleType, tmp_path: Path) -> None:
     ids = tokenizer.encode(f"<|im_start|>{text}<|im_end|>").ids
     assert ids[-1] == config["eos_token_id"] and len(ids) == len(text.encode()) + 2
     assert tokenizer.decode(ids) == text
+
+
+def test_models_with_recurrent_layers_are_about_as_large_as_the_real_ones(tool: ModuleType) -> None:
+    for shape, billions in (("qwen3.5-0.8b", 0.75), ("granite-4.0-h-1b", 1.46)):
+        sizes = tool.tensor_shapes(tool.SHAPES[shape]).values()
+        assert abs(sum(int(np.prod(size)) for size in sizes) / 1e9 - billions) < 0.01
