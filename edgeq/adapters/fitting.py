@@ -1,13 +1,17 @@
 """Which of a model's matrices an adapter is added to, by their names in a file."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from edgeq.adapters.adapter import Adapter, Pair
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.gguf.importer import halves, rotated_heads
+from edgeq.gguf.importer import halves, pieces_of, rotated_heads
 from edgeq.models import Architecture
-from edgeq.models.gguf_architectures import exported, places
+from edgeq.models.composition import Model
+from edgeq.models.gguf_architectures import Place, exported, places
+from edgeq.models.gguf_hooks import IN_TURN_THERE, delta_shape, mamba_of
 from edgeq.models.tensors import Part, also_called
 from edgeq.ops import Graph
 from edgeq.ops.matmul import Linear
@@ -22,6 +26,13 @@ def fitted(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     Raises UnsupportedError for matrices that are in no linear layer, CheckpointError for an adapter that was made for
     another model.
     """
+    net = delta_shape(model) if isinstance(model, Model) else None
+    reordered = adapter.architecture in IN_TURN_THERE  # of value heads that share keys
+    if net and net.heads != net.key_heads and net.in_turn != reordered:
+        raise UnsupportedError(
+            f"{adapter.weights}: GGUF has the model's value heads in another order than checkpoints have: take both "
+            "from GGUF files, or none"
+        )
     found = _from_gguf(adapter, model) if adapter.architecture else _from_checkpoint(adapter, model)
     for name, pair in found.items():
         needs, has = model.tensors[name].shape, (len(pair.b), pair.a.shape[1])
@@ -46,7 +57,8 @@ def _from_checkpoint(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     for name, pair in adapter.pairs.items():
         if name not in known:
             raise _unknown(adapter, model, name)
-        for own, part in known[name]:
+        for own, parts in known[name]:
+            part = parts[0]
             rows, columns = part.shape[::-1] if part.transposed else part.shape
             has = (len(pair.b), pair.a.shape[1])
             if has != (rows, columns):
@@ -56,44 +68,52 @@ def _from_checkpoint(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
                 )
             if own in found:
                 raise CheckpointError(f"{adapter.weights}: has {name} twice: train or download the adapter again")
-            found[own] = pair._replace(b=pair.b[rows_of(part)])
+            found[own] = pair._replace(b=pair.b[rows_of(parts)])
     return found
 
 
-def rows_of(part: Part) -> npt.NDArray[np.intp]:
-    """The numbers of a part's rows in its tensor."""
-    run, within = np.divmod(np.arange(part.rows), part.run or part.rows)
-    return part.first + run * part.step + within
+def rows_of(parts: Sequence[Part]) -> npt.NDArray[np.intp]:
+    """The numbers of the rows of parts of one tensor, one part after the other."""
+    found = []
+    for part in parts:
+        run, within = np.divmod(np.arange(part.rows), part.run or part.rows)
+        found.append(part.first + run * part.step + within)
+    return np.concatenate(found)
 
 
-def _sources(model: Architecture) -> dict[str, list[tuple[str, Part]]]:
+def _sources(model: Architecture) -> dict[str, list[tuple[str, Sequence[Part]]]]:
     """What checkpoints may call matrices of linear layers -> those of the file that they are, and which rows of it."""
-    found: dict[str, list[tuple[str, Part]]] = {}
+    found: dict[str, list[tuple[str, Sequence[Part]]]] = {}
     for name in sorted(linear_matrices(model)):
         tensor = model.tensors[name]
         ways = [tensor.instead] if name == EMBEDDING else [tensor.parts, tensor.instead]
-        for part in (part for way in ways for part in way):
-            for source in dict.fromkeys((part.source, *also_called(part.source, model.prefixes))):
-                found.setdefault(source, []).append((name, part))
+        for parts in ways:
+            for own in dict.fromkeys(part.source for part in parts):
+                for source in dict.fromkeys((own, *also_called(own, model.prefixes))):
+                    before = found.setdefault(source, [])
+                    if name not in [known for known, _ in before]:  # both ways may have the same name
+                        before.append((name, [part for part in parts if part.source == own]))
     return found
 
 
 def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
-    name, entry = exported(model.name, adapter.weights)
+    recurrent = isinstance(model, Model) and mamba_of(model) is not None
+    name, entry = exported(model.name, adapter.weights, recurrent)
     if adapter.architecture != name:
         raise CheckpointError(
             f"{adapter.weights}: is for the architecture {adapter.architecture[:60]!r}, the model is a {name!r}: "
             f"{_another(adapter)}"
         )
     linear, heads = linear_matrices(model), model.heads
-    known = {place.name: place.parts for place in places(list(model.tensors), entry, entry.fused)}
+    known = {place.name: place for place in places(list(model.tensors), entry, entry.fused)}
     if EMBEDDING in linear:
-        known[HEAD] = (EMBEDDING,)
+        known[HEAD] = Place(HEAD, (EMBEDDING,))
         del known[EMBEDDING]
     found: dict[str, Pair] = {}
     for theirs, pair in adapter.pairs.items():
-        parts = known.get(theirs, ())
-        if not parts or not linear.issuperset(parts):
+        place = known.get(theirs)
+        parts = place.parts if place else ()
+        if place is None or not linear.issuperset(parts):
             raise _unknown(adapter, model, theirs)
         rows = [model.tensors[own].shape[0] for own in parts]
         if sum(rows) != len(pair.b):
@@ -101,7 +121,10 @@ def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
                 f"{adapter.weights}: adds {len(pair.b)} rows to {theirs}, the model's has {sum(rows)}: "
                 f"{_another(adapter)}"
             )
-        for own, b in zip(parts, np.split(pair.b, np.cumsum(rows)[:-1]), strict=True):
+        pieces = pieces_of(place, model) if place.woven else 1
+        each = pair.b.reshape(pieces, len(pair.b) // pieces, -1)
+        split = np.split(each, np.cumsum(rows)[:-1] // pieces, axis=1)
+        for own, b in zip(parts, (part.reshape(-1, part.shape[-1]) for part in split), strict=True):
             count = rotated_heads(own, entry, heads.num_attention_heads, heads.num_key_value_heads)
             found[own] = pair._replace(b=halves(b, count) if count else b)
     return found

@@ -44,7 +44,8 @@ def _merged(checkpoint: Checkpoint, lora: Sequence[Wanted]) -> Checkpoint:
     for path, scale in lora:
         adapter = read_adapter(path)
         for name, pair in fitted(adapter, model).items():
-            part = names.part(name)
+            parts = names.parts(name)
+            part = parts[0]
             target = names.stored(part.source)
             if target is None:
                 continue  # converting says what the checkpoint lacks
@@ -56,7 +57,7 @@ def _merged(checkpoint: Checkpoint, lora: Sequence[Wanted]) -> Checkpoint:
                 raise UnsupportedError(f"{adapter.weights}: {target} is quantized: merge into the original checkpoint")
             rows = part.shape[1] if part.transposed else part.shape[0]
             b = np.zeros((rows, len(pair.a)), np.float32)
-            b[rows_of(part)] = pair.b * np.float32(scale * pair.factor)
+            b[rows_of(parts)] = pair.b * np.float32(scale * pair.factor)
             change = Change(pair.a.T, np.ascontiguousarray(b.T)) if part.transposed else Change(b, pair.a)
             changes.setdefault(target, []).append(change)
     files = [file for one in lora for file in files_of(one.path)]
@@ -72,16 +73,16 @@ class _Names:
         self._head = EMBEDDING if HEAD not in model.tensors else HEAD
         self.copies: dict[str, str] = {}  # the head -> the embedding
 
-    def part(self, name: str) -> Part:
-        """The part of the checkpoint that a matrix of a linear layer is."""
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """The parts of a tensor of the checkpoint that a matrix of a linear layer is."""
         if name == EMBEDDING:
-            return self._model.tensors[name].instead[0]
-        return self._settled[name].parts[0]
+            return self._model.tensors[name].instead
+        return self._settled[name].parts
 
     def stored(self, source: str) -> str | None:
         """The checkpoint's name, None if it has no such tensor."""
         found = self._found(source)
-        if found is None and source == self.part(self._head).source:
+        if found is None and source == self.parts(self._head)[0].source:
             embedding = self._found(self._model.tensors[EMBEDDING].parts[0].source)
             if embedding is not None:
                 self.copies[source] = embedding

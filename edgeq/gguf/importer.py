@@ -380,8 +380,11 @@ def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.ND
 
 def pieces_of(place: Place, model: Architecture) -> int:
     """In how many pieces the rows of a woven tensor's parts lie: one for each head."""
-    assert isinstance(model, Model)
-    return model.heads.num_attention_heads if split(place.name)[1] == "attn_q" else delta_shape(model).key_heads
+    if split(place.name)[1] == "attn_q":
+        return model.heads.num_attention_heads
+    shape = delta_shape(model) if isinstance(model, Model) else None
+    assert shape is not None, "nothing else is woven"
+    return shape.key_heads
 
 
 def rotated_heads(name: str, entry: GgufArchitecture, heads: int, kv_heads: int) -> int:

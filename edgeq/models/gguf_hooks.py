@@ -218,9 +218,12 @@ def write_falcon_h1(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return write_mamba(model)
 
 
-def delta_shape(model: Model) -> DeltaShape:
-    """Of a model that has such layers."""
-    return next(layer.mixer.shape for layer in model.layers if isinstance(layer.mixer, GatedDeltaNet))
+IN_TURN_THERE = ("qwen35", "qwen35moe")  # where value heads take the keys in turn
+
+
+def delta_shape(model: Model) -> DeltaShape | None:
+    """Of the layers that are such nets."""
+    return next((layer.mixer.shape for layer in model.layers if isinstance(layer.mixer, GatedDeltaNet)), None)
 
 
 def read_qwen3_next(values: Mapping[str, Any], shapes: Shapes) -> Config:
@@ -250,6 +253,7 @@ def read_qwen3_5(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 def write_qwen3_next(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     shape = delta_shape(model)
+    assert shape is not None
     if shape.key_dim != shape.value_dim:
         raise UnsupportedError("keys and values of different sizes cannot be exported")
     return {
@@ -261,6 +265,7 @@ def write_qwen3_next(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_qwen3_5(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     shape = delta_shape(model)
+    assert shape is not None
     if shape.heads != shape.key_heads and not shape.in_turn:
         raise UnsupportedError("value heads that share keys have another order in GGUF, and cannot be exported")
     pairs = len(model.rope.inverse_frequencies)

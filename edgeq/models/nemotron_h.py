@@ -1,7 +1,6 @@
 """Nemotron-H: each layer is one of Mamba-2, attention without rotary embedding, or an MLP of squared ReLU
 (arXiv:2504.03624)."""
 
-
 from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
 from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import read_dimensions, read_heads

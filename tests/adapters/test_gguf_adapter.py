@@ -11,9 +11,12 @@ import random_checkpoints
 from adapter_cases import CASES, LLAMA, TOKENS, as_gguf, folder
 
 import edgeq
+from edgeq.adapters.fitting import fitted
+from edgeq.adapters.reading import read_adapter
 from edgeq.conversion import convert
 from edgeq.errors import CheckpointError, EdgeqError, FormatError, UnsupportedError
 from edgeq.model import Model
+from edgeq.models import architecture as architecture_of
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,25 @@ def test_a_head_that_is_the_embedding(file: Callable[..., Path], tmp_path: Path)
         assert np.abs(model.logits([1, 2], lora=[path]) - model.logits([1, 2])).max() > 1
         with pytest.raises(UnsupportedError, match="an embedding"):
             model.logits([1], lora=[written(tmp_path / "b.gguf", pair("token_embd.weight", 48), "qwen2")])
+
+
+def test_rows_that_take_turns(file: Callable[..., Path], tmp_path: Path) -> None:
+    """GGUF's Qwen3.5 has each head's query and its gate in one matrix, head by head, as checkpoints have."""
+    adds = pair("blk.2.attn_q.weight", 2 * 4 * 32)
+    path = written(tmp_path / "a.gguf", adds, "qwen35")
+    model = architecture_of(random_checkpoints.CASES["qwen3-5-equal-heads"])
+    found, b = fitted(read_adapter(path), model), adds["blk.2.attn_q.weight.lora_b"].reshape(4, 2, 32, 2)
+    for number, name in enumerate(("attn_q", "attn_gate")):
+        np.testing.assert_array_equal(found[f"blk.2.{name}.weight"].b, b[:, number].reshape(-1, 2))
+
+
+def test_value_heads_in_another_order(tmp_path: Path) -> None:
+    """GGUF's Qwen3.5 has other neighbours among value heads than checkpoints, where these share keys."""
+    config = random_checkpoints.CASES["qwen3-5"]
+    there = written(tmp_path / "a.gguf", pair("blk.0.ssm_out.weight", 64, 64), "qwen35")
+    with pytest.raises(UnsupportedError, match=r"a\.gguf: GGUF has the model's value heads in another order"):
+        fitted(read_adapter(there), architecture_of(config))
+    assert fitted(read_adapter(there), architecture_of(config | {"edgeq_heads_in_turn": True}))
 
 
 def test_a_model_it_is_not(tmp_path: Path) -> None:
