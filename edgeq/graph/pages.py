@@ -31,7 +31,7 @@ def most_pages(window: int | None, context: int, batch: int) -> int:
         return every
     if window == RECURRENT:
         written = -(-batch // ATTENTION_BLOCK) + 1  # they may begin within one
-        return min(every, written + max(len(checkpoints(last)) for last in range(every)))
+        return min(every, written + max((len(checkpoints(last)) for last in range(every)), default=0))
     kept = window - 1 + max(batch, REWIND)
     return min(every, -(-(kept - 1) // ATTENTION_BLOCK) + 1)  # they may begin within one
 

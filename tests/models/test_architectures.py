@@ -207,6 +207,8 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("qwen2_vl", "", "qwen2", "model.language_model."),
         ("qwen3_vl", "qwen3_vl_text", "qwen3", "model.language_model."),
         ("qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3-moe", "model.language_model."),
+        ("qwen3_5", "qwen3_5_text", "qwen3-5", "model.language_model."),
+        ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3-5-moe", "model.language_model."),
         ("smolvlm", "llama", "llama", "model.text_model."),
         ("lfm2_vl", "lfm2", "lfm2", "model.language_model."),
     ],

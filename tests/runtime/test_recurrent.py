@@ -12,6 +12,8 @@ from edgeq.runtime import saved
 from edgeq.runtime.pool import Pool
 from edgeq.runtime.program import Part, Program
 from edgeq.runtime.recurrent import Recurrent
+from edgeq.runtime.request import Request
+from edgeq.runtime.scheduler import Scheduler
 from edgeq.runtime.session import Session
 
 PAGE = 64
@@ -60,6 +62,7 @@ def test_it_never_takes_more_than_is_said(context: int, batch: int) -> None:
         one.passing(first, end)
         most = max(most, len(one.held))
     assert most <= most_pages(RECURRENT, context, batch) <= -(-context // 256)
+    assert most_pages(RECURRENT, 0, batch) == 0
 
 
 def test_a_pass_that_was_broken_off() -> None:
@@ -139,3 +142,50 @@ def test_a_loaded_text_goes_back_to_the_checkpoint_before(opened: Callable[[str]
     assert loaded.position == 700 and loaded.trim(650) == 512 and loaded.reachable(500) == 0
     np.testing.assert_array_equal(program.step([Part(loaded, ids[512:], range(188))])[0], expected[12:])
     program.close()
+
+
+def test_texts_that_share_a_beginning_and_pages_that_run_out(opened: Callable[[str], File]) -> None:
+    """What a scheduler makes of them: each text is the one that it is alone, guesses are not computed along."""
+    program = Program(opened("qwen3-5"), context=700, threads=2, texts=2)
+    beginning = [1, 2, 3, 4, 5, 6, 7, 8] * 40
+    prompts = [[*beginning, 40 + number] for number in range(5)]
+
+    def written(together: bool) -> list[list[int]]:
+        scheduler = Scheduler(program)
+        requests = [Request(one, 12, choose, guesser=Eager()) for one in prompts]
+        for group in [requests] if together else [[one] for one in requests]:
+            for one in group:
+                scheduler.add(one)
+            while any(not one.complete for one in group):
+                for one in group:
+                    scheduler.next(one)
+            for one in group:
+                scheduler.leave(one)
+        assert not any(one.drafted for one in requests)
+        cached = [one.cached for one in requests]
+        assert together or cached == [0, 256, 256, 256, 256]
+        scheduler.close()
+        return [one.tokens for one in requests]
+
+    assert written(together=True) == written(together=False)
+    program.close()
+
+
+def choose(logits: np.ndarray, tokens: list[int]) -> tuple[int, None]:
+    return int(logits.argmax()), None
+
+
+class Eager:
+    """Guesses whatever there is room for."""
+
+    def draft(self, tokens: list[int], room: int) -> list[int]:
+        return tokens[:room]
+
+    def drawn(self, token: int) -> None:
+        pass
+
+    def took(self, rows: int, seconds: float) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
