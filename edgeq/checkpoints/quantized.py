@@ -10,6 +10,7 @@ from edgeq.checkpoints import (
     bitsandbytes,
     compressed_tensors,
     fp8,
+    gemma_packed,
     gptq,
     mlx,
     mxfp4,
@@ -29,6 +30,7 @@ METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "mxfp4": mxfp4.find,
     "fp8": fp8.find,
     "fbgemm_fp8": fp8.find,
+    "gemma": gemma_packed.find,
     "mlx": mlx.find,
     "bitnet": bitnet_packed.find,
 }

@@ -164,6 +164,23 @@ def fp8(block: tuple[int, int] = (32, 32)) -> Method:
     return method
 
 
+def gemma(bits: int, scale_dtype: type = np.float32) -> Method:
+    """Gemma's, a scale per row: bytes of several codes, or 8-bit integers."""
+
+    def method(w: Array) -> tuple[dict[str, Array], Array]:
+        half = 1 << bits - 1
+        scale = (np.abs(w).max(axis=1, keepdims=True) / (half - 1)).astype(scale_dtype).astype(np.float32)
+        codes = np.clip(np.rint(w / scale), -half, half - 1).astype(np.int64)
+        stored = codes.astype(np.int8)
+        if bits < 8:
+            several = (codes + half).reshape(len(w), -1, 8 // bits)
+            stored = sum(several[:, :, i] << i * bits for i in range(8 // bits)).astype(np.uint8)
+        beside = {"input_activation_scale": np.float32(0.1), "output_activation_scale": np.float32(0.0)}
+        return {"weight": stored, "weight_scale": scale, **beside}, (codes * scale).astype(np.float32)
+
+    return method
+
+
 def mxfp4(w: Array) -> tuple[dict[str, Array], Array]:
     """gpt-oss' experts, [experts, in, out] unquantized."""
     book = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)

@@ -34,6 +34,8 @@ GROUPS: dict[str, Any] = {
 }
 INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
+GEMMA: dict[str, Any] = {"quant_method": "gemma", "num_bits": 4}
+FOUR = {r"\.mlp\.": {"num_bits": 4}, "self_attn": {"num_bits": 4}}
 MLX: dict[str, Any] = {"group_size": 32, "mode": "affine"}
 FP8: dict[str, Any] = {"quant_method": "fp8", "weight_block_size": [32, 32]}
 
@@ -66,6 +68,10 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "nf4": (made.nf4(), BNB, "NF4", EXACT),
     "nf4-stored-as-bf16": (made.nf4(storage="<u2"), BNB, "NF4", EXACT),
     "fp8": (made.fp8(), FP8, "Q8_0", ENCODED),
+    "gemma-2": (made.gemma(2, np.float16), GEMMA | {"num_bits": 2}, "Q4_0", EXACT),
+    "gemma-4": (made.gemma(4, np.float16), GEMMA, "Q4_0", EXACT),
+    "gemma-4-f32-scales": (made.gemma(4), GEMMA | {"num_bits": 2, "module_quant_configs": FOUR}, "Q4_0", ROUNDED),
+    "gemma-8": (made.gemma(8, np.float16), GEMMA, "Q8_0", EXACT),
     **{f"mlx-{bits}": (made.mlx(bits), MLX | {"bits": bits}, "Q4_1", EXACT) for bits in (2, 3, 4)},
     "mlx-bf16": (made.mlx(dtype=ml_dtypes.bfloat16), MLX | {"bits": 4}, "Q4_1", EXACT),
     "mlx-f32": (made.mlx(dtype=np.float32), MLX | {"bits": 4}, "Q4_1", ROUNDED),
@@ -401,3 +407,31 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, monkeypatch: pytest
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 120, done.stdout
+
+
+def test_packed_embeddings(tmp_path: Path) -> None:
+    """Gemma's have names of their own; patterns say the bits of each."""
+    config, weights, _ = random_checkpoints.make("gemma4")
+    stored, meant = {}, {}
+    for name, w in weights.items():
+        if "embed_tokens" not in name:
+            stored[name] = w
+            continue
+        parts, meant[name] = made.gemma(2 if "per_layer" in name else 4)(w)
+        module = name.removesuffix(".weight")
+        stored |= {f"{module}.embedding_quantized": parts["weight"], f"{module}.embedding_scale": parts["weight_scale"]}
+    patterns = {"embed_tokens_per_layer": {"num_bits": 2}, "embed_tokens": {"num_bits": 4}}
+    quantization = {"quant_method": "gemma", "num_bits": 8, "module_quant_configs": patterns}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    save_file(stored, tmp_path / "model.safetensors")
+    convert(tmp_path, tmp_path / "m.eqf", "F32", threads=1, allow_no_tokenizer=True)
+    names = {"token_embd": "embed_tokens", "per_layer_token_embd": "embed_tokens_per_layer"}
+    with open_file(tmp_path / "m.eqf") as file:
+        for own, theirs in names.items():
+            tensor = file.tensors[f"{own}.weight"]
+            found = reference.decode(np.asarray(file.data(tensor.name)), *tensor.shape, tensor.type)
+            np.testing.assert_array_equal(found, meant[f"model.{theirs}.weight"])
+    quantization["num_bits"], quantization["module_quant_configs"] = 8, {}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    with pytest.raises(CheckpointError, match=r"num_bits of model\.embed_tokens.* is 8, its matrix has 2 or 4"):
+        convert(tmp_path, tmp_path / "m.eqf", "F32", threads=1, allow_no_tokenizer=True)
