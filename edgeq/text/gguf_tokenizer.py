@@ -16,7 +16,7 @@ from edgeq.text.tokenizer import END_OF_TURN
 from edgeq.text.wordpiece import wordpiece
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-KINDS = ("llama", "gpt2", "bert")
+KINDS = ("llama", "gpt2", "gemma4", "bert")
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _SPM_ROLES = {"bos": 1, "eos": 2, "unknown": 0}  # where a sentencepiece vocabulary does not say
@@ -80,7 +80,9 @@ class _Vocabulary:
             for role in ("bos", "eos", "padding"):
                 if (control := self.role(role)) is not None:
                     types[control] = CONTROL
-        spelled = {token for token in self.tokens if _BYTE.fullmatch(token)} if self.model == "llama" else set()
+        spelled = (
+            {token for token in self.tokens if _BYTE.fullmatch(token)} if self.model in ("llama", "gemma4") else set()
+        )
         for i, token in enumerate(self.tokens):
             # Gemma's vocabulary has HTML's </s> as a text of its own, of another type than NORMAL
             if token in END_OF_TURN or (types[i] == NORMAL and token in CONTROL_NAMES):
@@ -104,6 +106,8 @@ class _Vocabulary:
             return self.wordpiece()
         if self.model == "llama":
             files, add_bos = {"tokenizer.model": self.sentencepiece()}, True
+        elif self.model == "gemma4":
+            files, add_bos = {"tokenizer.json": _json(self.spaced())}, True
         else:
             pre = self.pre_tokenizer()
             files, add_bos = {"tokenizer.json": _json(self.byte_level(pre))}, pre.add_bos
@@ -151,6 +155,32 @@ class _Vocabulary:
 
     def byte_level(self, pre: PreTokenizer) -> dict[str, Any]:
         """A byte-level BPE `tokenizer.json`."""
+        splits = [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+            for pattern in pre.patterns
+        ]
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        return self.pairs(
+            {"type": "Sequence", "pretokenizers": [*splits, level]},
+            {**level, "add_prefix_space": True, "use_regex": True},
+            ignore_merges=pre.ignore_merges,
+        )
+
+    def spaced(self) -> dict[str, Any]:
+        """A `tokenizer.json` of BPE on a whole text, whose spaces are marked, and whose other letters are bytes."""
+        parts = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
+        unknown = self.role("unknown")
+        found = self.pairs(
+            None,
+            {"type": "Sequence", "decoders": [*parts, {"type": "Fuse"}]},
+            byte_fallback=True,
+            fuse_unk=True,
+            unk_token=None if unknown is None else self.tokens[unknown],
+        )
+        return found | {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}}
+
+    def pairs(self, pre_tokenizer: Any, decoder: Any, **model: Any) -> dict[str, Any]:
+        """A BPE `tokenizer.json`; `model` are what its model has beside the usual."""
         if f"{_PREFIX}merges" not in self.metadata:
             raise TokenizerError(f"the tokenizer has no {_PREFIX}merges: convert the model again")
         vocab = {token: i for i, token in enumerate(self.tokens)}
@@ -160,11 +190,6 @@ class _Vocabulary:
             left, right = line[:at], line[at + 1 :]
             if at > 0 and left in vocab and right in vocab and left + right in vocab:
                 merges.append([left, right])
-        splits = [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-            for pattern in pre.patterns
-        ]
-        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
         return {
             "version": "1.0",
             "truncation": None,
@@ -175,9 +200,9 @@ class _Vocabulary:
                 for entry in self.added().values()
             ],
             "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
+            "pre_tokenizer": pre_tokenizer,
             "post_processor": None,
-            "decoder": {**level, "add_prefix_space": True, "use_regex": True},
+            "decoder": decoder,
             "model": {
                 "type": "BPE",
                 "dropout": None,
@@ -186,9 +211,10 @@ class _Vocabulary:
                 "end_of_word_suffix": None,
                 "fuse_unk": False,
                 "byte_fallback": False,
-                "ignore_merges": pre.ignore_merges,
+                "ignore_merges": False,
                 "vocab": vocab,
                 "merges": merges,
+                **model,
             },
         }
 

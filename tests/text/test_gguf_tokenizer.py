@@ -39,7 +39,9 @@ def test_a_word_vocabulary(shared_data: Path):
 
 
 def test_kinds_that_cannot_run_here_are_refused_in_one_line():
-    with pytest.raises(TokenizerError, match=r"m: the tokenizer is of the kind 't5'; supported are llama, gpt2, bert"):
+    with pytest.raises(
+        TokenizerError, match=r"m: the tokenizer is of the kind 't5'; supported are llama, gpt2, gemma4, bert"
+    ):
         tokenizer_assets(metadata(model="t5"), "m")
 
 
@@ -59,6 +61,23 @@ def test_a_byte_level_vocabulary():
     tokenizer = load_tokenizer(tokenizer_assets(more, "m"))
     assert tokenizer.encode("a") == [3, 0, 3]
     assert tokenizer.eos_ids == {2, 3}
+
+
+def test_a_vocabulary_of_pairs_with_marked_spaces():
+    """Gemma 4's: merged across words, what it lacks spelled in bytes."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<turn|>", *(f"<0x{b:02X}>" for b in range(256))]
+    kinds = [3, 3, 3, 2, 3, *[6] * 256]
+    words = ["▁", "a", "b", "\n", "ab", "▁ab", "\n\n", "b▁", "b▁a"]
+    own = {"model": "gemma4", "pre": "default", "tokens": [*tokens, *words], "token_type": [*kinds, *[1] * len(words)]}
+    own |= {"merges": ["b ▁", "b▁ a", "a b", "▁ ab", "\n \n"], "bos_token_id": 2, "eos_token_id": 1}
+    own |= {"unknown_token_id": 3, "padding_token_id": 0, "add_bos_token": True, "add_space_prefix": False}
+    read = tokenizer_assets({f"tokenizer.ggml.{key}": value for key, value in own.items()}, "m")
+    tokenizer, first = load_tokenizer(read), len(tokens)
+    a, b, newlines, across = first + 1, first + 2, first + 6, first + 8
+    assert tokenizer.encode("ab ab\n\n") == [2, a, across, b, newlines], "merges go across words"
+    assert tokenizer.encode("½", add_special=False) == [5 + 0xC2, 5 + 0xBD]
+    assert tokenizer.decode([a, across, b, newlines, 5 + 0xC2, 5 + 0xBD]) == "ab ab\n\n½"
+    assert tokenizer.eos_ids >= {1, 4} and tokenizer.encode("a<turn|>", add_special=False) == [a, 4]
 
 
 def test_chat_templates():
