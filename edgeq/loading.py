@@ -11,7 +11,7 @@ from edgeq.container.reader import open_file
 from edgeq.model import Model
 from edgeq.model_cache import runnable
 from edgeq.runtime.adapted import AdaptedFile
-from edgeq.runtime.fit import available_memory
+from edgeq.runtime.fit import BY_ROW, available_memory, resident
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import FILES
 
@@ -55,8 +55,8 @@ def load(
     try:
         adapters = AdapterSet(file, asked)
         running = AdaptedFile(file, adapters.added) if adapters.added else file
-        if file.nbytes < available_memory():
-            file.read_ahead()
+        if resident(file) < available_memory():
+            file.read_ahead(BY_ROW)
         session = Session(
             running,
             context=context,

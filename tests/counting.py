@@ -102,7 +102,7 @@ class MemoryFile:
         self.nbytes = vocab * 4
         self.closed = False
 
-    def read_ahead(self) -> None:
+    def read_ahead(self, but=()) -> None:
         """There is nothing on a disk."""
 
     def asset(self, name: str) -> bytes:

@@ -29,6 +29,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
 
 import random_checkpoints  # noqa: E402
+from architecture_cases import FILES  # noqa: E402
 from encoder_cases import DECODERS, ENCODERS  # noqa: E402
 
 PROMPT_TOKENS, GENERATED = 56, 200
@@ -144,12 +145,15 @@ def write_model(name: str, folder: Path) -> dict[str, Any]:
 
 
 def write_architectures(known: dict[str, str]) -> dict[str, str]:
-    """tests/golden/architectures.npz: logits of every random checkpoint, and the tokens that follow its prompt
-    greedily (`CASE greedy`); returns their fingerprints.
+    """tests/golden/architectures.npz and those beside it: logits of every random checkpoint, and the tokens that follow
+    its prompt greedily (`CASE greedy`); returns their fingerprints.
 
     Those of a checkpoint whose fingerprint is `known` are kept.
     """
-    kept = dict(np.load(GOLDEN / "architectures.npz")) if known else {}
+    kept: dict[str, Any] = {}
+    for name in FILES:
+        if known and (path := GOLDEN / f"{name}.npz").exists():
+            kept |= np.load(path)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for case in random_checkpoints.CASES:
@@ -162,8 +166,17 @@ def write_architectures(known: dict[str, str]) -> dict[str, str]:
             tokens = greedy(model, prompt, random_checkpoints.continued(case), SMALL_MARGIN)[0]
             found[f"{case} greedy"] = np.array(tokens[len(prompt) :], np.uint16)
             print(f"{case}: logits within {np.abs(found[case]).max():.2f}, {len(tokens) - len(prompt)} tokens")
-    np.savez_compressed(GOLDEN / "architectures.npz", **found)
+    for name, cases in FILES.items():
+        of_file = {key: found[key] for case in cases for key in (case, f"{case} greedy")}
+        if known and (path := GOLDEN / f"{name}.npz").exists() and same(dict(np.load(path)), of_file):
+            continue
+        np.savez_compressed(GOLDEN / f"{name}.npz", **of_file)
     return {case: random_checkpoints.digest(case) for case in random_checkpoints.CASES}
+
+
+def same(some: dict[str, Any], others: dict[str, Any]) -> bool:
+    """Whether both have the same arrays."""
+    return some.keys() == others.keys() and all(np.array_equal(some[key], others[key]) for key in some)
 
 
 def write_states() -> dict[str, str]:
@@ -209,7 +222,8 @@ def main() -> None:
     for name, folder in folders.items():
         manifest["models"][name] = write_model(name, folder)
     manifest["architectures"] = write_architectures({} if options.all else manifest.get("architectures", {}))
-    manifest["states"] = write_states()
+    if not options.architectures:
+        manifest["states"] = write_states()
     manifest["made_with"] = {"torch": torch.__version__, "transformers": transformers.__version__}
     manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
 

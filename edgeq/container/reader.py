@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.container.header import header_bytes, parse
-from edgeq.container.placement import PREFIX_BYTES, AssetInfo, TensorInfo
+from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
 from edgeq.input import InputFile
 
@@ -72,15 +72,26 @@ class File:
         info = self.tensors[name]
         return np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
 
-    def read_ahead(self) -> None:
-        """Have the system read the whole file from the disk in the background, in order; returns at once.
+    def read_ahead(self, but: Collection[str] = ()) -> None:
+        """Have the system read the file from the disk in the background, in order, `but` for these tensors; returns at
+        once.
 
         Otherwise its pages come as the threads of a model touch them, each in a part of its own: on a disk that reads
         little ahead by itself that takes several times as long. Nothing is read that is in memory already.
         """
         self._mapped()
         if hasattr(os, "posix_fadvise"):
-            threading.Thread(target=_read_ahead, args=(os.dup(self._file.fd), self.nbytes), daemon=True).start()
+            parts = self._parts(but)
+            threading.Thread(target=_read_ahead, args=(os.dup(self._file.fd), parts), daemon=True).start()
+
+    def let_go(self, name: str) -> None:
+        """Take the pages of tensor `name` off this process, whose memory they count as. They come back from the
+        system's cache, or from the disk, as they are read."""
+        info = self.tensors[name]
+        start = info.offset // PAGE * PAGE
+        length = min(info.offset + info.nbytes, self.nbytes) - start
+        if hasattr(mmap, "MADV_DONTNEED") and length > 0:
+            self._mapped().madvise(mmap.MADV_DONTNEED, start, length)
 
     def read_through(self, progress: Progress) -> None:
         """Read the whole file from the disk, in order, into the system's page cache; `progress` hears bytes done, and
@@ -90,6 +101,13 @@ class File:
         for offset in range(0, self.nbytes, _AHEAD):
             self._read_into(buffer, offset)
             progress(min(offset + _AHEAD, self.nbytes), self.nbytes)
+
+    def _parts(self, but: Collection[str]) -> list[range]:
+        """Bytes of the file, without those of some tensors."""
+        left_out = sorted((self.tensors[name] for name in but if name in self.tensors), key=lambda info: info.offset)
+        starts = [0, *(info.offset + info.nbytes for info in left_out)]
+        ends = [*(info.offset for info in left_out), self.nbytes]
+        return [range(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
     def asset(self, name: str) -> bytes:
         """A copy of asset `name`. KeyError if there is none; ChecksumError if its bytes are damaged; FormatError if
@@ -178,10 +196,11 @@ class File:
         return ChecksumError(f"{self.path}: the checksum of {kind} {name!r} is wrong: copy or convert the file again")
 
 
-def _read_ahead(fd: int, nbytes: int) -> None:
+def _read_ahead(fd: int, parts: list[range]) -> None:
     try:
-        for offset in range(0, nbytes, _AHEAD):
-            os.posix_fadvise(fd, offset, _AHEAD, os.POSIX_FADV_WILLNEED)
+        for part in parts:
+            for offset in part[::_AHEAD]:
+                os.posix_fadvise(fd, offset, min(_AHEAD, part.stop - offset), os.POSIX_FADV_WILLNEED)
     finally:
         os.close(fd)
 

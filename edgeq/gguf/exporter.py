@@ -118,7 +118,8 @@ def export_gguf(
         ]
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
-        factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"])
+        own = model if isinstance(model, Model) else None
+        factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"], own)
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
         total, done = sum(info.nbytes for info in file.tensors.values()), 0

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from edgeq.errors import UnsupportedError
 from edgeq.models.config import Config
 from edgeq.models.dimensions import Dimensions
-from edgeq.models.feed_forward import MixtureOfExperts, SharedExpert, SharedMLP
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
 from edgeq.models.norms import NamedNorm, Norm
+from edgeq.models.per_layer import LayerEnd
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -74,6 +75,7 @@ class Model:
     layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
     settings:  what GGUF says as well and config.json may leave out, by its keys there
     bare:      the checkpoint has no head, and what stands for it here is never computed
+    end:       what follows every layer
     """
 
     name: str
@@ -86,6 +88,7 @@ class Model:
     layers_in: str = "model.layers.{}."
     settings: Mapping[str, float] = field(default_factory=dict)
     bare: bool = False
+    end: LayerEnd | None = None
 
     @property
     def num_hidden_layers(self) -> int:
@@ -120,9 +123,7 @@ class Model:
     @property
     def experts_read(self) -> float:
         """The part of the experts' matrices that one token reads."""
-        kinds = MixtureOfExperts | SharedExpert | SharedMLP
-        mixtures = (layer.ffn for layer in self.layers if isinstance(layer.ffn, kinds))
-        return min((mixture.experts_read for mixture in mixtures), default=1.0)
+        return min((getattr(layer.ffn, "experts_read", 1.0) for layer in self.layers), default=1.0)
 
     @property
     def norm_eps(self) -> float:
@@ -130,6 +131,13 @@ class Model:
         norm = self.head.norm if self.head else self.embedding.norm
         assert norm is not None, "a model without a head norms its embeddings"
         return norm.eps
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether a layer needs no more than what the one before it gives, and its experts what their router reads."""
+        alone = all(layer.mixer.reads is None for layer in self.layers if isinstance(layer.mixer, Attention))
+        routed = all(getattr(layer.ffn, "one_input", True) for layer in self.layers)
+        return alone and routed and not (self.end and self.end.embedding)
 
     @property
     def windows(self) -> list[int | None]:
@@ -142,8 +150,13 @@ class Model:
         """Every tensor that the graph uses."""
         found = Tensors()
         self.embedding.tensors(found)
+        if self.end:
+            self.end.tensors(found)
         for i, layer in enumerate(self.layers):
-            layer.tensors(found.within(layer_name(i), self.layers_in.format(i)))
+            own = found.within(layer_name(i), self.layers_in.format(i))
+            layer.tensors(own)
+            if self.end:
+                self.end.layer_tensors(own)
         if self.head:
             self.head.tensors(found)
         return found
@@ -152,10 +165,15 @@ class Model:
         """The forward pass, token ids to logits, or `stages` of it: the embedding, each layer, the head."""
         last = len(self.layers) + 1
         run = range(last + 1) if stages is None else stages
+        if stages is not None and not self.in_stages:
+            what = "layers read what other layers keep, an embedding of their own, or experts what no router reads"
+            raise UnsupportedError(f"{self.name}: {what}, and cannot be run one by one: quantize without calibration")
         x = self.embedding.graph(g) if 0 in run else g.rows(self.size.hidden_size)
+        values = self.end.begin(g, x) if self.end else None
         for i, layer in enumerate(self.layers):
             if i + 1 in run:
                 x = layer.graph(g, x, i)
+                x = self.end.graph(g, x, i, values) if self.end else x
         return self.head.graph(g, x) if self.head and last in run else x
 
 

@@ -40,7 +40,7 @@ def read_mixture(config: Config, n: int, bias: bool) -> FeedForward:
     m, shared = config.integer("moe_intermediate_size", 1536), config.get("moe_num_shared_experts", 2)
     favour = "mlp.moe_statics.e_score_correction_bias"
     matrices = separate_experts(n, m, count)
-    experts = MixtureOfExperts(router(n, count), matrices, count, top_k, normalized=True, bias=favour)
+    experts = MixtureOfExperts(router(n, count), matrices, count, top_k, normalized=True, bias=favour, bias_row=True)
     if shared == 0:
         return experts
     wide = m * config.integer("moe_num_shared_experts", 2)

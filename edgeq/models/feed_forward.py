@@ -100,9 +100,13 @@ class ExpertMatrix(NamedTuple):
             t.stacked(self.name, source, self.num_experts, self.rows, self.columns, self.fused)
 
 
+SCALES = "ffn_down_exps.scale"  # of experts' weights, in the file
+
+
 class MixtureOfExperts(NamedTuple):
     """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in ops/experts.py. `bias` is
-    the checkpoint's name of what is added for choosing, [1, num_experts] there."""
+    the checkpoint's name of what is added for choosing, [1, num_experts] there if `bias_row`, `scales` that of what
+    each expert's weight is multiplied by."""
 
     router: Matrix
     matrices: Sequence[ExpertTensors]
@@ -113,6 +117,13 @@ class MixtureOfExperts(NamedTuple):
     alpha: float = 1.0
     limit: float = 0.0
     bias: str = ""
+    bias_row: bool = False
+    activation: str = "silu"
+    sigmoid: bool = False
+    least: float = 0.0
+    groups: int = 1
+    top_groups: int = 1
+    scales: str = ""
 
     @property
     def experts_read(self) -> float:
@@ -127,18 +138,36 @@ class MixtureOfExperts(NamedTuple):
         """The router, the experts."""
         self.router.tensors(t)
         if self.bias:
-            t.row("exp_probs_b.bias", self.bias, self.num_experts)
+            (t.row if self.bias_row else t.vector)("exp_probs_b.bias", self.bias, self.num_experts)
+        if self.scales:
+            t.vector(SCALES, self.scales, self.num_experts)
         for matrix in self.matrices:
             matrix.tensors(t)
 
-    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
-        """Layer i's, of h, added to `add_to`."""
-        assert add_to is not None, "experts are added to something"
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None, routed_by: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`; the router reads `routed_by`, or h as well."""
         at = layer_name(i)
-        router, prefix = self.router.graph(g, h, at), f"{at}ffn"
-        bias = f"{at}exp_probs_b.bias" if self.bias else ""
-        mix = Experts(self.num_experts, self.top_k, self.normalized, prefix, self.factor, self.alpha, self.limit, bias)
-        return g.experts(h, router, mix, add_to)
+        router = self.router.graph(g, h if routed_by is None else routed_by, at)
+        return g.experts(h, router, self._mix(at), add_to)
+
+    def _mix(self, at: str) -> Experts:
+        """As the operation knows it; `at` is what the layer's names begin with."""
+        return Experts(
+            self.num_experts,
+            self.top_k,
+            self.normalized,
+            f"{at}ffn",
+            self.factor,
+            self.alpha,
+            self.limit,
+            bias=f"{at}exp_probs_b.bias" if self.bias else "",
+            activation=self.activation,
+            sigmoid=self.sigmoid,
+            least=self.least,
+            groups=self.groups,
+            top_groups=self.top_groups,
+            scales=f"{at}{SCALES}" if self.scales else "",
+        )
 
 
 class SharedExpert(NamedTuple):

@@ -6,12 +6,13 @@ from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
+from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
 from edgeq.models.gguf_hooks import Shapes, mamba_of
-from edgeq.models.gguf_rope import Vector, number, read_rope, rotated, scaling_of, write_rope
+from edgeq.models.gguf_rope import ROPE_FACTORS, Vector, number, read_rope, rotated, scaling_of, write_rope
 from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config
 
@@ -53,10 +54,12 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
         if isinstance(value, list) and suffix == "attention.head_count_kv" and entry.read:
             # the hook reads what the layers have
             value = max((heads for heads in value if isinstance(heads, int)), default=0)
+        if isinstance(value, list) and value and suffix in entry.by_layer:
+            value = value[0]
         if value is not None:
             config[key] = number(value, f"{name}.{suffix}", source)
     for suffix in ("expert_count", "attention.sliding_window"):
-        if values.get(suffix) and suffix not in entry.keys:
+        if values.get(suffix) and suffix not in entry.keys and not entry.own_rope:
             raise UnsupportedError(f"{source}: {name}.{suffix} is not supported: take another model")
     if config.get("sliding_window") == 0:
         config["sliding_window"] = None
@@ -79,8 +82,14 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     config |= {key: _has(tensor, shapes) for key, tensor in entry.biases.items()}
     config |= {key: number(metadata[own], own, source) for own, key in TOKENS.items() if own in metadata}
     config |= entry.derived(config) if entry.derived else {}
-    config |= entry.read(values, shapes) if entry.read else {}
-    read_rope(config, values, f"{name}.rope", shapes, vector, source)
+    try:
+        config |= entry.read(values, shapes) if entry.read else {}
+        if entry.own_rope:
+            gguf_gemma4.read_rope(config, values, vector(ROPE_FACTORS) if ROPE_FACTORS in shapes else [1.0])
+    except (FormatError, UnsupportedError) as error:
+        raise type(error)(f"{source}: {error}") from None
+    if not entry.own_rope:
+        read_rope(config, values, f"{name}.rope", shapes, vector, source)
     if (config.get("rope_scaling") or {}).get("rope_type") == "yarn":
         config["rope_scaling"] |= entry.yarn
     if entry.interleaved and "partial_rotary_factor" in config:
@@ -120,6 +129,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     values = _shape(model, entry) | _further(config, model, entry, name, source)
     try:
         values |= entry.write(model, config) if entry.write else {}
+        if entry.own_rope:
+            gguf_gemma4.write_rope(values, model, config)
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
     if entry.square and query_width(model.heads) != model.size.hidden_size:
@@ -132,7 +143,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     if scaling.get("rope_type", scaling.get("type")) == "yarn" and not whole:
         raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
     theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.settings.get("rope_theta", 10000.0)
-    write_rope(values, model, config, float(theta), source)
+    if not entry.own_rope:
+        write_rope(values, model, config, float(theta), source)
     windows = [window for window in model.windows if window]
     if windows and (entry.model_type == "phi3" or "attention.sliding_window" not in entry.keys):
         window = min(windows)

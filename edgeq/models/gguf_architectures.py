@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models import falcon_h1, gpt2
+from edgeq.models import falcon_h1, gguf_gemma4, gguf_mixtures, gpt2
 from edgeq.models import gguf_hooks as hooks
 from edgeq.models.composition import Model
 from edgeq.models.gguf_hooks import Config, Shapes
@@ -39,6 +39,8 @@ class GgufArchitecture:
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
                   one that follows from sizes
+    own_rope      its rotary embeddings are gguf_gemma4.py's
+    by_layer      keys whose values may differ from layer to layer, where `read` sees to it
     square        all query heads together are as wide as the residual stream there
     """
 
@@ -60,6 +62,8 @@ class GgufArchitecture:
     bare: tuple[str, ...] = ("ssm_a", "ssm_d")
     yarn: Mapping[str, Any] = field(default_factory=dict)
     scaled: str = ""
+    own_rope: bool = False
+    by_layer: tuple[str, ...] = ()
     square: bool = False
 
 
@@ -131,6 +135,21 @@ ARCHITECTURES = {
         fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
         derived=hooks.gemma(6, 62),
         scaled="attn_q_norm",
+    ),
+    "gemma4": GgufArchitecture(
+        "gemma4_text",
+        keys=_WINDOW
+        | {
+            "final_logit_softcapping": "final_logit_softcapping",
+            "attention.shared_kv_layers": "num_kv_shared_layers",
+            "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+        },
+        fixed={"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False},
+        read=gguf_gemma4.read,
+        write=gguf_gemma4.write,
+        fused=("ffn_gate_up_exps",),
+        own_rope=True,
+        by_layer=("feed_forward_length",),
     ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=_MULTIPLIERS | _LOCAL_EXPERTS, biases=_BIASES),
@@ -308,6 +327,59 @@ ARCHITECTURES |= {
             "write": hooks.write_qwen3_next,
             "woven": _QWEN3_5["woven"] | {"ssm_ba": ("ssm_beta", "ssm_alpha")},
         },
+    ),
+}
+_ROUTED = {
+    "expert_count": "n_routed_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_shared_count": "n_shared_experts",
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_weights_scale": "routed_scaling_factor",
+}
+ARCHITECTURES |= {
+    "lfm2moe": GgufArchitecture(
+        "lfm2_moe",
+        names={"rms_norm_eps": "norm_eps"},
+        keys={"shortconv.l_cache": "conv_L_cache", "leading_dense_block_count": "num_dense_layers"}
+        | _EXPERTS
+        | _EXPERT_WIDTH,
+        fixed={"conv_bias": False, "use_expert_bias": True, "norm_topk_prob": True, "routed_scaling_factor": 1.0},
+        read=gguf_mixtures.read_lfm2_moe,
+        write=gguf_mixtures.write_lfm2_moe,
+        renamed={"output_norm": "token_embd_norm"},
+    ),
+    "glm4moe": GgufArchitecture(
+        "glm4_moe",
+        keys=_ROUTED | _EXPERT_WIDTH,
+        fixed={"hidden_act": "silu"},
+        assumed={"partial_rotary_factor": 1.0},
+        biases={"attention_bias": "blk.0.attn_q.bias", "use_qk_norm": "blk.0.attn_q_norm.weight"},
+        read=gguf_mixtures.read,
+        write=gguf_mixtures.write,
+        renamed={"ffn_norm": "post_attention_norm"},
+    ),
+    "dots1": GgufArchitecture(
+        "dots1",
+        keys=_ROUTED | _EXPERT_WIDTH,
+        fixed={"hidden_act": "silu", "attention_bias": False},
+        assumed={"sliding_window": None},
+        read=gguf_mixtures.read,
+        write=gguf_mixtures.write_dots1,
+    ),
+    "afmoe": GgufArchitecture(
+        "afmoe",
+        keys=_WINDOW
+        | _EXPERTS
+        | _EXPERT_WIDTH
+        | {
+            "expert_shared_count": "num_shared_experts",
+            "leading_dense_block_count": "num_dense_layers",
+            "expert_weights_scale": "route_scale",
+        },
+        fixed={"hidden_act": "silu", "attention_bias": False, "mup_enabled": True, "global_attn_every_n_layers": 4},
+        derived=hooks.every(4),
+        read=gguf_mixtures.read_afmoe,
+        write=gguf_mixtures.write_afmoe,
     ),
 }
 # OLMo 2 with local layers

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
+from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.gguf_hooks import Shapes
@@ -193,9 +194,11 @@ def _check_local(config: Mapping[str, Any], scaling: Mapping[str, Any], source: 
         raise UnsupportedError(f"{source}: rope parameters by kind of layer cannot be exported")
 
 
-def factor_tensors(config: Mapping[str, Any]) -> dict[str, list[float]]:
+def factor_tensors(config: Mapping[str, Any], model: Model | None = None) -> dict[str, list[float]]:
     """The vectors that say what keys cannot."""
     scaling = scaling_of(config)
+    if model and model.name == "gemma4_text":
+        return {ROPE_FACTORS: gguf_gemma4.divisors(model)}
     if _two_lists(config):
         lists = {LONG: scaling["long_factor"], SHORT: scaling["short_factor"]}
         return {name: [float(divisor) for divisor in found] for name, found in lists.items()}

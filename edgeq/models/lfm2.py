@@ -1,11 +1,12 @@
 """LFM2: most layers are short convolutions with two gates, the others attention with normed queries and keys."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from edgeq.models.composition import Model, decoder
 from edgeq.models.config import Config
-from edgeq.models.dimensions import read_dimensions, read_heads
-from edgeq.models.feed_forward import gated
+from edgeq.models.dimensions import Dimensions, read_dimensions, read_heads
+from edgeq.models.feed_forward import FeedForward, GatedMLP, gated
 from edgeq.models.layers import Layer, PreNorms
 from edgeq.models.mixers import Attention, ShortConvolution, output, separate
 from edgeq.models.norms import HeadNorm, RMSNorm
@@ -15,9 +16,22 @@ THETA = 1000000.0
 
 
 def compose(config: Config) -> Model:
-    """The norm after the last layer is named after the embedding."""
+    """An MLP in every layer."""
     size = read_dimensions(config.changed(intermediate_size=mlp_size(config)))
-    n, m, eps = size.hidden_size, size.intermediate_size, config.number("norm_eps", 1e-5)
+    mlp = read_mlp(config, size)
+    return lfm2("lfm2", config, size, [mlp] * size.num_hidden_layers)
+
+
+def read_mlp(config: Config, size: Dimensions) -> GatedMLP:
+    """That of a layer."""
+    activation = config.activation("hidden_act", "silu")
+    names = ("w1", "w3", "w2")
+    return gated(size.hidden_size, size.intermediate_size, activation, source="feed_forward.{}", names=names)
+
+
+def lfm2(name: str, config: Config, size: Dimensions, ffns: Sequence[FeedForward]) -> Model:
+    """With these feed-forwards. The norm after the last layer is named after the embedding."""
+    n, eps = size.hidden_size, config.number("norm_eps", 1e-5)
     norm, heads = partial(RMSNorm, width=n, eps=eps), read_heads(config, n)
     attention = Attention(
         separate(n, heads),
@@ -33,12 +47,12 @@ def compose(config: Config) -> Model:
     if n % 16:
         raise config.unsupported(f"hidden_size is {n}, a multiple of 16 is needed")
     convolution = ShortConvolution(n, config.integer("conv_L_cache", 3, most=64), config.flag("conv_bias"))
-    mlp = gated(n, m, config.activation("hidden_act", "silu"), source="feed_forward.{}", names=("w1", "w3", "w2"))
     norms = PreNorms(norm("attn_norm", "operator_norm"), norm("ffn_norm", "ffn_norm"))
     tied = config.get("tie_embedding", config.get("tie_word_embeddings", True))
-    layers = [Layer(norms, convolution if kind == "conv" else attention, mlp) for kind in kinds]
+    mixers = [convolution if kind == "conv" else attention for kind in kinds]
+    layers = [Layer(norms, mixer, ffn) for mixer, ffn in zip(mixers, ffns, strict=True)]
     return decoder(
-        "lfm2",
+        name,
         config.changed(tie_word_embeddings=bool(tied)),
         size,
         attention,

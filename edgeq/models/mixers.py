@@ -27,6 +27,9 @@ class Attention(NamedTuple):
     norms:      of queries and keys before they are rotated: of each head, or of all at once
     inner_norm: of what the heads give, before the output projection
     sinks:      the checkpoint's name of a further score per head (see Heads), if there are such
+    value_norm: of values
+    reads:      the number of the layer whose keys and values it sees, having none of its own
+    keys_twice: values are the keys as they are before their norm
     turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
                 the weights of the keys multiply may as well multiply the queries: keys are normed without weights
                 before, and queries after with the product of both.
@@ -42,10 +45,15 @@ class Attention(NamedTuple):
     sinks: str = ""
     turned: bool = False
     gate: Matrix | None = None
+    value_norm: PlainHeadNorm | None = None
+    reads: int | None = None
+    keys_twice: bool = False
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the norms, the sinks."""
-        for part in (*self.qkv, self.output, *(self.norms or ())):
+        own = 3 if self.reads is None else 1
+        projections = self.qkv[: min(own, 2) if self.keys_twice else own]
+        for part in (*projections, self.output, *(self.norms or ())[:own]):
             part.tensors(t)
         if self.inner_norm:
             self.inner_norm.tensors(t)
@@ -57,8 +65,11 @@ class Attention(NamedTuple):
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
-        q, k, v = (projection.graph(g, h, at) for projection in self.qkv)
         heads = replace(self.heads, sinks=f"{at}attn_sinks.weight") if self.sinks else self.heads
+        if self.reads is not None:
+            return self._out(g, self._of_another(g, h, heads, at), at, add_to)
+        q, k = (projection.graph(g, h, at) for projection in self.qkv[:2])
+        v = self.value_norm.beside(g, k) if self.keys_twice and self.value_norm else self.qkv[2].graph(g, h, at)
         if self.norms and self.turned:
             eps, both = self.norms[0].eps, tuple(f"{at}attn_{part}_norm.weight" for part in "qk")
             k = g.head_norm(k, (), heads.head_dim, eps)
@@ -67,9 +78,19 @@ class Attention(NamedTuple):
             return self._out(g, seen, at, add_to)
         if self.norms:
             q, k = self.norms[0].graph(g, q, at), self.norms[1].graph(g, k, at)
+        if self.value_norm and not self.keys_twice:
+            v = self.value_norm.graph(g, v)
         opened = self.gate.graph(g, h, at) if self.gate else None
         seen = g.attention(q, k, v, heads, self.rope, layer=i)
         return self._out(g, g.sigmoid_mul(seen, opened) if opened else seen, at, add_to)
+
+    def _of_another(self, g: Graph, h: Value, heads: Heads, at: str) -> Value:
+        """What heads see of the keys and values of layer `reads`."""
+        assert self.reads is not None and not self.turned
+        q = self.qkv[0].graph(g, h, at)
+        if self.norms:
+            q = self.norms[0].graph(g, q, at)
+        return g.attend(g.rotate(q, None, None, heads, self.rope, layer=self.reads), heads, layer=self.reads)
 
     def _out(self, g: Graph, seen: Value, at: str, add_to: Value | None) -> Value:
         """From what the heads give."""

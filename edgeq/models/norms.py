@@ -89,6 +89,10 @@ class PlainHeadNorm(NamedTuple):
         """x normed, in place."""
         return g.head_norm(x, (), self.head_dim, self.eps)
 
+    def beside(self, g: Graph, x: Value) -> Value:
+        """x normed, a new value."""
+        return g.head_norm(x, (), self.head_dim, self.eps, stays=True)
+
 
 Norm = RMSNorm | LayerNorm | PlainRMSNorm
 NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 from edgeq.models.config import Config, shown
 from edgeq.ops import Rope
 
-SUPPORTED = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+SUPPORTED = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
 
 
 def rope(
@@ -23,11 +23,13 @@ def rope(
     theta = (scaling if "rope_theta" in scaling else config).number("rope_theta", theta)
     key = "partial_rotary_factor"
     partial = (scaling if key in scaling else config).number(key, partial)
+    name = scaling_type(scaling.values)
+    if name == "proportional":
+        return _proportional(head_dim, partial, theta, scaling)
     rotated = int(head_dim * partial)
     if rotated % 2 or not 0 < rotated <= head_dim:
         raise config.malformed(f"{rotated} of {head_dim} values per head are rotated, needed is an even part")
     frequencies = tuple(theta ** (-2.0 * i / rotated) for i in range(rotated // 2))
-    name = scaling_type(scaling.values)
     if name == "default":
         return Rope(frequencies)
     if name == "linear":
@@ -92,6 +94,16 @@ def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, A
 def scaling_type(parameters: Mapping[str, Any]) -> Any:
     """The name of the scaling, under its newer or its older key."""
     return parameters.get("rope_type", parameters.get("type", "default"))
+
+
+def _proportional(head_dim: int, partial: float, theta: float, scaling: Config) -> Rope:
+    """Gemma 4's: all of a head takes part, in halves, and the last frequencies are 0: these values stay."""
+    turning = int(partial * head_dim // 2)
+    if not 0 < turning <= head_dim // 2:
+        raise scaling.malformed(f"partial_rotary_factor is {partial}, a part of a head of {head_dim} values is needed")
+    factor = scaling.number("factor", 1.0)
+    frequencies = [theta ** (-2.0 * i / head_dim) / factor for i in range(turning)]
+    return Rope((*frequencies, *[0.0] * (head_dim // 2 - turning)))
 
 
 def _llama3(frequency: float, scaling: Config, original: int) -> float:

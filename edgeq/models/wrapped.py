@@ -8,6 +8,8 @@ from edgeq.models.config import Config, shown
 # Of a larger model -> what its text_config is where that does not say so, or says it under a name of its own
 WRAPPED = {
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text",
     "llava": "llama",
     "llava_next": "llama",
     "llava_onevision": "qwen2",
@@ -24,6 +26,7 @@ WRAPPED = {
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
 TEXT = {
+    "gemma4_unified_text": "gemma4_text",
     "qwen2_vl_text": "qwen2",
     "qwen2_5_vl_text": "qwen2",
     "qwen3_vl_text": "qwen3",
@@ -37,6 +40,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,
     },
+    "gemma4_unified": {"hidden_size_per_layer_input": 0, "sliding_window": 1024},
 }
 # What names of the text model may begin with, in files and in memory, of older and newer transformers
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.")

@@ -12,7 +12,7 @@ from edgeq.ops.attention import Attention
 from edgeq.ops.causal_conv import CausalConv
 from edgeq.ops.copy_rows import Outputs
 from edgeq.ops.delta_net import DeltaNet
-from edgeq.ops.elementwise import Add, AddRow, Scale, SigmoidGate, SigmoidMul, Softcap
+from edgeq.ops.elementwise import Add, AddRow, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
@@ -56,6 +56,7 @@ class Graph(Recorder):
     sigmoid_gate = says(SigmoidGate)
     sigmoid_mul = says(SigmoidMul)
     scale = says(Scale)
+    scale_by = says(ScaleBy)
     add = says(Add)
     softcap = says(Softcap)
     outputs = says(Outputs)

@@ -20,7 +20,7 @@ FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu")
 class Args(NamedTuple):
     x: int
     up: int  # or 0
-    stride: int  # of both, in bytes
+    stride: int  # bytes
     width: int
     out: int  # or 0
     out_stride: int  # bytes
@@ -28,17 +28,20 @@ class Args(NamedTuple):
     sums: int
     tokens: int  # how many, at this address
     parameters: int  # f32, or 0
+    up_stride: int  # bytes
 
 
 @dataclass(frozen=True)
 class Activation(Op):
-    """`kind`, one of FUNCTIONS, of x, times `up` if given. `parameters` are tensors of one value each: of xielu the
-    slope's growth above 0 and below, both before softplus, the slope at 0, and what is as good as 0 from below."""
+    """`kind`, one of FUNCTIONS, of x, times `up` if given, from its column `up_at` on. `parameters` are tensors of one
+    value each: of xielu the slope's growth above 0 and below, both before softplus, the slope at 0, and what is as good
+    as 0 from below."""
 
     x: Value
     kind: str
     up: Value | None = None
     parameters: tuple[str, ...] = ()
+    up_at: int = 0
     kernels: ClassVar[Variants] = {
         "activation": lambda isa: [name + gate for name in FUNCTIONS for gate in ("", "-mul")]
     }
@@ -56,7 +59,7 @@ class Activation(Op):
         up = None if self.up is None else low.buffer(self.up)
         args = Args(
             x=x.address,
-            up=up.address if up else 0,
+            up=up.address + 4 * self.up_at if up else 0,
             stride=x.stride,
             width=out.width,
             out=y.address,
@@ -65,6 +68,7 @@ class Activation(Op):
             sums=y.sums_at,
             tokens=low.count(out),
             parameters=self._parameters(low),
+            up_stride=up.stride if up else 0,
         )
         low.tape.add(f"activation:{self.kind}-mul" if up else f"activation:{self.kind}", args, [x, up], [y])
 
@@ -94,7 +98,7 @@ def make(variant, isa):
     from edgeq.simd.vector import load_f32x16, mul
 
     name, _, mul_up = variant.partition("-")
-    arguments, keep, function, gated = words_of(Args), make_keep(isa.tile), _functions()[name], mul_up == "mul"
+    arguments, keep, function, gated = words_of(Args), make_keep(isa.tile), functions()[name], mul_up == "mul"
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -108,14 +112,15 @@ def make(variant, isa):
                 function(load_f32x16(a.x + at + 64), a.parameters),
             )
             if gated:
-                low, high = mul(low, load_f32x16(a.up + at)), mul(high, load_f32x16(a.up + at + 64))
+                beside = a.up + token * a.up_stride + group * 128
+                low, high = mul(low, load_f32x16(beside)), mul(high, load_f32x16(beside + 64))
             target = a.out + token * a.out_stride + group * 128 if a.out != 0 else 0
             keep(low, high, target, a.words, a.sums, token, group, groups, count)
 
     return kernel
 
 
-def _functions():
+def functions():
     """By name, of 16 f32, and of the parameters' address."""
     from edgeq.simd.exp import exp
     from edgeq.simd.memory import load_f32

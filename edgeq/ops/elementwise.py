@@ -78,6 +78,16 @@ class Scale(_InPlace):
 
 
 @dataclass(frozen=True)
+class ScaleBy(_InPlace):
+    """x times the one value of the tensor `weight`, in place."""
+
+    weight: str
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        _step(low, "scale", out, factor=float(low.file.data(self.weight).view(np.float32)[0]))
+
+
+@dataclass(frozen=True)
 class Add(_InPlace):
     """x + factor * y, in place of x."""
 

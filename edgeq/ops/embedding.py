@@ -18,11 +18,12 @@ class Args(NamedTuple):
     out: int
     out_stride: int  # bytes
     tokens: int  # how many, at this address
+    rows: int  # of the table
 
 
 @dataclass(frozen=True)
 class Embedding(Op):
-    """Rows of `weight` for the input tokens."""
+    """Rows of `weight` for the input tokens, its first one for those that it has none for."""
 
     weight: str
     kernels: ClassVar[Variants] = {"embedding": lambda isa: list(BLOCK_TYPES)}
@@ -37,7 +38,7 @@ class Embedding(Op):
     def lower(self, low: Lowering, out: Value) -> None:
         info, y = low.tensor(self.weight), low.buffer(out)
         ids = int(low.tables.tokens.ctypes.data)
-        args = Args(low.weights(self.weight), info.shape[1], ids, y.address, y.stride, low.count(out))
+        args = Args(low.weights(self.weight), info.shape[1], ids, y.address, y.stride, low.count(out), info.shape[0])
         low.tape.add(f"embedding:{info.type}", args, [], [y])
 
 
@@ -54,7 +55,8 @@ def make(variant, isa):
         count = load_i64(a.tokens)
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
             target = a.out + token * a.out_stride
-            row(a.weights, a.columns, load_i64(a.ids + 8 * token), target)
+            token_id = load_i64(a.ids + 8 * token)
+            row(a.weights, a.columns, token_id if token_id < a.rows else 0, target)
             for at in range(4 * a.columns, a.out_stride, 4):  # what matrices that added to this row left in its padding
                 store_f32(target + at, np.float32(0.0))
 
@@ -63,4 +65,4 @@ def make(variant, isa):
 
 def reference(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The NumPy twin: decoded weights [rows, columns], ids [tokens] -> [tokens, columns] f32."""
-    return weights[ids].astype(np.float32)
+    return weights[np.where(ids < len(weights), ids, 0)].astype(np.float32)

@@ -7,6 +7,8 @@ import numpy as np
 from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.ops.route import SEGMENT, Segment
 
+ACTIVATIONS = ("gelu_tanh", "relu")  # of gates, beside silu
+
 
 class Gather(NamedTuple):
     x: int
@@ -43,15 +45,16 @@ class Combine(NamedTuple):
     slots: int
     weights: int
     tokens: int  # how many, at this address
+    fresh: int  # 1 if what `out` holds does not count
 
 
 def make(variant, isa):
-    """`gather` copies each slot's token. `silu_mul`: silu(gate) * up. `clamped`: (up + 1) gate sigmoid(alpha gate),
-    gate at most the limit, up within it. `combine` adds to each token the weighted rows of its experts, in falling
-    order of weight."""
+    """`gather` copies each slot's token. `silu_mul`: silu(gate) * up, and so with the functions of ACTIVATIONS.
+    `clamped`: (up + 1) gate sigmoid(alpha gate), gate at most the limit, up within it. `combine` adds to each token the
+    weighted rows of its experts, in falling order of weight."""
     if variant == "combine":
         return _make_combine()
-    return _make_gather(isa) if variant == "gather" else _make_gated(isa, variant == "clamped")
+    return _make_gather(isa) if variant == "gather" else _make_gated(isa, variant)
 
 
 def _make_keep(isa):
@@ -96,7 +99,8 @@ def _make_gather(isa):
     return gather
 
 
-def _make_gated(isa, clamps):
+def _make_gated(isa, variant):
+    from edgeq.ops.activation import functions
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
     from edgeq.simd.memory import bits_f32, load_i64
@@ -118,7 +122,14 @@ def _make_gated(isa, clamps):
         up = add(clamp(up, -limit, limit), splat_f32(np.float32(1.0)))
         return mul(div(gate, add(splat_f32(np.float32(1.0)), exp(neg(mul(gate, splat_f32(alpha)))))), up)
 
-    function = clamped if clamps else silu_mul
+    @device
+    def activated(gate, up, alpha, limit):
+        return mul(activation(gate, 0), up)
+
+    if variant in ACTIVATIONS:
+        activation, function = functions()[variant], activated
+    else:
+        function = {"clamped": clamped, "silu_mul": silu_mul}[variant]
 
     def gated(args, thread, n_threads):
         a = arguments(args)
@@ -139,7 +150,7 @@ def _make_gated(isa, clamps):
 def _make_combine():
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
-    from edgeq.simd.vector import fma, load_f32x16, load_splat_f32, store_f32x16
+    from edgeq.simd.vector import fma, load_f32x16, load_splat_f32, store_f32x16, zero_f32x16
 
     arguments = words_of(Combine)
 
@@ -150,7 +161,7 @@ def _make_combine():
             token = item // vectors
             at = (item - token * vectors) * 64
             target = a.out + token * a.out_stride + at
-            total = load_f32x16(target)
+            total = zero_f32x16() if a.fresh != 0 else load_f32x16(target)
             for i in range(token * a.top_k, (token + 1) * a.top_k):
                 row = load_f32x16(a.rows + load_i64(a.slots + 8 * i) * a.rows_stride + at)
                 total = fma(row, load_splat_f32(a.weights + 4 * i), total)
@@ -165,7 +176,8 @@ def reference(rows: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.
 
 
 def gated_reference(gate: np.ndarray, up: np.ndarray, alpha: float = 1.0, limit: float = 0.0) -> np.ndarray:
-    """The NumPy twin of `silu_mul`, and with a `limit` of `clamped`: f32 [slots, width] each."""
+    """The NumPy twin of `silu_mul`, and with a `limit` of `clamped`: f32 [slots, width] each. Those of ACTIVATIONS:
+    activation.reference."""
     x, y = gate.astype(np.float64), up.astype(np.float64)
     if limit:
         x, y = np.minimum(x, limit), np.clip(y, -limit, limit) + 1

@@ -26,8 +26,14 @@ class Experts:
     """A mixture of experts: `top_k` of `count` per token, weighted by the softmax over all, or, if `normalized`, over
     the chosen; the expert matrices are `<prefix>_gate_exps`, `<prefix>_up_exps` and `<prefix>_down_exps`, with biases
     where there are such. What the experts give is multiplied by `factor`. With a `limit` the gate is at most that, what
-    it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate). The vector `bias` is added to the softmax
-    over all when experts are chosen, and not when they are weighted."""
+    it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate). The vector `bias` is added to the scores
+    when experts are chosen, and not when they are weighted.
+
+    activation: of the gate, silu or one of expert_rows.ACTIVATIONS
+    sigmoid: scores are each logit's sigmoid, not the softmax; `least` is added to the sum by which they are normalized
+    groups: experts lie in so many, and all are chosen from the `top_groups` whose two best experts have most together
+    scales: the vector of what each expert's weight is multiplied by
+    """
 
     count: int
     top_k: int
@@ -37,6 +43,12 @@ class Experts:
     alpha: float = 1.0
     limit: float = 0.0
     bias: str = ""
+    activation: str = "silu"
+    sigmoid: bool = False
+    least: float = 0.0
+    groups: int = 1
+    top_groups: int = 1
+    scales: str = ""
 
 
 class Args(NamedTuple):
@@ -78,16 +90,17 @@ class Routed:
 
 @dataclass(frozen=True)
 class MixtureOfExperts(Op):
-    """The sum of the chosen experts' SwiGLU of x, each weighted as `router` [count] says, added to `add_to`."""
+    """The sum of what the chosen experts make of x, each weighted as `router` [count] says: added to `add_to` in place,
+    or a new value."""
 
     x: Value
     router: Value
     experts: Experts
-    add_to: Value
+    add_to: Value | None
     kernels: ClassVar[Variants] = {
         "experts": lambda isa: [bt.name for bt in BLOCK_TYPES.values() if not bt.per_row],
         "route": lambda isa: ["choose", "group"],
-        "expert_rows": lambda isa: ["gather", "silu_mul", "clamped", "combine"],
+        "expert_rows": lambda isa: ["gather", "silu_mul", "clamped", *expert_rows.ACTIVATIONS, "combine"],
     }
 
     @property
@@ -95,7 +108,7 @@ class MixtureOfExperts(Op):
         return self.x, self.router
 
     @property
-    def changes(self) -> Value:
+    def changes(self) -> Value | None:
         return self.add_to
 
     def lower(self, low: Lowering, out: Value) -> None:
@@ -119,6 +132,11 @@ class MixtureOfExperts(Op):
             tokens=count,
             factor=bits(mix.factor),
             bias=low.vector(mix.bias),
+            sigmoid=int(mix.sigmoid),
+            least=bits(mix.least),
+            groups=mix.groups,
+            top_groups=mix.top_groups,
+            scales=low.vector(mix.scales),
         )
         low.tape.add("route:choose", choose, [router], [routed.of_pairs])
         group = route.Group(
@@ -158,7 +176,8 @@ class MixtureOfExperts(Op):
             alpha=bits(mix.alpha),
             limit=bits(mix.limit),
         )
-        low.tape.add(f"expert_rows:{'clamped' if mix.limit else 'silu_mul'}", gated, [up, routed.table], [gate])
+        kind = "clamped" if mix.limit else "silu_mul" if mix.activation == "silu" else mix.activation
+        low.tape.add(f"expert_rows:{kind}", gated, [up, routed.table], [gate])
         self._multiply(low, down_name, gate, wide, routed)
         combine = expert_rows.Combine(
             out=y.address,
@@ -170,6 +189,7 @@ class MixtureOfExperts(Op):
             slots=routed.slots,
             weights=routed.weights,
             tokens=count,
+            fresh=int(self.add_to is None),
         )
         low.tape.add("expert_rows:combine", combine, [wide, routed.of_pairs], [y])
         for memory in (wide, gate, up, routed.of_pairs, routed.table):

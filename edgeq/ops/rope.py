@@ -95,11 +95,11 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class Rotate(Op):
-    """Rotate q, in place, and k, and append k and v to the layer's KV cache."""
+    """Rotate q, in place, and k, and append k and v to the layer's KV cache; without these rotate q alone."""
 
     q: Value
-    k: Value
-    v: Value
+    k: Value | None
+    v: Value | None
     heads: Heads
     rope: Rope
     layer: int
@@ -107,27 +107,27 @@ class Rotate(Op):
 
     @property
     def reads(self) -> tuple[Value, ...]:
-        return self.k, self.v
+        return tuple(value for value in (self.k, self.v) if value is not None)
 
     @property
     def changes(self) -> Value:
         return self.q
 
     def state(self, low: Lowering) -> dict[Hashable, Kept]:
-        return {self.layer: KeysAndValues(self.heads, low.places, low.kv)}
+        return {self.layer: KeysAndValues(self.heads, low.places, low.kv)} if self.k else {}
 
     def lower(self, low: Lowering, out: Value) -> None:
-        q, k, v = low.buffer(self.q), low.buffer(self.k), low.buffer(self.v)
-        kept = low.kept(self.layer)
+        q, kept = low.buffer(self.q), low.kept(self.layer)
+        k, v = (low.buffer(value) if value else None for value in (self.k, self.v))
         assert isinstance(kept, KeysAndValues)
         args = Args(
             q=q.address,
             q_stride=q.stride,
-            k=k.address,
-            v=v.address,
-            kv_stride=k.stride,
+            k=k.address if k else 0,
+            v=v.address if v else 0,
+            kv_stride=k.stride if k else 0,
             heads=self.heads.num_attention_heads,
-            kv_heads=self.heads.num_key_value_heads,
+            kv_heads=self.heads.num_key_value_heads if k else 0,
             head_dim=self.heads.head_dim,
             tables=int(self._tables(low).ctypes.data),
             query_tables=int(self._tables(low, queries=True).ctypes.data),
@@ -140,7 +140,7 @@ class Rotate(Op):
             positions=int(low.tables.positions.ctypes.data),
             tokens=low.tables.count(TOKENS),
         )
-        low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, kept])
+        low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, kept] if k else [q])
 
     def _tables(self, low: Lowering, queries: bool = False) -> np.ndarray:
         """Layers with the same rope share them."""

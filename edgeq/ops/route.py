@@ -31,7 +31,12 @@ class Choose(NamedTuple):
     weights: int  # f32 like chosen
     tokens: int  # how many, at this address
     factor: int  # of the weights, f32 bits
-    bias: int  # f32 [experts], or 0: added to what is chosen by, the softmax over all, but not to weights
+    bias: int  # f32 [experts], or 0: added to what is chosen by, the scores, but not to weights
+    sigmoid: int  # 1 if scores are each logit's sigmoid, 0 if they are the softmax over all
+    least: int  # added to the sum of the chosen when weights are normalized, f32 bits
+    groups: int  # of as many experts each
+    top_groups: int  # that are chosen from: those whose two best experts are best
+    scales: int  # f32 [experts], or 0: what the weight of each is multiplied by
 
 
 class Group(NamedTuple):
@@ -91,19 +96,56 @@ def _make_choose():
         return sum_f32(total)
 
     @device
-    def merit_of(logits, e, bias, largest, whole):
-        """What expert e is chosen by: its logit, or its part of the `whole` and its bias."""
-        logit = load_f32(logits + 4 * e)
-        return logit if bias == 0 else exp_of(logit - largest) / whole + load_f32(bias + 4 * e)
+    def weight_of(logits, e, sigmoid, largest):
+        """Of expert e: its logit's sigmoid, or the exponential, which is its part of the softmax's total."""
+        logit, one = load_f32(logits + 4 * e), np.float32(1.0)
+        return one / (one + exp_of(-logit)) if sigmoid != 0 else exp_of(logit - largest)
 
     @device
-    def next_of(logits, experts, bias, largest, whole, above, last):
+    def merit_of(logits, e, bias, sigmoid, largest, whole):
+        """What expert e is chosen by: its logit, or its score and its bias."""
+        if bias == 0:
+            return load_f32(logits + 4 * e)
+        return weight_of(logits, e, sigmoid, largest) / whole + load_f32(bias + 4 * e)
+
+    @device
+    def group_merit(logits, first, end, bias, sigmoid, largest, whole):
+        """The sum of the two best scores of a group's experts, with their biases."""
+        best, second = lowest, lowest
+        for e in range(first, end):
+            merit = weight_of(logits, e, sigmoid, largest) / whole
+            if bias != 0:
+                merit += load_f32(bias + 4 * e)
+            if merit > best:
+                best, second = merit, best
+            elif merit > second:
+                second = merit
+        return best + second
+
+    @device
+    def groups_of(logits, experts, groups, top_groups, bias, sigmoid, largest, whole):
+        """The groups that are chosen from, a bit for each."""
+        size, kept = experts // groups, 0
+        for _ in range(top_groups):
+            best, best_merit = 0, lowest
+            for group in range(groups):
+                if (kept >> group) & 1 == 0:
+                    merit = group_merit(logits, group * size, (group + 1) * size, bias, sigmoid, largest, whole)
+                    if merit > best_merit:
+                        best, best_merit = group, merit
+            kept |= 1 << best
+        return kept
+
+    @device
+    def next_of(logits, experts, size, kept, bias, sigmoid, largest, whole, above, last):
         """The expert that follows in falling order of merit, rising order of numbers: after `last`, whose merit is
-        `above`."""
+        `above`, in one of the groups `kept`, of `size` experts."""
         best = -1
         best_merit = lowest
         for e in range(experts):
-            merit = merit_of(logits, e, bias, largest, whole)
+            if (kept >> (e // size)) & 1 == 0:
+                continue
+            merit = merit_of(logits, e, bias, sigmoid, largest, whole)
             follows = merit < above or (merit == above and e > last)
             if follows and (best < 0 or merit > best_merit):
                 best, best_merit = e, merit
@@ -112,26 +154,34 @@ def _make_choose():
     def choose(args, thread, n_threads):
         a = arguments(args)
         count, factor, experts, top_k = load_i64(a.tokens), bits_f32(a.factor), a.experts, a.top_k
+        bias, sigmoid, grouped = a.bias, a.sigmoid, a.groups != a.top_groups
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
             row = a.logits + token * a.stride
             largest = largest_of(row, experts)
             whole = np.float32(1.0)
-            if a.normalized == 0 or a.bias != 0:
+            if sigmoid == 0 and (a.normalized == 0 or bias != 0 or grouped):
                 whole = total_of(row, experts, largest)
-            total = np.float32(0.0) if a.normalized != 0 else whole
+            total = bits_f32(a.least) if a.normalized != 0 else whole
+            size, kept = experts, 1
+            if grouped:
+                size = experts // a.groups
+                kept = groups_of(row, experts, a.groups, a.top_groups, bias, sigmoid, largest, whole)
             above, last = np.float32(np.inf), -1
             for k in range(top_k):
                 # NaN logits follow nothing: such a token goes to expert 0, and stays NaN
-                last = max(0, next_of(row, experts, a.bias, largest, whole, above, last))
-                above = merit_of(row, last, a.bias, largest, whole)
-                weight = exp_of(load_f32(row + 4 * last) - largest)
+                last = max(0, next_of(row, experts, size, kept, bias, sigmoid, largest, whole, above, last))
+                above = merit_of(row, last, bias, sigmoid, largest, whole)
+                weight = weight_of(row, last, sigmoid, largest)
                 store_i64(a.chosen + (token * top_k + k) * 8, last)
                 store_f32(a.weights + (token * top_k + k) * 4, weight)
                 if a.normalized != 0:
                     total += weight
             for k in range(top_k):
                 at = a.weights + (token * top_k + k) * 4
-                store_f32(at, load_f32(at) / total * factor)
+                weight = load_f32(at) / total * factor
+                if a.scales != 0:
+                    weight *= load_f32(a.scales + 4 * load_i64(a.chosen + (token * top_k + k) * 8))
+                store_f32(at, weight)
 
     return choose
 
@@ -175,12 +225,36 @@ def _make_group():
 
 
 def reference(
-    logits: np.ndarray, top_k: int, normalized: bool, factor: float = 1.0, bias: np.ndarray | None = None
+    logits: np.ndarray,
+    top_k: int,
+    normalized: bool,
+    factor: float = 1.0,
+    bias: np.ndarray | None = None,
+    *,
+    sigmoid: bool = False,
+    least: float = 0.0,
+    groups: int = 1,
+    top_groups: int = 1,
+    scales: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The NumPy twin of `choose`: [tokens, experts] f32 -> experts int64 [tokens, top_k], weights f32."""
-    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    merits = logits if bias is None else weights / weights.sum(axis=1, keepdims=True) + bias
+    wide = logits.astype(np.float64)
+    if sigmoid:
+        weights = scores = 1.0 / (1.0 + np.exp(-wide))
+    else:
+        weights = np.exp(wide - wide.max(axis=1, keepdims=True))
+        scores = weights / weights.sum(axis=1, keepdims=True)
+    favoured = scores if bias is None else scores + bias
+    merits = logits if bias is None else favoured
+    if groups != top_groups:
+        tokens, experts = logits.shape
+        best = np.sort(favoured.reshape(tokens, groups, -1), axis=2)[:, :, -2:].sum(axis=2)
+        kept = np.argsort(-best, axis=1, kind="stable")[:, :top_groups]
+        mask = np.zeros((tokens, groups), bool)
+        np.put_along_axis(mask, kept, True, axis=1)
+        merits = np.where(mask.repeat(experts // groups, axis=1), merits, -np.inf)
     chosen = np.argsort(-merits, axis=1, kind="stable")[:, :top_k]
     of_chosen = np.take_along_axis(weights, chosen, axis=1)
-    total = (of_chosen if normalized else weights).sum(axis=1, keepdims=True)
-    return chosen, (of_chosen / total * factor).astype(np.float32)
+    whole = of_chosen if normalized else np.ones((len(logits), 1)) if sigmoid else weights
+    result = of_chosen / (whole.sum(axis=1, keepdims=True) + (least if normalized else 0.0)) * factor
+    return chosen, (result if scales is None else result * scales[chosen]).astype(np.float32)

@@ -15,6 +15,7 @@ from edgeq.blocks.reference import decode
 from edgeq.blocks.table import block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.graph.aligned import aligned_copy
+from edgeq.ops.activation import reference as activated
 from edgeq.ops.expert_rows import gated_reference
 from edgeq.quantize.factors import Metric
 from edgeq.quantize.reads import Router
@@ -99,6 +100,8 @@ class Mixture:
                 rows, columns = weights.shape
                 weights = decode(panels, rows, columns, self.types[self.name(part)])
             made.append(x @ weights.T + self._bias(part, expert))
+        if self.mix.activation != "silu":
+            return activated(made[0], self.mix.activation, made[1])
         return gated_reference(made[0], made[1], self.mix.alpha, self.mix.limit)
 
     def _weights(self, part: str, expert: int) -> F32:

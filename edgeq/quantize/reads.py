@@ -20,12 +20,13 @@ from edgeq.ops.tap import Tap
 @dataclass(frozen=True)
 class Router:
     """What sends a token to some of the experts `mix`: weight f64 [experts, columns], bias f64 [experts] or 0, and
-    perhaps what is added when they are chosen, f32 [experts]."""
+    perhaps what is added when they are chosen, and what each's weight is multiplied by, f32 [experts]."""
 
     weight: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | float
     mix: Experts
     favour: F32 | None = None
+    scales: F32 | None = None
 
     @property
     def matrices(self) -> tuple[str, ...]:
@@ -34,7 +35,19 @@ class Router:
 
     def routed(self, x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], F32]:
         """The experts that rows f64 [rows, columns] go to, int64 [rows, top_k], and what each counts, f32."""
-        return route(x @ self.weight.T + self.bias, self.mix.top_k, self.mix.normalized, self.mix.factor, self.favour)
+        mix = self.mix
+        return route(
+            x @ self.weight.T + self.bias,
+            mix.top_k,
+            mix.normalized,
+            mix.factor,
+            self.favour,
+            sigmoid=mix.sigmoid,
+            least=mix.least,
+            groups=mix.groups,
+            top_groups=mix.top_groups,
+            scales=self.scales,
+        )
 
 
 def inputs(model: Architecture, file: File) -> list[tuple[str, ...]]:
@@ -46,17 +59,19 @@ def inputs(model: Architecture, file: File) -> list[tuple[str, ...]]:
 
 
 def routers(model: Architecture, file: File) -> dict[str, Router]:
-    """Of each mixture of experts its router, by the name of that one's matrix."""
+    """Of each mixture of experts that read what their router reads that one, by the name of its matrix."""
     nodes = _graph(model, file).nodes
     made_by = {node.output: node.op for node in nodes if isinstance(node.op, Linear)}
     found = {}
     for node in nodes:
         if isinstance(node.op, MixtureOfExperts):
             linear = made_by[node.op.router]
+            if linear.x != node.op.x:
+                continue
             bias = file.data(linear.bias).view(np.float32).astype(np.float64) if linear.bias else 0.0
             mix = node.op.experts
-            favour = file.data(mix.bias).view(np.float32) if mix.bias else None
-            found[linear.weight] = Router(_weights(file, linear.weight), bias, mix, favour)
+            favour, scales = (file.data(name).view(np.float32) if name else None for name in (mix.bias, mix.scales))
+            found[linear.weight] = Router(_weights(file, linear.weight), bias, mix, favour, scales)
     return found
 
 

@@ -25,11 +25,13 @@ from edgeq.toolchain import library
 
 MIB = 1 << 20
 POSITIONS = 16  # a context is a multiple of these
+BY_ROW = ("per_layer_token_embd.weight",)  # as large as all the rest, and a pass reads a row of it per token
 LOOKED_UP = (
     "position_embd.weight",
     "token_types.weight",
     "shortconv.conv.weight",
     "ssm_conv1d.weight",
+    *BY_ROW,
 )  # a row or tap of them per token
 BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
@@ -93,7 +95,7 @@ class Fit:
         rows, positions = round_up(min(self.batch, context), ROW_TILE), round_up(context, POSITIONS)
         plan, blocks = self._planned(rows), -(-context // BLOCK)
         return Estimate(
-            weights=sum(info.nbytes for info in self.file.tensors.values()),
+            weights=sum(info.nbytes for name, info in self.file.tensors.items() if name not in BY_ROW),
             kv=sum(
                 kept.page_bytes(page_places(positions)) * most_pages(kept.window, positions, rows)
                 for kept in plan.layers
@@ -108,7 +110,7 @@ class Fit:
         width = KV_BYTES[self.kv] * (heads.head_dim + round_up(heads.head_dim, 16))
         width += 2 * kv_scale_bytes(self.kv, heads.head_dim)
         kv = self.model.num_hidden_layers * heads.num_key_value_heads * width
-        return self.file.nbytes + context * kv + SCRATCH + self._program + COMPILER
+        return resident(self.file) + context * kv + SCRATCH + self._program + COMPILER
 
     def _with_q8_0(self) -> "Fit":
         return Fit(self.file, self.model, "q8_0", self.batch, self.outputs, self.threads, self.rows, self.taps)
@@ -186,6 +188,11 @@ def available_memory(root: Path = hardware.ROOT) -> int:
     free = hardware.memory(root).available
     limit = cgroups.memory_limit(root)
     return free if limit is None else min(free, limit.available)
+
+
+def resident(file: File) -> int:
+    """Bytes of a file that a model comes back to in every pass."""
+    return file.nbytes - sum(info.nbytes for name, info in file.tensors.items() if name in BY_ROW)
 
 
 def kernel_names(file: File) -> list[str]:

@@ -16,7 +16,7 @@ from edgeq.graph.row_tables import OUTPUTS, RUNS, TOKENS
 from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, MOST_RUNS, SPLIT_RUNS, STEP_WORDS
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
-from edgeq.runtime.fit import POSITIONS, Fit, available_memory
+from edgeq.runtime.fit import BY_ROW, POSITIONS, Fit, available_memory, resident
 from edgeq.runtime.pool import Pool
 from edgeq.runtime.recurrent import Recurrent
 from edgeq.runtime.sequence import Sequence
@@ -152,6 +152,7 @@ class Program:
         self.plan = compiler.compile(announce)
         self._tape = int(self.plan.tape.ctypes.data)
         self.team.start()
+        self._by_row = [name for name in BY_ROW if name in file.tensors]
         self.pool = Pool(self._room(texts, force) if budget is None else budget)
         self._passing = threading.Lock()
 
@@ -160,7 +161,7 @@ class Program:
         one = self.sequence_bytes
         if texts == 1 or one == 0:
             return one
-        left = available_memory() - self.file.nbytes
+        left = available_memory() - resident(self.file)
         if texts is None:
             texts = min(MOST_TEXTS, max(1, left // 4 // one))
         if texts < 1:
@@ -217,6 +218,8 @@ class Program:
             result = self._run(int(self.plan.tables.counts[TOKENS]), wanted, tapped)
             for part, end in zip(parts, ends, strict=True):
                 part.sequence.position = end
+            for name in self._by_row:  # or the whole table would stay, row by row
+                self.file.let_go(name)
         if len(parts) == 1:
             return [result]
         return np.split(result, np.cumsum([len(part.wanted) for part in parts])[:-1])

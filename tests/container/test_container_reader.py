@@ -62,6 +62,50 @@ def test_reading_ahead_asks_for_every_byte_in_order(path: Path, monkeypatch: pyt
         f.read_ahead()
 
 
+def test_reading_ahead_but_for_some_tensors(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+    done = threading.Event()
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        asked.update(range(offset, offset + length))
+        if offset + length >= path.stat().st_size:
+            done.set()
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    with open_file(path) as f:
+        name = list(f.tensors)[1]
+        info = f.tensors[name]
+        f.read_ahead([name, "no such tensor"])
+    assert done.wait(10)
+    assert asked == set(range(path.stat().st_size)) - set(range(info.offset, info.offset + info.nbytes))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux's list of mapped pages")
+def test_a_tensor_that_is_let_go_comes_back(tmp_path: Path) -> None:
+    values = np.arange(1 << 20, dtype=np.float32)
+    path, specs = tmp_path / "m.eqf", [TensorSpec("a", values.shape, "F32"), TensorSpec("b", values.shape, "F32")]
+    with Writer(path, specs, {"architecture": "none", "config": {}}, {}) as writer:
+        for spec in specs:
+            writer.write(spec.name, values)
+
+    def resident() -> int:
+        """KiB of the file."""
+        found, here = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if "-" in line.split(" ")[0]:
+                here = line.endswith(str(path))
+            elif here and line.startswith("Rss:"):
+                found += int(line.split()[1])
+        return found
+
+    with open_file(path) as f:
+        assert all((f.data(name).view(np.float32) == values).all() for name in ("a", "b"))
+        before = resident()
+        f.let_go("b")
+        assert before >= 8 << 10 and resident() <= before - (4 << 10) + 64
+        assert (f.data("b").view(np.float32) == values).all()
+
+
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """What is read from now on: how many bytes, from where."""
     real, read = InputFile.read_into, []

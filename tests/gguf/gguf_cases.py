@@ -20,6 +20,10 @@ NEAREST = {
     "qwen3-5-equal-heads": {"attention_bias": False, "linear_value_head_dim": 32},
     "qwen3-5-moe": {"edgeq_heads_in_turn": True, "linear_value_head_dim": 32},
     "qwen3-next": {"mlp_only_layers": [], "linear_value_head_dim": 32},
+    "gemma4": {"vocab_size_per_layer_input": 48},
+    "lfm2-moe": {"routed_scaling_factor": 1.0},
+    "dots1": {"num_key_value_heads": 4, "layer_types": ["full_attention"] * 3},
+    "gemma4-experts": {"rope_parameters": CASES["gemma4"]["rope_parameters"]},
     "glm-no-bias": {"hidden_act": "silu", "hidden_size": 120},
 }
 REFUSED = {
@@ -48,6 +52,10 @@ REFUSED = {
         "granitemoe-swa",
         "mellum",
         "helium",
+        "gemma4-some-shared",
+        "lfm2-moe-no-bias",
+        "solar-open",
+        "afmoe-no-scaling",
     ),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),

@@ -78,11 +78,9 @@ def test_head_norm_matches_twin(head_dim, threads):
     x = rng.standard_normal((tokens, heads, head_dim)).astype(np.float32) * 4
     weight = rng.standard_normal(head_dim).astype(np.float32)
     found, count = x.copy(), np.array([tokens], np.int64)
-    call(
-        BODY.kernel("head_norm"),
-        head_norm.Args(address(found), found.strides[0], heads, head_dim, address(weight), bits(1e-6), address(count)),
-        threads=threads,
-    )
+    here = (address(found), found.strides[0])
+    args = head_norm.Args(*here, heads, head_dim, address(weight), bits(1e-6), address(count), *here)
+    call(BODY.kernel("head_norm"), args, threads=threads)
     np.testing.assert_allclose(found, head_norm.reference(x, weight, 1e-6), rtol=2e-6, atol=1e-6)
 
 
@@ -98,7 +96,8 @@ def test_activation_matches_twin(kind, gated, width):
     count = np.array([3], np.int64)
     head = (address(source), address(other), source.strides[0], width)
     kernel = BODY.kernel(f"activation:{kind}-mul" if gated else f"activation:{kind}")
-    call(kernel, activation.Args(*head, *out.arguments, address(count), address(XIELU)), threads=2)
+    tail = (address(count), address(XIELU), source.strides[0])
+    call(kernel, activation.Args(*head, *out.arguments, *tail), threads=2)
     out.check(activation.reference(x, kind, up, XIELU.tolist()), atol=4e-6 if kind in ("gelu", "xielu") else 1e-6)
 
 
@@ -107,11 +106,11 @@ def test_not_a_number_stays_one(kind):
     x = np.array([[np.nan, 1.0]], np.float32)
     source, out, count = rows(x), Out(x), np.array([1], np.int64)
     head = (address(source), 0, source.strides[0], 2)
-    call(BODY.kernel(f"activation:{kind}"), activation.Args(*head, *out.arguments, address(count), address(XIELU)))
+    call(BODY.kernel(f"activation:{kind}"), activation.Args(*head, *out.arguments, address(count), address(XIELU), 0))
     assert np.isnan(out.rows[0, 0]) and out.rows[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("kind", ["scale", "add", "softcap", "gate"])
+@pytest.mark.parametrize("kind", ["scale", "add", "softcap", "gate", "sigmoid"])
 @pytest.mark.parametrize(("tokens", "width"), [(1, 64), (5, 100)])
 def test_elementwise_matches_twin(kind, tokens, width):
     rng = np.random.default_rng(width)
@@ -201,3 +200,27 @@ def test_short_conv_matches_twin(taps, has_bias):
             found[which][first:][:rows_of], out = out[:rows_of], out[rows_of:]
     for text, out in zip(texts, found, strict=True):
         np.testing.assert_allclose(out, short_conv.reference(text, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_a_head_norm_beside_what_it_norms():
+    x = np.random.default_rng(1).standard_normal((3, 2, 40)).astype(np.float32)
+    found, before, count, ones = (
+        np.zeros((3, 96), np.float32),
+        x.copy(),
+        np.array([3], np.int64),
+        np.ones(64, np.float32),
+    )
+    head = (address(x), x.strides[0], 2, 40, address(ones), bits(1e-6), address(count))
+    call(BODY.kernel("head_norm"), head_norm.Args(*head, address(found), found.strides[0]), threads=2)
+    np.testing.assert_array_equal(x, before)
+    expected = head_norm.reference(x, ones[:40], 1e-6)
+    np.testing.assert_allclose(found[:, :80].reshape(3, 2, 40), expected, rtol=2e-6, atol=1e-6)
+
+
+def test_an_activation_times_a_part_of_a_row():
+    x, wide = (np.random.default_rng(n).standard_normal((3, n)).astype(np.float32) for n in (64, 256))
+    source, other, out, count = rows(x), rows(wide), Out(x), np.array([3], np.int64)
+    head = (address(source), address(other) + 4 * 128, source.strides[0], 64)
+    tail = (address(count), address(XIELU), other.strides[0])
+    call(BODY.kernel("activation:gelu_tanh-mul"), activation.Args(*head, *out.arguments, *tail), threads=2)
+    out.check(activation.reference(x, "gelu_tanh", wide[:, 128:192]))

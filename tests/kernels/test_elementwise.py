@@ -165,11 +165,11 @@ def test_embedding_is_the_decoded_row(name):
     panels = random_panels(rng, name, 37, 288)
     weights = aligned(panels.nbytes)
     weights[:] = panels.reshape(-1).view(np.uint8)
-    ids, count = np.array([0, 36, 17, 15, 16], np.int64), np.array([5], np.int64)
+    ids, count = np.array([0, 36, 17, 37, 16], np.int64), np.array([5], np.int64)  # 37 is beyond the last row
     out = np.zeros((16, 288), np.float32)
     call(
         BODY.kernel(f"embedding:{name}"),
-        embedding.Args(address(weights), 288, address(ids), address(out), out.strides[0], address(count)),
+        embedding.Args(address(weights), 288, address(ids), address(out), out.strides[0], address(count), 37),
         threads=2,
     )
     expected = embedding.reference(decode(panels.reshape(-1), 37, 288, name), ids)

@@ -9,7 +9,7 @@ from edgeq.blocks.table import block_type
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.control import new_control, turn_counters
 from edgeq.kernels.layout import SUMS_BYTES
-from edgeq.ops import expert_rows, experts, route, silu_mul
+from edgeq.ops import activation, expert_rows, experts, route, silu_mul
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -25,6 +25,11 @@ class Routed:
         threads: int = 1,
         factor: float = 1.0,
         bias: np.ndarray | None = None,
+        sigmoid: bool = False,
+        least: float = 0.0,
+        groups: int = 1,
+        top_groups: int = 1,
+        scales: np.ndarray | None = None,
     ):
         tokens, self.experts = logits.shape
         padded = np.zeros((tokens, round_up(self.experts, 32)), np.float32)  # zeros beyond: they must not be chosen
@@ -48,6 +53,11 @@ class Routed:
                 address(self.count),
                 int(np.float32(factor).view(np.int32)),
                 0 if bias is None else address(bias),
+                int(sigmoid),
+                int(np.float32(least).view(np.int32)),
+                groups,
+                top_groups,
+                0 if scales is None else address(scales),
             ),
             threads=threads,
         )
@@ -97,6 +107,26 @@ def test_a_bias_chooses_and_does_not_weigh(tokens, count, top_k, normalized):
     assert tokens == 1 or (chosen != route.reference(logits, top_k, normalized, 0.7)[0]).any()
 
 
+@pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (9, 128, 8)])
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(("sigmoid", "favoured"), [(True, True), (True, False), (False, True), (False, False)])
+def test_scores_of_all_kinds(tokens, count, top_k, normalized, sigmoid, favoured):
+    """Chosen among the best groups, weighted by sigmoids or the softmax, times each expert's own scale."""
+    rng = np.random.default_rng(count + top_k)
+    logits = rng.standard_normal((tokens, count)).astype(np.float32) * 2
+    bias = rng.standard_normal(count).astype(np.float32) * np.float32(0.2) if favoured else None
+    scales = rng.uniform(0.5, 2.0, count).astype(np.float32)
+    kinds = {"sigmoid": sigmoid, "least": 0.1, "groups": 4, "top_groups": 2, "scales": scales}
+    routed = Routed(logits, top_k, normalized, 3, 0.7, bias, **kinds)
+    chosen, weights = route.reference(logits, top_k, normalized, 0.7, bias, **kinds)
+    np.testing.assert_array_equal(routed.chosen, chosen)
+    np.testing.assert_allclose(routed.weights, weights, rtol=4e-6)
+    size = count // 4
+    assert all(len({int(e) // size for e in row}) <= 2 for row in routed.chosen)
+    anywhere = route.reference(logits, top_k, normalized, 0.7, bias, **kinds | {"groups": 1, "top_groups": 1})[0]
+    assert tokens == 1 or (anywhere != chosen).any()
+
+
 @pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (40, 2, 2)])
 def test_tokens_of_an_expert_lie_side_by_side(tokens, count, top_k):
     routed = Routed(random_logits(tokens, count), top_k, True)
@@ -125,9 +155,12 @@ def test_combine_matches_twin():
     rows, out = rows.astype(np.float32), out.astype(np.float32)
     found = out.copy()
     head = (address(found), found.strides[0], 50, address(rows), rows.strides[0], 4)
-    tail = (address(routed.slots), address(routed.weights), address(routed.count))
+    tail = (address(routed.slots), address(routed.weights), address(routed.count), 0)
     call(BODY.kernel("expert_rows:combine"), expert_rows.Combine(*head, *tail), threads=2)
     expected = expert_rows.reference(rows, routed.slots, routed.weights, out)
+    np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
+    call(BODY.kernel("expert_rows:combine"), expert_rows.Combine(*head, *tail)._replace(fresh=1), threads=2)
+    expected = expert_rows.reference(rows, routed.slots, routed.weights, np.zeros_like(out))
     np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
 
 
@@ -192,3 +225,14 @@ def test_a_clamped_gate(threads):
     np.testing.assert_allclose(twin, expected, rtol=1e-6, atol=1e-7)
     x, y = gate[used].astype(np.float64), up[used].astype(np.float64)
     np.testing.assert_allclose(expert_rows.gated_reference(gate[used], up[used]), x / (1 + np.exp(-x)) * y, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", expert_rows.ACTIVATIONS)
+def test_gates_of_other_kinds(kind):
+    rng = np.random.default_rng(7)
+    routed = Routed(random_logits(9, 4), 2, True)
+    gate, up = (rng.normal(0, 4, (routed.capacity, 64)).astype(np.float32) for _ in range(2))
+    used, out = routed.slots.ravel(), np.zeros_like(gate)
+    both = (address(gate), address(up), 64, address(out), out.strides[0], 0, 0, address(routed.table), 0, 0)
+    call(BODY.kernel(f"expert_rows:{kind}"), expert_rows.Gated(*both), threads=2)
+    np.testing.assert_allclose(out[used], activation.reference(gate[used], kind, up[used]), rtol=1e-5, atol=1e-5)

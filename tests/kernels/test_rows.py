@@ -97,6 +97,6 @@ def test_rows_of_an_embedding_are_the_decoded_ones():
     panels = random_panels(rng, "I8_R", 37, 288)
     ids, count = np.array([0, 36, 15, 16, 3], np.int64), np.array([5], np.int64)
     out = np.full((5, 288), np.nan, np.float32)
-    args = embedding.Args(address(panels), 288, address(ids), address(out), out.strides[0], address(count))
+    args = embedding.Args(address(panels), 288, address(ids), address(out), out.strides[0], address(count), 37)
     call(NATIVE.kernel("embedding:I8_R"), args, threads=2)
     np.testing.assert_array_equal(out, decode(panels.reshape(-1), 37, 288, "I8_R")[ids])

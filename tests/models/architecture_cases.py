@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import gemma_cases
+import mixture_cases
+
 _LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -801,3 +804,8 @@ CASES: dict[str, dict[str, Any]] = {
     "internlm3-bias": {**_INTERNLM3, "qkv_bias": True, "bias": True, "rope_scaling": _DYNAMIC},
     "qwen2-moe-ragged": {**_QWEN2_MOE, "hidden_size": 72, "moe_intermediate_size": 44, "num_attention_heads": 6},
 }
+
+# Files of tests/golden -> the cases that they are of
+FILES = {"architectures": dict(CASES), "gemmas": gemma_cases.CASES, "mixtures": mixture_cases.CASES}
+for _cases in FILES.values():
+    CASES |= _cases

@@ -7,12 +7,13 @@ compare with.
 import hashlib
 import json
 import struct
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from architecture_cases import CASES
+from architecture_cases import CASES, FILES
 from encoder_cases import ENCODERS
 
 from edgeq.models import architecture
@@ -21,6 +22,7 @@ POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
 EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings")
 QUERIES_AND_KEYS = (".q_proj", ".k_proj", "qkv", "query_key", "c_attn", "self.query.", "self.key.", ".q_lin", ".k_lin")
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
@@ -75,8 +77,13 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
         if not shape:  # xIELU's
             values = np.asarray(0.1 * values - 0.2)
         elif name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
-            values = 0.3 * values + (0.0 if config["model_type"].startswith("gemma") else 1.0)
-        elif name.endswith("e_score_correction_bias"):  # beside parts of a whole
+            older = config["model_type"].startswith("gemma") and config["model_type"] != "gemma4_text"
+            values = 0.3 * values + (0.0 if older else 1.0)
+        elif name.endswith(("layer_scalar", "router.per_expert_scale")):
+            values = 0.3 * values + 1.0
+        elif name.endswith("router.scale"):
+            values = (0.3 * values + 1.0) * shape[0] ** 0.5
+        elif name.endswith(("e_score_correction_bias", "expert_bias")):  # beside parts of a whole
             values *= 0.05
         elif name.endswith(".bias"):
             values *= 0.5
@@ -98,6 +105,11 @@ def continued(case: str) -> int:
     if CASES[case]["model_type"] in ("gpt2", "gpt_bigcode", "opt"):
         return int(CASES[case].get("n_positions") or CASES[case]["max_position_embeddings"]) - POSITIONS
     return 0 if case == "llama-rope-dynamic-beyond" else CONTINUED
+
+
+def golden() -> ChainMap[str, npt.NDArray[Any]]:
+    """What transformers computes of every case, and the tokens that follow it greedily (`CASE greedy`)."""
+    return ChainMap(*(np.load(GOLDEN / f"{name}.npz") for name in FILES))
 
 
 def digest(case: str) -> str:
