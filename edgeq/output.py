@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edgeq.errors import OutputError
+from edgeq.mapped import lost
 
 _WINDOWS = os.name == "nt"
 _OPEN_FILES = "/proc/self/fd"  # where a file without a name can be found, to get one
@@ -30,7 +31,8 @@ class OutputFile:
 
     `mode` is who may use the file, of which the user's mask takes away.
 
-    Every failure is an OutputError: no folder, no permission, not a regular file, a disk that is full or will be.
+    Raises FormatError where a file that is mapped became shorter meanwhile. Every failure of its own is an OutputError:
+    no folder, no permission, not a regular file, a disk that is full or will be.
     """
 
     def __init__(self, path: str | os.PathLike[str], nbytes: int, mode: int = 0o666) -> None:
@@ -42,6 +44,7 @@ class OutputFile:
         self._temporary = self._target.with_name(f".{self._target.name}.{os.urandom(4).hex()}.tmp")
         self._fd = -1
         self._named = True
+        self._lost = lost()
         self._seeking = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -61,6 +64,7 @@ class OutputFile:
                 n = self._write(data[: 1 << 30], offset)
                 data, offset = data[n:], offset + n
         except OSError as error:
+            self._check_sources()
             raise self._failure(error) from None
 
     def __exit__(
@@ -69,6 +73,7 @@ class OutputFile:
         try:
             if kind is None:
                 self._complete()
+                self._check_sources()
                 os.ftruncate(self._fd, self.nbytes)  # zeros at the end have not been written
                 os.fsync(self._fd)
                 self._name()
@@ -129,6 +134,11 @@ class OutputFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _check_sources(self) -> None:
+        """FormatError for a mapped file that became shorter since this began: it may have been written from that."""
+        for source in lost() - self._lost:
+            source.check()
 
     def _complete(self) -> None:
         """What a subclass has to write or to check at the end of the block."""

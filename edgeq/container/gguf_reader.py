@@ -19,6 +19,7 @@ from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, U32, U64, VERSION, Cursor
 from edgeq.container.placement import align
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
+from edgeq.mapped import FileMap
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
 _MOST_DIMENSIONS = 4
@@ -197,6 +198,7 @@ class GgufFile:
                 self.tensors[name] = tensor
                 self._owner[name] = part
         self._parts.sort(key=lambda part: part.path)
+        self.check()
 
     @staticmethod
     def _names(part: _Part) -> list[Path]:
@@ -231,6 +233,11 @@ class GgufFile:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._owner[name].map.madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
 
+    def check(self) -> None:
+        """FormatError if a file became shorter since it was opened: what was read of it is worthless."""
+        for part in self._parts:
+            part.map.check()
+
     def close(self) -> None:
         """Drop the maps; views from data() keep theirs alive for as long as they are used."""
         for part in self._parts:
@@ -242,7 +249,11 @@ class GgufFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.check()
+        finally:
+            self.close()
 
 
 def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
@@ -250,14 +261,14 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     return GgufFile(path)
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Path) -> FileMap:
     try:
         with open(path, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FormatError(f"{path}: is not a regular file: give a .gguf file")
             if not os.fstat(file.fileno()).st_size:
                 raise FormatError(f"{path}: is empty: {_AGAIN}")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return FileMap(file.fileno(), path)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file: give a .gguf file") from None
     except IsADirectoryError:

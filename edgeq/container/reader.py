@@ -1,6 +1,5 @@
 """Opens a `.eqf` file: reads the header, maps the rest read-only."""
 
-import mmap
 import os
 import stat
 import threading
@@ -16,6 +15,7 @@ from edgeq.container.header import header_bytes, parse
 from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
 from edgeq.input import InputFile
+from edgeq.mapped import FileMap
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
 
@@ -53,7 +53,7 @@ class File:
             self.nbytes = self._file.nbytes
             version, length, crc = header_bytes(self.path, self._read(PREFIX_BYTES, 0), self.nbytes)
             header = parse(self.path, version, self._read(length, PREFIX_BYTES), crc, self.nbytes)
-            self._map: mmap.mmap | None = mmap.mmap(self._file.fd, 0, access=mmap.ACCESS_READ)
+            self._map: FileMap | None = FileMap(self._file.fd, self.path)
         except BaseException as e:
             self._file.close()
             if isinstance(e, OSError):
@@ -143,6 +143,12 @@ class File:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def check(self) -> None:
+        """FormatError if the file became shorter since it was opened, or a part of it could not be read: what was
+        computed of its tensors is worthless. Nothing for a closed file."""
+        if self._map is not None:
+            self._map.check()
+
     def close(self) -> None:
         """Drop the map and the file; views from data() keep the map alive for as long as they are used.
 
@@ -157,9 +163,13 @@ class File:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.check()
+        finally:
+            self.close()
 
-    def _mapped(self) -> mmap.mmap:
+    def _mapped(self) -> FileMap:
         if self._map is None:
             raise UsageError(f"{self.path}: the file is closed: open it again")
         return self._map

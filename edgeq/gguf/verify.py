@@ -40,6 +40,7 @@ def verify(file: GgufFile, progress: Callable[[int, int], None] | None = None, t
                     progress(done, total)
         finally:
             pool.shutdown(cancel_futures=True)
+    file.check()
     return notes
 
 

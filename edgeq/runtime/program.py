@@ -150,6 +150,7 @@ class Program:
             control=self.team.control,
         )
         self.plan = compiler.compile(announce)
+        file.check()
         self._tape = int(self.plan.tape.ctypes.data)
         self.team.start()
         self._by_row = [name for name in BY_ROW if name in file.tensors]
@@ -208,14 +209,15 @@ class Program:
         the head that is the rows wanted, OUTPUT_ROWS at most at a time.
 
         Raises UsageError for parts that are too long together or name a sequence twice, MemoryLimitError if the budget
-        has no room; then nothing was appended. What items are, and that they fit in the context, is the caller's to
-        check.
+        has no room, FormatError where the file became shorter; then nothing was appended. What items are, and that they
+        fit in the context, is the caller's to check.
         """
         with self._passing:
             self.team.check()
             wanted = self.enter(parts)
             ends = [part.sequence.passing(len(part.items)) for part in parts]
             result = self._run(int(self.plan.tables.counts[TOKENS]), wanted, tapped)
+            self.file.check()
             for part, end in zip(parts, ends, strict=True):
                 part.sequence.position = end
             for name in self._by_row:  # or the whole table would stay, row by row
