@@ -14,6 +14,7 @@ from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sam
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError
+from edgeq.text import template_process
 
 if TYPE_CHECKING:
     from edgeq.model import Model
@@ -44,6 +45,7 @@ def command(
 
     It needs a chat template. /help lists what else can be typed.
     """
+    template_process.begin()  # while the model is loaded
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
         if prefix is not None:

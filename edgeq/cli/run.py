@@ -16,6 +16,7 @@ from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sampling_options, show_timings
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.text import template_process
 
 if TYPE_CHECKING:
     from edgeq.answer import Answer
@@ -69,6 +70,8 @@ def command(
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json, which prints them")
     text = _prompt(prompt)
+    if not raw:
+        template_process.begin()  # while the model is loaded
     with load_model(model, loading) as loaded:
         if prefix is not None:
             about = loaded.load_prefix(prefix)

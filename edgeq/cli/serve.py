@@ -13,6 +13,7 @@ from edgeq import environment
 from edgeq.cli.announcer import Announcer, announce
 from edgeq.cli.options import model_options, read_text
 from edgeq.errors import UsageError
+from edgeq.text import template_process
 
 if TYPE_CHECKING:
     from edgeq.model import Model
@@ -64,6 +65,7 @@ def command(
     names = [*allow_host, host]
     if not is_loopback(host):
         names += [socket.gethostname(), f"{socket.gethostname()}.local"]
+    template_process.begin()
     loaders = {name: partial(_load, path, loading) for name, path in _named(models).items()}
     serve(
         Roster(loaders, queue), Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log

@@ -1,23 +1,17 @@
 """Chat templates: the Jinja programs in checkpoints that write a conversation as one prompt.
 
-They come with a download and are not to be trusted: they run in a sandbox with bounds (sandbox.py). The surroundings
-are those that Hugging Face's `apply_chat_template` offers, and the prompts are the same, character for character.
+They come with a download and are not to be trusted: a process of its own runs them (template_process.py), in a sandbox
+(sandbox.py).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from edgeq.errors import TemplateError, UsageError
+from edgeq.text import template_process
 
-if TYPE_CHECKING:
-    import jinja2
-
-# What a template can raise on a conversation that it was not written for.
-_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of an answer's reasoning, the best known first
 
 _PROBE = "a text that is in no template"
@@ -30,7 +24,6 @@ class ChatTemplate:
         """`special_tokens` are variables of the template by role, e.g. {"bos_token": "<s>"}."""
         self._sources = {"default": source} if isinstance(source, str) else dict(source)
         self._special_tokens = dict(special_tokens)
-        self._compiled: dict[str, jinja2.Template] = {}
         self._tried: dict[str, bool] = {}  # whether a template, by name, reads lists of parts
 
     @property
@@ -60,36 +53,23 @@ class ChatTemplate:
         of the template (e.g. enable_thinking=False). Raises TemplateError for a malformed template, or where it
         refuses the conversation.
         """
-        import jinja2
-
-        from edgeq.text.sandbox import bounded
-
         if not messages:
             raise TemplateError("the conversation is empty: give at least one message")
         if name is None:
             name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
-        surroundings = {
-            **self._special_tokens,
-            **{key: _plain(value) for key, value in variables.items()},
-            "messages": _messages(messages),
-            "tools": _dictionaries("tools", tools),
-            "documents": _dictionaries("documents", documents),
-            "add_generation_prompt": add_generation_prompt,
-        }
+        source = self.source(name)
         try:
-            template = self._template(name)
-            with bounded():
-                return template.render(surroundings)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"the chat template is malformed: line {error.lineno}: {error.message}") from error
-        except SyntaxError as error:  # Python's, of what Jinja compiles to
-            raise TemplateError(f"the chat template is malformed: {_one_line(error)}") from error
-        except jinja2.exceptions.SecurityError as error:
-            raise TemplateError(f"the chat template was stopped: {_one_line(error)}") from error
-        except jinja2.TemplateError as error:
-            raise TemplateError(f"the chat template refuses this conversation: {_one_line(error)}") from error
-        except _TEMPLATE_FAULTS as error:
-            raise TemplateError(f"the chat template fails on this conversation: {_one_line(error)}") from error
+            surroundings = {
+                **self._special_tokens,
+                **{key: _plain(value) for key, value in variables.items()},
+                "messages": _messages(messages),
+                "tools": _dictionaries("tools", tools),
+                "documents": _dictionaries("documents", documents),
+                "add_generation_prompt": add_generation_prompt,
+            }
+        except RecursionError:
+            raise TemplateError("the conversation is nested too deeply for a chat template") from None
+        return template_process.render(source, surroundings, datetime.now().isoformat())
 
     def with_plain_text(self, messages: Sequence[Mapping[str, Any]], tools: bool = False) -> list[Mapping[str, Any]]:
         """The conversation with contents that are lists of text parts, [{"type": "text", "text": "Hello"}], joined to
@@ -111,48 +91,6 @@ class ChatTemplate:
             except TemplateError:
                 self._tried[name] = False
         return self._tried[name]
-
-    def _template(self, name: str) -> "jinja2.Template":
-        if name not in self._compiled:
-            self._compiled[name] = _compile(self.source(name))
-        return self._compiled[name]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@lru_cache(128)
-def _compile(source: str) -> "jinja2.Template":
-    """A template in the sandbox, with the filters and functions that templates rely on."""
-    from edgeq.text.sandbox import Sandbox
-
-    environment = Sandbox()
-    environment.add_filter("tojson", _tojson)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment.from_string(source)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON. Jinja's own filter escapes HTML, which models were not trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
 
 
 def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

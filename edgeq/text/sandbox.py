@@ -1,9 +1,10 @@
 """Where chat templates run: Jinja's sandbox as Hugging Face sets it up, with bounds on time and memory.
 
 A template comes with a download. The sandbox keeps it from files, imports and Python's insides; the bounds keep it from
-running for ever or filling the memory. They hold for one rendering and count what the template makes (characters of
-strings, entries of lists) and the processor time between the steps of its loops and macros. Whatever could make much
-in a single step (`'a' * n`, `'%999999d'`, `x.ljust(n)`) is weighed before it happens.
+running for ever or filling the memory, as far as that can be told from within: template_process.py has limits for the
+rest. They hold for one rendering and count what the template makes (characters of strings, entries of lists) and the
+processor time between the steps of its loops and macros. Whatever could make much in a single step (`'a' * n`,
+`'%999999d'`, `x.ljust(n)`) is weighed before it happens.
 """
 
 import re
@@ -26,7 +27,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-SECONDS = 10.0  # of processor time for one rendering; templates of real models take milliseconds
 CHARACTERS = 1 << 27  # made in one rendering, intermediate strings included
 LARGEST_ARGUMENT = 100_000  # of a filter or method: a width, a count, a number of digits. Jinja bounds range() alike
 LARGEST_BITS = 100_000  # of a whole number
@@ -62,25 +62,25 @@ _GROWING = {
 class _Budget:
     """What one rendering may still use."""
 
-    def __init__(self) -> None:
-        self.characters = CHARACTERS
-        self.deadline = time.thread_time() + SECONDS
+    def __init__(self, seconds: float) -> None:
+        self.characters, self.seconds = CHARACTERS, seconds
+        self.deadline = time.thread_time() + seconds
 
     def spend(self, characters: int) -> None:
         self.characters -= characters
         if self.characters < 0:
             raise SecurityError(f"it writes more than {CHARACTERS >> 20} million characters")
         if time.thread_time() > self.deadline:
-            raise SecurityError(f"it takes longer than {SECONDS:g} seconds")
+            raise SecurityError(f"it takes longer than {self.seconds:g} seconds")
 
 
 _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
-    """One rendering: within, SecurityError is raised for a template that asks for too much."""
-    token = _budget.set(_Budget())
+def bounded(seconds: float) -> Iterator[None]:
+    """One rendering: within, SecurityError is raised for a template that asks for too much, of processor time too."""
+    token = _budget.set(_Budget(seconds))
     try:
         yield
     finally:

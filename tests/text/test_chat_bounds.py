@@ -1,12 +1,19 @@
 """A hostile chat template ends in one clear line, soon and without filling the memory."""
 
+import json
+import os
 import resource
+import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from edgeq.errors import TemplateError
-from edgeq.text import sandbox
+from edgeq.text import template_process
 from edgeq.text.chat import ChatTemplate
 
 TALK = [{"role": "user", "content": "Hello"}]
@@ -66,7 +73,9 @@ def doubling(start: str, step: str) -> str:
     ],
 )
 def test_a_hostile_template_is_stopped(source: str, message: str, monkeypatch):
-    monkeypatch.setattr(sandbox, "SECONDS", 1.0)
+    """By the sandbox, where no process can be had for it."""
+    monkeypatch.setattr(template_process, "SECONDS", 1.0)
+    monkeypatch.setattr(template_process, "SUPPORTED", False)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.thread_time()
     with pytest.raises(TemplateError, match=message) as caught:
@@ -89,3 +98,158 @@ def test_a_long_conversation_is_within_the_bounds():
     )
     talk = [{"role": "user", "content": "some words " * 200}] * 1000
     assert len(ChatTemplate(source, {}).render(talk)) > 2_200_000
+
+
+# What is done in a single step, in which nothing within the process can stop it.
+DOUBLED = "{% set NAME = namespace(x=['ab']) %}{% for i in range(40) %}{% set NAME.x = [NAME.x, NAME.x] %}{% endfor %}"
+TWO = DOUBLED.replace("NAME", "m") + DOUBLED.replace("NAME", "n")
+TUPLES = DOUBLED.replace("NAME", "n").replace("[n.x, n.x]", "(n.x, n.x)").replace("['ab']", "('ab',)")
+LONG = "{% set s = 'ab' * 30000000 %}"
+needs_process = pytest.mark.skipif(not template_process.SUPPORTED, reason="no process with limits here")
+
+
+@needs_process
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (TWO + "{{ m.x == n.x }}", "longer than 0.1 seconds"),
+        (TWO + "{{ [m.x, n.x] | sort }}", "longer than 0.1 seconds"),
+        (TUPLES + "{{ {n.x: 1} }}", "longer than 0.1 seconds"),
+        (TUPLES + "{{ [n.x] | unique | list | length }}", "longer than 0.1 seconds"),
+        (LONG + "{{ s | batch(1) | list | length }}", "more than 512 MiB|longer than 3 seconds"),
+        (LONG + "{{ s | sort | length }}", "more than 512 MiB|longer than 3 seconds"),
+        (LONG + "{{ s | groupby('x') | length }}", "more than 512 MiB|longer than 3 seconds"),
+        ("{{ x }}" * 300_000, "longer than 3 seconds|more than 512 MiB"),
+    ],
+)
+def test_what_only_a_limit_of_the_system_stops(source, message, monkeypatch):
+    monkeypatch.setattr(template_process, "SECONDS", 3.0 if "MiB" in message else 0.1)
+    most, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(TemplateError, match=message) as caught:
+        ChatTemplate(source, {}).render(TALK)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert time.process_time() - began < 1, "here nothing is done"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 50 << 10
+    assert ChatTemplate("{{ messages[0].content }}", {}).render(TALK) == "Hello"
+
+
+def test_a_template_s_own_words_are_cut():
+    with pytest.raises(TemplateError, match=r"refuses this conversation: x{300}\.\.\.$"):
+        ChatTemplate("{{ raise_exception('x' * 100000) }}", {}).render(TALK)
+
+
+def test_a_conversation_that_is_nested_too_deeply():
+    for depth in (900, 100_000):
+        content: list = []
+        for _ in range(depth):
+            content = [content]
+        with pytest.raises(TemplateError, match="nested too deeply"):
+            ChatTemplate("{{ messages }}", {}).render([{"role": "user", "content": content}])
+
+
+@needs_process
+def test_one_process_renders_all_and_ends_with_this_one(tmp_path):
+    """Also where this one is killed, and where it is killed amid a rendering."""
+    code = """
+import os, signal, sys
+from edgeq.text import template_process as own
+from edgeq.text.chat import ChatTemplate
+talk = [{"role": "user", "content": "Hello"}]
+seen = set()
+for i in range(5):
+    assert ChatTemplate("{{ messages[0].content }}" * (i + 1), {}).render(talk) == "Hello" * (i + 1)
+    seen |= {one._process.pid for one in own._idle}
+assert len(seen) == 1
+assert not {name for name in sys.modules if name.startswith("jinja2")}, "this one is spared its memory"
+print(*seen, flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for how in ("ended", "killed"):
+        command = [sys.executable, "-c", code, how]
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert found.returncode == (0 if how == "ended" else -signal.SIGKILL), found.stderr
+        _wait_until_gone(int(found.stdout))
+
+
+def _wait_until_gone(pid: int) -> None:
+    until = time.monotonic() + 10
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        state = Path(f"/proc/{pid}/stat")
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return  # nobody has asked for its end yet
+        assert time.monotonic() < until, "it was left behind"
+        time.sleep(0.01)
+
+
+@needs_process
+def test_a_process_that_is_gone_is_replaced():
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    template.render(TALK)
+    os.kill(template_process._idle[-1]._process.pid, signal.SIGKILL)
+    template_process._idle[-1]._process.wait()
+    assert template.render(TALK) == "Hello"
+
+
+@needs_process
+def test_an_interrupted_rendering_leaves_no_answer_to_the_next(monkeypatch):
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    template.render(TALK)
+
+    def interrupted(self, nbytes, until):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(template_process._Process, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            template.render([{"role": "user", "content": "first"}])
+    assert template.render(TALK) == "Hello"
+
+
+@needs_process
+def test_a_fork_has_a_process_of_its_own():
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    template.render(TALK)
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.write(write, template.render([{"role": "user", "content": "child"}]).encode())
+        finally:
+            os._exit(0)
+    assert template.render(TALK) == "Hello"
+    os.waitpid(pid, 0)
+    assert os.read(read, 100) == b"child"
+    os.close(read)
+    os.close(write)
+
+
+def test_threads_render_at_once():
+    wrong = []
+
+    def work(number: int) -> None:
+        template = ChatTemplate("{{ messages[0].content }}" * (number + 1), {})
+        for i in range(20):
+            text = f"{number} {i}"
+            if template.render([{"role": "user", "content": text}]) != text * (number + 1):
+                wrong.append(text)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(template_process._idle) <= 2
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, float("inf"), None, True, (1, "a"), {"ü": [1]}, {1: 2}, "\ud800", 1 << 200, "\0"]
+)
+def test_values_come_as_they_are(value):
+    """Those that JSON has not, too."""
+    template = "{{ v == messages[0].v }}{{ v.__class__ is undefined }}{{ v | pprint }}"
+    text = ChatTemplate(template, {}).render([{"role": "user", "v": value}], v=value)
+    assert text.startswith("TrueTrue" if value is not None else "FalseTrue"), json.dumps(text)
