@@ -1,15 +1,17 @@
 """`tokenizer.json` through the `tokenizers` library."""
 
+import contextlib
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
 from edgeq.text.piece_bytes import byte_level_bytes, spaced_bytes, word_bytes
+from edgeq.text.tokenizer_bounds import check_growth, check_merges
 
 
 class JsonBackend:
@@ -18,16 +20,15 @@ class JsonBackend:
     def __init__(self, data: bytes, settings: TokenizerSettings):
         import tokenizers
 
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(bytes(data))
-        except ValueError as error:
-            why = " ".join(str(error).split())
-            raise TokenizerError(f"tokenizer.json cannot be read ({why}): download the checkpoint's own") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        check_merges(data)
         self._lock = threading.Lock()
         self._limit = sys.maxsize
-        self._add_missing(settings)
+        with _faults("cannot be read"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(bytes(data))
+            check_growth(self._tokenizer)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._add_missing(settings)
         self.added = self._read_added()
         self._bytes_of, self.strips_space = self._read_decoder()
 
@@ -57,13 +58,15 @@ class JsonBackend:
     def _encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         if self._tokenizer.encode_special_tokens == parse_special:
             self._tokenizer.encode_special_tokens = not parse_special
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+        with _faults("cannot encode this text"):
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def _forget(self) -> None:
         """Read the tokenizer again without the tokens that are beyond the limit."""
         import tokenizers
 
-        self._tokenizer = tokenizers.Tokenizer.from_str(first_tokens(self._tokenizer.to_str(), self._limit))
+        with _faults("cannot lose tokens that the model has not"):
+            self._tokenizer = tokenizers.Tokenizer.from_str(first_tokens(self._tokenizer.to_str(), self._limit))
         self.added = self._read_added()
         self.__dict__.pop("vocab_size", None)
 
@@ -136,6 +139,20 @@ class JsonBackend:
             or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
             for step in steps
         )
+
+
+@contextlib.contextmanager
+def _faults(what: str) -> Iterator[None]:
+    """A block in which a fault of the library, the file's, is a TokenizerError. Its panics are no Exception."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        why = " ".join(str(error).split())
+        raise TokenizerError(f"tokenizer.json {what} ({why:.300}): download the checkpoint's own") from None
 
 
 def first_tokens(text: str, limit: int) -> str:

@@ -1,4 +1,6 @@
+import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,106 @@ def test_bad_assets_give_one_clear_line(assets, message):
     with pytest.raises(TokenizerError, match=message) as caught:
         load_tokenizer(assets)
     assert "\n" not in str(caught.value)
+
+
+def changed(**parts):
+    """The byte-level tokenizer with other parts in its tokenizer.json; those of its model are added."""
+    assets = small.byte_level_assets()
+    document = json.loads(assets["tokenizer.json"])
+    document["model"] |= parts.pop("model", {})
+    return assets | {"tokenizer.json": json.dumps(document | parts).encode()}
+
+
+def charsmap(data):
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+
+
+def replace(pattern, content):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def sequence(*normalizers):
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+A = {"String": "a"}
+TRIE = (8).to_bytes(4, "little") + bytes(8)
+TEXT_TWICE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2, "pair": []}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"normalizer": sequence(*[replace(A, "a" * 1000)] * 4)}, "make a text 1000000000000 times longer"),
+        ({"normalizer": sequence(sequence(replace(A, "a" * 9)), replace({"Regex": "a"}, "a" * 9))}, "81 times longer"),
+        ({"normalizer": replace({"String": ""}, "a" * 99)}, "100 times longer"),
+        ({"normalizer": {"type": "Prepend", "prepend": "a" * 1001}}, "writes 1001 characters at once"),
+        ({"normalizer": charsmap(TRIE + b"a" * 5000 + b"\0")}, "times longer"),
+        ({"normalizer": charsmap(b"abc")}, "cannot be read (.*charsmap"),
+        ({"post_processor": TEXT_TWICE | {"special_tokens": {}}}, "repeats the text"),
+        (
+            {"model": {"continuing_subword_prefix": "####", "merges": [["h", "e"]]}},
+            "'e', which lacks the prefix '####'",
+        ),
+        ({"model": {"continuing_subword_prefix": "#", "merges": ["h é"]}}, "'é', which lacks the prefix '#'"),
+        ({"model": {"merges": ["h zz"]}}, "cannot be read"),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}},
+            "read",
+        ),
+    ],
+)
+def test_what_a_tokenizer_may_not_ask(parts, message):
+    with pytest.raises(TokenizerError, match=re.escape(message).replace(r"\(\.\*", r"\(.*")) as caught:
+        load_tokenizer(changed(**parts))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_written_otherwise_is_that_name():
+    """The library would end the process."""
+    data = changed(model={"continuing_subword_prefix": "#", "merges": ["h é"]})["tokenizer.json"]
+    escaped = data.replace(b"continuing_subword_prefix", rb"continuing\u005fsubword_prefix")
+    with pytest.raises(TokenizerError, match="lacks the prefix '#'"):
+        load_tokenizer({"tokenizer.json": escaped})
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Split",
+                    "pattern": {"Regex": "(a+)+$"},
+                    "behavior": "Isolated",
+                    "invert": False,
+                }
+            },
+            "a" * 40 + "!",
+        ),
+        ({"normalizer": charsmap(TRIE + b"a\0")}, "hello"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "hello"),
+        ({"model": {"type": "WordLevel", "unk_token": "missing"}}, "hello"),
+    ],
+)
+def test_what_fails_with_a_text_is_one_line(parts, text):
+    """Faults of the library, some of which are no Exception."""
+    with pytest.raises(TokenizerError, match=r"tokenizer.json cannot (encode this text|be read) \(") as caught:
+        load_tokenizer(changed(**parts)).encode(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_tokenizers_do_ask_is_not_refused():
+    normalizer = sequence(
+        {"type": "Prepend", "prepend": "▁"},
+        replace({"String": " "}, "▁"),
+        replace({"Regex": " {2,}"}, "▁"),
+        replace(A, "aaaa"),
+        {"type": "NFKC"},
+        {"type": "Lowercase"},
+    )
+    tokenizer = load_tokenizer(changed(normalizer=normalizer, pre_tokenizer=None))
+    assert tokenizer.decode(tokenizer.encode("he", add_special=False)) == "he"
 
 
 def test_a_piece_that_is_no_text():
