@@ -16,9 +16,11 @@ from pseudo_terminal import PseudoTerminal
 TESTS = Path(__file__).resolve().parent.parent
 EVALUATIONS = 4  # of an answer: the prompt, and all its tokens but the last
 
-# Answers "h i" to everything. Each evaluation takes a byte from the gate first.
+# Answers "h i" to everything. Each evaluation takes a byte from the gate first. It looks for signals while it waits, as
+# one that comes just before a plain read would not interrupt that: another thread, which reads a paste, may have the
+# interpreter's lock for that long.
 CHILD = f"""
-import os, sys
+import os, select, sys
 sys.path.insert(0, {str(TESTS)!r})
 import small_tokenizers as small
 from counting import counting_model
@@ -27,7 +29,10 @@ jumps = dict(zip(b":h i", [*b"h i", small.IM_END]))
 model = counting_model(context=96, jumps=jumps)
 real = model.session.eval
 def evaluate(tokens, all_logits=False):
-    os.read(int(sys.argv[1]), 1)
+    gate = int(sys.argv[1])
+    while not select.select([gate], [], [], 0.05)[0]:
+        pass
+    os.read(gate, 1)
     return real(tokens, all_logits)
 model.session.eval = evaluate
 edgeq.loading.load = lambda path, **options: model
