@@ -98,7 +98,8 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         sees_all=int(not shape.causal),
     )
     kernel = BODY.kernel(f"attention:{tile}-{kind}")
-    counted = dict(zip(("counters", "barriers"), turn_counters(new_control(threads)), strict=True))
+    control = new_control(threads)
+    counted = dict(zip(("counters", "barriers"), turn_counters(control), strict=True))
     call(kernel, args._replace(**counted), threads=threads)
     first_took_all = [part.copy() for part in (out, words, sums)]
     call(kernel, args, threads=threads)

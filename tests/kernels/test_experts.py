@@ -190,11 +190,8 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     call(BODY.kernel(f"experts:{name}"), experts.Args(*head, *tail, 0, 0), threads=threads)
     shared = out.copy()
     out[:] = 0
-    call(
-        BODY.kernel(f"experts:{name}"),
-        experts.Args(*head, *tail, *turn_counters(new_control(threads))),
-        threads=threads,
-    )
+    control = new_control(threads)
+    call(BODY.kernel(f"experts:{name}"), experts.Args(*head, *tail, *turn_counters(control)), threads=threads)
     assert np.array_equal(out, shared), "the first thread takes the turns of all, expert after expert"
     decoded = np.stack([decode(p, rows, columns, name) for p in panels])
     used = routed.slots.ravel()
