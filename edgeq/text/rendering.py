@@ -19,8 +19,6 @@ import jinja2
 from edgeq.errors import TemplateError
 from edgeq.text import sandbox
 
-# What a template can raise on a conversation that it was not written for.
-_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MESSAGE = 300  # characters of a template's own words that an error repeats
 
 TEXT, REFUSED, SPENT = 0, 1, 2  # answers: the prompt; an error's message; one after which the process has ended
@@ -43,7 +41,9 @@ def render(source: str, surroundings: Mapping[str, Any], now: str, seconds: floa
         why = f"was stopped: {_one_line(error)}"
     except jinja2.TemplateError as error:
         why = f"refuses this conversation: {_one_line(error)}"
-    except _TEMPLATE_FAULTS as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever Python raises for what a template does
         why = f"fails on this conversation: {_one_line(error)}"
     raise TemplateError(f"the chat template {why}")
 

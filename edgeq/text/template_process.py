@@ -174,6 +174,8 @@ class _Process:
                 return f"it takes longer than {SECONDS:g} seconds"
             if code == -signal.SIGKILL:
                 return f"it takes more than {MEMORY >> 20} MiB, or something else ended it"
+            import jinja2  # noqa: F401  (where it is missing, that is why, and is told so)
+
             return f"its process ended by itself ({code})"
         return f"it takes longer than {PATIENCE_S:g} seconds"
 

@@ -133,6 +133,29 @@ def test_what_only_a_limit_of_the_system_stops(source, message, monkeypatch):
     assert ChatTemplate("{{ messages[0].content }}", {}).render(TALK) == "Hello"
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 1e400 | int }}",
+        "{{ cycler() }}",
+        "{{ messages | map('nothing') | list }}",
+        "{{ strftime_now('\\ud800%') }}",
+        "{{ caller() }}",
+        "{{ messages | slice(0) | list }}",
+        "{{ 'a' | int(base=99) }}{{ 1 // 0 }}",
+        "{% include 'x' %}",
+        "{{ loop.index }}",
+        "{{ messages | tojson(indent='x', separators=1) }}",
+    ],
+)
+def test_whatever_python_raises_is_one_line(source, elsewhere, monkeypatch):
+    monkeypatch.setattr(template_process, "SUPPORTED", elsewhere and template_process.SUPPORTED)
+    with pytest.raises(TemplateError, match=r"the chat template (is|refuses|fails|was)") as caught:
+        ChatTemplate(source, {}).render(TALK)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_template_s_own_words_are_cut():
     with pytest.raises(TemplateError, match=r"refuses this conversation: x{300}\.\.\.$"):
         ChatTemplate("{{ raise_exception('x' * 100000) }}", {}).render(TALK)
