@@ -1,5 +1,6 @@
 """Opens a `.eqf` file: reads the header, maps the rest read-only."""
 
+import mmap
 import os
 import stat
 import threading
