@@ -24,6 +24,7 @@ FAULT = 70  # as sysexits.h has it: an internal software error
 VERBS = {  # and what --help says of each, which imports none of them
     "chat": "Talk with a model.",
     "run": "Answer one message, or complete a text.",
+    "batch": "Answer a file of requests, offline.",
     "serve": "Answer clients over HTTP, with a page to chat on.",
     "prefix": "Evaluate a text once, for all that begins with it.",
     "embed": "Turn texts into vectors.",

@@ -1,24 +1,18 @@
 """`edgeq serve`: answer over HTTP."""
 
 import socket
-from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgeq import environment
-from edgeq.cli.announcer import Announcer, announce
+from edgeq.cli.announcer import announce
 from edgeq.cli.options import model_options, read_text
+from edgeq.cli.served import check_installed, load_served, named
 from edgeq.errors import UsageError
 from edgeq.text import template_process
-
-if TYPE_CHECKING:
-    from edgeq.model import Model
-
-NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
 @click.command("serve")
@@ -53,7 +47,7 @@ def command(
 
     EDGEQ_API_KEY holds a key that clients need, as --api-key-file does.
     """
-    _check_installed()
+    check_installed()
     from edgeq.serve.guard import Rules, is_loopback
     from edgeq.serve.listening import open_socket, serve
     from edgeq.serve.roster import Roster
@@ -66,46 +60,10 @@ def command(
     if not is_loopback(host):
         names += [socket.gethostname(), f"{socket.gethostname()}.local"]
     template_process.begin()
-    loaders = {name: partial(_load, path, loading) for name, path in _named(models).items()}
+    loaders = {name: partial(load_served, path, loading) for name, path in named(models).items()}
     serve(
         Roster(loaders, queue), Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log
     )
-
-
-class _Teller(Announcer):
-    """Announces, and tells clients how many kernels are compiled: no more, as lines name files."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._say = say
-
-    def progress(self, done: int, total: int) -> None:
-        super().progress(done, total)
-        self._say(f"compiling kernels: {done} of {total}")
-
-
-def _load(path: str, loading: dict[str, Any], say: Callable[[str], None]) -> "Model":
-    """The model, loaded as the options say; `say` hears how far it is."""
-    from edgeq.loading import load
-
-    template = loading.get("template")
-    others = {name: value for name, value in loading.items() if name not in ("template", "preload")}
-    model = load(
-        path,
-        **others,
-        chat_template=None if template is None else read_text(template),
-        announce=_Teller(say),
-        progress=lambda what, done, total: say(f"converting: {done / max(total, 1):.0%}"),
-    )
-    if loading.get("preload"):
-        model.file.read_through(lambda done, total: say(f"reading: {done / max(total, 1):.0%}"))
-    return model
-
-
-def _check_installed() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"serving needs {', '.join(missing)}, not installed here: pip install 'edgeq[serve]'")
 
 
 def _keys(path: Path | None) -> list[str]:
@@ -116,22 +74,3 @@ def _keys(path: Path | None) -> list[str]:
         raise UsageError(f"{path}: holds no key: write one a line")
     own = environment.api_key()
     return [*keys, own] if own else keys
-
-
-def _named(models: tuple[str, ...]) -> dict[str, str]:
-    """Name -> model. Raises UsageError for two of one name."""
-    named: dict[str, str] = {}
-    for text in models:
-        name, given, path = text.partition("=")
-        if not given or "/" in name or Path(text).exists():
-            name, path = _name(text), text
-        if name in named:
-            raise UsageError(f"two models are called {name}: name one of them otherwise, NAME={path}")
-        named[name] = path
-    return named
-
-
-def _name(path: str) -> str:
-    """What clients call a model that was given no name: its file's, without what tells the format."""
-    last = Path(path).name
-    return last.removesuffix(".eqf").removesuffix(".gguf") or path

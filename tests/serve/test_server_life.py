@@ -14,7 +14,7 @@ import pytest
 from counting import counting_model
 from serving import hello, wait_until
 
-from edgeq.cli import main, run, serve
+from edgeq.cli import main, run, served
 from edgeq.loading import load
 from edgeq.serve.guard import Rules, is_loopback
 from edgeq.serve.listening import open_socket
@@ -117,7 +117,7 @@ def test_what_the_verb_refuses(arguments, message, capfd, monkeypatch):
 
 
 def test_what_is_not_installed_is_named(capfd, monkeypatch):
-    monkeypatch.setattr("edgeq.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr("edgeq.cli.served.find_spec", lambda name: None if name == "uvicorn" else object())
     assert main(["serve", "m.eqf"]) == 2
     assert "serving needs uvicorn, not installed here: pip install 'edgeq[serve]'" in capfd.readouterr().err
 
@@ -130,7 +130,7 @@ def test_all_options_of_loading_reach_it(tmp_path, monkeypatch):
     names = {parameter.name for parameter in run.command.params} & {*signature(load).parameters}
     assert {"threads", "context", "kv", "force"} <= names
     loading = {**dict.fromkeys(names, 1), "template": tmp_path / "template"}
-    serve._load("m.eqf", loading, print)
+    served.load_served("m.eqf", loading, print)
     assert names <= {*given} and given["chat_template"] == "{{ messages }}"
 
 
@@ -173,7 +173,7 @@ def load(path, loading, say):
         raise FormatError("broken.eqf: is broken")
     return slow_model(context=100)
 
-serve._load = load
+serve.load_served = load
 sys.argv = ["edgeq", "serve", *sys.argv[1:]]
 sys.exit(main())
 """

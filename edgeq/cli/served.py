@@ -1,0 +1,71 @@
+"""The models that a server, or a batch, answers with: named and loaded."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.cli.announcer import Announcer
+from edgeq.cli.options import read_text
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
+
+NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
+
+
+def check_installed() -> None:
+    """Raise UsageError where a package that serving needs is not installed."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"serving needs {', '.join(missing)}, not installed here: pip install 'edgeq[serve]'")
+
+
+def named(models: tuple[str, ...]) -> dict[str, str]:
+    """Name -> model. Raises UsageError for two of one name."""
+    found: dict[str, str] = {}
+    for text in models:
+        name, given, path = text.partition("=")
+        if not given or "/" in name or Path(text).exists():
+            name, path = _name(text), text
+        if name in found:
+            raise UsageError(f"two models are called {name}: name one of them otherwise, NAME={path}")
+        found[name] = path
+    return found
+
+
+def _name(path: str) -> str:
+    """What clients call a model that was given no name: its file's, without what tells the format."""
+    last = Path(path).name
+    return last.removesuffix(".eqf").removesuffix(".gguf") or path
+
+
+class _Teller(Announcer):
+    """Announces, and tells clients how many kernels are compiled: no more, as lines name files."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def progress(self, done: int, total: int) -> None:
+        super().progress(done, total)
+        self._say(f"compiling kernels: {done} of {total}")
+
+
+def load_served(path: str, loading: dict[str, Any], say: Callable[[str], None]) -> "Model":
+    """The model, loaded as the options say; `say` hears how far it is."""
+    from edgeq.loading import load
+
+    template = loading.get("template")
+    others = {name: value for name, value in loading.items() if name not in ("template", "preload")}
+    model = load(
+        path,
+        **others,
+        chat_template=None if template is None else read_text(template),
+        announce=_Teller(say),
+        progress=lambda what, done, total: say(f"converting: {done / max(total, 1):.0%}"),
+    )
+    if loading.get("preload"):
+        model.file.read_through(lambda done, total: say(f"reading: {done / max(total, 1):.0%}"))
+    return model
