@@ -51,7 +51,9 @@ def command(
     if roster.failure is not None:
         raise roster.failure
     try:
-        identity = _identity(roster.find(name)[1].model, name, loading)
+        engine = roster.entries[name].engine
+        assert engine is not None
+        identity = _identity(engine.model, name, loading)
         show = _Progress()
         work = answer_file(application(roster, Rules()), requests, output, identity, at_once, show)
         outcome = asyncio.run(work)

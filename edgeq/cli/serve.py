@@ -26,6 +26,10 @@ from edgeq.text import template_process
 @click.option("--embeddings", is_flag=True, default=None, help="Load the models only to embed texts.")
 @click.option("--queue", type=click.IntRange(0), default=64, show_default=True, help="Requests that may wait.")
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end answers in.")
+@click.option(
+    "--keep-alive", default="-1", show_default=True, help="How long a model stays unasked: 5m, 0, -1: always."
+)
+@click.option("--memory", type=click.IntRange(1), help="MiB that models take together.  [default: what is available]")
 @click.option("--access-log", is_flag=True, help="A line for each request: never what it says.")
 @model_options
 def command(
@@ -39,15 +43,19 @@ def command(
     embeddings: bool | None,
     queue: int,
     drain: float,
+    keep_alive: str,
+    memory: int | None,
     access_log: bool,
     loading: dict[str, Any],
 ) -> None:
     """Answer the clients of OpenAI's, Anthropic's and Ollama's APIs with each MODEL: an .eqf or .gguf file, a
-    checkpoint's folder or a Hub repository. Clients name it as its file is called, or by NAME.
+    checkpoint's folder or a Hub repository. Clients name it as its file is called, or by NAME. The first is loaded at
+    once, each other one when it is first asked for; those that nobody asks give way where memory is short.
 
     EDGEQ_API_KEY holds a key that clients need, as --api-key-file does.
     """
     check_installed()
+    from edgeq.runtime.fit import available_memory
     from edgeq.serve.guard import Rules, is_loopback
     from edgeq.serve.listening import open_socket, serve
     from edgeq.serve.roster import Roster
@@ -61,9 +69,18 @@ def command(
         names += [socket.gethostname(), f"{socket.gethostname()}.local"]
     template_process.begin()
     loaders = {name: partial(load_served, path, loading) for name, path in named(models).items()}
-    serve(
-        Roster(loaders, queue), Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log
-    )
+    budget = available_memory() if memory is None else memory << 20
+    roster = Roster(loaders, queue, budget=budget, keep_s=_seconds(keep_alive))
+    serve(roster, Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log)
+
+
+def _seconds(keep_alive: str) -> float:
+    from edgeq.serve.keep_alive import seconds
+
+    try:
+        return seconds(keep_alive)
+    except ValueError:
+        raise UsageError(f"--keep-alive is {keep_alive!r}: give a time like 5m or 90s, 0, or -1 for always") from None
 
 
 def _keys(path: Path | None) -> list[str]:

@@ -65,7 +65,7 @@ async def messages(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, MessagesRequest)
     asked.refuse(raw, _CHANGING)
-    name, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
     wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
     run = Run(engine, [wanted])
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": name}
@@ -84,7 +84,7 @@ async def count_tokens(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, CountRequest)
     asked.refuse(raw, _CHANGING)
-    _, engine = roster.find(fields.model)
+    _, engine = await roster.find(fields.model)
     return Json({"input_tokens": await asyncio.to_thread(_count, engine, fields)})
 
 

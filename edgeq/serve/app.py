@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, page_files, token_endpoints
 from edgeq.serve.failures import Failure, failure_of, shape_of
@@ -27,6 +27,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/metrics", health.metrics),
     ("GET", "/v1/models", health.models),
     ("GET", "/v1/models/{name:path}", health.model),
+    ("POST", "/models/load", health.load),
+    ("POST", "/models/unload", health.unload),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/embeddings", embeddings),
@@ -50,7 +52,12 @@ def application(roster: Roster, rules: Rules) -> ASGIApp:
     routes = [Route(path, _answered(path, endpoint), methods=[method]) for method, path, endpoint in ROUTES]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
     app.state.roster = roster
-    return Guard(app, rules)
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        with roster.request():
+            await app(scope, receive, send)
+
+    return Guard(counted, rules)
 
 
 def _answered(path: str, endpoint: Endpoint) -> Endpoint:

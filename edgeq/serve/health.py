@@ -1,11 +1,17 @@
-"""What is answered while the engine computes: health, readiness, metrics, the names of models."""
+"""What is answered while the engine computes: health, readiness, metrics, names; models that come and go."""
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from edgeq.serve import bodies
 from edgeq.serve.failures import Failure
 from edgeq.serve.replies import Json
-from edgeq.serve.roster import Entry, Roster
+from edgeq.serve.roster import UNLOADED, Entry, Roster
+
+
+class NamedModel(msgspec.Struct, kw_only=True):
+    model: str
 
 
 async def health(request: Request) -> Response:
@@ -14,7 +20,7 @@ async def health(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """200 when all models are loaded; until then 503, and how far each is."""
+    """200 when the first model is loaded; until then 503. How far each is."""
     roster: Roster = request.app.state.roster
     facts = {"ready": roster.ready, "models": {name: entry.progress for name, entry in roster.entries.items()}}
     return Json(facts) if roster.ready else Json(facts, 503, {"Retry-After": "2"})
@@ -44,6 +50,37 @@ async def model(request: Request) -> Response:
     return Json(_facts(name, roster.entries[name]))
 
 
+async def load(request: Request) -> Response:
+    """POST /models/load: answered when the model is loaded."""
+    roster: Roster = request.app.state.roster
+    fields, _ = await bodies.read(request, NamedModel)
+    name, _ = await roster.find(fields.model)
+    return Json({"success": True, "model": name, "status": _status(roster.entries[name])})
+
+
+async def unload(request: Request) -> Response:
+    """POST /models/unload: a model that is in use goes with the last answer."""
+    roster: Roster = request.app.state.roster
+    fields, _ = await bodies.read(request, NamedModel)
+    name = roster.named(fields.model)
+    await roster.unload(name)
+    return Json({"success": True, "model": name, "status": _status(roster.entries[name])})
+
+
 def _facts(name: str, entry: Entry) -> dict[str, object]:
-    context = {} if entry.engine is None else {"max_model_len": entry.engine.model.context}
-    return {"id": name, "object": "model", "created": int(entry.since), "owned_by": "edgeq", **context}
+    context = {} if entry.card is None else {"max_model_len": entry.card.context}
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(entry.since),
+        "owned_by": "edgeq",
+        "status": {"value": _status(entry)},
+        **context,
+    }
+
+
+def _status(entry: Entry) -> str:
+    """As llama.cpp's server says it, "unloading" apart."""
+    if entry.engine is not None:
+        return "unloading" if entry.leaving else "loaded"
+    return "unloaded" if entry.progress == UNLOADED else "loading"

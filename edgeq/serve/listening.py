@@ -101,7 +101,9 @@ def serve(
 
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    announce(f"listening on {address}, loading {', '.join(roster.entries)}")
+    first, *others = roster.entries
+    later = f", {', '.join(others)} when asked for" if others else ""
+    announce(f"listening on {address}, loading {first}{later}")
     roster.start_loading(loaded)
     try:
         server.run(sockets=[listening])

@@ -1,7 +1,5 @@
 """GET /api/tags, /api/ps and /api/version, POST /api/show and /api/embed, as Ollama's clients ask."""
 
-import hashlib
-import json
 import time
 from typing import Any
 
@@ -10,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
-from edgeq.serve.engine import Engine
 from edgeq.serve.failures import invalid, unsupported
-from edgeq.serve.ollama_texts import now
+from edgeq.serve.ollama_texts import kept, now
 from edgeq.serve.replies import Json
-from edgeq.serve.roster import Entry, Roster
+from edgeq.serve.roster import Card, Entry, Roster
 from edgeq.version import VERSION
+
+NEVER = 253402300799.0  # the last second of the year 9999
 
 
 class ShowRequest(msgspec.Struct, kw_only=True):
@@ -28,6 +27,7 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     input: str | list[Any]
     truncate: bool | None = None
     dimensions: int | None = None
+    keep_alive: float | str | None = None
 
 
 async def version(request: Request) -> Response:
@@ -36,19 +36,26 @@ async def version(request: Request) -> Response:
 
 async def tags(request: Request) -> Response:
     roster: Roster = request.app.state.roster
-    return Json({"models": [_row(name, entry, entry.engine) for name, entry in roster.entries.items() if entry.engine]})
+    return Json({"models": [_row(name, entry) for name, entry in roster.entries.items()]})
 
 
 async def ps(request: Request) -> Response:
+    """Models that are loaded, and until when."""
     roster: Roster = request.app.state.roster
     rows = []
     for name, entry in roster.entries.items():
-        if entry.engine is not None:
-            row = _row(name, entry, entry.engine)
+        if entry.engine is not None and entry.card is not None:
+            row = {**_row(name, entry), "size": entry.card.memory, "size_vram": 0, "expires_at": now(_expires(entry))}
             del row["modified_at"]
-            context = entry.engine.model.context
-            rows.append({**row, "expires_at": now(253402300799), "size_vram": 0, "context_length": context})
+            rows.append({**row, "context_length": entry.card.context})
     return Json({"models": rows})
+
+
+def _expires(entry: Entry) -> float:
+    """When a model will be unloaded if nobody asks it any more, seconds of the epoch."""
+    if entry.expires is not None:
+        return entry.expires
+    return min(time.time() + (0 if entry.leaving else entry.keep_s), NEVER) if entry.users else NEVER
 
 
 async def show(request: Request) -> Response:
@@ -56,15 +63,17 @@ async def show(request: Request) -> Response:
     fields, _ = await bodies.read(request, ShowRequest)
     if not (fields.model or fields.name):
         raise invalid("model is missing: the model to be shown", "model")
-    name, engine = roster.find(fields.model or fields.name)
-    model, kind = engine.model, _kind(engine)
+    name, engine = await roster.find(fields.model or fields.name)
+    model, card = engine.model, roster.entries[name].card
+    assert card is not None
+    kind = card.architecture
     template = model.chat_template.source(model.chat_template.names[0]) if model.has_chat_template else ""
     return Json(
         {
             "modelfile": f"# served by edgeq {VERSION}\nFROM {name}\n",
             "parameters": "\n".join(f"{key} {value}" for key, value in model.sampling_defaults.items()),
             "template": template,
-            "details": _details(engine),
+            "details": _details(card),
             "model_info": {
                 "general.architecture": kind,
                 "general.parameter_count": model.parameters,
@@ -91,7 +100,8 @@ async def embed(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, EmbedRequest)
     began = time.perf_counter()
-    _, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
+    roster.keep(name, kept(fields.keep_alive))
     texts = asked.texts(fields.input, "input")
     vectors, tokens = await engine.compute(lambda _: engine.embed(texts, cut=fields.truncate is not False))
     if fields.dimensions not in (None, vectors.shape[1]):
@@ -101,33 +111,22 @@ async def embed(request: Request) -> Response:
     return Json({"model": fields.model, "embeddings": vectors.tolist(), **counts})
 
 
-def _row(name: str, entry: Entry, engine: Engine) -> dict[str, Any]:
-    file = engine.model.file
-    identity = json.dumps([file.nbytes, file.metadata], sort_keys=True, default=str).encode()
+def _row(name: str, entry: Entry) -> dict[str, Any]:
+    card = entry.card
     return {
         "name": name,
         "model": name,
         "modified_at": now(entry.since),
-        "size": file.nbytes,
-        "digest": hashlib.sha256(identity).hexdigest(),
-        "details": _details(engine),
+        "size": 0 if card is None else card.nbytes,  # not known before it was loaded once
+        "digest": "" if card is None else card.digest,
+        "details": _details(card),
     }
 
 
-def _details(engine: Engine) -> dict[str, Any]:
-    kind, origin = _kind(engine), engine.model.file.metadata.get("provenance", {})
-    return {
-        "parent_model": "",
-        "format": "eqf",
-        "family": kind,
-        "families": [kind],
-        "parameter_size": _count(engine.model.parameters),
-        "quantization_level": str(origin.get("recipe", "unknown")) if isinstance(origin, dict) else "unknown",
-    }
-
-
-def _kind(engine: Engine) -> str:
-    return str(engine.model.file.metadata.get("architecture", "unknown"))
+def _details(card: Card | None) -> dict[str, Any]:
+    known = {} if card is None else {"parameter_size": _count(card.parameters), "quantization_level": card.recipe}
+    family = {} if card is None else {"family": card.architecture, "families": [card.architecture]}
+    return {"parent_model": "", "format": "eqf", **family, **known}
 
 
 def _count(number: int) -> str:

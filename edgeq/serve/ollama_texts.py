@@ -16,12 +16,13 @@ from edgeq.serve.conversing import Asked, Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import invalid, ollama_shape
 from edgeq.serve.grammar import ollama_format
+from edgeq.serve.keep_alive import seconds as keep_alive_seconds
 from edgeq.serve.replies import Json, Streamed, line, whole
 from edgeq.serve.roster import Roster
 from edgeq.serve.tool_choice import NO_TOOLS, Toolbox, openai_toolbox
 from edgeq.talk.said import CallArguments, CallBegun, Text
 
-# As in `asked.CHANGING`. What concerns memory and the machine (num_ctx, num_gpu, keep_alive, ...) changes no answer.
+# As in `asked.CHANGING`. What concerns memory and the machine (num_ctx, num_gpu, ...) changes no answer.
 _CHANGING: dict[str, tuple[Any, ...]] = {
     "context": (),
     "images": (),
@@ -38,6 +39,7 @@ class TextRequest(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     options: dict[str, Any] | None = None
     think: bool | str | None = None
+    keep_alive: float | str | None = None
 
 
 class ChatRequest(TextRequest, kw_only=True):
@@ -64,7 +66,7 @@ async def generate(request: Request) -> Response:
     fields, raw = await bodies.read(request, GenerateRequest)
     asked.refuse(raw, _CHANGING)
     roster: Roster = request.app.state.roster
-    _, engine = roster.find(fields.model)
+    _, engine = await roster.find(fields.model)
     if not fields.prompt:
         prompt: Any = []
     elif fields.raw or not engine.model.has_chat_template:
@@ -85,7 +87,8 @@ async def _answer(
 ) -> Response:
     """The answer to a conversation or the completion of a text, put as `said` puts it."""
     roster: Roster = request.app.state.roster
-    _, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
+    roster.keep(name, kept(fields.keep_alive))
     options = fields.options or {}
     asked.refuse(options)
 
@@ -93,8 +96,8 @@ async def _answer(
         parts = said(text, thought, calls)
         return {"model": fields.model, "created_at": now(), **parts, "done": bool(more), **more}
 
-    if not prompt:  # which asks for the model to be loaded
-        return Json(frame(done_reason="load"))
+    if not prompt:  # which asks for the model to be loaded, or to go
+        return Json(frame(done_reason="unload" if kept(fields.keep_alive) == 0 else "load"))
     more = await asyncio.to_thread(_asked, engine, prompt, tools, fields.think, schema)
     stops, sampling = asked.stops(_stop(options)), asked.sampling(options)
     run = Run(engine, [Wanted(max_tokens=_limit(options), stop=stops, sampling=sampling, **more)])
@@ -210,6 +213,14 @@ def _limit(options: dict[str, Any]) -> int | None:
 
 def _stop(options: dict[str, Any]) -> Any:
     return options.get("stop")
+
+
+def kept(keep_alive: float | str | None) -> float | None:
+    """Seconds that `keep_alive` asks for; None where nothing is asked. Raises Failure."""
+    try:
+        return None if keep_alive is None else keep_alive_seconds(keep_alive)
+    except ValueError as error:
+        raise invalid('keep_alive must be seconds, or a text like "5m"', "keep_alive") from error
 
 
 def _ns(seconds: float) -> int:

@@ -58,7 +58,7 @@ async def chat_completions(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, ChatRequest)
     asked.refuse(raw)
-    name, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
     wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
     run = Run(engine, [wanted.numbered(i) for i in range(fields.n or 1)])
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": name}

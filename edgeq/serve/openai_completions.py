@@ -40,7 +40,7 @@ async def completions(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, CompletionRequest)
     asked.refuse(raw, {**asked.CHANGING, "response_format": ({"type": "text"},), "tools": ()})
-    name, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
     wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
     for one in wanted:
         engine.check(one)

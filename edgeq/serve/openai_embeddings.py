@@ -27,7 +27,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
 async def embeddings(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, EmbeddingRequest)
-    name, engine = roster.find(fields.model)
+    name, engine = await roster.find(fields.model)
     texts = asked.texts(fields.input, "input")
     vectors, tokens = await engine.compute(lambda _: engine.embed(texts, cut=False))
     if fields.dimensions not in (None, vectors.shape[1]):

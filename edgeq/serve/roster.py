@@ -1,13 +1,24 @@
-"""The models that are served, by name, from before they are loaded until the server ends."""
+"""The models that are served, by name: loaded when they are asked for, and kept while there is room and somebody asks.
 
+All but the first loading happens in the event loop's thread, which hands what takes time to another one.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgeq.errors import EdgeqError, MemoryLimitError
 from edgeq.serve.engine import AT_ONCE, Engine, Job
 from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
@@ -15,43 +26,85 @@ from edgeq.serve.metrics import Metrics
 if TYPE_CHECKING:
     from edgeq.model import Model
 
+LOG = logging.getLogger("edgeq.serve")
+UNLOADED = "not loaded"
+
 Say = Callable[[str], None]
 Loader = Callable[[Say], "Model"]  # says how far it is
 
 
-@dataclass
+@dataclass(frozen=True)
+class Card:
+    """What is told of a model also while it is not loaded. nbytes: of its file; memory: bytes that it takes when its
+    context is full."""
+
+    nbytes: int
+    memory: int
+    digest: str
+    architecture: str
+    recipe: str
+    parameters: int
+    context: int
+
+
+@dataclass(eq=False)
 class Entry:
-    """One model's state."""
+    """One model's state.
+
+    keep_s   seconds that it stays after its last request
+    since    when it was loaded; expires: when it will be unloaded: seconds of the epoch, None for never
+    users    requests that hold it
+    leaving  whether it shall be unloaded as soon as nobody does
+    used     counts requests of all models: the model with the least was asked for longest ago
+    """
 
     load: Loader
-    progress: str = "waiting"
+    keep_s: float = math.inf
+    progress: str = UNLOADED
     engine: Engine | None = None
-    since: float = field(default_factory=time.time)  # seconds of the epoch
+    card: Card | None = None
+    since: float = field(default_factory=time.time)
+    expires: float | None = None
+    users: int = 0
+    leaving: bool = False
+    used: int = 0
+    loading: "asyncio.Task[None] | None" = None
+    timer: asyncio.TimerHandle | None = None
 
 
 class Roster:
-    """Names -> models; loads them one by one in a thread of its own."""
+    """Names -> models.
 
-    def __init__(self, loaders: Mapping[str, Loader], most_waiting: int = 64, at_once: int = AT_ONCE) -> None:
-        self.entries = {name: Entry(load) for name, load in loaders.items()}
+    The first is loaded at the start, by `load`, each other one when it is first asked for. Those that nobody asks any
+    more give way, the one asked for longest ago first, where all would take more than `budget` bytes, or one finds no
+    memory; and each does so by itself `keep_s` seconds after its last request.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Loader],
+        most_waiting: int = 64,
+        at_once: int = AT_ONCE,
+        budget: float = math.inf,
+        keep_s: float = math.inf,
+    ) -> None:
+        self.entries = {name: Entry(load, keep_s) for name, load in loaders.items()}
         self.metrics = Metrics()
-        self.failure: BaseException | None = None  # of loading
+        self.failure: BaseException | None = None  # of loading the first
+        self.ready = False  # whether the first was loaded
         self._turns = ThreadPoolExecutor(at_once, thread_name_prefix="edgeq-engine")
-        self._most_waiting = most_waiting
-
-    @property
-    def ready(self) -> bool:
-        """Whether all models are loaded."""
-        return all(entry.engine is not None for entry in self.entries.values())
+        self._loads = ThreadPoolExecutor(1, thread_name_prefix="edgeq-loading")
+        self._most_waiting, self._budget, self._keep_s = most_waiting, budget, keep_s
+        self._asked = 0
+        self._lent: ContextVar[list[Entry] | None] = ContextVar("lent", default=None)
 
     def load(self, done: Callable[[], None] = lambda: None) -> None:
-        """Load all, and call `done`, also where one failed: see `failure`."""
+        """Load the first, and call `done`, also where that failed: see `failure`."""
+        name, entry = next(iter(self.entries.items()))
         try:
-            for name, entry in self.entries.items():
-                entry.progress = "loading"
-                model = entry.load(partial(_say, entry))
-                entry.engine = Engine(model, self._turns, self._most_waiting, partial(self._count, name))
-                entry.progress, entry.since = "ready", time.time()
+            entry.progress = "loading"
+            self._take(name, entry, entry.load(partial(_say, entry)))
+            self.ready = True
         except BaseException as error:
             self.failure = error
         done()
@@ -63,20 +116,27 @@ class Roster:
     def close(self) -> None:
         """Let what is computed end, and close the models."""
         self._turns.shutdown(wait=True, cancel_futures=True)
+        self._loads.shutdown(wait=True, cancel_futures=True)
         for entry in self.entries.values():
             if entry.engine is not None:
                 entry.engine.model.close()
 
-    def _count(self, name: str, job: Job, reason: str) -> None:
-        took = job.timings
-        first = job.queued_s + took.first_token_s if took.generated_tokens else None
-        self.metrics.count(name, reason, took.computed_tokens, took.cached_tokens, took.generated_tokens, first)
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """While it lasts, what `find` gives out stays loaded."""
+        lent: list[Entry] = []
+        token = self._lent.set(lent)
+        try:
+            yield
+        finally:
+            self._lent.reset(token)
+            for entry in lent:
+                entry.users -= 1
+                self._rest(entry)
 
-    def find(self, name: str | None) -> tuple[str, Engine]:
-        """A model by its name, with `:latest` or `.eqf` behind it if need be; the first where none is named.
-
-        Raises Failure, 404 for a name that there is not, 503 for one that is being loaded.
-        """
+    def named(self, name: str | None) -> str:
+        """The name of a model that is called so, with `:latest` or `.eqf` behind it if need be; the first where none is
+        named. Raises Failure, 404, for one that there is not."""
         name = name or next(iter(self.entries))
         names = (name, name.removesuffix(":latest"), name.removesuffix(".eqf"))
         own = next((one for one in names if one in self.entries), None)
@@ -84,11 +144,153 @@ class Roster:
             known = ", ".join(self.entries)
             what = f"there is no model {name!r:.100}: here are {known}"
             raise Failure(404, what, code="model_not_found", param="model")
-        engine = self.entries[own].engine
-        if engine is None:
+        return own
+
+    async def find(self, name: str | None) -> tuple[str, Engine]:
+        """A model by its name, see `named`, loaded if it is not yet.
+
+        Raises Failure, 404 for a name that there is not, 503 for one that is loaded at the start or finds no room.
+        """
+        own = self.named(name)
+        entry = self.entries[own]
+        if not self.ready:
             raise Failure(503, f"the model {own} is being loaded: try again", code="model_loading", retry_after=2)
-        return own, engine
+        if (lent := self._lent.get()) is not None:
+            lent.append(entry)
+            entry.users += 1
+        self._asked += 1
+        entry.used = self._asked
+        _stop_timer(entry)
+        while entry.engine is None:
+            if entry.loading is None:
+                entry.loading = asyncio.ensure_future(self._load(own, entry))
+            await asyncio.shield(entry.loading)
+        return own, entry.engine
+
+    def keep(self, name: str, keep_s: float | None) -> None:
+        """From now on the model stays so many seconds after its last request; None is what the server was told."""
+        entry = self.entries[name]
+        entry.keep_s = self._keep_s if keep_s is None else keep_s
+        self._rest(entry)
+
+    async def unload(self, name: str) -> bool:
+        """Unload a model, or as soon as nobody uses it: whether it is."""
+        entry = self.entries[name]
+        entry.leaving = entry.users > 0
+        await self._unload(entry)
+        return not entry.leaving
+
+    def _rest(self, entry: Entry) -> None:
+        """Where nobody uses a model any more, see when it goes."""
+        _stop_timer(entry)
+        if entry.users or entry.engine is None:
+            return
+        with contextlib.suppress(RuntimeError):  # no loop: nothing is unloaded any more
+            loop = asyncio.get_running_loop()
+            keep_s = 0.0 if entry.leaving else entry.keep_s
+            if math.isfinite(keep_s):
+                entry.expires = time.time() + keep_s
+                entry.timer = loop.call_later(keep_s, lambda: _spawn(self._unload(entry)))
+            elif self._too_many():
+                _spawn(self._make_room(0))
+
+    async def _load(self, name: str, entry: Entry) -> None:
+        entry.progress = "loading"
+        try:
+            self._take(name, entry, await self._loaded(name, entry))
+        except BaseException:
+            entry.progress = UNLOADED
+            raise
+        finally:
+            entry.loading = None
+        await self._make_room(0)
+        self._rest(entry)
+
+    async def _loaded(self, name: str, entry: Entry) -> "Model":
+        """The model; others that nobody uses give way to it. Raises Failure."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await loop.run_in_executor(self._loads, entry.load, partial(_say, entry))
+            except MemoryLimitError as error:
+                if not await self._make_room(1):
+                    LOG.error("%s: %s", name, error)
+                    busy = any(other.engine is not None for other in self.entries.values())
+                    what = "the other models are in use: try again" if busy else "there is not enough memory"
+                    raise Failure(
+                        503,
+                        f"the model {name} cannot be loaded: {what}",
+                        code="no_memory",
+                        retry_after=5 if busy else None,
+                    ) from error
+            except EdgeqError as error:
+                LOG.error("%s: cannot be loaded: %s", name, error)
+                what = f"the model {name} cannot be loaded: the server's log says why"
+                raise Failure(500, what, code="model_not_loaded") from error
+
+    def _take(self, name: str, entry: Entry, model: "Model") -> None:
+        entry.engine = Engine(model, self._turns, self._most_waiting, partial(self._count, name))
+        entry.card, entry.progress, entry.since = _card(model), "ready", time.time()
+
+    def _too_many(self) -> bool:
+        """Whether the models that are loaded take more than they may. A single one may take anything."""
+        cards = [entry.card for entry in self.entries.values() if entry.engine is not None and entry.card]
+        return len(cards) > 1 and sum(card.memory for card in cards) > self._budget
+
+    async def _make_room(self, least: int) -> bool:
+        """Unload models that nobody uses until all fit, but at least so many; whether there were so many. Of models
+        that have just been loaded none is unused."""
+        while least > 0 or self._too_many():
+            idle = [one for one in self.entries.values() if one.engine is not None and not one.users]
+            if not idle:
+                break
+            await self._unload(min(idle, key=lambda one: one.used))
+            least -= 1
+        return least <= 0
+
+    async def _unload(self, entry: Entry) -> None:
+        if entry.engine is not None and not entry.users:
+            _stop_timer(entry)
+            engine, entry.engine = entry.engine, None
+            entry.progress, entry.leaving = UNLOADED, False
+            await asyncio.get_running_loop().run_in_executor(self._loads, engine.model.close)
+
+    def _count(self, name: str, job: Job, reason: str) -> None:
+        took = job.timings
+        first = job.queued_s + took.first_token_s if took.generated_tokens else None
+        self.metrics.count(name, reason, took.computed_tokens, took.cached_tokens, took.generated_tokens, first)
+
+
+_TASKS = set[asyncio.Task[Any]]()  # which the event loop alone would drop
+
+
+def _spawn(work: Coroutine[Any, Any, object]) -> None:
+    task = asyncio.ensure_future(work)
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+
+
+def _stop_timer(entry: Entry) -> None:
+    entry.expires = None
+    if entry.timer is not None:
+        entry.timer.cancel()
+        entry.timer = None
 
 
 def _say(entry: Entry, line: str) -> None:
     entry.progress = line
+
+
+def _card(model: "Model") -> Card:
+    file = model.file
+    origin = file.metadata.get("provenance", {})
+    identity = json.dumps([file.nbytes, file.metadata], sort_keys=True, default=str).encode()
+    return Card(
+        nbytes=file.nbytes,
+        memory=sum(model.session.memory().values()),
+        digest=hashlib.sha256(identity).hexdigest(),
+        architecture=str(file.metadata.get("architecture", "unknown")),
+        recipe=str(origin.get("recipe", "unknown")) if isinstance(origin, dict) else "unknown",
+        parameters=model.parameters,
+        context=model.context,
+    )

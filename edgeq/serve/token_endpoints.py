@@ -40,7 +40,7 @@ class TemplateRequest(msgspec.Struct, kw_only=True):
 async def tokenize(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, TokenizeRequest)
-    _, engine = roster.find(fields.model)
+    _, engine = await roster.find(fields.model)
     text = fields.content if fields.content is not None else fields.prompt
     if text is None:
         raise invalid("content is missing: the text to be tokenized", "content")
@@ -56,7 +56,7 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, DetokenizeRequest)
-    _, engine = roster.find(fields.model)
+    _, engine = await roster.find(fields.model)
     outside = next((token for token in fields.tokens if not 0 <= token < engine.model.vocab_size), None)
     if outside is not None:
         raise invalid(f"token {outside} is not in the model's vocabulary of {engine.model.vocab_size}", "tokens")
@@ -67,7 +67,7 @@ async def detokenize(request: Request) -> Response:
 async def apply_template(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, TemplateRequest)
-    _, engine = roster.find(fields.model)
+    _, engine = await roster.find(fields.model)
     talk = asked.messages(fields.messages)
     prompt = await asyncio.to_thread(engine.render, talk, fields.chat_template_kwargs, fields.tools or None)
     return Json({"prompt": prompt})

@@ -17,6 +17,7 @@ def served() -> Iterator[Served]:
     }
     with serving(models) as served:
         wait_until(lambda: served.roster.ready)
+        assert served.post("/models/load", model="slow").status_code == 200
         yield served
 
 

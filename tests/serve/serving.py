@@ -1,6 +1,7 @@
 """A server on a port of its own, over models that count: the token after b is b + 1."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,10 +45,15 @@ class Served:
 
 @contextmanager
 def serving(
-    models: dict[str, Callable], rules: Rules | None = None, most_waiting: int = 64, at_once: int = AT_ONCE
+    models: dict[str, Callable],
+    rules: Rules | None = None,
+    most_waiting: int = 64,
+    at_once: int = AT_ONCE,
+    budget: float = math.inf,
+    keep_s: float = math.inf,
 ) -> Iterator[Served]:
     """A server of these models (name -> loader), in a thread of its own, and a client."""
-    roster = Roster(models, most_waiting, at_once)
+    roster = Roster(models, most_waiting, at_once, budget, keep_s)
     listening = open_socket("127.0.0.1", 0)
     server = make_server(application(roster, rules or Rules()), 5.0, access_log=False)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
