@@ -9,13 +9,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edgeq.serve import anthropic_messages, health, ollama_models, ollama_texts, page_files, token_endpoints
+from edgeq.serve import (
+    anthropic_messages,
+    health,
+    ollama_models,
+    ollama_texts,
+    openai_responses,
+    page_files,
+    token_endpoints,
+)
 from edgeq.serve.failures import Failure, failure_of, shape_of
 from edgeq.serve.guard import Guard, Rules
 from edgeq.serve.openai_chat import chat_completions
 from edgeq.serve.openai_completions import completions
 from edgeq.serve.openai_embeddings import embeddings
 from edgeq.serve.replies import Json, note
+from edgeq.serve.response_store import ResponseStore
 from edgeq.serve.roster import Roster
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -32,6 +41,11 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/v1/responses", openai_responses.responses),
+    ("POST", "/v1/responses/input_tokens", openai_responses.input_tokens),
+    ("GET", "/v1/responses/{name}", openai_responses.stored),
+    ("DELETE", "/v1/responses/{name}", openai_responses.forget),
+    ("GET", "/v1/responses/{name}/input_items", openai_responses.stored_input),
     ("POST", "/tokenize", token_endpoints.tokenize),
     ("POST", "/detokenize", token_endpoints.detokenize),
     ("POST", "/apply-template", token_endpoints.apply_template),
@@ -52,6 +66,7 @@ def application(roster: Roster, rules: Rules) -> ASGIApp:
     routes = [Route(path, _answered(path, endpoint), methods=[method]) for method, path, endpoint in ROUTES]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
     app.state.roster = roster
+    app.state.responses = ResponseStore()
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
         with roster.request():
