@@ -37,6 +37,7 @@ class CountingProgram:
 
     batch, kept_bytes, free_bytes = 512, 1 << 20, 1 << 20
     sequence = CountingSequence
+    pool = SimpleNamespace(used=0, budget=1 << 20)
 
     def __init__(self, session):
         self._session = session

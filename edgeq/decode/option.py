@@ -1,5 +1,6 @@
 """A sampling option: what callers may give, described once, in the step that works with it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Generic, Self, TypeVar, overload
@@ -7,6 +8,16 @@ from typing import Any, Generic, Self, TypeVar, overload
 from edgeq.errors import UsageError
 
 Value = TypeVar("Value")
+
+LARGEST = 1e30  # of numbers that arithmetic with logits, in single precision, takes
+
+
+def is_computable(value: Any) -> bool:
+    """Whether a real number is of a size that logits can be computed with; infinity and NaN are too."""
+    try:
+        return not LARGEST < abs(float(value)) < math.inf
+    except OverflowError:
+        return False
 
 
 class Option(Generic[Value]):
@@ -74,5 +85,7 @@ class Option(Generic[Value]):
             kind, wanted = (Real, "a number") if self.kind is float else (Integral, "a whole number")
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise UsageError(f"{self.name} is {value!r}: it must be {wanted}")
+            if self.kind is float and not is_computable(value):
+                raise UsageError(f"{self.name} is {value!r}: it must be {self.must}, and at most 1e30 in size")
         if not self.holds(value):
             raise UsageError(f"{self.name} is {value!r}: it must be {self.must}")

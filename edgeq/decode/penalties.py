@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from edgeq.decode.option import Option
+from edgeq.decode.option import Option, is_computable
 from edgeq.decode.step import Processor, Text
 from edgeq.errors import UsageError
 
@@ -24,6 +24,7 @@ def _is_bias(value: Any) -> bool:
         and not isinstance(token, bool)
         and int(token) >= 0
         and isinstance(bias, Real)
+        and is_computable(bias)
         and bias < math.inf
         for token, bias in value.items()
     )
@@ -95,8 +96,8 @@ class RepetitionPenalty(Processor):
 
     repetition_penalty = Option(
         1.0,
-        holds=lambda value: 0 < value < math.inf,
-        must="more than 0",
+        holds=lambda value: 1e-30 <= value < math.inf,
+        must="more than 0, at least 1e-30",
         help="Above 1 avoids tokens used lately.",
         config="repetition_penalty",
         gguf="penalty_repeat",

@@ -34,6 +34,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/health", health.health),
     ("GET", "/ready", health.ready),
     ("GET", "/metrics", health.metrics),
+    ("GET", "/slots", health.slots),
     ("GET", "/v1/models", health.models),
     ("GET", "/v1/models/{name:path}", health.model),
     ("POST", "/models/load", health.load),

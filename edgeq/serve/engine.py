@@ -154,6 +154,7 @@ class Engine:
         self._turns, self._most_waiting = turns, most_waiting
         self._lock = threading.Lock()
         self._submitted = self._begun = self._ended = 0
+        self._jobs = set[Job]()
         self._typical_s = 1.0
 
     @property
@@ -165,6 +166,18 @@ class Engine:
     def running(self) -> int:
         """Requests that are computed now."""
         return self._begun - self._ended
+
+    @property
+    def jobs(self) -> list["Job"]:
+        """Texts that are computed now, the oldest first."""
+        with self._lock:
+            return sorted(self._jobs, key=lambda job: job.submitted)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Bytes of keys and values that are in use, and that there is room for."""
+        pool = self.model.session.program.pool
+        return pool.used, pool.budget
 
     def submit(self, wanted: Wanted, admitted: bool = False) -> Job:
         """Put a request into the queue: `admitted` past its bound. In the event loop's thread.
@@ -289,6 +302,8 @@ class Engine:
                 self._submitted -= 1
 
     def _generate(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.add(job)
         try:
             end = self._run(job)
         except Exception as error:
@@ -297,6 +312,9 @@ class Engine:
         else:
             self._told_end(job, end.reason)
             job.tell(end)
+        finally:
+            with self._lock:
+                self._jobs.discard(job)
 
     def _run(self, job: Job) -> End:
         """Compute a text token by token."""

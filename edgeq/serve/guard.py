@@ -15,6 +15,7 @@ from edgeq.serve import page_files
 from edgeq.serve.failures import Failure, shape_of
 from edgeq.serve.replies import Json
 
+HEADERS = 64 << 10  # bytes of a request's headers
 OPEN = (*page_files.FILES, "/health", "/ready")  # need no key
 
 
@@ -71,6 +72,8 @@ class Guard:
             await self._app(scope, receive, marked)
 
     def _check(self, scope: Scope, headers: Headers, foreign: str | None) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > HEADERS:
+            raise Failure(431, f"the headers are larger than {HEADERS >> 10} KiB: send less")
         host = headers.get("host", "")
         if not self._answers_to(host):
             raise Failure(403, f"this server does not answer to the name {host!r:.100}: --allow-host admits it")

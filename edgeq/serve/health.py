@@ -32,7 +32,27 @@ async def metrics(request: Request) -> Response:
     engines = [(name, entry.engine) for name, entry in roster.entries.items() if entry.engine is not None]
     gauges = [("edgeq_requests_running", name, engine.running) for name, engine in engines]
     gauges += [("edgeq_requests_waiting", name, engine.waiting) for name, engine in engines]
+    gauges += [("edgeq_kv_used_bytes", name, engine.kept[0]) for name, engine in engines]
+    gauges += [("edgeq_kv_room_bytes", name, engine.kept[1]) for name, engine in engines]
     return PlainTextResponse(roster.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+
+async def slots(request: Request) -> Response:
+    """GET /slots: what is computed now, told as llama.cpp's server tells it; never what was asked."""
+    roster: Roster = request.app.state.roster
+    rows: list[dict[str, object]] = []
+    for name, entry in roster.entries.items():
+        for job in entry.engine.jobs if entry.engine is not None and entry.card is not None else ():
+            assert entry.card is not None
+            done, most = job.timings.generated_tokens, job.wanted.max_tokens
+            left = entry.card.context - len(job.wanted.tokens) - done if most is None else most - done
+            token = {"has_next_token": True, "n_decoded": done, "n_remain": left}
+            facts = {"model": name, "n_ctx": entry.card.context, "is_processing": True, "next_token": token}
+            rows.append({"id": len(rows), **facts, "n_prompt_tokens": len(job.wanted.tokens)})
+    if "fail_on_no_slot" in request.query_params and len(rows) >= roster.at_once:
+        raise Failure(503, "no slot is free: try again", code="no_slot", retry_after=1)
+    idle = ({"id": i, "is_processing": False} for i in range(len(rows), roster.at_once))
+    return Json([*rows, *idle])
 
 
 async def models(request: Request) -> Response:

@@ -14,10 +14,9 @@ from starlette.types import ASGIApp
 
 from edgeq.errors import UsageError
 from edgeq.serve.app import application
-from edgeq.serve.guard import Rules
+from edgeq.serve.connections import Connection
+from edgeq.serve.guard import HEADERS, Rules
 from edgeq.serve.roster import Roster
-
-HEADERS = 64 << 10  # bytes of a request's headers
 
 
 class _Server(uvicorn.Server):
@@ -64,7 +63,7 @@ def make_server(app: ASGIApp, patience_s: float, access_log: bool) -> _Server:
     """A server of an application, which ends with what it answers at the latest `patience_s` after it is told to."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",

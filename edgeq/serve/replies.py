@@ -17,6 +17,8 @@ from edgeq.serve.failures import Failure, failure_of
 
 LOG = logging.getLogger("edgeq.serve")
 
+LEFT = 499  # the status of an answer that its client does not wait for, as nginx has it
+
 encode = msgspec.json.encode
 
 
@@ -70,10 +72,13 @@ class Streamed(Response):
 
 
 async def whole(request: Request, run: Run) -> list[Choice]:
-    """All texts of a run; a client that leaves meanwhile cancels it."""
+    """All texts of a run; a client that leaves meanwhile cancels it. Raises Failure, which nobody hears, then."""
     watch = asyncio.create_task(_cancel_when_left(request.receive, run))
     try:
-        return await run.whole()
+        choices = await run.whole()
+        if run.cancelled:
+            raise Failure(LEFT, "the client left")
+        return choices
     finally:
         run.cancel()
         watch.cancel()

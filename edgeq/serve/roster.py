@@ -91,6 +91,7 @@ class Roster:
         self.entries = {name: Entry(load, keep_s) for name, load in loaders.items()}
         self.metrics = Metrics()
         self.failure: BaseException | None = None  # of loading the first
+        self.at_once = at_once
         self.ready = False  # whether the first was loaded
         self._turns = ThreadPoolExecutor(at_once, thread_name_prefix="edgeq-engine")
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="edgeq-loading")

@@ -135,3 +135,19 @@ def test_broken_numbers_are_an_error(bad):
 def test_values_that_cannot_work_are_refused(params):
     with pytest.raises(UsageError, match=f"^{next(iter(params))} is "):
         Sampler(**params)
+
+
+@pytest.mark.parametrize("option", ["temperature", "presence_penalty", "repetition_penalty", "dry_multiplier"])
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e31])
+def test_numbers_that_single_precision_does_not_hold(option, value):
+    with pytest.raises(UsageError, match=rf"{option} is .*: it must be"):
+        Sampler(**{option: value})
+    with pytest.raises(UsageError, match=r"repetition_penalty is .* at least 1e-30"):
+        Sampler(repetition_penalty=1e-300)
+    assert Sampler(temperature=1e-300, min_p=1e-300).sample(np.array([1, 5, 2], np.float32)) == 1
+
+
+def test_biases_that_single_precision_does_not_hold():
+    with pytest.raises(UsageError, match="logit_bias is"):
+        Sampler(logit_bias={5: 1e300})
+    Sampler(logit_bias={5: -math.inf, 6: 0, 7: -3.5})

@@ -16,6 +16,7 @@ from serving import hello, wait_until
 
 from edgeq.cli import main, run, served
 from edgeq.loading import load
+from edgeq.serve.engine import AT_ONCE
 from edgeq.serve.guard import Rules, is_loopback
 from edgeq.serve.listening import open_socket
 
@@ -155,8 +156,25 @@ def test_metrics_count(start):
         'edgeq_tokens_total{model="counting",kind="generated"} 3',
         'edgeq_first_token_seconds_count{model="counting"} 1',
         'edgeq_requests_running{model="counting"} 0',
+        'edgeq_kv_room_bytes{model="counting"} 1048576',
     ):
         assert line in text.splitlines()
+
+
+def test_slots(served):
+    idle = served.http.get("/slots").json()
+    assert len(idle) == AT_ONCE and not any(one["is_processing"] for one in idle)
+    fields = hello(model="slow", max_tokens=500, stream=True)
+    with served.http.stream("POST", "/v1/chat/completions", json=fields) as answer:
+        lines = answer.iter_lines()
+        while '"content":";"' not in next(lines):
+            pass
+        first = served.http.get("/slots").json()[0]
+        assert first["is_processing"] and first["model"] == "slow" and first["n_prompt_tokens"] == 6
+        assert first["next_token"]["n_decoded"] >= 1
+        assert first["next_token"]["n_remain"] + first["next_token"]["n_decoded"] == 500
+        assert "a:" not in str(first)
+    wait_until(lambda: not served.http.get("/slots").json()[0]["is_processing"])
 
 
 SERVE = """
