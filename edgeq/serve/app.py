@@ -15,6 +15,7 @@ from edgeq.serve import (
     ollama_models,
     ollama_texts,
     openai_responses,
+    openapi,
     page_files,
     token_endpoints,
 )
@@ -35,6 +36,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/ready", health.ready),
     ("GET", "/metrics", health.metrics),
     ("GET", "/slots", health.slots),
+    ("GET", "/openapi.json", openapi.openapi),
     ("GET", "/v1/models", health.models),
     ("GET", "/v1/models/{name:path}", health.model),
     ("POST", "/models/load", health.load),
@@ -67,6 +69,7 @@ def application(roster: Roster, rules: Rules) -> ASGIApp:
     routes = [Route(path, _answered(path, endpoint), methods=[method]) for method, path, endpoint in ROUTES]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
     app.state.roster = roster
+    app.state.routes = tuple((method, path) for method, path, _ in ROUTES)
     app.state.responses = ResponseStore()
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
