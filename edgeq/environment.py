@@ -9,6 +9,7 @@
 | `EDGEQ_DEBUG`     | show tracebacks of unexpected errors            | no                                          |
 | `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `history_file()`                            |
 | `EDGEQ_API_KEY`   | a key that clients of the server need           | none                                        |
+| `NOTIFY_SOCKET`, `LISTEN_PID`, `LISTEN_FDS` | what systemd gives to a service | none |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -128,3 +129,14 @@ def test_cgroup() -> Path | None:
 def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def notify_socket() -> str | None:
+    """Where systemd waits to hear that a service is ready, or None."""
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def passed_sockets() -> int:
+    """How many sockets systemd has opened for this process."""
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if count.isdecimal() and os.environ.get("LISTEN_PID") == str(os.getpid()) else 0

@@ -58,7 +58,9 @@ TOKENIZERS = {  # a model needs the first it has
 
 WRITTEN_BY_INSTALLERS = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "RECORD"})
 
-OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "README.txt", "wheels", "kernels", "venv"})
+OWN_NAMES = frozenset(
+    {"check", "install", "serve", "settings", "requirements.txt", "README.txt", "wheels", "kernels", "venv"}
+)
 
 
 @click.command("bundle")
@@ -77,6 +79,9 @@ OWN_NAMES = frozenset({"check", "install", "settings", "requirements.txt", "READ
 @click.option(
     "--all-kernels", is_flag=True, help="Every kernel: for other models too, and to convert and import on the board."
 )
+@click.option(
+    "--serve", "server", is_flag=True, help="Add what `edgeq serve` needs, and a script that serves the model."
+)
 def command(
     model: Path,
     board: str,
@@ -85,6 +90,7 @@ def command(
     no_wheels: bool,
     edgeq_wheel: Path | None,
     all_kernels: bool,
+    server: bool,
 ) -> None:
     """Make a folder with MODEL, whatever edgeq runs, and what a board needs to run it without a network.
 
@@ -102,7 +108,7 @@ def command(
         raise OutputError(f"{out}: the folder {out.absolute().parent} does not exist: make it first")
     file = made_runnable(model)
     name = model.name if file == model else f"{named_after(model)}.eqf"
-    size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name)
+    size = make(file, target, out, None if no_wheels else python, edgeq_wheel, all_kernels, name, server)
     click.echo(f"{out}: {binary_size(size)} for {target.title}; copy it there and run: sh {word(out.name)}/check")
 
 
@@ -120,9 +126,10 @@ def make(
     edgeq_wheel: Path | None = None,
     all_kernels: bool = False,
     name: str | None = None,
+    server: bool = False,
 ) -> int:
     """Write the bundle; its bytes. `python` is the version on the board; None leaves the wheels out. The model's file
-    is called `name` there, by default as it is here.
+    is called `name` there, by default as it is here. `server` adds what `edgeq serve` needs, and a script for it.
 
     Raises FormatError for a model that is none, is damaged or cannot be run, UsageError for one whose name the bundle
     needs and for what is no wheel of edgeq, OutputError where wheels cannot be had or the folder not be written; then
@@ -145,9 +152,10 @@ def make(
             folder.mkdir()
             _link(model, folder / name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
-                add_wheels(folder, board, python, edgeq_wheel, unneeded | COMPILER if compiled else unneeded)
+                unneeded |= COMPILER if compiled else frozenset()
+                add_wheels(folder, board, python, edgeq_wheel, unneeded, "serve" if server else None)
             cpus = add_kernels(folder / "kernels", libraries)
-            write_texts(folder, board.title, board.machine, name, python, cpus, compiled)
+            write_texts(folder, board.title, board.machine, name, python, cpus, compiled, server)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
             os.rename(folder, out)
     except OSError as error:
@@ -209,8 +217,11 @@ def _flush(path: Path) -> int:
 # ---- wheels ----
 
 
-def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None, unneeded: Set[str]) -> None:
-    """wheels/ with edgeq and what it needs on the board, and requirements.txt with their versions.
+def add_wheels(
+    folder: Path, board: Board, python: str, edgeq_wheel: Path | None, unneeded: Set[str], extra: str | None = None
+) -> None:
+    """wheels/ with edgeq and what it needs on the board, and requirements.txt with their versions; with what an extra
+    of edgeq's needs.
 
     Raises OutputError where pip cannot make or download them.
     """
@@ -221,16 +232,16 @@ def add_wheels(folder: Path, board: Board, python: str, edgeq_wheel: Path | None
         shutil.copyfile(edgeq_wheel, own)
     else:
         own = _build(wheels)
-    needs = [need for need in requirements(own) if _name(need) not in unneeded]
+    needs = [need for need in requirements(own, extra) if _name(need) not in unneeded]
     tags = [argument for glibc in GLIBC for argument in ("--platform", f"{glibc}_{board.machine}")]
     download = ["download", "--dest", str(wheels), "--only-binary=:all:", "--implementation", "cp"]
     _pip([*download, "--python-version", python, *tags, *needs], f"wheels for {board.machine} and Python {python}")
-    _prune(wheels, unneeded)
+    _prune(wheels, unneeded, extra)
     pins = sorted(pinned(path) for path in wheels.glob("*.whl"))
     (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
 
 
-def _prune(wheels: Path, unneeded: Set[str]) -> None:
+def _prune(wheels: Path, unneeded: Set[str], extra: str | None) -> None:
     """Remove the wheels that only `unneeded` packages need, and those: pip cannot be told to leave out a dependency."""
     found = {_name(pinned(path)): path for path in wheels.glob("*.whl")}
     waiting, kept = ["edgeq"], set[str]()
@@ -238,7 +249,7 @@ def _prune(wheels: Path, unneeded: Set[str]) -> None:
         name = waiting.pop()
         if name in found and name not in kept and name not in unneeded:
             kept.add(name)
-            waiting += map(_name, requirements(found[name]))
+            waiting += map(_name, requirements(found[name], extra if name == "edgeq" else None))
     for name in found.keys() - kept:
         found[name].unlink()
 
@@ -252,15 +263,17 @@ def _check_own(wheel: Path) -> None:
     requirements(wheel)
 
 
-def requirements(wheel: Path) -> list[str]:
-    """What a wheel depends on, without its extras. Raises UsageError for a file that is no wheel."""
+def requirements(wheel: Path, extra: str | None = None) -> list[str]:
+    """What a wheel depends on, of its extras with one. Raises UsageError for a file that is no wheel."""
     try:
         with zipfile.ZipFile(wheel) as content:
             name = next(name for name in content.namelist() if name.endswith(".dist-info/METADATA"))
             metadata = HeaderParser().parsestr(content.read(name).decode())
     except (OSError, zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
         raise UsageError(f"{wheel}: is no wheel: give one that `pip wheel` made") from error
-    return [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
+    needs = metadata.get_all("Requires-Dist") or []
+    of_extra = re.compile(rf";\s*extra == ['\"]{extra}['\"]\s*$")
+    return [of_extra.sub("", need) for need in needs if "extra ==" not in need or (extra and of_extra.search(need))]
 
 
 def pinned(wheel: Path) -> str:

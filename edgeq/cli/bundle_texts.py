@@ -17,7 +17,7 @@ Copy this folder to the board, then, on the board and in this folder:
     . ./settings
     edgeq chat {model}
     edgeq run {model} "Once upon a time" -n 100
-
+{serving}
 The first step needs no network{python}.
 {kernels}
 
@@ -65,6 +65,11 @@ edgeq verify {model}
 exec edgeq doctor {model}
 """
 
+SERVE = """\
+. ./settings
+exec edgeq serve {model} "$@"
+"""
+
 SETTINGS = """\
 # Read this into a shell that stands in this folder:  . ./settings
 PATH="$PWD/venv/bin:$PATH"
@@ -90,20 +95,32 @@ def _digest(wheels: Path) -> str:
 
 
 def write_texts(
-    folder: Path, title: str, machine: str, model: str, python: str | None, cpus: Sequence[str], compiled: bool
+    folder: Path,
+    title: str,
+    machine: str,
+    model: str,
+    python: str | None,
+    cpus: Sequence[str],
+    compiled: bool,
+    server: bool = False,
 ) -> None:
     """README.txt and the scripts, for what is in `folder`.
 
     `cpus` are those of the kernels in it; `compiled` says whether every board that it is for runs with these.
+    `server` adds a script that serves the model.
     """
     scripts = {"check": ("Checks the model, then looks at this machine.", CHECK.format(model=word(model)))}
+    if server:
+        what = "Serves the model to clients and browsers: sh serve --host 0.0.0.0 --no-auth lets other machines ask."
+        scripts["serve"] = what, SERVE.format(model=word(model))
     if python is not None:
         version = python.replace(".", ", ")
         is_right = f"import sys; sys.exit(sys.version_info[:2] != ({version}) or sys.maxsize < 2**32)"
         what = "Sets edgeq up in this folder if that has not been done, without a network."
         scripts["install"] = what, INSTALL.format(python=python, is_right=is_right, wheels=_digest(folder / "wheels"))
-        what, rest = scripts["check"]
-        scripts["check"] = f"Runs install. {what}", "sh ./install\n" + rest
+        for name in scripts.keys() - {"install"}:
+            what, rest = scripts[name]
+            scripts[name] = f"Runs install. {what}", "sh ./install\n" + rest
     (folder / "settings").write_text(SETTINGS + (KERNELS if cpus else ""), encoding="utf-8", newline="\n")
     for name, (what, rest) in scripts.items():
         text = SCRIPT.format(name=name, title=what, machine=machine, rest=rest)
@@ -120,6 +137,7 @@ def write_texts(
         name=model,
         title=title,
         model=word(model),
+        serving="    sh serve                          # http://127.0.0.1:8080\n" if server else "",
         setup="sets edgeq up (install), then " if python else "",
         python=f"; it needs 64-bit Python {python} with venv" if python else " but an installed edgeq",
         kernels="The kernels come compiled, without a compiler." if compiled else compiling,

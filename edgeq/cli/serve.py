@@ -59,7 +59,12 @@ def command(
     from edgeq.serve.guard import Rules, is_loopback
     from edgeq.serve.listening import open_socket, serve
     from edgeq.serve.roster import Roster
+    from edgeq.serve.systemd import passed_socket
 
+    listening = passed_socket()
+    if listening is not None:
+        place = listening.getsockname()
+        host = place[0] if isinstance(place, tuple) else "localhost"  # a file, which its rights protect
     keys = _keys(api_key_file)
     if not keys and not no_auth and not is_loopback(host):
         raise UsageError(f"--host {host} lets other machines ask: give --api-key-file (or EDGEQ_API_KEY), or --no-auth")
@@ -71,7 +76,8 @@ def command(
     loaders = {name: partial(load_served, path, loading) for name, path in named(models).items()}
     budget = available_memory() if memory is None else memory << 20
     roster = Roster(loaders, queue, budget=budget, keep_s=_seconds(keep_alive))
-    serve(roster, Rules(names, allow_origin, keys), open_socket(host, port), announce, drain, access_log)
+    listening = listening or open_socket(host, port)
+    serve(roster, Rules(names, allow_origin, keys), listening, announce, drain, access_log)
 
 
 def _seconds(keep_alive: str) -> float:

@@ -17,6 +17,7 @@ from edgeq.serve.app import application
 from edgeq.serve.connections import Connection
 from edgeq.serve.guard import HEADERS, Rules
 from edgeq.serve.roster import Roster
+from edgeq.serve.systemd import notify
 
 
 class _Server(uvicorn.Server):
@@ -59,6 +60,13 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _address(listening: socket.socket) -> str:
+    if listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return str(listening.getsockname())
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def make_server(app: ASGIApp, patience_s: float, access_log: bool) -> _Server:
     """A server of an application, which ends with what it answers at the latest `patience_s` after it is told to."""
     config = uvicorn.Config(
@@ -97,9 +105,9 @@ def serve(
             server.should_exit = True
         else:
             announce("ready")
+            notify("READY=1")
 
-    host, port = listening.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    address = _address(listening)
     first, *others = roster.entries
     later = f", {', '.join(others)} when asked for" if others else ""
     announce(f"listening on {address}, loading {first}{later}")
@@ -107,6 +115,7 @@ def serve(
     try:
         server.run(sockets=[listening])
     finally:
+        notify("STOPPING=1")
         listening.close()
     if roster.failure is not None:
         raise roster.failure

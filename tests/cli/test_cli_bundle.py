@@ -37,10 +37,12 @@ Requires-Dist: sentencepiece
 Requires-Dist: huggingface_hub>=0.25
 Requires-Dist: ml_dtypes
 Requires-Dist: pytest>=8; extra == 'dev'
+Requires-Dist: starlette>=0.46; extra == 'serve'
 """
 # What pip has: packages and what they need; of these a board that runs a model with tokenizer.json gets a few.
 PACKAGES = {"numpy": [], "numba": ["llvmlite", "numpy"], "llvmlite": [], "tokenizers": ["huggingface-hub"]}
 PACKAGES |= {"huggingface-hub": ["tqdm", "pyyaml"], "tqdm": [], "pyyaml": [], "sentencepiece": []}
+PACKAGES |= {"starlette": ["anyio"], "anyio": []}
 
 
 @pytest.fixture(scope="module")
@@ -467,6 +469,16 @@ def test_a_model_whose_name_looks_like_an_option(edgeq, model, pip, tmp_path, bo
     assert edgeq("bundle", tmp_path / "-m.eqf", "--for", "pi5", "-o", tmp_path / "b").code == 0
     assert board("b/check", tmp_path).stdout == "verify ./-m.eqf\ndoctor ./-m.eqf\n"
     assert "edgeq chat ./-m.eqf\n" in (tmp_path / "b/README.txt").read_text()
+
+
+def test_one_that_serves(edgeq, model, pip, tmp_path, board):
+    assert edgeq("bundle", model, "--for", "pi5", "--serve", "-o", tmp_path / "b").code == 0
+    pins = (tmp_path / "b/requirements.txt").read_text()
+    assert "starlette==2.4.0\n" in pins and "anyio==2.4.0\n" in pins and "pytest" not in pins
+    assert board("b/serve", tmp_path).stdout == "serve a model.eqf\n"
+    assert "sh serve" in (tmp_path / "b/README.txt").read_text()
+    assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
+    assert "starlette" not in (tmp_path / "c/requirements.txt").read_text() and not (tmp_path / "c/serve").exists()
 
 
 def installed(site: Path) -> None:

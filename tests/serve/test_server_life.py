@@ -227,3 +227,42 @@ def test_a_model_that_cannot_be_loaded_ends_it():
     process, _ = begun("broken.eqf")
     _, said = process.communicate(timeout=10)
     assert process.returncode == 2 and said.strip() == "edgeq: broken.eqf: is broken"
+
+
+ACTIVATED = """
+import os, socket, sys
+os.environ["LISTEN_PID"] = str(os.getpid())
+listening = socket.socket(fileno=int(sys.argv.pop(1)))
+if listening.fileno() != 3:
+    os.dup2(listening.fileno(), 3)
+    listening.detach()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_service_of_systemd(tmp_path):
+    """The socket is there before the process, which tells when it is ready and when it ends."""
+    here = Path(__file__).parent
+    code = ACTIVATED + SERVE.format(path=[str(here), str(here.parent)])
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "notify"))
+    told.settimeout(30)
+    with told, socket.create_server(("127.0.0.1", 0)) as listening:
+        variables = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "1"}
+        command = [sys.executable, "-c", code, str(listening.fileno()), "slow.eqf"]
+        fds = [listening.fileno()]
+        with subprocess.Popen(command, pass_fds=fds, env=variables, stderr=subprocess.DEVNULL) as process:
+            assert told.recv(100) == b"READY=1"
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+            process.terminate()
+            assert told.recv(100) == b"STOPPING=1"
+    assert process.returncode == 0
+
+
+def test_a_passed_socket_that_others_reach_needs_a_key_too(monkeypatch, capfd):
+    monkeypatch.delenv("EDGEQ_API_KEY", raising=False)
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        monkeypatch.setattr("edgeq.serve.systemd.passed_socket", lambda: listening)
+        assert main(["serve", "m.eqf"]) == 2
+    assert "lets other machines ask" in capfd.readouterr().err
