@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.engine import Engine
 from edgeq.serve.failures import invalid, unsupported
 from edgeq.serve.ollama_texts import kept, now
 from edgeq.serve.replies import Json

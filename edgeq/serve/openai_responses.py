@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -10,16 +11,19 @@ from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Run
+from edgeq.serve.conversing import Conversation, asked_of, prompt_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
-from edgeq.serve.failures import invalid, unsupported
+from edgeq.serve.failures import invalid
 from edgeq.serve.grammar import OBJECT, check_there
 from edgeq.serve.openai_chat import STILL_THERE
 from edgeq.serve.openai_chat import _scores as chat_scores
-from edgeq.serve.replies import Json, Streamed, whole
+from edgeq.serve.replies import Json, Streamed, exhaust
 from edgeq.serve.response_events import ResponseState
 from edgeq.serve.response_input import items_of, messages_of
 from edgeq.serve.response_store import Kept, ResponseStore
 from edgeq.serve.roster import Roster
+from edgeq.serve.tool_choice import Toolbox, openai_toolbox
+from edgeq.talk.said import Text
 
 _CHANGING: dict[str, tuple[Any, ...]] = {
     **{field: neutral for field, neutral in asked.CHANGING.items() if field != "tools"},
@@ -50,6 +54,7 @@ class InputRequest(msgspec.Struct, kw_only=True):
     reasoning: Reasoning | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class ResponsesRequest(InputRequest, kw_only=True):
@@ -58,7 +63,6 @@ class ResponsesRequest(InputRequest, kw_only=True):
     include: list[str] | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     metadata: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
 
@@ -80,13 +84,7 @@ async def responses(request: Request) -> Response:
 
     if fields.stream:
         return Streamed(run, _events(engine, run, state, keep), state.failed, "text/event-stream")
-    (choice,) = await whole(request, run)
-    assert choice.end is not None
-    for _ in state.text(choice.text, _scores(engine, run, choice.scores)):
-        pass
-    for _ in state.end(choice.end.reason, _usage(run)):
-        pass
-    keep()
+    await exhaust(request, run, _events(engine, run, state, keep))
     return Json(state.body)
 
 
@@ -97,7 +95,8 @@ async def input_tokens(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     _, engine = await roster.find(fields.model)
     items = [*_before(request.app.state.responses, fields), *items_of(fields.input)]
-    tokens = await asyncio.to_thread(_prompt, engine, fields, items)
+    prompt = await asyncio.to_thread(lambda: prompt_of(engine, _conversation(fields, items)))
+    tokens = await asyncio.to_thread(engine.encode, prompt, False)
     return Json({"object": "response.input_tokens", "input_tokens": len(tokens)})
 
 
@@ -131,11 +130,13 @@ async def _events(engine: Engine, run: Run, state: ResponseState, keep: Any) -> 
         if event is None:
             yield STILL_THERE
         elif isinstance(event, Piece):
-            if event.text or event.scores:
-                for frame in state.text(event.text, _scores(engine, run, event.scores)):
+            scores = _scores(engine, run, event.scores)
+            for one in event.said or ([Text("")] if scores else []):
+                for frame in state.said(one, scores):
                     yield frame
+                scores = scores if not isinstance(one, Text) else []  # with the first part of the answer
         elif isinstance(event, End) and event.reason != "cancelled":
-            frames = [*state.end(event.reason, _usage(run))]
+            frames = [*state.end(event.reason, _usage(engine, run, state))]
             keep()  # before the client knows that it is there
             for frame in frames:
                 yield frame
@@ -149,36 +150,36 @@ def _before(store: ResponseStore, fields: InputRequest) -> list[dict[str, Any]]:
 
 
 def _wanted(engine: Engine, fields: ResponsesRequest, raw: dict[str, Any], items: list[dict[str, Any]]) -> Wanted:
-    schema = _schema(fields.text)
     with_scores = fields.top_logprobs is not None or _LOGPROBS in (fields.include or ())
+    talk = replace(_conversation(fields, items), schema=_schema(fields.text))
     return Wanted(
-        _prompt(engine, fields, items),
-        fields.max_output_tokens,
-        (),
-        (fields.top_logprobs or 0) if with_scores else None,
-        asked.sampling(raw),
-        None if schema is None else engine.grammars.compile(schema, "text.format"),
+        max_tokens=fields.max_output_tokens,
+        logprobs=(fields.top_logprobs or 0) if with_scores else None,
+        sampling=asked.sampling(raw),
+        **asked_of(engine, talk),
     )
 
 
-def _prompt(engine: Engine, fields: InputRequest, items: list[dict[str, Any]]) -> list[int]:
+def _conversation(fields: InputRequest, items: list[dict[str, Any]]) -> Conversation:
     if not items and not fields.instructions:
         raise invalid("input is empty: give a text, or a list of items", "input")
-    _check_tools(fields)
-    effort = fields.reasoning.effort if fields.reasoning else None
     talk = asked.messages(messages_of(fields.instructions, items))
     if talk[-1]["role"] == "assistant":
         raise invalid("input ends with an answer: end it with a user's message", "input")
+    effort = fields.reasoning.effort if fields.reasoning else None
     variables = {} if effort is None else {"reasoning_effort": effort}
-    return engine.encode(engine.render(talk, variables), add_special=False)
+    thinks = False if effort == "none" else None
+    return Conversation(talk, _toolbox(fields), variables, thinks, field="text.format")
 
 
-def _check_tools(fields: InputRequest) -> None:
-    """Tools of other kinds than functions run elsewhere: they are passed over. Raises Failure for functions."""
-    if any(tool.get("type") == "function" for tool in fields.tools or ()) and fields.tool_choice != "none":
-        raise unsupported("tools")
-    if fields.tool_choice not in (None, "auto", "none"):
-        raise invalid("tool_choice asks for a call, and there is no function among tools", "tool_choice")
+def _toolbox(fields: InputRequest) -> Toolbox:
+    """The functions among the tools: those of other kinds run elsewhere, and are passed over."""
+    functions = [
+        {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+        for tool in fields.tools or ()
+        if tool.get("type") == "function"
+    ]
+    return openai_toolbox(functions, fields.tool_choice, fields.parallel_tool_calls)
 
 
 def _schema(text: TextOptions | None) -> Any:
@@ -201,13 +202,14 @@ def _scores(engine: Engine, run: Run, scores: Any) -> list[Any]:
     return [] if said is None else list(said["content"])
 
 
-def _usage(run: Run) -> dict[str, Any]:
+def _usage(engine: Engine, run: Run, state: ResponseState) -> dict[str, Any]:
+    thought = len(engine.encode(state.thought, False, False)) if state.thought else 0
     prompt, generated = run.prompt_tokens, run.generated_tokens
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": run.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": generated,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": prompt + generated,
     }
 

@@ -84,6 +84,19 @@ async def whole(request: Request, run: Run) -> list[Choice]:
         watch.cancel()
 
 
+async def exhaust(request: Request, run: Run, frames: AsyncIterator[bytes]) -> None:
+    """Let a stream's frames come and go, for what they leave behind. As `whole` where the client leaves."""
+    watch = asyncio.create_task(_cancel_when_left(request.receive, run))
+    try:
+        async for _ in frames:
+            pass
+        if run.cancelled:
+            raise Failure(LEFT, "the client left")
+    finally:
+        run.cancel()
+        watch.cancel()
+
+
 async def _cancel_when_left(receive: Receive, run: Run) -> None:
     with contextlib.suppress(Exception):
         while (await receive())["type"] != "http.disconnect":

@@ -7,10 +7,11 @@ from typing import Any
 
 from edgeq.serve.failures import Failure
 from edgeq.serve.replies import sse
+from edgeq.talk.said import CallArguments, CallBegun, Said, Text, Thought
 
 
 class ResponseState:
-    """One response. What comes of a text goes into `text` and at last `end`; each gives the events of a stream, which
+    """One response. What comes of a text goes into `said` and at last `end`; each gives the events of a stream, which
     may be passed over: `body` is the whole."""
 
     def __init__(self, body: dict[str, Any]) -> None:
@@ -34,25 +35,34 @@ class ResponseState:
         yield self._event("response.created", response=self.body)
         yield self._event("response.in_progress", response=self.body)
 
-    def text(self, text: str, logprobs: list[Any]) -> Iterator[bytes]:
-        """The answer goes on."""
-        if self._item is None:
-            self._item = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
-            self._item |= {"status": "in_progress", "content": []}
-            yield self._of_item("response.output_item.added", item=self._item)
-            part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            yield self._of_part("response.content_part.added", part=part)
-            self._item["content"].append(part)
-        part = self._item["content"][0]
-        part["text"] += text
-        part["logprobs"] += logprobs
-        yield self._of_part("response.output_text.delta", delta=text, logprobs=logprobs)
+    def said(self, one: Said, logprobs: list[Any]) -> Iterator[bytes]:
+        """More of what the model says: `logprobs` of an answer's tokens."""
+        if isinstance(one, CallBegun):
+            names = {"call_id": one.id, "name": one.name, "arguments": ""}
+            yield from self._open({"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", **names})
+        elif isinstance(one, CallArguments):
+            assert self._item is not None
+            self._item["arguments"] += one.text
+            yield self._event_of_item("response.function_call_arguments.delta", delta=one.text)
+        elif isinstance(one, Thought):
+            if self._kind != "reasoning":
+                item = {"id": f"rs_{secrets.token_hex(12)}", "type": "reasoning", "summary": [], "content": []}
+                yield from self._open(item, {"type": "reasoning_text", "text": ""})
+            self._part["text"] += one.text
+            yield self._event_of_part("response.reasoning_text.delta", delta=one.text)
+        else:
+            if self._kind != "message":
+                item = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "content": []}
+                yield from self._open(item, {"type": "output_text", "text": "", "annotations": [], "logprobs": []})
+            self._part["text"] += one.text
+            self._part["logprobs"] += logprobs
+            yield self._event_of_part("response.output_text.delta", delta=one.text, logprobs=logprobs)
 
     def end(self, reason: str, usage: dict[str, Any]) -> Iterator[bytes]:
-        """The answer has ended: "stop", or "length" where it was cut."""
+        """The answer has ended: "length" where it was cut."""
         complete = reason != "length"
         if self._item is None and not self.body["output"]:
-            yield from self.text("", [])  # a model that says nothing says an empty text
+            yield from self.said(Text(""), [])  # a model that says nothing says an empty text
         yield from self._close("completed" if complete else "incomplete")
         self.body["status"] = "completed" if complete else "incomplete"
         if complete:
@@ -69,15 +79,47 @@ class ResponseState:
         said = self._event("error", code=code, message=failure.message, param=failure.param)
         return said + self._event("response.failed", response=self.body)
 
+    @property
+    def thought(self) -> str:
+        """What was thought."""
+        items = [*self.body["output"], *([] if self._item is None else [self._item])]
+        return "".join(item["content"][0]["text"] for item in items if item["type"] == "reasoning")
+
+    @property
+    def _kind(self) -> str | None:
+        """The type of the item that is open."""
+        return None if self._item is None else str(self._item["type"])
+
+    @property
+    def _part(self) -> dict[str, Any]:
+        assert self._item is not None
+        part: dict[str, Any] = self._item["content"][0]
+        return part
+
+    def _open(self, item: dict[str, Any], part: dict[str, Any] | None = None) -> Iterator[bytes]:
+        """An item begins, and ends the one before."""
+        yield from self._close("completed")
+        self._item = {**item, "status": "in_progress"}
+        yield self._event_of_output("response.output_item.added", item=self._item)
+        if part is not None:
+            yield self._event_of_part("response.content_part.added", part=part)
+            self._item["content"].append(part)
+
     def _close(self, status: str) -> Iterator[bytes]:
         """The item that is open has ended."""
         if self._item is None:
             return
-        part = self._item["content"][0]
-        yield self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
-        yield self._of_part("response.content_part.done", part=part)
+        if self._kind == "function_call":
+            arguments = self._item["arguments"]
+            name = self._item["name"]
+            yield self._event_of_item("response.function_call_arguments.done", name=name, arguments=arguments)
+        else:
+            kind, part = ("reasoning" if self._kind == "reasoning" else "output"), self._part
+            scores = {"logprobs": part["logprobs"]} if kind == "output" else {}
+            yield self._event_of_part(f"response.{kind}_text.done", text=part["text"], **scores)
+            yield self._event_of_part("response.content_part.done", part=part)
         self._item["status"] = status
-        yield self._of_item("response.output_item.done", item=self._item)
+        yield self._event_of_output("response.output_item.done", item=self._item)
         self.body["output"].append(self._item)
         self._item = None
 
@@ -86,9 +128,12 @@ class ResponseState:
         self._number += 1
         return sse(event, kind)
 
-    def _of_item(self, kind: str, **fields: Any) -> bytes:
+    def _event_of_output(self, kind: str, **fields: Any) -> bytes:
         return self._event(kind, output_index=len(self.body["output"]), **fields)
 
-    def _of_part(self, kind: str, **fields: Any) -> bytes:
+    def _event_of_item(self, kind: str, **fields: Any) -> bytes:
         assert self._item is not None
-        return self._of_item(kind, item_id=self._item["id"], content_index=0, **fields)
+        return self._event_of_output(kind, item_id=self._item["id"], **fields)
+
+    def _event_of_part(self, kind: str, **fields: Any) -> bytes:
+        return self._event_of_item(kind, content_index=0, **fields)

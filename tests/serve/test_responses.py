@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from scripted import THOUGHTS, scripted_model
+from serving import wait_until
 
 from edgeq.serve.response_input import messages_of
 from edgeq.serve.response_store import Kept, ResponseStore
@@ -149,6 +151,86 @@ def test_what_items_say():
         {"role": "tool", "tool_call_id": "1", "content": "sunny"},
         {"role": "tool", "tool_call_id": "2", "content": "noon"},
     ]
+
+
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 8}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+CLOCK = {"type": "function", "name": "clock"}
+CALLS = """They ask.
+</think>
+
+I look.
+<tool_call>
+{"name": "get_weather", "arguments": {"city": "Paris"}}
+</tool_call>
+<tool_call>
+{"name": "clock", "arguments": {}}
+</tool_call>"""
+
+
+@pytest.fixture
+def thinking(start):
+    """A server of a model that thinks, says something and calls two tools."""
+    pytest.importorskip("llguidance", reason="pip install llguidance")
+    served = start({"calls": lambda say: scripted_model(CALLS, THOUGHTS)})
+    wait_until(lambda: served.roster.ready)
+    return served
+
+
+def test_tools_and_thoughts(thinking):
+    fields = {"input": "Paris?", "temperature": 0, "max_output_tokens": 300}
+    fields |= {"tools": [WEATHER, {"type": "web_search"}, CLOCK]}
+    body = thinking.post(PATH, **fields).json()
+    thought, said, weather, clock = body["output"]
+    assert body["status"] == "completed" and body["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
+    assert thought["type"] == "reasoning" and thought["content"] == [{"type": "reasoning_text", "text": "They ask."}]
+    assert said["content"][0]["text"].strip() == "I look."
+    assert [(call["type"], call["name"], json.loads(call["arguments"])) for call in (weather, clock)] == [
+        ("function_call", "get_weather", {"city": "Paris"}),
+        ("function_call", "clock", {}),
+    ]
+    assert weather["call_id"] and weather["call_id"] != clock["call_id"]
+    told = events(thinking.post(PATH, **fields, stream=True).text)
+    last = told[-1]["response"]["output"]
+    assert [one["type"] for one in last] == ["reasoning", "message", "function_call", "function_call"]
+    assert [one.get("content") for one in last] == [one.get("content") for one in body["output"]]
+    added = [one for one in told if one["type"] == "response.output_item.added"]
+    assert [one["output_index"] for one in added] == [0, 1, 2, 3] and added[2]["item"]["arguments"] == ""
+    for index, call in ((2, weather), (3, clock)):
+        own = [one for one in told if one.get("output_index") == index]
+        assert "".join(one["delta"] for one in own if one["type"].endswith("arguments.delta")) == call["arguments"]
+        assert [one["type"].rpartition(".")[2] for one in own[-2:]] == ["done", "done"]
+    outputs = [{"type": "function_call_output", "call_id": call["call_id"], "output": "5"} for call in (weather, clock)]
+    again = thinking.post(PATH, **fields | {"input": outputs, "previous_response_id": body["id"]})
+    assert again.status_code == 200
+
+
+def test_which_tool(thinking):
+    fields = {"input": "Paris?", "temperature": 0, "max_output_tokens": 300, "tools": [WEATHER, CLOCK]}
+    only = thinking.post(PATH, **fields, tool_choice={"type": "function", "name": "clock"}).json()["output"]
+    assert [one["name"] for one in only if one["type"] == "function_call"] == ["clock"]
+    none = thinking.post(PATH, **fields, tool_choice="none").json()["output"]
+    assert "function_call" not in [one["type"] for one in none]
+
+
+def test_the_client_s_tools(thinking):
+    openai = pytest.importorskip("openai", reason="pip install openai")
+    with openai.OpenAI(base_url=f"{thinking.url}/v1", api_key="any", max_retries=0) as client:
+        options = {"model": "calls", "input": "Paris?", "tools": [WEATHER, CLOCK], "temperature": 0}
+        with client.responses.stream(**options) as stream:
+            deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+            final = stream.get_final_response()
+        assert [item.type for item in final.output] == ["reasoning", "message", "function_call", "function_call"]
+        assert "".join(deltas) == "".join(item.arguments for item in final.output[2:])
 
 
 def test_the_store_has_bounds():
