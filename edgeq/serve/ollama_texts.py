@@ -16,6 +16,7 @@ from edgeq.serve.conversing import Asked, Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import invalid, ollama_shape
 from edgeq.serve.grammar import ollama_format
+from edgeq.serve.infill import infill
 from edgeq.serve.keep_alive import seconds as keep_alive_seconds
 from edgeq.serve.replies import Json, Streamed, line, whole
 from edgeq.serve.roster import Roster
@@ -49,6 +50,7 @@ class ChatRequest(TextRequest, kw_only=True):
 
 class GenerateRequest(TextRequest, kw_only=True):
     prompt: str = ""
+    suffix: str | None = None
     system: str | None = None
     raw: bool | None = None
 
@@ -64,17 +66,17 @@ async def chat(request: Request) -> Response:
 
 async def generate(request: Request) -> Response:
     fields, raw = await bodies.read(request, GenerateRequest)
-    asked.refuse(raw, _CHANGING)
+    asked.refuse(raw, {**_CHANGING, "suffix": (fields.suffix,)})
     roster: Roster = request.app.state.roster
     _, engine = await roster.find(fields.model)
-    if not fields.prompt:
+    if not fields.prompt and not fields.suffix:
         prompt: Any = []
-    elif fields.raw or not engine.model.has_chat_template:
+    elif fields.suffix or fields.raw or not engine.model.has_chat_template:
         prompt = fields.prompt
     else:
         prompt = [{"role": "system", "content": fields.system}] if fields.system else []
         prompt += [{"role": "user", "content": fields.prompt}]
-    return await _answer(request, fields, prompt, NO_TOOLS, ollama_format(raw), _response)
+    return await _answer(request, fields, prompt, NO_TOOLS, ollama_format(raw), _response, fields.suffix)
 
 
 async def _answer(
@@ -84,8 +86,9 @@ async def _answer(
     tools: Toolbox,
     schema: Any,
     said: Callable[..., dict[str, Any]],
+    suffix: str | None = None,
 ) -> Response:
-    """The answer to a conversation or the completion of a text, put as `said` puts it."""
+    """The answer to a conversation or the completion of a text, before `suffix`, put as `said` puts it."""
     roster: Roster = request.app.state.roster
     name, engine = await roster.find(fields.model)
     roster.keep(name, kept(fields.keep_alive))
@@ -96,9 +99,9 @@ async def _answer(
         parts = said(text, thought, calls)
         return {"model": fields.model, "created_at": now(), **parts, "done": bool(more), **more}
 
-    if not prompt:  # which asks for the model to be loaded, or to go
+    if not prompt and not suffix:  # which asks for the model to be loaded, or to go
         return Json(frame(done_reason="unload" if kept(fields.keep_alive) == 0 else "load"))
-    more = await asyncio.to_thread(_asked, engine, prompt, tools, fields.think, schema)
+    more = await asyncio.to_thread(_asked, engine, prompt, tools, fields.think, schema, suffix)
     stops, sampling = asked.stops(_stop(options)), asked.sampling(options)
     run = Run(engine, [Wanted(max_tokens=_limit(options), stop=stops, sampling=sampling, **more)])
     if fields.stream is not False:
@@ -169,15 +172,19 @@ def _done(run: Run, end: End) -> dict[str, Any]:
 
 
 def _asked(
-    engine: Engine, prompt: list[dict[str, Any]] | str, tools: Toolbox, think: bool | str | None, schema: Any
+    engine: Engine,
+    prompt: list[dict[str, Any]] | str,
+    tools: Toolbox,
+    think: bool | str | None,
+    schema: Any,
+    suffix: str | None,
 ) -> Asked:
     if isinstance(prompt, str):
         if think:
             raise invalid("think needs a conversation, and a model with a chat template", "think")
         grammar = None if schema is None else engine.grammars.compile(schema, "format")
-        return {
-            "tokens": engine.encode(prompt), "grammar": grammar, "continues": True, "parser": None, "shown": frozenset()
-        }  # fmt: skip
+        tokens = infill(engine, prompt, suffix) if suffix else engine.encode(prompt)
+        return {"tokens": tokens, "grammar": grammar, "continues": True, "parser": None, "shown": frozenset()}
     if think and not engine.dialect.thinks:
         raise invalid("think: the model does not support thinking", "think")
     effort = {"reasoning_effort": think} if isinstance(think, str) else {}

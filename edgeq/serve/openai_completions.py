@@ -16,6 +16,7 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Choice, Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import invalid, openai_shape
+from edgeq.serve.infill import infill
 from edgeq.serve.openai_chat import DONE, STILL_THERE, Copies, Count, StreamOptions, timings, usage
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
@@ -32,6 +33,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True):
     stop: str | list[str] | None = None
     n: Copies | None = None
     max_tokens: Count | None = None
+    suffix: str | None = None
     echo: bool | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
 
@@ -39,7 +41,9 @@ class CompletionRequest(msgspec.Struct, kw_only=True):
 async def completions(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, raw = await bodies.read(request, CompletionRequest)
-    asked.refuse(raw, {**asked.CHANGING, "response_format": ({"type": "text"},), "tools": ()})
+    asked.refuse(
+        raw, {**asked.CHANGING, "response_format": ({"type": "text"},), "tools": ()} | {"suffix": (fields.suffix,)}
+    )
     name, engine = await roster.find(fields.model)
     wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
     for one in wanted:
@@ -66,12 +70,20 @@ def _wanted(engine: Engine, fields: CompletionRequest, raw: dict[str, Any]) -> l
     limit = TOKENS if fields.max_tokens is None else fields.max_tokens
     wanted = []
     for prompt in _prompts(fields.prompt):
-        tokens = engine.encode(prompt) if isinstance(prompt, str) else prompt
+        tokens = _tokens(engine, prompt, fields.suffix)
         one = Wanted(tokens, limit, stops, fields.logprobs, sampling, continues=True)
         wanted += [one.numbered(i) for i in range(fields.n or 1)]
     if len(wanted) > MOST_PROMPTS:
         raise invalid(f"{len(wanted)} texts are asked for at once: ask for at most {MOST_PROMPTS}", "prompt")
     return wanted
+
+
+def _tokens(engine: Engine, prompt: str | list[int], suffix: str | None) -> list[int]:
+    if not suffix:
+        return engine.encode(prompt) if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, str):
+        raise invalid("suffix needs a prompt that is a text", "suffix")
+    return infill(engine, prompt, suffix)
 
 
 def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
