@@ -165,16 +165,17 @@ def test_a_process_that_is_killed_is_gone_on_with(tmp_path, monkeypatch, capfd):
     here = Path(__file__).parent
     code = BATCH.format(path=[str(here), str(here.parent)])
     requests, out, part = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
-    requests.write_text("\n".join([row(f"k{i}", hello(max_tokens=20)) for i in range(12)] + BAD[:2]))
-    arguments = [str(requests), "--at-once", "2", "-o"]
-    with subprocess.Popen([sys.executable, "-c", code, *arguments, str(out)], stderr=subprocess.PIPE) as process:
-        wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 3, 30)
+    requests.write_text("\n".join([row(f"k{i}", hello(max_tokens=20)) for i in range(30)] + BAD[:2]))
+    arguments = [str(requests), "--at-once", "16", "-o"]
+    slowly = [str(requests), "--at-once", "2", "-o", str(out)]
+    with subprocess.Popen([sys.executable, "-c", code, *slowly], stderr=subprocess.PIPE) as process:
+        wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 3, 120)
         process.send_signal(signal.SIGKILL)
     kept = part.read_bytes().count(b"\n") - 1
-    assert 3 <= kept < 12 and not out.exists()
+    assert 3 <= kept < 30 and not out.exists()
     monkeypatch.setattr(batch, "load_served", lambda path, loading, say: slow_model(context=100))
     assert main(["batch", "slow.eqf", *arguments, str(out)]) == 0
-    assert f"{out}: 12 answered, {kept} of them earlier, 2 refused\n" in capfd.readouterr().out
+    assert f"{out}: 30 answered, {kept} of them earlier, 2 refused\n" in capfd.readouterr().out
     whole = tmp_path / "whole.jsonl"
     assert main(["batch", "slow.eqf", *arguments, str(whole)]) == 0
     assert whole.read_bytes() == out.read_bytes()
