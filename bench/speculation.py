@@ -1,6 +1,7 @@
 """Tokens per second with and without guessed tokens, of answers that repeat, sum up, and neither.
 
     python bench/speculation.py model.eqf [--tokens 120] [--repetitions 3] [--threads 1] [--temperature 0]
+    python bench/speculation.py model.eqf --draft small.eqf
 
 In one process, in turns; medians. With one thread, the processor's time is counted, which other programs disturb less;
 with more, the time that passes. The texts with and without are compared too: they must be the same.
@@ -59,6 +60,7 @@ def rate(found: Answer, clock: Callable[[], float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=script.file)
+    parser.add_argument("--draft", type=script.file, help="a small model of the same vocabulary")
     parser.add_argument("--tokens", type=script.count, default=120)
     parser.add_argument("--repetitions", type=script.count, default=3)
     parser.add_argument("--threads", type=script.count, default=1)
@@ -66,7 +68,8 @@ def main() -> None:
     arguments = parser.parse_args()
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     rows = []
-    with edgeq.load(str(arguments.model), threads=arguments.threads, context=2048) as model:
+    path, draft = arguments.model, arguments.draft
+    with edgeq.load(path, draft=draft, threads=arguments.threads, context=2048) as model:
         for task in TASKS:
             rates: dict[bool, list[float]] = {False: [], True: []}
             for _ in range(arguments.repetitions + 1):

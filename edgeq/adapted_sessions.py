@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.container.reader import File
+from edgeq.drafting import Draft
 from edgeq.errors import MemoryLimitError
 from edgeq.shared_session import SharedSession
 
@@ -28,6 +29,10 @@ class AdaptedSessions:
         self._others: OrderedDict[tuple[object, ...], SharedSession] = OrderedDict()
         self._making = threading.Lock()
 
+    def draft_with(self, draft: Draft) -> None:
+        """Have a draft guess for all of them. Before any other than the first is asked for."""
+        self.first.draft = draft
+
     def of(self, adapters: AdapterSet) -> SharedSession:
         """The session for these adapters. Raises what reading them does, and MemoryLimitError where there is no memory
         for a session, also without the others."""
@@ -37,16 +42,18 @@ class AdaptedSessions:
             if adapters.key not in self._others:
                 while len(self._others) >= KEPT:
                     self._drop()
-                self._others[adapters.key] = SharedSession(self._made(adapters))
+                self._others[adapters.key] = SharedSession(self._made(adapters), self.first.draft)
             self._others.move_to_end(adapters.key)
             return self._others[adapters.key]
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all of them, and the draft."""
         self.first.close()
         with self._making:
             while self._others:
                 self._others.popitem()[1].close()
+        if self.first.draft is not None:
+            self.first.draft.close()
 
     def _made(self, adapters: AdapterSet) -> "Session":
         from edgeq.runtime.adapted import AdaptedFile

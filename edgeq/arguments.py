@@ -1,5 +1,6 @@
 """What callers pass to a model, checked before any work: each mistake is a UsageError of one line."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -32,7 +33,9 @@ def check_count(n: object) -> int:
     return int(n)
 
 
-def check_loading(threads: object, context: object, kv: object, chat_template: object, parallel: object) -> None:
+def check_loading(
+    threads: object, context: object, kv: object, chat_template: object, parallel: object, draft: object, states: object
+) -> None:
     """UsageError for options of `load` that are not of their type; their values are for others to check."""
     for name, value in {"threads": threads, "context": context, "parallel": parallel}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
@@ -40,6 +43,10 @@ def check_loading(threads: object, context: object, kv: object, chat_template: o
     for name, value in {"kv": kv, "chat_template": chat_template}.items():
         if value is not None and not isinstance(value, str):
             raise UsageError(f"{name} is a {type(value).__name__}: it must be a str, or None")
+    if draft is not None and not isinstance(draft, str | os.PathLike):
+        raise UsageError(f"draft is {draft!r}: it must be a path, or None")
+    if draft is not None and states:
+        raise UsageError("a draft guesses tokens, and a model that is loaded to embed texts writes none: leave it out")
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:

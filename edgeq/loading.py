@@ -8,6 +8,7 @@ from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.adapters.given import Lora, wanted
 from edgeq.arguments import check_loading
 from edgeq.container.reader import open_file
+from edgeq.drafting import open_draft
 from edgeq.model import Model
 from edgeq.model_cache import runnable
 from edgeq.runtime.adapted import AdaptedFile
@@ -25,6 +26,7 @@ def load(
     chat_template: str | None = None,
     embeddings: bool = False,
     lora: Sequence[Lora] = (),
+    draft: str | os.PathLike[str] | None = None,
     parallel: int | None = None,
     force: bool = False,
     announce: Callable[[str], None] | None = None,
@@ -39,17 +41,20 @@ def load(
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
     only to `embed` texts, which is all that an encoder can; it saves memory. `lora`: adapters that are added to the
     weights as it runs, where a call does not ask for others: each the path of a PEFT folder or a GGUF file,
-    `PATH:SCALE`, or (path, scale). `parallel`: for how many texts that fill the context there shall be room in memory
-    at once, or for more that are shorter; None takes 1, and up to 8 where these are little of the memory there is.
-    `force` loads also what does not seem to fit in memory. `announce` hears one line if kernels must be compiled, or a
-    file made, first; `progress` how far the latter is: what is at work, bytes done, bytes in all.
+    `PATH:SCALE`, or (path, scale). `draft`: a small model of the same vocabulary, which guesses tokens for this one to
+    compute several at a time where that is faster; it changes no token. `parallel`: for how many texts that fill the
+    context there shall be room in memory at once, or for more that are shorter; None takes 1, and up to 8 where these
+    are little of the memory there is. `force` loads also what does not seem to fit in memory. `announce` hears one line
+    if kernels must be compiled, or a file made, first; `progress` how far the latter is: what is at work, bytes done,
+    bytes in all.
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted or an adapter
     for another model,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
+    UsageError for a draft with another vocabulary,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
-    check_loading(threads, context, kv, chat_template, parallel)
+    check_loading(threads, context, kv, chat_template, parallel, draft, embeddings)
     asked = wanted(lora)
     file = open_file(runnable(path, announce, progress))
     try:
@@ -72,8 +77,11 @@ def load(
         raise
     model = Model(file, session, chat_template=chat_template, adapters=adapters)
     try:
-        if file.assets.keys() & {*FILES}:
-            _ = model.tokenizer  # now rather than with the first text: it belongs to loading
+        # The tokenizer now rather than with the first text: it belongs to loading
+        tokenizer = model.tokenizer if file.assets.keys() & {*FILES} else None
+        if draft is not None:
+            small = runnable(draft, announce, progress)
+            model.draft_with(open_draft(small, file, session, tokenizer, force, announce))
     except BaseException:
         model.close()
         raise

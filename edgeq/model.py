@@ -22,6 +22,7 @@ from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.decode.step import Text
 from edgeq.decode.stops import StopStrings
+from edgeq.drafting import Draft
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.scoring import Continuation, score, split
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
@@ -535,6 +536,15 @@ class Model:
         watch = Watch(self.file, alone, self.session.threads, budget, announce, self._watches.remove)
         self._watches.append(watch)
         return watch
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether a small model guesses tokens for this one."""
+        return self._shared.draft is not None
+
+    def draft_with(self, draft: Draft) -> None:
+        """Have a small model guess tokens for this one: what `edgeq.load(draft=...)` does, before anything is asked."""
+        self._sessions.draft_with(draft)
 
     def close(self) -> None:
         """Stop the threads and let go of the file. The model cannot be used after this."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from edgeq.answer import Answer, Generation, TokenLogprob
+from edgeq.drafting import Draft, Drafting
 from edgeq.errors import EdgeqError
 from edgeq.prompt_cache import PromptCache
 from edgeq.runtime.request import Request
@@ -28,13 +29,14 @@ SCORED = 64  # tokens of a pass that wants a row of logits, as long as the vocab
 class SharedSession:
     """Evaluates for several generations, in any threads, together: see `Scheduler`.
 
-    Other work has the session to itself meanwhile, and its keys and values, which give way where memory is short.
+    Other work has the session to itself meanwhile, and its keys and values, which give way where memory is short. A
+    `draft` guesses tokens of what is generated alone.
     """
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "Session", draft: Draft | None = None) -> None:
         self.cache = PromptCache(session)
         self.costs = Costs()
-        self._session = session
+        self._session, self.draft = session, draft
         self.scheduler = Scheduler(session.program, self._spill)
         self._requests = WeakSet[Request]()  # those that somebody holds
 
@@ -42,10 +44,10 @@ class SharedSession:
         self, generation: Generation, ends: Collection[int], group: object = None, speculate: bool = True
     ) -> None:
         """Give a generation its request; all of a `group` are computed where one is waited for (see `Request`)."""
-        choose, guesser = (
-            Choice(generation.sampler, generation.logprobs),
-            Speculation(self.costs) if speculate else None,
-        )
+        choose, guesser = Choice(generation.sampler, generation.logprobs), None
+        if speculate:
+            sampler, costs = generation.sampler, self.costs
+            guesser = Drafting(self.draft, sampler, costs) if self.draft else Speculation(costs)
         generation.request = Request(generation.sequence, generation.max_tokens, choose, ends, group, guesser)
         self._requests.add(generation.request)
         generation.cancel = partial(self.scheduler.cancel, generation.request)

@@ -30,23 +30,28 @@ class Costs:
         before = self._seconds.get(rows, seconds)
         self._seconds[rows] = before + (LEARN if seconds < before else LEARN / 10) * (min(seconds, 2 * before) - before)
 
+    def seconds(self, rows: int) -> float | None:
+        """The time of a pass; None before there was one."""
+        return self._seconds.get(rows)
+
     def cost(self, rows: int) -> float:
         """The time of a pass, in passes of one row."""
         if rows in self._seconds and 1 in self._seconds:
             return self._seconds[rows] / max(self._seconds[1], 1e-9)
         return 1 + HOPE * (rows - 1)
 
-    def worth(self, chances: Sequence[float]) -> int:
-        """How many guesses to compute along, where the first n of them are right with chances[n - 1]."""
+    def worth(self, chances: Sequence[float], each: float = 0.0) -> int:
+        """How many guesses to compute along, where the first n of them are right with chances[n - 1], and each takes
+        so long to make, in passes of one row."""
         if 1 not in self._seconds:
             return 0
         best, most = 0, GAIN
         for rows in WIDTHS:
             if rows <= len(chances) + 1:
-                tokens = 1 + sum(chances[: rows - 1])
-                if tokens / self.cost(rows) > most:
-                    best, most = rows - 1, tokens / self.cost(rows)
-                elif rows in self._seconds and tokens / (1 + HOPE * (rows - 1)) > most:
+                tokens, made = 1 + sum(chances[: rows - 1]), each * (rows - 1)
+                if tokens / (self.cost(rows) + made) > most:
+                    best, most = rows - 1, tokens / (self.cost(rows) + made)
+                elif rows in self._seconds and tokens / (1 + HOPE * (rows - 1) + made) > most:
                     self._seconds[rows] *= FORGET
         return best
 

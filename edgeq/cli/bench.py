@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
 
 from edgeq.cli.json_output import json_option, show_json
-from edgeq.cli.options import FORCE, KV, THREADS, Announcer, load_model
+from edgeq.cli.options import DRAFT, FORCE, KV, THREADS, Announcer, load_model
 from edgeq.cli.progress import status
 from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
 from edgeq.cli.units import binary_size, count
@@ -51,6 +52,7 @@ INTERVAL = 10.0  # seconds of a line of --minutes
 @json_option
 @KV
 @THREADS
+@DRAFT
 @FORCE
 def command(
     model: Path,
@@ -74,6 +76,8 @@ def command(
         raise UsageError("--minutes takes one test: give one -n and one -d, and neither -p nor -r")
     if minutes and not isfinite(minutes):
         raise UsageError(f"--minutes is {minutes}: give a number of minutes, like 10")
+    if minutes and loading["draft"]:
+        raise UsageError("--minutes measures the model alone: leave out --draft")
     with load_model(model, {**loading, "context": max(case.positions for case in cases)}) as loaded:
         if not loaded.session.model.heads.causal:
             if minutes or any(texts) or any(depths):
@@ -106,10 +110,17 @@ def _bench(model: "Model", cases: list[Case], repetitions: int, as_json: bool) -
         if not as_json:
             click.echo(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
     memory = model.session.memory() | {"resident": max(result.resident or 0 for result in results)}
+    drafts = {case: drafted(model, case, repetitions) for case in cases if model.has_draft and case.kind == "tg"}
     if as_json:
-        show_json([_row(head, r, asked, memory) for r in results])
+        show_json([_row(head, r, asked, memory) | drafts.get(r.case, {}) for r in results])
     else:
-        click.echo("\n".join(["", *notes(results, asked, memory)]), err=True)
+        told = [
+            f"{case!s:11} with the draft {found['drafted_tokens_per_second']:.2f} tokens/s, "
+            f"{found['undrafted_tokens_per_second']:.2f} without; "
+            f"{found['accepted_tokens']} of {found['drafted_tokens']} guesses right"
+            for case, found in drafts.items()
+        ]
+        click.echo("\n".join(["", *notes(results, asked, memory), *told]), err=True)
 
 
 def machine_limits(threads: int, bits: Iterable[int]) -> Limits:
@@ -177,6 +188,26 @@ def measure(
     resident = psutil.Process().memory_info().rss
     limits.append(machine_limits(session.threads, bits))
     return Result(case, clocks, middle(limits), resident)
+
+
+def drafted(model: "Model", case: Case, repetitions: int) -> dict[str, float]:
+    """A text that the model itself writes, the likeliest token each, with its draft and without: tokens/s, the median
+    of the repetitions, which take turns; guesses of the latest."""
+    prompt, rates = _tokens(model, max(case.depth, 1)), dict[bool, list[float]]({True: [], False: []})
+    for _ in range(repetitions + 1):
+        for speculate, found in rates.items():
+            answer = model.generate_tokens(prompt, case.tokens, speculate=speculate, temperature=0.0)
+            list(answer)
+            found.append(answer.timings.generation_rate)
+            if speculate:
+                timings = answer.timings
+    with_, without = (median(rates[speculate][1:]) for speculate in (True, False))
+    return {
+        "drafted_tokens_per_second": with_,
+        "undrafted_tokens_per_second": without,
+        "drafted_tokens": timings.drafted_tokens,
+        "accepted_tokens": timings.accepted_tokens,
+    }
 
 
 def endure(model: "Model", case: Case, seconds: float, say: Callable[[str], None], course: Course) -> None:

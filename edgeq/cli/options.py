@@ -60,6 +60,11 @@ KV = click.option(
     help="Element of the KV cache; q8_0 takes half the memory of f16.  [default: f16, or f32 for F32 weights]",
 )
 LORA = lora_option("added to the weights as they run")
+DRAFT = click.option(
+    "--draft",
+    metavar="MODEL",
+    help="A small model of the same vocabulary, which guesses tokens where that is faster; the text is the same.",
+)
 FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
 
 
@@ -126,6 +131,7 @@ _MODEL = (
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
     LORA,
+    DRAFT,
     FORCE,
     click.option(
         "--preload", is_flag=True, default=None, help="Read the whole file from the disk first, and show how far it is."
@@ -142,7 +148,7 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    names = ("threads", "context", "kv", "template", "lora", "force", "preload")
+    names = ("threads", "context", "kv", "template", "lora", "draft", "force", "preload")
     return cast(Function, _gathered(function, _MODEL, names, "loading"))
 
 
@@ -181,6 +187,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
             chat_template=None if template is None else read_text(template),
             embeddings=loading.get("embeddings", False),
             lora=loading.get("lora", ()),
+            draft=loading.get("draft"),
             force=bool(loading.get("force")),
             announce=Announcer(),
             progress=progress,

@@ -1,5 +1,6 @@
 """Chooses the next token from logits, by the steps of the table."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Unpack
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from edgeq.decode import sampler_steps
 from edgeq.decode.candidates import Candidates
+from edgeq.decode.penalties import AllowedTokens
 from edgeq.decode.sampler_steps import Draw, Filter, Processor, Sampling
 from edgeq.decode.step import Text
 from edgeq.errors import EdgeqError
@@ -43,3 +45,12 @@ class Sampler:
         for filter in self._filters:
             candidates = filter.filter(candidates)
         return self._draw.draw(candidates)
+
+    def ahead(self) -> "Sampler":
+        """One that draws as this one is about to, and leaves it as it is; what `allowed` allows it does not ask."""
+        other = copy.copy(self)
+        other._processors = [step for step in self._processors if not isinstance(step, AllowedTokens)]
+        if self._draw.temperature != 0:
+            kept = {id(self._draw.text): self._draw.text}
+            other._draw, other._filters = copy.deepcopy((self._draw, self._filters), kept)
+        return other

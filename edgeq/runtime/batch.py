@@ -62,9 +62,10 @@ class Batch:
         Raises what a pass raises; what concerns one request alone ends that one.
         """
         parts = {request: self._part(request, count) for request, count in self._rows(wanted).items()}
-        lone = len(wanted) == 1
+        lone, began = len(wanted) == 1, time.perf_counter()
         if lone:
             parts = {request: self._with_guesses(request, part) for request, part in parts.items()}
+        guessing = time.perf_counter() - began
         while parts:
             clock = time.perf_counter()
             try:
@@ -72,7 +73,7 @@ class Batch:
             except MemoryLimitError as error:
                 self._make_room([*idle, *wanted], parts, error)
                 continue
-            self._hand_out(parts, results, time.perf_counter() - clock, lone)
+            self._hand_out(parts, results, time.perf_counter() - clock, lone, guessing)
             return
 
     def let_go(self, request: Request) -> None:
@@ -167,8 +168,10 @@ class Batch:
         guesses = request.guesser.draft(request.tokens, min(request.room, self._engine.batch - 1))
         return part._replace(items=np.append(part.items, guesses).astype(np.int64), wanted=range(1 + len(guesses)))
 
-    def _hand_out(self, parts: dict[Request, Part], results: list[F32], seconds: float, alone: bool) -> None:
-        """Tell each request what its part of a pass found."""
+    def _hand_out(
+        self, parts: dict[Request, Part], results: list[F32], seconds: float, alone: bool, guessing: float
+    ) -> None:
+        """Tell each request what its part of a pass found, for which `guessing` seconds went before."""
         rows = prompts = 0
         for (request, part), result in zip(parts.items(), results, strict=True):
             count = len(part.items)
@@ -179,7 +182,7 @@ class Batch:
                 request.computed += count
                 request.prompt_s += seconds
             if part.wanted:
-                self._draw_all(request, result, guesses, seconds)
+                self._draw_all(request, result, guesses, seconds + guessing)
             if alone and request.guesser is not None and len(part.wanted) == count:
                 request.guesser.took(count, seconds)
         if prompts >= (self.pace.alone if alone else self.pace.beside_others):

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 import edgeq as package
 from edgeq.cli import VERBS, cli
 from edgeq.cli.convert import show_report
+from edgeq.drafting import Draft
 from edgeq.quantize.converted import Converted, Report
 from edgeq.quantize.recipes import RECIPES
 from edgeq.shared_session import SharedSession
@@ -161,6 +162,22 @@ def test_bench_prints_the_table_of_llama_bench(edgeq, counting):
     assert rows[2][:5] == ["llama 2.16 K Q4_0", "1.05 KiB", "2.16 K", "CPU", "2"]
     assert all(re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", row[6]) for row in rows[2:])
     assert counting.session.calls == [16] * 3 + [32] * 3 + [1] * 12, "a warm-up and two repetitions of each"
+
+
+def test_bench_with_a_draft(edgeq, counting):
+    """The draft counts as the model does: what it guesses is right."""
+    small = counting_model()
+    small.session.file = small.file
+    counting.draft_with(Draft(small.session, 270, 0.0))
+    result = edgeq("bench", "m.eqf", "-p", 8, "-n", 40, "-r", 1)
+    last = result.err.splitlines()[-1]
+    assert re.match(r"tg40 +with the draft [\d.]+ tokens/s, [\d.]+ without; \d+ of \d+ guesses right", last)
+    assert small.session.closed
+    counting._closed, counting._shared = False, SharedSession(counting.session, counting._shared.draft)
+    (row,) = json.loads(edgeq("bench", "m.eqf", "-p", 0, "-n", 40, "-r", 1, "--json", "--draft", "s.eqf").out)
+    assert {"drafted_tokens_per_second", "undrafted_tokens_per_second"} <= row.keys()
+    assert row["accepted_tokens"] == row["drafted_tokens"]
+    assert "leave out --draft" in edgeq("bench", "m.eqf", "--minutes", 1, "--draft", "s.eqf").err
 
 
 def test_bench_as_json(edgeq, counting):

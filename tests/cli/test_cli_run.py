@@ -51,7 +51,9 @@ def test_options_reach_the_model(edgeq, model, tmp_path):
     )
     edgeq("run", "m.eqf", "--raw", "a", "-n", 1, "-t", 3, "-c", 40, "--template", template)
     options = model.loads[1][1]
-    assert (options["threads"], options["context"]) == (3, 40)
+    assert (options["threads"], options["context"], options["draft"]) == (3, 40, None)
+    edgeq("run", "m.eqf", "--raw", "a", "-n", 1, "--draft", "small.eqf")
+    assert model.loads[2][1]["draft"] == "small.eqf"
     assert options["chat_template"] == "{{ messages[0].content }}"
 
 
