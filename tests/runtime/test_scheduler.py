@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgeq.graph import pages
 from edgeq.runtime import scheduler as module
 from edgeq.runtime.batch import Batch
 from edgeq.runtime.program import Program
-from edgeq.runtime.request import Request
+from edgeq.runtime.request import Guesser, Request
 from edgeq.runtime.scheduler import AHEAD, Scheduler
 from edgeq.runtime.session import Session
 
@@ -27,33 +28,59 @@ CONTEXT = 600
 CASES = [("tiny", 1), ("tiny", 3), ("gemma3", 1), ("lfm2-bias", 1)]  # attention; windows; convolutions
 
 
-class Asked:
-    """A request, and how it goes on alone."""
+class Guesses:
+    """Guesses several tokens each time, whatever that takes: some right, where it knows what comes, others wrong."""
 
-    def __init__(self, prompt: list[int], most: int, seed: int | None) -> None:
-        self.prompt, self.most, self.seed = prompt, most, seed
+    def __init__(self, wrong: random.Random, prompt: int) -> None:
+        self.wrong, self.prompt = wrong, prompt
+        self.coming: list[int] = []
+
+    def draft(self, tokens: list[int], room: int) -> list[int]:
+        known = self.coming[len(tokens) - self.prompt :][: self.wrong.randrange(4)]
+        return [*known, *(self.wrong.randrange(40) for _ in range(self.wrong.randrange(4)))][:room]
+
+    def drawn(self, token: int) -> None: ...
+    def took(self, rows: int, seconds: float) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Asked:
+    """A request, and how it goes on alone: tokens, and what the logits were that they were drawn from, to the bit."""
+
+    def __init__(self, prompt: list[int], most: int, seed: int | None, guesser: Guesser | None = None) -> None:
+        self.prompt, self.most, self.seed, self.guesser = prompt, most, seed, guesser
         self.sampler = Sampler(temperature=0.0) if seed is None else Sampler(temperature=2.0, top_k=0, seed=seed)
 
     def request(self, group: object = None) -> Request:
-        sampler = self.sampler
-        return Request(self.prompt, self.most, lambda logits, before: (sampler.sample(logits, before), None), (), group)
+        def choose(logits: np.ndarray, before: list[int]) -> tuple[int, int]:
+            return self.sampler.sample(logits, before), zlib.crc32(logits)
 
-    def alone(self, session: Session) -> list[int]:
+        return Request(self.prompt, self.most, choose, (), group, self.guesser)
+
+    def drawn(self, session: Session) -> list[tuple[int, int]]:
         other = Asked(self.prompt, self.most, self.seed).sampler
         session.rewind(0)
-        tokens, new = list(self.prompt), self.prompt
+        tokens, new, found = list(self.prompt), self.prompt, []
         for _ in range(self.most):
-            token = other.sample(session.eval(new)[0], tokens)
-            tokens.append(token)
-            new = [token]
-        return tokens[len(self.prompt) :]
+            logits = session.eval(new)[0]
+            new = [other.sample(logits, tokens)]
+            tokens += new
+            found.append((*new, zlib.crc32(logits)))
+        return found
+
+    def alone(self, session: Session) -> list[int]:
+        return [token for token, _ in self.drawn(session)]
+
+
+def fetch_drawn(scheduler: Scheduler, request: Request, most: int = 1 << 30) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    while len(found) < most and (drawn := scheduler.next(request)) is not None:
+        found.append((drawn.token, drawn.note))
+    return found
 
 
 def fetch(scheduler: Scheduler, request: Request, most: int = 1 << 30) -> list[int]:
-    tokens: list[int] = []
-    while len(tokens) < most and (drawn := scheduler.next(request)) is not None:
-        tokens.append(drawn.token)
-    return tokens
+    return [token for token, _ in fetch_drawn(scheduler, request, most)]
 
 
 def in_threads(works: list[Callable[[], None]]) -> None:
@@ -84,38 +111,52 @@ def draw_asked(data: st.DataObject, vocab: int, seen: dict[int, np.ndarray]) -> 
     own = data.draw(st.integers(0, 3)) if length > 1 else 0
     prompt = text[:length].tolist()
     prompt[length - own :] = [(token + 1) % vocab for token in prompt[length - own :]]
-    return Asked(prompt, data.draw(st.sampled_from([1, 3, 12, 40])), data.draw(st.sampled_from([None, 1, 2])))
+    guesser = Guesses(random.Random(which), length) if data.draw(st.booleans()) else None
+    return Asked(prompt, data.draw(st.sampled_from([1, 3, 12, 40])), data.draw(st.sampled_from([None, 1, 2])), guesser)
 
 
 @pytest.mark.parametrize(("case", "threads"), CASES)
 def test_any_schedule_gives_each_request_its_own_tokens(
-    case: str, threads: int, opened: Callable[[str], File], monkeypatch: pytest.MonkeyPatch
+    case: str,
+    threads: int,
+    opened: Callable[[str], File],
+    monkeypatch: pytest.MonkeyPatch,
+    examples: int = 6,
 ) -> None:
-    """Requests of several threads, alone and in groups, cancelled ones, kept texts, memory for little more than one."""
+    """Requests of several threads, alone and in groups, several of one prompt, cancelled ones, right and wrong guesses,
+    kept texts, memory for little more than one."""
     monkeypatch.setattr(pages, "REWIND", 300)
     program = Program(opened(case), context=CONTEXT, batch=96, threads=threads)
     vocab, expected, compared = program.model.vocab_size, {}, []
     with Session(opened(case), context=CONTEXT, threads=1) as session:
 
-        def check(asked: Asked, found: list[int]) -> None:
+        def check(asked: Asked, found: list[tuple[int, int]]) -> None:
             key = (tuple(asked.prompt), asked.most, asked.seed)
             if key not in expected:
-                expected[key] = asked.alone(session)
+                expected[key] = asked.drawn(session)
             assert found == expected[key][: len(found)]
             compared.append(len(found))
 
         @settings(
-            max_examples=6 if threads == 1 else 2, deadline=None, suppress_health_check=[HealthCheck.data_too_large]
+            max_examples=examples if threads == 1 else -(-examples // 3),
+            deadline=None,
+            suppress_health_check=[HealthCheck.data_too_large],
         )
         @given(st.data())
         def run(data: st.DataObject) -> None:
             program.pool.budget = int(program.sequence_bytes * data.draw(st.sampled_from([1.0, 1.4, 3.0, 20.0])))
             scheduler, seen = Scheduler(program), dict[int, np.ndarray]()
             works: list[Callable[[], None]] = []
-            done: list[tuple[Asked, list[int]]] = []
+            done: list[tuple[Asked, list[tuple[int, int]]]] = []
             for _ in range(data.draw(st.integers(1, 3))):
                 group = object() if data.draw(st.booleans()) else None
                 batch = [draw_asked(data, vocab, seen) for _ in range(data.draw(st.integers(1, 5)))]
+                if data.draw(st.booleans()):
+                    batch = [Asked(batch[0].prompt, one.most, one.seed, one.guesser) for one in batch]
+                for one in batch:
+                    if isinstance(one.guesser, Guesses):
+                        key = (tuple(one.prompt), one.most, one.seed)
+                        one.guesser.coming = [token for token, _ in expected.get(key, ())]
                 fetched = [data.draw(st.sampled_from([one.most, one.most, 1, 0])) for one in batch]
 
                 def work(batch: list[Asked] = batch, fetched: list[int] = fetched, group: object = group) -> None:
@@ -123,7 +164,7 @@ def test_any_schedule_gives_each_request_its_own_tokens(
                     for request in requests:
                         scheduler.add(request)
                     for one, request, most in zip(batch, requests, fetched, strict=True):
-                        found = fetch(scheduler, request, most)
+                        found = fetch_drawn(scheduler, request, most)
                         assert len(found) == most
                         scheduler.leave(request)
                         done.append((one, found))
