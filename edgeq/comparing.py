@@ -26,12 +26,16 @@ from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.loss_probe import Loss, Probe
 from edgeq.quantize.outliers import Effect, effects
 from edgeq.quantize.recipes import recipe
-from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, requantize
+from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, PER_ROW_SMOOTHING, PLAIN, requantize
 from edgeq.quantize.simulated import FORMATS, simulate
+from edgeq.quantize.static_ranges import scale
+from edgeq.quantize.static_scales import set_scales
 from edgeq.quantize.weight_error import Sample, sampled, weight_error
 
-PLAIN = "plain"
-METHODS = (PLAIN, IMPORTANCE, FEEDBACK)
+SMOOTHED, STATIC, BOTH = "smoothed", "static", "smoothed-static"
+METHODS = (PLAIN, SMOOTHED, STATIC, BOTH, IMPORTANCE, FEEDBACK)
+RANGES = "mse"  # how static scales are found
+PAIRS = {("Q8_0", SMOOTHED), ("I8_R", SMOOTHED), ("I8_R", STATIC), ("I8_R", BOTH)}  # that are tried unasked
 # What is tried where nothing else is said: what people ask for, from ternary to nearly lossless
 TYPES = ("TQ2_0", "Q2_K", "Q3_K_M", "IQ4_XS", "MXFP4", "Q4_0", "NF4", "Q4_K_M", "Q5_K_M", "Q6_K", "I8_R", "Q8_0")
 SIMULATED = ("INT4_ROW", "INT4_G128", "INT4_G128_ASYM", "NF4_DQ", "INT8_TENSOR", "INT8_ROW")
@@ -46,13 +50,16 @@ class Candidate:
     """A way to quantize the model, and what came of it.
 
     type             a recipe, or a simulated format
-    method           "plain": each weight by itself; "importance": columns weighed by what they read; "feedback": layer
-                     after layer, later weights mending what earlier ones lost
+    method           "plain": each weight by itself; "smoothed": so, SmoothQuant's scales folded in before; "static":
+                     activations with one scale per matrix, found before, in place of one per token; "smoothed-static":
+                     both; "importance": columns weighed by what they read; "feedback": layer after layer, later weights
+                     mending what earlier ones lost
     simulated        whether such a file cannot be made: its weights were rounded so, its bytes counted
     nbytes           of the file
     bits_per_weight  of all tensors
     loss             on text that it was not quantized for, beside the model in floats
-    error            RMS error of the matrices' weights relative to their RMS, of a sample
+    error            RMS error of the matrices' weights relative to their RMS, of a sample; None where columns were
+                     scaled first, so that weights are others ("smoothed", "feedback")
     seconds          that it took to make
     """
 
@@ -62,7 +69,7 @@ class Candidate:
     nbytes: int
     bits_per_weight: float
     loss: Loss
-    error: float
+    error: float | None
     seconds: float
 
     @property
@@ -126,7 +133,8 @@ def compare(
     by all `methods`; tell bytes and loss of each. No file stays.
 
     `types`: recipes, and simulated formats (INT8_ROW, NF4_DQ, ...: edgeq.quantize.simulated), by default a handful.
-    `methods`: "plain", "importance", "feedback"; by default plain for all, and feedback for recipes of k-quants.
+    `methods`: "plain", "smoothed", "static", "smoothed-static", "importance", "feedback" (see `Candidate`); by default
+    plain for all, feedback for recipes of k-quants, and of 8 bits what can be done to activations.
     Text is that of the `calibration` (or its file); without one `texts` (files of UTF-8, or .jsonl), or those that come
     with edgeq, cut to `tokens` in all, sequences of `length`. A part of it, an eighth or less, is quantized for by
     nobody, and of this about `positions` tell the loss.
@@ -163,12 +171,15 @@ def compare(
             known = collect.calibrate(file, passages, threads=threads, progress=progress, announce=announce)
         elif known is not None and known.sequences:
             known = replace(known, sequences=tuple(np.array(one.tokens, np.int32) for one in passages))
+        fresh = not any(block_type(info.type).quantized for info in file.tensors.values())
+        if methods is None and not fresh:  # there is nothing to fold scales into
+            tries = [(kind, method) for kind, method in tries if method not in (SMOOTHED, BOTH)]
         tell("running the model itself")
         probe = Probe(file, held, threads, positions)
         comparison = Comparison(given, file.nbytes, probe.positions)
-        if known is not None and not any(block_type(info.type).quantized for info in file.tensors.values()):
+        if known is not None and fresh:
             comparison.outliers = effects(file, model, known)
-        workshop = _Workshop(file, known, probe, threads, announce, folder, sampled(file))
+        workshop = _Workshop(file, known, passages, probe, threads, announce, folder, sampled(file))
         _try_all(comparison, workshop, tries, found)
     comparison.candidates.sort(key=lambda one: (one.nbytes, one.loss.divergence))
     return comparison
@@ -177,7 +188,8 @@ def compare(
 def planned(types: Sequence[str] | None, methods: Sequence[str] | None, feedback: bool = True) -> list[tuple[str, str]]:
     """(type, method) of all candidates, method after method, as these take longer and longer.
 
-    What is simulated, or not quantized at all, knows the plain method alone. `feedback`: whether there is text for it.
+    What is simulated, or not quantized at all, knows the plain method alone; static scales are for types with one scale
+    per row. `feedback`: whether there is text for it.
     Raises UsageError for what is unknown, or leaves nothing to do.
     """
     kinds = list(dict.fromkeys(map(_type, types))) if types is not None else [*TYPES, *SIMULATED]
@@ -189,15 +201,22 @@ def planned(types: Sequence[str] | None, methods: Sequence[str] | None, feedback
     found = []
     for method in METHODS:
         for kind in kinds:
-            plain = kind in FORMATS or not block_type(recipe(kind).base).quantized
-            usual = method == PLAIN or (method == calibrated and "_K" in kind)
-            if (usual if methods is None else method in methods) and (method == PLAIN or not plain):
+            usual = method == PLAIN or (method == calibrated and "_K" in kind) or (feedback and (kind, method) in PAIRS)
+            if (usual if methods is None else method in methods) and _possible(kind, method):
                 found.append((kind, method))
     if not found:
         raise UsageError(
             f"{', '.join(kinds) or 'no type'}: cannot be made by {', '.join(methods or ())}: ask for plain"
         )
     return found
+
+
+def _possible(kind: str, method: str) -> bool:
+    """Whether there is such a candidate."""
+    if method == PLAIN:
+        return True
+    base = None if kind in FORMATS else block_type(recipe(kind).base)
+    return base is not None and base.quantized and (base.per_row or method not in (STATIC, BOTH))
 
 
 def _type(name: str) -> str:
@@ -243,6 +262,7 @@ class _Workshop:
 
     file: File
     known: Calibration | None
+    passages: Sequence[Passage]
     probe: Probe
     threads: int
     announce: Announce
@@ -255,6 +275,9 @@ class _Workshop:
         if kind in FORMATS:
             nbytes, bits = simulate(self.file, out, kind, self.threads)
         else:
+            smooth = None
+            if method in (SMOOTHED, BOTH):
+                smooth = PER_ROW_SMOOTHING if block_type(recipe(kind).base).per_row else SMOOTHING
             report = requantize(
                 self.file.path,
                 out,
@@ -262,15 +285,28 @@ class _Workshop:
                 self.threads,
                 None,
                 self.announce,
-                calibration=None if method == PLAIN else self.known,
-                method=method,
+                calibration=None if method in (PLAIN, STATIC) else self.known,
+                method=method if method in (IMPORTANCE, FEEDBACK) else PLAIN,
+                smooth=smooth,
             )
+            if method in (STATIC, BOTH):
+                self._make_static(out)
             nbytes, bits = report.nbytes, report.bits_per_weight
         seconds = time.perf_counter() - started
         with open_file(out) as made:
-            loss, error = self.probe.loss(made), weight_error(self.sample, made)
+            loss = self.probe.loss(made)
+            error = None if method in (SMOOTHED, BOTH, FEEDBACK) else weight_error(self.sample, made)
         out.unlink()
         return Candidate(kind, method, kind in FORMATS, nbytes, bits, loss, error, seconds)
+
+    def _make_static(self, path: Path) -> None:
+        """Give a file the scales of what its matrices with one scale per row read of the text."""
+        with open_file(path) as made:
+            seen = collect.calibrate(made, self.passages, threads=self.threads, announce=self.announce)
+            takers = [one.name for one in made.tensors.values() if block_type(one.type).per_row and seen.of(one.name)]
+        scales = {name: scale(seen.sketch(name), RANGES) for name in takers}
+        set_scales(path, path.with_name("static.eqf"), scales)
+        os.replace(path.with_name("static.eqf"), path)
 
 
 def _try_all(

@@ -7,7 +7,7 @@ import pytest
 
 import edgeq
 from edgeq import comparing
-from edgeq.comparing import Candidate, Comparison, compare, planned
+from edgeq.comparing import METHODS, Candidate, Comparison, compare, planned
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.loss_probe import Loss
@@ -36,9 +36,15 @@ def test_the_front_is_what_no_smaller_file_beats():
 def test_what_is_tried():
     usual = planned(None, None)
     assert ("Q2_K", "plain") in usual and ("Q2_K", "feedback") in usual and ("NF4_DQ", "plain") in usual
-    assert [method for _, method in usual] == sorted((method for _, method in usual), reverse=True), (
-        "the long ones last"
-    )
+    assert [method for _, method in usual] == sorted((each for _, each in usual), key=METHODS.index), "long ones last"
+    of_eight = {(kind, method) for kind, method in usual if method in ("smoothed", "static", "smoothed-static")}
+    assert of_eight == {("Q8_0", "smoothed"), *(("I8_R", each) for each in ("smoothed", "static", "smoothed-static"))}
+    assert not of_eight & {*planned(None, None, feedback=False)}
+    assert planned(["Q4_0", "I8_R", "INT8_ROW"], ["static", "smoothed"]) == [
+        ("Q4_0", "smoothed"),
+        ("I8_R", "smoothed"),
+        ("I8_R", "static"),
+    ]
     assert {kind for kind, method in usual if method == "feedback"} == {"Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"}
     assert ("Q2_K", "importance") in planned(None, None, feedback=False)
     asked = planned(["q4_0", "int8_row", "F16", "Q4_0"], ["importance", "plain"])
@@ -49,8 +55,13 @@ def test_what_is_tried():
     ("types", "methods", "message"),
     [
         (["Q9"], None, "unknown type 'Q9': .*; simulated INT4_TENSOR, "),
-        (["Q4_0"], ["gptq"], "unknown method 'gptq': known are plain, importance, feedback"),
+        (
+            ["Q4_0"],
+            ["gptq"],
+            "unknown method 'gptq': known are plain, smoothed, static, smoothed-static, ",
+        ),
         (["INT8_ROW"], ["feedback"], "INT8_ROW: cannot be made by feedback: ask for plain"),
+        (["Q8_0"], ["static"], "Q8_0: cannot be made by static: ask for plain"),
         ([], None, "no type"),
     ],
 )
@@ -79,6 +90,21 @@ def test_what_is_told(comparison: Comparison, tiny_model: Path, tmp_path: Path):
     assert by["Q8_0", "plain"].error < 0.01 < plain.error < by["INT4_ROW", "plain"].error < 0.3
     assert all(one.loss.error > 0 and one.seconds > 0 for one in comparison.candidates)
     assert comparison.positions > 30 and comparison.complete and not comparison.notes
+
+
+def test_what_can_be_done_to_activations(tiny_model: Path, tmp_path: Path):
+    """Static scales lose more than those of each token, less of a smoothed model; both are what the file carries."""
+    methods = ["plain", "smoothed", "static", "smoothed-static"]
+    comparison = compare(tiny_model, ["I8_R"], methods, tokens=2048, length=64)
+    loss = {one.method: one.loss.divergence for one in comparison.candidates}
+    assert len({*loss.values()}) == 4 and not comparison.notes
+    assert loss["plain"] < loss["smoothed-static"] < loss["static"] < 0.1
+    sizes = {one.method: one.nbytes for one in comparison.candidates}
+    assert abs(sizes["smoothed-static"] - sizes["static"]) < 5000
+    edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    again = compare(tmp_path / "m.eqf", ["I8_R"], ["plain", "smoothed"], **CUT)
+    (note,) = again.notes
+    assert note.startswith("I8_R smoothed: ") and "has no float weights to smooth" in note
 
 
 def test_ctrl_c_leaves_what_is_known(tiny_model: Path, empty_cache: Path):

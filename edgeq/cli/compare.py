@@ -42,7 +42,8 @@ def _list(context: click.Context, parameter: click.Parameter, value: str | None)
     "--methods",
     callback=_list,
     metavar="METHOD,...",
-    help="plain, importance, feedback.  [default: plain, and feedback for recipes of k-quants]",
+    help="plain, smoothed, static, smoothed-static, importance, feedback.  [default: plain, feedback for recipes of "
+    "k-quants, and of 8 bits what can be done to activations]",
 )
 @click.option(
     "--text",
@@ -143,7 +144,7 @@ def lines(comparison: "Comparison") -> Iterator[str]:
                 f"{one.loss.divergence:.5f} ± {one.loss.error:.5f}",
                 f"{100 * one.loss.same_top:.1f}",
                 f"x {one.loss.perplexity:.3f}",
-                f"{100 * one.error:.2f}",
+                "" if one.error is None else f"{100 * one.error:.2f}",
                 f"{one.seconds:.1f}",
             ]
         )

@@ -70,6 +70,13 @@ def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str,
     help="How calibration is used: feedback mends in later weights and layers what earlier ones lost, and takes "
     "minutes; importance weighs the columns of each matrix.  [default: feedback]",
 )
+@click.option(
+    "--smooth",
+    type=float,
+    metavar="EXPONENT",
+    help="Fold SmoothQuant's scales with this exponent, 0 to 1, into what comes before: a larger one leaves "
+    "activations fewer outliers.  [default: 0.65 for I8_R; other types get scales by what columns matter]",
+)
 @click.option("--target-size", "nbytes", callback=_size, help="Choose types so that the file is no larger, as 700MB.")
 @click.option("--target-bpw", "bits", type=float, help="Choose types of so many bits per weight at most, as 4.25.")
 @click.option(
@@ -119,7 +126,9 @@ def command(
         raise UsageError("--no-calibration contradicts options that need one: leave it, or them, out")
     from edgeq.quantize.calibrated import Request, check_wishes
 
-    check_wishes(**{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "memory", "plan")})
+    check_wishes(
+        **{name: wishes[name] for name in ("method", "nbytes", "bits", "divergence", "memory", "plan", "smooth")}
+    )
     with _calibrated(merged, output, kind, revision, calibration, not no_calibration, wished, threads) as known:
         request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:

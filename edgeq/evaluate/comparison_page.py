@@ -59,10 +59,18 @@ def _rows(comparison: Comparison) -> str:
         cells = [f"<strong>{name}</strong>" if one in front else name]
         cells += [f"{one.nbytes / MIB:.1f}", f"{one.bits_per_weight:.2f}"]
         cells += [estimate(Estimate(one.loss.divergence, one.loss.error), 5), f"{one.loss.same_top:.1%}"]
-        rows.append([*cells, f"× {one.loss.perplexity:.3f}", f"{one.error:.2%}", f"{one.seconds:.1f}"])
+        rows.append(
+            [
+                *cells,
+                f"× {one.loss.perplexity:.3f}",
+                "" if one.error is None else f"{one.error:.2%}",
+                f"{one.seconds:.1f}",
+            ]
+        )
     text = (
-        "<p>Smallest first; of files no larger than one in bold none loses less. Simulated: edgeq has no such "
-        "blocks; weights were rounded so, and bytes counted.</p>"
+        "<p>Smallest first; of files no larger than one in bold none loses less. Smoothed: SmoothQuant's scales were "
+        "folded in; static: activations have one scale per matrix, found before, in place of one per token. Simulated: "
+        "edgeq has no such blocks; weights were rounded so, and bytes counted.</p>"
     )
     return f"<h2>All that was tried</h2>{text}{table(header, rows)}"
 

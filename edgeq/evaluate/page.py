@@ -15,11 +15,13 @@ SHOWN = 8  # answers
 STYLE = """
 :root { color-scheme: light dark; --page: #f9f9f7; --card: #fcfcfb; --ink: #0b0b0b; --faint: #52514e; --grid: #e6e5df;
   --axis: #b9b8b0; --edge: rgba(11,11,11,.1); --loud: #d03b3b; --gained: #2a78d6; --mark: rgba(208,59,59,.13);
-  --c0: #2a78d6; --c1: #eb6834; --c2: #1baf7a; --c3: #eda100; --c4: #e87ba4; --c5: #4a3aa7; }
+  --c0: #2a78d6; --c1: #eb6834; --c2: #1baf7a; --c3: #eda100; --c4: #e87ba4; --c5: #4a3aa7;
+  --c6: #7a8790; }
 @media (prefers-color-scheme: dark) { :root { --page: #0d0d0d; --card: #1a1a19; --ink: #fff; --faint: #c3c2b7;
   --grid: #2c2c2a; --axis: #55544f; --edge: rgba(255,255,255,.1); --loud: #e66767; --gained: #3987e5;
   --mark: rgba(230,103,103,.25);
-  --c0: #3987e5; --c1: #d95926; --c2: #199e70; --c3: #c98500; --c4: #d55181; --c5: #9085e9; } }
+  --c0: #3987e5; --c1: #d95926; --c2: #199e70; --c3: #c98500; --c4: #d55181; --c5: #9085e9;
+  --c6: #8f9ca5; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
   sans-serif; }
@@ -45,7 +47,8 @@ svg .dash { stroke-dasharray: 3 4; stroke-width: 1.5; } svg .area { fill: var(--
 svg .front { stroke: var(--faint); stroke-width: 1.5; stroke-dasharray: 5 4; }
 svg .lost { fill: var(--loud); } svg .gained { fill: var(--gained); }
 .s0 { --c: var(--c0); } .s1 { --c: var(--c1); } .s2 { --c: var(--c2); } .s3 { --c: var(--c3); } .s4 { --c: var(--c4); }
-.s5 { --c: var(--c5); } .loud { --c: var(--loud); } strong.loud { color: var(--loud); font-weight: 600; }
+.s5 { --c: var(--c5); } .s6 { --c: var(--c6); } .loud { --c: var(--loud); }
+strong.loud { color: var(--loud); font-weight: 600; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0; margin: 6px 0 0;
   color: var(--faint); }
 .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; background: var(--c);

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, whose colours are the page's CSS classes: `s0` to `s5` for series, and `ink`, `grid`."""
+"""Plots as inline SVG, whose colours are the page's CSS classes: `s0` to `s6` for series, and `ink`, `grid`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from math import ceil, floor, isfinite, log10
 
 WIDTH = 760
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 14, 46
-SERIES = 6
+SERIES = 7
 LETTER, LINE = 8, 14  # of text
 
 

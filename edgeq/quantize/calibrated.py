@@ -22,7 +22,7 @@ from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.converted import Report
-from edgeq.quantize.equalize import equalized
+from edgeq.quantize.equalize import equalized, smoothed
 from edgeq.quantize.extract import extract, finished
 from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
@@ -57,6 +57,7 @@ class Request:
     plan        a file of types, as `save_plan` has written it
     rules       (regular expression, type) of matrices' names
     save_plan   where to keep the types that were chosen
+    smooth      fold in SmoothQuant's scales, with this exponent, in place of scales by what columns matter; 0 to 1
 
     Raises UsageError for what cannot work.
     """
@@ -70,11 +71,14 @@ class Request:
     plan: Path | None = None
     rules: tuple[tuple[str, str], ...] = ()
     save_plan: Path | None = None
+    smooth: float | None = None
 
     def __post_init__(self) -> None:
-        check_wishes(self.method, self.nbytes, self.bits, self.divergence, self.memory, self.plan)
+        check_wishes(self.method, self.nbytes, self.bits, self.divergence, self.memory, self.plan, self.smooth)
         if not self.calibration.sequences and (self.method == FEEDBACK or self.aims):
             raise UsageError(f"{self.calibration.source}: holds no text to run: make one with `edgeq calibrate`")
+        if self.smooth is not None and self.how != FEEDBACK:
+            raise UsageError(f"{self.calibration.source}: smoothing is a part of feedback, which {self.how} is not")
 
     @property
     def aims(self) -> bool:
@@ -94,6 +98,7 @@ def check_wishes(
     divergence: float | None,
     memory: float | None,
     plan: Path | None,
+    smooth: float | None = None,
 ) -> None:
     """UsageError for what a request cannot ask for, whatever the model."""
     if method is not None and method not in METHODS:
@@ -102,6 +107,8 @@ def check_wishes(
         raise UsageError("a size, bits per weight, a divergence, a memory and a plan exclude one another: give one")
     if any(aim is not None and not aim > 0 for aim in (nbytes, bits, divergence, memory)):
         raise UsageError("a size, bits per weight, a memory and a divergence must be above 0")
+    if smooth is not None and not 0 <= smooth <= 1:
+        raise UsageError(f"a smoothing of {smooth} cannot work: give one from 0 to 1")
 
 
 def quantize(
@@ -147,6 +154,7 @@ def quantize(
             chosen.types,
             folder / "layers",
             PLANNED if request.aims or request.plan else None,
+            request.smooth,
         )
         loss = None
         if held and model.writes_text:
@@ -259,16 +267,20 @@ class _Choice:
 
         On floats: the rounding of activations to 8 bits differs with every change, and would be taken for its loss.
         """
-        file, calibration = self.file, self.request.calibration
-        sequences, feedback = calibration.sequences, self.request.how == FEEDBACK
+        file, request = self.file, self.request
+        calibration = request.calibration
+        sequences, feedback = calibration.sequences, request.how == FEEDBACK
         if feedback:  # as they will be quantized
             matrices = {name for name, info in file.tensors.items() if len(info.shape) > 1}
             model = architecture(file.metadata["config"], file.path)
-            file = equalized(file, model, calibration.mean_square, matrices)
+            if request.smooth is None:
+                file = equalized(file, model, calibration.mean_square, matrices)
+            else:
+                file = smoothed(file, model, calibration.maxima, matrices, request.smooth)
         head = calibration.of(HEAD if HEAD in file.tensors else EMBEDDING)
         gram = None if head is None else head.gram
         types = plans.GGUF_TYPES if self.gguf else plans.TYPES
-        settings = [VERSION, POSITIONS, COARSE, MEASURED, types, self.request.how]
+        settings = [VERSION, POSITIONS, COARSE, MEASURED, types, request.how, request.smooth]
         digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
         for part in (*sequences, *(() if gram is None else (gram,))):
             digest.update(np.ascontiguousarray(part).tobytes())

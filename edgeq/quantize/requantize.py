@@ -19,7 +19,7 @@ from edgeq.container.gguf_values import METADATA_ASSET, without_keys
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.drift.seen import ASSET as CALIBRATION
-from edgeq.errors import FormatError, UnsupportedError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.kernels import mend_api
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
@@ -34,7 +34,7 @@ from edgeq.quantize.pipeline import CHUNK_BYTES, SAMPLE_ROWS, Progress
 from edgeq.quantize.recipes import Choice, Recipe, recipe
 from edgeq.version import VERSION
 
-IMPORTANCE, FEEDBACK = "importance", "feedback"
+PLAIN, IMPORTANCE, FEEDBACK = "plain", "importance", "feedback"
 PER_ROW_SMOOTHING = 0.65  # an exponent of 0.5 left SmolLM2 with 1.4 times the loss, one of 0.35 with 2.5 times
 METHODS = (FEEDBACK, IMPORTANCE)
 
@@ -73,6 +73,7 @@ def requantize(
     types: Mapping[str, str] | None = None,
     folder: Path | None = None,
     label: str | None = None,
+    smooth: float | None = None,
 ) -> Report:
     """Write the `.eqf` file `source` as the file `out`, its weights decoded and encoded again by the recipe `type`.
 
@@ -82,11 +83,13 @@ def requantize(
 
     With a `calibration` errors are weighed by what the matrices read: by the `method` "importance" as column by column,
     by "feedback" as layerwise.py says, in the equal model that equalize.py makes; that keeps what is done in `folder`,
-    where it goes on when it was stopped. `types` are of tensors, by name, in place of the recipe's, which is then
-    called `label`.
+    where it goes on when it was stopped. By "plain" they are not weighed. `types` are of tensors, by name, in place of
+    the recipe's, which is then called `label`. `smooth`, by "feedback" or "plain", folds in SmoothQuant's scales of
+    that exponent in place of those that equalize, as far as the architecture has places for them.
 
-    Raises UsageError for an unknown `type` or `method`, or a calibration of another model, FormatError for a file that
-    is none, UnsupportedError for weights that the new type cannot hold, OutputError if `out` cannot be written.
+    Raises UsageError for an unknown `type` or `method`, a calibration of another model, or one that cannot `smooth`
+    this model, FormatError for a file that is none, UnsupportedError for weights that the new type cannot hold,
+    OutputError if `out` cannot be written.
     """
     started = time.perf_counter()
     chosen = replace(recipe(type), gguf=gguf)
@@ -97,8 +100,9 @@ def requantize(
         jobs = _plan(file, model.num_hidden_layers, chosen, types or {}, calibration is None)
         if calibration is not None:
             calibration.check(model, called or file.path)
-            _weigh(jobs, calibration)
-        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs, calibration, method)
+            if method != PLAIN:
+                _weigh(jobs, calibration)
+        specs, metadata = [job.spec for job in jobs], _metadata(file, chosen, jobs, calibration, method, smooth)
         total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
 
         def advance(job: _Job, weights: int) -> None:
@@ -110,8 +114,11 @@ def requantize(
         with Writer(out, specs, metadata, _assets(file), file.requires) as writer:
             _prepare(jobs, calibration is not None, method, announce)
             left = {job.spec.name: job for job in jobs}
+            if calibration is not None and (method == FEEDBACK or smooth is not None):
+                file = _equalized(file, model, jobs, calibration, smooth)
+                for job in jobs:
+                    job.info = file.tensors[job.info.name]
             if calibration is not None and method == FEEDBACK:
-                file = _equalized(file, model, jobs, calibration)
                 for name, panels in _fed_back(file, jobs, calibration, threads, announce, folder):
                     job = left.pop(name)
                     writer.write(name, panels)
@@ -158,10 +165,18 @@ def _weigh(jobs: list[_Job], calibration: Calibration) -> None:
             job.importance = seen.mean_square
 
 
-def _equalized(file: File, model: Architecture, jobs: list[_Job], calibration: Calibration) -> File:
+def _equalized(
+    file: File, model: Architecture, jobs: list[_Job], calibration: Calibration, smooth: float | None
+) -> File:
     """An equal model that loses less, of what comes from floats: of rows with one scale what counts is how far channels
-    of activations reach, of others how much they matter."""
+    of activations reach, of others how much they matter. Or smoothed, where that is asked for."""
     fresh = {job.info.name for job in _matrices(jobs) if not block_type(job.info.type).quantized}
+    if smooth is not None:
+        if not fresh:
+            raise UsageError(f"{file.path}: has no float weights to smooth: give what it was quantized from")
+        if all(calibration.maxima(name) is None for name in fresh):
+            raise UsageError(f"{calibration.source}: knows no channels' maxima, by which to smooth: calibrate again")
+        return smoothed(file, model, calibration.maxima, fresh, smooth)
     per_row = any(block_type(job.spec.type).per_row for job in jobs)
     if per_row and folds(model, {name: info.shape for name, info in file.tensors.items()}):
         return smoothed(file, model, calibration.maxima, fresh, PER_ROW_SMOOTHING)
@@ -258,13 +273,20 @@ def _fate(job: _Job, chosen: Recipe) -> Kept | None:
 
 
 def _metadata(
-    file: File, chosen: Recipe, jobs: list[_Job], calibration: Calibration | None, method: str
+    file: File,
+    chosen: Recipe,
+    jobs: list[_Job],
+    calibration: Calibration | None,
+    method: str,
+    smooth: float | None,
 ) -> dict[str, Any]:
     """The file's, which says what it was made from and how."""
     provenance = {**file.metadata.get("provenance", {}), "recipe": chosen.name, "tool": f"edgeq {VERSION}"}
     if calibration is not None:
         corpora = [{"name": corpus.name, "tokens": corpus.tokens} for corpus in calibration.corpora]
         provenance["calibration"] = {"method": method, "tokens": calibration.tokens, "corpora": corpora}
+        if smooth is not None:
+            provenance["calibration"]["smoothing"] = smooth
     if fates := [(how, job.spec.type, None) for job in jobs if (how := _fate(job, chosen))]:
         provenance["quantized"] = "; ".join(kept.summary(fates))
     metadata = {**file.metadata, "provenance": provenance}

@@ -19,6 +19,7 @@ REPORT = Report("m.eqf", "Q2_K", "llama", 1000, 1.0, tensors=[Converted("a.weigh
         (["--target-size", "5XB"], "'5XB' is no size"),
         (["--target-size", "1MB", "--target-bpw", 4], "exclude one another: give one"),
         (["--max-kld", -1], "a divergence must be above 0"),
+        (["--smooth", "2"], "a smoothing of 2.0 cannot work: give one from 0 to 1"),
         (["--method", "gptq"], "unknown method 'gptq': known are feedback, importance"),
         (["--tensor-type", "ffn_down"], "'ffn_down' is no rule: give one as ffn_down=Q6_K"),
         (["--no-calibration", "--target-bpw", 4], "--no-calibration contradicts options that need one"),

@@ -1,6 +1,9 @@
 """Equalizing: what may be scaled, that the model stays what it is, and that it then loses less."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File, open_file
 from edgeq.errors import UsageError
 from edgeq.models import architecture
+from edgeq.quantize.calibrated import Request
 from edgeq.quantize.collect import Passage, calibrate
 from edgeq.quantize.equalize import Fold, equalized, folds, smoothed
 from edgeq.quantize.factors import factored
@@ -173,3 +177,29 @@ def test_calibrated_files_are_of_the_equal_model(tiny_model: Path, tmp_path: Pat
                 assert np.array_equal(made.data("output_norm.weight"), file.data("output_norm.weight"))
                 loss = Probe(file, [np.array(passages[0].tokens, np.int32)]).loss(made)
                 assert loss.divergence < 0.1
+
+
+def test_smoothing_is_asked_for_by_its_exponent(tmp_path: Path) -> None:
+    """0.65 is what rows with one scale get anyway; other types get it in place of what equalizes."""
+    passages = [Passage("some", RNG.integers(0, 48, 40).tolist()) for _ in range(2)]
+    with opened("llama", tmp_path) as file:
+        calibration = calibrate(file, passages, threads=1)
+
+    def made(kind: str, smooth: float | None) -> tuple[list[int], Any]:
+        out = tmp_path / "made.eqf"
+        requantize(tmp_path / "m.eqf", out, kind, 1, calibration=calibration, smooth=smooth)
+        with open_file(out) as file:
+            how = file.metadata["provenance"]["calibration"].get("smoothing")
+            return [info.crc32 for info in file.tensors.values()], how
+
+    usual, asked = made("I8_R", None), made("I8_R", 0.65)
+    assert usual[0] == asked[0] and (usual[1], asked[1]) == (None, 0.65)
+    found = [made("Q8_0", smooth)[0] for smooth in (None, 0.5, 0.8)]
+    assert all(one != other for one, other in itertools.combinations(found, 2))
+    with pytest.raises(UsageError, match=r"a smoothing of 1\.5 cannot work"):
+        Request(calibration, smooth=1.5)
+    with pytest.raises(UsageError, match="smoothing is a part of feedback, which importance is not"):
+        Request(calibration, "importance", smooth=0.5)
+    without = replace(calibration, matrices={n: replace(m, sketch=None) for n, m in calibration.matrices.items()})
+    with pytest.raises(UsageError, match="knows no channels' maxima"):
+        requantize(tmp_path / "m.eqf", tmp_path / "x.eqf", "Q8_0", 1, calibration=without, smooth=0.5)
