@@ -21,7 +21,7 @@ from edgeq.quantize import collect
 from edgeq.quantize.calibrated import HELD, split
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage
-from edgeq.quantize.equalize import SMOOTHING as SMOOTHING
+from edgeq.quantize.equalize import SMOOTHING
 from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.loss_probe import Loss, Probe
 from edgeq.quantize.outliers import Effect, effects

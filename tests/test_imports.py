@@ -102,7 +102,17 @@ ALLOWED: dict[str, set[str]] = {
         "scoring",
         "timings",
     },
-    "evaluate": {"__init__", "comparing", "loading", "model", "runtime", "scoring", "shared_session", "text"},
+    "evaluate": {
+        "__init__",
+        "comparing",
+        "loading",
+        "model",
+        "quantize",
+        "runtime",
+        "scoring",
+        "shared_session",
+        "text",
+    },
     "serve": {"answer", "arguments", "decode", "model", "shared_session", "talk", "text", "timings"},
     "cli": {
         "__init__",

@@ -1,13 +1,12 @@
 """A comparison of all ways to quantize a model as one HTML page that needs nothing else."""
 
-from edgeq.comparing import METHODS, SMOOTHING, Candidate, Comparison
+from edgeq.comparing import METHODS, Candidate, Comparison
 from edgeq.evaluate import svg
-from edgeq.evaluate.page import MIB, broken, document, estimate, table
+from edgeq.evaluate.page import MIB, broken, document, estimate, outliers, table
 from edgeq.evaluate.statistics import Estimate
 from edgeq.version import VERSION
 
 KINDS = (*METHODS, "simulated")
-OUTLIERS = 12  # that are shown, the furthest
 
 
 def comparison_page(comparison: Comparison, name: str) -> str:
@@ -20,7 +19,10 @@ def comparison_page(comparison: Comparison, name: str) -> str:
         subject += " It was ended early: not all was tried."
     footer = f"edgeq {VERSION}. Numbers after ± are standard errors."
     return document(
-        f"Ways to quantize {name}", subject, (_plot(comparison), _rows(comparison), _outliers(comparison)), footer
+        f"Ways to quantize {name}",
+        subject,
+        (_plot(comparison), _rows(comparison), outliers(comparison.outliers)),
+        footer,
     )
 
 
@@ -73,21 +75,3 @@ def _rows(comparison: Comparison) -> str:
         "edgeq has no such blocks; weights were rounded so, and bytes counted.</p>"
     )
     return f"<h2>All that was tried</h2>{text}{table(header, rows)}"
-
-
-def _outliers(comparison: Comparison) -> str:
-    """Which channels reach furthest, and what methods make of them."""
-    if not comparison.outliers:
-        return ""
-    rows = []
-    for one in comparison.outliers[:OUTLIERS]:
-        cells = [broken(one.outlier.name), str(one.outlier.channel), f"{one.outlier.energy:.1%}"]
-        ratios = (one.outlier.ratio, one.equalized, one.smoothed)
-        rows.append([*cells, *("no place" if ratio is None else f"{ratio:.1f}" for ratio in ratios)])
-    header = ["input of", "channel", "of energy", "as it is", "equalized", "SmoothQuant"]
-    text = (
-        "<p>The channel that reaches furthest in what a matrix reads: its largest magnitude over the median of all "
-        "channels', as it is (plain, importance), with columns scaled as feedback does, and as SmoothQuant does with "
-        f"a = {SMOOTHING:g}. No place: nothing comes before that a scale could be folded into.</p>"
-    )
-    return f"<h2>Outliers</h2>{text}{table(header, rows)}"

@@ -8,9 +8,12 @@ from edgeq.evaluate import svg
 from edgeq.evaluate.greedy import Change
 from edgeq.evaluate.report import EDGES, Candidate, Report
 from edgeq.evaluate.statistics import Estimate
+from edgeq.quantize.equalize import SMOOTHING
+from edgeq.quantize.outliers import Effect
 
 MIB = 1 << 20
 SHOWN = 8  # answers
+OUTLIERS = 12  # the furthest
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f9f9f7; --card: #fcfcfb; --ink: #0b0b0b; --faint: #52514e; --grid: #e6e5df;
@@ -70,6 +73,7 @@ def page(report: Report) -> str:
         _sizes(report),
         _histogram(report),
         _layers(report),
+        outliers(report.outliers),
         *map(_slices, report.candidates),
         _tasks(report),
         *map(_answers, report.candidates),
@@ -163,6 +167,24 @@ def _layers(report: Report) -> str:
     )
     plot = svg.courses([(c.name, c.layers) for c in shown], "layer", "relative error")
     return f"<h2>Through the layers</h2>{text}{svg.legend([c.name for c in shown])}{plot}"
+
+
+def outliers(effects: Sequence[Effect]) -> str:
+    """Which channels reach furthest, and what methods make of them."""
+    if not effects:
+        return ""
+    rows = []
+    for one in effects[:OUTLIERS]:
+        cells = [broken(one.outlier.name), str(one.outlier.channel), f"{one.outlier.energy:.1%}"]
+        ratios = (one.outlier.ratio, one.equalized, one.smoothed)
+        rows.append([*cells, *("no place" if ratio is None else f"{ratio:.1f}" for ratio in ratios)])
+    header = ["input of", "channel", "of energy", "as it is", "equalized", "SmoothQuant"]
+    text = (
+        "<p>The channel that reaches furthest in what a matrix reads: its largest magnitude over the median of all "
+        "channels', as it is, with columns scaled as feedback does, and as SmoothQuant does with "
+        f"a = {SMOOTHING:g}. No place: nothing comes before that a scale could be folded into.</p>"
+    )
+    return f"<h2>Outliers</h2>{text}{table(header, rows)}"
 
 
 def _slices(candidate: Candidate) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import UsageError
+from edgeq.evaluate.activation_outliers import activation_outliers
 from edgeq.evaluate.greedy import Change, Greedy, Prompt, answer, beginnings, changes, latency
 from edgeq.evaluate.layer_errors import layer_errors
 from edgeq.evaluate.measure import CHUNK, Divergence, chunks_for, measure, summary
@@ -20,6 +21,7 @@ from edgeq.evaluate.task_scores import Flips, TaskScore, flips, score_task
 from edgeq.evaluate.tasks import Task
 from edgeq.evaluate.texts import Chunk, Passage
 from edgeq.model import Model
+from edgeq.quantize.outliers import Effect
 from edgeq.version import VERSION
 
 Say = Callable[[str], None]
@@ -27,7 +29,7 @@ Say = Callable[[str], None]
 # Bounds of a KL histogram's bins in nats, a quarter of a decade each; what is smaller or larger is in the outer ones.
 EDGES = tuple(10 ** (exponent / 4) for exponent in range(-24, 7))
 
-LAYER_CHUNKS = 2  # whose layers are looked at: an error over all their tokens is steady
+LAYER_CHUNKS = 2  # whose layers and outliers are looked at: an error over all their tokens is steady
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Candidate:
 
 @dataclass
 class Report:
-    """Several models beside one reference, which is described as they are where it was at hand."""
+    """Several models beside one reference, which is described as they are where it was at hand. `outliers`: channels of
+    what matrices read, of the reference, or else of the first model; empty without a text."""
 
     candidates: list[Candidate]
     reference: Candidate | None
@@ -100,6 +103,7 @@ class Report:
     texts: list[str]
     chunks: int
     ctx_size: int
+    outliers: list[Effect] = field(default_factory=list)
     version: str = VERSION
 
     def plain(self) -> dict[str, Any]:
@@ -127,7 +131,11 @@ def evaluate(
     _answer(everyone, reference, options, chunks, found, say)
     candidates, base = found[: len(models)], found[-1] if reference is not None else None
     texts = list(dict.fromkeys(passage.source for passage in options.passages))
-    return Report(candidates, base, name, texts, len(chunks), options.ctx_size)
+    outliers = []
+    if chunks:
+        say("channels")
+        outliers = activation_outliers(reference or models[0], chunks[:LAYER_CHUNKS])
+    return Report(candidates, base, name, texts, len(chunks), options.ctx_size, outliers)
 
 
 def _describe(model: Model, name: str) -> Candidate:

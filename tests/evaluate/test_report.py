@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import pytest
 from random_models import table_model
 
+import edgeq
 from edgeq.cli.eval_table import lines
 from edgeq.errors import UsageError
 from edgeq.evaluate import divergence
-from edgeq.evaluate.page import page
+from edgeq.evaluate.page import broken, page
 from edgeq.evaluate.report import EDGES, Options, Report, evaluate
 from edgeq.evaluate.tasks import Item, Task
 from edgeq.evaluate.texts import Passage
@@ -153,6 +154,20 @@ def test_stored_predictions_alone(tmp_path):
     )
     assert report.reference is None and report.reference_name == "base.eqf"
     assert report.candidates[0].loss.kl.value > 0
+
+
+def test_outliers_of_a_real_model(tiny_model, tmp_path):
+    """Of the reference, on the page and in JSON; a model that is a table has none."""
+    edgeq.convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    text = "Once upon a time there was a little girl who lived in a house with her cat and her dog. " * 4
+    with edgeq.load(tmp_path / "m.eqf", threads=1) as model:
+        found = evaluate([model], model, Options([Passage(text, "t.txt", ("t",))], 64, answers=0))
+    assert len(found.outliers) > 12 and found.outliers[0].outlier.ratio > 3
+    ratios = [one.outlier.ratio for one in found.outliers]
+    assert ratios == sorted(ratios, reverse=True)
+    shown = page(found)
+    assert "<h2>Outliers</h2>" in shown and broken(found.outliers[0].outlier.name) in shown
+    assert found.plain()["outliers"][0]["outlier"]["ratio"] == ratios[0]
 
 
 def test_there_must_be_something_to_do():
