@@ -16,7 +16,8 @@ ALERT, WARNING = "alert", "warning"
 INDEX = {ALERT: 0.25, WARNING: 0.1}  # of population stability, see bins.py
 OUTSIDE = {ALERT: 1e-2, WARNING: 1e-3}  # share of values beyond all that calibration saw
 PERPLEXITY = {ALERT: 2.5, WARNING: 1.75}  # times that of the nearest slice of calibration
-ENOUGH = 6  # texts: of fewer nothing is said
+ENOUGH = 6  # texts: of fewer nothing is said of perplexity and range
+RECENT = 3  # texts that tell what matrices read while a model serves: those from before a change would hide it
 ENOUGH_TOKENS = 16  # texts whose tokens alone are known
 
 
@@ -74,7 +75,7 @@ class Report:
 
     @property
     def enough(self) -> bool:
-        """Whether there is enough to judge by what matrices read."""
+        """Whether there is enough to judge by all that is known."""
         return self.looked_at >= ENOUGH
 
     def plain(self) -> dict[str, Any]:
@@ -116,11 +117,18 @@ class LookedAt:
 
 
 class Tally:
-    """What came in of one slice. `window`: only so many texts count, the latest, and of those whose tokens alone are
-    known so many as `token_window` says; None: all."""
+    """What came in of one slice. `window`: only so many texts count, the latest, of what matrices read so many as
+    `recent` says, and of those whose tokens alone are known so many as `token_window`; None: all."""
 
-    def __init__(self, seen: Seen, name: str, window: int | None = None, token_window: int | None = None) -> None:
-        self.seen, self.name = seen, name
+    def __init__(
+        self,
+        seen: Seen,
+        name: str,
+        window: int | None = None,
+        token_window: int | None = None,
+        recent: int | None = None,
+    ) -> None:
+        self.seen, self.name, self._recent = seen, name, recent
         self._looked: deque[LookedAt] = deque(maxlen=window)
         self._tokens: deque[tuple[int, I64]] = deque(maxlen=token_window)
         self._texts = 0
@@ -160,7 +168,7 @@ class Tally:
         known = seen.tokens.stability(token_counts, texts, seen.texts)
         near = self._nearest(token_counts)
         perplexity = float(np.exp(np.mean([one.loss for one in looked]))) if looked else math.nan
-        indices = self._indices(looked)
+        indices = self._indices(looked if self._recent is None else looked[-self._recent :])
         outside = {
             name: sum(one.outside[name] for one in looked) / sum(one.seen[name] for one in looked) for name in indices
         }
@@ -189,17 +197,20 @@ class Tally:
     def _look_alerts(
         self, near: Slice, perplexity: float, indices: Mapping[str, Stability], outside: Mapping[str, float]
     ) -> Iterator[Alert]:
-        if len(self._looked) < ENOUGH:
-            return
-        times = perplexity / near.perplexity
-        text = f"perplexity {perplexity:.4g}, at calibration {near.perplexity:.4g} on {near.name}: {times:.1f} times"
-        yield from self._above("perplexity", "times", times, PERPLEXITY, text)
+        number = len(self._looked)
+        if number >= ENOUGH:
+            times = perplexity / near.perplexity
+            text = (
+                f"perplexity {perplexity:.4g}, at calibration {near.perplexity:.4g} on {near.name}: {times:.1f} times"
+            )
+            yield from self._above("perplexity", "times", times, PERPLEXITY, text)
         for name, one in indices.items():
             where = f"{name} ({_layer(name)})"
-            if one.sure:
+            if one.sure and number >= min(ENOUGH, self._recent or ENOUGH):
                 yield from self._above(name, "psi", one.value, INDEX, f"{where} reads other rows: PSI {one.value:.2f}")
-            text = f"{where} reads values out of range: {outside[name]:.2%}"
-            yield from self._above(name, "outside", outside[name], OUTSIDE, text)
+            if number >= ENOUGH:
+                text = f"{where} reads values out of range: {outside[name]:.2%}"
+                yield from self._above(name, "outside", outside[name], OUTSIDE, text)
 
     def _indices(self, looked: Sequence[LookedAt]) -> dict[str, Stability]:
         """Of each matrix the larger one, of its values or its directions."""

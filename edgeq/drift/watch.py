@@ -15,11 +15,11 @@ from typing import Self
 from edgeq.container.reader import File
 from edgeq.drift.look import LEAST, Looker
 from edgeq.drift.seen import seen_by
-from edgeq.drift.tally import Alert, Report, Tally
+from edgeq.drift.tally import RECENT, Alert, Report, Tally
 from edgeq.errors import EdgeqError
 
 BUDGET = 0.02  # of the time
-INPUTS = 24  # that are watched: of all layers some
+INPUTS = 12  # that are watched: of all layers some
 WINDOW = 12  # texts, the latest that were looked at
 TOKEN_WINDOW = 32  # texts whose tokens count
 NAME = "traffic"
@@ -45,7 +45,7 @@ class Watch:
         names = [*seen.inputs]
         stride = -(-len(names) // INPUTS) | 1  # an odd one: layers have an even number of them
         self._looker = Looker(file, names[::stride], threads, announce)
-        self._tally = Tally(seen, NAME, WINDOW, TOKEN_WINDOW)
+        self._tally = Tally(seen, NAME, WINDOW, TOKEN_WINDOW, RECENT)
         self._alone, self._budget, self._left = alone, budget, left
         self._places = Random(0)  # of prompts, where they are looked at
         self._state = threading.Condition()  # of what follows
