@@ -10,7 +10,7 @@ from edgeq.cli.chat_commands import Ask, Talk, note, obey, tell
 from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
-from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sampling_options, show_timings
+from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="Go on with the conversation in this file, if it is there; it is saved after each answer.",
 )
 @sampling_options
-@model_options
+@writing_options
 def command(
     model: Path,
     system: str | None,

@@ -131,12 +131,13 @@ _MODEL = (
         "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Jinja chat template to use."
     ),
     LORA,
-    DRAFT,
     FORCE,
     click.option(
         "--preload", is_flag=True, default=None, help="Read the whole file from the disk first, and show how far it is."
     ),
 )
+
+_LOADING = ("threads", "context", "kv", "template", "lora", "force", "preload")
 
 
 def sampling_options(function: Function) -> Function:
@@ -148,8 +149,12 @@ def sampling_options(function: Function) -> Function:
 
 def model_options(function: Function) -> Function:
     """Adds the options of `edgeq.load`; the function gets those that were given as `loading`, a dict."""
-    names = ("threads", "context", "kv", "template", "lora", "draft", "force", "preload")
-    return cast(Function, _gathered(function, _MODEL, names, "loading"))
+    return cast(Function, _gathered(function, _MODEL, _LOADING, "loading"))
+
+
+def writing_options(function: Function) -> Function:
+    """As `model_options`, for verbs by which a model writes."""
+    return cast(Function, _gathered(function, (*_MODEL, DRAFT), (*_LOADING, "draft"), "loading"))
 
 
 def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:

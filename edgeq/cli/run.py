@@ -14,7 +14,7 @@ import click
 
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
-from edgeq.cli.options import PREFIX, check_text, load_model, model_options, sampling_options, show_timings
+from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.text import template_process
 
@@ -42,7 +42,7 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @PREFIX
 @sampling_options
-@model_options
+@writing_options
 def command(
     model: Path,
     prompt: str | None,

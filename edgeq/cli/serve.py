@@ -9,7 +9,7 @@ import click
 
 from edgeq import environment
 from edgeq.cli.announcer import announce
-from edgeq.cli.options import model_options, read_text
+from edgeq.cli.options import read_text, writing_options
 from edgeq.cli.served import check_installed, load_served, named
 from edgeq.errors import UsageError
 from edgeq.text import template_process
@@ -31,7 +31,7 @@ from edgeq.text import template_process
 )
 @click.option("--memory", type=click.IntRange(1), help="MiB that models take together.  [default: what is available]")
 @click.option("--access-log", is_flag=True, help="A line for each request: never what it says.")
-@model_options
+@writing_options
 def command(
     models: tuple[str, ...],
     host: str,

@@ -66,7 +66,7 @@ def counts_between(edges: F64, x: npt.NDArray[np.floating]) -> I64:
     """int64 [distributions, bins]: how many of [values, distributions] are from one edge on, and below the next."""
     distributions, bins = len(edges), edges.shape[1] + 1
     if distributions == 1:  # sorting is quicker than to look for the bin of each
-        below = np.concatenate([[0], np.searchsorted(np.sort(x[:, 0]), edges[0]), [len(x)]])
+        below: I64 = np.concatenate([[0], np.searchsorted(np.sort(x[:, 0]), edges[0]), [len(x)]])
         return (below[1:] - below[:-1])[None]
     place = (x[:, :, None] >= edges).sum(2) + bins * np.arange(distributions)
     return np.bincount(place.ravel(), minlength=bins * distributions).reshape(distributions, bins)
