@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.prompt_cache import PromptCache
+from edgeq.runtime.prefixes import common
 from edgeq.speculation import ADAPT, WIDTHS, Costs, Speculation
 from edgeq.text.tokenizer import FILES, Tokenizer, load_tokenizer
 from edgeq.timings import Timings
@@ -25,6 +26,9 @@ Announce = Callable[[str], None] | None
 HOPED = 0.7  # how often its next token is right, until the text itself has told
 RECOVER = 0.005  # how fast that is hoped for again after each token that it was not asked for
 BEHIND = 16  # tokens that it reads before it guesses, at most, for its time to tell what a guess takes
+READING = 0.2  # of what a guess takes, what a token takes that is only read, many at a time
+PAID_BACK = 4  # tokens that must be left for each pass that reading takes as long as
+TRIED = 4  # tokens by which its time is measured when it is loaded
 
 
 class Draft:
@@ -43,6 +47,20 @@ class Draft:
         """The time of one guess, in passes of one row of the large model."""
         own, other = self._costs.seconds(1), costs.seconds(1)
         return self._share if own is None or not other else own / other
+
+    def measure(self) -> None:
+        """Find out what a guess takes, before any text is read in vain. It forgets what it knew."""
+        with self._turns:
+            for number in range(TRIED):
+                clock = time.perf_counter()
+                self._cache.append([0])
+                if number:
+                    self._costs.note(1, time.perf_counter() - clock)
+            self._cache.clear()
+
+    def reading(self, tokens: list[int], costs: Costs) -> float:
+        """The time that it takes to read what it has not of a text, in passes of one row of the large model."""
+        return READING * self.cost(costs) * (len(tokens) - common(self._cache.tokens, tokens, len(tokens)))
 
     def guess(self, tokens: list[int], count: int, sampler: "Sampler") -> list[int]:
         """Up to `count` tokens that `sampler` would draw from this model's logits after `tokens`; none where it cannot
@@ -89,6 +107,8 @@ class Drafting:
         if found := self._lookup.draft(tokens, room):
             return found
         most = max(0, min(WIDTHS[-1] - 1, room)) if self._works else 0
+        if PAID_BACK * self._draft.reading(tokens, self._costs) > room:
+            most = 0
         chances = [self._right**number for number in range(1, most + 1)]
         count = self._costs.worth(chances, self._draft.cost(self._costs))
         if count:
@@ -140,7 +160,9 @@ def open_draft(
     except BaseException:
         file.close()
         raise
-    return Draft(small, session.model.vocab_size, file.nbytes / model.nbytes)
+    draft = Draft(small, session.model.vocab_size, file.nbytes / model.nbytes)
+    draft.measure()
+    return draft
 
 
 def check_vocabulary(draft: "File", model: "File", tokenizer: Tokenizer | None) -> None:

@@ -153,10 +153,13 @@ class Told:
     """A draft that counts its text's tokens, for so many passes each."""
 
     def __init__(self, cost):
-        self._cost, self.asked = cost, []
+        self._cost, self.asked, self.unread = cost, [], 0.0
 
     def cost(self, costs):
         return self._cost
+
+    def reading(self, tokens, costs):
+        return self.unread
 
     def guess(self, tokens, count, sampler):
         self.asked.append(count)
@@ -188,6 +191,10 @@ def test_right_guesses_get_longer_and_wrong_ones_are_given_up(costs):
     drafting = write(costs, wrong, lambda number: 2 + number)
     assert 3 < len(wrong.asked) < 40, "and tried again now and then"
     assert drafting._right < HOPED
+    far = Told(0.1)
+    far.unread = 30.0
+    write(costs, far, lambda number: 1 + number)
+    assert far.asked == [], "to read that much is not paid back by the 100 tokens that are left"
     slow = Told(1.0)
     write(costs, slow, lambda number: 1 + number)
     assert slow.asked == []
@@ -195,6 +202,10 @@ def test_right_guesses_get_longer_and_wrong_ones_are_given_up(costs):
 
 def test_what_a_guess_takes_is_measured(costs):
     draft = Draft(CountingSession(context=100), 270, 0.25)
-    assert draft.cost(costs) == 0.25
+    assert draft.cost(costs) == 0.25 and draft.reading([1] * 100, costs) == pytest.approx(5.0)
     draft.guess([97, 98], 4, Sampler(temperature=0.0))
     assert 0 < draft.cost(costs) < 0.25
+    assert draft.reading([97, 98, 99, 100, 101, 7], costs) < draft.reading([97] * 6, costs)
+    fresh = Draft(session := CountingSession(context=100), 270, 0.25)
+    fresh.measure()
+    assert 0 < fresh.cost(costs) < 0.25 and session.position == 0
