@@ -7,11 +7,19 @@ also a FileNotFoundError: callers who know neither edgeq nor this tree catch wha
 
 import errno
 
+from edgeq.printable import printable
+
+LONGEST = 900  # characters of a message: what a file says of itself may be megabytes
+
 
 class EdgeqError(Exception):
     """Base of every error that is the input's or the machine's fault, never the program's."""
 
     exit_code = 2
+
+    def __init__(self, message: object = "") -> None:
+        """`message` becomes one printable line."""
+        super().__init__(printable(message, LONGEST))
 
 
 class UsageError(EdgeqError, ValueError):

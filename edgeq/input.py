@@ -1,6 +1,8 @@
 """Files that several threads read at once, each at a place of its own."""
 
+import errno
 import os
+import stat
 import threading
 import weakref
 
@@ -9,14 +11,46 @@ from edgeq.errors import UsageError
 _MOST = 1 << 30  # bytes of one request; systems refuse or cut longer ones
 
 
-class InputFile:
-    """A file, open for reading. `close` may be called twice; a file that is dropped is closed with the object.
+class IrregularError(OSError):
+    """What has that name is neither a file nor a folder: a pipe, say, for which one could wait for ever."""
 
-    Raises OSError where it cannot be opened or read, ValueError for a closed one.
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(errno.EINVAL, "is not a regular file", os.fspath(path))
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = 0) -> int:
+    """A descriptor to read a regular file by; `flags` are further ones of os.open.
+
+    Raises OSError where there is none: IsADirectoryError for a folder, IrregularError for a pipe or a device.
+    """
+    flags |= os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, flags)
+    except ValueError:  # a name with a zero byte, or half a surrogate pair
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from None
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise IrregularError(path)
+
+
+def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """All of a regular file, or its first bytes. Raises OSError where there is none."""
+    with open(open_regular(path), "rb") as file:
+        return file.read(-1 if most is None else most)
+
+
+class InputFile:
+    """A regular file, open for reading. `close` may be called twice; a file that is dropped is closed with the object.
+
+    Raises OSError where it cannot be opened (as `open_regular`) or read, ValueError for a closed one.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._fd = open_regular(path)
         self.close = weakref.finalize(self, os.close, self._fd)
         self.close.atexit = False  # a thread may still be reading, and the system closes it anyway
         self._seeking = threading.Lock()

@@ -21,6 +21,7 @@ from edgeq.checkpoints.folder import index_file, index_folder, read_json
 from edgeq.checkpoints.quantized import packed_matrices
 from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.errors import CheckpointError, NotFoundError
+from edgeq.input import read_bytes
 
 ASSETS = [
     "config.json",
@@ -201,6 +202,6 @@ def _of_folder(text: str, folder: Path) -> Checkpoint:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e.strerror}") from None

@@ -8,6 +8,7 @@ from typing import Any
 from edgeq.checkpoints import safetensors_index, torch_index
 from edgeq.checkpoints.stored import Stored
 from edgeq.errors import CheckpointError
+from edgeq.input import read_bytes
 
 # In this order: what a whole file is called, and shards begin with; how both end
 LAYOUTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
@@ -17,7 +18,7 @@ _SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.safetensors|\.bin)")
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; CheckpointError if it is none."""
     try:
-        found = json.loads(path.read_bytes().decode("utf-8"))
+        found = json.loads(read_bytes(path).decode("utf-8"))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e.strerror}") from None
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ import click
 
 from edgeq import environment
 from edgeq.errors import EdgeqError
+from edgeq.printable import printable
 
 FAULT = 70  # as sysexits.h has it: an internal software error
 
@@ -145,7 +146,7 @@ def _unexpected(error: Exception) -> int:
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):  # where stderr cannot be written either, the exit code has to do
-        click.echo("edgeq: " + " ".join(message.split()), err=True)
+        click.echo(f"edgeq: {printable(message.strip())}", err=True)
     return code
 
 

@@ -7,13 +7,19 @@ import time
 import click
 
 from edgeq import environment
+from edgeq.printable import printable
 
 TICK = 1.0  # seconds
 
 
 def announce(line: str) -> None:
     """Tell on stderr what makes someone wait."""
-    click.echo(f"edgeq: {line}", err=True)
+    tell(f"edgeq: {line}", err=True)
+
+
+def tell(line: str, err: bool = False) -> None:
+    """Print a line that may hold what a file says: only what is printable of it."""
+    click.echo(printable(line), err=err)
 
 
 def can_move_lines() -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import psutil
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import DRAFT, FORCE, KV, THREADS, Announcer, load_model
 from edgeq.cli.progress import status
@@ -108,7 +109,7 @@ def _bench(model: "Model", cases: list[Case], repetitions: int, as_json: bool) -
         with status(f"{case}") as say:
             results.append(measure(model, case, repetitions, asked.bits, say))
         if not as_json:
-            click.echo(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
+            tell(_line([*head.values(), str(case), f"{results[-1].rate:.2f} ± {results[-1].spread:.2f}"]))
     memory = model.session.memory() | {"resident": max(result.resident or 0 for result in results)}
     drafts = {case: drafted(model, case, repetitions) for case in cases if model.has_draft and case.kind == "tg"}
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.announcer import can_move_lines
+from edgeq.cli.announcer import can_move_lines, tell
 from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import SILENCE_S, status, work_bar
 from edgeq.cli.units import binary_size
@@ -77,11 +77,11 @@ def command(
             announce=announce,
         )
     for note in report.notes:
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     found = report.calibration
     for line in corpus_lines(found.corpora):
-        click.echo(line)
-    click.echo(
+        tell(line)
+    tell(
         f"{report.path}: {found.subject}, {len(found.matrices)} matrices, {found.tokens} tokens, "
         f"{binary_size(report.nbytes)}, {report.seconds:.1f} s"
     )

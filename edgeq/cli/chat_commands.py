@@ -16,6 +16,7 @@ from edgeq.cli.chat_conversation import Conversation
 from edgeq.cli.options import read_text, show_timings
 from edgeq.cli.wrap import terminal_columns, wrapped
 from edgeq.errors import UsageError
+from edgeq.printable import printable
 
 if TYPE_CHECKING:
     from edgeq.model import Model
@@ -68,7 +69,7 @@ class Command:
 
 def tell(text: str, dim: bool = False) -> None:
     """One line on stderr, which is no part of the answers; on a terminal as many as it takes."""
-    text = " ".join(text.split())
+    text = " ".join(printable(text).split())
     if sys.stderr.isatty():
         text = wrapped(text, terminal_columns(sys.stderr))
     click.echo(click.style(text, dim=True) if dim and environment.colour() else text, err=True)

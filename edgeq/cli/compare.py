@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.calibrate import Progress, text_of
 from edgeq.cli.eval import check_output
 from edgeq.cli.eval_table import table
@@ -120,7 +121,7 @@ def command(
         show_json({**asdict(comparison), "candidates": candidates})
     else:
         for line in lines(comparison):
-            click.echo(line)
+            tell(line)
     if not comparison.complete:
         raise click.exceptions.Exit(INTERRUPTED)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.boards import memory
 from edgeq.cli.options import announce, lora_option, threads_option
 from edgeq.cli.progress import progress_bar
@@ -182,19 +183,19 @@ def show_report(report: "Report") -> None:
     """What was taken where the checkpoint contradicts itself; what became of the tensors: those that could not have the
     recipe's type, those that were quantized already, those not used; the file, its types."""
     for note in report.notes:
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     for reason, tensors in _fallbacks(report).items():
         more = f" and {len(tensors) - 1} more like it" if len(tensors) > 1 else ""
-        click.echo(f"note: {tensors[0]}{more}: {reason}")
+        tell(f"note: {tensors[0]}{more}: {reason}")
     for line in report.quantized:
-        click.echo(line)
+        tell(line)
     if unused := report.unused:
         names = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
         is_not = "tensor of the checkpoint is" if len(unused) == 1 else "tensors of the checkpoint are"
-        click.echo(f"note: {len(unused)} {is_not} not used: {names}")
+        tell(f"note: {len(unused)} {is_not} not used: {names}")
     _show_loss(report)
     types = Counter(tensor.type for tensor in report.tensors)
-    click.echo(
+    tell(
         f"{report.path}: {report.architecture}, {count(report.weights)} parameters, {report.recipe} "
         f"({', '.join(f'{number} {kind}' for kind, number in types.most_common())}), {binary_size(report.nbytes)}, "
         f"{report.bits_per_weight:.3f} bits per weight, {report.seconds:.1f} s"
@@ -207,7 +208,7 @@ def _show_loss(report: "Report") -> None:
     if loss is None:
         return
     predicted = "" if isnan(report.predicted) else f", predicted {report.predicted:.4f}"
-    click.echo(
+    tell(
         f"loss on text that it was not quantized for: divergence {loss.divergence:.4f} +- {loss.error:.4f}{predicted}, "
         f"the same likeliest token at {loss.same_top:.1%}, perplexity x {loss.perplexity:.3f}"
     )

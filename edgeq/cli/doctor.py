@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import KV, THREADS, Announcer, made_runnable
 from edgeq.cli.progress import status
@@ -54,7 +55,8 @@ def command(
     if as_json:
         show_json(facts)
     else:
-        click.echo("\n".join(lines(facts)))
+        for line in lines(facts):
+            tell(line)
     return 0 if facts.get("model", {}).get("runs", True) else 2
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.calibrate import text_of
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import announce, check_text, made_runnable, threads_option
@@ -64,7 +65,7 @@ def command(model: Path, texts: tuple[str, ...], tokens: int, as_json: bool, thr
     else:
         for report in reports:
             for line in lines(report):
-                click.echo(line)
+                tell(line)
     if any(one.alarmed for one in reports):
         raise click.exceptions.Exit(ALARMED)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import FORCE, KV, THREADS, check_text, load_model, lora_option
 from edgeq.cli.progress import status
@@ -143,7 +144,7 @@ def command(
     from edgeq.cli.eval_table import lines
 
     for line in lines(report):
-        click.echo(line)
+        tell(line)
 
 
 def _load(path: Path, options: "Options", loading: dict[str, Any]) -> "Model":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.facts import model_name
 from edgeq.cli.options import announce, made_runnable
 from edgeq.cli.progress import progress_bar
@@ -30,12 +31,12 @@ def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer
     with progress_bar("reading the file") as progress:
         report = export_gguf(source, output, fallback_types, allow_no_tokenizer, progress=progress, announce=announce)
     for note in report.notes:
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     if again := [tensor for tensor in report.tensors if tensor.again]:
         more = f" and {len(again) - 1} more like it" if len(again) > 1 else ""
-        click.echo(f"note: {again[0].name}{more}: encoded again as {again[0].type}, GGUF cannot hold such rows")
+        tell(f"note: {again[0].name}{more}: encoded again as {again[0].type}, GGUF cannot hold such rows")
     types = Counter(tensor.type for tensor in report.tensors)
-    click.echo(
+    tell(
         f"{report.path}: {report.architecture}, "
         f"{', '.join(f'{number} {kind}' for kind, number in types.most_common())}, {binary_size(report.nbytes)}"
     )

@@ -1,6 +1,7 @@
 """What `edgeq show` tells of a model, as plain data, in whichever form it comes: nothing is converted for it."""
 
 import os
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from math import isfinite, prod
@@ -223,7 +224,7 @@ def _gguf_template(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
 
 def _short(value: Any) -> Any:
     """A metadata value; of a long array, how long it is. JSON has no number that is not finite."""
-    if isinstance(value, list):
+    if isinstance(value, list | array):
         return f"{len(value)} values" if len(value) > LONGEST else [_short(one) for one in value]
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 

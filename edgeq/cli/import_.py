@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import progress_bar
 from edgeq.cli.units import binary_size, count
@@ -35,11 +36,11 @@ def command(source: Path, output: Path | None, allow_no_tokenizer: bool, threads
 def show_report(report: "Report") -> None:
     """Notes; how many tensors of each type became which, exactly or not; the file."""
     for note in report.notes:
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     ways = Counter((tensor.source_type, tensor.type, tensor.how) for tensor in report.tensors)
     for (source, kind, how), number in ways.items():
-        click.echo(f"{number:5d} {source}{'' if kind == source else f' -> {kind}'}: {how}")
-    click.echo(
+        tell(f"{number:5d} {source}{'' if kind == source else f' -> {kind}'}: {how}")
+    tell(
         f"{report.path}: {report.architecture}, {count(report.weights)} parameters, {binary_size(report.nbytes)}, "
         f"{report.bits_per_weight:.3f} bits per weight, {report.seconds:.1f} s "
         f"({report.source_bytes / report.seconds / 1e6:.0f} MB/s)"

@@ -34,8 +34,11 @@ json_option = json_option_for("Print JSON.")
 
 
 def show_json(facts: Any) -> None:
-    """Print plain data."""
-    click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    """Print plain data, no character of which steers a terminal: JSON can spell it."""
+    text = json.dumps(facts, ensure_ascii=False, indent=2)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    click.echo(text)
 
 
 def _check_former(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size, count
 
@@ -39,7 +40,7 @@ def remove_command(names: tuple[str, ...]) -> None:
     found = list(dict.fromkeys(model_cache.named(name) for name in names))  # all are there before one is removed
     for one in found:
         model_cache.remove(one)
-        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}")
+        tell(f"{one.name}: removed, {binary_size(one.nbytes)}")
 
 
 @command.command("prune", short_help="Remove what nobody finds again.")
@@ -54,7 +55,7 @@ def _prune() -> None:
     stale = [one for one in model_cache.cached() if one.stale]
     for one in stale:
         model_cache.remove(one)
-        click.echo(f"{one.name}: removed, {binary_size(one.nbytes)}: {one.remark}")
+        tell(f"{one.name}: removed, {binary_size(one.nbytes)}: {one.remark}")
     if not stale:
         click.echo("nothing to remove: what would be made now is what is there")
 
@@ -67,7 +68,7 @@ def _list(as_json: bool) -> None:
         show_json([{**asdict(one), "path": str(one.path)} for one in found])
         return
     if not found:
-        click.echo(f"no models in {model_cache.folder()}: `edgeq models --recommended` lists some worth a try")
+        tell(f"no models in {model_cache.folder()}: `edgeq models --recommended` lists some worth a try")
         return
     rows = [
         (one.name, binary_size(one.nbytes), one.recipe, _ago(time.time() - one.used), one.source + _remark(one))
@@ -121,4 +122,4 @@ def _print(rows: list[tuple[str, ...]], right: set[int]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
-        click.echo("  ".join(cells).rstrip())
+        tell("  ".join(cells).rstrip())

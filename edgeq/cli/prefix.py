@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.announcer import tell
 from edgeq.cli.options import load_model, model_options
 from edgeq.cli.units import binary_size
 from edgeq.input import read_text
@@ -33,4 +34,4 @@ def command(model: Path, prompt: Path, output: Path | None, raw: bool, loading: 
             tokens = loaded.save_prefix(output, text, {"text": text})
         else:
             tokens = loaded.save_prefix(output, loaded.system_tokens(text), {"system": text})
-    click.echo(f"{output}: {tokens} tokens, {binary_size(output.stat().st_size)}")
+    tell(f"{output}: {tokens} tokens, {binary_size(output.stat().st_size)}")

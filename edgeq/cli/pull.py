@@ -2,6 +2,8 @@
 
 import click
 
+from edgeq.cli.announcer import tell
+
 
 @click.command("pull")
 @click.argument("names", nargs=-1, required=True)
@@ -12,4 +14,4 @@ def command(names: tuple[str, ...]) -> None:
     from edgeq.cli.options import made_runnable
 
     for name in names:
-        click.echo(f"{name}: ready, {made_runnable(name)}")
+        tell(f"{name}: ready, {made_runnable(name)}")

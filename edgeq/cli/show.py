@@ -20,6 +20,7 @@ from edgeq.cli.facts import (
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size, count
+from edgeq.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,7 +83,7 @@ def _print(facts: Facts) -> None:
         console.width = 120
     pairs = Table.grid(padding=(0, 2))
     for name, value in _pairs(facts):
-        pairs.add_row(name, "unknown" if value is None else _line(value))
+        pairs.add_row(_line(name), "unknown" if value is None else _line(value))
     parts: list[Table | str] = [pairs, ""]
     types = _table("type", "tensors", "parameters", "size", "bits per weight")
     for kind, sums in facts["types"].items():
@@ -105,7 +106,7 @@ def _print(facts: Facts) -> None:
 def _print_calibration(facts: Facts) -> None:
     model, gram = facts["model"], facts["gram"]
     shape = "{name} ({architecture}, {layers} layers of {hidden_size}, {vocab_size} tokens)"
-    click.echo(f"file      {facts['file']}, {binary_size(facts['bytes'])}")
+    click.echo(f"file      {printable(facts['file'])}, {binary_size(facts['bytes'])}")
     click.echo(f"model     {_line(shape.format(**model)) if model else 'unknown'}")
     more = f", Gram matrix of {_line(', '.join(gram))}" if gram else ""
     click.echo(f"matrices  {facts['matrices']}{more}")
@@ -125,7 +126,7 @@ def _print_calibration(facts: Facts) -> None:
 
 def _print_adapter(facts: Facts) -> None:
     ranks, scales = (_range(facts[key]) for key in ("ranks", "scales"))
-    click.echo(f"file      {facts['file']}, {binary_size(facts['bytes'])}")
+    click.echo(f"file      {printable(facts['file'])}, {binary_size(facts['bytes'])}")
     click.echo(f"adapter   LoRA of {_line(facts['base'] or facts['architecture'] or 'an unknown model')}")
     click.echo(f"matrices  {facts['matrices']}, {count(facts['parameters'])} parameters")
     click.echo(f"rank      {ranks}, scale {scales}")
@@ -164,8 +165,8 @@ def _pairs(facts: Facts) -> Iterator[tuple[str, Any]]:
 
 
 def _line(value: Any) -> str:
-    """A value of the file in one line: what a terminal obeys is left out, what is long is cut."""
-    text = "".join(character if character.isprintable() else " " for character in str(value))
+    """A value of the file in one line; what is long is cut."""
+    text = printable(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 

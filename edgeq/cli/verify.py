@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgeq import environment
+from edgeq.cli.announcer import tell
 from edgeq.cli.facts import form
 from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import made_runnable, threads_option
@@ -47,10 +48,10 @@ def command(model: Path, as_json: bool, threads: int | None) -> None:
         show_json({"file": str(model), "sound": True, **facts})
         return
     for note in facts["notes"]:
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     limit = "" if facts["checksums"] else "; it has no checksums, so a changed weight cannot be told"
     counts = f"{facts['tensors']} tensors" + (f", {facts['assets']} assets" if facts["checksums"] else "")
-    click.echo(f"{facts['file']}: sound: {counts}, {binary_size(facts['bytes'])}{limit}")
+    tell(f"{facts['file']}: sound: {counts}, {binary_size(facts['bytes'])}{limit}")
 
 
 def _file(model: Path, progress: Progress, threads: int) -> Facts:

@@ -4,7 +4,6 @@ import contextlib
 import mmap
 import os
 import re
-import stat
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -16,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
-from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, U32, U64, VERSION, Cursor
+from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, MOST_KEYS, U32, U64, VERSION, Cursor
 from edgeq.container.placement import align
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
+from edgeq.input import IrregularError, open_regular
 from edgeq.mapped import FileMap
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
 _MOST_DIMENSIONS = 4
 _KEY_BYTES, _TENSOR_BYTES = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # the least that an entry takes
 _LARGEST_ALIGNMENT = 1 << 20
+_MOST_TENSORS = 1 << 17
 _AGAIN = "download or copy it again"
 # Once used for types that had been re-ordered for one CPU, or were dropped
 _DROPPED = {4, 5, 31, 32, 33, 36, 37, 38}
@@ -68,7 +69,10 @@ class _Part:
             self._version(cursor)
             tensors = cursor.count(_TENSOR_BYTES, "tensors")
             keys = cursor.count(_KEY_BYTES, "metadata keys")
-            own: list[bytes] = []
+            for number, most, what in ((tensors, _MOST_TENSORS, "tensors"), (keys, MOST_KEYS, "metadata keys")):
+                if number > most:
+                    self.fail(f"has {number} {what}, more than the {most} that are read")
+            own: list[slice] = []
             for _ in range(keys):
                 start = cursor.at
                 key = cursor.string("a metadata key")
@@ -76,8 +80,8 @@ class _Part:
                     self.fail(f"has the metadata key {key[:80]!r} twice")
                 self.metadata[key] = cursor.value(cursor.number(U32, "a metadata type"), f"metadata {key[:80]!r}")
                 if not key.startswith("split."):
-                    own.append(bytes(data[start : cursor.at]))
-            self.keys, self.metadata_bytes = len(own), b"".join(own)
+                    own.append(slice(start, cursor.at))
+            self.own = own
             self.count = self._count()
             self.alignment = self._alignment()
             entries = [self._tensor(cursor) for _ in range(tensors)]
@@ -151,8 +155,7 @@ class GgufFile:
     """An open GGUF model, of one file or several.
 
     path            that of the first file
-    metadata        key -> value of the first file; arrays are lists
-    metadata_bytes  the same as it lies in the file, `keys` in number, less what says how the model is split
+    metadata        key -> value of the first file; arrays of numbers are array.array, others lists
     tensors         name -> GgufTensor, in the files' order
     files           every file
     """
@@ -169,8 +172,14 @@ class GgufFile:
             raise
         first = self._parts[0]
         self.path = str(first.path)
-        self.metadata, self.metadata_bytes, self.keys = first.metadata, first.metadata_bytes, first.keys
+        self.metadata, self.keys = first.metadata, len(first.own)
         self.alignment = first.alignment
+
+    @property
+    def metadata_bytes(self) -> bytes:
+        """The metadata as it lies in the file, `keys` in number, less what says how the model is split."""
+        first = self._parts[0]
+        return b"".join([first.map[place] for place in first.own])
 
     @property
     def files(self) -> list[Path]:
@@ -263,9 +272,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
 
 def _map(path: Path) -> FileMap:
     try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FormatError(f"{path}: is not a regular file: give a .gguf file")
+        with open(open_regular(path), "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise FormatError(f"{path}: is empty: {_AGAIN}")
             return FileMap(file.fileno(), path)
@@ -273,5 +280,7 @@ def _map(path: Path) -> FileMap:
         raise NotFoundError(f"{path}: no such file: give a .gguf file") from None
     except IsADirectoryError:
         raise FormatError(f"{path}: is a folder: give a .gguf file; `edgeq convert` takes checkpoints") from None
+    except IrregularError:
+        raise FormatError(f"{path}: is not a regular file: give a .gguf file") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be opened: {error.strerror}: give a .gguf file") from None

@@ -2,9 +2,13 @@
 
 import os
 import struct
+import sys
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from edgeq.input import read_bytes
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -17,6 +21,11 @@ U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 SCALARS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
 _LEAST_BYTES = {STRING: 8, ARRAY: 12} | {kind: struct.calcsize(code) for kind, code in SCALARS.items()}
 _NESTING = 4  # arrays of arrays that are read
+# In one file, each of which costs memory and time of its own: vocabularies have half a million strings, with merges
+MOST_STRINGS, MOST_ARRAYS, MOST_KEYS = 1 << 21, 1 << 16, 1 << 16
+
+
+_FLAGS = bytes([0, *[1] * 255])
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,7 @@ class Typed:
 def is_gguf(path: str | os.PathLike[str]) -> bool:
     """Whether this is a file that begins as GGUF files do."""
     try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        return read_bytes(path, len(MAGIC)) == MAGIC
     except OSError:
         return False
 
@@ -44,6 +52,7 @@ class Cursor:
         self.data = data
         self.at = 0
         self.fail = fail
+        self._strings, self._arrays = MOST_STRINGS, MOST_ARRAYS
 
     def take(self, nbytes: int, what: str) -> memoryview:
         """The next bytes."""
@@ -68,6 +77,9 @@ class Cursor:
 
     def strings(self, number: int, what: str) -> list[str]:
         """So many strings, as `string` gives them: a vocabulary is mostly these, so none takes a call of its own."""
+        self._strings -= number
+        if self._strings < 0:
+            self.fail(f"has more than {MOST_STRINGS} strings in arrays, with {what}")
         data, length, at, found = self.data, struct.Struct("<Q").unpack_from, self.at, []
         last = len(data) - 8
         for _ in range(number):
@@ -89,7 +101,8 @@ class Cursor:
         return number
 
     def value(self, kind: int, what: str, depth: int = 0) -> Any:
-        """A value of a type; arrays are lists."""
+        """A value of a type. Arrays of strings and of arrays are lists, those of numbers array.array; flags in them are
+        bytes of 0 and 1."""
         if kind == STRING:
             return self.string(what)
         if kind in SCALARS:
@@ -98,6 +111,9 @@ class Cursor:
             self.fail(f"has the unknown value type {kind} in {what}")
         if depth == _NESTING:
             self.fail(f"nests arrays too deep in {what}")
+        self._arrays -= 1
+        if self._arrays < 0:
+            self.fail(f"has more than {MOST_ARRAYS} arrays, with {what}")
         element = self.number(U32, what)
         if element not in _LEAST_BYTES:
             self.fail(f"has an array of the unknown value type {element} in {what}")
@@ -106,8 +122,12 @@ class Cursor:
             code = SCALARS[element]
             part = self.take(number * struct.calcsize("<" + code), what)
             if element == BOOL:
-                return [byte != 0 for byte in part]
-            return list(struct.unpack(f"<{number}{code}", part))
+                return array("B", bytes(part).translate(_FLAGS))
+            values = array(code)
+            values.frombytes(part)
+            if sys.byteorder == "big":
+                values.byteswap()
+            return values
         if element == STRING:
             return self.strings(number, what)
         return [self.value(element, what, depth + 1) for _ in range(number)]
@@ -148,6 +168,8 @@ def without_keys(data: bytes, dropped: Callable[[str], bool], fail: Callable[[st
     cursor = Cursor(memoryview(data), fail)
     kept: list[bytes] = []
     *_, keys = struct.unpack(_HEAD, cursor.take(struct.calcsize(_HEAD), "its header"))
+    if keys > MOST_KEYS:
+        fail(f"claims {keys} metadata keys")
     for _ in range(keys):
         start = cursor.at
         key = cursor.string("a key")

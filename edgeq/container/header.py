@@ -27,6 +27,7 @@ from edgeq.container.placement import (
     activation_refusal,
 )
 from edgeq.errors import ChecksumError, FormatError, UnsupportedError
+from edgeq.input import read_bytes
 
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 ASSET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
@@ -49,8 +50,7 @@ class Header:
 def is_eqf(path: str | os.PathLike[str]) -> bool:
     """Whether this is a file that begins as `.eqf` files do."""
     try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        return read_bytes(path, len(MAGIC)) == MAGIC
     except OSError:
         return False
 
@@ -136,6 +136,9 @@ def parse(path: str, version: int, text: bytes, crc: int, file_bytes: int) -> He
     metadata = check.member(document, "metadata", dict, "the header")
     check.member(metadata, "architecture", str, "the header's metadata")
     check.member(metadata, "config", dict, "the header's metadata")
+    for key in ("provenance", "gguf"):
+        if key in metadata:
+            check.member(metadata, key, dict, "the header's metadata")
     start = PREFIX_BYTES + len(text)
     tensors = [check.tensor(e, start, claimed) for e in check.member(document, "tensors", list, "the header")]
     assets = [check.asset(e, start, claimed) for e in check.member(document, "assets", list, "the header")]

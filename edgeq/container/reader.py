@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import stat
 import threading
 import zlib
 from collections.abc import Callable, Collection
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from edgeq.container.header import header_bytes, parse
 from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
-from edgeq.input import InputFile
+from edgeq.input import InputFile, IrregularError
 from edgeq.mapped import FileMap
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
@@ -41,13 +40,12 @@ class File:
         """FormatError, ChecksumError or UnsupportedError, each one line, if the file is not a sound `.eqf` file."""
         self.path = os.fspath(path)
         try:
-            mode = os.stat(path).st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-                raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)")
             self._file = InputFile(path)
         except FileNotFoundError:
             raise NotFoundError(f"{self.path}: no such file: check its name") from None
+        except (IsADirectoryError, IrregularError) as e:
+            kind = "a folder" if isinstance(e, IsADirectoryError) else "not a regular file"
+            raise FormatError(f"{self.path}: is {kind}: give an .eqf file (`edgeq convert` makes one)") from None
         except OSError as e:
             raise FormatError(f"{self.path}: cannot be opened: {e.strerror}: check its name and permissions") from None
         try:

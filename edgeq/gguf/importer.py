@@ -22,6 +22,7 @@ from edgeq.blocks.reference import from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.gguf_reader import GgufFile, GgufTensor, open_gguf
 from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
+from edgeq.container.header import TENSOR_NAME
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
@@ -32,10 +33,12 @@ from edgeq.models.composition import Model
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.models.gguf_hooks import delta_shape
+from edgeq.models.matrix import layer_past_the_last
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 from edgeq.version import VERSION
 
+NAMED = 20  # tensors that are told one by one
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = METADATA_ASSET
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # GGUF's numbers of how states become one vector
@@ -218,8 +221,11 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple
     known_places = {place.name: place for place in places(list(expected), entry, _fused(file, model))}
     for place in known_places.values():
         _check(file, place, expected)
+    if surplus := layer_past_the_last(file.tensors, model.num_hidden_layers):
+        what = f"tensor {surplus[:80]!r} belongs to no layer: block_count is {model.num_hidden_layers}"
+        raise FormatError(f"{file.path}: {what}: convert the model again, or download it again")
     jobs: list[_Job] = []
-    notes: list[str] = []
+    left_out: list[str] = []
     for tensor in file.tensors.values():
         found = known_places.get(tensor.name)
         if found is None and tensor.name in expected:
@@ -227,12 +233,16 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple
         if found is None and tensor.name.endswith((".bias", ".scale")):
             raise UnsupportedError(f"{file.path}: has {tensor.name}, which {model.name} is not computed with here")
         try:
+            if found is None and not TENSOR_NAME.match(tensor.name):
+                raise UnsupportedError("a name that an .eqf file cannot have")
             jobs += _jobs(file, tensor, found or Place(tensor.name, (tensor.name,)), expected, model, entry)
         except UnsupportedError as error:
             if found:
                 raise
-            notes.append(f"left out, as the model does not use it: {tensor.name} ({error})")
-    return jobs, notes
+            left_out.append(f"left out, as the model does not use it: {tensor.name[:80]} ({error})")
+    if len(left_out) > NAMED:
+        left_out[NAMED:] = [f"{len(left_out) - NAMED} more tensors are left out, as the model does not use them"]
+    return jobs, left_out
 
 
 def _fused(file: GgufFile, model: Architecture) -> list[str]:

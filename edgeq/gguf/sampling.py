@@ -10,11 +10,12 @@ from edgeq.models.gguf_rope import shortest
 from edgeq.text.assets import json_asset
 
 _PREFIX = "general.sampling."
+PLAIN = (bool, int, float, str)
 
 
 def sampling_assets(metadata: Mapping[str, Any], assets: Mapping[str, bytes]) -> dict[str, bytes]:
     """`generation_config.json` with what the metadata says of sampling, if it says anything."""
-    found = {config: metadata[key] for key, (_, config) in _keys().items() if key in metadata}
+    found = {config: metadata[key] for key, (_, config) in _keys().items() if type(metadata.get(key)) in PLAIN}
     values = {key: shortest(value) if isinstance(value, float) else value for key, value in found.items()}
     said = sampling_defaults({FILE: json.dumps(values).encode()})
     kept = {config: said[name] for name, config in _keys().values() if name in said}

@@ -1,6 +1,7 @@
 """GGUF's metadata as Hugging Face's `config.json`, and back; the differences between architectures are a table,
 `gguf_architectures.py`, rotary embeddings have `gguf_rope.py`."""
 
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     here, FormatError for metadata that is missing or of another kind.
     """
     name, entry = known(metadata, source)
-    values = {key[len(name) + 1 :]: value for key, value in metadata.items() if key.startswith(f"{name}.")}
+    values = {key[len(name) + 1 :]: _plain(value) for key, value in metadata.items() if key.startswith(f"{name}.")}
     epsilon = EPSILON[bool(entry.layer_norm)]
     config: dict[str, Any] = {"model_type": entry.model_type, **entry.fixed, **entry.assumed}
     for suffix, key in {**KEYS, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
@@ -77,6 +78,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
         raise FormatError(f"{source}: {name}.block_count is {layers}: convert the model again")
     if not config["rope_theta"] > 0:
         raise FormatError(f"{source}: {name}.rope.freq_base must be positive: convert the model again")
+    values["block_count"] = layers
     config["vocab_size"] = embedding[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: _has(tensor, shapes) for key, tensor in entry.biases.items()}
@@ -95,6 +97,11 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     if entry.interleaved and "partial_rotary_factor" in config:
         raise UnsupportedError(f"{source}: a part of each head is rotated, which is not supported for {name}")
     return {entry.names.get(key, key): value for key, value in config.items()}
+
+
+def _plain(value: Any) -> Any:
+    """An array of a number for each layer as a list."""
+    return value.tolist() if isinstance(value, array) and len(value) <= MOST_LAYERS else value
 
 
 def _has(tensor: str, shapes: Shapes) -> bool:

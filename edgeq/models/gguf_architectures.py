@@ -448,6 +448,7 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
     hold several of ours."""
     found: list[Place] = []
     done: set[str] = set()
+    every = set(names)
     for name in names:
         if name in done:
             continue
@@ -457,7 +458,7 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
         for whole in fused:
             group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
             biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
-            if stem in FUSED[whole] and set(group) <= set(names) and not biases:
+            if stem in FUSED[whole] and set(group) <= every and not biases:
                 parts, theirs = group, whole
         woven = False
         for whole, ours in entry.woven.items():
@@ -465,7 +466,7 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
             if stem in ours and set(group) <= set(names):
                 parts, theirs, woven = group, whole, True
         # Falcon calls its only norm as we do, and renames both where there are two
-        if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in names):
+        if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in every):
             theirs = entry.renamed[stem]
         done |= set(parts)
         flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,14 +22,16 @@ _RAMP = {"beta_fast": ("yarn_beta_fast", 32.0), "beta_slow": ("yarn_beta_slow", 
 # Ministral 3's further keys
 GROWING = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}
 
+LARGEST_F32 = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+
 Vector = Callable[[str], Sequence[float]]
 
 
 def number(value: Any, key: str, source: str) -> int | float:
     """A number; of a list all of whose numbers are equal, that one."""
-    if isinstance(value, list) and value and all(item == value[0] for item in value):
+    if isinstance(value, list | array) and value and all(item == value[0] for item in value):
         value = value[0]
-    if isinstance(value, list):
+    if isinstance(value, list | array):
         raise UnsupportedError(f"{source}: {key} differs from layer to layer, which is not supported")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise FormatError(f"{source}: {key} is {str(value)[:40]!r}, a number is needed: convert the model again")
@@ -36,7 +39,9 @@ def number(value: Any, key: str, source: str) -> int | float:
 
 
 def shortest(value: float) -> float:
-    """The shortest decimal that is the same f32: 1e-06, not 9.999999974752427e-07."""
+    """The shortest decimal that is the same f32: 1e-06, not 9.999999974752427e-07; what is no f32 stays as it is."""
+    if not abs(value) <= LARGEST_F32:
+        return value
     for digits in range(1, 10):
         short = float(f"{value:.{digits}g}")
         if struct.pack("<f", short) == struct.pack("<f", value):

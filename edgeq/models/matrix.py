@@ -1,5 +1,7 @@
 """A matrix of a model: its names, its shape, and its product with a value."""
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from edgeq.models.tensors import Fused, Tensors
@@ -36,6 +38,16 @@ class Matrix(NamedTuple):
         """The product with x, plus the bias, added to `add_to`; `at` is what the layer's names begin with."""
         bias = f"{at}{self.name}.bias" if self.bias else None
         return g.linear(x, f"{at}{self.name}.weight", bias, add_to)
+
+
+_LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
+
+
+def layer_past_the_last(names: Iterable[str], layers: int) -> str | None:
+    """The first of the tensors `names` that is of a layer beyond `layers`, if any is: without that layer the model
+    would be another one."""
+    found = ((name, _LAYER.match(name)) for name in names)
+    return next((name for name, match in found if match and (len(match[1]) > 9 or int(match[1]) >= layers)), None)
 
 
 def layer_name(i: int) -> str:

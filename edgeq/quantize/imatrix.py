@@ -15,8 +15,8 @@ each is; `edgeq.origins`, i32 [sequences], the corpus that it is of. The old bin
 
 import os
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +26,7 @@ from edgeq.container.gguf_reader import GgufFile, open_gguf
 from edgeq.container.gguf_values import ARRAY, F64, STRING, U32, Typed, is_gguf, render_metadata
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
+from edgeq.input import read_bytes
 from edgeq.models.gguf_architectures import FUSED, exported, split
 from edgeq.quantize.calibration import Calibration, Corpus, Statistics, Subject
 from edgeq.quantize.sketch import BINS, Sketch
@@ -200,7 +201,7 @@ def _sequences(arrays: Arrays, fail: Fail) -> tuple[tuple[npt.NDArray[np.int32],
 
 def _corpora(names: list[Any], metadata: Mapping[str, Any]) -> tuple[Corpus, ...]:
     tokens, perplexities = (metadata.get(f"{KEYS}corpora.{what}") for what in ("tokens", "perplexity"))
-    if not isinstance(tokens, list) or not isinstance(perplexities, list):
+    if not isinstance(tokens, array) or not isinstance(perplexities, array):
         return tuple(Corpus(str(name), 0) for name in names)
     rows = zip(names, tokens, perplexities, strict=False)
     return tuple(Corpus(str(name), int(count), float(perplexity)) for name, count, perplexity in rows)
@@ -218,7 +219,7 @@ def _subject(metadata: Mapping[str, Any]) -> Subject | None:
 def _read_dat(source: str) -> Calibration:
     """The old binary form: of each matrix its name, the number of chunks, and the sums over these of mean squares."""
     try:
-        data = Path(source).read_bytes()
+        data = read_bytes(source)
     except OSError as error:
         raise FormatError(f"{source}: cannot be read: {error.strerror}: check its permissions") from None
     matrices, at = {}, 4

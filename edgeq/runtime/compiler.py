@@ -15,6 +15,7 @@ from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.models.architecture import Architecture
+from edgeq.models.matrix import layer_past_the_last
 from edgeq.ops import Graph, passes
 from edgeq.ops.rope import Rope
 from edgeq.runtime.adapted import AdaptedFile
@@ -134,6 +135,11 @@ class Compiler:
 
     def _check_tensors(self) -> None:
         shapes = self._low.shapes
+        if surplus := layer_past_the_last(shapes, self.model.num_hidden_layers):
+            raise FormatError(
+                f"{self.file.path}: tensor {surplus} belongs to no layer: its configuration has "
+                f"{self.model.num_hidden_layers} layers: convert the checkpoint again"
+            )
         for name, tensor in self.model.tensors.items():
             shape = tensor.shape
             if name not in shapes:
