@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from edgeq import environment
 from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.adapters.given import Lora, wanted
 from edgeq.arguments import check_loading
@@ -12,9 +13,12 @@ from edgeq.drafting import open_draft
 from edgeq.model import Model
 from edgeq.model_cache import runnable
 from edgeq.runtime.adapted import AdaptedFile
+from edgeq.runtime.finite import check_finite
 from edgeq.runtime.fit import BY_ROW, available_memory, resident
 from edgeq.runtime.session import Session
 from edgeq.text.tokenizer import FILES
+
+CHECKING = 2  # threads that look at a file, where no number is asked for: more do not wait less for memory
 
 
 def load(
@@ -29,6 +33,7 @@ def load(
     draft: str | os.PathLike[str] | None = None,
     parallel: int | None = None,
     force: bool = False,
+    check: bool = True,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
@@ -44,9 +49,9 @@ def load(
     `PATH:SCALE`, or (path, scale). `draft`: a small model of the same vocabulary, which guesses tokens for this one to
     compute several at a time where that is faster; it changes no token. `parallel`: for how many texts that fill the
     context there shall be room in memory at once, or for more that are shorter; None takes 1, and up to 8 where these
-    are little of the memory there is. `force` loads also what does not seem to fit in memory. `announce` hears one line
-    if kernels must be compiled, or a file made, first; `progress` how far the latter is: what is at work, bytes done,
-    bytes in all.
+    are little of the memory there is. `force` loads also what does not seem to fit in memory. `check` looks once at all
+    values and scales that each text reads, see `runtime.finite`. `announce` hears one line if kernels must be compiled,
+    or a file made, first; `progress` how far the latter is: what is at work, bytes done, bytes in all.
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted or an adapter
     for another model,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
@@ -60,8 +65,11 @@ def load(
     try:
         adapters = AdapterSet(file, asked)
         running = AdaptedFile(file, adapters.added) if adapters.added else file
-        if resident(file) < available_memory():
+        fits = resident(file) < available_memory()
+        if fits:
             file.read_ahead(BY_ROW)
+        if check:
+            check_finite(file, fits, threads or environment.threads() or CHECKING)
         session = Session(
             running,
             context=context,

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from edgeq import environment, model_names
 from edgeq.errors import EdgeqError, OutputError, UsageError
+from edgeq.input import read_bytes
+from edgeq.json_input import parse_json
 from edgeq.model_sources import Announce, Progress, Source, real_path, repository, source_of
-from edgeq.output import remove_abandoned, write_file
+from edgeq.output import make_folder, remove_abandoned, write_file
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _note(path: Path) -> Path:
 
 def _read_note(path: Path) -> dict[str, str | None]:
     try:
-        found = json.loads(_note(path).read_bytes())
+        found = parse_json(read_bytes(_note(path)))
     except (OSError, ValueError):  # made by an earlier version, or by hand
         return {}
     return found if isinstance(found, dict) else {}
@@ -200,7 +202,7 @@ def _write_note(path: Path, source: Source) -> None:
 
 def _make(source: Source, target: Path, announce: Announce, progress: Progress) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     except OSError as error:
         raise OutputError(f"{target.parent}: cannot be made: {error.strerror}: set EDGEQ_CACHE") from None
     remove_abandoned(target.parent)  # by conversions that were killed, of sources that have changed since

@@ -173,6 +173,13 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, which others cannot write to, whatever the user's mask. Raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(0o755, exist_ok=True)
+
+
 def write_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
     """Write a file whole or not at all, for those whom `mode` names. OutputError if it cannot be."""
     with OutputFile(path, len(content), mode) as file:

@@ -1,6 +1,6 @@
 """What adapters are asked for, and where their files are."""
 
-import math
+import sys
 import os
 from collections.abc import Iterable
 from numbers import Real
@@ -42,7 +42,7 @@ def _wanted(lora: Any) -> Wanted:
         raise UsageError(f"{lora!r} is no adapter: give a path, PATH:SCALE, or (path, scale)")
     if scale is None:
         path, scale = _parsed(path)
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale):
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= sys.float_info.max:
         raise UsageError(f"the scale of {os.fspath(path)} is {scale!r}: give a number, as 0.5")
     place = Path(os.path.expanduser(path))
     if not place.exists():

@@ -142,7 +142,7 @@ class _Scale:
 
     def _number(self, config: Mapping[str, Any], key: str) -> float:
         value = config.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
             raise CheckpointError(f"{self._place}: {key} is {str(value)[:40]}, a number is needed: download it again")
         return float(value)
 

@@ -1,6 +1,5 @@
 """Finds the weight files of a checkpoint's folder and makes sure that none is missing."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from edgeq.checkpoints import safetensors_index, torch_index
 from edgeq.checkpoints.stored import Stored
 from edgeq.errors import CheckpointError
 from edgeq.input import read_bytes
+from edgeq.json_input import parse_json
 
 # In this order: what a whole file is called, and shards begin with; how both end
 LAYOUTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
@@ -18,10 +18,10 @@ _SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.safetensors|\.bin)")
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; CheckpointError if it is none."""
     try:
-        found = json.loads(read_bytes(path).decode("utf-8"))
+        found = parse_json(read_bytes(path))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise CheckpointError(f"{path}: is not JSON: download it again") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: is not a JSON object: download it again")

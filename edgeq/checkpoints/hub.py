@@ -4,21 +4,25 @@
 """
 
 import contextlib
-import json
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
 
 from edgeq.errors import CheckpointError
+from edgeq.input import open_regular, read_bytes
+from edgeq.json_input import parse_json
 
-_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # the name of a snapshot's folder
 # What a GGUF file's name says: of its type, and that it is a part
 _KIND = re.compile(r"(?:^|[-._])((?:I?Q|TQ)\d\w*|MXFP4\w*|BF16|F16|F32)(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 DEFAULT_KIND = "Q4_K_M"
+_DIGESTS = {64: "sha256", 40: "sha1"}  # by the number of digits
+_checked: set[tuple[str, int, int]] = set()  # paths, sizes and times of what was found sound
 # A checkpoint's weights, the best first: in one file, or in those that an index names, or in those named like this
 LAYOUTS = (
     ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
@@ -28,7 +32,7 @@ LAYOUTS = (
 
 def is_repository(source: str) -> bool:
     """Whether `source` has the form of a repository's id: `owner/name`, or `name` alone."""
-    return _ID.fullmatch(source) is not None and ".." not in source
+    return len(source) <= 96 and _ID.fullmatch(source) is not None and ".." not in source and "--" not in source
 
 
 def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
@@ -46,6 +50,7 @@ def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
         folder = Path(snapshot_download(source, revision=asked, allow_patterns=patterns))
         if _COMMIT.fullmatch(folder.name):
             asked = folder.name
+        check_content(folder, patterns)
         return folder
 
     with _in_one_line(source, revision):
@@ -61,10 +66,38 @@ def fetch(source: str, revision: str | None, assets: list[str]) -> Path:
         return folder
 
 
+def check_content(folder: Path, patterns: Iterable[str]) -> None:
+    """CheckpointError if a file of a snapshot is not what the Hub has under its name.
+
+    The library names what it fetches by what the Hub said of it: the SHA-256 of a large file, Git's SHA-1 of a small
+    one. So what was cut short, or damaged on the disk since, is found, each file once in a process.
+    """
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_symlink() or not any(fnmatch(name, pattern) for pattern in patterns):
+            continue
+        blob = path.resolve()
+        kind = _DIGESTS.get(len(blob.name)) if re.fullmatch("[0-9a-f]+", blob.name) else None
+        state = blob.stat()
+        known = (str(blob), state.st_size, state.st_mtime_ns)
+        if kind is None or known in _checked:
+            continue
+        digest = hashlib.new(kind, b"blob %d\0" % state.st_size if kind == "sha1" else b"", usedforsecurity=False)
+        with open(open_regular(blob), "rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        if digest.hexdigest() != blob.name:
+            raise CheckpointError(
+                f"{blob}: is not what the Hub has as {name}, its checksum is another: remove that file, and run the "
+                "same command again"
+            )
+        _checked.add(known)
+
+
 def _named(index: Path) -> list[str]:
     """The files that an index of shards names, whatever their names; what is wrong with it is found when it is read."""
     try:
-        places = json.loads(index.read_bytes())["weight_map"]
+        places = parse_json(read_bytes(index))["weight_map"]
         return sorted({escape(file) for file in places.values() if isinstance(file, str)})
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
@@ -97,6 +130,7 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
             return None
         chosen = _of_kind(source, models, kind, "the Hub cannot be reached, and its cache " if folder else "")
         folder = folder or Path(snapshot_download(source, allow_patterns=chosen))
+        check_content(folder, [escape(name) for name in chosen])
     return folder / chosen[0]
 
 

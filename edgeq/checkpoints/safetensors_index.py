@@ -5,7 +5,6 @@ offsets relative to the end of the JSON (https://huggingface.co/docs/safetensors
 memory, safetensors' `save_model` keeps one and puts the names of the others into `__metadata__`: `other -> kept`.
 """
 
-import json
 import os
 import struct
 from dataclasses import replace
@@ -14,6 +13,8 @@ from typing import Any, NoReturn
 
 from edgeq.checkpoints.stored import ELEMENTS, Stored, row_major
 from edgeq.errors import CheckpointError
+from edgeq.input import open_regular
+from edgeq.json_input import parse_json
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LFS_POINTER = b"version https://git-lfs"
@@ -23,7 +24,7 @@ def index(path: str) -> dict[str, Stored]:
     """The tensors of `path`, also by the other names that they have. CheckpointError, one line, if the file is damaged
     or incomplete."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             if prefix == LFS_POINTER[:8]:
@@ -35,17 +36,40 @@ def index(path: str) -> dict[str, Stored]:
     except OSError as e:
         _fail(path, f"cannot be read: {e.strerror}")
     try:
-        header = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError):
-        _fail(path, "its header is not JSON: download it again")
+        header = parse_json(text, object_pairs_hook=_once)
+    except ValueError as error:
+        _fail(path, f"its header is not JSON ({error}): download it again")
     if not isinstance(header, dict):
         _fail(path, "its header is not a JSON object: download it again")
     metadata = header.pop("__metadata__", None)
     found = {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    _check_places(path, header, size - 8 - length)
     for alias, name in metadata.items() if isinstance(metadata, dict) else ():
         if isinstance(name, str) and name in header and alias not in header:
             found[alias] = replace(found[name], name=alias)
     return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _check_places(path: str, header: dict[str, Any], nbytes: int) -> None:
+    """CheckpointError unless the tensors, one after the other, are the whole file: the format asks for that, so that
+    nothing lies hidden between them and no two share what they have."""
+    end, before = 0, "the header"
+    for begin, stop, name in sorted((*entry["data_offsets"], name) for name, entry in header.items()):
+        if begin != end:
+            what = "overlaps" if begin < end else "does not follow"
+            _fail(path, f"tensor {name!r} {what} {before}: the file is damaged, download it again")
+        end, before = stop, repr(name)
+    if end != nbytes:
+        _fail(
+            path, f"{nbytes - end} bytes after its last tensor belong to none: the file is damaged, download it again"
+        )
 
 
 def _entry(path: str, name: str, entry: Any, base: int, size: int) -> Stored:

@@ -14,22 +14,30 @@ from edgeq.checkpoints.safetensors_index import LFS_POINTER
 from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.checkpoints.torch_pickle import MAX_PICKLE_BYTES, load_views
 from edgeq.errors import CheckpointError
+from edgeq.input import open_regular
 
+MOST_DIRECTORY = 8 << 20  # bytes
+# The archive's last records, each with the size of the list of parts; between the two there is a locator
+_END, _END64, _LOCATOR = struct.Struct("<4s8xI6x"), struct.Struct("<4s36xQ8x"), 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., name bytes, extra bytes
 
 
 def index(path: str) -> dict[str, Stored]:
     """The tensors of `path`. CheckpointError, one line, if the file is damaged, incomplete or asks for code."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             start = file.read(len(LFS_POINTER))
             if not start.startswith(b"PK"):
                 _not_a_zip(path, start)
+            _check_directory(path, file)
             with zipfile.ZipFile(file) as archive:
                 return _index(path, archive, file)
     except OSError as e:
         _fail(path, f"cannot be read: {e.strerror or e}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError):
+    except CheckpointError:
+        raise
+    # A name that is no UTF-8 is a ValueError, a part that asks for a password or an unknown method a RuntimeError
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError, OverflowError):
         _fail(path, "the archive is damaged or cut short: download it again")
 
 
@@ -40,6 +48,8 @@ def _index(path: str, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Sto
         _fail(path, "is a ZIP archive without a PyTorch checkpoint in it")
     top = pickles[0].removesuffix("data.pkl")
     order = members.get(f"{top}byteorder")
+    if any(m.compress_type != zipfile.ZIP_STORED for m in (order, members[pickles[0]]) if m is not None):
+        _fail(path, "its parts are compressed, which PyTorch never does: save the checkpoint again")
     if order is not None and (order.file_size > 16 or archive.read(order).strip() != b"little"):
         _fail(path, "its numbers are big-endian, which is not supported: save it on a little-endian machine")
     if members[pickles[0]].file_size > MAX_PICKLE_BYTES:
@@ -54,6 +64,24 @@ def _index(path: str, archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Sto
             _fail(path, f"the data of tensor {name!r} is compressed or too short: save the checkpoint again")
         found[name] = view.at(name, path, _data_offset(path, member, file), element_bytes)
     return found
+
+
+def _check_directory(path: str, file: BinaryIO) -> None:
+    """CheckpointError if the archive's list of its parts, all of which is read at once, is larger than any real one."""
+    nbytes = os.fstat(file.fileno()).st_size
+    start = max(0, nbytes - _END.size - 0xFFFF - _END64.size - _LOCATOR)
+    file.seek(start)
+    tail = file.read()
+    file.seek(0)
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or at + _END.size > len(tail):
+        raise zipfile.BadZipFile
+    sizes = [_END.unpack_from(tail, at)[1]]
+    before = at - _LOCATOR - _END64.size
+    if before >= 0 and tail[before : before + 4] == b"PK\6\6":
+        sizes = [_END64.unpack_from(tail, before)[1]]
+    if max(sizes) > MOST_DIRECTORY:
+        _fail(path, f"its list of parts takes {max(sizes)} bytes: not a model checkpoint")
 
 
 def _data_offset(path: str, member: zipfile.ZipInfo, file: BinaryIO) -> int:

@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 from edgeq.checkpoints.stored import Stored, extent
 from edgeq.errors import CheckpointError
 
-MAX_PICKLE_BYTES = 256 << 20
+MAX_PICKLE_BYTES = 64 << 20
+MOST_OPCODES = 1 << 19  # a tensor takes some forty
+# What a state dict needs, in whichever protocol: no sets, no instances, nothing that doubles what is there
+_OPCODES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "BINGET", "LONG_BINGET", "GET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"),
+    *("SHORT_BINBYTES", "BINBYTES", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST"),
+    *("APPEND", "APPENDS", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+    *("BINPERSID", "FLOAT", "POP", "POP_MARK"),
+}
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 
 
 # Tuples, because the pickle opcode BUILD may set attributes of anything that has some, after it was checked.
@@ -119,9 +130,16 @@ def load_views(data: bytes, path: str) -> dict[str, View]:
     CheckpointError, one line that names `path`, for a pickle that is damaged or asks for any code.
     """
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if number > MOST_OPCODES:
+                raise CheckpointError(f"{path}: its pickle has more than {MOST_OPCODES} steps: not a model checkpoint")
+            if opcode.name not in _OPCODES:
+                raise CheckpointError(
+                    f"{path}: its pickle has the step {opcode.name}, which no tensors need: refused; use the "
+                    "safetensors version"
+                )
             # The unpickler allocates memo slots up to the index asked for: gigabytes for five hostile bytes.
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(str(argument)) > len(data):
+            if opcode.name in _PUTS and int(str(argument)) > MOST_OPCODES:
                 raise pickle.UnpicklingError("memo index out of range")
         state = _Unpickler(data, path).load()
     except CheckpointError:
@@ -141,6 +159,7 @@ def load_views(data: bytes, path: str) -> dict[str, View]:
         raise CheckpointError(f"{path}: its pickle is damaged ({type(e).__name__}): download it again") from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a dict of tensors: not a model checkpoint")
-    if "state_dict" in state and isinstance(state["state_dict"], dict):
-        state = state["state_dict"]
-    return {name: view for name, view in state.items() if isinstance(name, str) and isinstance(view, View)}
+    # Of the class: BUILD may have given an object other methods
+    inner = dict.get(state, "state_dict")
+    items = dict.items(inner if isinstance(inner, dict) else state)
+    return {name: view for name, view in items if isinstance(name, str) and isinstance(view, View)}

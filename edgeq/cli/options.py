@@ -133,11 +133,19 @@ _MODEL = (
     LORA,
     FORCE,
     click.option(
+        "--no-check",
+        "check",
+        flag_value=False,
+        default=None,
+        type=bool,
+        help="Load also what has scales or values that are not finite.",
+    ),
+    click.option(
         "--preload", is_flag=True, default=None, help="Read the whole file from the disk first, and show how far it is."
     ),
 )
 
-_LOADING = ("threads", "context", "kv", "template", "lora", "force", "preload")
+_LOADING = ("threads", "context", "kv", "template", "lora", "force", "check", "preload")
 
 
 def sampling_options(function: Function) -> Function:
@@ -194,6 +202,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
             lora=loading.get("lora", ()),
             draft=loading.get("draft"),
             force=bool(loading.get("force")),
+            check=loading.get("check", True),
             announce=Announcer(),
             progress=progress,
         )

@@ -28,6 +28,7 @@ from edgeq.container.placement import (
 )
 from edgeq.errors import ChecksumError, FormatError, UnsupportedError
 from edgeq.input import read_bytes
+from edgeq.json_input import parse_json
 
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 ASSET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
@@ -159,9 +160,9 @@ def _decode(path: str, text: bytes) -> dict[str, Any]:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
-    except (ValueError, RecursionError) as e:
-        raise FormatError(f"{path}: the header is not JSON ({str(e) or 'too deep'}): {_OVERWRITTEN}") from None
+        document = parse_json(text, object_pairs_hook=pairs, parse_constant=constant)
+    except ValueError as e:
+        raise FormatError(f"{path}: the header is not JSON ({e}): {_OVERWRITTEN}") from None
     if not isinstance(document, dict):
         raise FormatError(f"{path}: the header is not a JSON object: {_OVERWRITTEN}")
     return document

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ChecksumError, FormatError, NotFoundError
 from edgeq.input import InputFile
+from edgeq.json_input import parse_json
 from edgeq.output import OutputFile
 
 MAGIC = b"\x89EQP\r\n\x1a\n"
@@ -155,7 +156,7 @@ class PrefixFile:
         header = self._file.read(length, _PREFIX.size)
         if zlib.crc32(header) != crc:
             raise ChecksumError(f"{self.path}: the checksum of its header is wrong: {_DAMAGED}")
-        document = json.loads(header)
+        document = parse_json(header)
         if not isinstance(document, dict):
             raise ValueError
         if document["file_bytes"] != size:

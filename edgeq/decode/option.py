@@ -85,6 +85,10 @@ class Option(Generic[Value]):
             kind, wanted = (Real, "a number") if self.kind is float else (Integral, "a whole number")
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise UsageError(f"{self.name} is {value!r}: it must be {wanted}")
+            try:
+                float(value)
+            except OverflowError:  # an integer of hundreds of digits, which may have too many to be shown
+                raise UsageError(f"{self.name} is too large: it must be {self.must}") from None
             if self.kind is float and not is_computable(value):
                 raise UsageError(f"{self.name} is {value!r}: it must be {self.must}, and at most 1e30 in size")
         if not self.holds(value):

@@ -9,11 +9,20 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
 from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
-from edgeq.models.config import Config
+from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
 from edgeq.models.gguf_hooks import Shapes, mamba_of
-from edgeq.models.gguf_rope import ROPE_FACTORS, Vector, number, read_rope, rotated, scaling_of, write_rope
+from edgeq.models.gguf_rope import (
+    LARGEST_F32,
+    ROPE_FACTORS,
+    Vector,
+    number,
+    read_rope,
+    rotated,
+    scaling_of,
+    write_rope,
+)
 from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config
 
@@ -151,14 +160,26 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
     theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.settings.get("rope_theta", 10000.0)
     if not entry.own_rope:
-        write_rope(values, model, config, float(theta), source)
+        write_rope(values, model, config, Config({"rope_theta": theta}, source).number("rope_theta"), source)
     windows = [window for window in model.windows if window]
     if windows and (entry.model_type == "phi3" or "attention.sliding_window" not in entry.keys):
         window = min(windows)
         if window < model.max_position_embeddings:
             notes.append(f"GGUF has no sliding window for this architecture: the context is its {window} positions")
             values["context_length"] = window
+    for key, value in values.items():
+        if not _holds(value):
+            raise UnsupportedError(f"{source}: GGUF cannot hold {shown(value)} as {name}.{key}")
     return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def _holds(value: Any) -> bool:
+    """Whether GGUF has a type for a value, or for the elements of a list."""
+    if isinstance(value, list):
+        return len({type(one) for one in value}) == 1 and all(map(_holds, value))
+    if type(value) is float:
+        return abs(value) <= LARGEST_F32
+    return type(value) in (bool, str) or (type(value) is int and 0 <= value < 1 << 31)
 
 
 def scores_factor(model: Model, entry: GgufArchitecture) -> float:

@@ -298,8 +298,8 @@ class Program:
                 'load it with --kv f32 (kv="f32" in Python)'
             )
         return (
-            f"{self.file.path}: the model computed no finite numbers: `edgeq verify` tells whether the file is "
-            "damaged; if it is not, its weights are"
+            f"{self.file.path}: the model computed no finite numbers: its weights are damaged, or too large: download "
+            "or convert it again"
         )
 
     def memory(self) -> dict[str, int]:

@@ -4,16 +4,18 @@ The same fact may stand in up to five files. The order of trust is that of the H
 `tokenizer_config.json`, then `special_tokens_map.json`, then `generation_config.json`, then `config.json`.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import TokenizerError
+from edgeq.json_input import parse_json
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ID = re.compile(r"\d{1,9}", re.ASCII)
 _TEMPLATE_FILE = re.compile(r"chat_template(?:\.([\w.\-]+))?\.jinja", re.ASCII)  # of several, the name
+MOST_TOKENS = 1 << 31
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -84,8 +86,8 @@ def json_asset(assets: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        value = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(bytes(data))
+    except ValueError as error:
         raise TokenizerError(f"{name} is not valid JSON ({error}): download the checkpoint's own") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{name} holds a {type(value).__name__}, not a JSON object: is it the right file?")
@@ -128,12 +130,12 @@ def _added_tokens(config: dict[str, Any], old_style: dict[str, Any], specials: f
     added = {
         i: AddedToken(text, special=text in specials, normalized=text not in specials)
         for text, i in old_style.items()
-        if type(i) is int and i >= 0 and text
+        if type(i) is int and 0 <= i < MOST_TOKENS and text
     }
     decoder = config.get("added_tokens_decoder")
     for key, value in decoder.items() if isinstance(decoder, dict) else ():
         content = _content(value)
-        if content is None or not isinstance(value, dict) or not str(key).isdigit():
+        if content is None or not isinstance(value, dict) or not _ID.fullmatch(str(key)):
             raise TokenizerError(
                 f"tokenizer_config.json: added token {key!r} is malformed: download the checkpoint's own"
             )
@@ -152,7 +154,7 @@ def _added_tokens(config: dict[str, Any], old_style: dict[str, Any], specials: f
 def _ids(value: Any) -> list[int]:
     """A token id, a list of them, or nothing; a number that no vocabulary reaches is no id."""
     values = value if isinstance(value, list) else [value]
-    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 31]
+    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 <= v < MOST_TOKENS]
 
 
 def _first_ids(key: str, sources: tuple[dict[str, Any], ...]) -> tuple[int, ...]:

@@ -103,6 +103,21 @@ def _filled(pieces: dict[int, Piece], tokenizer: Tokenizer, vocab_size: int) -> 
     return {"tokens": list(texts), "scores": list(scores), "token_type": list(types)}
 
 
+def _piece(written: dict[int, Any]) -> Piece:
+    """A piece of a sentencepiece model, by its fields."""
+    text, score, kind = _bytes(written.get(1, b"")), _bytes(written.get(2, bytes(4))), written.get(3, NORMAL)
+    if len(score) != 4 or not isinstance(kind, int) or not NORMAL <= kind <= BYTE:
+        raise TokenizerError("tokenizer.model has a piece without a score or a type: download the checkpoint's own")
+    return text.decode(errors="replace"), struct.unpack("<f", score)[0], kind
+
+
+def _bytes(payload: Any) -> bytes:
+    """A field that must not be a number."""
+    if not isinstance(payload, bytes):
+        raise TokenizerError("tokenizer.model is damaged: download the checkpoint's own")
+    return payload
+
+
 def _from_sentencepiece(
     data: bytes, tokenizer: Tokenizer, settings: TokenizerSettings, vocab_size: int
 ) -> dict[str, Any]:
@@ -110,13 +125,11 @@ def _from_sentencepiece(
     prefix, remove, kind = True, True, 1  # what protobuf has where nothing is written
     for field, payload in fields(data):
         if field == 1:
-            piece = dict(fields(payload))
-            text, score = piece.get(1, b"").decode(errors="replace"), struct.unpack("<f", piece.get(2, bytes(4)))[0]
-            pieces[len(pieces)] = (text, score, piece.get(3, NORMAL))
+            pieces[len(pieces)] = _piece(dict(fields(_bytes(payload))))
         elif field == 2:
-            kind = dict(fields(payload)).get(3, kind)
+            kind = dict(fields(_bytes(payload))).get(3, kind)
         elif field == 3:
-            spaces = dict(fields(payload))
+            spaces = dict(fields(_bytes(payload)))
             prefix, remove = bool(spaces.get(3, True)), bool(spaces.get(4, True))
     if kind != _BPE:
         raise TokenizerError("tokenizer.model is no BPE model, which GGUF cannot hold: leave the tokenizer out")

@@ -100,7 +100,7 @@ def _load(data: bytes) -> Any:
     spm = sentencepiece.SentencePieceProcessor()
     try:
         spm.LoadFromSerializedProto(data)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # of pieces that are no UTF-8, which its message names
         raise TokenizerError("tokenizer.model is not a sentencepiece model: download the checkpoint's own") from error
     return spm
 

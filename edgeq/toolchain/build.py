@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
-from edgeq.output import write_file
+from edgeq.output import make_folder, write_file
 from edgeq.toolchain import cache, image, worker
 from edgeq.toolchain.compilers import REMEDY, no_compiler
 from edgeq.toolchain.cpus import Cpu
@@ -34,7 +34,7 @@ def build(
     check_compiler()
     path = folder / f"{cpu.name}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}: give another folder with -o") from error
     names = list(dict.fromkeys(names))
@@ -59,5 +59,5 @@ def build(
         raise KernelError(f"kernels for {cpu.name} came out as code for {architecture}: this is a fault of edgeq")
     needs = tuple(sorted(cpu.needs))
     content = image.render(architecture, cpu.name, needs, cpu.isa.name, made_from, entries, code)
-    write_file(path, content)
+    write_file(path, content, cache.OWN)
     return path

@@ -17,14 +17,16 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError, OutputError, UsageError
-from edgeq.output import write_file
+from edgeq.output import make_folder, write_file
 from edgeq.simd.isa import TABLE, Isa
 from edgeq.toolchain import image
 from edgeq.toolchain.cpus import Cpu
+from edgeq.toolchain.owned import refusal
 from edgeq.toolchain.sources import digest, sources
 
 UNUSED_DAYS = 30  # after which kernels are removed: those of other versions, of another CPU, of models that are gone
 _DAY = 86400.0
+OWN = 0o644  # what others may not write, whatever the user's mask
 _FOLDER = re.compile(r"([0-9a-f]{16}|\.unused-.*)\Z")
 
 
@@ -50,13 +52,14 @@ def path(name: str, isa: Isa, cpu: Cpu | None = None) -> Path:
 
 
 def keep(name: str, isa: Isa, content: bytes, cpu: Cpu | None = None) -> bool:
-    """Write a kernel's file atomically; False if it cannot be, which costs a compilation next time."""
+    """Write a kernel's file atomically; False if it cannot be, which costs a compilation next time, as it does where
+    others could have written it."""
     try:
-        folder(name, isa, cpu).mkdir(parents=True, exist_ok=True)
-        write_file(path(name, isa, cpu), content)
+        make_folder(folder(name, isa, cpu))
+        write_file(path(name, isa, cpu), content, OWN)
     except (OSError, OutputError):
         return False
-    return True
+    return not refusal(path(name, isa, cpu))
 
 
 def keep_object(name: str, cpu: Cpu, code: bytes) -> None:

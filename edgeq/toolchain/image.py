@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from edgeq.errors import KernelError
+from edgeq.json_input import parse_json
+from edgeq.toolchain.owned import open_owned
 
 MAGIC = bytes((0x89, 0x45, 0x51, 0x4B, 0x0D, 0x0A, 0x1A, 0x0A))
 VERSION = 1
@@ -93,7 +95,7 @@ def render(
 def read_header(path: Path) -> Header:
     """The header of a kernel file, of which the digest is not checked yet. KernelError if it is none."""
     try:
-        with open(path, "rb") as file:
+        with open_owned(path) as file:
             prefix = file.read(PREFIX_BYTES)
             length = _header_bytes(path, prefix)
             return _parse(path, file.read(length), os.fstat(file.fileno()).st_size)
@@ -119,7 +121,7 @@ def read(path: Path) -> tuple[Header, bytes]:
 
 def _checked(path: Path, get_code: Callable[[BinaryIO, Header], Code]) -> tuple[Header, Code]:
     try:
-        with open(path, "rb") as file:
+        with open_owned(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(PREFIX_BYTES)
             text = file.read(_header_bytes(path, prefix))
@@ -176,7 +178,7 @@ def _list(value: object) -> list[object]:
 
 def _parse(path: Path, text: bytes, size: int) -> Header:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         architecture, kernels = _text(document["architecture"]), document["kernels"]
         end = PREFIX_BYTES + len(text)
         header = Header(
@@ -189,7 +191,7 @@ def _parse(path: Path, text: bytes, size: int) -> Header:
             end + -end % PAGE.get(architecture, _OTHER_PAGE),
             int(document["nbytes"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise KernelError(f"{path}: is damaged, its header makes no sense: build it again") from None
     inside = all(0 <= offset < header.nbytes for offset in header.kernels.values())
     if header.nbytes < 1 or not inside or size != header.offset + header.nbytes:

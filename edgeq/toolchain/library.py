@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import functools
 import platform
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +14,11 @@ from pathlib import Path
 
 from edgeq import environment
 from edgeq.errors import KernelError
+from edgeq.output import make_folder, write_file
 from edgeq.simd import isa as isa_table
 from edgeq.toolchain import cache, image, prebuilt
 from edgeq.toolchain.compilers import REMEDY, no_compiler
+from edgeq.toolchain.owned import refusal
 from edgeq.toolchain.sources import sources, symbol
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -83,8 +84,10 @@ def put_library(
 
     def put(folder: Path, announce: Callable[[str], None], progress: Callable[[int, int], None]) -> Path:
         if ready is not None:
-            folder.mkdir(exist_ok=True)
-            return Path(shutil.copyfile(ready, folder / f"{cpu}{prebuilt.SUFFIX}"))
+            make_folder(folder)
+            copy = folder / f"{cpu}{prebuilt.SUFFIX}"
+            write_file(copy, ready.read_bytes(), cache.OWN)
+            return copy
         from edgeq.toolchain.build import build
 
         announce(f"compiling {len(names)} kernels for {cpu}")
@@ -130,7 +133,8 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
     names = list(dict.fromkeys(names))
     absent = missing(names)
     if absent:
-        for line in prebuilt.problems():
+        refused = (refusal(cache.path(name, chosen_isa())) for name in absent)
+        for line in dict.fromkeys([*prebuilt.problems(), *filter(None, refused)]):
             if announce is not None:
                 announce(line)
         _check_compiler(absent[0], chosen_isa())
@@ -141,7 +145,7 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
             kept = _compile(absent, getattr(announce, "progress", lambda done, total: None))
             if not kept and announce is not None:
                 folder = environment.cache_folder()
-                announce(f"{folder} cannot be written: kernels will be compiled again (set EDGEQ_CACHE)")
+                announce(f"{folder}: kernels cannot be kept there, and will be compiled again: set EDGEQ_CACHE")
     kernels = {name: kernel(name) for name in names}
     cache.mark_used(names, chosen_isa())
     if absent:
@@ -265,6 +269,7 @@ def _as_file(content: bytes, kept: Path | None) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as folder:  # Windows opens no temporary file a second time
         path = Path(folder) / "kernel.eqk"
+        path.touch(0o600)
         path.write_bytes(content)
         yield path
 

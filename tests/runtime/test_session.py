@@ -219,7 +219,7 @@ def test_a_conversation_stays_where_it_was(tiny: Callable[[str], File], tmp_path
             writer.write(spec.name, weights.view(np.uint8))
     with open_file(path) as bad, Session(bad, context=32, threads=1, states=True) as session:
         session.eval(TEXT[:3])
-        with pytest.raises(EdgeqError, match=r"bad\.eqf: the model computed no finite numbers: `edgeq verify` tells"):
+        with pytest.raises(EdgeqError, match=r"bad\.eqf: the model computed no finite numbers: its weights"):
             session.eval(TEXT[3:], all_logits=True)
         assert session.position == 3
         after = session.eval(TEXT[3:5])

@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written(empty_cache: None, tmp_path: Path):
     (tmp_path / "cache").touch()
     lines: list[str] = []
     assert set(library.prepare(SMALL, lines.append)) == set(SMALL)
-    assert len(lines) == 2 and lines[1].startswith(f"{tmp_path / 'cache'} cannot be written: kernels will be compiled")
+    assert len(lines) == 2 and lines[1].startswith(f"{tmp_path / 'cache'}: kernels cannot be kept there")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another kernel"])
