@@ -149,7 +149,7 @@ def _describe(path: Path) -> Cached:
             sizes = Counter[str]()
             for tensor in file.tensors.values():
                 sizes[tensor.type] += tensor.nbytes
-            recipe = max(sizes, key=sizes.__getitem__)
+            recipe = max(sizes, key=sizes.__getitem__, default="")
     note = _read_note(path)
     origin = note.get("source")
     remark, stale = _remark(path, origin, note.get("type")) if origin else ("", False)
@@ -191,7 +191,8 @@ def _read_note(path: Path) -> dict[str, str | None]:
         found = parse_json(read_bytes(_note(path)))
     except (OSError, ValueError):  # made by an earlier version, or by hand
         return {}
-    return found if isinstance(found, dict) else {}
+    found = found if isinstance(found, dict) else {}
+    return {key: value if isinstance(value, str) else None for key, value in found.items()}
 
 
 def _write_note(path: Path, source: Source) -> None:

@@ -1,7 +1,7 @@
 """What adapters are asked for, and where their files are."""
 
-import sys
 import os
+import sys
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path

@@ -76,6 +76,8 @@ class _Part:
             for _ in range(keys):
                 start = cursor.at
                 key = cursor.string("a metadata key")
+                if not key:
+                    self.fail("has a metadata key without a name")
                 if key in self.metadata:
                     self.fail(f"has the metadata key {key[:80]!r} twice")
                 self.metadata[key] = cursor.value(cursor.number(U32, "a metadata type"), f"metadata {key[:80]!r}")

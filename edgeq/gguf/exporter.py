@@ -25,9 +25,10 @@ from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf import scores_factor, write_config
-from edgeq.models.gguf_architectures import Place, exported, places, split
+from edgeq.models.gguf_architectures import FUSED, Place, exported, places, split
 from edgeq.models.gguf_hooks import mamba_of
 from edgeq.models.gguf_rope import factor_tensors
+from edgeq.models.matrix import check_tensors
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
 from edgeq.text.tokenizer import FILES
@@ -108,9 +109,13 @@ def export_gguf(
         model = architecture(file.metadata["config"], file.path)
         mamba = mamba_of(model) if isinstance(model, Model) else None
         name, entry = exported(file.metadata["architecture"], file.path, mamba is not None)
+        shapes = {tensor.name: tensor.shape for tensor in file.tensors.values()}
+        check_tensors(shapes, model.tensors, model.num_hidden_layers, file.path)
         notes: list[str] = []
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
-        fused = file.metadata.get("gguf", {}).get("fused", entry.fused)
+        fused = _recorded(file, "fused", list, entry.fused)
+        if not all(whole in FUSED for whole in fused):
+            raise FormatError(f"{file.path}: its header names tensors of GGUF that there are not: import it again")
         groups = mamba.shape.groups if mamba else 1
         targets = [
             replace(target(file, place, fallback, groups), pieces=pieces_of(place, model) if place.woven else 1)
@@ -147,6 +152,17 @@ def export_gguf(
             for values in factors.values():
                 writer.write(np.array(values, "<f4"))
         return Report(os.fspath(out), name, targets, writer.nbytes, notes)
+
+
+def _recorded(file: File, key: str, kind: type, otherwise: Any) -> Any:
+    """What an import recorded in the header. FormatError for what it would not have written there."""
+    found = file.metadata.get("gguf", {}).get(key, otherwise)
+    values = found.values() if isinstance(found, dict) else found
+    if not isinstance(found, kind | tuple) or not all(isinstance(value, str) for value in values):
+        raise FormatError(
+            f"{file.path}: {key!r} of its header's metadata is not what an import writes: import it again"
+        )
+    return found
 
 
 def _metadata(
@@ -229,7 +245,7 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1)
     shape, axis = infos[0].shape, max(len(infos[0].shape) - 2, 0)
     shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
     if len(shape) == 1:
-        original = file.metadata.get("gguf", {}).get("types", {}).get(infos[0].name, "F32")
+        original = _recorded(file, "types", dict, {}).get(infos[0].name, "F32")
         if place.flat:
             stem, suffix = split(infos[0].name)[1:]
             if suffix == ".bias":
@@ -249,7 +265,7 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1)
 
 def _writable(file: File, info: TensorInfo, fallback: Fallback | None) -> str:
     """The type of a matrix in GGUF."""
-    original = file.metadata.get("gguf", {}).get("types", {}).get(info.name, "")
+    original = _recorded(file, "types", dict, {}).get(info.name, "")
     if can_narrow(info.type, original):
         return str(original)
     try:

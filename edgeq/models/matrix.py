@@ -1,10 +1,11 @@
 """A matrix of a model: its names, its shape, and its product with a value."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from edgeq.models.tensors import Fused, Tensors
+from edgeq.errors import FormatError
+from edgeq.models.tensors import Fused, Tensor, Tensors
 from edgeq.ops import Graph, Value
 
 
@@ -53,3 +54,20 @@ def layer_past_the_last(names: Iterable[str], layers: int) -> str | None:
 def layer_name(i: int) -> str:
     """What the names of layer i's tensors begin with in the file."""
     return f"blk.{i}."
+
+
+def check_tensors(
+    shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], layers: int, source: str
+) -> None:
+    """FormatError unless a file's tensors are those `wanted` of a model with so many layers."""
+    if surplus := layer_past_the_last(shapes, layers):
+        what = f"tensor {surplus} belongs to no layer: its configuration has {layers} layers"
+        raise FormatError(f"{source}: {what}: convert the checkpoint again")
+    for name, tensor in wanted.items():
+        if name not in shapes:
+            raise FormatError(f"{source}: tensor {name} is missing: convert the checkpoint again")
+        if tuple(shapes[name]) != tensor.shape:
+            raise FormatError(
+                f"{source}: tensor {name} is {list(shapes[name])}, its configuration needs {list(tensor.shape)}: "
+                "convert the checkpoint again"
+            )

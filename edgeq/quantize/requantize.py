@@ -293,6 +293,7 @@ def _metadata(
     if "gguf" in metadata:  # what an export needs to write the same types again: those of matrices are others now
         vectors = {job.spec.name for job in jobs if len(job.spec.shape) == 1}
         types = metadata["gguf"].get("types", {})
+        types = types if isinstance(types, dict) else {}
         metadata["gguf"] = {**metadata["gguf"], "types": {name: t for name, t in types.items() if name in vectors}}
     return metadata
 

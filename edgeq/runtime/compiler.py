@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable
 import numpy as np
 
 from edgeq.container.reader import File
-from edgeq.errors import ContextError, FormatError, UsageError
+from edgeq.errors import ContextError, UsageError
 from edgeq.graph.aligned import round_up
 from edgeq.graph.lowering import ROW_TILE, Lowering
 from edgeq.graph.op import Node
@@ -15,7 +15,7 @@ from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.models.architecture import Architecture
-from edgeq.models.matrix import layer_past_the_last
+from edgeq.models.matrix import check_tensors
 from edgeq.ops import Graph, passes
 from edgeq.ops.rope import Rope
 from edgeq.runtime.adapted import AdaptedFile
@@ -103,7 +103,7 @@ class Compiler:
 
     def place(self) -> Value:
         """Lay out all buffers and steps, without kernels; the value that is the result."""
-        self._check_tensors()
+        check_tensors(self._low.shapes, self.model.tensors, self.model.num_hidden_layers, str(self.file.path))
         graph = Graph(self._low.shapes)
         result = self.model.graph(graph, self.stages)
         nodes, kept = graph.nodes, [result]
@@ -132,20 +132,3 @@ class Compiler:
             raise UsageError(
                 f"{self.file.path}: {name} is no matrix of a linear layer that this session has: tap another"
             ) from None
-
-    def _check_tensors(self) -> None:
-        shapes = self._low.shapes
-        if surplus := layer_past_the_last(shapes, self.model.num_hidden_layers):
-            raise FormatError(
-                f"{self.file.path}: tensor {surplus} belongs to no layer: its configuration has "
-                f"{self.model.num_hidden_layers} layers: convert the checkpoint again"
-            )
-        for name, tensor in self.model.tensors.items():
-            shape = tensor.shape
-            if name not in shapes:
-                raise FormatError(f"{self.file.path}: tensor {name} is missing: convert the checkpoint again")
-            if tuple(shapes[name]) != shape:
-                raise FormatError(
-                    f"{self.file.path}: tensor {name} is {list(shapes[name])}, its configuration needs "
-                    f"{list(shape)}: convert the checkpoint again"
-                )

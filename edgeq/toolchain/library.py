@@ -133,8 +133,8 @@ def prepare(names: Iterable[str], announce: Callable[[str], None] | None = None)
     names = list(dict.fromkeys(names))
     absent = missing(names)
     if absent:
-        refused = (refusal(cache.path(name, chosen_isa())) for name in absent)
-        for line in dict.fromkeys([*prebuilt.problems(), *filter(None, refused)]):
+        refused = next(filter(None, (refusal(cache.path(name, chosen_isa())) for name in absent)), None)
+        for line in [*prebuilt.problems(), *([refused] if refused else [])]:
             if announce is not None:
                 announce(line)
         _check_compiler(absent[0], chosen_isa())

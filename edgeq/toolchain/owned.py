@@ -28,7 +28,7 @@ def open_owned(path: Path) -> BinaryIO:
         return open(open_regular(path), "rb")
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _check(path.parent, os.fstat(folder))
+        _check(path, os.fstat(folder), f"its folder {path.parent} ")
         try:
             fd = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         except OSError as error:
@@ -44,7 +44,7 @@ def open_owned(path: Path) -> BinaryIO:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise IrregularError(path)
-        _check(path, found)
+        _check(path, found, "")
     except BaseException:
         file.close()
         raise
@@ -62,8 +62,8 @@ def refusal(path: Path) -> str:
     return ""
 
 
-def _check(path: Path, found: os.stat_result) -> None:
+def _check(path: Path, found: os.stat_result, what: str) -> None:
     if found.st_uid not in (0, os.geteuid()):
-        raise KernelError(f"{path}: belongs to another user (uid {found.st_uid}), its kernels are not run: {REMEDY}")
+        raise KernelError(f"{path}: {what}belongs to another user (uid {found.st_uid}), so it is not run: {REMEDY}")
     if found.st_mode & 0o022:
-        raise KernelError(f"{path}: can be written by others, its kernels are not run: {REMEDY}")
+        raise KernelError(f"{path}: {what}can be written by others, so it is not run: {REMEDY}")

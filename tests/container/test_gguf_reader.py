@@ -184,3 +184,94 @@ def test_the_writer_writes_whole_files_only(tmp_path: Path):
         writer.write(bytes(range(34)))
     with open_gguf(path) as file:
         assert file.data("t").tolist() == [list(range(34))] * 2
+
+
+def wide(alignment: int, *tensors: bytes, told: bool = True, data: int = 512) -> bytes:
+    """A file whose tensors lie at multiples of `alignment`, which it says or not."""
+    metadata = render_metadata({"general.alignment": Typed(U32, alignment)} if told else {})
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), int(told)) + metadata + b"".join(tensors)
+    return head + bytes(-len(head) % alignment) + bytes(data)
+
+
+# Every kind of llama.cpp's tests/test-gguf.cpp, by its name there: what must be opened is None
+KINDS: dict[str, tuple[bytes, str | None]] = {
+    "HEADER_BAD_MAGIC": (b"LMAO" + model()[4:], "is not a GGUF file"),
+    "HEADER_BAD_VERSION_0": (model(version=0), "GGUF version 0"),
+    "HEADER_BAD_VERSION_1": (model(version=1), "GGUF version 1"),
+    "HEADER_BAD_VERSION_FUTURE": (model(version=4), "GGUF version 4"),
+    "HEADER_BAD_N_TENSORS": (model(count=(1 << 64) - 1), "claims 18446744073709551615 tensors"),
+    "HEADER_BAD_N_KV": (model(keys=(1 << 64) - 1), "claims 18446744073709551615 metadata keys"),
+    "HEADER_EMPTY": (struct.pack("<4sIQQ", b"GGUF", 3, 0, 0), None),
+    "KV_BAD_KEY_SIZE": (model(struct.pack("<Q", (1 << 64) - 1) + bytes(40), 1), "inside a metadata key"),
+    "KV_EMPTY_KEY": (model(render_metadata({"": Typed(U32, 1)}), 1), "has a metadata key without a name"),
+    "KV_BAD_TYPE": (model(render_string("k") + struct.pack("<II", 0x7FFFFFFF, 0), 1), "unknown value type 2147483647"),
+    "KV_DUPLICATE_KEY": (model(render_metadata({"k": Typed(U32, 1)}) * 2, 2), "metadata key 'k' twice"),
+    "KV_BAD_ALIGN": (wide(32).replace(struct.pack("<II", U32, 32), struct.pack("<II", U32, 13)), "alignment 13"),
+    "KV_WRONG_TYPE_ALIGN": (model(render_metadata({"general.alignment": Typed(F32, 32.0)}), 1), "alignment 32.0"),
+    "KV_RANDOM_KV": (model(), None),
+    "TENSORS_BAD_NAME_SIZE": (model(tensors=(struct.pack("<Q", 1 << 40) + bytes(40),)), "inside a tensor's name"),
+    "TENSORS_BAD_N_DIMS": (model(tensors=(tensor(dims=(1,) * 5),)), "has 5 dimensions"),
+    "TENSORS_BAD_SHAPE": (model(tensors=(tensor(dims=((1 << 64) - 1, 2)),)), "dimensions from 1 to"),
+    "TENSORS_ZERO_DIM": (model(tensors=(tensor(dims=(32, 0)),)), "dimensions from 1 to"),  # llama.cpp opens that
+    "TENSORS_NE_TOO_BIG": (model(tensors=(tensor(dims=(1 << 40, 1 << 40)),)), "dimensions from 1 to"),
+    "TENSORS_NBYTES_TOO_BIG": (model(tensors=(tensor(dims=(1 << 30,) * 4),)), "is truncated: tensor 't'"),
+    "TENSORS_NBYTES_PAD_WRAP": (model(tensors=(tensor(dims=(1 << 30, 1 << 30, 1 << 4)),)), "is truncated: tensor 't'"),
+    "TENSORS_BAD_TYPE": (model(tensors=(tensor(kind=0x7FFFFFFF),)), "has type 2147483647"),
+    "TENSORS_BAD_OFFSET": (model(tensors=(tensor(offset=(1 << 64) - 1),)), "not a multiple of 32"),
+    "TENSORS_DUPLICATE_NAME": (model(tensors=(tensor(), tensor(offset=96))), "has tensor 't' twice"),
+    "TENSORS_BAD_ALIGN": (wide(64, tensor(), tensor("u", offset=96)), "starts at 96, not a multiple of 64"),
+    "TENSORS_INCONSISTENT_ALIGN": (wide(64, tensor(), tensor("u", offset=32)), "starts at 32, not a multiple of 64"),
+    "TENSORS_SUCCESS": (wide(32, tensor(), tensor("u", offset=96), told=False), None),
+    "TENSORS_CUSTOM_ALIGN": (wide(64, tensor(), tensor("u", offset=128)), None),
+    "DATA_NOT_ENOUGH_DATA": (model(data=67), "is truncated: tensor 't'"),
+    "DATA_BAD_ALIGN": (wide(16, tensor(offset=8)), "starts at 8, not a multiple of 16"),
+    "DATA_INCONSISTENT_ALIGN": (wide(128, tensor(), tensor("u", offset=64)), "starts at 64, not a multiple of 128"),
+    "DATA_MEM_SIZE_OVERFLOW": (model(tensors=(tensor(dims=(32, (1 << 31) - 1)),)), "is truncated: tensor 't'"),
+    "DATA_SUCCESS": (wide(32, tensor(), told=False), None),
+    "DATA_CUSTOM_ALIGN": (wide(256, tensor(), tensor("u", offset=256)), None),
+    "DATA_UNPADDED_END": (model(data=68), None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_llama_cpp_tests(kind: str, tmp_path: Path):
+    content, message = KINDS[kind]
+    path = tmp_path / "kind.gguf"
+    path.write_bytes(content)
+    if message is None:
+        open_gguf(path).close()
+        return
+    with pytest.raises((FormatError, UnsupportedError), match=message):
+        open_gguf(path)
+
+
+def many(kind: int, element: int, number: int, each: bytes) -> bytes:
+    return render_string("many") + struct.pack("<IIQ", kind, element, number) + each * number
+
+
+MANY = {
+    "strings": (many(ARRAY, STRING, (1 << 21) + 1, bytes(8)), 1, "more than 2097152 strings in arrays"),
+    "arrays": (many(ARRAY, ARRAY, 1 << 16, struct.pack("<IQ", U8, 0)), 1, "more than 65536 arrays"),
+    "keys": (bytes(13 * ((1 << 16) + 1)), (1 << 16) + 1, "has 65537 metadata keys, more than the 65536"),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_more_than_any_model_has_is_refused_before_it_costs(what: str, tmp_path: Path):
+    metadata, keys, message = MANY[what]
+    (tmp_path / "m.gguf").write_bytes(model(metadata, keys))
+    with pytest.raises(FormatError, match=message):
+        open_gguf(tmp_path / "m.gguf")
+
+
+def test_more_tensors_than_any_model_has(tmp_path: Path):
+    (tmp_path / "m.gguf").write_bytes(model(tensors=(tensor(""),) * ((1 << 17) + 1)))
+    with pytest.raises(FormatError, match="has 131073 tensors, more than the 131072"):
+        open_gguf(tmp_path / "m.gguf")
+
+
+def test_arrays_of_numbers_take_their_bytes(tmp_path: Path):
+    (tmp_path / "m.gguf").write_bytes(model(many(ARRAY, U8, 1 << 20, b"\7"), 1))
+    with open_gguf(tmp_path / "m.gguf") as file:
+        found = file.metadata["many"]
+        assert len(found) == 1 << 20 and found.itemsize == 1 and found[-1] == 7
