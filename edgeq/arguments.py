@@ -40,7 +40,7 @@ def check_loading(
     for name, value in {"threads": threads, "context": context, "parallel": parallel}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise UsageError(f"{name} is {value!r}: it must be a whole number, or None")
-        if value is not None and value >= 1 << 31:
+        if value is not None and int(value) >= 1 << 31:
             raise UsageError(f"{name} is {value}: it must be less than 2**31")
     for name, value in {"kv": kv, "chat_template": chat_template}.items():
         if value is not None and not isinstance(value, str):

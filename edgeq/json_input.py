@@ -22,9 +22,5 @@ def parse_json(text: bytes, most: int = MOST_VALUES, **hooks: Any) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 19 else _large(digits)
-
-
-def _large(digits: str) -> int | float:
-    value = float(digits)
-    return int(digits) if -(2.0**63) <= value < 2.0**64 else value
+    value = int(digits) if len(digits) <= 20 else 1 << 64
+    return value if -(1 << 63) <= value < 1 << 64 else float(digits)

@@ -15,6 +15,7 @@ def loading(monkeypatch, assets):
     file, session = MemoryFile(assets), CountingSession()
     monkeypatch.setattr(module, "open_file", lambda path: file)
     monkeypatch.setattr(module, "Session", lambda *arguments, **options: session)
+    monkeypatch.setattr(module, "check_finite", lambda *arguments: None)
     return file, session
 
 
@@ -55,3 +56,14 @@ def test_a_file_that_is_not_there_is_the_error_that_callers_know():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.eqf: no such file: check its name") as raised:
         load("nowhere.eqf")
     assert raised.value.errno == errno.ENOENT
+
+
+def test_load_looks_at_values_once(tmp_path, monkeypatch):
+    """Of what memory holds at all that a text reads, else at vectors alone; not where that is not wanted."""
+    loading(monkeypatch, {})
+    looked = []
+    monkeypatch.setattr(module, "check_finite", lambda file, matrices, threads: looked.append((matrices, threads)))
+    for fits, options in ((True, {}), (False, {"threads": 3}), (True, {"check": False})):
+        monkeypatch.setattr(module, "available_memory", lambda fits=fits: 1 << 40 if fits else 0)
+        load("m.eqf", **options).close()
+    assert looked == [(True, module.environment.threads() or module.CHECKING), (False, 3)]

@@ -42,12 +42,17 @@ def _wanted(lora: Any) -> Wanted:
         raise UsageError(f"{lora!r} is no adapter: give a path, PATH:SCALE, or (path, scale)")
     if scale is None:
         path, scale = _parsed(path)
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= sys.float_info.max:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not _finite(scale):
         raise UsageError(f"the scale of {os.fspath(path)} is {scale!r}: give a number, as 0.5")
     place = Path(os.path.expanduser(path))
     if not place.exists():
         raise NotFoundError(f"{place}: no such file or folder: give that of an adapter, PATH or PATH:SCALE")
     return Wanted(place, float(scale))
+
+
+def _finite(value: Any) -> bool:
+    """Also of integers that no float holds."""
+    return bool(abs(value) <= sys.float_info.max)
 
 
 def _parsed(path: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], float]:

@@ -1,7 +1,6 @@
 """Steps that change logits: what is asked for of tokens, and penalties for those that were there before."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any

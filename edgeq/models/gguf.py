@@ -178,7 +178,7 @@ def _holds(value: Any) -> bool:
     if isinstance(value, list):
         return len({type(one) for one in value}) == 1 and all(map(_holds, value))
     if type(value) is float:
-        return abs(value) <= LARGEST_F32
+        return bool(abs(value) <= LARGEST_F32)
     return type(value) in (bool, str) or (type(value) is int and 0 <= value < 1 << 31)
 
 

@@ -1,5 +1,6 @@
 """Opening checkpoints: every layout of files, and what is missing named in one line."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -305,6 +306,31 @@ def test_hub_offline_uses_the_cache(tmp_path: Path) -> None:
     assert from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1") == "['w0', 'w1', 'w2', 'w3']"
     (snapshot / names[1]).unlink()
     assert names[1] in from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1")
+
+
+def test_hub_content_under_a_right_name(tmp_path: Path) -> None:
+    """The library names files by what the Hub says of them: SHA-256 of large ones, Git's SHA-1 of small ones."""
+    commit = "0" * 40
+    repository = tmp_path / "hub" / "models--someone--small"
+    snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    save(tmp_path / "model.safetensors", WEIGHTS)
+    weights, config = (tmp_path / "model.safetensors").read_bytes(), json.dumps(CONFIG).encode()
+    large = blobs / hashlib.sha256(weights).hexdigest()
+    small = blobs / hashlib.sha1(b"blob %d\0" % len(config) + config).hexdigest()
+    for name, blob, content in (("model.safetensors", large, weights), ("config.json", small, config)):
+        blob.write_bytes(content)
+        (snapshot / name).symlink_to(blob)
+    assert from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1").startswith("['w0'")
+    for blob, content in ((large, weights), (small, config)):
+        flipped = bytearray(content)
+        flipped[-1] ^= 1
+        blob.write_bytes(flipped)
+        message = from_hub(tmp_path, "someone/small", HF_HUB_OFFLINE="1")
+        assert message.startswith(f"{blob}: is not what the Hub has as") and "remove that file" in message
+        blob.write_bytes(content)
 
 
 def test_hub_out_of_reach(tmp_path: Path) -> None:

@@ -109,3 +109,36 @@ def test_damaged_files(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
         index(str(path))
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def written(path: Path, header: Any, data: bytes) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def entry(begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"a": entry(0, 8), "b": entry(4, 12)}, "tensor 'b' overlaps 'a'"),
+        ({"a": entry(0, 8), "b": entry(0, 8)}, "tensor 'b' overlaps 'a'"),
+        ({"a": entry(0, 4), "b": entry(8, 12)}, "tensor 'b' does not follow 'a'"),
+        ({"a": entry(4, 12)}, "tensor 'a' does not follow the header"),
+        ({"a": entry(0, 8)}, "4 bytes after its last tensor belong to none"),
+        (b'{"a":{"dtype":"U8","shape":[12],"data_offsets":[0,12]},"a":{}}', "a name occurs twice"),
+        (b"[" + b"[]," * (1 << 20) + b"0]", "it has more than 1048576 values"),
+    ],
+)
+def test_what_the_reference_library_refuses(tmp_path: Path, header: Any, message: str) -> None:
+    path = written(tmp_path / "m.safetensors", header, bytes(12))
+    with pytest.raises(CheckpointError, match=message):
+        index(str(path))
+
+
+def test_tensors_of_no_bytes_may_lie_anywhere_between(tmp_path: Path) -> None:
+    header = {"c": entry(8, 8), "a": entry(0, 8), "b": entry(8, 12), "d": entry(12, 12), "e": entry(0, 0)}
+    assert set(index(str(written(tmp_path / "m.safetensors", header, bytes(12))))) == set("abcde")

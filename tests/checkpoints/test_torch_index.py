@@ -180,3 +180,48 @@ def test_archive_of_something_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.bin", "w") as z:
         z.writestr("a.txt", "a")
     assert "without a PyTorch checkpoint" in refused(tmp_path / "m.bin")
+
+
+def test_a_bomb_of_sets_is_refused_before_it_is_run(tmp_path: Path) -> None:
+    torch_files.archive(tmp_path / "m.bin", b"\x80\x04" + b"\x8f" * (16 << 20) + b".", {})
+    assert "has the step EMPTY_SET, which no tensors need" in refused(tmp_path / "m.bin")
+
+
+def test_too_many_steps_are_refused(tmp_path: Path) -> None:
+    torch_files.archive(tmp_path / "m.bin", b"\x80\x02(" + b"]" * (1 << 20) + b"l.", {})
+    assert "has more than 524288 steps" in refused(tmp_path / "m.bin")
+
+
+def test_compressed_parts_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", torch_files.state_dict({}))
+    assert "its parts are compressed, which PyTorch never does" in refused(tmp_path / "m.bin")
+
+
+def test_methods_that_a_pickle_sets_are_not_called(tmp_path: Path) -> None:
+    """BUILD gives an OrderedDict attributes of its own, `items` and `get` among them."""
+    own = b"}(" + torch_files.text("items") + b"N" + torch_files.text("get") + b"N" + torch_files.text("keys") + b"Nu"
+    torch_files.archive(tmp_path / "m.bin", b"\x80\x02ccollections\nOrderedDict\n)R" + own + b"b.", {})
+    assert index(str(tmp_path / "m.bin")) == {}
+
+
+def test_names_of_parts_that_are_no_utf_8(tmp_path: Path) -> None:
+    torch_files.archive(tmp_path / "m.bin", torch_files.state_dict({}), {}, **{"é": b""})
+    data = (tmp_path / "m.bin").read_bytes()
+    (tmp_path / "m.bin").write_bytes(data.replace("é".encode(), b"\xff\xfe"))
+    assert "damaged" in refused(tmp_path / "m.bin")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_list_of_parts_that_would_fill_memory(tmp_path: Path, large: bool) -> None:
+    torch_files.archive(tmp_path / "m.bin", torch_files.state_dict({}), {})
+    data = bytearray((tmp_path / "m.bin").read_bytes())
+    at = data.rfind(b"PK\5\6")
+    if large:  # the record of large archives says it
+        size = struct.unpack_from("<I", data, at + 12)[0]
+        record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 1 << 30, at - size)
+        data[at:at] = record + struct.pack("<4sIQI", b"PK\6\7", 0, at, 1)
+    else:
+        struct.pack_into("<I", data, at + 12, 1 << 30)
+    (tmp_path / "m.bin").write_bytes(data)
+    assert "its list of parts takes 1073741824 bytes" in refused(tmp_path / "m.bin")

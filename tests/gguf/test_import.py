@@ -17,7 +17,8 @@ from edgeq.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
-import gguf_oracle  # noqa: E402  (it needs gguf)
+import gguf_models  # noqa: E402
+import gguf_oracle  # noqa: E402
 from gguf_models import HEADS, KV_HEADS, shapes, write  # noqa: E402  (it needs gguf)
 
 HELD = [t.name for t in GGUF_TYPES.values() if t.held]
@@ -138,7 +139,7 @@ def test_split_files(tmp_path: Path):
         import_gguf(paths[0], tmp_path / "split.eqf")
 
 
-U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
+U32, F32, TEXT, F64 = 4, 6, 8, 12  # gguf.GGUFValueType
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,8 @@ U32, F32, TEXT = 4, 6, 8  # gguf.GGUFValueType
             r"tensor blk\.0\.ffn_gate\.weight is \[512, 256\], .* \[100, 256\]",
         ),
         ({"llama.block_count": (3, U32)}, r"has no tensor blk\.2\.attn_q\.weight"),
+        ({"llama.block_count": (1, U32)}, r"tensor 'blk\.1\.\S+' belongs to no layer: block_count is 1"),
+        ({"llama.rope.freq_base": (1e300, F64)}, "rope_theta is 1e\\+300, a positive number is needed"),
         ({"llama.block_count": (0, U32)}, r"llama\.block_count is 0"),
         ({"llama.embedding_length": ("wide", TEXT)}, "embedding_length is 'wide', a number is needed"),
         (
@@ -173,6 +176,17 @@ def test_what_cannot_be_imported_is_refused_in_one_line(metadata, message, tmp_p
         import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "m.eqf").exists()
+
+
+def test_an_odd_name_of_what_is_not_used_does_not_block_a_file(tmp_path, monkeypatch):
+    odd = {f"odd/\x1b[2J name {i}": (32,) for i in range(30)}
+    monkeypatch.setattr(gguf_models, "shapes", lambda tied, before=gguf_models.shapes: before(tied) | odd)
+    write(tmp_path / "m.gguf", "Q8_0")
+    report = import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
+    left_out = [note for note in report.notes if "left out" in note]
+    assert len(left_out) == 21 and left_out[-1].startswith("10 more tensors are left out")
+    with open_file(tmp_path / "m.eqf") as file:
+        assert not [name for name in file.tensors if "odd" in name]
 
 
 def _replacing(writer, key, value, kind, sub_type=None):

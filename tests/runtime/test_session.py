@@ -234,6 +234,14 @@ def test_a_missing_tensor(file: File, tmp_path: Path, name: str) -> None:
         Session(cut)
 
 
+def test_fewer_layers_than_the_file_has(file: File, tmp_path: Path) -> None:
+    """Without its last layer a model is another one."""
+    path = copied(file, tmp_path / "few.eqf", num_hidden_layers=5)
+    expected = r"few\.eqf: tensor blk\.5\.\S+ belongs to no layer: its configuration has 5 layers"
+    with open_file(path) as few, pytest.raises(FormatError, match=expected):
+        Session(few)
+
+
 def test_a_misshapen_tensor(file: File, tmp_path: Path) -> None:
     path = copied(file, tmp_path / "short.eqf", reshape="blk.2.attn_k.weight")
     expected = r"short\.eqf: tensor blk\.2\.attn_k\.weight is \[48, 192\], its configuration needs \[64, 192\]"

@@ -1,4 +1,4 @@
-"""Changes to files that know what a file is made of: most of what comes out gets past the first checks of its reader."""
+"""Changes that know what a file is made of: most of what comes out gets past the first checks of its reader."""
 
 import io
 import json
