@@ -29,7 +29,7 @@ def threads() -> int | None:
     text = os.environ.get("EDGEQ_THREADS")
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < 1:
         from edgeq.errors import UsageError
 
         raise UsageError(f"EDGEQ_THREADS is {text!r}: give a whole number of at least 1")

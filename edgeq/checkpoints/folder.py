@@ -125,7 +125,8 @@ def _shards(folder: Path, stem: str, end: str, notes: list[str]) -> list[str]:
 
 
 def _all_present(folder: Path, files: list[str]) -> None:
-    missing = [file for file in files if not (folder / file).is_file()]
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    missing = [file for file in files if file not in present]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise CheckpointError(f"{folder}: the shard {missing[0]}{more} is missing: download the checkpoint again")

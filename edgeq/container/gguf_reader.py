@@ -25,7 +25,7 @@ _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z
 _MOST_DIMENSIONS = 4
 _KEY_BYTES, _TENSOR_BYTES = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # the least that an entry takes
 _LARGEST_ALIGNMENT = 1 << 20
-_MOST_TENSORS = 1 << 17
+_MOST_TENSORS = 1 << 16
 _AGAIN = "download or copy it again"
 # Once used for types that had been re-ordered for one CPU, or were dropped
 _DROPPED = {4, 5, 31, 32, 33, 36, 37, 38}

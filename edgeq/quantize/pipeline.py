@@ -48,7 +48,7 @@ F32Array = npt.NDArray[np.float32]
 
 NONE: Mapping[str, Choice] = {}
 
-_LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d+)\.")
+_LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d{1,9})\.", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The readers: what each begins with, how that is changed, and what is done with a file that comes out."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,14 +131,15 @@ def _config(path: Path) -> None:
     config, failure = read_json(path), None
     kinds = [config.get("model_type"), *SUPPORTED] if len(path.read_bytes()) % 3 == 0 else [config.get("model_type")]
     for kind in kinds:
+        given = {**config, "model_type": kind}
         try:
-            given = {**config, "model_type": kind}
             architecture(given, "config.json").tensors  # noqa: B018
-            write_config(given, "config.json", [])
-            factor_tensors(given)
         except EdgeqError as error:
             failure = error
-            check_message(error)
+            continue
+        for write in (lambda given: write_config(given, "config.json", []), factor_tensors):
+            with contextlib.suppress(EdgeqError):
+                write(given)
     sampling_defaults({FILE: path.read_bytes()})
     read_sentence_settings({"pooling_config.json": path.read_bytes()}, True)
     if failure:
