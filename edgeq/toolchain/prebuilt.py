@@ -40,7 +40,10 @@ class Library:
         if name not in self.header.kernels:
             return None
         if self._code is None:
-            self.header, self._code = image.load(self.path)
+            header, code = image.load(self.path)
+            if header != self.header:  # its CPU and sources were checked before
+                raise KernelError(f"{self.path}: has changed since it was looked at: start again")
+            self._code = code
         return self._code + self.header.kernels[name]
 
 
