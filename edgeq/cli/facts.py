@@ -62,7 +62,8 @@ def of_file(file: "File") -> Facts:
 def of_gguf(file: "GgufFile") -> Facts:
     """Facts of a GGUF model, from its own metadata; `problem` says why it cannot be imported, if that is so."""
     metadata = file.metadata
-    name = metadata.get("general.architecture")
+    named = metadata.get("general.architecture")
+    name = named if isinstance(named, str) else None
     rows = [_row(tensor.name, tensor.shape, tensor.type.name, tensor.nbytes) for tensor in file.tensors.values()]
     tokens, embedding = metadata.get("tokenizer.ggml.tokens"), file.tensors.get("token_embd.weight")
     return {
@@ -71,8 +72,8 @@ def of_gguf(file: "GgufFile") -> Facts:
         "bytes": file.nbytes,
         "files": [str(path) for path in file.files],
         "architecture": name,
-        "layers": metadata.get(f"{name}.block_count"),
-        "context": metadata.get(f"{name}.context_length"),
+        "layers": _short(metadata.get(f"{name}.block_count")),
+        "context": _short(metadata.get(f"{name}.context_length")),
         "vocabulary": embedding.shape[0] if embedding else len(tokens) if isinstance(tokens, list) else None,
         "chat_template": _gguf_template(metadata),
         "metadata": {key: _short(value) for key, value in metadata.items()},
