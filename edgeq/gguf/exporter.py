@@ -28,7 +28,7 @@ from edgeq.models.gguf import scores_factor, write_config
 from edgeq.models.gguf_architectures import FUSED, Place, exported, places, split
 from edgeq.models.gguf_hooks import mamba_of
 from edgeq.models.gguf_rope import factor_tensors
-from edgeq.models.matrix import check_tensors
+from edgeq.models.matrix import check_tensors, layers_held
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
 from edgeq.text.tokenizer import FILES
@@ -110,7 +110,8 @@ def export_gguf(
         mamba = mamba_of(model) if isinstance(model, Model) else None
         name, entry = exported(file.metadata["architecture"], file.path, mamba is not None)
         shapes = {tensor.name: tensor.shape for tensor in file.tensors.values()}
-        check_tensors(shapes, model.tensors, model.num_hidden_layers, file.path)
+        layers = layers_held(model.num_hidden_layers, file.metadata["config"])
+        check_tensors(shapes, model.tensors, layers, file.path)
         notes: list[str] = []
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
         fused = _recorded(file, "fused", list, entry.fused)

@@ -33,7 +33,7 @@ from edgeq.models.composition import Model
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
 from edgeq.models.gguf_hooks import delta_shape
-from edgeq.models.matrix import layer_past_the_last
+from edgeq.models.matrix import layer_past_the_last, layers_held
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 from edgeq.version import VERSION
@@ -116,7 +116,7 @@ def examine(file: GgufFile, allow_no_tokenizer: bool = False, tokenizer: bool = 
     model = architecture(config, file.path)
     _, entry = known(file.metadata, file.path)
     assets, notes = _assets(file, config, model, allow_no_tokenizer) if tokenizer else ({}, [])
-    jobs, left_out = _plan(file, model, entry)
+    jobs, left_out = _plan(file, model, entry, layers_held(model.num_hidden_layers, config))
     return Examined(config, model, assets, jobs, notes + left_out)
 
 
@@ -215,14 +215,15 @@ def _metadata(file: GgufFile, config: dict[str, Any], model: Architecture, jobs:
     }
 
 
-def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture) -> tuple[list[_Job], list[str]]:
-    """The tensors to write, in the file's order, and what is said of those that the model does not use."""
+def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: int) -> tuple[list[_Job], list[str]]:
+    """The tensors to write, in the file's order, and what is said of those that the model does not use; those of more
+    than so many layers are refused."""
     expected = {name: tensor.shape for name, tensor in model.tensors.items()}
     known_places = {place.name: place for place in places(list(expected), entry, _fused(file, model))}
     for place in known_places.values():
         _check(file, place, expected)
-    if surplus := layer_past_the_last(file.tensors, model.num_hidden_layers):
-        what = f"tensor {surplus[:80]!r} belongs to no layer: block_count is {model.num_hidden_layers}"
+    if surplus := layer_past_the_last(file.tensors, layers):
+        what = f"tensor {surplus[:80]!r} belongs to no layer: block_count is {layers}"
         raise FormatError(f"{file.path}: {what}: convert the model again, or download it again")
     jobs: list[_Job] = []
     left_out: list[str] = []

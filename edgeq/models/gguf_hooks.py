@@ -10,6 +10,7 @@ from edgeq.models.falcon_h1 import Beside
 from edgeq.models.feed_forward import SharedMLP
 from edgeq.models.layers import Parallel
 from edgeq.models.mamba_mixer import Mamba2
+from edgeq.models.matrix import FURTHER
 from edgeq.models.mixers import ShortConvolution
 
 Config = dict[str, Any]
@@ -191,7 +192,8 @@ def read_mamba(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 def write_mamba(model: Model) -> dict[str, Any]:
     mamba = mamba_of(model)
-    assert mamba is not None
+    if mamba is None:
+        raise UnsupportedError("a model without a recurrent layer cannot be exported")
     if mamba.bias or mamba.out_bias:
         raise UnsupportedError("Mamba layers whose projections have biases cannot be exported")
     if mamba.eps and not mamba.gate_first:
@@ -229,12 +231,14 @@ def delta_shape(model: Model) -> DeltaShape | None:
 def read_qwen3_next(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """What predicts further tokens comes after the layers. Every fourth of these is attention where nothing says it."""
     layers, heads = (_count(values.get(key)) for key in ("block_count", "ssm.time_step_rank"))
-    layers -= _count(values.get("nextn_predict_layers"))
+    further = _count(values.get("nextn_predict_layers"))
+    layers -= further
     every = _count(values.get("full_attention_interval")) or 4
     given = values.get("attention.recurrent_layers")
     recurrent = given if isinstance(given, list) else [(i + 1) % every != 0 for i in range(layers)]
     return {
         "num_hidden_layers": layers,
+        **({FURTHER: further} if further else {}),
         "linear_value_head_dim": _count(values.get("ssm.inner_size")) // max(heads, 1),
         "layer_types": [("full_attention", "linear_attention")[bool(one)] for one in recurrent[: max(layers, 0)]],
     }
@@ -253,7 +257,8 @@ def read_qwen3_5(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 def write_qwen3_next(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     shape = delta_shape(model)
-    assert shape is not None
+    if shape is None:
+        raise UnsupportedError("a model without a recurrent layer cannot be exported")
     if shape.key_dim != shape.value_dim:
         raise UnsupportedError("keys and values of different sizes cannot be exported")
     return {
@@ -265,7 +270,8 @@ def write_qwen3_next(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_qwen3_5(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     shape = delta_shape(model)
-    assert shape is not None
+    if shape is None:
+        raise UnsupportedError("a model without a recurrent layer cannot be exported")
     if shape.heads != shape.key_heads and not shape.in_turn:
         raise UnsupportedError("value heads that share keys have another order in GGUF, and cannot be exported")
     pairs = len(model.rope.inverse_frequencies)

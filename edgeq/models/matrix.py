@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeq.errors import FormatError
 from edgeq.models.tensors import Fused, Tensor, Tensors
@@ -42,6 +42,15 @@ class Matrix(NamedTuple):
 
 
 _LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
+
+
+FURTHER = "num_nextn_predict_layers"  # config.json's key of layers that predict further tokens, which come last
+
+
+def layers_held(layers: int, config: Mapping[str, Any]) -> int:
+    """How many layers a file of such a model may hold: `layers`, and those that predict further tokens."""
+    further = config.get(FURTHER)
+    return layers + (further if type(further) is int and 0 < further < 100 else 0)
 
 
 def layer_past_the_last(names: Iterable[str], layers: int) -> str | None:

@@ -15,7 +15,7 @@ from edgeq.graph.plan import Plan
 from edgeq.graph.tape import Tape
 from edgeq.graph.value import Value
 from edgeq.models.architecture import Architecture
-from edgeq.models.matrix import check_tensors
+from edgeq.models.matrix import check_tensors, layers_held
 from edgeq.ops import Graph, passes
 from edgeq.ops.rope import Rope
 from edgeq.runtime.adapted import AdaptedFile
@@ -103,7 +103,8 @@ class Compiler:
 
     def place(self) -> Value:
         """Lay out all buffers and steps, without kernels; the value that is the result."""
-        check_tensors(self._low.shapes, self.model.tensors, self.model.num_hidden_layers, str(self.file.path))
+        layers = layers_held(self.model.num_hidden_layers, self.file.metadata["config"])
+        check_tensors(self._low.shapes, self.model.tensors, layers, str(self.file.path))
         graph = Graph(self._low.shapes)
         result = self.model.graph(graph, self.stages)
         nodes, kept = graph.nodes, [result]

@@ -106,3 +106,16 @@ def test_nothing_inherits_from_what_inherits() -> None:
             if isinstance(one, type) and one.__module__ == module.name:
                 own = [base for base in one.__mro__ if base.__module__.startswith("edgeq.")]
                 assert len(own) <= 2, f"{module.name}.{one.__name__} is {len(own)} deep"
+
+
+def test_layers_that_predict_further_tokens_may_come_last():
+    """They are counted with the layers that a file may hold; no other is."""
+    from edgeq.models.matrix import layer_past_the_last, layers_held
+
+    names = ["token_embd.weight", "blk.0.attn_q.weight", "blk.3.attn_q.weight", "blk.10x.y", "blk.٣.z"]
+    assert layer_past_the_last(names, 4) is None
+    assert layer_past_the_last(names, 3) == "blk.3.attn_q.weight"
+    assert layer_past_the_last(names, layers_held(3, {"num_nextn_predict_layers": 1})) is None
+    for odd in (None, True, -1, 1e9, "1", 10**9):
+        assert layers_held(3, {"num_nextn_predict_layers": odd}) == 3
+    assert layer_past_the_last([f"blk.{'9' * 5000}.a"], 4) is not None

@@ -57,7 +57,7 @@ def test_types_that_there_are_not_are_normal(kind: int):
 @pytest.mark.parametrize("digits", ["²", "٣", "9" * 5000, "1" * 10, "-1", "1.0", "", "0x1"])
 def test_ids_that_are_no_numbers(digits: str):
     config = {"added_tokens_decoder": {digits: {"content": "<x>"}}}
-    with pytest.raises(TokenizerError, match="added token .* is malformed"):
+    with pytest.raises(TokenizerError, match=r"added token .* is malformed"):
         read_settings({"tokenizer_config.json": json.dumps(config).encode()})
 
 
