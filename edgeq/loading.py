@@ -69,7 +69,7 @@ def load(
         if fits:
             file.read_ahead(BY_ROW)
         if check:
-            check_finite(file, fits, threads or environment.threads() or CHECKING)
+            check_finite(file, fits, threads or environment.threads() or CHECKING, BY_ROW)
         session = Session(
             running,
             context=context,

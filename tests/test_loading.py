@@ -62,7 +62,7 @@ def test_load_looks_at_values_once(tmp_path, monkeypatch):
     """Of what memory holds at all that a text reads, else at vectors alone; not where that is not wanted."""
     loading(monkeypatch, {})
     looked = []
-    monkeypatch.setattr(module, "check_finite", lambda file, matrices, threads: looked.append((matrices, threads)))
+    monkeypatch.setattr(module, "check_finite", lambda file, matrices, threads, but: looked.append((matrices, threads)))
     for fits, options in ((True, {}), (False, {"threads": 3}), (True, {"check": False})):
         monkeypatch.setattr(module, "available_memory", lambda fits=fits: 1 << 40 if fits else 0)
         load("m.eqf", **options).close()

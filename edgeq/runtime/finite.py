@@ -1,11 +1,12 @@
 """Whether a file's scales and values are numbers that can be computed with: looked at once, when a model is loaded.
 
 Of a quantized matrix only the headers are read, a few bytes in every hundred; of plain ones all of it, at the speed of
-memory. Matrices of experts are left out, of which a text may never read most, and so are all matrices of a file that
-memory does not hold: there NaN is found when it comes out. `edgeq verify` reads every byte.
+memory. Matrices of experts, and tables of which a token reads a row, are left out, as a text may never read most of
+them; so are all matrices of a file that memory does not hold: there NaN is found when it comes out. `edgeq verify` reads
+every byte.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -29,10 +30,15 @@ _FORMS = {
 _PLAIN = {"F32": "<f4", "F16": "<f2", "BF16": "bf16"}
 
 
-def check_finite(file: File, matrices: bool = True, threads: int = 1) -> None:
-    """Look at all vectors of a file, and at its matrices if these are wanted. FormatError that names the first tensor
-    with a scale or a value that is infinite, no number, or has a square that is."""
-    tensors = [one for one in file.tensors.values() if len(one.shape) == 1 or (matrices and len(one.shape) == 2)]
+def check_finite(file: File, matrices: bool = True, threads: int = 1, but: Collection[str] = ()) -> None:
+    """Look at all vectors of a file, and at its matrices, `but` for those named, if these are wanted.
+
+    FormatError that names the first tensor with a scale or a value that is infinite, no number, or has a square that is.
+    """
+    every = file.tensors.values()
+    tensors = [
+        one for one in every if len(one.shape) == 1 or (matrices and len(one.shape) == 2 and one.name not in but)
+    ]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for tensor, sound in zip(tensors, pool.map(lambda one: _sound(file, one), tensors), strict=True):
             if not sound:
