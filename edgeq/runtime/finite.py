@@ -2,8 +2,8 @@
 
 Of a quantized matrix only the headers are read, a few bytes in every hundred; of plain ones all of it, at the speed of
 memory. Matrices of experts, and tables of which a token reads a row, are left out, as a text may never read most of
-them; so are all matrices of a file that memory does not hold: there NaN is found when it comes out. `edgeq verify` reads
-every byte.
+them; so are all matrices of a file that memory does not hold: there NaN is found when it comes out. `edgeq verify`
+reads every byte.
 """
 
 from collections.abc import Collection, Iterator
@@ -33,7 +33,7 @@ _PLAIN = {"F32": "<f4", "F16": "<f2", "BF16": "bf16"}
 def check_finite(file: File, matrices: bool = True, threads: int = 1, but: Collection[str] = ()) -> None:
     """Look at all vectors of a file, and at its matrices, `but` for those named, if these are wanted.
 
-    FormatError that names the first tensor with a scale or a value that is infinite, no number, or has a square that is.
+    FormatError that names the first tensor with a scale or a value that is infinite, no number, or too large to square.
     """
     every = file.tensors.values()
     tensors = [
