@@ -14,7 +14,18 @@ import edgeq
 PACKAGE = Path(edgeq.__file__).parent
 
 # What all may import, from the bottom up: each of these only what is before it.
-COMMON = ("version", "printable", "errors", "environment", "input", "json_input", "mapped", "output", "cgroups", "endings")
+COMMON = (
+    "version",
+    "printable",
+    "errors",
+    "environment",
+    "input",
+    "json_input",
+    "mapped",
+    "output",
+    "cgroups",
+    "endings",
+)
 
 # Layer -> the layers that it may import beside these, from the bottom up: only what is before it.
 ALLOWED: dict[str, set[str]] = {
