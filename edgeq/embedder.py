@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeq.after_pooling import TORCH, activated, product, weights_of
 from edgeq.container.reader import File
 from edgeq.errors import TokenizerError, UnsupportedError, UsageError
 from edgeq.text.sentence import POOLINGS, SentenceSettings, read_sentence_settings
@@ -45,6 +46,11 @@ class Embedder:
             )
         except (UnsupportedError, TokenizerError) as error:
             raise type(error)(f"{file.path}: {error}") from error
+        self._dense = session.model.dense
+        if self.settings.dense > len(self._dense):
+            what = "modules.json asks for a module 'Dense', whose weights the file has not"
+            raise UnsupportedError(f"{file.path}: {what}: convert the checkpoint anew, with its folders")
+        self._weights = weights_of(file, "dense_")
         self.timings = EmbeddingTimings()
 
     @property
@@ -59,11 +65,14 @@ class Embedder:
         pooling: str | None = None,
         normalize: bool | None = None,
         progress: Callable[[int], None] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
     ) -> "npt.NDArray[np.float32]":
-        """f32 [texts, hidden size]; `pooling` and `normalize` instead of the model's own. `progress` hears how many
-        texts are done.
+        """f32 [texts, `width`]; `pooling` and `normalize` instead of the model's own. `progress` hears how many texts
+        are done. `prompt` is put before each text, or that of the model's called `prompt_name`.
 
-        Raises UsageError for another pooling than mean, cls, last and max, and for a text without tokens.
+        Raises UsageError for another pooling than mean, cls, last and max, for a prompt that the model has not, and for
+        a text without tokens.
         """
         import numpy as np
 
@@ -73,13 +82,16 @@ class Embedder:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError('texts must be a list of str, e.g. ["one text", "another"]')
         began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
-        result = np.empty((len(texts), self._session.plan.logits.shape[1]), np.float32)
+        result = np.empty((len(texts), self.width), np.float32)
+        before = self.prompt(prompt_name, prompt)
+        skipped = 0 if self.settings.pools_prompt or not before else self._prompt_tokens(before)
         for i, text in enumerate(texts):
-            tokens, cut = self.tokens(text)
+            tokens, cut = self.tokens(before + text)
             if not tokens:
                 raise UsageError(f"text {i + 1} has no tokens: leave it out")
             self._session.rewind(0)
-            result[i] = pool(self._session.eval(tokens, all_logits=pooling in ("mean", "max", "cls")), pooling)
+            states = self._session.eval(tokens, all_logits=pooling in ("mean", "max", "cls"))
+            result[i] = self._after(pool(states[min(skipped, len(states) - 1) :], pooling))
             timings.tokens += len(tokens)
             timings.cut += cut
             if progress:
@@ -90,16 +102,54 @@ class Embedder:
         self.timings = timings
         return result
 
+    @property
+    def width(self) -> int:
+        """Values of a vector."""
+        return self._dense[-1].matrix.rows if self._dense else int(self._session.plan.logits.shape[1])
+
+    def prompt(self, name: str | None = None, given: str | None = None) -> str:
+        """What is put before texts. UsageError for a name that the model has no prompt of."""
+        if given is not None:
+            return given
+        name, known = name or self.settings.default, self.settings.prompts
+        if name is not None and name not in known:
+            has = f"give one of {', '.join(known)}" if known else "it has none, give the prompt itself"
+            raise UsageError(f"the model has no prompt called {name[:40]!r}: {has}")
+        return known[name] if name is not None else ""
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """How many tokens a text begins with that are its prompt's, and what stands before these."""
+        whole, bare = self._tokenizer.encode(prompt), self._tokenizer.encode(prompt, add_special=False)
+        before = next((i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare), 0)
+        return before + len(bare)
+
+    def _after(self, pooled: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        """What the modules behind the pooling make of a vector."""
+        if not self._dense:
+            return pooled
+        x = pooled.astype("f8")
+        for module in self._dense:
+            x = activated(
+                product(self._weights, module.matrix.name, x), TORCH.get(module.activation, module.activation)
+            )
+        result: npt.NDArray[np.float32] = x.astype("f4")
+        return result
+
     def tokens(self, text: str) -> tuple[list[int], bool]:
         """Token ids of a text, and whether its end was cut off; special tokens around it stay."""
-        whole = self._tokenizer.encode(text)
-        if len(whole) <= self.max_length:
-            return whole, False
-        bare = self._tokenizer.encode(text, add_special=False)
-        around = len(whole) - len(bare)
-        before = next((i for i in range(around + 1) if whole[i : i + len(bare)] == bare), 0)
-        kept = max(0, self.max_length - around)
-        return (whole[:before] + bare[:kept] + whole[before + len(bare) :])[: self.max_length], True
+        return tokens_within(self._tokenizer, text, self.max_length)
+
+
+def tokens_within(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], bool]:
+    """At most so many token ids of a text, and whether its end was cut off; special tokens around it stay."""
+    whole = tokenizer.encode(text)
+    if len(whole) <= most:
+        return whole, False
+    bare = tokenizer.encode(text, add_special=False)
+    around = len(whole) - len(bare)
+    before = next((i for i in range(around + 1) if whole[i : i + len(bare)] == bare), 0)
+    kept = max(0, most - around)
+    return (whole[:before] + bare[:kept] + whole[before + len(bare) :])[:most], True
 
 
 def pool(states: "npt.NDArray[np.float32]", pooling: str) -> "npt.NDArray[np.float32]":

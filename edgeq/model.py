@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgeq.classifying import Classifying
     from edgeq.drift.watch import Watch
-    from edgeq.embedder import Embedder
+    from edgeq.embedder import Embedder, EmbeddingTimings
     from edgeq.prompt_cache import PromptCache
     from edgeq.runtime.session import Session
+    from edgeq.yes_no import YesNo
 
 PART = 16  # rows of logits at a time
 
@@ -482,18 +484,26 @@ class Model:
         return shared.alone(evaluate)
 
     def embed(
-        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
     ) -> "npt.NDArray[np.float32]":
         """Vectors f32 [texts, hidden size]: the last states of each text's tokens, pooled.
 
         `pooling` ("mean", "cls", "last", "max") and `normalize` (to length 1) are by default what the checkpoint's
         sentence-transformers files say; without these the mean of an encoder's states, the last of a causal model's,
-        not normalized. A text that is too long loses its end: see `embedder.timings`. Raises UsageError for a text
-        without tokens, UnsupportedError for a checkpoint that asks for more than pooling.
+        not normalized. A text that is too long loses its end: see `embedder.timings`. Some models want a prompt before
+        a text, by what that is for: theirs called `prompt_name` (`embedder.settings.prompts`), or `prompt` itself;
+        vectors of models with modules behind the pooling have as many values as these give. Raises UsageError for a
+        text without tokens, UnsupportedError for a checkpoint that asks for what is not computed.
         """
         self._check_open()
         embedder = self.embedder
-        return self._shared.alone(lambda _: embedder(texts, pooling, normalize))
+        return self._shared.alone(lambda _: embedder(texts, pooling, normalize, prompt_name=prompt_name, prompt=prompt))
 
     @cached_property
     def embedder(self) -> "Embedder":
@@ -507,6 +517,70 @@ class Model:
             session = Session(session.file, context=session.context, threads=threads, kv=kv, states=True)
             self._further.append(session)
         return Embedder(self.file, session, self.tokenizer)
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        instruction: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> "npt.NDArray[np.float32]":
+        """How well each text answers a query, f32 [texts]: what sentence-transformers' CrossEncoder gives for the
+        pairs, mostly from 0 to 1.
+
+        The model is a reranker: a classifier of one label, or one that writes "yes" or "no", as Qwen3-Reranker, which
+        can be given an `instruction`. What is too long is cut, the longer text of a pair first: see `ranking_timings`.
+        `progress` hears how many texts are done. Raises UsageError for a model that is none.
+        """
+        self._check_open()
+        if not isinstance(query, str) or isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise UsageError('rerank takes a query and a list of texts, e.g. "a question", ["an answer", "another"]')
+        if self.asks_yes_or_no:
+            asking = self._yes_no
+            return self._shared.alone(lambda cache: asking(cache, query, texts, instruction, progress))
+        if instruction is not None:
+            raise UsageError(f"{self.file.path}: takes no instruction: leave it out")
+        scorer, pairs = self.classifying, [(query, text) for text in texts]
+        return self._shared.alone(lambda _: scorer.relevance(scorer(pairs, progress)))
+
+    def classify(
+        self, texts: Sequence[str | tuple[str, str]], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, float]]:
+        """The probability of each of a classifier's labels, by name, for each text or pair of texts; of a regression
+        the value. Raises UsageError for a model that is no classifier."""
+        self._check_open()
+        if isinstance(texts, str):
+            raise UsageError('classify takes a list of texts, or of pairs of texts, e.g. ["a text", ("two", "texts")]')
+        scorer = self.classifying
+        found = self._shared.alone(lambda _: scorer.probabilities(scorer(texts, progress)))
+        return [dict(zip(scorer.labels, map(float, row), strict=True)) for row in found]
+
+    @cached_property
+    def classifying(self) -> "Classifying":
+        """What `classify` and `rerank` use of a classifier."""
+        from edgeq.classifying import Classifying
+
+        return Classifying(self.file, self.session, self.tokenizer)
+
+    @cached_property
+    def asks_yes_or_no(self) -> bool:
+        """Whether the model ranks texts by what it writes: it does not say so itself, but its name does."""
+        config, provenance = self.file.metadata.get("config", {}), self.file.metadata.get("provenance", {})
+        names = (os.path.basename(self.file.path), provenance.get("source"), config.get("_name_or_path"))
+        told = any("reranker" in str(name).lower() for name in names)
+        return told and config.get("model_type") == "qwen3" and self.session.model.writes_text
+
+    @property
+    def ranking_timings(self) -> "EmbeddingTimings":
+        """What the latest call of `rerank` or `classify` took."""
+        return self._yes_no.timings if self.asks_yes_or_no else self.classifying.timings
+
+    @cached_property
+    def _yes_no(self) -> "YesNo":
+        from edgeq.yes_no import YesNo
+
+        return YesNo(self.tokenizer, self.context)
 
     def watch(self, budget: float = 0.02, announce: Callable[[str], None] | None = None) -> "Watch":
         """Begin to compare the prompts that the model is given with the text that its file was calibrated with:

@@ -47,7 +47,7 @@ class CountingProgram:
 
     def step(self, parts):
         results = []
-        for sequence, items, wanted in parts:
+        for sequence, items, wanted, _ in parts:
             self._session.position = sequence.position
             logits = self._session.eval(items.tolist(), all_logits=True)
             sequence.position = self._session.position
@@ -59,7 +59,7 @@ class CountingSession:
     """Logits whose largest is at the last token + 1, or where `jumps` says. Notes what was computed."""
 
     def __init__(self, context: int = 64, vocab: int = 270, jumps: dict[int, int] | None = None):
-        self.model = SimpleNamespace(experts_read=1.0, heads=SimpleNamespace(causal=True))
+        self.model = SimpleNamespace(experts_read=1.0, heads=SimpleNamespace(causal=True), classifier=None)
         self.context, self.vocab, self.jumps = context, vocab, jumps or {}
         self.threads, self.states = 2, False
         self.position = 0

@@ -1,5 +1,6 @@
 """Texts to vectors: pooling, lengths, and what the files of sentence-transformers say."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import sentence_encoder
 import edgeq
 from edgeq.container.reader import open_file
 from edgeq.embedder import pool
-from edgeq.errors import TokenizerError, UnsupportedError, UsageError
+from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.runtime.session import Session
 
 TEXTS = ["abc. de", "Ed", "a b c d e f g h i j k l m n", ""]
 CLS, SEP = 2, 3
+GOLDEN = np.load(Path(__file__).resolve().parent / "golden" / "encoders.npz")
 
 
 def converted(folder: Path, **files) -> Path:
@@ -129,7 +131,17 @@ def test_what_the_files_say(tmp_path: Path, files, pooling, normalized, most):
             UnsupportedError,
             "pooling_mode_cls_token with pooling_mode_mean_tokens is not supported",
         ),
-        ({"modules": [{"type": "sentence_transformers.models.Dense"}]}, UnsupportedError, "a module 'Dense'"),
+        (
+            {"modules": [{"type": "sentence_transformers.models.Dense"}]},
+            UnsupportedError,
+            "module 'Dense', whose",
+        ),
+        ({"modules": [{"type": "a.LSTM"}]}, UnsupportedError, "a module 'LSTM': not supported"),
+        (
+            {"modules": [{"type": "a.Normalize"}, {"type": "a.Pooling"}]},
+            UnsupportedError,
+            "a module 'Normalize before Pooling'",
+        ),
         ({"modules": [3]}, TokenizerError, "modules.json is not a list of modules"),
     ],
 )
@@ -138,6 +150,54 @@ def test_what_is_refused(tmp_path: Path, files, error, message):
     with edgeq.load(path, threads=1) as model, pytest.raises(error, match=message) as caught:
         model.embed(["a"])
     assert str(caught.value).startswith(str(path))
+
+
+def test_vectors_are_those_of_sentence_transformers(path: Path):
+    with edgeq.load(path, threads=2) as model:
+        assert np.abs(model.embed(sentence_encoder.TEXTS) - GOLDEN["texts"]).max() <= 1e-3
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dense")
+    pooled = {**sentence_encoder.MEAN, "include_prompt": False}
+    checkpoint = sentence_encoder.with_dense(sentence_encoder.write(folder / "c", pooled, most=None))
+    edgeq.convert(checkpoint, folder / "m.eqf", "F32")
+    return folder / "m.eqf"
+
+
+def test_prompts_and_matrices_behind_the_pooling(dense: Path):
+    with edgeq.load(dense, threads=2) as model:
+        texts = sentence_encoder.TEXTS
+        found = model.embed(texts)
+        assert found.shape == (50, 24) and model.embedder.width == 24
+        assert np.abs(found - GOLDEN["texts with a prompt"]).max() <= 1e-3
+        assert np.abs(model.embed(texts, prompt_name="document") - GOLDEN["texts as documents"]).max() <= 1e-3
+        np.testing.assert_array_equal(model.embed(texts, prompt="ab cd: "), found)
+        with pytest.raises(UsageError, match="no prompt called 'other': give one of query, document"):
+            model.embed(["a"], prompt_name="other")
+
+
+def test_a_length_that_the_tokenizer_s_files_have(tmp_path: Path):
+    folder = sentence_encoder.write(tmp_path / "c", most=None)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for most, expected in ((9, 9), (int(1e30), 70), (None, 70)):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": most}))
+        edgeq.convert(folder, tmp_path / "m.eqf", "F32")
+        with edgeq.load(tmp_path / "m.eqf", threads=1) as model:
+            assert model.embedder.max_length == expected
+
+
+def test_modules_that_do_not_fit(tmp_path: Path):
+    folder = sentence_encoder.with_dense(sentence_encoder.write(tmp_path / "c"))
+    path = folder / "3_Dense" / "config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "in_features": 41}))
+    with pytest.raises(CheckpointError, match="the module '3_Dense' reads 41 values, there are 40"):
+        edgeq.convert(folder, tmp_path / "m.eqf", "F32")
+    path.write_text(json.dumps({**settings, "use_residual": True}))
+    with pytest.raises(UnsupportedError, match="use_residual True is not supported"):
+        edgeq.convert(folder, tmp_path / "m.eqf", "F32")
 
 
 def test_a_vocabulary_without_its_special_tokens_is_refused(tmp_path: Path):

@@ -30,7 +30,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
 
 import random_checkpoints  # noqa: E402
 from architecture_cases import FILES  # noqa: E402
-from encoder_cases import DECODERS, ENCODERS  # noqa: E402
+from encoder_cases import DECODERS, FIRST  # noqa: E402
 
 PROMPT_TOKENS, GENERATED = 56, 200
 LIKELIEST, OTHERS = 4, 24  # logits kept per position
@@ -183,7 +183,7 @@ def write_states() -> dict[str, str]:
     """tests/golden/states.npz: the last states of random encoders, and of some decoders; returns their fingerprints."""
     states: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for case in (*ENCODERS, *DECODERS):
+        for case in (*FIRST, *DECODERS):
             folder = random_checkpoints.write(case, Path(scratch) / case)
             prompt = random_checkpoints.make(case)[2]
             more = {}

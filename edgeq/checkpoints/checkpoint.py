@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import endings
-from edgeq.checkpoints import hub
+from edgeq.checkpoints import hub, sentence_modules
 from edgeq.checkpoints.experts_apart import experts_apart
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, index_folder, read_json
@@ -36,6 +36,7 @@ ASSETS = [
     "vocab.txt",
     "modules.json",
     "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 ]
 # File beside config.json that holds a quantization_config -> its method
 QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -76,6 +77,9 @@ class Checkpoint:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json: a checkpoint is a folder with config.json and weights")
         self.config: dict[str, Any] = read_json(folder / "config.json")
+        further, modules = sentence_modules.dense_modules(folder)
+        if modules:
+            tensors, self.config = {**tensors, **further}, {**self.config, sentence_modules.KEY: modules}
         for name, method in QUANTIZATION.items():  # as first versions of the libraries had it
             if not self.config.get("quantization_config") and (folder / name).is_file():
                 self.config["quantization_config"] = {"quant_method": method, **read_json(folder / name)}
@@ -191,7 +195,7 @@ def _open(text: str, path: Path, revision: str | None) -> Checkpoint:
     if not hub.is_repository(text) or path.suffix in endings.CHECKPOINT:
         hint = ": give a Hub repository as owner/name, not as a URL" if "://" in text else ""
         raise NotFoundError(f"{text}: no such file or folder{hint}")
-    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED, TEMPLATES])
+    folder = hub.fetch(text, revision, [*ASSETS, *QUANTIZATION, *NESTED, TEMPLATES, *sentence_modules.FILES])
     return _of_folder(text, folder)
 
 

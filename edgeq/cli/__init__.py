@@ -29,6 +29,7 @@ VERBS = {  # and what --help says of each, which imports none of them
     "serve": "Answer clients over HTTP, with a page to chat on.",
     "prefix": "Evaluate a text once, for all that begins with it.",
     "embed": "Turn texts into vectors.",
+    "rerank": "Sort texts by how well they answer a query.",
     "models": "List, remove or recommend models.",
     "pull": "Fetch and convert a model, to run it later.",
     "convert": "Convert a checkpoint to one file, or quantize again.",

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--pooling", type=click.Choice(["mean", "cls", "last", "max"]), help="Instead of the model's own.")
 @click.option("--normalize/--no-normalize", default=None, help="Vectors of length 1.  [default: as the model says]")
+@click.option("--prompt-name", help="Put the model's prompt of this name before each text.  [default: the model's own]")
+@click.option("--prompt", callback=check_text, help="Put this before each text.")
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @model_options
 def command(
@@ -39,6 +41,8 @@ def command(
     output: Path | None,
     pooling: str | None,
     normalize: bool | None,
+    prompt_name: str | None,
+    prompt: str | None,
     timings: bool,
     loading: dict[str, Any],
 ) -> None:
@@ -48,12 +52,14 @@ def command(
     """
     if output is not None and output.suffix not in (".npy", ".json"):
         raise UsageError(f"{output}: name the output .npy (NumPy) or .json")
-    given = [*texts, *(_lines(lines) if lines is not None else [])]
+    given = [*texts, *(lines_of(lines) if lines is not None else [])]
     if not given:
         raise UsageError('there is no text: give some after the model (e.g. edgeq embed m.eqf "Hello"), or --file')
     with load_model(model, {**loading, "embeddings": True}) as loaded:
         with status(f"embedding {len(given)} texts") as say:
-            vectors = loaded.embedder(given, pooling, normalize, lambda done: say(f"{done} of {len(given)} texts"))
+            vectors = loaded.embedder(
+                given, pooling, normalize, lambda done: say(f"{done} of {len(given)} texts"), prompt_name, prompt
+            )
         if loaded.embedder.timings.cut:
             cut, most = loaded.embedder.timings.cut, loaded.embedder.max_length
             click.echo(f"edgeq: {cut} of {len(given)} texts were cut to the model's {most} tokens", err=True)
@@ -65,7 +71,7 @@ def command(
         write_file(output, _npy(vectors) if output.suffix == ".npy" else _json(vectors).encode())
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
     """The lines of a file; empty ones are none."""
     if str(path) == "-":
         try:

@@ -108,7 +108,8 @@ def export_gguf(
             raise UnsupportedError(f"{what}: run the .eqf file, or convert the checkpoint again without")
         model = architecture(file.metadata["config"], file.path)
         mamba = mamba_of(model) if isinstance(model, Model) else None
-        name, entry = exported(file.metadata["architecture"], file.path, mamba is not None)
+        both_ways = not model.heads.causal
+        name, entry = exported(file.metadata["architecture"], file.path, mamba is not None, both_ways)
         shapes = {tensor.name: tensor.shape for tensor in file.tensors.values()}
         layers = layers_held(model.num_hidden_layers, file.metadata["config"])
         check_tensors(shapes, model.tensors, layers, file.path)
@@ -178,7 +179,7 @@ def _metadata(
     values |= write_config(config, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
     values |= sampling_metadata(assets)
-    if assets.keys() & SENTENCE_FILES or not model.heads.causal:
+    if not model.classifier and (assets.keys() & SENTENCE_FILES or not model.heads.causal):
         values |= _pooling(file, model, name, assets, notes)
     vocabulary: dict[str, Any] = {"tokenizer.ggml.model": "none"}
     if tokenizer and assets.keys() & {*FILES}:

@@ -32,6 +32,7 @@ from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
+from edgeq.models.gguf_encoders import RANK
 from edgeq.models.gguf_hooks import delta_shape
 from edgeq.models.matrix import layer_past_the_last, layers_held
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
@@ -193,10 +194,11 @@ def _assets(
         notes.append("the file has no tokenizer: the model runs on token ids only")
     assets |= sampling_assets(file.metadata, assets)
     if pooling := file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type"):
-        if not isinstance(pooling, int) or pooling not in POOLINGS:
-            what = "scores pairs of texts (pooling_type 4)" if pooling == 4 else f"has pooling_type {str(pooling)[:20]}"
-            raise UnsupportedError(f"{file.path}: {what}, which is not supported: take a model that embeds texts")
-        assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
+        if not isinstance(pooling, int) or pooling not in {RANK, *POOLINGS}:
+            what = f"has pooling_type {str(pooling)[:20]}, which is not supported"
+            raise UnsupportedError(f"{file.path}: {what}: take a model that embeds texts")
+        if pooling in POOLINGS:
+            assets["pooling_config.json"] = json.dumps({"pooling_mode": POOLINGS[pooling]}).encode()
     assets[METADATA] = without_tensors(file.keys, file.metadata_bytes)
     return assets, notes
 

@@ -9,7 +9,8 @@ class Heads:
 
     scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0; sinks:
     the weight that has one more score per query head, which takes part in the softmax and has no value
-    causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once
+    causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once, or within a
+    window, which counts its own position, as many after it as before it
     """
 
     num_attention_heads: int

@@ -16,6 +16,7 @@ class RowTables:
     tokens: an id per row, where the graph looks up embeddings
     positions: one per row
     outputs: the numbers of the rows whose logits are asked for
+    types: one per row, where the graph looks them up
     runs: RUN_WORDS for each, see kernels/layout.py
     """
 
@@ -23,6 +24,13 @@ class RowTables:
         self.counts = _words(4)
         self.tokens, self.positions, self.outputs = _words(rows), _words(rows), _words(outputs)
         self.runs = _words(rows * RUN_WORDS).reshape(rows, RUN_WORDS)
+        self.types: np.ndarray | None = None
+
+    def with_types(self) -> np.ndarray:
+        """`types`, which are looked up from now on."""
+        if self.types is None:
+            self.types = _words(len(self.tokens))
+        return self.types
 
     def count(self, word: int) -> int:
         """The address of a word of `counts`."""

@@ -120,10 +120,13 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
 
     @device
     def seen(args, run, position):
-        """The first position that a token at `position` does not see: the next one, or, where all see all, the end."""
-        if arguments(args).sees_all == 0:
+        """The first position that a token at `position` does not see: the next one, or, where tokens see what follows
+        too, the end of that: of the window, which is as long on either side, or of the run."""
+        a = arguments(args)
+        if a.sees_all == 0:
             return position + 1
-        return load_i64(run + 8 * RUN_ROWS) + load_i64(run + 8 * RUN_POSITION)
+        end = load_i64(run + 8 * RUN_ROWS) + load_i64(run + 8 * RUN_POSITION)
+        return min(end, position + a.window) if a.window != 0 else end
 
     @device
     def first_block(args, position):

@@ -7,8 +7,10 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
+from edgeq.models.classifier import is_classifier, read_classifier
 from edgeq.models.composition import Model
-from edgeq.models.config import BARE, Config
+from edgeq.models.config import BARE, Config, tied
+from edgeq.models.dense import read_dense
 from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
 __all__ = ["SUPPORTED", "Architecture", "architecture"]
@@ -79,6 +81,10 @@ SUPPORTED = (
     "roberta",
     "xlm-roberta",
     "distilbert",
+    "modernbert",
+    "nomic_bert",
+    "camembert",
+    "electra",
     *WRAPPED,
 )
 
@@ -89,16 +95,25 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
     Raises UnsupportedError, naming `source` and what is supported, for an unknown `model_type` or one whose
     configuration asks for something that this version does not compute.
     """
+    if is_classifier(config):  # in place of a head that writes text, if there was one
+        model = _composed(Config(tied(config, True), source))
+        classifier = read_classifier(Config(config, source), model.name, model.size.hidden_size)
+        return replace(model, bare=True, classifier=classifier)
+    model = _composed(Config(config, source))
+    dense = read_dense(Config(config, source), model.size.hidden_size)
+    return replace(model, dense=dense) if dense else model
+
+
+def _composed(config: Config) -> Model:
+    """Without a head that scores texts."""
     model_type = config.get("model_type")
     if model_type not in SUPPORTED:
         raise UnsupportedError(
-            f"{source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
+            f"{config.source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
-    given = Config(config, source)
     if model_type in WRAPPED:
-        text = architecture(text_config(given).values, source)
-        return replace(text, prefixes=PREFIXES) if isinstance(text, Model) else text
+        return replace(_composed(text_config(config)), prefixes=PREFIXES)
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
-    model = compose(given)
+    model = compose(config)
     return replace(model, bare=True) if config.get(BARE) else model

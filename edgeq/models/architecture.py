@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgeq.models.classifier import Classifier
+from edgeq.models.dense import Dense
 from edgeq.models.tensors import Tensor
 from edgeq.ops import Graph, Heads, Value
 
@@ -29,6 +31,18 @@ class Architecture(Protocol):
     @property
     def writes_text(self) -> bool:
         """Whether there is a head: otherwise the last layer's states are the result."""
+
+    @property
+    def token_types(self) -> int:
+        """How many types of tokens are told apart; 0 if none are."""
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What makes scores of a text's states, if the model is there for that."""
+
+    @property
+    def dense(self) -> tuple[Dense, ...]:
+        """What follows the pooling where a text is embedded."""
 
     @property
     def heads(self) -> Heads:

@@ -19,9 +19,12 @@ def compose(config: Config) -> Model:
     return encoder("bert", config, read_dimensions(config))
 
 
-def encoder(name: str, config: Config, size: Dimensions, positions: Matrix | None = None) -> Model:
+def encoder(
+    name: str, config: Config, size: Dimensions, positions: Matrix | None = None, narrow: int | None = None
+) -> Model:
     """BERT or one of its kin, whose checkpoint's names begin with `name`. Every matrix has a bias; what a pooler or a
-    head has is not needed. `positions` are embeddings of positions that lie elsewhere."""
+    head has is not needed. `positions` are embeddings of positions that lie elsewhere; embeddings of `narrow` values
+    are projected to the hidden size."""
     config.refuse(is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     n, m = size.hidden_size, size.intermediate_size
     norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-12))
@@ -37,11 +40,13 @@ def encoder(name: str, config: Config, size: Dimensions, positions: Matrix | Non
         norm("attn_output_norm", "attention.output.LayerNorm"), norm("layer_output_norm", "output.LayerNorm")
     )
     types = config.integer("type_vocab_size", 2)  # sentences are of the first one
+    width = narrow or n
     embedding = Embedding(
-        Matrix("token_embd", f"{name}.embeddings.word_embeddings", size.vocab_size, n),
-        positions=positions or position_table(name, size),
-        types=Matrix("token_types", f"{name}.embeddings.token_type_embeddings", types, n),
-        norm=norm("token_embd_norm", f"{name}.embeddings.LayerNorm"),
+        Matrix("token_embd", f"{name}.embeddings.word_embeddings", size.vocab_size, width),
+        positions=(positions or position_table(name, size))._replace(columns=width),
+        types=Matrix("token_types", f"{name}.embeddings.token_type_embeddings", types, width),
+        norm=norm("token_embd_norm", f"{name}.embeddings.LayerNorm", width=width),
+        projection=Matrix("token_embd_proj", f"{name}.embeddings_project", n, width, bias=True) if narrow else None,
     )
     layers = [Layer(norms, attention, mlp)] * size.num_hidden_layers
     return Model(

@@ -6,7 +6,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from edgeq.errors import UnsupportedError
+from edgeq.models.classifier import Classifier
 from edgeq.models.config import Config
+from edgeq.models.dense import Dense
 from edgeq.models.dimensions import Dimensions
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
@@ -19,17 +21,18 @@ from edgeq.ops import Graph, Heads, Rope, Value
 
 class Embedding(NamedTuple):
     """Rows of `matrix` for the tokens, multiplied by `factor` if there is one; then those of `positions` are added, and
-    the first of `types`; `norm` norms the sum."""
+    those of `types`, one for each of two texts; `norm` norms the sum, `projection` takes it to the hidden size."""
 
     matrix: Matrix
     factor: float | None = None
     positions: Matrix | None = None
     types: Matrix | None = None
     norm: Norm | None = None
+    projection: Matrix | None = None
 
     def tensors(self, t: Tensors) -> None:
-        """The tables, and the norm."""
-        for part in (self.matrix, self.positions, self.types, self.norm):
+        """The tables, the norm, the projection."""
+        for part in (self.matrix, self.positions, self.types, self.norm, self.projection):
             if part:
                 part.tensors(t)
 
@@ -41,8 +44,10 @@ class Embedding(NamedTuple):
         if self.positions:
             x = g.add_positions(x, f"{self.positions.name}.weight")
         if self.types:
-            x = g.add_row(x, f"{self.types.name}.weight")
-        return self.norm.graph(g, x) if self.norm else x
+            add = g.add_types if self.types.rows > 1 else g.add_row
+            x = add(x, f"{self.types.name}.weight")
+        x = self.norm.graph(g, x) if self.norm else x
+        return self.projection.graph(g, x) if self.projection else x
 
 
 class Head(NamedTuple):
@@ -76,6 +81,8 @@ class Model:
     settings:  what GGUF says as well and config.json may leave out, by its keys there
     bare:      the checkpoint has no head, and what stands for it here is never computed
     end:       what follows every layer
+    classifier: what makes scores of a text's states, of a checkpoint that is there for that
+    dense:     what follows the pooling, of one that embeds texts
     """
 
     name: str
@@ -89,6 +96,8 @@ class Model:
     settings: Mapping[str, float] = field(default_factory=dict)
     bare: bool = False
     end: LayerEnd | None = None
+    classifier: Classifier | None = None
+    dense: tuple[Dense, ...] = ()
 
     @property
     def num_hidden_layers(self) -> int:
@@ -109,6 +118,12 @@ class Model:
     def writes_text(self) -> bool:
         """Whether there is a head."""
         return self.head is not None and not self.bare
+
+    @property
+    def token_types(self) -> int:
+        """How many types of tokens are told apart; 0 if none are."""
+        types = self.embedding.types
+        return types.rows if types and types.rows > 1 else 0
 
     @property
     def heads(self) -> Heads:
@@ -159,6 +174,10 @@ class Model:
                 self.end.layer_tensors(own)
         if self.head:
             self.head.tensors(found)
+        if self.classifier:
+            self.classifier.tensors(found)
+        for module in self.dense:
+            module.tensors(found)
         return found
 
     def graph(self, g: Graph, stages: range | None = None) -> Value:

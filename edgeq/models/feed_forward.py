@@ -244,13 +244,19 @@ def gated(
 
 
 def fused_gated(
-    n: int, m: int, activation: str, both: str = "mlp.gate_up_proj", down: str = "mlp.down_proj", suffix: str = ""
+    n: int,
+    m: int,
+    activation: str,
+    both: str = "mlp.gate_up_proj",
+    down: str = "mlp.down_proj",
+    suffix: str = "",
+    bias: bool = False,
 ) -> GatedMLP:
     """A gated MLP whose checkpoint has one tensor for `both`: all rows of gate, then those of up."""
     return GatedMLP(
-        Matrix(f"ffn_gate{suffix}", both, m, n, fused=Fused(2 * m)),
-        Matrix(f"ffn_up{suffix}", both, m, n, fused=Fused(2 * m, first=m)),
-        Matrix(f"ffn_down{suffix}", down, n, m),
+        Matrix(f"ffn_gate{suffix}", both, m, n, bias, fused=Fused(2 * m)),
+        Matrix(f"ffn_up{suffix}", both, m, n, bias, fused=Fused(2 * m, first=m)),
+        Matrix(f"ffn_down{suffix}", down, n, m, bias),
         activation,
     )
 

@@ -20,8 +20,9 @@ THETA = 1000000.0
 
 
 def compose(config: Config) -> Model:
-    """Every sixth layer is global. Caps are computed where a configuration has some."""
-    config.refuse(use_bidirectional_attention=False)
+    """Every sixth layer is global. Caps are computed where a configuration has some. In EmbeddingGemma tokens see what
+    follows them too, and nothing is written."""
+    both_ways = config.flag("use_bidirectional_attention")
     size = read_dimensions(config)
     n, m = size.hidden_size, size.intermediate_size
     eps = config.number("rms_norm_eps", 1e-6)
@@ -30,9 +31,12 @@ def compose(config: Config) -> Model:
         read_heads(config, n, head_dim=256),
         scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5,
         softcap=config.optional("attn_logit_softcapping"),
+        causal=not both_ways,
     )
     pattern = config.integer("sliding_window_pattern", 6)
     windows = by_layer(config, [(i + 1) % pattern != 0 for i in range(size.num_hidden_layers)])
+    if both_ways:  # of which the window is both sides together
+        windows = [window and window // 2 + 1 for window in windows]
     theta = config.number("rope_local_base_freq", 10000.0)
     local, rotation = local_rope(config, heads.head_dim, theta), rope(config, heads.head_dim, theta=THETA)
     bias = config.flag("attention_bias")
@@ -59,4 +63,5 @@ def compose(config: Config) -> Model:
         layers,
         Head(norm("output_norm", "model.norm"), head, cap=cap),
         settings={"rope_theta": THETA, "final_logit_softcapping": cap},
+        bare=both_ways,
     )

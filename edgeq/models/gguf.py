@@ -12,6 +12,7 @@ from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
+from edgeq.models.gguf_encoders import read_classifier, write_classifier, write_dense
 from edgeq.models.gguf_hooks import Shapes, mamba_of
 from edgeq.models.gguf_rope import (
     LARGEST_F32,
@@ -101,6 +102,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
         raise type(error)(f"{source}: {error}") from None
     if not entry.own_rope:
         read_rope(config, values, f"{name}.rope", shapes, vector, source)
+    config |= read_classifier(name, entry.model_type, values, shapes, source)
     if (config.get("rope_scaling") or {}).get("rope_type") == "yarn":
         config["rope_scaling"] |= entry.yarn
     if entry.interleaved and "partial_rotary_factor" in config:
@@ -131,7 +133,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     exported(str(config.get("model_type")), source)  # before anything is said of the configuration
     model = architecture_of(config, source)
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
-    name, entry = exported(str(config.get("model_type")), source, recurrent)
+    name, entry = exported(str(config.get("model_type")), source, recurrent, not model.heads.causal)
     if not isinstance(model, Model):
         raise UnsupportedError(f"{source}: {name} cannot be exported")
     usual = {theirs: own for own, theirs in entry.names.items()}
@@ -147,6 +149,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         values |= entry.write(model, config) if entry.write else {}
         if entry.own_rope:
             gguf_gemma4.write_rope(values, model, config)
+        values |= write_classifier(name, model) | write_dense(name, model)
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
     if entry.square and query_width(model.heads) != model.size.hidden_size:

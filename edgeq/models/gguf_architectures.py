@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models import falcon_h1, gguf_gemma4, gguf_mixtures, gpt2
+from edgeq.models import gguf_encoders as encoders
 from edgeq.models import gguf_hooks as hooks
 from edgeq.models.composition import Model
 from edgeq.models.gguf_hooks import Config, Shapes
@@ -151,6 +152,15 @@ ARCHITECTURES = {
         own_rope=True,
         by_layer=("feed_forward_length",),
     ),
+    "gemma-embedding": GgufArchitecture(
+        "gemma3_text",
+        keys=_WINDOW,
+        fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+        assumed={"use_bidirectional_attention": True},
+        derived=hooks.gemma(6, 62),
+        read=encoders.read_gemma,
+        write=encoders.write_gemma,
+    ),
     "granite": GgufArchitecture("granite", interleaved=True, keys=_MULTIPLIERS, biases=_BIASES),
     "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=_MULTIPLIERS | _LOCAL_EXPERTS, biases=_BIASES),
     "olmo2": GgufArchitecture("olmo2"),
@@ -204,6 +214,23 @@ ARCHITECTURES = {
         fixed={"hidden_act": "gelu"},
         read=hooks.read_bert,
         write=hooks.write_bert,
+    ),
+    "modern-bert": GgufArchitecture(
+        "modernbert",
+        layer_norm="norm_eps",
+        keys={"attention.sliding_window": "local_attention"},
+        fixed={"attention_bias": False, "mlp_bias": False, "norm_bias": False},
+        read=encoders.read_modernbert,
+        write=encoders.write_modernbert,
+        fused=("attn_qkv", "ffn_up"),
+    ),
+    "nomic-bert": GgufArchitecture(
+        "nomic_bert",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "silu"},
+        read=hooks.read_bert,
+        write=hooks.write_bert,
+        fused=("attn_qkv",),
     ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",
@@ -388,6 +415,7 @@ OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False},
 MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 # Here -> GGUF: Mistral is a Llama there, whose window is not written
 EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
+    "gemma3_text": "gemma3",
     "mistral": "llama",
     "mixtral": "llama",
     "internlm3": "llama",
@@ -395,6 +423,9 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "granitemoehybrid": "granite",
     "granite": "granite",
     "minicpm": "granite",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+    "camembert": "bert",
 }
 
 
@@ -418,10 +449,14 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
     return name, ARCHITECTURES[name]
 
 
-def exported(model_type: str, source: str, recurrent: bool = False) -> tuple[str, GgufArchitecture]:
-    """The `general.architecture` that holds a model of this type, with recurrent layers or without, and its entry.
-    UnsupportedError if none does."""
+def exported(
+    model_type: str, source: str, recurrent: bool = False, both_ways: bool = False
+) -> tuple[str, GgufArchitecture]:
+    """The `general.architecture` that holds a model of this type, with recurrent layers or without, and its entry;
+    `both_ways`: its tokens see what follows them. UnsupportedError if none does."""
     model_type = WRAPPED.get(model_type, model_type)  # of files that name the larger model
+    if model_type == "gemma3_text" and both_ways:
+        return "gemma-embedding", ARCHITECTURES["gemma-embedding"]
     if model_type not in EXPORTED:
         raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
     name = EXPORTED[model_type]

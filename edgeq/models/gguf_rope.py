@@ -150,7 +150,8 @@ def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], 
     scaling = scaling_of(config)
     if not rotated(model):
         return
-    _check_local(config, scaling, source)
+    if "rope.freq_base_swa" not in values:
+        _check_local(config, scaling, source)
     values["rope.freq_base"] = float(scaling.get("rope_theta", theta))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "linear":

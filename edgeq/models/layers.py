@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from edgeq.models.feed_forward import FeedForward
 from edgeq.models.matrix import layer_name
 from edgeq.models.mixers import Mixer
-from edgeq.models.norms import NamedNorm, Norm, RMSNorm
+from edgeq.models.norms import NamedNorm, NoNorm, Norm, RMSNorm
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Value
 
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 class PreNorms(NamedTuple):
     """What reads x reads it normed; what is added is multiplied by `mixed` and `fed`, where these are given."""
 
-    before_mixer: Norm
+    before_mixer: Norm | NoNorm
     before_ffn: Norm
     mixed: float | None = None
     fed: float | None = None

@@ -94,5 +94,13 @@ class PlainHeadNorm(NamedTuple):
         return g.head_norm(x, (), self.head_dim, self.eps, stays=True)
 
 
+class NoNorm(NamedTuple):
+    """In place of a norm: x as it is."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x."""
+        return x
+
+
 Norm = RMSNorm | LayerNorm | PlainRMSNorm
 NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint

@@ -28,6 +28,7 @@ from edgeq.ops.rope import NO_ROPE, Rope, Rotate
 from edgeq.ops.short_conv import ShortConv
 from edgeq.ops.silu_mul import SiluMul
 from edgeq.ops.state_space import StateSpace
+from edgeq.ops.token_types import TokenTypes
 
 __all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "Rope", "Value", "kernels"]
 
@@ -39,6 +40,7 @@ class Graph(Recorder):
     rows = says(InputRows)
     add_positions = says(Positions)
     add_row = says(AddRow)
+    add_types = says(TokenTypes)
     rms_norm = says(RMSNorm)
     layer_norm = says(LayerNorm)
     head_norm = says(HeadNorm)

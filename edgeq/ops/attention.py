@@ -50,7 +50,7 @@ class Args(NamedTuple):
     part_counters: int  # int64 of each run's kv heads, zero in between
     softcap: int  # of the scores, f32 bits, or 0
     sinks: int  # f32 [heads], or 0
-    sees_all: int  # 1 if tokens also see those after them (in the same run; without a window)
+    sees_all: int  # 1 if tokens also see those after them (in the same run)
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
 
@@ -186,15 +186,15 @@ def reference(
     """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
-    `causal` it sees all. If `cap` is not 0, scores are capped to within it. `sinks` [heads] are one more score per
-    head, without a value.
+    `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
+    `sinks` [heads] are one more score per head, without a value.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
     result = np.zeros_like(q)
     for t in range(tokens):
-        last = start + t + 1 if causal else len(k)
-        first = max(0, last - window) if window else 0
+        first = max(0, start + t + 1 - window) if window else 0
+        last = start + t + 1 if causal else min(len(k), start + t + window) if window else len(k)
         for h in range(heads):
             keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
             scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)

@@ -22,6 +22,7 @@ from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
+from edgeq.models.classifier import head_left_out
 from edgeq.models.tensors import Tensor, settled
 from edgeq.models.wrapped import WRAPPED
 from edgeq.quantize import kept, static_scales
@@ -171,6 +172,8 @@ def convert_open(
     if config.get("model_type") in WRAPPED:
         what = "the language model is converted: it reads text, and nothing else"
         notes.append(f"of this {config['model_type']} {what}")
+    if (left_out := head_left_out(config)) is not None:
+        notes.append(f"the head of {left_out} is left out: the model embeds texts")
     _check_unquantized(checkpoint, model)
     if not allow_no_tokenizer:
         _check_tokenizer(checkpoint)

@@ -15,6 +15,7 @@ from edgeq.errors import UnsupportedError, UsageError
 # shared one, the taps of short convolutions, and what recurrent layers forget and learn by
 KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
 KEPT |= {"ssm_conv1d", "ssm_alpha", "ssm_beta"}
+AFTER_POOLING = ("cls.", "dense_")  # what names of matrices begin with that see one row per text: kept as well
 
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
 SHORT_ROWS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
@@ -65,7 +66,8 @@ class Recipe:
         Vectors are F32, and so are the small matrices in KEPT. A matrix whose rows the chosen type cannot hold
         becomes F16.
         """
-        if len(shape) == 1 or name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT:
+        kept = name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT or name.startswith(AFTER_POOLING)
+        if len(shape) == 1 or kept:
             return Choice("F32")
         wanted = self._wanted(name, n_layers, tied, self.rules)
         if block_type(wanted).accepts(shape[-1]):

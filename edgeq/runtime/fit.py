@@ -33,6 +33,7 @@ LOOKED_UP = (
     "ssm_conv1d.weight",
     *BY_ROW,
 )  # a row or tap of them per token
+AFTER_POOLING = ("cls.", "dense_")  # NumPy multiplies these
 BLOCK = 256  # positions by which plans are compared: attention's scratch grows in such steps
 
 # Resident memory on top of what the process already has, measured on x86-64 with CPython 3.11.
@@ -197,7 +198,11 @@ def resident(file: File) -> int:
 
 def kernel_names(file: File) -> list[str]:
     """Kernels that any run of this file needs; the plan knows the rest."""
-    types = {t.type for name, t in file.tensors.items() if len(t.shape) == 2 and not name.endswith(LOOKED_UP)}
+    types = {
+        t.type
+        for name, t in file.tensors.items()
+        if len(t.shape) == 2 and not name.endswith(LOOKED_UP) and not name.startswith(AFTER_POOLING)
+    }
     return [*TEAM_KERNELS, *(f"matmul:{kind}" for kind in sorted(types))]
 
 

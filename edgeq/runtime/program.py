@@ -71,11 +71,13 @@ class Part(NamedTuple):
 
     items: token ids int64 [rows], or f32 [rows, width] for a program of rows; at least one
     wanted: the numbers of those, in their order, whose results are wanted
+    types: int64 [rows], of a model that knows types of tokens; those of None are all 0
     """
 
     sequence: Sequence
     items: npt.NDArray[Any]
     wanted: range | list[int]
+    types: npt.NDArray[np.int64] | None = None
 
 
 class Program:
@@ -238,11 +240,13 @@ class Program:
         for part in parts:
             part.sequence.extend(len(part.items))
         first, wanted = 0, list[int]()
-        for number, (sequence, items, which) in enumerate(parts):
+        for number, (sequence, items, which, types) in enumerate(parts):
             count, start = len(items), sequence.position
             here = slice(first, first + count)
             (tables.tokens if plan.rows is None else plan.rows)[here] = items
             tables.positions[here] = start if count == 1 else np.arange(start, start + count)
+            if tables.types is not None:
+                tables.types[here] = 0 if types is None else types
             for group, state in zip(plan.groups, sequence.states, strict=True):
                 group.tables[here] = state.address
             place = number if count == 1 and len(parts) <= SPLIT_RUNS else -1

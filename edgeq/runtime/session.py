@@ -49,9 +49,11 @@ class Session:
         tokens: Sequence[int] | npt.NDArray[np.float32],
         all_logits: bool = False,
         tapped: Tapped | None = None,
+        types: Sequence[int] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Append `tokens`, ids or `rows`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
 
+        `types` are one per token, below the model's `token_types`; a model that knows none passes over them.
         `tapped(name, x)` hears after every batch what each tapped matrix read, f32 [tokens, columns], which is there
         until it returns; of the head that is the rows whose logits were asked for, a few at a time.
 
@@ -66,16 +68,23 @@ class Session:
                 raise UsageError("the model is closed: load it again")
             items = self._items(tokens)
             self._check(items)
-            return self._eval(items, all_logits, tapped)
+            return self._eval(items, all_logits, tapped, self._types(types, len(items)))
 
-    def _eval(self, items: npt.NDArray[Any], all_logits: bool, tapped: Tapped | None) -> F32:
+    def _eval(
+        self,
+        items: npt.NDArray[Any],
+        all_logits: bool,
+        tapped: Tapped | None,
+        types: npt.NDArray[np.int64] | None,
+    ) -> F32:
         before = self.position
         results: list[F32] = []
         for first in range(0, len(items), self.batch):
             chunk = items[first : first + self.batch]
             end = len(chunk)
             wanted = range(0 if all_logits else end - (first + end == len(items)), end)
-            result = self.program.step([Part(self.sequence, chunk, wanted)], tapped)[0]
+            kinds = None if types is None else types[first : first + self.batch]
+            result = self.program.step([Part(self.sequence, chunk, wanted, kinds)], tapped)[0]
             results = [*results, result] if all_logits else [result]
         result = results[0] if len(results) == 1 else np.concatenate(results)
         if not np.isfinite(result).all():
@@ -99,6 +108,15 @@ class Session:
             raise UsageError(f"token ids must lie between 0 and {self.model.vocab_size - 1}")
         if self.plan.rows is not None and not np.isfinite(items).all():
             raise UsageError("rows must be finite numbers")
+
+    def _types(self, types: Sequence[int] | None, tokens: int) -> npt.NDArray[np.int64] | None:
+        """int64 [tokens]. UsageError if they are not one per token, or not the model's."""
+        if types is None or not self.model.token_types:
+            return None
+        found = np.asarray(types, np.int64)
+        if found.shape != (tokens,) or found.min() < 0 or found.max() >= self.model.token_types:
+            raise UsageError(f"types must be one per token, each between 0 and {self.model.token_types - 1}")
+        return found
 
     def _items(self, tokens: Sequence[int] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Ids int64 [tokens] or rows f32 [tokens, width]. UsageError if they are none."""

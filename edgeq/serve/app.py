@@ -25,6 +25,7 @@ from edgeq.serve.openai_chat import chat_completions
 from edgeq.serve.openai_completions import completions
 from edgeq.serve.openai_embeddings import embeddings
 from edgeq.serve.replies import Json, note
+from edgeq.serve.reranking import rerank
 from edgeq.serve.response_store import ResponseStore
 from edgeq.serve.roster import Roster
 
@@ -49,6 +50,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/responses/{name}", openai_responses.stored),
     ("DELETE", "/v1/responses/{name}", openai_responses.forget),
     ("GET", "/v1/responses/{name}/input_items", openai_responses.stored_input),
+    *(("POST", path, rerank) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
     ("POST", "/tokenize", token_endpoints.tokenize),
     ("POST", "/detokenize", token_endpoints.detokenize),
     ("POST", "/apply-template", token_endpoints.apply_template),

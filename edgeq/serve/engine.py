@@ -261,6 +261,11 @@ class Engine:
                     raise ContextError(f"text {i + 1} has {size} tokens, the model embeds {most} tokens: shorten it")
         return self.model.embed(texts), embedder.timings.tokens
 
+    def rerank(self, query: str, texts: Sequence[str], instruction: str | None = None) -> tuple[list[float], int]:
+        """How well each text answers a query, and how many tokens there are; as `work` of `compute`."""
+        scores = self.model.rerank(query, texts, instruction=instruction)
+        return [float(score) for score in scores], self.model.ranking_timings.tokens
+
     def prompt_scores(self, tokens: list[int], top: int) -> list[TokenLogprob]:
         """What the model thinks of each token of a prompt but the first; as `work` of `compute`."""
         following = iter(tokens[1:])

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
+from edgeq.text.pair import Pair, shared_length
 from edgeq.text.piece_bytes import byte_level_bytes, spaced_bytes, word_bytes
 from edgeq.text.tokenizer_bounds import check_growth, check_merges
 
@@ -54,6 +55,24 @@ class JsonBackend:
                 self._forget()
                 ids = self._encode(text, add_special, parse_special)
         return ids
+
+    def encode_pair(self, first: str, second: str, most: int) -> Pair:
+        with self._lock:
+            found = self._encode_pair(first, second, most)
+            if max(found.ids, default=0) >= self._limit:
+                self._forget()
+                found = self._encode_pair(first, second, most)
+        return found
+
+    def _encode_pair(self, first: str, second: str, most: int) -> Pair:
+        self._tokenizer.encode_special_tokens = False
+        texts = [self._tokenizer.encode(text, add_special_tokens=False) for text in (first, second)]
+        one, other = (len(text) for text in texts)
+        lengths = shared_length(one, other, most - self._tokenizer.num_special_tokens_to_add(True))
+        for text, length in zip(texts, lengths, strict=True):
+            text.truncate(length)
+        whole = self._tokenizer.post_process(texts[0], texts[1])
+        return Pair(list(whole.ids), list(whole.type_ids), sum(lengths) < one + other)
 
     def _encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         if self._tokenizer.encode_special_tokens == parse_special:

@@ -2,7 +2,7 @@
 means."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.errors import TokenizerError, UnsupportedError
@@ -10,17 +10,23 @@ from edgeq.text.assets import json_asset
 
 POOLINGS = ("mean", "cls", "last", "max")
 SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "pooling_config.json")
+PROMPTS = "config_sentence_transformers.json"
 _MODE = "pooling_mode_"
 
 
 @dataclass(frozen=True)
 class SentenceSettings:
     """pooling: one of POOLINGS; max_length: most tokens of a text, None for as many as the model takes; normalize:
-    vectors get the length 1."""
+    vectors get the length 1; dense: how many modules of a matrix come before that; prompts: what is put before texts,
+    by name; default: the name of the one that is put there unasked; pools_prompt: whether its tokens are pooled too."""
 
     pooling: str
     max_length: int | None
     normalize: bool
+    dense: int = 0
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default: str | None = None
+    pools_prompt: bool = True
 
 
 def read_sentence_settings(assets: Mapping[str, bytes], causal: bool) -> SentenceSettings:
@@ -31,12 +37,36 @@ def read_sentence_settings(assets: Mapping[str, bytes], causal: bool) -> Sentenc
     does not compute, TokenizerError for a file that is no JSON.
     """
     modules = _modules(assets)
-    unknown = [kind for kind in modules if kind not in ("Transformer", "Pooling", "Normalize")]
+    unknown = [kind for kind in modules if kind not in ("Transformer", "Pooling", "Dense", "Normalize")]
+    if "Normalize" in modules[:-1]:
+        unknown.append(f"Normalize before {modules[-1]}")
     if unknown:
         raise UnsupportedError(f"modules.json asks for a module {unknown[0]!r}: not supported")
-    length = json_asset(assets, "sentence_bert_config.json").get("max_seq_length")
-    pooling = _pooling(json_asset(assets, "pooling_config.json")) or ("last" if causal else "mean")
-    return SentenceSettings(pooling, length if type(length) is int and length > 0 else None, "Normalize" in modules)
+    pools = json_asset(assets, "pooling_config.json")
+    pooling = _pooling(pools) or ("last" if causal else "mean")
+    told = json_asset(assets, PROMPTS)
+    named, default = told.get("prompts"), told.get("default_prompt_name")
+    known = named.items() if isinstance(named, dict) else ()
+    prompts = {str(name): text for name, text in known if isinstance(text, str)}
+    return SentenceSettings(
+        pooling,
+        most_tokens(assets),
+        "Normalize" in modules,
+        modules.count("Dense"),
+        prompts,
+        default if default in prompts else None,
+        pools.get("include_prompt") is not False,
+    )
+
+
+def most_tokens(assets: Mapping[str, bytes]) -> int | None:
+    """Most tokens of a text, as the model's files say, which may be more than it takes; None where none does.
+
+    Newer sentence-transformers leave it to the tokenizer's files.
+    """
+    own = json_asset(assets, "sentence_bert_config.json").get("max_seq_length")
+    length = own if own is not None else json_asset(assets, "tokenizer_config.json").get("model_max_length")
+    return length if type(length) is int and length > 0 else None
 
 
 def _modules(assets: Mapping[str, bytes]) -> list[str]:

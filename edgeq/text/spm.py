@@ -11,6 +11,7 @@ from edgeq.errors import TokenizerError
 from edgeq.text import protobuf
 from edgeq.text.added import AddedTokens
 from edgeq.text.assets import AddedToken, TokenizerSettings
+from edgeq.text.pair import Pair, shared_length
 from edgeq.text.piece_bytes import spaced_bytes
 
 # ModelProto.normalizer_spec with add_dummy_prefix and remove_extra_whitespaces set to false, serialized. Protobuf lets
@@ -55,6 +56,14 @@ class SentencePieceBackend:
         for place, part in enumerate(self._cutter.cut(text, parse_special)):
             ids += [part] if isinstance(part, int) else self._encode_stretch(part, first=place == 0)
         return ids
+
+    def encode_pair(self, first: str, second: str, most: int) -> Pair:
+        """Without special tokens: that these go around texts the settings say, and the caller does it."""
+        texts = [self.encode(text, False, True) for text in (first, second)]
+        lengths = shared_length(len(texts[0]), len(texts[1]), most)
+        types = [0] * lengths[0] + [1] * lengths[1]
+        ids = texts[0][: lengths[0]] + texts[1][: lengths[1]]
+        return Pair(ids, types, len(ids) < sum(map(len, texts)))
 
     def piece_bytes(self, token: int) -> bytes:
         added = self.added.get(token)

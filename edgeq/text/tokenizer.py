@@ -9,6 +9,7 @@ from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings, read_settings
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.detokenizer import Detokenizer
+from edgeq.text.pair import Pair, shared_length
 
 # Tokens by which chat models end their turn. Checkpoints often name only the end-of-text token in their JSON files.
 END_OF_TURN = (
@@ -46,6 +47,7 @@ class Backend(Protocol):
     def knows(self, token: int) -> bool: ...
     def keep_below(self, limit: int) -> None: ...
     def encode(self, text: str, add_special: bool, parse_special: bool) -> list[int]: ...
+    def encode_pair(self, first: str, second: str, most: int) -> Pair: ...
     def piece_bytes(self, token: int) -> bytes: ...
     def token_id(self, token: str) -> int | None: ...
 
@@ -96,6 +98,22 @@ class Tokenizer:
         if settings.add_eos and (eos := self._role_id("eos_token", settings.eos_ids)) is not None:
             ids.append(eos)
         return ids
+
+    def encode_pair(self, first: str, second: str, most: int) -> Pair:
+        """Two texts as a model that compares them expects them, in at most `most` tokens: the longer one loses its
+        end first."""
+        settings = self._settings
+        first, second = (text.encode("utf-8", errors="replace").decode() for text in (first, second))
+        if settings.add_bos is None:
+            return self._backend.encode_pair(first, second, most)
+        before = [self.bos_id] if settings.add_bos and self.bos_id is not None else []
+        eos = self._role_id("eos_token", settings.eos_ids) if settings.add_eos else None
+        after = [] if eos is None else [eos]
+        texts = [self._backend.encode(text, False, True) for text in (first, second)]
+        lengths = shared_length(len(texts[0]), len(texts[1]), most - 2 * len(before + after))
+        whole = [[*before, *ids[:count], *after] for ids, count in zip(texts, lengths, strict=True)]
+        cut = sum(lengths) < sum(map(len, texts))
+        return Pair([*whole[0], *whole[1]], [0] * len(whole[0]) + [1] * len(whole[1]), cut)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of token ids; `special` shows control tokens by their names."""

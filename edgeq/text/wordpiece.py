@@ -69,7 +69,7 @@ def wordpiece(
                 {"Sequence": {"id": "A", "type_id": 0}},
                 last,
                 {"Sequence": {"id": "B", "type_id": 1}},
-                last,
+                {"SpecialToken": {"id": names["sep_token"], "type_id": 1}},
             ],
             "special_tokens": around,
         },

@@ -245,7 +245,8 @@ def test_quantized_architectures_there_and_back(case: str, tmp_path: Path, monke
 
 
 def test_every_architecture_is_tested():
-    types = {CASES[case]["model_type"] for case in CASES if case not in REFUSED} | {"bert"}  # see test_encoders.py
+    types = {CASES[case]["model_type"] for case in CASES if case not in REFUSED}
+    types |= {"bert", "modernbert", "nomic_bert"}  # see test_encoders.py
     assert {entry.model_type for entry in ARCHITECTURES.values()} <= types
 
 

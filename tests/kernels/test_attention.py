@@ -141,13 +141,15 @@ def test_attention_matches_twin(heads, kv_heads, head_dim, window, kind, tokens,
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(12, 12, 32), (8, 2, 24), (4, 4, 64), (5, 1, 40)])
 @pytest.mark.parametrize(("tokens", "start"), [(1, 0), (2, 0), (37, 0), (256, 0), (300, 0), (19, 500)])
-def test_without_causality_each_token_sees_all(heads, kv_heads, head_dim, tokens, start):
+@pytest.mark.parametrize("window", [0, 1, 12, 290])
+def test_without_causality_each_token_sees_what_follows(heads, kv_heads, head_dim, tokens, start, window):
     q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, "f16")
     results = [
-        run(q, k, v, start, 0, "f16", threads=threads, context=round_up(start + tokens, 16), causal=False)[0]
+        run(q, k, v, start, window, "f16", threads=threads, context=round_up(start + tokens, 16), causal=False)[0]
         for threads in (1, 3)
     ]
-    np.testing.assert_allclose(results[0], attention.reference(q, k, v, start, causal=False), rtol=1e-4, atol=2e-6)
+    expected = attention.reference(q, k, v, start, window, causal=False)
+    np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=2e-6)
     np.testing.assert_array_equal(*results)
 
 

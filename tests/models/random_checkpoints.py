@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from architecture_cases import CASES, FILES
-from encoder_cases import ENCODERS
+from encoder_cases import CLASSIFIERS, ENCODERS
 
 from edgeq.models import architecture
 
 POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
-EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings")
+EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings", "tok_embeddings")
 QUERIES_AND_KEYS = (".q_proj", ".k_proj", "qkv", "query_key", "c_attn", "self.query.", "self.key.", ".q_lin", ".k_lin")
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -32,7 +32,7 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     Llama's and its next of kin's are listed here. Of other architectures they are what edgeq asks a checkpoint for:
     tools/make_golden.py makes sure that transformers asks for just the same.
     """
-    if config["model_type"] not in ("llama", "mistral", "qwen2"):
+    if config["model_type"] not in ("llama", "mistral", "qwen2") or "id2label" in config:
         tensors = architecture(config).tensors
         return {part.source: part.shape for name in sorted(tensors) for part in tensors[name].parts}
     n, m = config["hidden_size"], config["intermediate_size"]
@@ -69,7 +69,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
     Uniform numbers of the legacy generator, whose stream NumPy has frozen. Spreads are such that attention is sharp
     and no layer drowns another: an error anywhere shows in the logits.
     """
-    config = {**CASES, **ENCODERS}[case]
+    config = (CASES | ENCODERS | CLASSIFIERS)[case]
     random = np.random.RandomState(int.from_bytes(hashlib.sha256(case.encode()).digest()[:4], "big"))
     weights: Weights = {}
     for name, shape in shapes(config).items():
@@ -97,6 +97,12 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
         weights[name] = values.astype(np.float32)
     prompt = [int(token) for token in random.randint(0, config["vocab_size"], POSITIONS)]
     return config, weights, prompt
+
+
+def types(case: str) -> list[int]:
+    """Of the prompt's tokens as two texts, which each is of."""
+    first = 20 + len(case)
+    return [0] * first + [1] * (POSITIONS - first)
 
 
 def continued(case: str) -> int:

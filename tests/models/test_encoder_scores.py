@@ -1,0 +1,117 @@
+"""Encoders' last states, and scores of rerankers and classifiers, against transformers', on random checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_checkpoints
+from encoder_cases import CLASSIFIERS, ENCODERS, FIRST
+
+from edgeq.classifying import Classifying
+from edgeq.container.reader import open_file
+from edgeq.errors import CheckpointError, UnsupportedError, UsageError
+from edgeq.models import architecture
+from edgeq.quantize.pipeline import convert
+from edgeq.runtime.session import Session
+
+GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "encoders.npz")
+NEWER = [case for case in ENCODERS if case not in FIRST]
+
+
+def converted(case: str, folder: Path, kind: str = "F32") -> Path:
+    convert(random_checkpoints.write(case, folder), folder / "m.eqf", kind, allow_no_tokenizer=True)
+    return folder / "m.eqf"
+
+
+def states(path: Path, prompt: list[int], threads: int = 2) -> np.ndarray:
+    with open_file(path) as file, Session(file, context=70, threads=threads, states=True) as session:
+        return session.eval(prompt, all_logits=True)
+
+
+def scores(path: Path, case: str, typed: bool = True) -> np.ndarray:
+    with open_file(path) as file, Session(file, threads=2) as session:
+        types = random_checkpoints.types(case) if typed else None
+        return Classifying(file, session, None).of_tokens(random_checkpoints.make(case)[2], types)
+
+
+def test_every_case_is_golden() -> None:
+    assert {name for name in GOLDEN if " " not in name and name != "texts"} == {*NEWER, *CLASSIFIERS}, (
+        "run tools/make_encoder_golden.py"
+    )
+    for case in (*NEWER, *CLASSIFIERS):
+        assert GOLDEN[f"{case} digest"] == random_checkpoints.digest(case), "run tools/make_encoder_golden.py"
+
+
+@pytest.mark.parametrize("case", NEWER)
+def test_states_are_those_of_transformers(case: str, tmp_path: Path) -> None:
+    found = states(converted(case, tmp_path), random_checkpoints.make(case)[2])
+    assert found.shape == GOLDEN[case].shape
+    assert np.abs(found - GOLDEN[case]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("case", NEWER)
+def test_quantized_encoders(case: str, tmp_path: Path) -> None:
+    """Near the exact states, and the same bits with any number of threads."""
+    path, prompt, expected = converted(case, tmp_path, "Q8_0"), random_checkpoints.make(case)[2], GOLDEN[case]
+    found = states(path, prompt)
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.2 * expected.std()
+    np.testing.assert_array_equal(states(path, prompt, threads=3), found)
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_scores_are_those_of_transformers(case: str, tmp_path: Path) -> None:
+    found = scores(converted(case, tmp_path), case)
+    assert found.shape == GOLDEN[case].shape
+    assert np.abs(found - GOLDEN[case]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("case", ["bert-rank", "nomic-bert-rank"])
+def test_types_of_tokens_are_seen(case: str, tmp_path: Path) -> None:
+    found = scores(converted(case, tmp_path), case, typed=False)
+    assert np.abs(found - GOLDEN[case]).max() > 0.01
+
+
+def test_the_head_stays_exact_where_matrices_are_quantized(tmp_path: Path) -> None:
+    with open_file(converted("bert-classes", tmp_path, "Q4_K_M")) as file:
+        kinds = {name: info.type for name, info in file.tensors.items()}
+    assert kinds["cls.weight"] == kinds["cls.output.weight"] == "F32" != kinds["blk.0.attn_q.weight"]
+
+
+def test_types_that_there_are_not(tmp_path: Path) -> None:
+    with open_file(converted("bert-rank", tmp_path)) as file, Session(file, threads=1) as session:
+        for types in ([0, 0, 2], [0, 0, -1], [0, 1]):
+            with pytest.raises(UsageError, match="types must be one per token, each between 0 and 1"):
+                session.eval([3, 4, 5], types=types)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("local_attention", 18), ("layer_types", ["full_attention"] * 4), ("hidden_activation", "relu")],
+)
+def test_features_of_modernbert_are_seen(key: str, other: object, tmp_path: Path) -> None:
+    path = converted("modernbert", tmp_path)
+    with open_file(path) as file:
+        file.metadata["config"][key] = other
+        with Session(file, context=70, threads=1) as session:
+            found = session.eval(random_checkpoints.make("modernbert")[2], all_logits=True)
+    assert np.abs(found - GOLDEN["modernbert"]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "error", "message"),
+    [
+        ("bert-rank", {"id2label": {"0": "a", "2": "b"}}, CheckpointError, "id2label is .*, an object of a name"),
+        ("bert-rank", {"id2label": ["a"]}, CheckpointError, "id2label is .*, an object of a name"),
+        ("modernbert-rank", {"classifier_pooling": "max"}, UnsupportedError, "classifier_pooling 'max'"),
+        ("nomic-bert-rank", {"moe_every_n_layers": 2}, UnsupportedError, "moe_every_n_layers 2"),
+    ],
+)
+def test_configurations_that_are_refused(case, change, error, message) -> None:
+    with pytest.raises(error, match=message):
+        architecture({**CLASSIFIERS[case], **change}, "c")
+
+
+def test_labels_that_are_not_named() -> None:
+    config = {key: value for key, value in CLASSIFIERS["bert-rank"].items() if key != "id2label"}
+    assert architecture(config).classifier.labels == ("LABEL_0", "LABEL_1")
+    assert architecture({**config, "num_labels": 1}).classifier.labels == ("LABEL_0",)
