@@ -67,7 +67,8 @@ class _Vocabulary:
         """A list of the metadata; empty where there is none. TokenizerError for one of another kind or length."""
         value = self.metadata.get(_PREFIX + key, [])
         kinds = (int, float) if kind is float else kind
-        if not isinstance(value, list | array) or (value and (type(value[0]) is bool or not isinstance(value[0], kinds))):
+        wrong = not isinstance(value, list | array)
+        if wrong or any(type(first) is bool or not isinstance(first, kinds) for first in value[:1]):
             raise TokenizerError(f"{_PREFIX}{key} is not a list of {kind.__name__}: convert the model again")
         if value and length is not None and len(value) != length:
             raise TokenizerError(f"{_PREFIX}{key} has {len(value)} entries, there are {length} tokens: convert again")
