@@ -149,6 +149,7 @@ ALLOWED: dict[str, set[str]] = {
         "loading",
         "model",
         "model_cache",
+        "model_names",
         "models",
         "ops",
         "passages",

@@ -10,7 +10,7 @@ import click
 from edgeq import environment
 from edgeq.cli.announcer import announce
 from edgeq.cli.options import read_text, writing_options
-from edgeq.cli.served import check_installed, load_served, named
+from edgeq.cli.served import Pulled, check_installed, load_served, named
 from edgeq.errors import UsageError
 from edgeq.text import template_process
 
@@ -30,6 +30,9 @@ from edgeq.text import template_process
     "--keep-alive", default="-1", show_default=True, help="How long a model stays unasked: 5m, 0, -1: always."
 )
 @click.option("--memory", type=click.IntRange(1), help="MiB that models take together.  [default: what is available]")
+@click.option(
+    "--allow-pull", is_flag=True, help="Serve what is in the cache, too; clients may fetch models into it, and delete."
+)
 @click.option("--access-log", is_flag=True, help="A line for each request: never what it says.")
 @writing_options
 def command(
@@ -45,6 +48,7 @@ def command(
     drain: float,
     keep_alive: str,
     memory: int | None,
+    allow_pull: bool,
     access_log: bool,
     loading: dict[str, Any],
 ) -> None:
@@ -75,7 +79,9 @@ def command(
     template_process.begin()
     loaders = {name: partial(load_served, path, loading) for name, path in named(models).items()}
     budget = available_memory() if memory is None else memory << 20
-    roster = Roster(loaders, queue, budget=budget, keep_s=_seconds(keep_alive))
+    library = Pulled(loading) if allow_pull else None
+    there = library.loaders() if library else None
+    roster = Roster(loaders, queue, budget=budget, keep_s=_seconds(keep_alive), library=library, in_library=there)
     listening = listening or open_socket(host, port)
     serve(roster, Rules(names, allow_origin, keys), listening, announce, drain, access_log)
 

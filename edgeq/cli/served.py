@@ -1,16 +1,20 @@
 """The models that a server, or a batch, answers with: named and loaded."""
 
+import os
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq import model_cache, model_names
 from edgeq.cli.announcer import Announcer
 from edgeq.cli.options import read_text
-from edgeq.errors import UsageError
+from edgeq.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from edgeq.model import Model
+    from edgeq.serve.roster import Loader, Tell
 
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
@@ -69,3 +73,36 @@ def load_served(path: str, loading: dict[str, Any], say: Callable[[str], None]) 
     if loading.get("preload"):
         model.file.read_through(lambda done, total: say(f"reading: {done / max(total, 1):.0%}"))
     return model
+
+
+class Pulled:
+    """The models in the cache: what clients may have fetched into it, where the server lets them."""
+
+    def __init__(self, loading: dict[str, Any]) -> None:
+        self._loading = loading
+
+    def loaders(self) -> "dict[str, Loader]":
+        """By name, what is there; the latest used where two have one."""
+        found: dict[str, Loader] = {}
+        for one in model_cache.cached():
+            found.setdefault(one.name, self._loader(str(one.path)))
+        return found
+
+    def fetch(self, name: str, tell: "Tell") -> "Loader":
+        """Make a file of a repository, or of what a short name means. Raises NotFoundError for names of this machine's
+        files, too."""
+        wanted = model_names.resolve(name)
+        if os.path.lexists(wanted) or os.path.lexists(name) or "/" not in wanted:
+            raise NotFoundError(f"{name}: is no repository's name")
+
+        def progress(what: str, done: int, total: int) -> None:
+            tell(what, done, total)
+
+        return self._loader(model_cache.runnable(name, tell, progress))
+
+    def remove(self, name: str) -> None:
+        """Remove the file from the cache."""
+        model_cache.remove(model_cache.named(name))
+
+    def _loader(self, path: str) -> "Loader":
+        return partial(load_served, path, self._loading)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeq.serve import (
     anthropic_messages,
     health,
+    ollama_library,
     ollama_models,
     ollama_texts,
     openai_responses,
@@ -63,6 +64,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/api/ps", ollama_models.ps),
     ("GET", "/api/version", ollama_models.version),
     ("POST", "/api/show", ollama_models.show),
+    ("POST", "/api/pull", ollama_library.pull),
+    ("DELETE", "/api/delete", ollama_library.delete),
 )
 
 

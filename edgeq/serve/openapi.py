@@ -12,6 +12,7 @@ from starlette.responses import Response
 from edgeq.serve import (
     anthropic_messages,
     health,
+    ollama_library,
     ollama_models,
     ollama_texts,
     openai_chat,
@@ -35,6 +36,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/api/generate": ollama_texts.GenerateRequest,
     "/api/embed": ollama_models.EmbedRequest,
     "/api/show": ollama_models.ShowRequest,
+    "/api/pull": ollama_library.PullRequest,
+    "/api/delete": ollama_library.DeleteRequest,
     "/tokenize": token_endpoints.TokenizeRequest,
     "/detokenize": token_endpoints.DetokenizeRequest,
     "/apply-template": token_endpoints.TemplateRequest,

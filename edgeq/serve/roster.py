@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeq.errors import EdgeqError, MemoryLimitError
+from edgeq.errors import EdgeqError, MemoryLimitError, NotFoundError
 from edgeq.serve.engine import AT_ONCE, Engine, Job
 from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
@@ -31,6 +31,22 @@ UNLOADED = "not loaded"
 
 Say = Callable[[str], None]
 Loader = Callable[[Say], "Model"]  # says how far it is
+
+
+class Tell(Protocol):
+    """Hears how far the fetching of a model is."""
+
+    def __call__(self, status: str, done: int | None = None, total: int | None = None) -> None: ...
+
+
+class Library(Protocol):
+    """Where models come from by their names. Both may take long, and raise EdgeqError."""
+
+    def fetch(self, name: str, tell: Tell) -> Loader:
+        """Have a model here."""
+
+    def remove(self, name: str) -> None:
+        """Remove it again."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Entry:
     users    requests that hold it
     leaving  whether it shall be unloaded as soon as nobody does
     used     counts requests of all models: the model with the least was asked for longest ago
+    own      whether it came from the library, which may remove it again
     """
 
     load: Loader
@@ -68,6 +85,7 @@ class Entry:
     users: int = 0
     leaving: bool = False
     used: int = 0
+    own: bool = False
     loading: "asyncio.Task[None] | None" = None
     timer: asyncio.TimerHandle | None = None
 
@@ -87,8 +105,13 @@ class Roster:
         at_once: int = AT_ONCE,
         budget: float = math.inf,
         keep_s: float = math.inf,
+        library: Library | None = None,
+        in_library: Mapping[str, Loader] | None = None,
     ) -> None:
+        """`library`: where clients may have models fetched from; those that are there already are `in_library`."""
         self.entries = {name: Entry(load, keep_s) for name, load in loaders.items()}
+        for name, load in (in_library or {}).items():
+            self.entries.setdefault(name, Entry(load, keep_s, own=True))
         self.metrics = Metrics()
         self.failure: BaseException | None = None  # of loading the first
         self.at_once = at_once
@@ -96,6 +119,7 @@ class Roster:
         self._turns = ThreadPoolExecutor(at_once, thread_name_prefix="edgeq-engine")
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="edgeq-loading")
         self._most_waiting, self._budget, self._keep_s = most_waiting, budget, keep_s
+        self._library, self._fetches = library, dict[str, asyncio.Future[Loader]]()
         self._asked = 0
         self._lent: ContextVar[list[Entry] | None] = ContextVar("lent", default=None)
 
@@ -181,6 +205,43 @@ class Roster:
         await self._unload(entry)
         return not entry.leaving
 
+    async def fetch(self, name: str, tell: Tell) -> None:
+        """Have a model of the library among the others, unless there is one of that name. Who asks for what is being
+        fetched waits, and is told nothing. Raises Failure."""
+        with contextlib.suppress(Failure):
+            self.named(name)
+            return
+        if self._library is None:
+            raise Failure(403, "this server fetches no models: start it with --allow-pull")
+        work = self._fetches.get(name)
+        if work is None:
+            work = self._fetches[name] = _in_thread(partial(self._library.fetch, name, tell))
+            work.add_done_callback(lambda _: self._fetches.pop(name, None))
+        try:
+            load = await asyncio.shield(work)
+        except NotFoundError as error:
+            raise Failure(404, f"there is no model {name!r:.100} to be fetched", code="model_not_found") from error
+        except EdgeqError as error:
+            LOG.error("%s: cannot be fetched: %s", name, error)
+            raise Failure(500, f"the model {name} cannot be fetched: the server's log says why") from error
+        self.entries.setdefault(name, Entry(load, self._keep_s, own=True))
+
+    async def forget(self, name: str) -> None:
+        """Serve a model of the library no more, and remove it there. Raises Failure."""
+        own = self.named(name)
+        entry = self.entries[own]
+        if self._library is None or not entry.own:
+            raise Failure(403, f"the model {own} is not this server's to delete: it did not fetch it")
+        if entry.users or entry.loading is not None:
+            raise Failure(409, f"the model {own} is in use: try again", retry_after=5)
+        await self._unload(entry)
+        self.entries.pop(own, None)
+        try:
+            await asyncio.shield(_in_thread(partial(self._library.remove, own)))
+        except EdgeqError as error:
+            LOG.error("%s: cannot be removed: %s", own, error)
+            raise Failure(500, f"the model {own} cannot be removed: the server's log says why") from error
+
     def _rest(self, entry: Entry) -> None:
         """Where nobody uses a model any more, see when it goes."""
         _stop_timer(entry)
@@ -260,6 +321,28 @@ class Roster:
         took = job.timings
         first = job.queued_s + took.first_token_s if took.generated_tokens else None
         self.metrics.count(name, reason, took.computed_tokens, took.cached_tokens, took.generated_tokens, first)
+
+
+def _in_thread(work: Callable[[], Any]) -> "asyncio.Future[Any]":
+    """As asyncio.to_thread, but the process does not wait for it at its end: fetching may take hours."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as one:
+            error = one
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="edgeq-fetching", daemon=True).start()
+    return future
 
 
 _TASKS = set[asyncio.Task[Any]]()  # which the event loop alone would drop

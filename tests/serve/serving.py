@@ -16,7 +16,7 @@ from edgeq.serve.app import application
 from edgeq.serve.engine import AT_ONCE
 from edgeq.serve.guard import Rules
 from edgeq.serve.listening import make_server, open_socket
-from edgeq.serve.roster import Roster
+from edgeq.serve.roster import Library, Roster
 
 
 class SlowSession(CountingSession):
@@ -51,9 +51,10 @@ def serving(
     at_once: int = AT_ONCE,
     budget: float = math.inf,
     keep_s: float = math.inf,
+    library: Library | None = None,
 ) -> Iterator[Served]:
     """A server of these models (name -> loader), in a thread of its own, and a client."""
-    roster = Roster(models, most_waiting, at_once, budget, keep_s)
+    roster = Roster(models, most_waiting, at_once, budget, keep_s, library)
     listening = open_socket("127.0.0.1", 0)
     server = make_server(application(roster, rules or Rules()), 5.0, access_log=False)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
