@@ -19,6 +19,7 @@ from edgeq.serve import (
     openai_completions,
     openai_embeddings,
     openai_responses,
+    reranking,
     token_endpoints,
 )
 from edgeq.serve.replies import Json
@@ -28,6 +29,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/chat/completions": openai_chat.ChatRequest,
     "/v1/completions": openai_completions.CompletionRequest,
     "/v1/embeddings": openai_embeddings.EmbeddingRequest,
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), reranking.RerankRequest),
     "/v1/responses": openai_responses.ResponsesRequest,
     "/v1/responses/input_tokens": openai_responses.InputRequest,
     "/v1/messages": anthropic_messages.MessagesRequest,
