@@ -21,7 +21,7 @@ from typing import Any, Self
 from edgeq.errors import FormatError
 
 _POSIX = sys.platform == "darwin" or (sys.platform == "linux" and not hasattr(sys, "getandroidapilevel"))
-_SUPPORTED = _POSIX and sys.maxsize > 1 << 32
+_SUPPORTED = _POSIX and sys.maxsize > 1 << 32 and hasattr(mmap, "PROT_READ")
 
 if sys.platform == "darwin":
     _SA_SIGINFO, _FIXED, _ADDRESS = 0x40, 0x10 | 0x1000, 24

@@ -36,7 +36,7 @@ class ScriptedProgram(CountingProgram):
 
     def step(self, parts):
         results = []
-        for sequence, items, wanted in parts:
+        for sequence, items, wanted, _ in parts:
             del sequence.tokens[sequence.position :]
             rows = []
             for token in items.tolist():

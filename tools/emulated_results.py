@@ -55,6 +55,8 @@ MODELS = (
     Model("mixtral", "Q6_K"),
     Model("qwen2-moe", "Q4_K_M", "q8_0"),
     Model("granitemoe", "Q4_0"),
+    Model("qwen3-5", "Q8_0"),
+    Model("granite-4-h", "Q4_K_M"),
 )
 
 

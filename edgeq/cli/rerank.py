@@ -1,12 +1,12 @@
 """`edgeq rerank`: texts in the order in which they answer a query."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.embed import lines_of
+from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.options import check_text, load_model, model_options
 from edgeq.cli.progress import status
 from edgeq.errors import UsageError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "--top", type=click.IntRange(1), help="Print only so many, the best.")
 @click.option("--instruction", callback=check_text, help="What makes a text an answer; for models that write yes.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects of index, score and text.")
+@json_option_for("Print a list of objects of index, score and text.")
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @model_options
 def command(
@@ -55,7 +55,7 @@ def command(
     order = sorted(range(len(given)), key=lambda i: -scores[i])[:top]  # of equal ones the first comes first
     if as_json:
         found = [{"index": i, "score": float(scores[i]), "text": given[i]} for i in order]
-        click.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        show_json(found)
         return
     for i in order:
         click.echo(f"{scores[i]:.4f}  {given[i]}")

@@ -18,6 +18,7 @@ from edgeq.container.placement import TensorInfo
 from edgeq.container.reader import File
 from edgeq.errors import FormatError
 
+DIVISORS = "rope_freqs.weight"  # a huge one stands for no rotation
 CHUNK = 1 << 18  # elements looked at twice while they are in a core's cache
 # Form of a number -> its signed and unsigned integers, and the bits of the least magnitude that cannot be computed
 # with: infinity, or what has a square past f32
@@ -37,7 +38,9 @@ def check_finite(file: File, matrices: bool = True, threads: int = 1, but: Colle
     """
     every = file.tensors.values()
     tensors = [
-        one for one in every if len(one.shape) == 1 or (matrices and len(one.shape) == 2 and one.name not in but)
+        one
+        for one in every
+        if one.name != DIVISORS and (len(one.shape) == 1 or (matrices and len(one.shape) == 2 and one.name not in but))
     ]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for tensor, sound in zip(tensors, pool.map(lambda one: _sound(file, one), tensors), strict=True):

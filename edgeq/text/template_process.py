@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from edgeq.errors import TemplateError
@@ -33,7 +34,7 @@ from edgeq.text.rendering import serve
 serve(memory)
 """
 # Windows has no such limits, and a frozen program is no interpreter: there templates have the sandbox's bounds alone.
-SUPPORTED = os.name == "posix" and not getattr(sys, "frozen", False)
+SUPPORTED = os.name == "posix" and not getattr(sys, "frozen", False) and bool(find_spec("resource"))
 
 _idle: list["_Process"] = []
 

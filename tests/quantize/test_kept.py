@@ -43,6 +43,15 @@ EXPECTED = {
     "fp8-block-f32": ("Q8_0", ENCODED),
     "fp8-block-bf16": ("Q8_0", ENCODED),
     "mxfp4": ("MXFP4", EXACT),
+    "mlx-2-32": ("Q4_1", EXACT),
+    "mlx-3-64": ("Q4_1", EXACT),
+    "mlx-4-64": ("Q4_1", EXACT),
+    "mlx-5-32": ("Q5_1", EXACT),
+    "mlx-6-64": ("Q8_0", ENCODED),
+    "mlx-8-128": ("Q8_0", ENCODED),
+    "mlx-mxfp4": ("MXFP4", EXACT),
+    "bitnet-autobitlinear": ("TQ2_0", EXACT),
+    "bitnet-bitlinear": ("TQ2_0", ROUNDED),
 }
 
 
@@ -54,7 +63,10 @@ def test_every_case_is_expected() -> None:
 def test_the_smallest_type_that_keeps_codes(case: str, tmp_path: Path) -> None:
     shutil.copy(GOLDEN / f"{case}.safetensors", tmp_path / "model.safetensors")
     with safe_open(tmp_path / "model.safetensors", "np") as file:
-        config = {"quantization_config": json.loads(file.metadata()["quantization_config"])}
+        quantization = json.loads(file.metadata()["quantization_config"])
+    config = {"quantization_config": quantization}
+    if case.startswith("mlx"):
+        config["quantization"] = quantization
     (tmp_path / "config.json").write_text(json.dumps(config))
     with open_checkpoint(tmp_path) as checkpoint:
         (matrix,) = checkpoint.packed.values()
