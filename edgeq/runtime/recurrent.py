@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.graph.aligned import aligned
 from edgeq.graph.pages import PageGroup, checkpoints
 from edgeq.kernels.layout import ATTENTION_BLOCK
-from edgeq.runtime.pool import Page, Pool
+from edgeq.runtime.pool import Pool
+from edgeq.runtime.states import OnPages
 
 
-class Recurrent:
+class Recurrent(OnPages):
     """Pages of a group of layers with recurrent states (graph/pages.py).
 
     The last page holds the states of position `_end`, each one before it those of the position where it is full.
@@ -21,16 +21,8 @@ class Recurrent:
     rewinds = False
 
     def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
-        self._group, self._pool = group, pool
-        self._pages: list[Page | None] = [None] * blocks
-        self._table = aligned(8 * blocks).view(np.int64)
-        self._own = self._end = 0
-        self.address = int(self._table.ctypes.data)
-
-    @property
-    def held(self) -> dict[int, int]:
-        """Bytes of each, shared with others or not, by address."""
-        return {page.address: page.data.nbytes for page in self._pages if page is not None}
+        super().__init__(group, pool, blocks)
+        self._end = 0
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions `start` to `end`, and give back checkpoints that lie too close to one another.
@@ -39,9 +31,7 @@ class Recurrent:
         for block in range(first, -(-end // ATTENTION_BLOCK)):
             before = self._pages[block]
             if before is None or block < self._own:
-                page = self._pool.take(self._group.nbytes)
-                page.data[:] = 0 if before is None else before.data
-                self._table[block], self._pages[block] = page.address, page
+                self._take(block).data[:] = 0 if before is None else before.data
         self._own = min(self._own, first)
         self._drop(set(range(first)) - set(checkpoints(first)))
 
@@ -69,9 +59,8 @@ class Recurrent:
     def fork(self) -> "Recurrent":
         """One with the same pages."""
         other = Recurrent(self._group, self._pool, len(self._pages))
-        self._own = other._own = len(self._pages)
+        self._share(other)
         other._end = self._end
-        other._pages[:], other._table[:] = self._pages, self._table
         return other
 
     def overflowed(self) -> bool:
@@ -87,14 +76,5 @@ class Recurrent:
 
     def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
         """Have the pages of these numbers, those that there can be, filled by `read`: they are those of `end`."""
-        for number in numbers:
-            if number not in range(len(self._pages)):
-                continue
-            page = self._pool.take(self._group.nbytes)
-            read(number, page.data)
-            self._table[number], self._pages[number] = page.address, page
+        self._fill(numbers, read)
         self._end = end
-
-    def _drop(self, blocks: Collection[int]) -> None:
-        for block in blocks:
-            self._table[block], self._pages[block] = 0, None

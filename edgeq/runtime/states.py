@@ -50,26 +50,57 @@ class State(Protocol):
         """Take, empty, the pieces of these numbers, of a text that ends at `end`, from `read(number, target)`."""
 
 
-class Pages:
-    """Pages of a group of layers: of all positions, or, where these see a window, of the latest.
-
-    Forks share pages until one of them writes to one, which it copies first. Its own are those from number `_own` on;
-    there are none before number `_first`.
-    """
-
-    rewinds = True
+class OnPages:
+    """Pages by number, some of which there are, and the table that kernels find them by. Forks share them; a state's
+    own, which it may write to, are those from number `_own` on."""
 
     def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
         self._group, self._pool = group, pool
         self._pages: list[Page | None] = [None] * blocks
         self._table = aligned(8 * blocks).view(np.int64)
-        self._own = self._first = 0
+        self._own = 0
         self.address = int(self._table.ctypes.data)
 
     @property
     def held(self) -> dict[int, int]:
         """Bytes of each, shared with others or not, by address."""
         return {page.address: page.data.nbytes for page in self._pages if page is not None}
+
+    def _take(self, number: int) -> Page:
+        """A new page in the place of this one. MemoryLimitError."""
+        page = self._pool.take(self._group.nbytes)
+        self._table[number], self._pages[number] = page.address, page
+        return page
+
+    def _share(self, other: "OnPages") -> None:
+        """Have the same pages in `other`: from now on both copy those that they write to."""
+        self._own = other._own = len(self._pages)
+        other._pages[:], other._table[:] = self._pages, self._table
+
+    def _fill(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
+        """Have the pages of these numbers, those that there can be, filled by `read`."""
+        for number in numbers:
+            if number in range(len(self._pages)):
+                page = self._pool.take(self._group.nbytes)
+                read(number, page.data)
+                self._table[number], self._pages[number] = page.address, page
+
+    def _drop(self, blocks: Collection[int]) -> None:
+        for block in blocks:
+            self._table[block], self._pages[block] = 0, None
+
+
+class Pages(OnPages):
+    """Pages of a group of layers: of all positions, or, where these see a window, of the latest.
+
+    There are none before number `_first`.
+    """
+
+    rewinds = True
+
+    def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
+        super().__init__(group, pool, blocks)
+        self._first = 0
 
     def extend(self, start: int, end: int) -> None:
         """Make room for positions `start` to `end`, and give back pages that nobody will see. MemoryLimitError if there
@@ -81,10 +112,9 @@ class Pages:
         for block in range(start // ATTENTION_BLOCK, -(-end // ATTENTION_BLOCK)):
             before = self._pages[block]
             if before is None or block < self._own:
-                page = self._pool.take(self._group.nbytes)
+                page = self._take(block)
                 if before is not None:
                     page.data[:] = before.data
-                self._table[block], self._pages[block] = page.address, page
         self._own = min(self._own, start // ATTENTION_BLOCK)
 
     def passing(self, start: int, end: int) -> int:
@@ -108,9 +138,8 @@ class Pages:
     def fork(self) -> "Pages":
         """One with the same pages."""
         other = Pages(self._group, self._pool, len(self._pages))
-        self._own = other._own = len(self._pages)
+        self._share(other)
         other._first = self._first
-        other._pages[:], other._table[:] = self._pages, self._table
         return other
 
     def overflowed(self) -> bool:
@@ -133,15 +162,5 @@ class Pages:
 
     def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
         """Have the pages of these numbers, those that there can be, filled by `read`."""
-        for number in numbers:
-            if number not in range(len(self._pages)):
-                continue
-            page = self._pool.take(self._group.nbytes)
-            read(number, page.data)
-            self._table[number], self._pages[number] = page.address, page
+        self._fill(numbers, read)
         self._first = min((number for number in numbers), default=0)
-
-    def _drop(self, blocks: range) -> None:
-        for block in blocks:
-            if self._pages[block] is not None:
-                self._table[block], self._pages[block] = 0, None

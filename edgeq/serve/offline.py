@@ -55,7 +55,7 @@ def refusal(line: bytes, failure: Failure) -> dict[str, Any]:
     """The answer to a row that is no request."""
     try:
         custom_id = msgspec.json.decode(line)["custom_id"]
-    except Exception:
+    except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):  # no JSON, or no object with such a key
         custom_id = None
     what = {"code": failure.code or "invalid_request", "message": failure.message}
     name = custom_id if isinstance(custom_id, str) else None
