@@ -9,7 +9,7 @@ import pytest
 import small_tokenizers as small
 from counting import GREEDY, CountingSession, MemoryFile, counting_model
 
-from edgeq import model as module
+from edgeq import writing as module
 from edgeq.errors import ContextError, TemplateError, TokenizerError, UsageError
 from edgeq.model import Model
 from edgeq.runtime.pace import LARGEST_PIECE, LEAST_PIECE

@@ -1,0 +1,359 @@
+"""What a model writes: it completes texts, answers in chats, one or many at a time."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Unpack, cast, overload
+
+from edgeq import saved_texts
+from edgeq.adapters.given import Lora
+from edgeq.answer import Answer, Generated, Generation, while_wanted
+from edgeq.answers import Answers
+from edgeq.arguments import check_count, check_messages, check_numbers, stop_strings, token_ids
+from edgeq.decode.sampler import Sampler
+from edgeq.decode.sampler_steps import Sampling
+from edgeq.decode.step import Text
+from edgeq.decode.stops import StopStrings
+from edgeq.errors import TemplateError, UsageError
+from edgeq.open_model import OpenModel
+from edgeq.shared_session import SharedSession
+from edgeq.text.tokenizer import FILES
+from edgeq.timings import Timings
+
+
+class Writing(OpenModel):
+    """A model that writes."""
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answers: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answer | Answers:
+        """Complete a text. The answer is computed as it is iterated over: `for piece in model.generate("Once"):`.
+
+        `prompt` is text, to which the tokenizer adds what the model expects (bos), or token ids taken as they are.
+        Ends at an end-of-text token, before a stop string, after `max_tokens`, or when the context is full.
+        `logprobs` notes each token's probability and the so many likeliest ones (`Answer.logprobs`): the model's own
+        distribution, before any sampling option. `speculate` computes tokens that are easy to guess several at a time,
+        where that is faster; it changes no token.
+
+        The other options are those of `Sampling`: `temperature=0` always takes the likeliest token, the same `seed`
+        gives the same text. They are by default the model's own (`sampling_defaults`), if it has some.
+
+        `n` gives so many answers to one prompt, which is computed once (see `Answers`); with a `seed` the further ones
+        have those that follow it.
+
+        Raises ContextError for a prompt that does not fit, UsageError for a value that cannot work or a closed model;
+        of an adapter CheckpointError for one that is damaged or another model's, UnsupportedError for one that is no
+        plain LoRA.
+        """
+        began = time.perf_counter()
+        self._check_open()
+        if n is not None:
+            seed, each = sampling.get("seed"), [sampling] * check_count(n)
+            if seed is not None:
+                each = [{**sampling, "seed": seed + number} for number in range(n)]
+            return self._answers([prompt] * n, max_tokens, stop, logprobs, each, speculate, lora)
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        shared = self._session_for(lora)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
+        return self._answer(generation, shared, stop, len(prompt) > 0)
+
+    def batch(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answers:
+        """Complete many texts, or answer many conversations, together: each answer is the one that `generate`, or
+        `chat`, gives with the same options, and all of them take far less time than one after the other.
+
+        What prompts have in common at their beginning is computed once. Where keys and values of all do not fit in
+        memory, some wait for others to end. Raises as `generate` and `chat` do.
+        """
+        self._check_open()
+        return self._answers(list(prompts), max_tokens, stop, logprobs, [sampling] * len(prompts), speculate, lora)
+
+    def agenerate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `generate`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(
+            self.generate(prompt, max_tokens, stop=stop, logprobs=logprobs, speculate=speculate, lora=lora, **sampling)
+        )
+
+    def generate_tokens(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        logprobs: int | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generated[int]:
+        """As `generate`, but token ids: all that a model without a tokenizer can read and write.
+
+        A token that ends the text is not among those that are iterated over.
+        """
+        began = time.perf_counter()
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        shared = self._session_for(lora)
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
+        return Generated(generation, self._ids(generation, shared))
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Answer:
+        """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}]; options are those of `generate`.
+
+        What the conversation has in common with the previous call is not computed again. Raises TemplateError where
+        the model has no chat template or it refuses the conversation; otherwise as `generate`.
+        """
+        began = time.perf_counter()
+        tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
+        shared = self._session_for(lora)
+        return self._answer(
+            self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate),
+            shared,
+            stop,
+            False,
+        )
+
+    def achat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncIterator[str]:
+        """As `chat`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
+        return while_wanted(
+            self.chat(
+                messages,
+                max_tokens,
+                stop=stop,
+                logprobs=logprobs,
+                tools=tools,
+                template_variables=template_variables,
+                speculate=speculate,
+                lora=lora,
+                **sampling,
+            )
+        )
+
+    def chat_tokens(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The prompt that `chat` gives to the model for a conversation. Raises TemplateError as `chat` does."""
+        self._check_open()
+        check_messages(messages)
+        try:
+            talk = self.chat_template.with_plain_text(messages, tools is not None)
+            prompt = self.chat_template.render(talk, tools=tools, **(template_variables or {}))
+        except TemplateError as error:
+            name = self.file.path if self._template_source is None else "the given template"
+            raise TemplateError(f"{name}: {error}") from error
+        return self.tokenizer.encode(prompt, add_special=False)
+
+    def save_prefix(
+        self, path: str | os.PathLike[str], prompt: str | Sequence[int], about: Mapping[str, Any] | None = None
+    ) -> int:
+        """Evaluate a prompt and write it to a file (`.eqp`) with all that the model keeps of it: texts that begin with
+        it begin at once, in any process that loads the file, on any CPU. How many tokens it has.
+
+        `about` is kept with it, and is handed out again: anything that JSON holds. Raises as `generate`, OutputError
+        for a file that cannot be written.
+        """
+        self._check_open()
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        for _ in self.generate_tokens(tokens, 1, temperature=0.0):
+            pass
+        return saved_texts.save(self._shared, self.session, path, tokens, about or {})
+
+    def save_text(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> int:
+        """As `save_prefix`, the prompt and the tokens of the latest answer, as far as they are evaluated."""
+        self._check_open()
+        return saved_texts.save(self._shared, self.session, path, self._latest.sequence, about or {})
+
+    def load_prefix(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Know a text that was saved; what was said `about` it. Raises FormatError for a file that is damaged or none,
+        UsageError for one of another model, KV cache or context."""
+        self._check_open()
+        return saved_texts.load(self._shared, self.session, path)[1]
+
+    def system_tokens(self, system: str) -> list[int]:
+        """What all conversations with a system message begin with. Raises TemplateError as `chat` does."""
+        first = {"role": "system", "content": system}
+        one, other = (self.chat_tokens([first, {"role": "user", "content": text}]) for text in ("a", "b"))
+        return one[: next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
+
+    def _generation(
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        logprobs: int | None,
+        sampling: Sampling,
+        began: float,
+        shared: SharedSession,
+        group: object = None,
+        speculate: bool = True,
+    ) -> Generation:
+        """A generation, checked and ready to run."""
+        check_numbers(max_tokens, logprobs, sampling)
+        if not isinstance(speculate, bool):
+            raise UsageError(f"speculate is {speculate!r}: it must be True or False")
+        options: Sampling = {**self.sampling_defaults, **sampling}
+        room = self.context + 1 - len(self._checked(tokens))  # the last token is drawn but takes no position
+        generation = Generation(
+            sequence=list(tokens),
+            prompt_tokens=len(tokens),
+            max_tokens=room if max_tokens is None else min(max_tokens, room),
+            limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
+            sampler=Sampler(self._text_of(tokens), **options),
+            logprobs=logprobs,
+            prepared_s=time.perf_counter() - began,
+            timings=Timings(load_s=self.load_s),
+        )
+        shared.prepare(generation, self.end_ids, group, speculate)
+        self._latest = generation
+        for watch in self._watches:
+            watch.saw(tokens)
+        return generation
+
+    def _text_of(self, tokens: list[int]) -> Text:
+        """What steps of the sampler may know of a text that begins with these."""
+        known = self.file.assets.keys() & {*FILES}
+        return Text(len(tokens), self.vocab_size, (lambda token: self.tokenizer.piece_bytes(token)) if known else None)
+
+    def _answer(
+        self, generation: Generation, shared: SharedSession, stop: str | Sequence[str], continues: bool
+    ) -> Answer:
+        """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""
+        return Answer(generation, self._text(generation, shared, StopStrings(stop_strings(stop)), continues))
+
+    def _answers(
+        self,
+        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        max_tokens: int | None,
+        stop: str | Sequence[str],
+        logprobs: int | None,
+        samplings: Sequence[Sampling],
+        speculate: bool,
+        lora: Sequence[Lora] | None,
+    ) -> Answers:
+        group, answers, shared = object(), [], self._session_for(lora)
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            began = time.perf_counter()
+            talk = not isinstance(prompt, str) and any(isinstance(part, Mapping) for part in prompt)
+            if talk:
+                tokens = self.chat_tokens(cast(Sequence[Mapping[str, Any]], prompt))
+            elif isinstance(prompt, str):
+                tokens = self.tokenizer.encode(prompt)
+            else:
+                tokens = token_ids(cast(Sequence[int], prompt))
+            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate)
+            answers.append(self._answer(generation, shared, stop, not talk and len(prompt) > 0))
+        shared.add(answers)
+        return Answers(answers, shared.scheduler.wait)
+
+    def _text(
+        self, generation: Generation, shared: SharedSession, stops: StopStrings, continues: bool
+    ) -> Iterator[str]:
+        """The text of a generation, ended by eos, a stop string or its limit."""
+        stream, said = self.tokenizer.stream(continues=continues), generation.text
+        ids = self._ids(generation, shared)
+        for token in ids:
+            if text := stops.push(stream.push(token)):
+                said.append(text)
+                yield text
+            if stops.reached:
+                generation.finish_reason = "stop"
+                break
+        cut = generation.finish_reason != "eos"
+        rest = stops.push(stream.flush(cut)) + stops.flush()
+        if stops.reached:
+            generation.finish_reason = "stop"
+        if rest:
+            said.append(rest)
+            yield rest
+
+    def _ids(self, generation: Generation, shared: SharedSession) -> Iterator[int]:
+        """The tokens of a generation, ended by eos or its limit."""
+        ends = self.end_ids
+        for token in shared.draw(generation, self._check_open):
+            if token in ends:
+                generation.finish_reason = "eos"
+                return
+            yield token
+        if generation.request is None or generation.request.complete:
+            generation.finish_reason = generation.limit
