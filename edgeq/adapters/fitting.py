@@ -10,8 +10,9 @@ from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.gguf.importer import halves, pieces_of, rotated_heads
 from edgeq.models import Architecture
 from edgeq.models.composition import Model
-from edgeq.models.gguf_architectures import Place, exported, places
+from edgeq.models.gguf_architectures import exported
 from edgeq.models.gguf_hooks import IN_TURN_THERE, delta_shape, mamba_of
+from edgeq.models.gguf_places import Place, places
 from edgeq.models.tensors import Part, also_called
 from edgeq.ops import Graph
 from edgeq.ops.matmul import Linear

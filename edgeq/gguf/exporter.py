@@ -25,8 +25,9 @@ from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf import scores_factor, write_config
-from edgeq.models.gguf_architectures import FUSED, Place, exported, places, split
+from edgeq.models.gguf_architectures import exported
 from edgeq.models.gguf_hooks import mamba_of
+from edgeq.models.gguf_places import FUSED, Place, places, split
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.models.matrix import check_tensors, layers_held
 from edgeq.text.gguf_vocabulary import tokenizer_metadata

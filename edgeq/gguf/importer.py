@@ -31,9 +31,11 @@ from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf import read_config
-from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, Place, known, places, split
+from edgeq.models.gguf_architecture import GgufArchitecture
+from edgeq.models.gguf_architectures import known
 from edgeq.models.gguf_encoders import RANK
 from edgeq.models.gguf_hooks import delta_shape
+from edgeq.models.gguf_places import FUSED, Place, places, split
 from edgeq.models.matrix import layer_past_the_last, layers_held
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer

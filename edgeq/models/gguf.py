@@ -11,9 +11,11 @@ from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import MOST_LAYERS
-from edgeq.models.gguf_architectures import FUSED, GgufArchitecture, exported, known
+from edgeq.models.gguf_architecture import GgufArchitecture
+from edgeq.models.gguf_architectures import exported, known
 from edgeq.models.gguf_encoders import read_classifier, write_classifier, write_dense
 from edgeq.models.gguf_hooks import Shapes, mamba_of
+from edgeq.models.gguf_places import FUSED
 from edgeq.models.gguf_rope import (
     LARGEST_F32,
     ROPE_FACTORS,

@@ -3,79 +3,15 @@
 Source: the keys and tensors that llama.cpp's loaders ask for, and what its converter does to a checkpoint's tensors.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models import falcon_h1, gguf_gemma4, gguf_mixtures, gpt2
 from edgeq.models import gguf_encoders as encoders
 from edgeq.models import gguf_hooks as hooks
-from edgeq.models.composition import Model
-from edgeq.models.gguf_hooks import Config, Shapes
+from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.wrapped import WRAPPED
-
-
-@dataclass(frozen=True)
-class GgufArchitecture:
-    """How one `general.architecture` is written in `config.json`.
-
-    model_type    Hugging Face's name
-    layer_norm    what config.json calls LayerNorm's epsilon, for which GGUF has a key of its own; RMSNorm without it
-    interleaved   rotary embedding turns neighbours (2i, 2i + 1) there, halves (i, i + n / 2) here: the rows of q and k
-                  are in another order
-    keys          GGUF's further keys -> config.json's
-    names         what config.json calls a key that most architectures call otherwise: usual name -> its own
-    fixed         keys that every such model has
-    assumed       keys that an import adds, because they say what is in the file already
-    biases        config.json's key -> a tensor that is there if it is true
-    derived       keys that follow from others, which GGUF's readers know by the model's size
-    read, write   what no table can say: (values by GGUF's key, shapes of tensors) -> keys of config.json, and (model,
-                  config.json) -> values by GGUF's key
-    fused         tensors that are several of ours, whose rows follow one another there
-    woven         tensors that are several of ours, of which a piece of each follows another, head by head
-    renamed       our tensors -> GGUF's, in layers without `blk.N.`
-    vectors       matrices of one row that are vectors there, or matrices there that are vectors here
-    bare          tensors without `.weight` behind their names there
-    yarn          what its yarn scaling has beside the usual
-    scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
-                  one that follows from sizes
-    own_rope      its rotary embeddings are gguf_gemma4.py's
-    by_layer      keys whose values may differ from layer to layer, where `read` sees to it
-    square        all query heads together are as wide as the residual stream there
-    """
-
-    model_type: str
-    layer_norm: str = ""
-    interleaved: bool = False
-    keys: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    assumed: Mapping[str, Any] = field(default_factory=dict)
-    biases: Mapping[str, str] = field(default_factory=dict)
-    derived: Callable[[Mapping[str, Any]], Config] | None = None
-    read: Callable[[Mapping[str, Any], Shapes], Config] | None = None
-    write: Callable[[Model, Mapping[str, Any]], dict[str, Any]] | None = None
-    fused: tuple[str, ...] = ()
-    woven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    vectors: tuple[str, ...] = ()
-    bare: tuple[str, ...] = ("ssm_a", "ssm_d")
-    yarn: Mapping[str, Any] = field(default_factory=dict)
-    scaled: str = ""
-    own_rope: bool = False
-    by_layer: tuple[str, ...] = ()
-    square: bool = False
-
-
-# Tensors that GGUF may hold as one, ours in the order of their rows
-FUSED = {
-    "attn_qkv": ("attn_q", "attn_k", "attn_v"),
-    "ffn_up": ("ffn_gate", "ffn_up"),
-    "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
-    "ssm_in": ("ssm_gate", "ssm_x", "ssm_step"),
-}
-
 
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
 _SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": []}
@@ -464,53 +400,3 @@ def exported(
         name = "granitehybrid"
     apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}
     return name, apart.get(model_type, ARCHITECTURES[name])
-
-
-@dataclass(frozen=True)
-class Place:
-    """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
-    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here; or
-    whether rows of the parts follow one another piece by piece."""
-
-    name: str
-    parts: tuple[str, ...]
-    flat: bool = False
-    woven: bool = False
-
-
-def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:
-    """The tensors of GGUF that our tensors `names` become, in their order; those named in `fused` (a subset of FUSED)
-    hold several of ours."""
-    found: list[Place] = []
-    done: set[str] = set()
-    every = set(names)
-    for name in names:
-        if name in done:
-            continue
-        prefix, stem, suffix = split(name)
-        parts: tuple[str, ...] = (name,)
-        theirs = stem
-        for whole in fused:
-            group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
-            biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
-            if stem in FUSED[whole] and set(group) <= every and not biases:
-                parts, theirs = group, whole
-        woven = False
-        for whole, ours in entry.woven.items():
-            group = tuple(f"{prefix}{part}{suffix}" for part in ours)
-            if stem in ours and set(group) <= set(names):
-                parts, theirs, woven = group, whole, True
-        # Falcon calls its only norm as we do, and renames both where there are two
-        if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in every):
-            theirs = entry.renamed[stem]
-        done |= set(parts)
-        flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
-        found.append(Place(f"{prefix}{theirs}{'' if stem in entry.bare else suffix}", parts, flat, woven))
-    return found
-
-
-def split(name: str) -> tuple[str, str, str]:
-    """`blk.0.attn_q.weight` as ("blk.0.", "attn_q", ".weight")."""
-    stem, dot, suffix = name.rpartition(".")
-    prefix = ".".join(stem.split(".")[:2]) + "." if stem.startswith("blk.") else ""
-    return prefix, stem[len(prefix) :], dot + suffix

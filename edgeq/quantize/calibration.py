@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.errors import UsageError
 from edgeq.models import Architecture
-from edgeq.models.gguf_architectures import FUSED, split
+from edgeq.models.gguf_places import FUSED, split
 from edgeq.quantize.sketch import Sketch
 
 F32Array = npt.NDArray[np.float32]

@@ -27,7 +27,8 @@ from edgeq.container.gguf_values import ARRAY, F64, STRING, U32, Typed, is_gguf,
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
 from edgeq.input import read_bytes
-from edgeq.models.gguf_architectures import FUSED, exported, split
+from edgeq.models.gguf_architectures import exported
+from edgeq.models.gguf_places import FUSED, split
 from edgeq.quantize.calibration import Calibration, Corpus, Statistics, Subject
 from edgeq.quantize.sketch import BINS, Sketch
 

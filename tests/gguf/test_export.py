@@ -27,7 +27,8 @@ from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models import architecture  # noqa: E402
 from edgeq.models.gguf import read_config, write_config  # noqa: E402
-from edgeq.models.gguf_architectures import ARCHITECTURES, places  # noqa: E402
+from edgeq.models.gguf_architectures import ARCHITECTURES  # noqa: E402
+from edgeq.models.gguf_places import places  # noqa: E402
 from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
 from edgeq.quantize.static_scales import set_scales  # noqa: E402
 from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402

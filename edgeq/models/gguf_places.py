@@ -1,0 +1,64 @@
+"""Where GGUF puts tensors: under which names, and which of ours are one there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeq.models.gguf_architecture import GgufArchitecture
+
+# Tensors that GGUF may hold as one, ours in the order of their rows
+FUSED = {
+    "attn_qkv": ("attn_q", "attn_k", "attn_v"),
+    "ffn_up": ("ffn_gate", "ffn_up"),
+    "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
+    "ssm_in": ("ssm_gate", "ssm_x", "ssm_step"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
+    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here; or
+    whether rows of the parts follow one another piece by piece."""
+
+    name: str
+    parts: tuple[str, ...]
+    flat: bool = False
+    woven: bool = False
+
+
+def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:
+    """The tensors of GGUF that our tensors `names` become, in their order; those named in `fused` (a subset of FUSED)
+    hold several of ours."""
+    found: list[Place] = []
+    done: set[str] = set()
+    every = set(names)
+    for name in names:
+        if name in done:
+            continue
+        prefix, stem, suffix = split(name)
+        parts: tuple[str, ...] = (name,)
+        theirs = stem
+        for whole in fused:
+            group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
+            biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
+            if stem in FUSED[whole] and set(group) <= every and not biases:
+                parts, theirs = group, whole
+        woven = False
+        for whole, ours in entry.woven.items():
+            group = tuple(f"{prefix}{part}{suffix}" for part in ours)
+            if stem in ours and set(group) <= set(names):
+                parts, theirs, woven = group, whole, True
+        # Falcon calls its only norm as we do, and renames both where there are two
+        if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in every):
+            theirs = entry.renamed[stem]
+        done |= set(parts)
+        flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
+        found.append(Place(f"{prefix}{theirs}{'' if stem in entry.bare else suffix}", parts, flat, woven))
+    return found
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """`blk.0.attn_q.weight` as ("blk.0.", "attn_q", ".weight")."""
+    stem, dot, suffix = name.rpartition(".")
+    prefix = ".".join(stem.split(".")[:2]) + "." if stem.startswith("blk.") else ""
+    return prefix, stem[len(prefix) :], dot + suffix
