@@ -1,11 +1,9 @@
 """Converts a checkpoint to a `.eqf` file, a few thousand rows at a time: memory does not grow with the model."""
 
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -14,42 +12,34 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import environment
-from edgeq.blocks.reference import decode
-from edgeq.blocks.table import tensor_bytes
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.checkpoints.packed import Rows
-from edgeq.container.writer import TensorSpec, Writer
-from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError, UsageError
+from edgeq.container.writer import Writer
+from edgeq.errors import CheckpointError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture
 from edgeq.models.classifier import head_left_out
-from edgeq.models.tensors import Tensor, settled
 from edgeq.models.wrapped import WRAPPED
 from edgeq.quantize import kept, static_scales
-from edgeq.quantize.chunks import Chunk, Sources, chunks
+from edgeq.quantize.chunks import Chunk, Sources
 from edgeq.quantize.converted import Converted, Report, own
 from edgeq.quantize.head import settle_head
-from edgeq.quantize.kept import Kept
-from edgeq.quantize.narrow import BF16_MAX, F16_MAX, Loss
-from edgeq.quantize.recipes import RECIPES, Choice, Recipe, recipe
+from edgeq.quantize.jobs import F32Array, Job, plan, read_ahead
+from edgeq.quantize.matching import check_tokenizer, check_unquantized
+from edgeq.quantize.narrow import BF16_MAX, F16_MAX
+from edgeq.quantize.recipes import RECIPES, Choice, recipe
 from edgeq.version import VERSION
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
 BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and embedding, whose errors weigh most
 KEPT = "kept"  # what the recipe of a quantized one is called
 SAMPLE_ROWS = 64  # rows of each chunk in which the error of encoding again is measured
-CHUNK_BYTES = 16 << 20  # of f32 weights held at a time; the next chunk is read while one is encoded
 
 # (tensor's name, its index, number of tensors, f32 bytes of weights converted so far, f32 bytes of all weights)
 Progress = Callable[[str, int, int, int, int], None]
 # (the checkpoint's small files by name, what to call the checkpoint in messages, rows of the token embedding): what
 # there is to say about them
 CheckAssets = Callable[[Mapping[str, bytes], str, int], list[str]]
-F32Array = npt.NDArray[np.float32]
-
-NONE: Mapping[str, Choice] = {}
-
-_LAYER = re.compile(r"((?:.*\.)?)(?:layers|h)\.(\d{1,9})\.", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,43 +48,6 @@ class Encoded:
 
     type: str
     panels: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One tensor to convert: what it is made from, and what it becomes. `noise`: of what is not kept exactly; `loss`:
-    whether its type is too narrow."""
-
-    tensor: Tensor
-    spec: TensorSpec
-    fallback: str | None
-    kept: Kept | None = None
-    noise: "_Noise" = field(default_factory=lambda: _Noise())
-    loss: Loss = field(default_factory=Loss)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether codes are kept as the checkpoint has them."""
-        return self.kept is not None and self.kept.how != kept.ENCODED
-
-
-@dataclass
-class _Noise:
-    """Sums of squares over a sample of a tensor's weights: of what encoding changed, and of the weights."""
-
-    changed: float = 0.0
-    weights: float = 0.0
-
-    def add(self, sample: F32Array, data: npt.NDArray[Any], name: str) -> None:
-        """Compare a chunk's first rows with what its panels hold."""
-        count, columns = sample.shape
-        difference = decode(data[: tensor_bytes(name, sample.shape)], count, columns, name) - sample
-        self.changed += float(np.square(difference, dtype=np.float64).sum())
-        self.weights += float(np.square(sample, dtype=np.float64).sum())
-
-    @property
-    def relative(self) -> float:
-        return float(np.sqrt(self.changed / self.weights)) if self.weights else 0.0
 
 
 def convert(
@@ -174,14 +127,14 @@ def convert_open(
         notes.append(f"of this {config['model_type']} {what}")
     if (left_out := head_left_out(config)) is not None:
         notes.append(f"the head of {left_out} is left out: the model embeds texts")
-    _check_unquantized(checkpoint, model)
+    check_unquantized(checkpoint, model)
     if not allow_no_tokenizer:
-        _check_tokenizer(checkpoint)
+        check_tokenizer(checkpoint)
     if check_assets:
         notes += check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
     wider = {name: Choice(one.type) for name, one in encoded.items()}
     while True:
-        jobs, skipped = _plan(checkpoint, model, chosen, keep, wider)
+        jobs, skipped = plan(checkpoint, model, chosen, keep, wider)
         static_scales.check_names(activation_scales, {j.spec.name for j in jobs}, checkpoint.source)
         specs = static_scales.with_scales((j.spec for j in jobs), activation_scales)
         metadata = _metadata(checkpoint, config, model, label, revision, jobs)
@@ -211,10 +164,10 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None =
     Raises what `convert` does of the checkpoint.
     """
     _, model, _ = settle_head(checkpoint)
-    _check_unquantized(checkpoint, model)
-    jobs, skipped = _plan(checkpoint, model, RECIPES["F32"], keep=False)
+    check_unquantized(checkpoint, model)
+    jobs, skipped = plan(checkpoint, model, RECIPES["F32"], keep=False)
     total, done = sum(4 * prod(job.spec.shape) for job in jobs), 0
-    for _, job, chunk, rows in _read_ahead(Sources(checkpoint, model), jobs):
+    for _, job, chunk, rows in read_ahead(Sources(checkpoint, model), jobs):
         if not isinstance(rows, Rows):
             _check_values(checkpoint, job, chunk, rows)
         done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
@@ -248,7 +201,7 @@ def default_output(source: str | os.PathLike[str], type: str) -> Path:
     return Path(f"{name}-{type}.eqf" if type else f"{name}.eqf")
 
 
-def _converted(job: _Job, nbytes: int) -> Converted:
+def _converted(job: Job, nbytes: int) -> Converted:
     error = job.noise.relative if job.kept and job.kept.how != kept.EXACT else None
     return Converted(job.spec.name, job.spec.shape, job.spec.type, nbytes, job.fallback, job.kept, error)
 
@@ -265,13 +218,13 @@ class _TooNarrow(Exception):
 def _convert_all(
     checkpoint: Checkpoint,
     model: Architecture,
-    jobs: list[_Job],
+    jobs: list[Job],
     writer: Writer,
     threads: int,
     progress: Progress | None,
 ) -> None:
     total, done = sum(4 * prod(j.spec.shape) for j in jobs), 0
-    for index, job, chunk, rows in _read_ahead(Sources(checkpoint, model), jobs):
+    for index, job, chunk, rows in read_ahead(Sources(checkpoint, model), jobs):
         writer.write(job.spec.name, _encoded(checkpoint, job, chunk, rows, threads))
         done += 4 * (chunk.stop - chunk.start) * prod(job.spec.shape[1:][-1:])
         if progress:
@@ -280,7 +233,7 @@ def _convert_all(
         raise _TooNarrow(wider)
 
 
-def _wider(checkpoint: Checkpoint, model: Architecture, job: _Job) -> Choice:
+def _wider(checkpoint: Checkpoint, model: Architecture, job: Job) -> Choice:
     """A type for weights that the job's cannot hold. BF16 is better than any that quantizes, and exact for BF16."""
     sources, kind = Sources(checkpoint, model), job.spec.type
     stored = {checkpoint.tensors[sources.name(part.source) or ""].dtype for part in job.tensor.parts}
@@ -292,26 +245,7 @@ def _wider(checkpoint: Checkpoint, model: Architecture, job: _Job) -> Choice:
     return Choice(other, f"a weight is past {limit}: {other} instead of {kind}")
 
 
-def _read_ahead(sources: Sources, jobs: list[_Job]) -> Iterator[tuple[int, _Job, Chunk, F32Array | Rows]]:
-    """(index of the job, job, chunk, its rows) of every chunk; the next one is read while this one is used."""
-    places = [(i, job, chunk) for i, job in enumerate(jobs) for chunk in chunks(job.tensor, CHUNK_BYTES)]
-    if not places:
-        return
-
-    def read(place: tuple[int, _Job, Chunk]) -> F32Array | Rows:
-        _, job, chunk = place
-        return sources.read_packed(chunk) if job.keeps else sources.read(chunk)
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, places[0])
-        for n, (i, job, chunk) in enumerate(places):
-            rows = ahead.result()
-            if n + 1 < len(places):
-                ahead = pool.submit(read, places[n + 1])
-            yield i, job, chunk, rows
-
-
-def _encoded(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array | Rows, threads: int) -> npt.NDArray[Any]:
+def _encoded(checkpoint: Checkpoint, job: Job, chunk: Chunk, rows: F32Array | Rows, threads: int) -> npt.NDArray[Any]:
     """What is written for the rows of a chunk."""
     if isinstance(rows, Rows):
         data = kept.panels_of(rows, job.spec.type)
@@ -329,7 +263,7 @@ def _encoded(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array | R
     return data
 
 
-def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Array) -> None:
+def _check_values(checkpoint: Checkpoint, job: Job, chunk: Chunk, rows: F32Array) -> None:
     """CheckpointError if a weight is not finite; the job learns of one that is past its type's range."""
     low, high = float(rows.min()), float(rows.max())
     limit = {"F32": inf, "BF16": BF16_MAX}.get(job.spec.type, F16_MAX)
@@ -345,80 +279,13 @@ def _check_values(checkpoint: Checkpoint, job: _Job, chunk: Chunk, rows: F32Arra
     job.loss.past = True
 
 
-def _plan(
-    checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: bool, wider: Mapping[str, Choice] = NONE
-) -> tuple[list[_Job], list[str]]:
-    """The tensors to convert, in the model's order, and the checkpoint's names that are not needed.
-
-    keep: tensors that are quantized get types that keep their codes, where there is one
-    wider: the types of tensors that no other can hold
-    """
-    sources = Sources(checkpoint, model)
-    tensors = settled(model.tensors, lambda source: sources.name(source) is not None)
-    skipped = _check_names(checkpoint, model, tensors, sources)
-    tied = "output.weight" not in tensors
-    jobs: list[_Job] = []
-    for name, tensor in tensors.items():
-        _check_shapes(checkpoint, tensor, sources)
-        choice = chosen.type_for(name, tensor.shape, model.num_hidden_layers, tied)
-        kind, fallback, how = choice.type, choice.fallback, None
-        if packed := sources.packed(tensor):
-            kind, how = kept.choose(packed, None if keep and kind == chosen.base else kind)
-            fallback = None if how.how != kept.ENCODED else fallback
-        if name in wider:
-            kind, fallback = wider[name].type, wider[name].fallback
-        jobs.append(_Job(tensor, TensorSpec(name, tensor.shape, kind), fallback, how))
-    return jobs, skipped
-
-
-def _check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> None:
-    for part in tensor.parts:
-        ref = checkpoint.tensors[sources.name(part.source) or ""]
-        turned = part.transposed and ref.name in checkpoint.packed  # quantized, they are rows of outputs everywhere
-        if ref.shape != (part.shape[::-1] if turned else part.shape):
-            has, needs = list(ref.shape), list(part.shape)
-            raise CheckpointError(
-                f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
-            )
-
-
-def _check_names(
-    checkpoint: Checkpoint, model: Architecture, tensors: Mapping[str, Tensor], sources: Sources
-) -> list[str]:
-    """The checkpoint's names that the model does not need; CheckpointError if one that it needs is missing."""
-    needed = list(dict.fromkeys(part.source for tensor in tensors.values() for part in tensor.parts))
-    found = {source: sources.name(source) for source in needed}
-    missing = [source for source in needed if found[source] is None]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise CheckpointError(
-            f"{checkpoint.source}: has no tensor {missing[0]!r}{more}: "
-            "the checkpoint is incomplete, or its config.json belongs to another model"
-        )
-    used = set(found.values())
-    skipped = [name for name in checkpoint.tensors if name not in used]
-    for name in skipped:
-        _refuse_surplus_layer(checkpoint, model, name)
-    return skipped
-
-
-def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str) -> None:
-    """CheckpointError for a tensor of a layer past the last: without its layer the model would be another one."""
-    layer = _LAYER.match(name)
-    if layer and layer[1] in model.prefixes and int(layer[2]) >= model.num_hidden_layers:
-        raise CheckpointError(
-            f"{checkpoint.source}: tensor {name!r} belongs to no layer: config.json has num_hidden_layers "
-            f"{model.num_hidden_layers}: take the config.json that belongs to the weights"
-        )
-
-
 def _metadata(
     checkpoint: Checkpoint,
     config: Mapping[str, Any],
     model: Architecture,
     recipe: str,
     revision: str | None,
-    jobs: list[_Job],
+    jobs: list[Job],
 ) -> dict[str, Any]:
     """The header's metadata. Of a local source only the last name: a path says more about a machine than a model."""
     local = Path(os.path.expanduser(checkpoint.source))
@@ -432,24 +299,6 @@ def _metadata(
         found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
         provenance["quantized"] = "; ".join(kept.summary(found))
     return {"architecture": model.name, "config": config, "provenance": provenance}
-
-
-def _check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
-    """UnsupportedError for a checkpoint that says it is quantized, but has no matrix that is."""
-    quantization = checkpoint.config.get("quantization_config")
-    if quantization and not checkpoint.packed and not any(tensor.ternary for tensor in model.tensors.values()):
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        raise UnsupportedError(
-            f"{checkpoint.source}: config.json says that it is quantized (method {method!r}), but no tensor is stored "
-            "that way: convert the original checkpoint"
-        )
-
-
-def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", "vocab.txt"}:
-        raise TokenizerError(
-            f"{checkpoint.source}: has neither tokenizer.json nor tokenizer.model: put the model's tokenizer beside it"
-        )
 
 
 def _refuse_overwriting(checkpoint: Checkpoint, out: str) -> None:

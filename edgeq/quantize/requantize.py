@@ -27,10 +27,11 @@ from edgeq.quantize import kept
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.converted import Converted, Report
 from edgeq.quantize.equalize import equalized, folds, smoothed
+from edgeq.quantize.jobs import CHUNK_BYTES
 from edgeq.quantize.kept import Kept
 from edgeq.quantize.layerwise import LayerWise
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
-from edgeq.quantize.pipeline import CHUNK_BYTES, SAMPLE_ROWS, Progress
+from edgeq.quantize.pipeline import SAMPLE_ROWS, Progress
 from edgeq.quantize.recipes import Choice, Recipe, recipe
 from edgeq.version import VERSION
 

@@ -17,7 +17,7 @@ from edgeq.blocks import reference
 from edgeq.checkpoints import open_checkpoint
 from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError, EdgeqError, OutputError, TokenizerError, UnsupportedError, UsageError
-from edgeq.quantize import pipeline
+from edgeq.quantize import jobs
 from edgeq.quantize.pipeline import Encoded, convert, convert_open
 from edgeq.quantize.recipes import RECIPES
 
@@ -97,7 +97,7 @@ def test_chunks_and_threads_do_not_change_the_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert(checkpoint, tmp_path / "a.eqf", threads=1)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 4 * 64 * 40)  # two panels of 64 columns
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 4 * 64 * 40)  # two panels of 64 columns
     seen: list[tuple[str, int, int, int, int]] = []
     convert(checkpoint, tmp_path / "b.eqf", threads=3, progress=lambda *now: seen.append(now))
     assert (tmp_path / "a.eqf").read_bytes() == (tmp_path / "b.eqf").read_bytes()
@@ -156,7 +156,7 @@ def test_non_finite_weight_is_named(checkpoint: Path, tmp_path: Path, value: flo
 def test_non_finite_position_counts_from_the_tensors_start(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 1)
     change(checkpoint, lambda t: t[Q].__setitem__((33, 5), np.nan))
     assert "[33, 5]" in refused(CheckpointError, checkpoint, tmp_path / "m.eqf")
     change(checkpoint, lambda t: (t[Q].__setitem__((33, 5), 0), t[NORM].__setitem__(40, np.nan)))
