@@ -1,13 +1,12 @@
 """Texts, or pairs of them, to a score for each label of a classifier: the head of the model on its pooled states."""
 
-import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgeq.after_pooling import Weights, activated, norm, product, sigmoid, weights_of
 from edgeq.container.reader import File
-from edgeq.embedder import EmbeddingTimings, pool, tokens_within
+from edgeq.embedder import EmbeddingTimings, one_by_one, pool, tokens_within
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.text.assets import json_asset
 from edgeq.text.sentence import most_tokens
@@ -50,19 +49,16 @@ class Classifying:
         none."""
         import numpy as np
 
-        began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
         result = np.empty((len(texts), len(self.labels)), np.float32)
-        for i, text in enumerate(texts):
+
+        def scored(i: int, text: Text) -> tuple[int, bool]:
             tokens, types, cut = self._encoded(text)
             if not tokens:
                 raise UsageError(f"text {i + 1} has no tokens: leave it out")
             result[i] = self.of_tokens(tokens, types)
-            timings.tokens += len(tokens)
-            timings.cut += cut
-            if progress:
-                progress(i + 1)
-        timings.seconds = time.perf_counter() - began
-        self.timings = timings
+            return len(tokens), cut
+
+        self.timings = one_by_one(texts, scored, progress)
         return result
 
     def of_tokens(self, tokens: Sequence[int], types: Sequence[int] | None = None) -> "F32":

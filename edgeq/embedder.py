@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeq.after_pooling import TORCH, activated, product, weights_of
 from edgeq.container.reader import File
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeq.runtime.session import Session
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -31,6 +33,22 @@ class EmbeddingTimings:
     def rate(self) -> float:
         """Tokens per second; 0 where nothing was measured."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+def one_by_one(
+    texts: Sequence[T], compute: Callable[[int, T], tuple[int, bool]], progress: Callable[[int], None] | None = None
+) -> EmbeddingTimings:
+    """What it takes to compute texts: `compute` is given each with its number, and tells how many tokens it had, and
+    whether its end was cut off; `progress` hears how many are done."""
+    began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
+    for i, text in enumerate(texts):
+        tokens, cut = compute(i, text)
+        timings.tokens += tokens
+        timings.cut += cut
+        if progress:
+            progress(i + 1)
+    timings.seconds = time.perf_counter() - began
+    return timings
 
 
 class Embedder:
@@ -81,25 +99,22 @@ class Embedder:
             raise UsageError(f"pooling {str(pooling)[:40]!r} is not known: give one of {', '.join(POOLINGS)}")
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError('texts must be a list of str, e.g. ["one text", "another"]')
-        began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
         result = np.empty((len(texts), self.width), np.float32)
         before = self.prompt(prompt_name, prompt)
         skipped = 0 if self.settings.pools_prompt or not before else self._prompt_tokens(before)
-        for i, text in enumerate(texts):
+
+        def embed(i: int, text: str) -> tuple[int, bool]:
             tokens, cut = self.tokens(before + text)
             if not tokens:
                 raise UsageError(f"text {i + 1} has no tokens: leave it out")
             self._session.rewind(0)
             states = self._session.eval(tokens, all_logits=pooling in ("mean", "max", "cls"))
             result[i] = self._after(pool(states[min(skipped, len(states) - 1) :], pooling))
-            timings.tokens += len(tokens)
-            timings.cut += cut
-            if progress:
-                progress(i + 1)
+            return len(tokens), cut
+
+        self.timings = one_by_one(texts, embed, progress)
         if self.settings.normalize if normalize is None else normalize:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        timings.seconds = time.perf_counter() - began
-        self.timings = timings
         return result
 
     @property

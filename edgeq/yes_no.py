@@ -2,11 +2,10 @@
 against "no" as its next token, as Qwen3-Reranker was trained (arXiv:2506.05176)."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgeq.embedder import EmbeddingTimings
+from edgeq.embedder import EmbeddingTimings, one_by_one
 from edgeq.errors import UsageError
 from edgeq.text.tokenizer import Tokenizer
 from edgeq.timings import Timings
@@ -49,18 +48,15 @@ class YesNo:
         """f32 [texts], from 0 to 1. What prompts have in common is computed once."""
         import numpy as np
 
-        began, timings = time.perf_counter(), EmbeddingTimings(texts=len(texts))
         result = np.empty(len(texts), np.float32)
-        for i, text in enumerate(texts):
+
+        def asked(i: int, text: str) -> tuple[int, bool]:
             tokens, cut = self.tokens(query, text, instruction)
             logits = cache.prompt(tokens, Timings())
             result[i] = 1.0 / (1.0 + math.exp(min(float(logits[self._no]) - float(logits[self._yes]), 700.0)))
-            timings.tokens += len(tokens)
-            timings.cut += cut
-            if progress:
-                progress(i + 1)
-        timings.seconds = time.perf_counter() - began
-        self.timings = timings
+            return len(tokens), cut
+
+        self.timings = one_by_one(texts, asked, progress)
         return result
 
     def tokens(self, query: str, text: str, instruction: str | None = None) -> tuple[list[int], bool]:
