@@ -1,6 +1,5 @@
 """One session for many callers: each sees the model as if it had it alone, and none changes another's result."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -126,13 +125,13 @@ class Choice:
 
 def logprob(logits: "npt.NDArray[np.float32]", token: int, top: int) -> TokenLogprob:
     """What logits f32 [vocab] say of a token, and of the `top` likeliest ones: the model's own distribution, whatever
-    the sampler makes of it."""
+    the sampler makes of it. The same bits on every CPU."""
     import numpy as np
 
     from edgeq.decode.candidates import top_ids
+    from edgeq.decode.log_total import log_total
 
-    largest = logits.max()
-    total = float(largest) + math.log(np.exp(logits - largest).sum(dtype=np.float64))
+    total = log_total(logits)
     ids = top_ids(logits, top) if 0 < top < len(logits) else np.arange(min(top, len(logits)))
     best = ids[np.argsort(-logits[ids], kind="stable")]
     return TokenLogprob(token, float(logits[token]) - total, tuple((int(i), float(logits[i]) - total) for i in best))

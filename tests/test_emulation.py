@@ -88,6 +88,21 @@ def test_models_ask_for_every_family_of_kernels(tmp_path):
     assert {"rope:f16", "rope:f32", "rope:q8_0", "norm:add", "elementwise:softcap"} <= asked
 
 
+@pytest.mark.parametrize("name", ["lfm2-bias-Q8_0", "granite-4-h-Q4_K_M"])
+def test_a_saved_text_is_read_not_computed(name, tmp_path):
+    model = next(model for model in emulated_results.RESUMED if model.name == name)
+    checkpoint = random_checkpoints.write(model.checkpoint, tmp_path / model.checkpoint)
+    convert(checkpoint, model.path(tmp_path), model.type, allow_no_tokenizer=True)
+    written, read = (emulated_results._resumed(model, tmp_path, saves) for saves in (True, False))
+    assert written[f"resumed {name}, known"] > emulated_results.SAVED
+    assert written.keys() == read.keys() and all(np.array_equal(written[key], read[key]) for key in read)
+
+
+def test_texts_are_gone_on_with_over_all_kinds_of_states():
+    assert set(emulated_results.RESUMED) <= set(emulated_results.MODELS), "else they are not converted"
+    assert {model.kv for model in emulated_results.RESUMED} == {None, "q8_0"}
+
+
 # ---- the emulated x86 CPU, without its emulator ----
 
 

@@ -8,7 +8,8 @@ instruction. Every kernel that edgeq has is compiled for each CPU, and then
 
 - every result of emulated_results.py must have the same bits as on this machine, in a process that has no Numba: the
   matrix kernels of every type, logits of models of many architectures, with several numbers of threads and splits of
-  the prompt, and greedy texts;
+  the prompt, greedy texts, and conversations that this machine has saved and the other one goes on with, drawn at a
+  temperature, with their logprobs;
 - the tests of the kernels must pass, in a process that may compile nothing;
 - a bundle for a Raspberry Pi 5 must run with the packages that it brings and no others, and say what is said here.
 

@@ -60,6 +60,19 @@ MODELS = (
 )
 
 
+# What goes on from a text that this machine saved: keys and values of two kinds, windows, convolutions, states.
+RESUMED = (
+    Model("tiny_model", "Q4_K_M"),
+    Model("tiny_model", "Q5_K_M", "q8_0"),
+    Model("gemma3", "F32"),
+    Model("lfm2-bias", "Q8_0"),
+    Model("qwen3-5", "Q8_0"),
+    Model("granite-4-h", "Q4_K_M"),
+)
+SAVED, TURN, FURTHER, RESUMED_CONTEXT = 280, 6, 24, 400  # tokens: of the first prompt, its answer, the next one, in all
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7}  # all of them drawn from
+
+
 def convert_models(root: Path, data: Path, folder: Path) -> list[str]:
     """Write the files of MODELS into `folder`. Returns the real checkpoints that are not in `data`."""
     sys.path.insert(0, str(root / "tests" / "models"))
@@ -81,8 +94,9 @@ def convert_models(root: Path, data: Path, folder: Path) -> list[str]:
     return sorted(set(absent))
 
 
-def results(folder: Path) -> dict[str, np.ndarray]:
-    """Everything that must have the same bits, by name."""
+def results(folder: Path, saves: bool = False) -> dict[str, np.ndarray]:
+    """Everything that must have the same bits, by name. Texts to be gone on with are read from `folder`; who `saves`
+    writes them there, and goes on without reading them."""
     from kernel_calls import BODIES, matmul, random_panels
 
     from edgeq.blocks.table import BLOCK_TYPES
@@ -100,6 +114,8 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     for model in MODELS:
         if model.path(folder).exists():
             found |= _of_model(model, model.path(folder))
+    for model in RESUMED:
+        found |= _resumed(model, folder, saves)
     return found
 
 
@@ -121,6 +137,32 @@ def _of_model(model: Model, path: Path) -> dict[str, np.ndarray]:
             text = "".join(loaded.generate(TEXT, max_tokens=40, temperature=0.0))
         found[f"text {model.name}"] = np.frombuffer(text.encode(), np.uint8)
     return found
+
+
+def _resumed(model: Model, folder: Path, saves: bool) -> dict[str, np.ndarray]:
+    """The second turn of a conversation: tokens drawn, logprobs, and how much of the first one was not computed."""
+    import edgeq
+
+    path, turn = folder / f"{model.name}.eqp", [5, 6, 7]
+    with edgeq.load(model.path(folder), context=RESUMED_CONTEXT, threads=2, kv=model.kv) as loaded:
+        if saves:
+            prompt = np.random.RandomState(4).randint(0, loaded.vocab_size, SAVED).tolist()
+            first = loaded.generate_tokens(prompt, TURN, **SAMPLING)
+            text = [*prompt, *first]
+            known = loaded.save_text(path, {"tokens": text})
+            answer = loaded.generate_tokens([*text, *turn], FURTHER, logprobs=3, **SAMPLING)
+            list(answer)
+        else:
+            text = loaded.load_prefix(path)["tokens"]
+            answer = loaded.generate_tokens([*text, *turn], FURTHER, logprobs=3, **SAMPLING)
+            list(answer)
+            known = answer.timings.cached_tokens
+    said = [(one.logprob, *(each for _, each in one.top)) for one in answer.logprobs]
+    return {
+        f"resumed {model.name}": np.array(answer.tokens),
+        f"resumed {model.name}, logprobs": np.array(said),
+        f"resumed {model.name}, known": np.array([known]),
+    }
 
 
 def compare(folder: Path, expected_body: str) -> int:

@@ -110,7 +110,7 @@ def compute_expected(folder: Path) -> None:
     absent = emulated_results.convert_models(ROOT, environment.test_data() or ROOT.parent / "shared" / "data", folder)
     if absent:
         print(f"not here, so left out: {', '.join(absent)}")
-    np.savez(folder / "expected.npz", **emulated_results.results(folder))
+    np.savez(folder / "expected.npz", **emulated_results.results(folder, saves=True))
 
 
 def tests() -> list[str]:
