@@ -36,7 +36,7 @@ def scripts(monkeypatch):
     )
     names += ("mca", "passes", "profile_steps", "rows", "script", "startup", "synthetic", "table_file")
     names += ("turns", "under_load")
-    names += ("sampling", "speculation")
+    names += ("resume", "sampling", "speculation")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -462,3 +462,23 @@ def test_sequences_at_once(scripts, tiny_model, tmp_path, monkeypatch, capsys):
     engines = [(row[3], row[4]) for row in rows]
     assert engines == [(name, count) for count in "13" for name in ("edgeq", "edgeq answers", "llama.cpp")]
     assert all(float(row[5]) > 0 for row in rows) and {row[5] for row in rows[2::3]} == {"163.83"}
+
+
+def test_a_conversation_is_read_and_users_share_its_beginning(scripts, tiny_model, tmp_path, monkeypatch):
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    model = converted(tmp_path, tiny_model, "Q8_0")
+    monkeypatch.setattr(scripts.resume, "MESSAGE", 60)
+    (tmp_path / "text").write_text("Once upon a time there was a cat. " * 30)
+    load = package.load
+    monkeypatch.setattr(package, "load", lambda path, **options: load(path, chat_template=template, **options))
+    options = SimpleNamespace(model=model, threads=1, tokens=200, common=300, users=1, text=tmp_path / "text")
+    options.saved = tmp_path / "a.eqp"
+    kept = scripts.resume.save(options)
+    assert 150 < kept["tokens"] <= 210 and kept["MiB"] > 0
+    found = scripts.resume.resume(options)
+    assert 0 < found["computed"] < 25 and 0 < found["load"] < found["first"] and found["own"] > 0 < found["step"]
+    one, options.users = scripts.resume.share(options), 3
+    several = scripts.resume.share(options)
+    assert (one["pages"], several["pages"]) == (1 + 1, 1 + 3), "the whole page once, and another for each"
+    scripts.resume.forget(options.saved)
+    assert scripts.resume.resume(options)["computed"] == found["computed"]
