@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeq.serve.failures import invalid, unsupported
-from edgeq.serve.tool_choice import NO_TOOLS, Toolbox, function, offered
+from edgeq.talk.toolbox import Toolbox, function, offered
 
 Content = str | list[dict[str, Any]]
 
@@ -27,14 +27,8 @@ def toolbox_of(tools: Sequence[Any] | None, choice: dict[str, Any] | None) -> To
     kind = "auto" if choice is None else choice.get("type")
     if choice is not None and choice.get("disable_parallel_tool_use"):
         box = Toolbox(box.tools, parallel=False)
-    if kind == "auto":
-        return box
-    if kind == "none":
-        return NO_TOOLS
-    if not box:
-        raise invalid("tool_choice asks for a call, and tools is empty", "tool_choice")
-    if kind == "any":
-        return Toolbox(box.tools, True, box.parallel)
+    if kind in ("auto", "none", "any"):
+        return box.chosen(kind)
     if kind == "tool" and choice is not None:
         return box.only(str(choice.get("name")))
     raise invalid(f"tool_choice.type is {kind!r:.40}: give auto, any, tool or none", "tool_choice")

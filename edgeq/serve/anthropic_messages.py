@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.answer_format import response_format
 from edgeq.serve.anthropic_blocks import Blocks
 from edgeq.serve.anthropic_content import Content, talk_of, toolbox_of
 from edgeq.serve.choices import Run
-from edgeq.serve.conversing import Conversation, asked_of, prompt_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import anthropic_shape
-from edgeq.serve.grammar import response_format
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
+from edgeq.talk.conversing import Conversation
 
 _CHANGING: dict[str, tuple[Any, ...]] = {
     **asked.CHANGING,
@@ -110,11 +110,11 @@ async def _events(run: Run, head: dict[str, Any]) -> AsyncIterator[bytes]:
 def _wanted(engine: Engine, fields: MessagesRequest, raw: dict[str, Any]) -> Wanted:
     talk = _conversation(fields)
     stops, sampling = asked.stops(fields.stop_sequences), asked.sampling(raw)
-    return Wanted(max_tokens=fields.max_tokens, stop=stops, sampling=sampling, **asked_of(engine, talk))
+    return Wanted(max_tokens=fields.max_tokens, stop=stops, sampling=sampling, **engine.speaker.asked(talk))
 
 
 def _count(engine: Engine, fields: CountRequest) -> int:
-    return len(engine.encode(prompt_of(engine, _conversation(fields)), add_special=False))
+    return len(engine.speaker.tokens(_conversation(fields)))
 
 
 def _conversation(fields: CountRequest) -> Conversation:

@@ -7,24 +7,24 @@ are shared by all that are under way, and further ones wait in the order in whic
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeq.answer import Generated, TokenLogprob
-from edgeq.arguments import check_messages, check_numbers
+from edgeq.arguments import check_numbers
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.serve.failures import Failure
-from edgeq.serve.grammar import Grammar, Grammars
-from edgeq.serve.guides import Plan
 from edgeq.shared_session import logprob
+from edgeq.talk.conversing import Speaker
 from edgeq.talk.dialect import Dialect
+from edgeq.talk.grammar import Grammar, Grammars
+from edgeq.talk.guides import Plan
 from edgeq.talk.parser import Parser
 from edgeq.talk.said import Said
 from edgeq.timings import Timings
@@ -218,37 +218,20 @@ class Engine:
         return Grammars(self.model.tokenizer, self.model.vocab_size)
 
     @cached_property
-    def dialect(self) -> Dialect:
-        """How the model speaks of thoughts and tools. Raises TemplateError where it has no template."""
+    def speaker(self) -> Speaker:
+        """Has the model answer conversations. Raises TemplateError where it has no template."""
         if not self.model.has_chat_template:
             raise TemplateError("the model has no chat template: complete plain text (/v1/completions) instead")
-        return Dialect(self.model.chat_template)
+        return Speaker(self.model.chat_template, self.model.tokenizer, self.grammars)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the model speaks of thoughts and tools. Raises TemplateError as `speaker` does."""
+        return self.speaker.dialect
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text; `parse_special` reads the names of control tokens in it as these."""
         return self.model.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        variables: Mapping[str, Any] | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> str:
-        """The prompt of a conversation. An answer at its end is left open, so that the model goes on with it.
-
-        Raises TemplateError where the model has no template, or it refuses the conversation or to leave an answer open.
-        """
-        check_messages(messages)
-        more = {"tools": tools, **(variables or {})}
-        last = messages[-1] if messages else {}
-        if last.get("role") != "assistant" or not isinstance(last.get("content"), str) or last.get("tool_calls"):
-            return self.dialect.render(messages, **more)
-        mark = token_hex(8)  # after which comes what ends an answer
-        talk = [*messages[:-1], {**last, "content": last["content"] + mark}]
-        prompt, found, _ = self.dialect.render(talk, False, **more).partition(mark)
-        if not found:
-            raise TemplateError("the chat template leaves no answer open: end the conversation with a user's message")
-        return prompt
 
     def embed(self, texts: Sequence[str], cut: bool) -> tuple["npt.NDArray[np.float32]", int]:
         """Vectors f32 [texts, hidden size], and how many tokens the texts have; as `work` of `compute`. What is too

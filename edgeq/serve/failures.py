@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeq.errors import ContextError, EdgeqError, TemplateError, TokenizerError, UnsupportedError, UsageError
+from edgeq.talk.refused import Refused
 
 _KINDS = {
     400: "invalid_request_error",
@@ -70,6 +71,8 @@ def failure_of(error: Exception) -> Failure:
         return error
     if isinstance(error, ContextError):
         return Failure(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, Refused):
+        return Failure(400, str(error), code=error.code, param=error.field)
     if isinstance(error, _CALLERS):
         named = re.match(r"(\w+) is ", str(error)) or re.match(r"there is no option '(\w+)'", str(error))
         return Failure(400, str(error), param=named[1] if named else None)

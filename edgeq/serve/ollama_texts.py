@@ -11,17 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.answer_format import ollama_format
 from edgeq.serve.choices import Run
-from edgeq.serve.conversing import Asked, Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import invalid, ollama_shape
-from edgeq.serve.grammar import ollama_format
 from edgeq.serve.infill import infill
 from edgeq.serve.keep_alive import seconds as keep_alive_seconds
 from edgeq.serve.replies import Json, Streamed, line, whole
 from edgeq.serve.roster import Roster
-from edgeq.serve.tool_choice import NO_TOOLS, Toolbox, openai_toolbox
+from edgeq.serve.tool_choice import openai_toolbox
+from edgeq.talk.conversing import Asked, Conversation
 from edgeq.talk.said import CallArguments, CallBegun, Text
+from edgeq.talk.toolbox import NO_TOOLS, Toolbox
 
 # As in `asked.CHANGING`. What concerns memory and the machine (num_ctx, num_gpu, ...) changes no answer.
 _CHANGING: dict[str, tuple[Any, ...]] = {
@@ -188,8 +189,8 @@ def _asked(
     if think and not engine.dialect.thinks:
         raise invalid("think: the model does not support thinking", "think")
     effort = {"reasoning_effort": think} if isinstance(think, str) else {}
-    return asked_of(
-        engine, Conversation(prompt, tools, effort, None if think is None else bool(think), None, schema, "format")
+    return engine.speaker.asked(
+        Conversation(prompt, tools, effort, None if think is None else bool(think), None, schema, "format")
     )
 
 

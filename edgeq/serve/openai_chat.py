@@ -12,14 +12,14 @@ from starlette.responses import Response
 
 from edgeq.answer import TokenLogprob
 from edgeq.serve import asked, bodies
+from edgeq.serve.answer_format import response_format
 from edgeq.serve.choices import Choice, Run
-from edgeq.serve.conversing import Conversation, asked_of
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
 from edgeq.serve.failures import invalid, openai_shape
-from edgeq.serve.grammar import response_format
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
 from edgeq.serve.tool_choice import openai_toolbox
+from edgeq.talk.conversing import Conversation
 from edgeq.talk.said import CallBegun, Text, Thought
 
 DONE = b"data: [DONE]\n\n"
@@ -88,7 +88,7 @@ def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
         stop=asked.stops(fields.stop),
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         sampling=asked.sampling(raw),
-        **asked_of(engine, _conversation(fields, raw)),
+        **engine.speaker.asked(_conversation(fields, raw)),
     )
 
 

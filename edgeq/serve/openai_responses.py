@@ -10,11 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.answer_format import OBJECT
 from edgeq.serve.choices import Run
-from edgeq.serve.conversing import Conversation, asked_of, prompt_of
 from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.failures import invalid
-from edgeq.serve.grammar import OBJECT, check_there
 from edgeq.serve.openai_chat import STILL_THERE
 from edgeq.serve.openai_chat import _scores as chat_scores
 from edgeq.serve.replies import Json, Streamed, exhaust
@@ -22,8 +21,11 @@ from edgeq.serve.response_events import ResponseState
 from edgeq.serve.response_input import items_of, messages_of
 from edgeq.serve.response_store import Kept, ResponseStore
 from edgeq.serve.roster import Roster
-from edgeq.serve.tool_choice import Toolbox, openai_toolbox
+from edgeq.serve.tool_choice import openai_toolbox
+from edgeq.talk.conversing import Conversation
+from edgeq.talk.grammar import check_there
 from edgeq.talk.said import Text
+from edgeq.talk.toolbox import Toolbox
 
 _CHANGING: dict[str, tuple[Any, ...]] = {
     **{field: neutral for field, neutral in asked.CHANGING.items() if field != "tools"},
@@ -95,8 +97,7 @@ async def input_tokens(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     _, engine = await roster.find(fields.model)
     items = [*_before(request.app.state.responses, fields), *items_of(fields.input)]
-    prompt = await asyncio.to_thread(lambda: prompt_of(engine, _conversation(fields, items)))
-    tokens = await asyncio.to_thread(engine.encode, prompt, False)
+    tokens = await asyncio.to_thread(lambda: engine.speaker.tokens(_conversation(fields, items)))
     return Json({"object": "response.input_tokens", "input_tokens": len(tokens)})
 
 
@@ -156,7 +157,7 @@ def _wanted(engine: Engine, fields: ResponsesRequest, raw: dict[str, Any], items
         max_tokens=fields.max_output_tokens,
         logprobs=(fields.top_logprobs or 0) if with_scores else None,
         sampling=asked.sampling(raw),
-        **asked_of(engine, talk),
+        **engine.speaker.asked(talk),
     )
 
 

@@ -69,7 +69,8 @@ async def apply_template(request: Request) -> Response:
     fields, _ = await bodies.read(request, TemplateRequest)
     _, engine = await roster.find(fields.model)
     talk = asked.messages(fields.messages)
-    prompt = await asyncio.to_thread(engine.render, talk, fields.chat_template_kwargs, fields.tools or None)
+    variables, tools = fields.chat_template_kwargs, fields.tools or None
+    prompt = await asyncio.to_thread(lambda: engine.speaker.render(talk, variables, tools))
     return Json({"prompt": prompt})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeq.serve.grammar import Grammar, Guide
+from edgeq.talk.grammar import Grammar, Guide
 
 if TYPE_CHECKING:
     import numpy as np

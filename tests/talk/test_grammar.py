@@ -1,15 +1,12 @@
 """Answers that follow a schema."""
 
-import json
-
 import numpy as np
 import pytest
 import small_tokenizers as small
-from serving import hello
 
 from edgeq.errors import EdgeqError
-from edgeq.serve.failures import Failure
-from edgeq.serve.grammar import Grammars
+from edgeq.talk.grammar import Grammars
+from edgeq.talk.refused import Refused
 from edgeq.text.tokenizer import load_tokenizer
 
 pytest.importorskip("llguidance", reason="pip install llguidance")
@@ -74,47 +71,17 @@ def test_a_text_that_leaves_the_grammar(grammars):
     ],
 )
 def test_what_cannot_be_followed_is_named(grammars, schema, said):
-    with pytest.raises(Failure, match=said) as refused:
+    with pytest.raises(Refused, match=said) as refused:
         grammars.compile(schema, "it")
-    assert refused.value.status == 400 and refused.value.param == "it"
+    assert refused.value.field == "it"
 
 
-NUMBERS = {
-    "type": "array",
-    "items": {"type": "integer", "multipleOf": 7, "minimum": 10, "maximum": 99},
-    "minItems": 2,
-    "maxItems": 3,
-}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_an_answer_follows_its_schema(served, seed):
-    described = {"type": "json_schema", "json_schema": {"name": "numbers", "schema": NUMBERS}}
-    fields = hello(response_format=described, max_tokens=60, temperature=1, seed=seed)
-    choice = served.post("/v1/chat/completions", **fields).json()["choices"][0]
-    assert choice["finish_reason"] == "stop"
-    numbers = json.loads(choice["message"]["content"])
-    assert 2 <= len(numbers) <= 3 and all(10 <= number <= 99 and number % 7 == 0 for number in numbers)
-
-
-def test_ollama_s_format(served):
-    talk = [{"role": "user", "content": "a"}]
-    options = {"temperature": 1, "seed": 2, "num_predict": 60}
-    fields = {"model": "counting", "messages": talk, "stream": False, "options": options}
-    assert json.loads(served.post("/api/chat", **fields, format={"enum": [[1], [2, 3]]}).json()["message"]["content"])
-    assert served.post("/api/chat", **fields, format="json").json()["message"]["content"].lstrip().startswith("{")
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"type": "json_schema"},
-        {"type": "json_schema", "json_schema": {"schema": 5}},
-        {"type": "json_schema", "json_schema": {"schema": {"not": {}}}},
-        {"type": "yaml"},
-        "json",
-    ],
-)
-def test_formats_that_there_are_not(served, wanted):
-    answer = served.post("/v1/chat/completions", **hello(response_format=wanted))
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == "response_format"
+def test_white_space_ends(grammars):
+    """One space, or a line break and what indents a line; also where a schema asks for more."""
+    guide = grammars.compile({"type": "object", "x-guidance": {"whitespace_flexible": True}}, "it").guide(2)
+    space, line, tab = map(ord, " \n\t")
+    assert {space, line, ord("}")} <= after(guide, "{")
+    assert not {space, line, tab} & after(guide, "{ ")
+    assert space in after(guide, "{\n" + " " * 23) and not {space, line, tab} & after(guide, "{\n" + " " * 24)
+    assert tab in after(guide, "{\n\t") and not {space, line, tab} & after(guide, "{\n" + "\t" * 6)
+    assert ord('"') in after(guide, '{\n  "a": {\n    "b": [\n      1,\n      2\n    ]\n  },\n  ')

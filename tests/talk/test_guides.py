@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scripted import scripted_model
 
-from edgeq.serve.conversing import Conversation, asked_of
 from edgeq.serve.engine import Engine
-from edgeq.serve.failures import Failure
 from edgeq.serve.tool_choice import openai_toolbox
 from edgeq.talk.call_formats import TABLE
 from edgeq.talk.calls import Call, calls_of, write
+from edgeq.talk.conversing import Conversation
 from edgeq.talk.parser import joined
+from edgeq.talk.refused import Refused
 
 pytest.importorskip("llguidance", reason="pip install llguidance")
 
@@ -54,7 +54,7 @@ def engine_of(script: str, row, control=()) -> Engine:
 
 def answered(engine: Engine, talk: Conversation, script: str = "", **options) -> list:
     """What is said in the answer: the model's, token by token."""
-    more = asked_of(engine, talk)
+    more = engine.speaker.asked(talk)
     model, guide, parser = engine.model, more["grammar"], more["parser"]()
     options = {"temperature": 0, "max_tokens": 250, **options}
     if guide is not None:
@@ -82,7 +82,7 @@ def test_the_calls_of_each_format_are_allowed(row):
     assert engine.dialect.calls.name == row.name
     tokens = engine.encode(script, add_special=False)
     for choice in ("auto", "required"):
-        asked = asked_of(engine, Conversation(TALK, openai_toolbox([TOOL, CLOCK], choice)))
+        asked = engine.speaker.asked(Conversation(TALK, openai_toolbox([TOOL, CLOCK], choice)))
         guide = asked["grammar"].guide(0)
         for i, token in enumerate(tokens):
             mask = guide(tokens[:i])
@@ -115,7 +115,7 @@ def test_a_model_that_says_other_things_calls_where_it_must():
 
 def guide_of(script: str, row=ROWS["hermes"], **more):
     engine = engine_of(script, row)
-    asked = asked_of(engine, Conversation(TALK, openai_toolbox([TOOL, CLOCK], **more)))
+    asked = engine.speaker.asked(Conversation(TALK, openai_toolbox([TOOL, CLOCK], **more)))
     return asked["grammar"].guide(0)
 
 
@@ -172,7 +172,7 @@ def test_what_begins_like_a_call_and_goes_on_otherwise_in_one_token():
     """No token is forbidden before a trigger is whole: one that ends it, and goes on otherwise, begins no call."""
     row = ROWS["functools"]
     engine = engine_of("", row)
-    guide = asked_of(engine, Conversation(TALK, openai_toolbox([CLOCK])))["grammar"].guide(0)
+    guide = engine.speaker.asked(Conversation(TALK, openai_toolbox([CLOCK])))["grammar"].guide(0)
     assert allowed(guide, "functools") == {"["}
     assert allowed(guide, "functools!") is None, "as if it had been one token"
 
@@ -192,7 +192,7 @@ def test_a_strict_schema_is_followed_or_refused(name, schema, keyword):
     talk = Conversation(TALK, openai_toolbox([{"type": "function", "function": function}]))
     engine = engine_of("", ROWS[name])
     if keyword is None:
-        assert asked_of(engine, talk)["grammar"] is not None
+        assert engine.speaker.asked(talk)["grammar"] is not None
     else:
-        with pytest.raises(Failure, match=f"f: {keyword} cannot be followed"):
-            asked_of(engine, talk)
+        with pytest.raises(Refused, match=f"f: {keyword} cannot be followed"):
+            engine.speaker.asked(talk)

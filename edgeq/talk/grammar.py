@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError
-from edgeq.serve.failures import Failure, invalid, unsupported
+from edgeq.talk.refused import Refused
 from edgeq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -18,71 +18,48 @@ if TYPE_CHECKING:
 LARGEST = 256 << 10  # characters of a schema
 LARGEST_RULES = 4 << 20  # and of the rules for all tools
 KEPT = 8  # rules that are kept compiled
-OBJECT = {"type": "object"}
+
+# White space within an answer, as models write it: one space, or a line break and what indents the next line. If it
+# were free it might never end.
+_SPACE = r"( |\n {0,24}|\n\t{0,6})"
 
 
 def check_there(field: str) -> None:
-    """Raise Failure where no grammar can be followed here."""
+    """Raise Refused where no grammar can be followed here."""
     if find_spec("llguidance") is None:
-        raise unsupported(field, "the server lacks llguidance (pip install 'edgeq[serve]')")
-
-
-def response_format(raw: dict[str, Any]) -> Any:
-    """The schema that OpenAI's `response_format` asks for; None for plain text. Raises Failure."""
-    wanted = raw.get("response_format")
-    if wanted is None:
-        return None
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind == "text":
-        return None
-    if kind not in ("json_object", "json_schema"):
-        raise invalid(f"response_format.type is {kind!r:.40}: give text, json_object or json_schema", "response_format")
-    check_there("response_format")
-    if kind == "json_object":
-        return OBJECT
-    described = wanted.get("json_schema")
-    schema = described.get("schema") if isinstance(described, dict) else None
-    if not isinstance(schema, dict):
-        raise invalid("response_format.json_schema.schema is missing: give a JSON schema", "response_format")
-    return schema
-
-
-def ollama_format(raw: dict[str, Any]) -> Any:
-    """The schema that Ollama's `format` asks for; None for plain text. Raises Failure."""
-    wanted = raw.get("format")
-    if not wanted:
-        return None
-    check_there("format")
-    if wanted == "json":
-        return OBJECT
-    if not isinstance(wanted, dict):
-        raise invalid('format must be "json" or a JSON schema', "format")
-    return wanted
+        hint = "llguidance is missing (pip install 'edgeq[serve]')"
+        raise Refused(f"{field} is not supported: {hint}", field, "unsupported_parameter")
 
 
 class Grammars:
     """Compiles schemas for the tokens of one model."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
-        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self.vocab_size = vocab_size
+        self._tokenizer = tokenizer
         self._kept: dict[str, Grammar] = {}
 
     def compile(self, schema: Any, field: str) -> "Grammar":
-        """The grammar of a schema. Raises Failure, which names what of the schema cannot be followed."""
+        """The grammar of a schema. Raises Refused, which names what of the schema cannot be followed."""
         from llguidance import LLMatcher
 
         text = json.dumps(schema)
         if len(text) > LARGEST:
-            raise invalid(f"the schema has {len(text)} characters: give at most {LARGEST}", field)
-        return self._checked(LLMatcher.grammar_from_json_schema(text), field)
+            raise Refused(f"the schema has {len(text)} characters: give at most {LARGEST}", field)
+        try:
+            how: Any = {"whitespace_pattern": _SPACE, "lenient": False}
+            grammar = LLMatcher.grammar_from_json_schema(text, overrides=how)
+        except ValueError as error:
+            raise Refused(f"{field}: the schema cannot be followed: {error!s:.300}", field, "invalid_schema") from None
+        return self._checked(grammar, field)
 
     def compile_rules(self, lark: str, field: str) -> "Grammar":
         """A grammar in llguidance's dialect of Lark, which may pass keywords of schemas over; the latest are kept.
-        Raises Failure as `compile` does."""
+        Raises Refused as `compile` does."""
         from llguidance import LLMatcher
 
         if len(lark) > LARGEST_RULES:
-            raise invalid(f"{field} make {len(lark)} characters of rules: give at most {LARGEST_RULES}", field)
+            raise Refused(f"{field} make {len(lark)} characters of rules: give at most {LARGEST_RULES}", field)
         found = self._kept.pop(lark, None) or self._checked(LLMatcher.grammar_from_lark(lark), field, lenient=True)
         self._kept[lark] = found
         while len(self._kept) > KEPT:
@@ -95,18 +72,16 @@ class Grammars:
         wrong, said = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
         if wrong or (said and not lenient):
             what = " ".join(" ".join(said).split())
-            raise Failure(
-                400, f"{field}: the schema cannot be followed: {what:.300}", code="invalid_schema", param=field
-            )
-        return Grammar(LLMatcher(self._vocabulary, grammar), self._vocab_size)
+            raise Refused(f"{field}: the schema cannot be followed: {what:.300}", field, "invalid_schema")
+        return Grammar(LLMatcher(self._vocabulary, grammar), self.vocab_size)
 
     @cached_property
     def _vocabulary(self) -> "llguidance.LLTokenizer":
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        wrapper = TokenizerWrapper(_Words(self._tokenizer, self._vocab_size))
+        wrapper = TokenizerWrapper(_Words(self._tokenizer, self.vocab_size))
         ends = sorted(self._tokenizer.eos_ids)
-        return LLTokenizer(wrapper, n_vocab=self._vocab_size, eos_token=ends, slices=LLTokenizer.json_slices())
+        return LLTokenizer(wrapper, n_vocab=self.vocab_size, eos_token=ends, slices=LLTokenizer.json_slices())
 
 
 class Grammar:
