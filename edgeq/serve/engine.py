@@ -108,6 +108,12 @@ class Job:
         """Seconds that it waited for others."""
         return (self.began if self.began is not None else time.monotonic()) - self.submitted
 
+    @property
+    def evaluated(self) -> int:
+        """Tokens of the prompt that are computed, or were known."""
+        request = None if self._answer is None else self._answer.request
+        return 0 if request is None else min(request.position, len(self.wanted.tokens))
+
     def cancel(self) -> None:
         """Compute no further pass for it. In the event loop's thread."""
         if not self.cancelled:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from edgeq.answer import TokenLogprob
 from edgeq.serve import asked, bodies
 from edgeq.serve.answer_format import response_format
-from edgeq.serve.choices import Choice, Run
+from edgeq.serve.choices import HEARTBEAT_S, Choice, Run
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
 from edgeq.serve.failures import invalid, openai_shape
 from edgeq.serve.replies import Json, Streamed, sse, whole
@@ -22,6 +22,7 @@ from edgeq.serve.tool_choice import openai_toolbox
 from edgeq.talk.conversing import Conversation
 from edgeq.talk.said import CallBegun, Text, Thought
 
+PROGRESS_S = 0.3
 DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": waiting\n\n"
 
@@ -52,6 +53,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     thinking_budget_tokens: Count | None = None
     reasoning_budget_tokens: Count | None = None
     enable_thinking: bool | None = None
+    return_progress: bool | None = None
 
 
 async def chat_completions(request: Request) -> Response:
@@ -65,7 +67,10 @@ async def chat_completions(request: Request) -> Response:
     if fields.stream:
         with_usage = fields.stream_options is not None and bool(fields.stream_options.include_usage)
         return Streamed(
-            run, _chunks(engine, run, head, with_usage), lambda f: sse(openai_shape(f)), "text/event-stream"
+            run,
+            _chunks(engine, run, head, with_usage, bool(fields.return_progress)),
+            lambda f: sse(openai_shape(f)),
+            "text/event-stream",
         )
     choices = await whole(request, run)
     return Json(
@@ -129,7 +134,9 @@ def _choice(engine: Engine, run: Run, choice: Choice) -> dict[str, Any]:
     }
 
 
-async def _chunks(engine: Engine, run: Run, head: dict[str, Any], with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(
+    engine: Engine, run: Run, head: dict[str, Any], with_usage: bool, with_progress: bool
+) -> AsyncIterator[bytes]:
     head = {**head, "object": "chat.completion.chunk", **({"usage": None} if with_usage else {})}
 
     def chunk(index: int, delta: dict[str, Any], finish: str | None, **more: Any) -> bytes:
@@ -138,11 +145,13 @@ async def _chunks(engine: Engine, run: Run, head: dict[str, Any], with_usage: bo
 
     begun = -1
     yield chunk(0, {"role": "assistant", "content": ""}, None)
-    async for index, event in run.events():
+    async for index, event in run.events(PROGRESS_S if with_progress else HEARTBEAT_S):
         if index > max(begun, 0):
             yield chunk(index, {"role": "assistant", "content": ""}, None)
         begun = index
-        if event is None:
+        if event is None and with_progress and (job := run.jobs[-1]).evaluated < len(job.wanted.tokens):
+            yield chunk(index, {}, None, prompt_progress=_progress(job))
+        elif event is None:
             yield STILL_THERE
         elif isinstance(event, Piece):
             scores = _scores(engine, run, event.scores) if event.scores else None
@@ -154,6 +163,13 @@ async def _chunks(engine: Engine, run: Run, head: dict[str, Any], with_usage: bo
     if with_usage:
         yield sse({**head, "choices": [], "usage": usage(run)})
     yield DONE
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    """How far a prompt is, as llama.cpp's server tells it: tokens of `total`, those that were known among them."""
+    waited = round((time.monotonic() - job.submitted) * 1000)
+    known = job.timings.cached_tokens
+    return {"total": len(job.wanted.tokens), "cache": known, "processed": job.evaluated, "time_ms": waited}
 
 
 def _deltas(piece: Piece, needed: bool) -> Iterator[dict[str, Any]]:

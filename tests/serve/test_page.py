@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from scripted import THOUGHTS, scripted_model
+from serving import slow_model
 
 import edgeq
 from edgeq.serve.page_files import FILES
@@ -108,6 +109,87 @@ def test_a_conversation(served, browser):
     assert json.loads(links) == ["https://example.com/"]
     assert page.inner_text("#log pre") == "<i>code</i>" and page.inner_text("#log li li") == "<b>two</b>"
     assert errors == []
+    page.close()
+
+
+CALL = 'Let us see.\n<tool_call>\n{"name": "clock", "arguments": {"zone": "<b>CET</b>"}}\n</tool_call>'
+CLOCK = {"name": "clock", "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}}}
+
+
+def test_tools_are_called_and_answered(browser, start):
+    pytest.importorskip("llguidance", reason="pip install llguidance")
+    served = start({"calls": lambda say: scripted_model(CALL)})
+    page = browser.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#model option", state="attached")
+    page.click("#set")
+    page.fill("#tools", "[{")
+    page.click("#set")
+    page.fill("#text", "How late is it?")
+    page.press("#text", "Enter")
+    page.wait_for_selector("#log .failed")
+    assert "no JSON" in page.inner_text("#log .failed")
+    page.click("#set")
+    page.fill("#tools", json.dumps([{"type": "function", "function": CLOCK}]))
+    page.fill("#temperature", "0")
+    page.click("#set")
+    page.click("#log .assistant >> text=Again")
+    page.wait_for_selector("#log .results")
+    assert page.inner_text("#log .assistant .body p") == "Let us see."
+    assert page.inner_text("#log .call summary") == "Calls clock"
+    assert not page.is_visible("#log .call span")
+    page.click("#log .call summary")
+    assert json.loads(page.inner_text("#log .call span")) == {"zone": "<b>CET</b>"}
+    page.fill("#log .results textarea", "<img src=x> noon")
+    page.click("#log .results button")
+    page.wait_for_selector("#log .assistant:nth-child(4) .results")
+    kept = "Object.entries(localStorage).filter(([k]) => k.startsWith('edgeq.chat.')).map(([, v]) => JSON.parse(v))"
+    talk = page.evaluate(f"{kept}.sort((a, b) => b.at - a.at)[0].messages")
+    assert [message["role"] for message in talk] == ["user", "assistant", "tool", "assistant"]
+    assert talk[2]["id"] == talk[1]["calls"][0]["id"] and talk[2]["content"] == "<img src=x> noon"
+    page.reload()
+    page.wait_for_selector("#log .tool")
+    page.click("#log .tool summary")
+    assert page.inner_text("#log .tool span") == "<img src=x> noon"
+    assert page.evaluate("document.querySelectorAll('#log img, #log b').length") == 0
+    page.close()
+
+
+def test_files_are_attached_with_their_size(served, browser):
+    page = browser.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#model option:nth-child(2)", state="attached")
+    page.select_option("#model", "slow")
+    files = [("notes.txt", b"12345"), ("picture.png", b"\x89PNG\0")]
+    page.set_input_files("#files", [{"name": n, "mimeType": "text/plain", "buffer": b} for n, b in files])
+    page.wait_for_selector("#attached .size:has-text('5 tokens of 2000')")
+    assert page.inner_text("#attached .name") == "notes.txt" and "picture.png is no text" in page.inner_text("#state")
+    page.click("#set")
+    page.fill("#max_tokens", "3")
+    page.click("#set")
+    page.fill("#text", "b")
+    page.press("#text", "Enter")
+    page.wait_for_selector("#send:visible")
+    assert page.inner_text("#log .file summary") == "notes.txt" and not page.is_visible("#attached")
+    page.click("#log .user >> text=Edit")
+    assert page.inner_text("#attached .name") == "notes.txt" and page.input_value("#text") == "b"
+    page.close()
+
+
+def test_how_far_a_prompt_is(browser, start):
+    served = start({"slow": lambda say: slow_model(context=20000)})
+    page = browser.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#model option", state="attached")
+    page.fill("#text", "a" * 1500)
+    page.evaluate(
+        "window.said = []; new MutationObserver(() => said.push(document.getElementById('state').textContent))"
+        ".observe(document.getElementById('state'), {childList: true})"
+    )
+    page.press("#text", "Enter")
+    page.wait_for_selector("#log .assistant .body:has-text('b')")
+    page.click("#stop")
+    assert "Reading the prompt …" in page.evaluate("said")
     page.close()
 
 

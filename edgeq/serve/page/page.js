@@ -4,10 +4,11 @@
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), text === undefined ? {} : { textContent: text }, more);
 
-// ---- Chats, each under a key of its own in localStorage: {id, title, at, messages: [{role, content, thought?, note?}]}
+// ---- Chats, each under a key of its own in localStorage: {id, title, at, messages: [{role, content, thought?,
+// calls?, files?, note?}]}; what a tool said has the role "tool" and the call's id, an attachment a name and its text
 
 const PREFIX = "edgeq.chat.";
-const FIELDS = ["system", "temperature", "top_p", "max_tokens", "key"];
+const FIELDS = ["system", "temperature", "top_p", "max_tokens", "tools", "key"];
 
 function readChats() {
   const found = [];
@@ -24,12 +25,18 @@ function readChats() {
 
 function isChat(chat) {
   return chat && typeof chat.id === "string" && Array.isArray(chat.messages) &&
-    chat.messages.every((m) => ["user", "assistant"].includes(m?.role) && typeof m.content === "string");
+    chat.messages.every((m) => ["user", "assistant", "tool"].includes(m?.role) && typeof m.content === "string" &&
+      (m.thought === undefined || typeof m.thought === "string") && listed(m.calls, "id", "name", "arguments") && listed(m.files, "name", "text"));
+}
+
+// A list of objects with these texts, or nothing.
+function listed(value, ...keys) {
+  return value === undefined || (Array.isArray(value) && value.every((one) => keys.every((key) => typeof one?.[key] === "string")));
 }
 
 function keep(chat) {
   chat.at = Date.now();
-  chat.title = (chat.messages[0]?.content ?? "").slice(0, 60) || "Empty";
+  chat.title = (chat.messages[0]?.content || chat.messages[0]?.files?.[0].name || "").slice(0, 60) || "Empty";
   try {
     localStorage.setItem(PREFIX + chat.id, JSON.stringify(chat));
   } catch {
@@ -45,14 +52,30 @@ let asking = null; // the AbortController of the answer under way
 
 // ---- Markdown, as nodes: what models use of it
 
-function markdown(text, into, thought) {
-  const open = into.querySelector("details")?.open ?? false;
+function folded(name, text, open, className) {
+  const fold = make("details", undefined, { open, className });
+  fold.append(make("summary", name), make("span", text));
+  return fold;
+}
+
+// An answer: what was thought, the text, the tools that are called. What was unfolded stays so.
+function fill(into, message) {
+  const open = [...into.querySelectorAll(":scope > details")].map((one) => one.open);
   into.replaceChildren();
-  if (thought) {
-    const fold = make("details", undefined, { open });
-    fold.append(make("summary", "Thinking"), make("span", thought));
-    into.append(fold);
+  if (message.thought) into.append(folded("Thinking", message.thought, open.shift() ?? false, "thought"));
+  markdown(message.content, into);
+  for (const call of message.calls ?? []) into.append(folded(`Calls ${call.name}`, pretty(call.arguments), open.shift() ?? false, "call"));
+}
+
+function pretty(json) {
+  try {
+    return JSON.stringify(JSON.parse(json), null, 1);
+  } catch {
+    return json;
   }
+}
+
+function markdown(text, into) {
   const lines = text.split("\n");
   for (let i = 0; i < lines.length; ) {
     const line = lines[i];
@@ -170,16 +193,33 @@ function showLog() {
 function shown(message, index) {
   const node = make("article", undefined, { className: message.role });
   const body = make("div", undefined, { className: "body" });
-  if (message.role === "user") body.textContent = message.content;
-  else markdown(message.content, body, message.thought);
+  if (message.role === "tool") body.append(folded(`${message.name ?? "The tool"} said`, message.content, false, "call"));
+  else if (message.role === "user") body.append(message.content, ...(message.files ?? []).map((file) => folded(file.name, file.text, false, "file")));
+  else fill(body, message);
   const tools = make("div", undefined, { className: "tools" });
   const tool = (name, act) => tools.append(make("button", name, { type: "button", onclick: act }));
   tool("Copy", () => navigator.clipboard?.writeText(message.content));
   if (message.role === "user") tool("Edit", () => edit(index));
-  else tool("Again", () => again(index));
+  else if (message.role === "assistant") tool("Again", () => again(index));
   if (message.note) tools.append(make("span", message.note, { className: message.failed ? "failed" : "" }));
   node.append(body, tools);
+  if (index === chat.messages.length - 1 && message.calls?.length && !asking) node.append(results(message.calls));
   return node;
+}
+
+// Where you say what the tools say: the page runs none.
+function results(calls) {
+  const form = make("form", undefined, { className: "results" });
+  const fields = calls.map((call) => make("textarea", undefined, { rows: 1, required: true, placeholder: `What ${call.name} says` }));
+  fields.forEach((field, i) => field.setAttribute("aria-label", `What ${calls[i].name} says`));
+  form.append(...fields, make("button", calls.length > 1 ? "Send results" : "Send result", { type: "submit" }));
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    if (asking) return;
+    calls.forEach((call, i) => chat.messages.push({ role: "tool", id: call.id, name: call.name, content: fields[i].value }));
+    answer();
+  };
+  return form;
 }
 
 // A change branches off: the chat as it was is kept.
@@ -190,6 +230,8 @@ function branch(messages) {
 function edit(index) {
   if (asking) return;
   $("text").value = chat.messages[index].content;
+  attached = chat.messages[index].files ?? [];
+  showAttached();
   branch(chat.messages.slice(0, index));
   showLog();
   fit();
@@ -229,12 +271,35 @@ async function told(response) {
   }
 }
 
+// A message as the API has it.
+function sent({ role, content, thought, calls, files, id, name }) {
+  if (role === "tool") return { role, content, tool_call_id: id, name };
+  if (role === "user") return { role, content: [...(files ?? []).map((file) => `${file.name}:\n\`\`\`\n${file.text}\n\`\`\``), content].join("\n\n") };
+  const more = calls?.length ? { tool_calls: calls.map((call) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } })) } : {};
+  return { role, content, ...(thought ? { reasoning_content: thought } : {}), ...more };
+}
+
+// The tools of the settings; null where these are no JSON.
+function givenTools() {
+  const text = $("tools").value.trim();
+  if (!text) return [];
+  try {
+    const tools = JSON.parse(text);
+    return Array.isArray(tools) ? tools : [tools];
+  } catch {
+    return null;
+  }
+}
+
 async function answer() {
   const own = chat; // whichever is looked at meanwhile
   const message = { role: "assistant", content: "" };
-  const talk = own.messages.map(({ role, content }) => ({ role, content }));
+  const talk = own.messages.map(sent);
   if ($("system").value.trim()) talk.unshift({ role: "system", content: $("system").value });
-  const request = { model: $("model").value, messages: talk, stream: true, stream_options: { include_usage: true } };
+  const request = { model: $("model").value, messages: talk, stream: true, stream_options: { include_usage: true }, return_progress: true };
+  const tools = givenTools();
+  if (tools?.length) request.tools = tools;
+  if (!$("thinks").checked) request.enable_thinking = false;
   for (const name of ["temperature", "top_p", "max_tokens"]) if ($(name).value) request[name] = Number($(name).value);
   own.messages.push(message);
   showLog();
@@ -247,32 +312,45 @@ async function answer() {
     due = false;
     if (chat !== own || !asking) return;
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-    markdown(message.content, log.lastChild.querySelector(".body"), message.thought);
+    fill(log.lastChild.querySelector(".body"), message);
     if (follows) log.scrollTop = log.scrollHeight;
   };
   say("Reading the prompt …");
   try {
+    if (tools === null) throw new Error("The tools in the settings are no JSON.");
     const response = await fetch("v1/chat/completions", { method: "POST", headers: headers(), body: JSON.stringify(request), signal: asking.signal });
     if (!response.ok) throw new Error(await told(response));
     for await (const chunk of frames(response)) {
       if (chunk.error) throw new Error(chunk.error.message);
       const choice = chunk.choices?.[0];
-      const { content, reasoning_content: thought } = choice?.delta ?? {};
-      if (content || thought) {
+      const { content, reasoning_content: thought, tool_calls: calls } = choice?.delta ?? {};
+      const far = chunk.prompt_progress;
+      if (far) say(`Reading the prompt: ${far.processed} of ${far.total} tokens`);
+      for (const part of calls ?? []) {
+        message.calls ??= [];
+        const call = (message.calls[part.index] ??= { id: part.id ?? "", name: "", arguments: "" });
+        call.name += part.function?.name ?? "";
+        call.arguments += part.function?.arguments ?? "";
+      }
+      if (content || thought || calls) {
         first ||= performance.now() - began;
         if (thought) message.thought = (message.thought ?? "") + thought;
         if (content) message.content += content;
         if (!due) { due = true; requestAnimationFrame(paint); }
-        say(content ? "Writing …" : "Thinking …");
+        say(calls ? "Calling …" : content ? "Writing …" : "Thinking …");
       }
       timings = chunk.timings ?? timings;
       usage = chunk.usage ?? usage;
-      if (choice?.finish_reason === "length") message.note = "cut at the limit of tokens";
+      if (choice?.finish_reason === "length") {
+        message.note = "cut at the limit of tokens";
+        if (message.calls) message.calls = message.calls.filter((call) => isJson(call.arguments));
+      }
     }
     message.note = [message.note, note(usage, timings, first)].filter(Boolean).join(" · ");
     say("");
   } catch (error) {
     const stopped = error.name === "AbortError";
+    if (message.calls) message.calls = message.calls.filter((call) => isJson(call.arguments)); // less what was cut off
     message.note = stopped ? "stopped" : error.message;
     message.failed = !stopped;
     say("");
@@ -281,6 +359,14 @@ async function answer() {
   busy(false);
   keep(own);
   if (chat === own) showLog();
+}
+
+function isJson(text) {
+  try {
+    return JSON.parse(text) !== undefined;
+  } catch {
+    return false;
+  }
 }
 
 function note(usage, timings, first) {
@@ -326,9 +412,50 @@ async function readModels() {
 
 const noteContext = () => { context = models.find((one) => one.id === $("model").value)?.max_model_len ?? 0; };
 
+// ---- Attachments: text files, each before the message
+
+const LARGEST = 4 << 20;
+let attached = [];
+
+async function attach(files) {
+  for (const file of files) {
+    const text = file.size > LARGEST ? null : await file.text();
+    if (text === null || text.includes("\0") || text.includes("\ufffd")) say(`${file.name} is no text that can be attached.`);
+    else attached.push({ name: file.name, text });
+  }
+  showAttached();
+}
+
+function showAttached() {
+  const rows = attached.map((file, i) => {
+    const size = make("span", file.tokens === undefined ? "" : tokensOf(file.tokens), { className: "size" });
+    const drop = make("button", "×", { type: "button", title: `Remove ${file.name}`, onclick: () => { attached.splice(i, 1); showAttached(); } });
+    drop.setAttribute("aria-label", `Remove ${file.name}`);
+    if (file.tokens === undefined) count(file).then(() => { size.textContent = tokensOf(file.tokens); });
+    const row = make("div");
+    row.append(make("span", file.name, { className: "name" }), size, drop);
+    return row;
+  });
+  $("attached").replaceChildren(...rows);
+  $("attached").hidden = !rows.length;
+}
+
+const tokensOf = (count) => count === null ? "" : `${count} tokens${context ? ` of ${context}` : ""}`;
+
+async function count(file) {
+  try {
+    const body = JSON.stringify({ model: $("model").value, content: file.text });
+    const response = await fetch("tokenize", { method: "POST", headers: headers(), body });
+    file.tokens = response.ok ? (await response.json()).tokens.length : null;
+  } catch {
+    file.tokens = null;
+  }
+}
+
 function fit() {
   const text = $("text");
-  text.rows = Math.min(12, Math.max(1, text.value.split("\n").length));
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight + 2}px`; // and its borders
 }
 
 function openSide(yes) {
@@ -339,13 +466,20 @@ function openSide(yes) {
 $("ask").onsubmit = (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text || asking) return;
+  if ((!text && !attached.length) || asking) return;
+  const files = attached.map(({ name, text }) => ({ name, text }));
   $("text").value = "";
+  attached = [];
+  showAttached();
   fit();
-  chat.messages.push({ role: "user", content: text });
+  chat.messages.push({ role: "user", content: text, ...(files.length ? { files } : {}) });
   answer();
 };
 $("text").oninput = fit;
+$("attach").onclick = () => $("files").click();
+$("files").onchange = async () => { await attach($("files").files); $("files").value = ""; };
+document.ondragover = (event) => event.preventDefault();
+document.ondrop = (event) => { event.preventDefault(); attach(event.dataTransfer.files); };
 $("text").onkeydown = (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
@@ -373,6 +507,8 @@ for (const name of FIELDS) {
     if (name === "key") readModels();
   };
 }
+$("thinks").checked = localStorage.getItem("edgeq.thinks") !== "no";
+$("thinks").onchange = () => localStorage.setItem("edgeq.thinks", $("thinks").checked ? "yes" : "no");
 $("export").onclick = () => {
   const url = URL.createObjectURL(new Blob([JSON.stringify(readChats(), null, 1)], { type: "application/json" }));
   make("a", undefined, { href: url, download: "edgeq-chats.json" }).click();
