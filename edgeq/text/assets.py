@@ -16,6 +16,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ID = re.compile(r"\d{1,9}", re.ASCII)
 _TEMPLATE_FILE = re.compile(r"chat_template(?:\.([\w.\-]+))?\.jinja", re.ASCII)  # of several, the name
 MOST_TOKENS = 1 << 31
+INFILL = ("prefix_token", "suffix_token", "middle_token")
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -46,6 +47,7 @@ class TokenizerSettings:
     bos_ids: tuple[int, ...]
     eos_ids: tuple[int, ...]
     chat_template: str | dict[str, str] | None
+    infill: tuple[str, ...] = ()  # tokens before, after and within which a middle is filled in; all three or none
     # Of a WordPiece vocabulary without a tokenizer.json
     lowercase: bool = True
     strip_accents: bool | None = None
@@ -74,6 +76,7 @@ def read_settings(assets: Mapping[str, bytes]) -> TokenizerSettings:
         bos_ids=_first_ids("bos_token_id", sources),
         eos_ids=tuple(i for source in sources for i in _ids(source.get("eos_token_id"))),
         chat_template=_chat_template(assets, config),
+        infill=_infill(config),
         lowercase=_flag(config, "do_lower_case") is not False,
         strip_accents=_flag(config, "strip_accents"),
         split_chinese=_flag(config, "tokenize_chinese_chars") is not False,
@@ -92,6 +95,11 @@ def json_asset(assets: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TokenizerError(f"{name} holds a {type(value).__name__}, not a JSON object: is it the right file?")
     return value
+
+
+def _infill(config: dict[str, Any]) -> tuple[str, ...]:
+    found = tuple(token for name in INFILL if (token := _content(config.get(name))) is not None)
+    return found if len({*found}) == len(INFILL) else ()
 
 
 def _flag(config: dict[str, Any], name: str) -> bool | None:

@@ -20,6 +20,12 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 KINDS = ("llama", "gpt2", "gemma4", "bert")
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+# Tokens around what is filled in, as CodeLlama's tokenizer_config.json calls them -> the keys of GGUF, the later one first
+_INFILL = {
+    "prefix_token": ("fim_pre", "prefix"),
+    "suffix_token": ("fim_suf", "suffix"),
+    "middle_token": ("fim_mid", "middle"),
+}
 _SPM_ROLES = {"bos": 1, "eos": 2, "unknown": 0}  # where a sentencepiece vocabulary does not say
 _BERT_ROLES = {"unknown": "unk_token", "cls": "cls_token", "seperator": "sep_token", "padding": "pad_token"}
 _BERT_ROLES |= {"mask": "mask_token"}
@@ -58,6 +64,8 @@ class _Vocabulary:
         if not self.tokens:
             raise TokenizerError("the tokenizer has no tokens: convert the model again")
         self.types = self.token_types()
+        for marked in self.infill().values():
+            self.types[marked] = CONTROL
 
     def text(self, key: str) -> str | None:
         value = self.metadata.get(_PREFIX + key)
@@ -103,6 +111,12 @@ class _Vocabulary:
         value = self.metadata.get(f"{_PREFIX}{name}_token_id", default)
         return value if type(value) is int and 0 <= value < len(self.tokens) else None
 
+    def infill(self) -> dict[str, int]:
+        """The tokens around what is filled in, if the file names all three."""
+        ids = {name: next((i for k in keys if (i := self.role(k)) is not None), None) for name, keys in _INFILL.items()}
+        found = {name: i for name, i in ids.items() if i is not None}
+        return found if len({*found.values()}) == len(_INFILL) else {}
+
     def assets(self) -> dict[str, bytes]:
         if self.model == "bert":
             return self.wordpiece()
@@ -116,6 +130,7 @@ class _Vocabulary:
         config: dict[str, Any] = {
             role: None if (token := self.role(name)) is None else self.tokens[token] for name, role in _ROLES.items()
         }
+        config |= {name: self.tokens[token] for name, token in self.infill().items()}
         config |= {"add_bos_token": self.flag("add_bos_token", add_bos)}
         config |= {"add_eos_token": self.flag("add_eos_token", False)}
         if self.model == "llama":

@@ -139,6 +139,13 @@ class Tokenizer:
         """The id of a vocabulary entry by its name, e.g. "<|im_start|>"."""
         return self._backend.token_id(token)
 
+    @property
+    def infill_ids(self) -> tuple[int, ...]:
+        """The tokens before what comes first, before what comes after, and before the middle that is to be filled in;
+        none where the checkpoint's files name no such tokens."""
+        found = tuple(i for name in self._settings.infill if (i := self._backend.token_id(name)) is not None)
+        return found if len(found) == len(self._settings.infill) else ()
+
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """How a conversation is written for this model; None where the checkpoint has no template."""
