@@ -15,6 +15,7 @@ from edgeq.version import VERSION as __version__
 __all__ = [
     "Answer",
     "Answers",
+    "ChatAnswer",
     "CheckpointError",
     "ChecksumError",
     "ContextError",
@@ -33,6 +34,7 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "TokenizerError",
+    "ToolCall",
     "UnsupportedError",
     "UsageError",
     "__version__",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from edgeq.answer import Answer, Generated, TokenLogprob
     from edgeq.answers import Answers
     from edgeq.calibrating import calibrate
+    from edgeq.chat_answer import ChatAnswer, ToolCall
     from edgeq.comparing import compare
     from edgeq.conversion import convert
     from edgeq.decode.sampler_steps import Sampling
@@ -75,6 +78,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "edgeq.answer",
     "Answers": "edgeq.answers",
+    "ChatAnswer": "edgeq.chat_answer",
+    "ToolCall": "edgeq.chat_answer",
     "Generated": "edgeq.answer",
     "TokenLogprob": "edgeq.answer",
     "Sampling": "edgeq.decode.sampler_steps",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast, overload
 
 from edgeq.adapters.given import Lora
 from edgeq.arguments import token_ids
+from edgeq.chatting import Chatting
 from edgeq.errors import UsageError
 from edgeq.scoring import Continuation, score, split
 from edgeq.shared_session import SCORED, SharedSession, log_softmax
-from edgeq.writing import Writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PART = 16  # rows of logits at a time
 
 
-class Model(Writing):
+class Model(Chatting):
     """A model in memory. Made by `edgeq.load`.
 
     Any number of threads may use it: answers are computed together, other calls one after the other, and none changes

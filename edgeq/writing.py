@@ -1,28 +1,33 @@
-"""What a model writes: it completes texts, answers in chats, one or many at a time."""
+"""What a model writes: it completes texts, one or many at a time."""
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Unpack, cast, overload
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from edgeq import saved_texts
 from edgeq.adapters.given import Lora
 from edgeq.answer import Answer, Generated, Generation, while_wanted
 from edgeq.answers import Answers
-from edgeq.arguments import check_count, check_messages, check_numbers, stop_strings, token_ids
+from edgeq.arguments import check_count, check_numbers, stop_strings, token_ids
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.step import Text
 from edgeq.decode.stops import StopStrings
-from edgeq.errors import TemplateError, UsageError
+from edgeq.errors import UsageError
 from edgeq.open_model import OpenModel
 from edgeq.shared_session import SharedSession
+from edgeq.talk.conversing import Asked
 from edgeq.text.tokenizer import FILES
 from edgeq.timings import Timings
 
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+Made = TypeVar("Made", bound=Answer)
+Make = Callable[[Generation, Iterator[str]], Made]
+
 
 class Writing(OpenModel):
-    """A model that writes."""
+    """A model that completes texts."""
 
     @overload
     def generate(
@@ -89,14 +94,12 @@ class Writing(OpenModel):
             if seed is not None:
                 each = [{**sampling, "seed": seed + number} for number in range(n)]
             return self._answers([prompt] * n, max_tokens, stop, logprobs, each, speculate, lora)
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        shared = self._session_for(lora)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
-        return self._answer(generation, shared, stop, len(prompt) > 0)
+        asked, shared = _text_asked(self._tokens(prompt), len(prompt) > 0), self._session_for(lora)
+        return self._answer(asked, Answer, max_tokens, stop, logprobs, sampling, began, shared, speculate=speculate)
 
     def batch(
         self,
-        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        prompts: Sequence[Prompt],
         max_tokens: int | None = None,
         *,
         stop: str | Sequence[str] = (),
@@ -146,84 +149,10 @@ class Writing(OpenModel):
         """
         began = time.perf_counter()
         self._check_open()
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        tokens = self._tokens(prompt)
         shared = self._session_for(lora)
         generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
         return Generated(generation, self._ids(generation, shared))
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        max_tokens: int | None = None,
-        *,
-        stop: str | Sequence[str] = (),
-        logprobs: int | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        speculate: bool = True,
-        lora: Sequence[Lora] | None = None,
-        **sampling: Unpack[Sampling],
-    ) -> Answer:
-        """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}]; options are those of `generate`.
-
-        What the conversation has in common with the previous call is not computed again. Raises TemplateError where
-        the model has no chat template or it refuses the conversation; otherwise as `generate`.
-        """
-        began = time.perf_counter()
-        tokens = self.chat_tokens(messages, tools=tools, template_variables=template_variables)
-        shared = self._session_for(lora)
-        return self._answer(
-            self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate),
-            shared,
-            stop,
-            False,
-        )
-
-    def achat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        max_tokens: int | None = None,
-        *,
-        stop: str | Sequence[str] = (),
-        logprobs: int | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        speculate: bool = True,
-        lora: Sequence[Lora] | None = None,
-        **sampling: Unpack[Sampling],
-    ) -> AsyncIterator[str]:
-        """As `chat`, for `async for` alone: the answer is cancelled with the task that iterates over it."""
-        return while_wanted(
-            self.chat(
-                messages,
-                max_tokens,
-                stop=stop,
-                logprobs=logprobs,
-                tools=tools,
-                template_variables=template_variables,
-                speculate=speculate,
-                lora=lora,
-                **sampling,
-            )
-        )
-
-    def chat_tokens(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-    ) -> list[int]:
-        """The prompt that `chat` gives to the model for a conversation. Raises TemplateError as `chat` does."""
-        self._check_open()
-        check_messages(messages)
-        try:
-            talk = self.chat_template.with_plain_text(messages, tools is not None)
-            prompt = self.chat_template.render(talk, tools=tools, **(template_variables or {}))
-        except TemplateError as error:
-            name = self.file.path if self._template_source is None else "the given template"
-            raise TemplateError(f"{name}: {error}") from error
-        return self.tokenizer.encode(prompt, add_special=False)
 
     def save_prefix(
         self, path: str | os.PathLike[str], prompt: str | Sequence[int], about: Mapping[str, Any] | None = None
@@ -235,7 +164,7 @@ class Writing(OpenModel):
         for a file that cannot be written.
         """
         self._check_open()
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+        tokens = self._tokens(prompt)
         for _ in self.generate_tokens(tokens, 1, temperature=0.0):
             pass
         return saved_texts.save(self._shared, self.session, path, tokens, about or {})
@@ -250,12 +179,6 @@ class Writing(OpenModel):
         UsageError for one of another model, KV cache or context."""
         self._check_open()
         return saved_texts.load(self._shared, self.session, path)[1]
-
-    def system_tokens(self, system: str) -> list[int]:
-        """What all conversations with a system message begin with. Raises TemplateError as `chat` does."""
-        first = {"role": "system", "content": system}
-        one, other = (self.chat_tokens([first, {"role": "user", "content": text}]) for text in ("a", "b"))
-        return one[: next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
 
     def _generation(
         self,
@@ -295,15 +218,38 @@ class Writing(OpenModel):
         known = self.file.assets.keys() & {*FILES}
         return Text(len(tokens), self.vocab_size, (lambda token: self.tokenizer.piece_bytes(token)) if known else None)
 
+    def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+
+    def _begun(self, prompt: Prompt) -> tuple[Asked, Make[Answer]]:
+        """What is asked for with a prompt, and what makes the answer."""
+        return _text_asked(self._tokens(cast(str | Sequence[int], prompt)), len(prompt) > 0), Answer
+
     def _answer(
-        self, generation: Generation, shared: SharedSession, stop: str | Sequence[str], continues: bool
-    ) -> Answer:
-        """`continues`: the text goes on from the prompt's own, so a leading space belongs to it."""
-        return Answer(generation, self._text(generation, shared, StopStrings(stop_strings(stop)), continues))
+        self,
+        asked: Asked,
+        make: Make[Made],
+        max_tokens: int | None,
+        stop: str | Sequence[str],
+        logprobs: int | None,
+        sampling: Sampling,
+        began: float,
+        shared: SharedSession,
+        group: object = None,
+        speculate: bool = True,
+    ) -> Made:
+        tokens, grammar = asked["tokens"], asked["grammar"]
+        if grammar is not None:
+            if sampling.get("allowed") is not None:
+                raise UsageError("tools and schemas say themselves which tokens are allowed: leave out one of the two")
+            sampling = {**sampling, "allowed": grammar.guide(len(tokens))}
+        stops = StopStrings(stop_strings(stop))
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate)
+        return make(generation, self._text(generation, shared, stops, asked))
 
     def _answers(
         self,
-        prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any]]],
+        prompts: Sequence[Prompt],
         max_tokens: int | None,
         stop: str | Sequence[str],
         logprobs: int | None,
@@ -314,23 +260,16 @@ class Writing(OpenModel):
         group, answers, shared = object(), [], self._session_for(lora)
         for prompt, sampling in zip(prompts, samplings, strict=True):
             began = time.perf_counter()
-            talk = not isinstance(prompt, str) and any(isinstance(part, Mapping) for part in prompt)
-            if talk:
-                tokens = self.chat_tokens(cast(Sequence[Mapping[str, Any]], prompt))
-            elif isinstance(prompt, str):
-                tokens = self.tokenizer.encode(prompt)
-            else:
-                tokens = token_ids(cast(Sequence[int], prompt))
-            generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate)
-            answers.append(self._answer(generation, shared, stop, not talk and len(prompt) > 0))
+            asked, make = self._begun(prompt)
+            answers.append(
+                self._answer(asked, make, max_tokens, stop, logprobs, sampling, began, shared, group, speculate)
+            )
         shared.add(answers)
         return Answers(answers, shared.scheduler.wait)
 
-    def _text(
-        self, generation: Generation, shared: SharedSession, stops: StopStrings, continues: bool
-    ) -> Iterator[str]:
+    def _text(self, generation: Generation, shared: SharedSession, stops: StopStrings, asked: Asked) -> Iterator[str]:
         """The text of a generation, ended by eos, a stop string or its limit."""
-        stream, said = self.tokenizer.stream(continues=continues), generation.text
+        stream, said = self.tokenizer.stream(continues=asked["continues"], shown=asked["shown"]), generation.text
         ids = self._ids(generation, shared)
         for token in ids:
             if text := stops.push(stream.push(token)):
@@ -357,3 +296,8 @@ class Writing(OpenModel):
             yield token
         if generation.request is None or generation.request.complete:
             generation.finish_reason = generation.limit
+
+
+def _text_asked(tokens: list[int], continues: bool) -> Asked:
+    """What is asked for with a text. `continues`: a leading space belongs to what comes, as the text has begun."""
+    return {"tokens": tokens, "grammar": None, "continues": continues, "parser": None, "shown": frozenset()}

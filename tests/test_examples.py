@@ -46,6 +46,10 @@ def test_streaming_ends_after_three_sentences(run, model):
     assert int(figures.split()[0]) < 200
 
 
+def test_tools_end_with_an_answer(run, model):
+    assert len(run("tools", model, "Tell me a story.").split()) > 5
+
+
 def test_search_finds_the_same_line_first(run, model, tmp_path):
     lines = ["The dog ran in the park.", "A boy ate red apples.", "It rained all day long.", "Mom read a book."]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
@@ -59,6 +63,6 @@ def test_mistakes_are_one_line(run, path, tmp_path):
     with pytest.raises(SystemExit, match="python tools/examples/"):
         run(path.stem)
     (tmp_path / "x.eqf").write_bytes(b"nothing")
-    count = {"chat_loop": 0, "streaming": 1, "search": 2}[path.stem]
+    count = {"chat_loop": 0, "streaming": 1, "search": 2, "tools": 1}[path.stem]
     with pytest.raises(SystemExit, match=f"{path.stem}: .*x.eqf"):
         run(path.stem, tmp_path / "x.eqf", *[str(tmp_path / "x.eqf")] * count)

@@ -11,6 +11,7 @@ from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
 from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.thoughts import answered
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError
@@ -134,7 +135,7 @@ class Chat:
         screen, stopped = Screen(), False
         try:
             with self._reader.answering():
-                for piece in self._model.chat(self._prompt(text, ask.again), **self.talk.settings):
+                for piece in answered(self._model.chat(self._prompt(text, ask.again), **self.talk.settings)):
                     screen.show(piece)
         except KeyboardInterrupt:
             stopped = True

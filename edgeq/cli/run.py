@@ -15,6 +15,7 @@ import click
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.thoughts import answered
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.text import template_process
 
@@ -84,7 +85,7 @@ def command(
                 raise UsageError("--echo prints a text that is completed: give --raw as well")
             messages = [{"role": "system", "content": system}] if system is not None else []
             messages.append({"role": "user", "content": text})
-            answer = loaded.chat(messages, logprobs=logprobs, **generation)
+            answer: Answer = loaded.chat(messages, logprobs=logprobs, **generation)
         else:
             answer = loaded.generate(text, logprobs=logprobs, **generation)
         if as_json:
@@ -100,6 +101,7 @@ def describe(model: "Model", answer: "Answer", before: str = "") -> dict[str, An
     facts: dict[str, Any] = {
         "model": os.path.basename(model.file.path),
         "text": before + answer.text,
+        **({"thinking": thinking} if (thinking := getattr(answer, "thinking", "")) else {}),
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "generated_tokens": len(answer.tokens),
@@ -125,7 +127,7 @@ def _stream(before: Iterable[str], answer: "Answer") -> None:
     """Write text as it comes. A line that has begun is ended, also where an error or Ctrl-C cuts the text short."""
     begun = False
     try:
-        for pieces in (before, answer):
+        for pieces in (before, answered(answer)):
             for piece in pieces:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
