@@ -2,10 +2,13 @@
 
 Each matrix alone is quantized in a coarse type, with error feedback, and the divergence of the model's results is
 measured. For small errors that grows with their square in the metric of what the matrix reads, so one measurement tells
-of all types; the embedding and the head, a large part of a small model's bytes, are measured in each of some types.
+of all types; the head, a large part of a small model's bytes, is measured in each of some types.
+
+Quantized one after the other, matrices make good a part of what those before them have cost: most of what the embedding
+has, with which all begins, less of each other's. So that is measured for the embedding apart from the others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +30,9 @@ from edgeq.quantize.stages import Rows, moment, readings, run
 COARSE = "Q3_K"  # in it a matrix' error is far above rounding, and small enough to be squared
 FINE = "Q8_0"  # in it a model loses little but what rounding its activations costs
 HEAD = "output.weight"
-ENDS = (EMBEDDING, HEAD)
-MEASURED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # the types in which these are
+MEASURED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # the types in which that is
 SAMPLE = 8 * PANEL_ROWS  # rows of a matrix by which types are compared
-TOGETHER = 8  # sequences are enough to tell what quantizing one matrix after the other saves
+TOGETHER = 32  # sequences tell what quantizing one matrix after the other saves; eight tell a third too little
 
 Progress = Callable[[int, int], None]  # (how many matrices are done, how many there are)
 
@@ -40,18 +42,30 @@ class Sensitivities:
     """losses   divergence in nats that a type of one matrix alone brings, by name, by type
     floor    that of the model with all matrices as good as exact: what rounding its activations costs
     coarse   that of all matrices in COARSE, quantized one after the other as those of the file will be
+    others   the same with an exact embedding
     """
 
     losses: dict[str, dict[str, float]]
     floor: float
     coarse: float
+    others: float
 
     @property
-    def together(self) -> float:
-        """What quantizing all matrices leaves of the sum of what each costs alone, and of the floor: those quantized
-        later make good a part of what those before them, and rounded activations, have cost."""
-        alone = self.floor + sum(losses[COARSE] for losses in self.losses.values())
-        return self.coarse / alone if alone > 0 < self.coarse else 1.0
+    def left(self) -> float:
+        """The floor as it is in a file, whose matrices make good a part of what rounded activations cost, too."""
+        return self.floor * self._kept[1]
+
+    def added(self, name: str) -> dict[str, float]:
+        """What each type of a matrix adds to the divergence of a whole file."""
+        kept = self._kept[name != EMBEDDING]
+        return {kind: loss * kept for kind, loss in self.losses[name].items()}
+
+    @property
+    def _kept(self) -> tuple[float, float]:
+        """What quantizing all matrices leaves of what the embedding costs alone; of the others' sum and the floor."""
+        first = self.losses.get(EMBEDDING, {}).get(COARSE, 0.0)
+        alone = self.floor + sum(losses[COARSE] for name, losses in self.losses.items() if name != EMBEDDING)
+        return _ratio(self.coarse - self.others, first), _ratio(self.others, alone)
 
 
 def sensitivities(
@@ -81,7 +95,7 @@ def sensitivities(
             if not one.accepts(COARSE):
                 continue
             losses = {}
-            for kind in dict.fromkeys([COARSE, *filter(one.accepts, MEASURED if name in ENDS else ())]):
+            for kind in dict.fromkeys([COARSE, *filter(one.accepts, MEASURED if name == HEAD else ())]):
                 own = {name: (kind, one.panels(kind))}
                 losses[kind] = probe.loss(ChangedFile(file, own), stage).divergence
                 if kind == COARSE and not feedback:
@@ -91,13 +105,22 @@ def sensitivities(
             found[name] |= losses
             if progress:
                 progress(len(found), number)
-    everything = Probe(file, held, threads)
-    if feedback:
-        some = sequences[:: max(len(sequences) // TOGETHER, 1)]
-        made = LayerWise(file, dict.fromkeys(found, COARSE), some, head_gram=head_gram, threads=threads)
-        coarse = {name: (COARSE, data) for name, data in made.tensors()}
-    together = everything.loss(ChangedFile(file, coarse)).divergence
-    return Sensitivities(found, _floor(file, everything, threads), together)
+    everything, some = Probe(file, held, threads), sequences[:: max(len(sequences) // TOGETHER, 1)]
+
+    def together(names: Collection[str]) -> float:
+        panels = {name: coarse[name] for name in names if name in coarse}
+        if feedback:
+            made = LayerWise(file, dict.fromkeys(names, COARSE), some, head_gram=head_gram, threads=threads)
+            panels = {name: (COARSE, data) for name, data in made.tensors()}
+        return everything.loss(ChangedFile(file, panels)).divergence
+
+    return Sensitivities(
+        found, _floor(file, everything, threads), together(found), together(found.keys() - {EMBEDDING})
+    )
+
+
+def _ratio(whole: float, part: float) -> float:
+    return whole / part if whole > 0 < part else 1.0
 
 
 class _Matrix:

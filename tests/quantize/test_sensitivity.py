@@ -13,9 +13,11 @@ from edgeq.container.reader import File, open_file
 from edgeq.conversion import convert
 from edgeq.graph.aligned import aligned_copy
 from edgeq.quantize.factors import Metric
+from edgeq.quantize.layerwise import EMBEDDING
 from edgeq.quantize.loss_probe import Probe
 from edgeq.quantize.sensitivity import Sensitivities, sensitivities
 from edgeq.quantize.stages import moment, run
+from edgeq.quantize.type_plan import Goal, plan
 
 TYPES = ("Q2_K", "Q4_K", "Q6_K", "Q8_0")
 MATRIX = "blk.1.ffn_gate.weight"
@@ -72,6 +74,24 @@ def test_feedback_loses_less_than_importance(
 
 
 def test_all_one_after_the_other_lose_less_than_the_sum_and_exact_ones_nearly_nothing(measured: Sensitivities) -> None:
-    assert 0.2 < measured.together < 1.5 and measured.coarse > 0
+    alone = measured.floor + sum(losses["Q3_K"] for losses in measured.losses.values())
+    assert 0 < measured.others < measured.coarse and 0.2 < measured.coarse / alone < 1.5
     assert 0 < measured.floor < 0.1 * sum(losses["Q4_K"] for losses in measured.losses.values())
-    assert Sensitivities({}, 0.0, 0.0).together == 1.0
+
+
+def test_what_a_type_adds_to_a_file_is_told_for_the_embedding_apart() -> None:
+    alone = {EMBEDDING: {"Q2_K": 12.0, "Q3_K": 4.0}, "a": {"Q3_K": 1.0, "Q4_K": 0.2}, "b": {"Q3_K": 0.5}}
+    found = Sensitivities(alone, floor=0.5, coarse=3.0, others=1.0)
+    assert found.added(EMBEDDING) == {"Q2_K": 6.0, "Q3_K": 2.0}
+    assert found.added("a") == {"Q3_K": 0.5, "Q4_K": 0.1}
+    assert found.left + sum(found.added(name)["Q3_K"] for name in alone) == found.coarse
+    nothing_told = Sensitivities(alone, floor=0.0, coarse=0.0, others=0.0)
+    assert [nothing_told.added(name) for name in alone] == list(alone.values())
+
+
+def test_the_prediction_of_all_in_the_coarse_type_is_what_that_was_measured_to_lose(
+    floats: File, measured: Sensitivities
+) -> None:
+    largest = {name: {"Q3_K": losses["Q3_K"]} for name, losses in measured.losses.items()}
+    only = Sensitivities(largest, measured.floor, measured.coarse, measured.others)
+    assert plan(floats, only, Goal(), 0).divergence == pytest.approx(measured.coarse)
