@@ -17,6 +17,7 @@ class Buffer:
     stride: int
     words: np.ndarray | None = None
     sums: np.ndarray | None = None
+    padded: bool = False  # the f32 rows
 
     @property
     def address(self) -> int:
@@ -64,6 +65,7 @@ class Scratch:
         buffer = Buffer(None, padded * 4)
         if plain:
             memory = self.take(rows * padded * 4) if padded == width else self.new(rows * padded * 4)
+            buffer.padded = padded != width
             buffer.rows = memory[: rows * padded * 4].view(np.float32).reshape(rows, padded)
         if packed:
             buffer.words = self.take(rows * padded)
@@ -71,6 +73,7 @@ class Scratch:
         return buffer
 
     def release(self, memory: Buffer | np.ndarray) -> None:
-        """Nothing reads this any more."""
-        for piece in memory.pieces if isinstance(memory, Buffer) else [memory]:
+        """Nothing reads this any more. Rows whose padding has to stay zero, in the next pass too, are nobody else's."""
+        pieces = memory.pieces[memory.padded :] if isinstance(memory, Buffer) else [memory]
+        for piece in pieces:
             self.free.append(piece.reshape(-1).view(np.uint8))

@@ -11,6 +11,7 @@ class Heads:
     the weight that has one more score per query head, which takes part in the softmax and has no value
     causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once, or within a
     window, which counts its own position, as many after it as before it
+    latent: if not 0, a value is what its key begins with, so many values: the cache holds keys alone
     """
 
     num_attention_heads: int
@@ -21,3 +22,9 @@ class Heads:
     softcap: float = 0.0
     sinks: str = ""
     causal: bool = True
+    latent: int = 0
+
+    @property
+    def value_dim(self) -> int:
+        """Values of a value head."""
+        return self.latent or self.head_dim

@@ -72,12 +72,13 @@ class Kept(ABC):
 
 
 class KeysAndValues(Kept):
-    """Those of one attention layer, elements f16, f32 or q8_0, as kernels/cache_rows.py lays them out: keys first."""
+    """Those of one attention layer, elements f16, f32 or q8_0, as kernels/cache_rows.py lays them out: keys first, and
+    no values where keys begin with them."""
 
     def __init__(self, heads: Heads, places: int, kind: str) -> None:
         width, scales = heads.num_key_value_heads, kv_scale_bytes(kind, heads.head_dim)
         keys = width * (KV_BYTES[kind] * heads.head_dim + scales)
-        values = width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
+        values = 0 if heads.latent else width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
         super().__init__(heads.sliding_window, keys + values, places)
         self.key_bytes = keys * places
         self._heads, self._kind, self._places = heads, kind, places

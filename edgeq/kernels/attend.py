@@ -80,18 +80,18 @@ def _make_finish(isa: Isa, width: int):
 
     @device
     def finish(
-        totals, tops, rows, group, columns, head_dim, out, stride, words, sums, token, head, groups, count, sinks
+        totals, tops, rows, group, columns, value_dim, out, stride, words, sums, token, head, groups, count, sinks
     ):
         """Totals over sums as rows of `out`, and quantized where a quantized matrix follows."""
         for r in range(rows):
             here = r // group
-            first = (head + r - here * group) * head_dim
+            first = (head + r - here * group) * value_dim
             inverse = splat_f32(np.float32(1.0) / load_f32(tops + 8 * r + 4))
             if sinks != 0:
                 inverse = _with_sink(tops + 8 * r, load_f32(sinks + 4 * (head + r - here * group)) * LOG2_E)
             target = out + (token + here) * stride + first * 4 if out != 0 else 0
             at = totals + r // width * columns * width * 64 + r % width * 64
-            if head_dim % 32 == 0:
+            if value_dim % 32 == 0:
                 for c in range(0, columns, 2):
                     low = mul(load_f32x16(at + c * width * 64), inverse)
                     high = mul(load_f32x16(at + (c + 1) * width * 64), inverse)
@@ -100,22 +100,23 @@ def _make_finish(isa: Isa, width: int):
             else:
                 for c in range(columns):
                     store_f32x16(at, mul(load_f32x16(at + c * width * 64), inverse))
-                    for d in range(min(16, head_dim - c * 16)):
+                    for d in range(min(16, value_dim - c * 16)):
                         store_f32(target + c * 64 + 4 * d, load_f32(at + 4 * d))
 
     return finish
 
 
 @functools.cache  # a prompt's serves several variants, of which a process that compiles them types it once
-def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]):
+def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any], latent: bool = False):
     """`attend(args, number, thread, n_threads)`, run `number` of the pass in register tiles of `width` rows, over a
-    cache of elements `kind`.
+    cache of elements `kind`; `latent`: of keys that begin with their values.
 
     `arguments` loads the argument block of ops/attention.py.
     """
     element, quantized = KV_BYTES[kind], kind == "q8_0"
     pieces = make_pieces(isa, width, kind)
     pack, scores_of, weighted_values, merge = pieces.pack, pieces.scores_of, pieces.weighted_values, pieces.merge
+    weighted_latents = pieces.weighted_latents
     finish = _make_finish(isa, width)
 
     @device
@@ -140,7 +141,7 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         a = arguments(args)
         head_dim, places, window = a.head_dim, a.places, a.window
         cap = bits_f32(a.softcap)
-        columns = (head_dim + 15) // 16
+        columns = (a.value_dim + 15) // 16
         tiles = (rows + width - 1) // width
         end = min(BLOCK, seen(args, run, position + (rows - 1) // group) - base)
         begin = max(0, position + 1 - window - base) if window != 0 else 0
@@ -159,8 +160,11 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
                 softmax(scores + r * SCORES_ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))
-        scales = values + places * columns * 16 * element
-        weighted_values(scores, tiles, values, scales, places, columns, begin, end, sums, wide)
+        if latent:
+            weighted_latents(scores, tiles, keys, position_bytes, head_dim, columns, begin, end, sums, wide)
+        else:
+            scales = values + places * columns * 16 * element
+            weighted_values(scores, tiles, values, scales, places, columns, begin, end, sums, wide)
 
     @device
     def finish_rows(args, totals, tops, kv_head, token, rows, group):
@@ -170,15 +174,15 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
             tops,
             rows,
             group,
-            (a.head_dim + 15) // 16,
-            a.head_dim,
+            (a.value_dim + 15) // 16,
+            a.value_dim,
             a.out,
             a.out_stride,
             a.words,
             a.sums,
             token,
             kv_head * group,
-            a.heads * a.head_dim // 32,
+            a.heads * a.value_dim // 32,
             load_i64(a.tokens),
             a.sinks,
         )
@@ -192,7 +196,7 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         head_dim = a.head_dim
         group = a.heads // a.kv_heads
         rows = tokens * group
-        columns = (head_dim + 15) // 16
+        columns = (a.value_dim + 15) // 16
         padded = (rows + width - 1) // width * width
         queries, scores, wide, sums, peaks, totals, tops, _ = _places(scratch, padded, head_dim)
         first, place = load_i64(run + 8 * RUN_FIRST), load_i64(run + 8 * RUN_PART)

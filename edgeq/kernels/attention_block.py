@@ -13,7 +13,7 @@ from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import KV_BYTES
 from edgeq.simd.exp import exp2_of_nonpositive, tanh
 from edgeq.simd.isa import Isa
-from edgeq.simd.memory import load_f16, load_f32, prefetch, store_f32
+from edgeq.simd.memory import load_f16, load_f32, prefetch, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
     add,
@@ -30,6 +30,7 @@ from edgeq.simd.vector import (
     store_f32x16,
     sub,
     sum_f32,
+    transpose_f32,
     zero_f32x16,
 )
 
@@ -176,6 +177,27 @@ def make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
                     tile_store(at, 64, tile)
 
     @device
+    def weighted_latents(weights, tiles, keys, position_bytes, head_dim, columns, begin, end, sums, wide):
+        """As `weighted_values`, of values that keys begin with: of each panel 16 values are turned at a time."""
+        rows = stack(1024)
+        for c in range(columns):
+            for first in range(begin // 16 * 16, end, _SPAN):
+                last = min(end, first + _SPAN)
+                for j in range(first, last, 16):
+                    panel = keys + j * position_bytes
+                    scale = key_scale(panel + head_dim * 16, c // 2 * 32)
+                    for d in range(16):
+                        store_f32x16(rows + d * 64, row(panel + (c * 16 + d) * row_bytes, scale))
+                    transpose_f32(rows, wide + (j - first) * 64)
+                for t in range(tiles):
+                    at = sums + (t * columns + c) * tile_bytes
+                    weight = weights + t * width * SCORES_ROW
+                    tile = tile_load(at, 64) if first > begin else tile_zero()
+                    for p in range(max(first, begin), last):
+                        tile = tile_add_outer(tile, load_f32x16(wide + (p - first) * 64), weight + 4 * p, SCORES_ROW)
+                    tile_store(at, 64, tile)
+
+    @device
     def merge(sums, peaks, rows, columns, totals, tops):
         """Add a block's partial results (sums; max and sum in `peaks`) to the rows' totals; rows without any: l = 0."""
         for r in range(rows):
@@ -193,4 +215,10 @@ def make_pieces(isa: Isa, width: int, kind: str) -> SimpleNamespace:
                 total = mul(load_f32x16(totals + c), old)
                 store_f32x16(totals + c, fma(load_f32x16(sums + c), new, total))
 
-    return SimpleNamespace(pack=pack, scores_of=scores_of, weighted_values=weighted_values, merge=merge)
+    return SimpleNamespace(
+        pack=pack,
+        scores_of=scores_of,
+        weighted_values=weighted_values,
+        weighted_latents=weighted_latents,
+        merge=merge,
+    )

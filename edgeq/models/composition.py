@@ -10,6 +10,7 @@ from edgeq.models.classifier import Classifier
 from edgeq.models.config import Config
 from edgeq.models.dense import Dense
 from edgeq.models.dimensions import Dimensions
+from edgeq.models.latent_attention import LatentAttention
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention
@@ -87,7 +88,7 @@ class Model:
 
     name: str
     size: Dimensions
-    attention: Attention
+    attention: Attention | LatentAttention
     embedding: Embedding
     layers: Sequence[Layer]
     head: Head | None
@@ -211,7 +212,7 @@ def decoder(
     name: str,
     config: Config,
     size: Dimensions,
-    attention: Attention,
+    attention: Attention | LatentAttention,
     layers: Sequence[Layer],
     norm: NamedNorm,
     *,

@@ -13,6 +13,7 @@ class Part(NamedTuple):
     transposed: the rows are the columns of what is there
     plane:  the part lies in this matrix of a tensor of three dimensions
     flat:   the rows are single values of what is there, read as one vector
+    turned: the rows are columns of what is there, and their columns its rows from this one on
     """
 
     source: str
@@ -24,6 +25,7 @@ class Part(NamedTuple):
     transposed: bool = False
     plane: int | None = None
     flat: bool = False
+    turned: int | None = None
 
     def row(self, index: int) -> int:
         """Where the row `index` of the part is in its tensor."""
@@ -127,6 +129,12 @@ class Tensors(dict[str, Tensor]):
         self._into[f"{self._own}{name}.weight"] = Tensor((channels, taps), (part,))
         if bias:
             self.vector(f"{name}.bias", f"{source}.bias", channels)
+
+    def turned_heads(self, name: str, source: str, heads: int, rows: int, columns: int, step: int) -> None:
+        """`name.weight` [heads * rows, columns]: of each head the first `columns` of its `step` rows there, turned."""
+        whole, there = f"{self._theirs}{source}.weight", (heads * step, rows)
+        parts = tuple(Part(whole, there, rows, turned=head * step) for head in range(heads))
+        self._into[f"{self._own}{name}.weight"] = Tensor((heads * rows, columns), parts)
 
     def experts(self, name: str, source: str, count: int, rows: int, columns: int) -> None:
         """`name.weight` [count, rows, columns]; `source` names an expert's tensor, `{}` standing for its number."""

@@ -16,8 +16,10 @@ from edgeq.ops.elementwise import Add, AddRow, Scale, ScaleBy, SigmoidGate, Sigm
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
+from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
+from edgeq.ops.latents import Latents
 from edgeq.ops.layer_norm import LayerNorm
 from edgeq.ops.matmul import Linear
 from edgeq.ops.norm import RMSNorm
@@ -45,8 +47,10 @@ class Graph(Recorder):
     layer_norm = says(LayerNorm)
     head_norm = says(HeadNorm)
     linear = says(Linear)
+    head_linear = says(HeadLinear)
     rotate = says(Rotate)
     attend = says(Attention)
+    latents = says(Latents)
     short_conv = says(ShortConv)
     causal_conv = says(CausalConv)
     delta_net = says(DeltaNet)

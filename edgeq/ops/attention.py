@@ -23,6 +23,8 @@ from edgeq.kernels.layout import (
     heads_per_tile,
 )
 
+LATENT = "latent"  # in place of rows per tile: keys begin with their values
+
 
 class Args(NamedTuple):
     q: int
@@ -32,6 +34,7 @@ class Args(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     keys: int  # where they begin in a page
     values: int
     places: int  # of a page
@@ -74,19 +77,19 @@ class Attention(Op):
     heads: Heads
     layer: int
     kernels: ClassVar[Variants] = {
-        "attention": lambda isa: [f"{heads}-{kv}" for heads in range(1, isa.tile + 1) for kv in KV_BYTES]
+        "attention": lambda isa: [f"{heads}-{kv}" for heads in [*range(1, isa.tile + 1), LATENT] for kv in KV_BYTES]
     }
 
     @property
     def packs(self) -> bool:
-        return self.heads.head_dim % GROUP == 0
+        return self.heads.value_dim % GROUP == 0
 
     @property
     def reads(self) -> tuple[Value, ...]:
         return (self.q,)
 
     def shape(self, shapes: object) -> tuple[int, bool]:
-        return self.q.width, False
+        return self.heads.num_attention_heads * self.heads.value_dim, False
 
     def lower(self, low: Lowering, out: Value) -> None:
         q, y, heads = low.buffer(self.q), low.buffer(out), self.heads
@@ -100,6 +103,7 @@ class Attention(Op):
             heads=heads.num_attention_heads,
             kv_heads=heads.num_key_value_heads,
             head_dim=heads.head_dim,
+            value_dim=heads.value_dim,
             keys=kept.offset,
             values=kept.offset + kept.key_bytes,
             places=low.places,
@@ -120,9 +124,11 @@ class Attention(Op):
             sinks=low.vector(heads.sinks),
             sees_all=int(not heads.causal),
         )
-        low.tape.add(f"attention:{self._tile(low)}-{low.kv}", args, [q, kept], [y])
+        low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [q, kept], [y])
 
     def _tile(self, low: Lowering) -> int:
+        if self.heads.latent:
+            return low.tile
         return heads_per_tile(self.heads.num_attention_heads, self.heads.num_key_value_heads, low.tile)
 
     def _memory(self, low: Lowering) -> _Memory:
@@ -147,7 +153,8 @@ class Attention(Op):
 
 
 def make(variant, isa):
-    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0)."""
+    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0); `latent-f16`
+    has as many rows per tile as there can be, and its values are what keys begin with."""
     from edgeq.kernels.attend import RUN, make_attend
     from edgeq.kernels.layout import RUN_ROWS
     from edgeq.simd.argument_words import words_of
@@ -155,8 +162,10 @@ def make(variant, isa):
 
     width_text, kind = variant.split("-")
     arguments = words_of(Args)
-    decode = make_attend(isa, int(width_text), kind, arguments)
-    prefill = decode if int(width_text) == isa.tile else make_attend(isa, isa.tile, kind, arguments)
+    latent = width_text == LATENT
+    width = isa.tile if latent else int(width_text)
+    decode = make_attend(isa, width, kind, arguments, latent)
+    prefill = decode if width == isa.tile else make_attend(isa, isa.tile, kind, arguments)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -183,7 +192,8 @@ def reference(
     sinks: np.ndarray | None = None,
     causal: bool = True,
 ) -> np.ndarray:
-    """The NumPy twin: q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim] -> like q.
+    """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads, value_dim]
+    -> [tokens, heads, value_dim].
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
@@ -191,7 +201,7 @@ def reference(
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
-    result = np.zeros_like(q)
+    result = np.zeros((tokens, heads, v.shape[2]), q.dtype)
     for t in range(tokens):
         first = max(0, start + t + 1 - window) if window else 0
         last = start + t + 1 if causal else min(len(k), start + t + window) if window else len(k)

@@ -129,8 +129,8 @@ class Rotate(Op):
             heads=self.heads.num_attention_heads,
             kv_heads=self.heads.num_key_value_heads if k else 0,
             head_dim=self.heads.head_dim,
-            tables=int(self._tables(low).ctypes.data),
-            query_tables=int(self._tables(low, queries=True).ctypes.data),
+            tables=int(shared_tables(low, self.rope).ctypes.data),
+            query_tables=int(shared_tables(low, self.rope, queries=True).ctypes.data),
             half=len(self.rope.inverse_frequencies),
             interleaved=int(self.rope.interleaved),
             keys=kept.offset,
@@ -142,20 +142,39 @@ class Rotate(Op):
         )
         low.tape.add(f"rope:{low.kv}", args, [], [q, k, v, kept] if k else [q])
 
-    def _tables(self, low: Lowering, queries: bool = False) -> np.ndarray:
-        """Layers with the same rope share them."""
-        queries = queries and self.rope.query_growth > 0.0
-        table = low.shared.get((self.rope, queries))
-        if table is None:
-            rope = self.rope.for_context(low.context)
-            if queries:
-                table = query_tables(self._tables(low), rope.query_growth, rope.query_span)
-            else:
-                table = rope_tables(rope.inverse_frequencies, low.context, rope.attention_factor)
-            low.shared[self.rope, queries] = table
-            low.scratch.nbytes += table.nbytes
-        assert isinstance(table, np.ndarray)
-        return table
+
+def shared_tables(low: Lowering, rope: Rope, queries: bool = False) -> np.ndarray:
+    """Those of a session, or its queries': layers with the same rope share them."""
+    queries = queries and rope.query_growth > 0.0
+    table = low.shared.get((rope, queries))
+    if table is None:
+        here = rope.for_context(low.context)
+        if queries:
+            table = query_tables(shared_tables(low, rope), here.query_growth, here.query_span)
+        else:
+            table = rope_tables(here.inverse_frequencies, low.context, here.attention_factor)
+        low.shared[rope, queries] = table
+        low.scratch.nbytes += table.nbytes
+    assert isinstance(table, np.ndarray)
+    return table
+
+
+def make_rotate():
+    """`rotate(x, table, half, interleaved)`: one head at `x`; `table` holds cos[half], sin[half] of its position."""
+    from edgeq.simd.memory import load_f32, store_f32
+    from edgeq.simd.vector import device
+
+    @device
+    def rotate(x, table, half, interleaved):
+        for i in range(half):
+            first = x + (8 * i if interleaved != 0 else 4 * i)
+            second = first + (4 if interleaved != 0 else 4 * half)
+            a, b = load_f32(first), load_f32(second)
+            c, s = load_f32(table + 4 * i), load_f32(table + 4 * (half + i))
+            store_f32(first, a * c - b * s)
+            store_f32(second, b * c + a * s)
+
+    return rotate
 
 
 def make(variant, isa):
@@ -164,22 +183,10 @@ def make(variant, isa):
     from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
     from edgeq.kernels.page_table import page_of
     from edgeq.simd.argument_words import words_of
-    from edgeq.simd.memory import load_f32, load_i64, store_f32
-    from edgeq.simd.vector import device
+    from edgeq.simd.memory import load_i64
 
-    arguments = words_of(Args)
+    arguments, rotate = words_of(Args), make_rotate()
     keep_key, keep_value = make_keep_rows(variant)
-
-    @device
-    def rotate(x, table, half, interleaved):
-        """Rotate one head at `x`; `table` holds cos[half], sin[half] of this position."""
-        for i in range(half):
-            first = x + (8 * i if interleaved != 0 else 4 * i)
-            second = first + (4 if interleaved != 0 else 4 * half)
-            a, b = load_f32(first), load_f32(second)
-            c, s = load_f32(table + 4 * i), load_f32(table + 4 * (half + i))
-            store_f32(first, a * c - b * s)
-            store_f32(second, b * c + a * s)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)

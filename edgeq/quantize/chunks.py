@@ -31,7 +31,9 @@ class Chunk:
         at = [self.part.row(self.start + row), *columns]
         if self.part.flat:
             return [int(i) for i in np.unravel_index(at[0], self.part.shape)]
-        at = at[::-1] if self.part.transposed else at
+        if self.part.turned is not None:
+            at[1] += self.part.turned
+        at = at[::-1] if self.part.transposed or self.part.turned is not None else at
         return at if self.part.plane is None else [self.part.plane, *at]
 
 
@@ -82,7 +84,8 @@ class Sources:
         """The quantized matrices that all of a tensor's parts are rows of; none if a part is not of such a matrix."""
         names = [self.name(part.source) or "" for part in tensor.parts]
         found = [self._checkpoint.packed[name] for name in names if name in self._checkpoint.packed]
-        return found if len(found) == len(names) and not tensor.add and not tensor.ternary else []
+        turned = any(part.turned is not None for part in tensor.parts)
+        return found if len(found) == len(names) and not (tensor.add or tensor.ternary or turned) else []
 
     def read_packed(self, chunk: Chunk) -> Rows:
         """The rows of a chunk of a quantized matrix, its codes as they are stored."""
@@ -107,6 +110,8 @@ class Sources:
         """The rows of a chunk as they are in the checkpoint."""
         part, name = chunk.part, self.name(chunk.part.source)
         assert name is not None, "checked before anything is read"
+        if part.turned is not None:
+            return self._block(name, part.turned, chunk.tensor.shape[-1])[chunk.start : chunk.stop]
         if part.plane is not None or part.flat:
             whole = self._flat(name) if part.plane is None else self._plane(name, part.plane)
             picked = [part.row(i) for i in range(chunk.start, chunk.stop)]
@@ -132,6 +137,14 @@ class Sources:
             self._whole = None
             self._whole = name, 0, self._checkpoint.read(name).T
         return self._whole[2]
+
+    def _block(self, name: str, first: int, count: int) -> F32Array:
+        """Some rows of a matrix as columns."""
+        if name in self._checkpoint.packed:
+            rows = self._checkpoint.packed[name].rows(first, first + count).weights()
+        else:
+            rows = self._checkpoint.read_rows(name, first, first + count)
+        return np.ascontiguousarray(rows.T)
 
     def _flat(self, name: str) -> F32Array:
         """All values of a tensor."""

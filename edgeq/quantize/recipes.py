@@ -15,6 +15,8 @@ from edgeq.errors import UnsupportedError, UsageError
 # shared one, the taps of short convolutions, and what recurrent layers forget and learn by
 KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
 KEPT |= {"ssm_conv1d", "ssm_alpha", "ssm_beta"}
+OF_HEADS = {"attn_k_b", "attn_v_b"}  # latent attention's: small, and each head has a part of its own to lose
+FOR_HEADS = "Q8_0"
 AFTER_POOLING = ("cls.", "dense_")  # what names of matrices begin with that see one row per text: kept as well
 
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
@@ -63,8 +65,8 @@ class Recipe:
     def type_for(self, name: str, shape: Sequence[int], n_layers: int, tied: bool) -> Choice:
         """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
 
-        Vectors are F32, and so are the small matrices in KEPT. A matrix whose rows the chosen type cannot hold
-        becomes F16.
+        Vectors are F32, and so are the small matrices in KEPT; those in OF_HEADS are FOR_HEADS where others are
+        quantized. A matrix whose rows the chosen type cannot hold becomes F16.
         """
         kept = name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT or name.startswith(AFTER_POOLING)
         if len(shape) == 1 or kept:
@@ -88,6 +90,8 @@ class Recipe:
         parts = name.split(".")
         if parts[0] == "blk" and parts[-1] == "weight":
             part = ".".join(parts[2:-1]).removesuffix("_exps").removesuffix("_shexp")
+            if part in OF_HEADS and block_type(self.base).quantized:
+                return FOR_HEADS
             for rule in rules:
                 if rule.part == part and rule.layers(int(parts[1]), n_layers):
                     return rule.type

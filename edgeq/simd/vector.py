@@ -226,6 +226,20 @@ def select_negative(b, where, x, y):
     return b.select(b.fcmp_ordered("<", where, emit.splat_constant(F32X16, 0.0)), x, y)
 
 
+@operation(types.void, types.int64, types.int64)
+def transpose_f32(b, source, target):
+    """16 rows of 16 f32 at `source` as columns at `target`."""
+    rows = [emit.load(b, emit.offset(b, source, 64 * i), F32X16, 4) for i in range(16)]
+    for step in (1, 2, 4, 8):  # rows i and i + step exchange the lanes in which the bit `step` is set, and is not
+        low = [lane if not lane & step else 16 + lane - step for lane in range(16)]
+        high = [lane + step if not lane & step else 16 + lane for lane in range(16)]
+        pairs = [(i, i + step) for i in range(16) if not i & step]
+        for i, j in pairs:
+            rows[i], rows[j] = emit.shuffle(b, rows[i], rows[j], low), emit.shuffle(b, rows[i], rows[j], high)
+    for i, row in enumerate(rows):
+        emit.store(b, emit.offset(b, target, 64 * i), row, 4)
+
+
 # ---- reductions: a fixed tree, so that the same bits come out everywhere ----
 
 

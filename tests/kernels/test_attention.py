@@ -22,9 +22,12 @@ BODY = next(body for body in BODIES if body.native)
 
 class Text:
     """A sequence's keys and values [positions, kv heads, head_dim] in pages, whose other places hold `stale` numbers,
-    as memory may that was used before. Pages before the first one that is `seen` are not there."""
+    as memory may that was used before. Pages before the first one that is `seen` are not there. `v` of None: keys begin
+    with their values."""
 
-    def __init__(self, k: np.ndarray, v: np.ndarray, kind: str, places: int, seen: int = 0, stale: float = np.inf):
+    def __init__(
+        self, k: np.ndarray, v: np.ndarray | None, kind: str, places: int, seen: int = 0, stale: float = np.inf
+    ):
         positions, kv_heads, head_dim = k.shape
         element = np.float16 if kind == "f16" else np.float32
         self.pages: list[np.ndarray | None] = []
@@ -33,28 +36,30 @@ class Text:
             kept = [
                 np.full((kv_heads, places, width), stale, np.float32) for width in (head_dim, round_up(head_dim, 16))
             ]
-            for whole, x in zip(kept, (k, v), strict=True):
+            for whole, x in zip(kept, (k, k if v is None else v), strict=True):
                 part = x[here].transpose(1, 0, 2)
                 whole[:, here.start - first :][:, : part.shape[1], :head_dim] = part
             keys = kept[0].reshape(kv_heads, places // 16, 16, head_dim).transpose(0, 1, 3, 2)
             values = kept[1].reshape(kv_heads, places, -1, 16).transpose(0, 2, 1, 3)
-            parts = [np.ascontiguousarray(part.astype(element)).reshape(-1).view(np.uint8) for part in (keys, values)]
+            both = (keys,) if v is None else (keys, values)
+            parts = [np.ascontiguousarray(part.astype(element)).reshape(-1).view(np.uint8) for part in both]
             self.pages.append(np.concatenate(parts) if here.start < here.stop else None)
         self.table = np.array([address(page) for page in self.pages], np.int64)
 
 
-def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True):
+def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True, latent=0):
     """The kernel's rows, and its packed activations, of one sequence."""
-    text = Text(k, v, kind, page_places(context))
-    heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal)
+    text = Text(k, None if latent else v, kind, page_places(context))
+    heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
     return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks)
 
 
 def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None):
-    """The kernel's rows [tokens, heads, head_dim], packed words and sums. `runs` are rows and the first position of
+    """The kernel's rows [tokens, heads, value_dim], packed words and sums. `runs` are rows and the first position of
     each, one after the other in q, `tables` those of their sequences."""
     tokens, heads, kv_heads, head_dim = len(q), *q.shape[1:2], shape.num_key_value_heads, shape.head_dim
-    group, tile = heads // kv_heads, heads_per_tile(heads, kv_heads, BODY.isa.tile)
+    group, value_dim = heads // kv_heads, shape.value_dim
+    tile = BODY.isa.tile if shape.latent else heads_per_tile(heads, kv_heads, BODY.isa.tile)
     rows = round_up(max(group, ATTENTION_ROWS), BODY.isa.tile)
     per_thread = attention_places(0, rows, head_dim)[-1]
     scratch = aligned(threads * per_thread)
@@ -67,8 +72,8 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
     pages = np.repeat([address(table) for table in tables], [count for count, _ in runs])
     counts = np.array([tokens, len(runs)], np.int64)
     kept = KeysAndValues(shape, page_places(context), kind)
-    out = np.zeros((tokens, heads, head_dim), np.float32)
-    words, sums = aligned(round_up(tokens, 16) * heads * head_dim), aligned(round_up(tokens, 16) * heads * head_dim)
+    out = np.zeros((tokens, heads, value_dim), np.float32)
+    words, sums = (aligned(round_up(tokens, 16) * heads * value_dim) for _ in range(2))
     args = attention.Args(
         q=address(q),
         q_stride=q.strides[0],
@@ -77,6 +82,7 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
+        value_dim=value_dim,
         keys=0,
         values=kept.key_bytes,
         places=page_places(context),
@@ -97,7 +103,7 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         sinks=address(sinks),
         sees_all=int(not shape.causal),
     )
-    kernel = BODY.kernel(f"attention:{tile}-{kind}")
+    kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
     control = new_control(threads)
     counted = dict(zip(("counters", "barriers"), turn_counters(control), strict=True))
     call(kernel, args._replace(**counted), threads=threads)
@@ -183,6 +189,34 @@ def test_same_bits_however_it_is_split(heads, kv_heads, head_dim, window):
     for tokens, threads in [(1, 1), (1, 5), (9, 2)]:
         parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024)
         np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
+
+
+LATENTS = [(16, 48, 32), (5, 40, 16), (20, 80, 64), (70, 24, 16)]  # heads, head_dim, and how much of it is the value
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "latent", "kind"), [(*s, "f16") for s in LATENTS] + [(16, 48, 32, "f32")]
+)
+@pytest.mark.parametrize(("tokens", "start"), [(4, 30), (1, 0), (1, 255), (1, 700), (37, 500)])
+def test_keys_that_begin_with_their_values(heads, head_dim, latent, kind, tokens, start):
+    """As the twin, whatever lies around what is seen; the same bits on any number of threads, and of the last token
+    alone."""
+    q, k, _ = random_case(tokens, start, heads, 1, head_dim, kind)
+    context = round_up(start + tokens, 16)
+    out, words, sums = run(q, k, None, start, 0, kind, 3, context, packed=latent % 32 == 0, latent=latent)
+    expected = attention.reference(q, k, k[:, :, :latent], start)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
+    if latent % 32 == 0:
+        check_packed(out, words, sums)
+    for last, threads in ((tokens, 1), (1, 2)):
+        alone, _, _ = run(q[-last:], k, None, start + tokens - last, 0, kind, threads, context, latent=latent)
+        np.testing.assert_array_equal(alone.view(np.uint32), out[-last:].view(np.uint32))
+
+
+def test_latents_of_a_window():
+    q, k, _ = random_case(9, 600, 8, 1, 48, "f16")
+    out, _, _ = run(q, k, None, 600, 300, "f16", 2, 624, latent=32)
+    np.testing.assert_allclose(out, attention.reference(q, k, k[:, :, :32], 600, 300), rtol=1e-4, atol=2e-6)
 
 
 def as_q8_0(x):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gemma_cases
+import latent_cases
 import mixture_cases
 
 _LLAMA: dict[str, Any] = {
@@ -806,6 +807,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 # Files of tests/golden -> the cases that they are of
-FILES = {"architectures": dict(CASES), "gemmas": gemma_cases.CASES, "mixtures": mixture_cases.CASES}
+FILES = {
+    "architectures": dict(CASES),
+    "gemmas": gemma_cases.CASES,
+    "mixtures": mixture_cases.CASES,
+    "latents": latent_cases.CASES,
+}
 for _cases in FILES.values():
     CASES |= _cases

@@ -21,7 +21,18 @@ from edgeq.models import architecture
 POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
 EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings", "tok_embeddings")
-QUERIES_AND_KEYS = (".q_proj", ".k_proj", "qkv", "query_key", "c_attn", "self.query.", "self.key.", ".q_lin", ".k_lin")
+QUERIES_AND_KEYS = (
+    ".q_proj",
+    ".q_b_proj",
+    ".k_proj",
+    "qkv",
+    "query_key",
+    "c_attn",
+    "self.query.",
+    "self.key.",
+    ".q_lin",
+    ".k_lin",
+)
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 Weights = dict[str, npt.NDArray[np.float32]]
 

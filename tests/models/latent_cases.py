@@ -1,0 +1,135 @@
+"""Small configurations of models with latent attention, as architecture_cases.py has those of others."""
+
+from typing import Any
+
+_BASE: dict[str, Any] = {
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 40,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 48,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "rope_theta": 10000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_EXPERTS: dict[str, Any] = {
+    "moe_intermediate_size": 40,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "routed_scaling_factor": 1.0,
+}
+_YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32, "beta_fast": 32, "beta_slow": 1}
+_DEEPSEEK_V2 = {
+    **_BASE,
+    **_EXPERTS,
+    "model_type": "deepseek_v2",
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "q_lora_rank": None,
+    "n_group": 1,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "norm_topk_prob": False,
+    "rope_scaling": {**_YARN, "mscale": 0.707, "mscale_all_dim": 0.707},
+}
+_DEEPSEEK_V3 = {
+    **_BASE,
+    **_EXPERTS,
+    "model_type": "deepseek_v3",
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "rope_interleave": True,
+    "num_nextn_predict_layers": 0,
+    "rope_scaling": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+}
+_GLM4_MOE_LITE = {
+    **{key: value for key, value in (_BASE | _EXPERTS).items() if key != "first_k_dense_replace"},
+    "model_type": "glm4_moe_lite",
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.8,
+    "rope_interleave": True,
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+}
+_YOUTU = {
+    **_BASE,
+    "model_type": "youtu",
+    "architectures": ["YoutuForCausalLM"],
+    "attention_bias": True,
+    "rope_interleave": True,
+    "tie_word_embeddings": True,
+    "rope_theta": 1600000.0,
+    "pad_token_id": None,  # whose embedding transformers would make zero
+}
+_MINICPM3 = {
+    **_BASE,
+    "model_type": "minicpm3",
+    "architectures": ["MiniCPM3ForCausalLM"],
+    "qk_rope_head_dim": 8,
+    "scale_emb": 3.0,
+    "scale_depth": 1.4,
+    "dim_model_base": 32,
+    "tie_word_embeddings": True,
+    "mlp_bias": False,
+    "rope_scaling": {
+        "rope_type": "longrope",
+        "short_factor": [1.0, 1.1, 1.4, 2.0],
+        "long_factor": [1.0, 1.3, 2.0, 3.0],
+        "original_max_position_embeddings": 256,
+    },
+}
+CASES: dict[str, dict[str, Any]] = {
+    "deepseek-v2-lite": _DEEPSEEK_V2,
+    "deepseek-v2-queries": {
+        **_DEEPSEEK_V2,
+        "q_lora_rank": 48,
+        "kv_lora_rank": 48,
+        "v_head_dim": 16,
+        "attention_bias": True,
+        "routed_scaling_factor": 1.5,
+        "rope_scaling": None,
+    },
+    "deepseek-v3": _DEEPSEEK_V3,
+    "deepseek-v3-halves": {
+        **_DEEPSEEK_V3,
+        "rope_interleave": False,
+        "q_lora_rank": None,
+        "first_k_dense_replace": 2,
+        "rope_scaling": {**_YARN, "mscale": 1.0, "mscale_all_dim": 0.5},
+    },
+    "glm4-moe-lite": _GLM4_MOE_LITE,
+    "youtu": _YOUTU,
+    "minicpm3": _MINICPM3,
+    "minicpm3-plain": {
+        **_MINICPM3,
+        "scale_depth": None,
+        "dim_model_base": None,
+        "v_head_dim": None,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "mlp_bias": True,
+        "attention_bias": True,
+    },
+}
