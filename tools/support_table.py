@@ -64,7 +64,7 @@ def block_cells(name: str) -> tuple[str, ...]:
     elif gguf.native:
         importing = "every bit"
     else:
-        importing = f"every weight, as {gguf.held}"
+        importing = f"every weight, as {gguf.held}" + ("; scales may be rounded" if name == "NVFP4" else "")
     return (
         importing,
         "every bit" if gguf is not None and (gguf.native or can_narrow(gguf.held, name)) else "",

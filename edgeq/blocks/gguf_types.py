@@ -15,7 +15,7 @@ class GgufType:
     name, id      GGUF's
     columns       weights of a block, which lie in one row
     block_bytes   bytes of a block
-    held          the block type that holds every weight of it bit for bit here; "" where there is none
+    held          the block type that holds every weight of it bit for bit here, of NVFP4 nearly; "" where there is none
     halves        where in a block its f16 scales are, as offsets in bytes
     """
 
@@ -69,13 +69,13 @@ GGUF_TYPES: dict[int, GgufType] = {
         GgufType("IQ3_S", 21, 256, 110, "IQ3S_W", (0,)),
         GgufType("IQ2_S", 22, 256, 82, "IQ12_W", (0,)),
         GgufType("IQ1_M", 29, 256, 56, "IQ12_W"),
+        GgufType("NVFP4", 40, 64, 36, "NVFP4_W"),
         # Known, so that a message can name them
         GgufType("I8", 24, 1, 1),
         GgufType("I16", 25, 1, 2),
         GgufType("I32", 26, 1, 4),
         GgufType("I64", 27, 1, 8),
         GgufType("F64", 28, 1, 8),
-        GgufType("NVFP4", 40, 64, 36),
     )
 }
 

@@ -39,6 +39,7 @@ _STEPS = {
     "IQ12_W": tuple(t / 4 for t in range(-8, 7)),
     "IQ3_W": tuple(t / 2 for t in range(-8, 5)),
     "IQ3S_W": tuple(t / 2 for t in range(-8, 5)),
+    "NVFP4_W": tuple(t / 512 for t in range(-6, 7)),
     "IQ4_XS": tuple(4.0 * t for t in range(-8, 9)),
     "TQ2_0": tuple(t / 8 for t in range(29)),
     "Q2_0": (*(t / 4 for t in range(7)), *(-t / 4 for t in range(10, 19))),  # the farthest becomes about -1, or about 2

@@ -143,6 +143,8 @@ IQ12_VALUES = (*(-value for value in reversed(_SOME)), 0, *_SOME, 0)
 _XXS = (1, 3, 5, 7, 9, 11, 13, 15.5)
 IQ3_VALUES = (*(-value for value in reversed(_XXS)), *_XXS)
 IQ3S_VALUES = tuple(range(-15, 16, 2))
+# Those of FP4, so small that d, 1/3 of the largest weight or so, is no subnormal f16
+NVFP4_VALUES = tuple(value / 512 for value in FP4_VALUES)
 
 
 # Quantiles of the normal distribution, the largest made 1 (arXiv:2305.14314, appendix E), as bitsandbytes has them
@@ -186,6 +188,7 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("IQ12_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ12_VALUES),
         BlockType("IQ3_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3_VALUES),
         BlockType("IQ3S_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, IQ3S_VALUES),
+        BlockType("NVFP4_W", None, 0, 4, 16, "i8", 0, False, 288, 0, 0, NVFP4_VALUES),
         BlockType("TQ2_0", 35, 0, 2, 256, "f16", 1, False, 32, 256, 66),
         BlockType("Q2_0", 42, 0, 2, 64, "f16", 1, False, 128, 64, 18),
         BlockType("Q1_0", 41, 0, 1, 128, "f16", 0, False, 64, 128, 18, (-1, 1)),

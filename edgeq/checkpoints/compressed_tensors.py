@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blocks import nvfp4
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.mxfp4 import E2M1, half_power, nibbles
+from edgeq.checkpoints.four_bit_floats import FourBitFloats, factor_in
 from edgeq.checkpoints.packed import (
     GROUP,
     F32Array,
@@ -41,12 +42,13 @@ from edgeq.checkpoints.packed import (
     survey,
     unpack,
 )
-from edgeq.checkpoints.stored import FLOATS, to_f32
+from edgeq.checkpoints.stored import FLOATS
 from edgeq.errors import UnsupportedError
 
+METHOD = "compressed-tensors"
 FORMATS = (
     *("pack-quantized", "int-quantized", "float-quantized", "naive-quantized"),
-    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mixed-precision", "dense"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "mixed-precision", "dense"),
 )
 
 
@@ -56,7 +58,7 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
     declared, found = _declared_bits(config), list[Packed]()
     for name, tensor in files.tensors.items():
         if name.endswith(".weight_packed") and tensor.dtype == "U8":
-            found.append(PackedFloats(files, name.removesuffix(".weight_packed")))
+            found.append(_floats(files, name.removesuffix("_packed")))
         elif name.endswith(".weight_packed"):
             found.append(PackQuantized(files, name.removesuffix(".weight_packed"), declared, source))
         elif name.endswith(".weight") and tensor.dtype in ("I8", "F8_E4M3") and len(tensor.shape) == 2:
@@ -64,12 +66,21 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
     return found
 
 
+def _floats(files: Files, weight: str) -> Packed:
+    """A matrix of 4-bit floats; of NVFP4 with a scale of it all."""
+    packed, scale, divisor = (f"{weight}_{part}" for part in ("packed", "scale", "global_scale"))
+    if divisor not in files.tensors:
+        return FourBitFloats(files, weight, METHOD, packed, scale, GROUP)
+    over = factor_in(files, divisor, packed)
+    return FourBitFloats(files, weight, METHOD, packed, scale, nvfp4.SHARING, over=over, others=(divisor,))
+
+
 def _check(config: Mapping[str, Any], source: str) -> None:
     for layout in (config.get("format"), *(group.get("format") for group in _objects(config.get("config_groups")))):
         if layout not in (None, *FORMATS):
             raise UnsupportedError(
                 f"{source}: weights in compressed-tensors' format {layout!r} are not supported; "
-                f"{', '.join(FORMATS[:6])} are"
+                f"{', '.join(FORMATS[:7])} are"
             )
     sparsity = config.get("sparsity_config") or {}
     if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
@@ -190,40 +201,3 @@ class PackQuantized(Packed):
         zeros, half = self._zero_points(), 1 << self.bits - 1
         values = integers(-half - int(zeros.max()), half - 1 - int(zeros.min()))
         return survey(self, self._scales(), self._groups(), values)
-
-
-class PackedFloats(Packed):
-    """A matrix of 4-bit floats. Codes stand for twice their value, scales for half: so both kinds have integers."""
-
-    def __init__(self, files: Files, stem: str) -> None:
-        self._weight, self._scale = f"{stem}.weight_packed", f"{stem}.weight_scale"
-        self._divisor = f"{stem}.weight_global_scale" if f"{stem}.weight_global_scale" in files.tensors else ""
-        rows, pairs = matrix_shape(files, self._weight, self._weight)
-        kind = f"compressed-tensors {'NVFP4' if self._divisor else 'MXFP4'}"
-        stored = [self._weight, self._scale, *([self._divisor] if self._divisor else [])]
-        super().__init__(files, f"{stem}.weight", kind, 4, (rows, 2 * pairs), stored)
-        self._group = 16 if self._divisor else GROUP
-        if 2 * pairs % self._group:
-            raise self.fail(f"{2 * pairs} columns are no groups of {self._group}")
-        dtypes = ("F8_E4M3",) if self._divisor else ("U8",)
-        expect(files, self._weight, ("U8",), (rows, pairs), self._weight)
-        expect(files, self._scale, dtypes, (rows, 2 * pairs // self._group), self._weight)
-        if self._divisor:
-            expect(files, self._divisor, ("F32",), (1,), self._weight)
-
-    def _half(self, scales: npt.NDArray[Any]) -> F32Array:
-        """f32 halves of scales as they are stored."""
-        if not self._divisor:
-            return half_power(scales)
-        with np.errstate(divide="ignore"):  # the survey refuses what is not finite
-            halves: F32Array = to_f32(scales, "F8_E4M3") / (2 * self.files.floats(self._divisor))
-        return halves
-
-    def rows(self, start: int, stop: int) -> Rows:
-        codes = nibbles(self.files.rows(self._weight, start, stop))
-        scales = self._half(self.files.rows(self._scale, start, stop))
-        return Rows(codes, scales, np.arange(self.shape[1]) // self._group, 2 * E2M1)
-
-    def survey(self) -> Survey:
-        groups = np.arange(self.shape[1]) // self._group
-        return survey(self, self._half(self.files.whole(self._scale)), groups, 2 * E2M1)

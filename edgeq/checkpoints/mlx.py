@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.blocks import nvfp4
 from edgeq.checkpoints.experts_apart import stack_of
 from edgeq.checkpoints.files import Files
-from edgeq.checkpoints.mxfp4 import E2M1, half_power
+from edgeq.checkpoints.four_bit_floats import FourBitFloats
 from edgeq.checkpoints.packed import (
     GROUP,
-    F32Array,
     Packed,
     Rows,
     Survey,
@@ -34,7 +34,7 @@ from edgeq.checkpoints.packed import (
 from edgeq.errors import UnsupportedError
 
 BITS = (2, 3, 4, 5, 6, 8)
-MODES = ("affine", "mxfp4")
+MODES = ("affine", "mxfp4", "nvfp4")
 FLOATS = ("F16", "BF16", "F32")
 
 
@@ -53,7 +53,11 @@ def find(files: Files, config: Mapping[str, Any], source: str) -> list[Packed]:
                 f"{source}: {stem}: MLX's mode {mode!r} of {bits!r} bits is not supported: take a checkpoint in one of "
                 f"{', '.join(MODES)}, of 2 to 8 bits, or the original"
             )
-        found.append(Affine(files, stem, bits) if mode == "affine" else Mxfp4Matrix(files, stem))
+        if mode == "affine":
+            found.append(Affine(files, stem, bits))
+            continue
+        group = nvfp4.SHARING if mode == "nvfp4" else GROUP
+        found.append(FourBitFloats(files, f"{stem}.weight", "MLX", f"{stem}.weight", name, group))
     return found
 
 
@@ -84,26 +88,3 @@ class Affine(Packed):
         _, scales, biases = self.stored
         values = integers(0, (1 << self.bits) - 1)
         return survey(self, self.files.floats(scales), self._groups, values, self.files.floats(biases))
-
-
-class Mxfp4Matrix(Packed):
-    """A matrix of FP4 numbers, 32 neighbours sharing a power of two."""
-
-    def __init__(self, files: Files, stem: str) -> None:
-        weight, scales = stored = [f"{stem}.weight", f"{stem}.scales"]
-        rows, words = matrix_shape(files, weight, scales)
-        super().__init__(files, weight, "MLX MXFP4", 4, (rows, words * 8), stored)
-        expect(files, weight, ("U32", "I32"), (rows, words), scales)
-        expect(files, scales, ("U8",), (rows, words * 8 // GROUP), weight)
-
-    def rows(self, start: int, stop: int) -> Rows:
-        weight, scales = self.stored
-        codes = unpack(self.files.rows(weight, start, stop), 4, self.shape[1])
-        return Rows(codes, half_power(self.files.rows(scales, start, stop)), self._groups(), 2 * E2M1)
-
-    def survey(self) -> Survey:
-        scales: F32Array = half_power(np.unique(self.files.whole(self.stored[1])))
-        return survey(self, scales, self._groups(), 2 * E2M1)
-
-    def _groups(self) -> np.ndarray[Any, np.dtype[np.intp]]:
-        return np.arange(self.shape[1]) // GROUP

@@ -25,6 +25,7 @@ class Rows:
     scales   f32 [rows, number of groups]
     groups   [columns]: the group of each column
     offsets  f32 like scales, or None
+    factor   where scales are 8-bit floats times one number, that
     """
 
     codes: npt.NDArray[Any]
@@ -32,6 +33,7 @@ class Rows:
     groups: npt.NDArray[np.intp]
     codebook: F32Array | None = None
     offsets: F32Array | None = None
+    factor: float | None = None
 
     def weights(self) -> F32Array:
         """f32 [rows, columns]; a product of an f16 or bf16 scale and an integer code is exact."""
@@ -74,6 +76,8 @@ class Survey:
                  range
     powers       whether all scales are powers of two, from 2^-128 on
     offset       whether groups have offsets
+    small_error  the largest error of a scale in NVFP4_W, relative to the largest one near it, where scales of every 16
+                 columns are 8-bit floats times one number; None where they are others
     """
 
     values: F32Array
@@ -81,6 +85,11 @@ class Survey:
     f16_error: float
     powers: bool
     offset: bool = False
+    small_error: float | None = None
+
+    def of_small(self, error: float) -> "Survey":
+        """The same of scales that are 8-bit floats times one number."""
+        return replace(self, small_error=error)
 
     def even(self, columns: int) -> bool:
         """Whether every so many columns that follow one another, and what is left behind them, share a scale."""
@@ -193,7 +202,8 @@ class Scaled(Packed):
     """A matrix stored as 8-bit integers or floats, with scales f32 [block rows, block columns] of a grid over it.
 
     zeros: name of a tensor of zero points in the shape of the scales, "" if there is none; `factor` times what is
-    stored is the scale.
+    stored is the scale; codes: where they lie, if not under `name`; bits: of codes that do not use all 8. Scales of
+    bytes are exponents + 127.
     """
 
     def __init__(
@@ -205,19 +215,25 @@ class Scaled(Packed):
         block: tuple[int, int],
         zeros: str = "",
         factor: float = 1.0,
+        codes: str = "",
+        bits: int = 8,
     ) -> None:
-        rows, columns = matrix_shape(files, name, name)
-        super().__init__(files, name, kind, 8, (rows, columns), [name, scale, *([zeros] if zeros else [])])
+        self._codes = codes or name
+        rows, columns = matrix_shape(files, self._codes, self._codes)
+        stored = [self._codes, scale, *([zeros] if zeros else [])]
+        super().__init__(files, name, kind, bits, (rows, columns), stored)
         self._scale, self._zeros, self._factor, self._block = scale, zeros, np.float32(factor), block
         self._grid = -(-rows // block[0]), -(-columns // block[1])
         self._groups = np.arange(columns) // block[1]
-        for one, dtypes in ((scale, FLOATS), *([(zeros, ("I8",))] if zeros else [])):
+        for one, dtypes in ((scale, (*FLOATS, "U8")), *([(zeros, ("I8",))] if zeros else [])):
             tensor, (height, width) = files.tensors[one], self._grid
             if prod(tensor.shape) != height * width or tensor.dtype not in dtypes:
                 raise self.fail(f"{one!r} is {tensor.dtype} {list(tensor.shape)}, not one of {height} x {width} blocks")
 
     def _scales(self) -> F32Array:
-        scales: F32Array = self.files.floats(self._scale).reshape(self._grid) * self._factor
+        stored = self.files.whole(self._scale).reshape(self._grid)
+        dtype = self.files.tensors[self._scale].dtype
+        scales: F32Array = to_f32(stored, "F8_E8M0" if dtype == "U8" else dtype) * self._factor
         return scales
 
     def _zero_points(self) -> npt.NDArray[np.int16]:
@@ -225,7 +241,7 @@ class Scaled(Packed):
 
     def rows(self, start: int, stop: int) -> Rows:
         of_row = np.arange(start, stop) // self._block[0]
-        codes, dtype = self.files.rows(self.name, start, stop), self.files.tensors[self.name].dtype
+        codes, dtype = self.files.rows(self._codes, start, stop), self.files.tensors[self._codes].dtype
         if dtype in FLOATS:
             codes = to_f32(codes, dtype)
         else:
@@ -236,7 +252,19 @@ class Scaled(Packed):
 
     def survey(self) -> Survey:
         values = np.empty(0, np.float32)
-        if self.files.tensors[self.name].dtype not in FLOATS:
-            zeros = self._zero_points() if self._zeros else np.zeros(1, np.int16)
-            values = integers(-128 - int(zeros.max()), 127 - int(zeros.min()))
+        if self.files.tensors[self._codes].dtype not in FLOATS:
+            zeros, half = self._zero_points() if self._zeros else np.zeros(1, np.int16), 1 << self.bits - 1
+            values = integers(-half - int(zeros.max()), half - 1 - int(zeros.min()))
         return survey(self, self._scales(), self._groups, values)
+
+
+def scaled_matrix(files: Files, name: str, kind: str) -> Scaled:
+    """The matrix `NAME` of whole bytes with its `NAME_scale`, one, one for each row, or those of a grid whose blocks
+    divide it, and `NAME_zero_point` if there is that."""
+    (rows, columns), scale, zeros = matrix_shape(files, name, name), f"{name}_scale", f"{name}_zero_point"
+    grid = files.tensors[scale].shape
+    if len(grid) == 2 and all(grid):
+        block = max(-(-rows // grid[0]), 1), max(-(-columns // grid[1]), 1)
+    else:
+        block = (1, columns) if grid == (rows,) and rows > 1 else (rows, columns)
+    return Scaled(files, name, kind, scale, block, zeros if zeros in files.tensors else "")

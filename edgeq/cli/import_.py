@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(source: Path, output: Path | None, allow_no_tokenizer: bool, threads: int | None) -> None:
     """Import SOURCE, a .gguf file, or any one of those that a model is split into.
 
-    Blocks are re-arranged without loss: the same types, the same bits.
+    Blocks are re-arranged without loss: the same types, the same bits. Scales of NVFP4 may be rounded, as is said then.
     """
     from edgeq.gguf.importer import import_gguf
 

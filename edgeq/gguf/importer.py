@@ -1,4 +1,5 @@
-"""GGUF files to `.eqf`: blocks are re-arranged without loss, a few rows at a time; nothing is computed again."""
+"""GGUF files to `.eqf`: blocks are re-arranged without loss, a few rows at a time; nothing is computed again, but
+scales of NVFP4 that are too far apart (`nvfp4_scales.py`)."""
 
 import json
 import os
@@ -26,6 +27,7 @@ from edgeq.container.header import TENSOR_NAME
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
+from edgeq.gguf import nvfp4_scales
 from edgeq.gguf.rearranger import TO_PANELS, Rearranger
 from edgeq.gguf.sampling import sampling_assets
 from edgeq.models import Architecture, architecture
@@ -45,7 +47,7 @@ NAMED = 20  # tensors that are told one by one
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
 METADATA = METADATA_ASSET
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # GGUF's numbers of how states become one vector
-EXACT, WIDENED = "exact", "exact in a wider type"
+EXACT, WIDENED, ROUNDED = "exact", nvfp4_scales.EXACT, nvfp4_scales.ROUNDED
 
 U8 = npt.NDArray[np.uint8]
 # (tensor's name, its index, number of tensors, bytes done, bytes in all)
@@ -81,7 +83,8 @@ class Report(Sizes[Imported]):
 class _Job:
     """One tensor: what it is made from, what it becomes and how. `first`: where its rows begin in each matrix that it
     is made from. `heads` that its rows are of, where these must be re-ordered, else 0. `pieces`: in how many its rows
-    lie, one in each of so many equal parts of the matrix, if that is not one."""
+    lie, one in each of so many equal parts of the matrix, if that is not one. `factors`: of NVFP4, what each matrix is
+    multiplied by."""
 
     tensor: GgufTensor
     spec: TensorSpec
@@ -89,11 +92,18 @@ class _Job:
     first: int = 0
     heads: int = 0
     pieces: int = 1
+    factors: npt.NDArray[np.float32] | None = None
 
     @property
     def rows(self) -> int:
         """Of each matrix; values of a vector."""
         return self.spec.shape[-2] if len(self.spec.shape) > 1 else self.spec.shape[0]
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it has another type here than there, and an export can write its own blocks again."""
+        same = self.how != ROUNDED and (self.factors is None or bool((self.factors == 1).all()))
+        return same and self.tensor.type.name != self.spec.type
 
     @property
     def nbytes(self) -> int:
@@ -207,7 +217,9 @@ def _assets(
 
 def _metadata(file: GgufFile, config: dict[str, Any], model: Architecture, jobs: list[_Job]) -> dict[str, Any]:
     """The header's metadata; `gguf` says what an export needs to write the same file again."""
-    others = {job.spec.name: job.tensor.type.name for job in jobs if job.tensor.type.name != job.spec.type}
+    others = {
+        job.spec.name: job.tensor.type.name for job in jobs if job.tensor.type.name != job.spec.type and job.comes_back
+    }
     fused = _fused(file, model)
     name = Path(file.path).resolve().name
     provenance = {"source": name, "recipe": "imported from GGUF", "tool": f"edgeq {VERSION}"}
@@ -229,9 +241,12 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: 
     if surplus := layer_past_the_last(file.tensors, layers):
         what = f"tensor {surplus[:80]!r} belongs to no layer: block_count is {layers}"
         raise FormatError(f"{file.path}: {what}: convert the model again, or download it again")
+    factors = nvfp4_scales.factors(file)
     jobs: list[_Job] = []
     left_out: list[str] = []
     for tensor in file.tensors.values():
+        if tensor.name in factors:
+            continue
         found = known_places.get(tensor.name)
         if found is None and tensor.name in expected:
             raise FormatError(f"{file.path}: has {tensor.name} beside the tensor that holds it: convert it again")
@@ -240,7 +255,7 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: 
         try:
             if found is None and not TENSOR_NAME.match(tensor.name):
                 raise UnsupportedError("a name that an .eqf file cannot have")
-            jobs += _jobs(file, tensor, found or Place(tensor.name, (tensor.name,)), expected, model, entry)
+            jobs += _jobs(file, tensor, found or Place(tensor.name, (tensor.name,)), expected, model, entry, factors)
         except UnsupportedError as error:
             if found:
                 raise
@@ -285,9 +300,11 @@ def _jobs(
     expected: Mapping[str, tuple[int, ...]],
     model: Architecture,
     entry: GgufArchitecture,
+    factors: dict[str, npt.NDArray[np.float32]],
 ) -> Iterator[_Job]:
     """A tensor, or those that it holds one after the other."""
     first = 0
+    factor = nvfp4_scales.factor_of(tensor, factors) if tensor.type.name == nvfp4_scales.NAME else None
     for name in place.parts:
         shape = expected.get(name, tensor.shape)
         if place.flat:
@@ -295,7 +312,9 @@ def _jobs(
         kind, how = _held(file, tensor)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         pieces = pieces_of(place, model) if place.woven else 1
-        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces)
+        if factor is not None:
+            how = nvfp4_scales.how_held(file, tensor, factor)
+        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces, factor)
         yield job
         first += job.rows // pieces
 
@@ -318,16 +337,17 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
     return kind.held, EXACT if kind.native else WIDENED
 
 
-def _chunks(file: GgufFile, tensor: GgufTensor, unit: int, first: int = 0, rows: int = 0) -> Iterator[U8]:
-    """u8 [rows, row_bytes] of runs of rows, each a multiple of `unit` and of a panel's rows: of all rows of the
-    tensor, or of `rows` ones from `first` on in each of its matrices (those of experts follow one another)."""
+def _chunks(file: GgufFile, tensor: GgufTensor, unit: int, first: int = 0, rows: int = 0) -> Iterator[tuple[int, U8]]:
+    """(which matrix, u8 [rows, row_bytes]) of runs of rows, each a multiple of `unit` and of a panel's rows: of all
+    rows of the tensor, or of `rows` ones from `first` on in each of its matrices (those of experts follow one another).
+    """
     every = tensor.shape[-2]
     data, rows = file.data(tensor.name).reshape(prod(tensor.shape[:-2]), every, -1), rows or every
     unit = lcm(unit, PANEL_ROWS)
     step = max(CHUNK_BYTES // data.shape[2] // unit, 1) * unit
-    for matrix in data:
+    for nth, matrix in enumerate(data):
         for start in range(first, first + rows, step):
-            yield matrix[start : min(start + step, first + rows)]
+            yield nth, matrix[start : min(start + step, first + rows)]
 
 
 def _write_all(
@@ -345,10 +365,10 @@ def _write_all(
     def write(place: tuple[int, _Job]) -> None:
         nonlocal done
         index, job = place
-        for rows in _pieces(file, job):
+        for nth, rows in _pieces(file, job):
             if stop.is_set():
                 return
-            writer.write(job.spec.name, _turn(file, job, rows, rearranger))
+            writer.write(job.spec.name, _turn(file, job, nth, rows, rearranger))
             with lock:
                 done += rows.nbytes
                 if progress:
@@ -366,21 +386,21 @@ def _write_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _pieces(file: GgufFile, job: _Job) -> Iterator[U8]:
+def _pieces(file: GgufFile, job: _Job) -> Iterator[tuple[int, U8]]:
     if len(job.spec.shape) == 1:
-        yield file.data(job.tensor.name)
+        yield 0, file.data(job.tensor.name)
         return
     if job.pieces > 1:
         rows = file.data(job.tensor.name).reshape(job.pieces, job.tensor.shape[0] // job.pieces, -1)
         picked = rows[:, job.first : job.first + job.rows // job.pieces].reshape(job.rows, -1)
-        yield np.ascontiguousarray(picked)
+        yield 0, np.ascontiguousarray(picked)
         return
     head_dim = job.rows // job.heads if job.heads else 1
     yield from _chunks(file, job.tensor, head_dim, job.first, job.rows)
 
 
-def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.NDArray[Any]:
-    """What is written for a run of rows: panels, or the values of a vector."""
+def _turn(file: GgufFile, job: _Job, nth: int, rows: U8, rearranger: Rearranger) -> npt.NDArray[Any]:
+    """What is written for a run of rows of the matrix `nth`: panels, or the values of a vector."""
     if len(job.spec.shape) == 1:
         vector = _vector(file, job.tensor.name)[job.first : job.first + job.rows]
         return halves(vector[:, None], job.heads).reshape(-1) if job.heads else vector
@@ -390,7 +410,10 @@ def _turn(file: GgufFile, job: _Job, rows: U8, rearranger: Rearranger) -> npt.ND
     if job.how == EXACT:
         bt = block_type(name)
         return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
-    return pack_panels(widen(rows, count, cols, name), block_type(job.spec.type))
+    fields = widen(rows, count, cols, name)
+    if job.factors is not None:
+        fields = nvfp4_scales.times(fields, job.factors[nth])
+    return pack_panels(fields, block_type(job.spec.type))
 
 
 def pieces_of(place: Place, model: Architecture) -> int:

@@ -70,6 +70,8 @@ def _not_finite(rows: npt.NDArray[np.uint8], tensor: GgufTensor) -> npt.NDArray[
         words = np.ascontiguousarray(blocks[:, 52:56]).view("<u2")
         half = (words[:, 0] >> 4 & 0xF00) | (words[:, 1] & 0xF000)
         return np.asarray((half & _HALF_EXPONENT) == _HALF_EXPONENT)
+    if name == "NVFP4":  # has four 8-bit floats, one of which stands for none
+        return np.asarray(((blocks[:, :4] & 127) == 127).any(axis=1))
     bad = np.zeros(len(blocks), np.bool_)
     for offset in tensor.type.halves:
         half = np.ascontiguousarray(blocks[:, offset : offset + 2]).view("<u2")[:, 0]

@@ -4,15 +4,17 @@ weight = scale * code, code an integer with the zero point subtracted. A type th
 codes on both sides of its zero point holds that without a second quantization: the scale of a larger group is repeated.
 So Q4_0 holds symmetric 4-bit codes, and all of 2 and 3 bits; Q5_0 holds 4-bit codes with any zero point (-15 to 15);
 Q8_0 holds symmetric 8-bit codes. Codes of a codebook are held by a type that has the same one. Where groups have
-offsets, too, Q4_1 holds codes of up to 4 bits, and Q5_1 of 5.
+offsets, too, Q4_1 holds codes of up to 4 bits, and Q5_1 of 5. NVFP4_W holds 4-bit floats with 8-bit scales.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
+from edgeq.blocks import nvfp4
 from edgeq.blocks.fields import F32, U8, Fields
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.table import BLOCK_TYPES, GROUP, BlockType, block_type
@@ -23,6 +25,7 @@ EXACT, ROUNDED, ENCODED = "exact", "rounded", "encoded again"
 # 11 % of the weights (RMS), 8-bit floats by 2.6 %, 8-bit codes of whole rows by 0.9 %; these err by 1.7 % and 0.5 %,
 # which such a sum hardly shows.
 WIDE = ("Q6_K", "Q8_0")
+NVFP4 = "NVFP4_W"
 ROUNDING = 2.0**-11  # f16's largest relative rounding error where it is not subnormal
 ALIKE = 0.01  # RMS difference of two codebooks, relative to their values, up to which one stands for the other
 
@@ -42,6 +45,9 @@ def choose(matrices: Sequence[Packed], wanted: str | None) -> tuple[str, Kept]:
     the codes, or WIDE for their bits where none does."""
     source = " and ".join(dict.fromkeys(matrix.kind for matrix in matrices))
     surveys = [matrix.survey() for matrix in dict.fromkeys(matrices)]
+    errors = [survey.small_error for survey in surveys]
+    if wanted in (None, NVFP4) and None not in errors and np.isfinite(largest := max(e or 0.0 for e in errors)):
+        return NVFP4, Kept(ROUNDED if largest else EXACT, source, "scales" if largest else "")
     reason = _why_not(surveys)
     if not reason:
         for bt in _candidates() if wanted is None else [block_type(wanted)]:
@@ -104,6 +110,8 @@ def _rounded(bt: BlockType, survey: Survey) -> str | None:
 
 def panels_of(rows: Rows, name: str) -> U8:
     """Panels u8 of rows whose codes the type `name` holds."""
+    if name == NVFP4:
+        return _nvfp4_panels(rows)
     bt, codes = block_type(name), rows.codes
     scales = rows.of_blocks(rows.scales, bt.scale_group)
     if rows.offsets is not None:
@@ -120,6 +128,15 @@ def panels_of(rows: Rows, name: str) -> U8:
     if bt.scales == "e8m0":
         return pack_panels(Fields(codes, (np.frexp(scales)[1] + 127).astype(np.uint8)), bt)
     return pack_panels(Fields(codes, scales if bt.scales == "f32" else scales.astype(np.float16)), bt)
+
+
+def _nvfp4_panels(rows: Rows) -> U8:
+    """What a scale is a multiple of has 4 significant bits, and comes out of 8 as it went in."""
+    assert rows.factor is not None
+    factor = np.float32([rows.factor])
+    small = rows.of_blocks(rows.scales, nvfp4.SHARING) / factor
+    scales = small.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return pack_panels(nvfp4.fields_of(rows.codes, scales, factor), block_type(NVFP4))
 
 
 def summary(tensors: Iterable[tuple[Kept, str, float | None]]) -> list[str]:

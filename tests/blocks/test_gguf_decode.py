@@ -15,7 +15,7 @@ from edgeq.blocks.table import BLOCK_TYPES, block_type
 from edgeq.errors import FormatError
 
 ROWS, COLS = 24, 512
-WIDENED = [t.name for t in GGUF_TYPES.values() if t.held and not t.native]
+WIDENED = [t.name for t in GGUF_TYPES.values() if t.held and not t.native and t.name != "NVFP4"]
 # Where the f16 scale of a block is
 SCALES = {"TQ1_0": 52}  # else at the start
 

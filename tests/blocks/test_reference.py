@@ -65,7 +65,7 @@ def test_gguf_has_no_ragged_rows(name):
 
 
 def test_gguf_has_no_own_types():
-    assert [name for name in NAMES if name not in GGUF] == ["NF4", "IQ12_W", "IQ3_W", "IQ3S_W", "I8_R"]
+    assert [name for name in NAMES if name not in GGUF] == ["NF4", "IQ12_W", "IQ3_W", "IQ3S_W", "NVFP4_W", "I8_R"]
     with pytest.raises(UnsupportedError, match="GGUF has no type IQ3_W"):
         from_gguf(np.zeros(1, np.uint8), 1, 256, "IQ3_W")
 

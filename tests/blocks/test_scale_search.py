@@ -31,7 +31,14 @@ AT_MOST = {"Q8_0": 0.96, "Q4_0": 0.95, "Q4_K": 0.98, "Q5_K": 0.95, "Q6_K": 0.95}
 AT_MOST |= {"Q4_1": 0.95, "Q5_0": 0.95, "Q5_1": 0.95}
 AT_MOST |= {"Q2_K": 0.93, "Q3_K": 0.97, "IQ4_NL": 0.99, "IQ4_XS": 0.99, "MXFP4": 1.0, "TQ2_0": 0.85}
 # Types that llama.cpp does not encode: what the search reaches, a little above
-LLAMA["gaussian"] |= {"NF4": 0.0853, "IQ12_W": 0.1150, "IQ3_W": 0.0724, "IQ3S_W": 0.0740, "I8_R": 0.0079}
+LLAMA["gaussian"] |= {
+    "NF4": 0.0853,
+    "IQ12_W": 0.1150,
+    "IQ3_W": 0.0724,
+    "IQ3S_W": 0.0740,
+    "NVFP4_W": 0.0790,
+    "I8_R": 0.0079,
+}
 LLAMA["gaussian"] |= {"Q2_0": 0.3515, "Q1_0": 0.6028}  # whose encoders there take the largest weight, the mean
 # The same of the error that importances weigh, both encoders given importances: rows and importances of
 # `test_importances_lower_the_error_that_they_weigh`, by ggml_quantize_chunk with its matrix

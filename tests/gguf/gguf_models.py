@@ -46,11 +46,21 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -
         weights = rng.normal(0, 0.001, (shape[0], shape[1])).astype(np.float32)
         return gguf.quants.quantize(weights, gguf.GGMLQuantizationType.TQ1_0)
     places = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2]}
-    places |= {"Q6_K": [208], "Q3_K": [108], "Q2_K": [80, 82], "IQ4_NL": [0], "IQ4_XS": [0], "TQ2_0": [64], "MXFP4": []}
+    places |= {
+        "Q6_K": [208],
+        "Q3_K": [108],
+        "Q2_K": [80, 82],
+        "IQ4_NL": [0],
+        "IQ4_XS": [0],
+        "TQ2_0": [64],
+        "MXFP4": [],
+        "NVFP4": [],
+    }
     if kind == "IQ1_M":  # has its f16, here of 0.001, in four nibbles
         for i, nibble in enumerate((9, 1, 4, 1)):
             blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | nibble << 4
     places |= {
+        "NVFP4": [],
         "Q2_0": [0],
         "Q1_0": [0],
         "IQ1_M": [],
@@ -59,13 +69,22 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -
     for place in places[kind]:
         small = rng.normal(0, 0.001, len(zeros)).astype(np.float16)
         blocks[:, place : place + 2] = small.view(np.uint8).reshape(-1, 2)
+    if kind == "NVFP4":  # scales that are multiples of a unit
+        blocks[:, :4] = rng.integers(0x28, 0x40, (len(blocks), 4))
     if kind == "MXFP4":
         blocks[:, 0] = rng.integers(110, 125, len(blocks))
     return blocks.reshape(shape[0], -1)
 
 
-def write(path: Path, kinds: dict[str, str] | str, tied: bool = False, **metadata: Any) -> dict[str, np.ndarray]:
-    """A Llama whose matrices have the type `kinds`, or that of their name's part; its tensors' bytes."""
+def write(
+    path: Path,
+    kinds: dict[str, str] | str,
+    tied: bool = False,
+    beside: dict[str, np.ndarray] | None = None,
+    **metadata: Any,
+) -> dict[str, np.ndarray]:
+    """A Llama whose matrices have the type `kinds`, or that of their name's part, and `beside` them other tensors; its
+    own tensors' bytes."""
     rng = np.random.default_rng(7)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
@@ -95,6 +114,8 @@ def write(path: Path, kinds: dict[str, str] | str, tied: bool = False, **metadat
         data = tensors[name] = random_tensor(rng, shape, kind)
         raw = gguf_oracle.type_of(kind) if data.dtype == np.uint8 else None
         writer.add_tensor(name, data, raw_dtype=raw)
+    for name, data in (beside or {}).items():
+        writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

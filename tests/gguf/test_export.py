@@ -48,7 +48,7 @@ SIMPLE = {"attn_q": "Q4_1", "attn_k": "Q5_0", "attn_v": "Q5_1", "ffn_up": "Q4_1"
 
 
 CODEBOOKS = {"attn_q": "IQ1_S", "attn_k": "IQ2_XXS", "attn_v": "IQ2_XS", "ffn_up": "IQ2_S", "ffn_gate": "IQ1_M"}
-CODEBOOKS |= {"ffn_down": "IQ3_S", "output": "IQ3_XXS"}
+CODEBOOKS |= {"ffn_down": "IQ3_S", "output": "IQ3_XXS", "token_embd": "NVFP4"}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def test_narrow_values_take_narrow_dots():
         "IQ12_W": 8,
         "IQ3_W": 6,
         "IQ3S_W": 5,
+        "NVFP4_W": 5,
     }
 
 
