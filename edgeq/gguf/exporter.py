@@ -120,8 +120,11 @@ def export_gguf(
         if not all(whole in FUSED for whole in fused):
             raise FormatError(f"{file.path}: its header names tensors of GGUF that there are not: import it again")
         groups = mamba.shape.groups if mamba else 1
+        heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
         targets = [
-            replace(target(file, place, fallback, groups), pieces=pieces_of(place, model) if place.woven else 1)
+            replace(
+                target(file, place, fallback, groups, heads[0]), pieces=pieces_of(place, model) if place.woven else 1
+            )
             for place in places(list(file.tensors), entry, fused)
         ]
         if any(info.activation_scale is not None for info in file.tensors.values()):
@@ -132,7 +135,6 @@ def export_gguf(
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
         total, done = sum(info.nbytes for info in file.tensors.values()), 0
         rearranger = Rearranger(TO_BLOCKS, announce, total)
-        heads = model.heads.num_attention_heads, model.heads.num_key_value_heads
         factor = scores_factor(model, entry) if isinstance(model, Model) else 1.0
         with GgufWriter(out, metadata, keys, specs, alignment) as writer:
             for index, tensor in enumerate(targets):
@@ -241,9 +243,9 @@ def _typed(value: Any) -> Typed:
     return Typed(kind, value)
 
 
-def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1) -> Exported:
-    """How a tensor is written; `groups` are those of norms in Mamba layers. UnsupportedError if GGUF cannot hold it as
-    it is and there is no fallback for that."""
+def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1, heads: int = 1) -> Exported:
+    """How a tensor is written; `groups` are those of norms in Mamba layers, `heads` those of an attention.
+    UnsupportedError if GGUF cannot hold it as it is and there is no fallback for that."""
     infos = [file.tensors[part] for part in place.parts]
     shape, axis = infos[0].shape, max(len(infos[0].shape) - 2, 0)
     shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
@@ -263,7 +265,9 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1)
         what = f"GGUF has {' and '.join(place.parts)} as one tensor, these are {', '.join(types)}"
         raise UnsupportedError(f"{file.path}: {what}: --fallback encodes them again")
     again = any(info.type != widest and not can_narrow(info.type, widest) for info in infos)
-    return Exported(place.name, shape[1:] if place.flat else shape, widest, place.parts, again)
+    if place.flat:  # a vector there, or matrices of heads
+        shape = shape[1:] if shape[0] == 1 else (heads, shape[0] // heads, shape[1])
+    return Exported(place.name, shape, widest, place.parts, again)
 
 
 def _writable(file: File, info: TensorInfo, fallback: Fallback | None) -> str:

@@ -17,7 +17,7 @@ class Buffer:
     stride: int
     words: np.ndarray | None = None
     sums: np.ndarray | None = None
-    padded: bool = False  # the f32 rows
+    padded: int = 0  # values of an f32 row that is padded
 
     @property
     def address(self) -> int:
@@ -45,6 +45,7 @@ class Scratch:
     def __init__(self) -> None:
         self.nbytes = 0
         self.free: list[np.ndarray] = []
+        self.padded: dict[tuple[int, int], list[np.ndarray]] = {}  # by rows, and values of a row
 
     def take(self, nbytes: int) -> np.ndarray:
         """The smallest free piece that is large enough, or a new one."""
@@ -64,16 +65,21 @@ class Scratch:
         padded = round_up(width, GROUP)
         buffer = Buffer(None, padded * 4)
         if plain:
-            memory = self.take(rows * padded * 4) if padded == width else self.new(rows * padded * 4)
-            buffer.padded = padded != width
-            buffer.rows = memory[: rows * padded * 4].view(np.float32).reshape(rows, padded)
+            nbytes, before = rows * padded * 4, self.padded.get((rows, width))
+            memory = before.pop() if before else self.take(nbytes) if padded == width else self.new(nbytes)
+            buffer.rows = memory[:nbytes].view(np.float32).reshape(rows, padded)
+            buffer.padded = width if padded != width else 0
         if packed:
             buffer.words = self.take(rows * padded)
             buffer.sums = self.take(rows * padded // GROUP * SUMS_BYTES)
         return buffer
 
     def release(self, memory: Buffer | np.ndarray) -> None:
-        """Nothing reads this any more. Rows whose padding has to stay zero, in the next pass too, are nobody else's."""
-        pieces = memory.pieces[memory.padded :] if isinstance(memory, Buffer) else [memory]
+        """Nothing reads this any more. Rows whose padding has to stay zero, in the next pass too, are used again by
+        their like alone."""
+        pieces = memory.pieces if isinstance(memory, Buffer) else [memory]
+        if isinstance(memory, Buffer) and memory.padded:
+            rows, *pieces = pieces
+            self.padded.setdefault((len(rows), memory.padded), []).append(rows.reshape(-1).view(np.uint8))
         for piece in pieces:
             self.free.append(piece.reshape(-1).view(np.uint8))

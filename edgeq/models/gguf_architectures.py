@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models import falcon_h1, gguf_gemma4, gguf_mixtures, gpt2
+from edgeq.models import falcon_h1, gguf_gemma4, gguf_latents, gguf_mixtures, gpt2
 from edgeq.models import gguf_encoders as encoders
 from edgeq.models import gguf_hooks as hooks
 from edgeq.models.gguf_architecture import GgufArchitecture
@@ -345,6 +345,7 @@ ARCHITECTURES |= {
         write=gguf_mixtures.write_afmoe,
     ),
 }
+ARCHITECTURES["deepseek2"] = gguf_latents.SIGMOIDS
 # OLMo 2 with local layers
 OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=hooks.every(4))
 # A Llama with experts
@@ -362,6 +363,7 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "roberta": "bert",
     "xlm-roberta": "bert",
     "camembert": "bert",
+    **dict.fromkeys(gguf_latents.BY_TYPE, "deepseek2"),
 }
 
 
@@ -380,6 +382,8 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
         return name, MIXTRAL
     if name == "olmo2" and metadata.get("olmo2.attention.sliding_window"):
         return name, OLMO3
+    if name == "deepseek2":
+        return name, gguf_latents.entry_of(metadata)
     if name == "granite" and metadata.get("granite.rope.scaling.finetuned") is False:
         return name, ARCHITECTURES["granitehybrid"]
     return name, ARCHITECTURES[name]
@@ -399,4 +403,5 @@ def exported(
     if model_type == "granitemoehybrid" and recurrent:
         name = "granitehybrid"
     apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}
+    apart |= gguf_latents.BY_TYPE
     return name, apart.get(model_type, ARCHITECTURES[name])

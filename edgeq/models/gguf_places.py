@@ -17,8 +17,8 @@ FUSED = {
 @dataclass(frozen=True)
 class Place:
     """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
-    shape: a vector there that is a matrix of one row here, or biases of experts, a matrix there, a vector here; or
-    whether rows of the parts follow one another piece by piece."""
+    shape: a vector there that is a matrix of one row here, biases of experts, a matrix there, a vector here, or
+    matrices of heads, one here; or whether rows of the parts follow one another piece by piece."""
 
     name: str
     parts: tuple[str, ...]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
-from edgeq.models import gguf_gemma4
+from edgeq.models import gguf_gemma4, gguf_latents
 from edgeq.models.composition import Model
 from edgeq.models.config import Config
 from edgeq.models.gguf_hooks import Shapes
@@ -105,6 +105,8 @@ def _read_yarn(values: Mapping[str, Any], factor: float, context: int, prefix: s
         scaling |= {key: value} if value != usual else {}
     for suffix, key in GROWING.items():
         if given := values.get(suffix):
+            if prefix == "deepseek2.rope" and key == "mscale_all_dim":
+                return scaling | gguf_latents.read_scaling(number(given, suffix, source))
             if prefix != "mistral3.rope":
                 raise UnsupportedError(f"{source}: {prefix.removesuffix('rope')}{suffix} is not supported")
             scaling[key] = number(given, suffix, source)
@@ -158,7 +160,9 @@ def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], 
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.get("factor", 1.0))}
     elif kind == "dynamic" and scaling.get("alpha"):  # Hunyuan's larger theta
         values["rope.freq_base"] *= float(scaling["alpha"]) ** (rotated(model) / (rotated(model) - 2))
-    elif kind == "yarn" and (_usual_attention(scaling) or _growing(config, scaling)):
+    elif kind == "yarn" and (
+        _usual_attention(scaling) or _growing(config, scaling) or gguf_latents.write_scaling(model, scaling)
+    ):
         original = scaling.get("original_max_position_embeddings", model.max_position_embeddings)
         factor = float(scaling.get("factor") or model.max_position_embeddings / original)
         values |= {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
@@ -168,6 +172,7 @@ def write_rope(values: dict[str, Any], model: Model, config: Mapping[str, Any], 
                 values[f"rope.scaling.{suffix}"] = float(scaling[key])
         if _growing(config, scaling):
             values |= {suffix: float(scaling[key]) for suffix, key in GROWING.items() if scaling.get(key)}
+        values |= gguf_latents.write_scaling(model, scaling) or {}
     elif kind != "default" and not factor_tensors(config):
         raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported")
     if _two_lists(config):

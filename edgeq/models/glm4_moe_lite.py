@@ -15,8 +15,8 @@ USUAL = {"q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_r
 
 
 def compose(config: Config) -> Model:
-    """`mlp_layer_types` says which layers have experts: all but the first, if it says nothing. Layers that guess further
-    tokens stay unused."""
+    """`mlp_layer_types` says which layers have experts: all but the first, if it says nothing. Layers that guess
+    further tokens stay unused."""
     size = read_dimensions(config)
     n, layers = size.hidden_size, size.num_hidden_layers
     norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-5))
@@ -25,5 +25,7 @@ def compose(config: Config) -> Model:
     mlp, experts = gated(n, size.intermediate_size, "silu"), read_mixture(config, n, factor=1.8)
     given = config.get("mlp_layer_types") or ["dense", *["sparse"] * (layers - 1)]
     kinds = config.layer_types(layers, ("dense", "sparse"), given)
+    dense = kinds.index("sparse") if "sparse" in kinds else layers
+    first = {"first_k_dense_replace": dense} if "dense" not in kinds[dense:] else {}
     stack = [Layer(pre_norms(norm), attention, mlp if kind == "dense" else experts) for kind in kinds]
-    return decoder("glm4_moe_lite", config, size, attention, stack, norm)
+    return decoder("glm4_moe_lite", config, size, attention, stack, norm, settings=first)

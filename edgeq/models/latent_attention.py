@@ -1,9 +1,9 @@
 """Multi-head latent attention (arXiv:2405.04434): keys and values of all heads are made of one latent per token, and so
 is what is kept of it.
 
-A head's key is W c beside a part that all heads share, which is rotated; its value is V c. As q (W c) = (q W) c, queries
-meet the latents themselves: c and the rotated part are the only key, c is the only value, and V multiplies what a head
-has seen. The cache holds a latent and a rotated part per token and layer, whatever the number of heads."""
+A head's key is W c beside a part that all heads share, which is rotated; its value is V c. As q (W c) = (q W) c,
+queries meet the latents themselves: c and the rotated part are the only key, c is the only value, and V multiplies what
+a head has seen. The cache holds a latent and a rotated part per token and layer, whatever the number of heads."""
 
 import math
 from dataclasses import replace

@@ -153,8 +153,8 @@ class Attention(Op):
 
 
 def make(variant, isa):
-    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0); `latent-f16`
-    has as many rows per tile as there can be, and its values are what keys begin with."""
+    """`variant` is e.g. `4-f16`: rows per tile for a single token, and the cache's element (f16, f32, q8_0);
+    `latent-f16` has as many rows per tile as there can be, and its values are what keys begin with."""
     from edgeq.kernels.attend import RUN, make_attend
     from edgeq.kernels.layout import RUN_ROWS
     from edgeq.simd.argument_words import words_of
@@ -192,8 +192,8 @@ def reference(
     sinks: np.ndarray | None = None,
     causal: bool = True,
 ) -> np.ndarray:
-    """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads, value_dim]
-    -> [tokens, heads, value_dim].
+    """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
+    value_dim] -> [tokens, heads, value_dim].
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.

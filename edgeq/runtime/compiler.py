@@ -92,7 +92,7 @@ class Compiler:
             low.scratch.nbytes,
             low.rows,
             low.taps,
-            [*low.keep, low.buffers, low.scratch.free, low.shared, [words for _, _, words in low.tape.steps]],
+            [*low.keep, low.buffers, low.scratch, low.shared, [words for _, _, words in low.tape.steps]],
             self._rope(),
         )
 

@@ -24,6 +24,8 @@ NEAREST = {
     "lfm2-moe": {"routed_scaling_factor": 1.0},
     "dots1": {"num_key_value_heads": 4, "layer_types": ["full_attention"] * 3},
     "gemma4-experts": {"rope_parameters": CASES["gemma4"]["rope_parameters"]},
+    "deepseek-v2-queries": {"attention_bias": False},
+    "youtu": {"attention_bias": False},
     "glm-no-bias": {"hidden_act": "silu", "hidden_size": 120},
 }
 REFUSED = {
@@ -56,6 +58,9 @@ REFUSED = {
         "lfm2-moe-no-bias",
         "solar-open",
         "afmoe-no-scaling",
+        "deepseek-v3-halves",
+        "minicpm3",
+        "minicpm3-plain",
     ),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),

@@ -28,6 +28,14 @@ def test_gguf_can_hold_what_is_chosen_for_it(name: str) -> None:
     assert chosen.type_for("blk.0.attn_q.weight", (64, 40), 8, False).type in ("F16", "BF16", "F32")
 
 
+@pytest.mark.parametrize("columns", [64, 256])
+def test_matrices_of_heads_stay_at_eight_bits(columns: int) -> None:
+    for part in ("attn_k_b", "attn_v_b"):
+        for name in ("Q4_K_M", "Q2_K", "TQ2_0", "I8_R"):
+            assert set(types(name, f"blk.{{}}.{part}.weight", columns=columns)) == {"Q8_0"}
+        assert set(types("F16", f"blk.{{}}.{part}.weight", columns=columns)) == {"F16"}
+
+
 def test_names() -> None:
     assert recipe("q4_k_m") is recipe("Q4_K") is RECIPES["Q4_K_M"]
     assert recipe("q5_K") is RECIPES["Q5_K_M"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgeq.container.reader import File
+from edgeq.graph.buffers import Scratch
 from edgeq.graph.plan import Plan
 from edgeq.kernels.layout import STEP_WORDS
 from edgeq.runtime.adapted import AdaptedFile, LowRank
@@ -105,6 +106,15 @@ def test_buffers_are_recycled(tiny: Callable[[str], File]) -> None:
     with Session(tiny("Q4_K_M"), context=512, threads=2) as session:
         rows, width = session.batch, 192 + 2 * 640 + 4 * 192
         assert session.memory()["scratch"] < 3 * rows * width * 4
+
+
+def test_rows_with_padding_are_used_again_by_their_like_alone() -> None:
+    """Their padding is zero in every pass, whatever else the memory of others is used for in between."""
+    scratch = Scratch()
+    ragged = scratch.buffer(16, 40, plain=True, packed=False)
+    scratch.release(ragged)
+    other, like = (scratch.buffer(16, width, plain=True, packed=False) for width in (64, 40))
+    assert not np.shares_memory(ragged.rows, other.rows) and np.shares_memory(ragged.rows, like.rows)
 
 
 def test_numba_is_not_imported_once_kernels_are_cached(tiny: Callable[[str], File]) -> None:
