@@ -43,8 +43,8 @@ class Chatting(Writing):
     ) -> ChatAnswer:
         """The answer to a conversation, e.g. [{"role": "user", "content": "Hello"}]; options are those of `generate`.
 
-        What the conversation has in common with the previous call is not computed again. One that ends with an answer
-        is gone on with. Where the model thinks first, `ChatAnswer.thinking` has that apart from the answer.
+        What the conversation has in common with the previous call is not computed again. Where the model thinks first,
+        `ChatAnswer.thinking` has that apart from the answer.
 
         `tools` are those that the model may call: functions, whose names, type hints and docstrings tell of them, or
         dicts as OpenAI's API has them. `ChatAnswer.tool_calls` has its calls, whose arguments always follow the tool's
@@ -149,6 +149,7 @@ class Chatting(Writing):
             thinks if isinstance(thinks, bool) else None,
             schema=schema,
             field="schema",
+            goes_on=False,
         )
 
     def _begun(self, prompt: Prompt) -> tuple[Asked, Make[Answer]]:

@@ -108,12 +108,6 @@ def test_an_answer_of_a_schema():
     assert json.loads(answer.text)["n"] in (12, 345)
 
 
-def test_an_answer_that_has_begun_is_gone_on_with():
-    begun = [*ASK, {"role": "assistant", "content": "ab"}]
-    model = counting_model("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert model.chat(begun, 3, **GREEDY).text == "cde"
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -29,6 +29,7 @@ class Conversation:
     thinks     whether the model shall think first; None leaves that to it
     budget     how many tokens it may think for
     schema     what the answer must follow, as `field` asks; None for plain text
+    goes_on    whether an answer at its end is gone on with; else another one follows
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -38,6 +39,7 @@ class Conversation:
     budget: int | None = None
     schema: Any = None
     field: str = "response_format"
+    goes_on: bool = True
 
 
 class Asked(TypedDict):
@@ -57,7 +59,7 @@ class Asked(TypedDict):
     shown: frozenset[int]
 
 
-def goes_on(messages: Sequence[Mapping[str, Any]]) -> bool:
+def begun(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a conversation ends with an answer that has begun."""
     last = messages[-1] if messages else {}
     return last.get("role") == "assistant" and not last.get("tool_calls")
@@ -75,14 +77,15 @@ class Speaker:
         messages: Sequence[Mapping[str, Any]],
         variables: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        goes_on: bool = True,
     ) -> str:
-        """The prompt of a conversation. An answer at its end is left open, so that the model goes on with it.
+        """The prompt of a conversation. An answer at its end is left open where the model `goes_on` with it.
 
         Raises TemplateError where the template refuses the conversation or to leave an answer open.
         """
         more = {"tools": tools, **(variables or {})}
         last = messages[-1] if messages else {}
-        if not goes_on(messages) or not isinstance(last.get("content"), str):
+        if not goes_on or not begun(messages) or not isinstance(last.get("content"), str):
             return self.dialect.render(messages, **more)
         mark = token_hex(8)  # after which comes what ends an answer
         talk = [*messages[:-1], {**last, "content": last["content"] + mark}]
@@ -96,7 +99,7 @@ class Speaker:
         variables = dict(talk.variables)
         if talk.thinks is not None:
             variables = {"enable_thinking": talk.thinks, "thinking": talk.thinks, **variables}
-        prompt = self.render(talk.messages, variables, talk.tools.tools or None)
+        prompt = self.render(talk.messages, variables, talk.tools.tools or None, talk.goes_on)
         thinking = self.dialect.thinking
         if talk.thinks is False and self.dialect.thinks and thinking.opened_by(prompt):
             prompt += thinking.end  # the template knows no other way
@@ -109,7 +112,7 @@ class Speaker:
     def asked(self, talk: Conversation) -> Asked:
         """What is asked for. Raises Refused for what the tools' schemas or the answer's cannot be followed in,
         TemplateError where the chat template refuses the conversation."""
-        dialect, continues = self.dialect, goes_on(talk.messages)
+        dialect, continues = self.dialect, talk.goes_on and begun(talk.messages)
         if continues and (talk.schema is not None or talk.tools.required):
             what = talk.field if talk.schema is not None else "tool_choice"
             raise Refused(f"{what} needs an answer of its own: end messages with a user's", what)

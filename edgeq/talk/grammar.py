@@ -72,6 +72,7 @@ class Grammars:
         wrong, said = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
         if wrong or (said and not lenient):
             what = " ".join(" ".join(said).split())
+            what = f"a pattern: {what}" if what.startswith("regex") else what
             raise Refused(f"{field}: the schema cannot be followed: {what:.300}", field, "invalid_schema")
         return Grammar(LLMatcher(self._vocabulary, grammar), self.vocab_size)
 

@@ -20,7 +20,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 KINDS = ("llama", "gpt2", "gemma4", "bert")
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
-# Tokens around what is filled in, as CodeLlama's tokenizer_config.json calls them -> the keys of GGUF, the later one first
+# Tokens around what is filled in, as CodeLlama's tokenizer_config.json calls them -> GGUF's keys, the later one first
 _INFILL = {
     "prefix_token": ("fim_pre", "prefix"),
     "suffix_token": ("fim_suf", "suffix"),

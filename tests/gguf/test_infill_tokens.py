@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf")
 
+from gguf import GGUFValueType
 from gguf_models import write
 
 import edgeq
@@ -14,7 +15,7 @@ from edgeq.serve.engine import Engine
 from edgeq.serve.failures import Failure
 from edgeq.serve.infill import infill
 
-UINT32 = gguf.GGUFValueType.UINT32
+UINT32 = GGUFValueType.UINT32
 
 
 def prompt_of(path: Path, **ids: int) -> list[int]:
