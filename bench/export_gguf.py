@@ -4,7 +4,8 @@
 
 It is made to compare engines: it holds no tokenizer, so it is run by token ids. GGUF's k-quants need rows of a multiple
 of 256 weights; with --fallback a matrix that GGUF cannot hold is encoded again in the type that llama.cpp's own
-quantizer takes then, which has more bits (Q4_K becomes Q5_0), and the file no longer holds the same bits.
+quantizer takes then, which has more bits (Q4_K becomes Q5_0), and the file no longer holds the same bits; I8_R, which
+GGUF has not, becomes Q8_0.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def quantize(weights: np.ndarray, name: str) -> np.ndarray:
     return gguf.quants.quantize(weights, gguf.GGMLQuantizationType[name])
 
 
-FALLBACK = Fallback({"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}, quantize)
+FALLBACK = Fallback({"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "I8_R": "Q8_0"}, quantize)
 
 
 @dataclass(frozen=True)

@@ -229,4 +229,6 @@ def timings(job: Job) -> dict[str, Any]:
         "predicted_n": took.generated_tokens,
         "predicted_ms": round(took.generation_s * 1000, 3),
         "predicted_per_second": round(took.generation_rate, 3),
+        "draft_n": took.drafted_tokens,
+        "draft_n_accepted": took.accepted_tokens,
     }
