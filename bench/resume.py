@@ -177,7 +177,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     for users in sorted({1, options.users}):
         shared = child(options, "share", users=users)
         yield row(f"{users} users of {options.common} tokens: pages", "", shared["pages"])
-        yield row(f"{users} users of {options.common} tokens: pages", "MiB", shared["MiB"])
+        yield row(f"{users} users of {options.common} tokens: memory of pages", "MiB", shared["MiB"])
         yield row(f"{users} users of {options.common} tokens: own memory", "MiB", shared["RSS"])
 
 
