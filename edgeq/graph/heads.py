@@ -9,6 +9,8 @@ class Heads:
 
     scale: what q k^T is multiplied by, 1 / sqrt(head_dim) if None; softcap: c of c tanh(score / c), none if 0; sinks:
     the weight that has one more score per query head, which takes part in the softmax and has no value
+    slopes: what each position between a token and one that it sees takes off the scaled score, of each query head
+    (ALiBi, arXiv:2108.12409)
     causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once, or within a
     window, which counts its own position, as many after it as before it
     latent: if not 0, a value is what its key begins with, so many values: the cache holds keys alone
@@ -23,6 +25,7 @@ class Heads:
     sinks: str = ""
     causal: bool = True
     latent: int = 0
+    slopes: tuple[float, ...] = ()
 
     @property
     def value_dim(self) -> int:

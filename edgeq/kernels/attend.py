@@ -20,7 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.kernels.attention_block import LOG2_E, LOWEST, SCORES_ROW, cap_scores, make_pieces, softmax
+from edgeq.kernels.attention_block import (
+    LOG2_E,
+    LOWEST,
+    SCORES_ROW,
+    cap_scores,
+    lower_by_distance,
+    make_pieces,
+    softmax,
+)
 from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
 from edgeq.kernels.layout import (
     ATTENTION_ROWS,
@@ -157,6 +165,9 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
             if low < high:
                 if cap != np.float32(0.0):
                     cap_scores(scores + r * SCORES_ROW, begin, end, cap * LOG2_E)
+                if a.slopes != 0:
+                    slope = load_f32(a.slopes + 4 * (kv_head * group + r % group)) * LOG2_E
+                    lower_by_distance(scores + r * SCORES_ROW, begin, end, slope, position + r // group - base)
                 softmax(scores + r * SCORES_ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))

@@ -16,7 +16,9 @@ from edgeq.simd.isa import Isa
 from edgeq.simd.memory import load_f16, load_f32, prefetch, stack, store_f32
 from edgeq.simd.tiles import operations
 from edgeq.simd.vector import (
+    absolute,
     add,
+    counting_f32x16,
     device,
     fma,
     larger,
@@ -47,6 +49,15 @@ def cap_scores(scores, begin, end, cap):
     for j in range(begin // 16 * 16, end, 16):
         capped = tanh(mul(load_f32x16(scores + 4 * j), splat_f32(np.float32(1.0) / cap)))
         store_f32x16(scores + 4 * j, mul(capped, splat_f32(cap)))
+
+
+@device
+def lower_by_distance(scores, begin, end, slope, here):
+    """Take slope * |j - here| off the scores of block positions j in [begin, end), in place; `begin` counts from a
+    multiple of 16."""
+    for j in range(begin // 16 * 16, end, 16):
+        distances = absolute(add(counting_f32x16(), splat_f32(np.float32(j - here))))
+        store_f32x16(scores + 4 * j, fma(distances, splat_f32(-slope), load_f32x16(scores + 4 * j)))
 
 
 @device

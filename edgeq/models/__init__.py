@@ -76,6 +76,8 @@ SUPPORTED = (
     "gpt_bigcode",
     "gptj",
     "opt",
+    "bloom",
+    "mpt",
     "ministral3",
     "qwen3_5_text",
     "qwen3_5_moe_text",

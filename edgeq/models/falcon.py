@@ -1,7 +1,9 @@
 """Falcon: LayerNorm, fused q, k and v, attention and an MLP without a gate side by side (arXiv:2311.16867)."""
 
+from dataclasses import replace
 from functools import partial
 
+from edgeq.models.alibi import slopes
 from edgeq.models.composition import Embedding, Head, Model, embedding_and_head
 from edgeq.models.config import Config
 from edgeq.models.dimensions import checked, read_dimensions
@@ -10,12 +12,13 @@ from edgeq.models.layers import Layer, Norms, Parallel, PreNorms, pre_norms
 from edgeq.models.mixers import Attention, fused_by_head, output
 from edgeq.models.norms import LayerNorm, NamedNorm
 from edgeq.models.rope_scaling import rope
-from edgeq.ops import Heads
+from edgeq.ops import NO_ROPE, Heads
 
 
 def compose(config: Config) -> Model:
-    """Falcon 7B (one key/value head), and 11B and 40B (the newer layout)."""
-    config.refuse(alibi=False)
+    """Falcon 7B (one key/value head), 11B and 40B (the newer layout), and RW, which has ALiBi in place of a rotary
+    embedding. What that takes off is scaled as the scores are. transformers rounds it to bfloat16, which far from a
+    text's beginning is not the same."""
     wide = config.integer("ffn_hidden_size", 4 * config.integer("hidden_size", most=1 << 28))
     size = read_dimensions(config.changed(intermediate_size=wide))
     n, bias, newer = size.hidden_size, config.flag("bias"), config.flag("new_decoder_architecture")
@@ -25,7 +28,7 @@ def compose(config: Config) -> Model:
         fused_by_head(n, heads, "self_attention.query_key_value", bias),
         output(n, heads, bias, "self_attention.dense"),
         heads,
-        rope(config, heads.head_dim),
+        NO_ROPE if heads.slopes else rope(config, heads.head_dim),
     )
     mlp = plain(n, wide, activation, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", bias)
     tied = config.flag("tie_word_embeddings", True)
@@ -50,7 +53,10 @@ def read_falcon_heads(config: Config, n: int, newer: bool) -> Heads:
         kv_heads = config.integer("num_kv_heads", heads)
     else:
         kv_heads = 1 if config.flag("multi_query", True) else heads
-    return checked(config, heads, kv_heads, n // heads)
+    shape = checked(config, heads, kv_heads, n // heads)
+    if not config.flag("alibi"):
+        return shape
+    return replace(shape, slopes=tuple(slope * shape.head_dim**-0.5 for slope in slopes(heads)))
 
 
 def read_norms(config: Config, norm: NamedNorm, newer: bool) -> Norms:

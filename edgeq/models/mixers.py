@@ -29,6 +29,7 @@ class Attention(NamedTuple):
     sinks:      the checkpoint's name of a further score per head (see Heads), if there are such
     value_norm: of values
     reads:      the number of the layer whose keys and values it sees, having none of its own
+    clip:       queries, keys and values are held within this, if it is not 0
     keys_twice: values are the keys as they are before their norm
     turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
                 the weights of the keys multiply may as well multiply the queries: keys are normed without weights
@@ -48,6 +49,7 @@ class Attention(NamedTuple):
     value_norm: PlainHeadNorm | None = None
     reads: int | None = None
     keys_twice: bool = False
+    clip: float = 0.0
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the norms, the sinks."""
@@ -70,6 +72,8 @@ class Attention(NamedTuple):
             return self._out(g, self._of_another(g, h, heads, at), at, add_to)
         q, k = (projection.graph(g, h, at) for projection in self.qkv[:2])
         v = self.value_norm.beside(g, k) if self.keys_twice and self.value_norm else self.qkv[2].graph(g, h, at)
+        if self.clip:
+            q, k, v = (g.clip(value, self.clip) for value in (q, k, v))
         if self.norms and self.turned:
             eps, both = self.norms[0].eps, tuple(f"{at}attn_{part}_norm.weight" for part in "qk")
             k = g.head_norm(k, (), heads.head_dim, eps)

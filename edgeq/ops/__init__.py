@@ -12,7 +12,7 @@ from edgeq.ops.attention import Attention
 from edgeq.ops.causal_conv import CausalConv
 from edgeq.ops.copy_rows import Outputs
 from edgeq.ops.delta_net import DeltaNet
-from edgeq.ops.elementwise import Add, AddRow, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
+from edgeq.ops.elementwise import Add, AddRow, Clip, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
@@ -65,6 +65,7 @@ class Graph(Recorder):
     scale_by = says(ScaleBy)
     add = says(Add)
     softcap = says(Softcap)
+    clip = says(Clip)
     outputs = says(Outputs)
 
     def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:

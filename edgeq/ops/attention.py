@@ -53,6 +53,7 @@ class Args(NamedTuple):
     part_counters: int  # int64 of each run's kv heads, zero in between
     softcap: int  # of the scores, f32 bits, or 0
     sinks: int  # f32 [heads], or 0
+    slopes: int  # f32 [heads], or 0
     sees_all: int  # 1 if tokens also see those after them (in the same run)
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
@@ -122,6 +123,7 @@ class Attention(Op):
             part_counters=int(memory.counters.ctypes.data),
             softcap=bits(heads.softcap),
             sinks=low.vector(heads.sinks),
+            slopes=self._slopes(low),
             sees_all=int(not heads.causal),
         )
         low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [q, kept], [y])
@@ -130,6 +132,14 @@ class Attention(Op):
         if self.heads.latent:
             return low.tile
         return heads_per_tile(self.heads.num_attention_heads, self.heads.num_key_value_heads, low.tile)
+
+    def _slopes(self, low: Lowering) -> int:
+        """Address of those of all heads; 0 for none."""
+        if not self.heads.slopes:
+            return 0
+        values = np.array(self.heads.slopes, np.float32)
+        low.keep.append(values)
+        return int(values.ctypes.data)
 
     def _memory(self, low: Lowering) -> _Memory:
         """Layers with the same heads run in turn and share it."""
@@ -191,13 +201,15 @@ def reference(
     cap: float = 0.0,
     sinks: np.ndarray | None = None,
     causal: bool = True,
+    slopes: np.ndarray | None = None,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
     value_dim] -> [tokens, heads, value_dim].
 
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
-    `sinks` [heads] are one more score per head, without a value.
+    `sinks` [heads] are one more score per head, without a value; `slopes` [heads] are what each position between takes
+    off a score.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -210,6 +222,8 @@ def reference(
             scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)
             if cap:
                 scores = cap * np.tanh(scores / cap)
+            if slopes is not None:
+                scores = scores - float(slopes[h]) * np.abs(np.arange(first, last) - (start + t))
             weights = np.exp(scores - scores.max())
             beside = np.exp(float(sinks[h]) - scores.max()) if sinks is not None else 0.0
             result[t, h] = weights @ values / (weights.sum() + beside)

@@ -71,7 +71,7 @@ class Scale(_InPlace):
     """x * factor, in place."""
 
     factor: float
-    kernels: ClassVar[Variants] = {"elementwise": lambda isa: ["scale", "add", "softcap", "gate", "sigmoid"]}
+    kernels: ClassVar[Variants] = {"elementwise": lambda isa: ["scale", "add", "softcap", "clip", "gate", "sigmoid"]}
 
     def lower(self, low: Lowering, out: Value) -> None:
         _step(low, "scale", out, factor=self.factor)
@@ -110,6 +110,16 @@ class Softcap(_InPlace):
 
     def lower(self, low: Lowering, out: Value) -> None:
         _step(low, "softcap", out, factor=self.cap)
+
+
+@dataclass(frozen=True)
+class Clip(_InPlace):
+    """x within -limit and limit, in place."""
+
+    limit: float
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        _step(low, "clip", out, factor=self.limit)
 
 
 @dataclass(frozen=True)
@@ -161,8 +171,8 @@ class SigmoidMul(_InPlace):
 
 
 def make(variant, isa):
-    """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `gate`: x + sigmoid(g) * y
-    with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to 16 columns."""
+    """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `clip`: x within -factor
+    and factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to 16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64
@@ -171,6 +181,7 @@ def make(variant, isa):
         device,
         div,
         fma,
+        larger,
         load_f32x16,
         load_splat_f32,
         mul,
@@ -192,6 +203,11 @@ def make(variant, isa):
         return mul(tanh(div(x, splat_f32(factor))), splat_f32(factor))
 
     @device
+    def clip(x, y, gate, factor):
+        lowest = splat_f32(-factor)
+        return neg(larger(lowest, neg(larger(lowest, x))))
+
+    @device
     def gated(x, y, gate, factor):
         one = splat_f32(np.float32(1.0))
         return fma(load_f32x16(y), div(one, add(one, exp(neg(load_splat_f32(gate))))), x)
@@ -201,8 +217,8 @@ def make(variant, isa):
         return div(x, add(splat_f32(np.float32(1.0)), exp(neg(load_f32x16(y)))))
 
     arguments = words_of(Args)
-    functions = {"scale": scale, "add": add_y, "softcap": softcap, "gate": gated, "sigmoid": times_sigmoid}
-    function = functions[variant]
+    functions = {"scale": scale, "add": add_y, "softcap": softcap, "clip": clip, "gate": gated}
+    function = functions.get(variant, times_sigmoid)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -226,6 +242,8 @@ def reference(
         wide = wide * factor
     elif kind == "softcap":
         wide = np.tanh(wide / factor) * factor
+    elif kind == "clip":
+        wide = np.clip(wide, -factor, factor)
     elif kind == "add":
         assert y is not None
         wide = wide + factor * y.astype(np.float64)

@@ -157,6 +157,12 @@ def zero_f32x16(b):
     return emit.splat_constant(F32X16, 0.0)
 
 
+@operation(f32x16)
+def counting_f32x16(b):
+    """The number of each lane."""
+    return ir.Constant(F32X16, [float(lane) for lane in range(16)])
+
+
 @operation(f32x16, f32x16, f32x16, f32x16)
 def fma(b, x, y, z):
     """x * y + z, rounded once."""

@@ -47,14 +47,29 @@ class Text:
         self.table = np.array([address(page) for page in self.pages], np.int64)
 
 
-def run(q, k, v, start, window, kind, threads, context, packed=False, cap=0.0, sinks=None, causal=True, latent=0):
+def run(
+    q,
+    k,
+    v,
+    start,
+    window,
+    kind,
+    threads,
+    context,
+    packed=False,
+    cap=0.0,
+    sinks=None,
+    causal=True,
+    latent=0,
+    slopes=None,
+):
     """The kernel's rows, and its packed activations, of one sequence."""
     text = Text(k, None if latent else v, kind, page_places(context))
     heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
-    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks)
+    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks, slopes)
 
 
-def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None):
+def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None):
     """The kernel's rows [tokens, heads, value_dim], packed words and sums. `runs` are rows and the first position of
     each, one after the other in q, `tables` those of their sequences."""
     tokens, heads, kv_heads, head_dim = len(q), *q.shape[1:2], shape.num_key_value_heads, shape.head_dim
@@ -101,6 +116,7 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         part_counters=address(counters),
         softcap=bits(shape.softcap),
         sinks=address(sinks),
+        slopes=address(slopes),
         sees_all=int(not shape.causal),
     )
     kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
@@ -181,13 +197,27 @@ def test_sinks_take_part_in_the_softmax(window, tokens, start):
     assert np.abs(expected[:, 1]).max() < 1e-30 and np.abs(expected[:, 3]).max() > 1e-3
 
 
+@pytest.mark.parametrize(("window", "causal"), [(0, True), (10, True), (0, False), (12, False)])
+@pytest.mark.parametrize(("tokens", "start"), [(4, 30), (1, 300), (37, 500)])
+def test_scores_fall_with_distance(window, causal, tokens, start):
+    q, k, v = random_case(tokens, start, 6, 2, 24, "f16")
+    slopes = np.array([0.5, 0.25, 1 / 256, 0.0, 2.0, 0.0625], np.float32)
+    more = {"causal": causal, "slopes": slopes}
+    out, _, _ = run(q, k, v, start, window, "f16", threads=3, context=round_up(start + tokens, 16), **more)
+    expected = attention.reference(q, k, v, start, window, **more)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
+    plain = np.abs(expected - attention.reference(q, k, v, start, window, causal=causal)).max(axis=(0, 2))
+    assert (plain[[0, 1, 4, 5]] > 0.02).all() and plain[3] == 0.0
+
+
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)
 def test_same_bits_however_it_is_split(heads, kv_heads, head_dim, window):
     """A prompt at once, and its last token alone, on 1 and 5 threads."""
     q, k, v = random_case(21, 600, heads, kv_heads, head_dim, "f16")
-    together, _, _ = run(q, k, v, 600, window, "f16", 1, 1024)
+    slopes = np.exp2(-np.arange(heads, dtype=np.float32)) if heads == 6 else None
+    together, _, _ = run(q, k, v, 600, window, "f16", 1, 1024, slopes=slopes)
     for tokens, threads in [(1, 1), (1, 5), (9, 2)]:
-        parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024)
+        parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024, slopes=slopes)
         np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
 
 

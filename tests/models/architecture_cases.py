@@ -604,6 +604,33 @@ _OPT = {
     "bos_token_id": 2,
     "eos_token_id": 2,
 }
+_BLOOM = {
+    "model_type": "bloom",
+    "architectures": ["BloomForCausalLM"],
+    "hidden_size": 72,
+    "n_head": 6,
+    "n_layer": 2,
+    "seq_length": 256,
+    "vocab_size": 48,
+    "layer_norm_epsilon": 1e-4,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_MPT: dict[str, Any] = {
+    "model_type": "mpt",
+    "architectures": ["MptForCausalLM"],
+    "d_model": 72,
+    "n_heads": 6,
+    "n_layers": 2,
+    "expansion_ratio": 4,
+    "max_seq_len": 256,
+    "vocab_size": 48,
+    "layer_norm_epsilon": 1e-4,
+    "attn_config": {"alibi": True, "alibi_bias_max": 8},
+    "no_bias": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
@@ -799,6 +826,16 @@ CASES: dict[str, dict[str, Any]] = {
     "gptj": _GPTJ,
     "opt": _OPT,
     "opt-no-bias": {**_OPT, "enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
+    "bloom": _BLOOM,
+    "bloom-untied": {**_BLOOM, "n_head": 4, "hidden_size": 96, "tie_word_embeddings": False},
+    "mpt": _MPT,
+    "mpt-clipped": {
+        **_MPT,
+        "d_model": 96,
+        "n_heads": 12,
+        "attn_config": {"alibi": True, "clip_qkv": 1.5, "softmax_scale": 0.2},
+    },
+    "falcon-alibi": {**_FALCON, "alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
     "nanochat": _NANOCHAT,
     "ministral3": _MINISTRAL3,
     "internlm3": _INTERNLM3,
