@@ -1,9 +1,9 @@
 """Write tests/golden/quantized/: matrices as quantization libraries store them, and what they dequantize them to.
 
-    python tools/make_quantized_golden.py [--sources FOLDER] [--only mlx bitnet]
+    python tools/make_quantized_golden.py [--sources FOLDER] [--only mlx bitnet torchao hqq modelopt mxfp8 gemv]
 
-Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; mlx for its files. With
---only these are the only ones that are written. FOLDER holds the packages `auto_gptq` and
+Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; for their files mlx, torchao, hqq and
+nvidia-modelopt. With --only these are the only ones that are written. FOLDER holds the packages `auto_gptq` and
 `awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
 the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
 tests/models/quantized_checkpoints.py makes.
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden" / "quantized"
@@ -28,6 +28,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
 
 import quantized_checkpoints as made  # noqa: E402
 
+METADATA = "_metadata"  # of a case's config: further metadata of the file
 Case = tuple[str, dict[str, Any], dict[str, torch.Tensor], torch.Tensor]
 
 
@@ -260,6 +261,107 @@ def bitnet() -> Iterator[Case]:
         yield f"bitnet-{layers}", config, {"weight": packed, "weight_scale": stored}, expected
 
 
+def torchao() -> Iterator[Case]:
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import quant_api as api
+    from torchao.quantization import quantize_
+    from torchao.quantization.granularity import PerAxis, PerGroup
+
+    for name, config in (
+        ("int8", api.Int8WeightOnlyConfig()),
+        ("int8-dynamic", api.Int8DynamicActivationInt8WeightConfig()),
+        ("float8", api.Float8WeightOnlyConfig()),
+        ("int4-asym", api.IntxWeightOnlyConfig(torch.int4, PerGroup(32), api.MappingType.ASYMMETRIC)),
+        ("int4", api.IntxWeightOnlyConfig(torch.int4, PerGroup(64))),
+        ("int6-channel", api.IntxWeightOnlyConfig(torch.int6, PerAxis(0))),
+        ("int8-int4", api.Int8DynamicActivationIntxWeightConfig(torch.int4, PerGroup(32))),
+    ):
+        model = torch.nn.ModuleDict({"m": torch.nn.Linear(128, 32, bias=False)})
+        model["m"].weight.data = weights(32, 128).bfloat16()
+        quantize_(model, config)
+        expected = model["m"].weight.dequantize()
+        tensors, about = flatten_tensor_state_dict(model.state_dict())
+        own = {"quant_method": "torchao", "quant_type": {"default": {"_type": type(config).__name__}}}
+        yield f"torchao-{name}", own | {METADATA: about}, _parts(tensors), expected
+
+
+def hqq() -> Iterator[Case]:
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    for bits, group, axis in ((4, 64, 1), (8, 128, 1), (3, 64, 1), (2, 32, 1), (4, 16, 0), (1, 64, 1)):
+        linear = torch.nn.Linear(128, 32, bias=False)
+        linear.weight.data = weights(32, 128)
+        config = BaseQuantizeConfig(nbits=bits, group_size=group, axis=axis)
+        layer = HQQLinear(linear, config, compute_dtype=torch.float32, device="cpu")
+        layer.encoded_state_dict = True
+        own = {"quant_method": "hqq", "quant_config": config, "skip_modules": ["lm_head"]}
+        yield f"hqq-{bits}-{group}{'-rows' if axis == 0 else ''}", own, layer.state_dict(), layer.dequantize()
+
+
+def modelopt() -> Iterator[Case]:
+    """A module of a small model, whose scales of inputs lie beside."""
+    import tempfile
+
+    import modelopt.torch.quantization as mtq
+    from modelopt.torch.export import export_hf_checkpoint
+    from modelopt.torch.quantization import qtensor
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4}
+    architecture = {"vocab_size": 64, "max_position_embeddings": 64, "architectures": ["LlamaForCausalLM"]}
+    for name in ("NVFP4", "FP8", "MXFP8"):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, **architecture, num_key_value_heads=1)).bfloat16()
+        prompt = torch.randint(0, 64, (1, 16))
+        model = mtq.quantize(model, getattr(mtq, f"{name}_DEFAULT_CFG"), lambda one, prompt=prompt: one(prompt))
+        with tempfile.TemporaryDirectory() as folder:
+            export_hf_checkpoint(model, export_dir=folder)
+            config = json.loads((Path(folder) / "config.json").read_text())["quantization_config"]
+            stored = load_file(Path(folder) / "model.safetensors")
+        begin = "model.layers.0.self_attn.k_proj."
+        tensors = {key.removeprefix(begin): value for key, value in stored.items() if key.startswith(begin)}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(("k_scale", "v_scale"))}
+        own = {"scale": tensors["weight_scale"]}
+        if name == "NVFP4":
+            own |= {"double_scale": tensors["weight_scale_2"], "block_sizes": {-1: 16}}
+        holder = getattr(qtensor, f"{name}QTensor")(torch.Size((32, 128)), torch.float32, tensors["weight"])
+        yield f"modelopt-{name.lower()}", config, tensors, holder.dequantize(torch.float32, **own)
+
+
+def mxfp8() -> Iterator[Case]:
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    args = QuantizationArgs(num_bits=8, type="float", strategy="group", group_size=32)
+    layout = "mxfp8-quantized"
+    scheme = QuantizationScheme(targets=["Linear"], weights=args, format=layout)
+    w = weights(32, 128)
+    scale = 2 ** torch.ceil(torch.log2(w.reshape(32, -1, 32).abs().amax(-1) / 448))
+    compressor = BaseCompressor.get_value_from_registry(layout)
+    packed = compressor.compress({"weight": w, "weight_scale": scale}, scheme)
+    expected = compressor.decompress(dict(packed), scheme)["weight"]
+    yield "compressed-tensors-mxfp8", {"quant_method": "compressed-tensors", "format": layout}, packed, expected
+
+
+def gemv(sources: Path) -> Iterator[Case]:
+    """AutoAWQ's packing by rows; what it computes with needs a GPU, so expected is what it rounded to."""
+    stub("awq", sources)
+    linear = importlib.import_module("awq.modules.linear.gemv").WQLinear_GEMV
+    for group in (32, 128):
+        w = weights(32, 256)
+        scale, zero = ranges(w, group, 4, False)
+        original = torch.nn.Linear(w.shape[1], len(w), bias=False)
+        wide, offset = (part.float().repeat_interleave(group, 1) for part in (scale, zero))
+        codes = torch.round(w / wide + offset).clamp(0, 15)  # it packs what is past these into the next one
+        original.weight.data = (codes - offset) * wide
+        packed = linear.from_linear(original, 4, group, scales=scale, zeros=zero)
+        config = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemv"}
+        yield f"awq-gemv-{group}", config, dict(packed.state_dict()), (codes - offset) * wide
+
+
+def _parts(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix("m."): value for key, value in tensors.items()}
+
+
 def llama_logits() -> None:
     """Logits of transformers for weights that quantized checkpoints of a small random model stand for."""
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -283,19 +385,22 @@ def llama_logits() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sources", type=Path)
-    parser.add_argument("--only", nargs="+", choices=("mlx", "bitnet"), default=[])
+    parser.add_argument(
+        "--only", nargs="+", choices=("mlx", "bitnet", "torchao", "hqq", "modelopt", "mxfp8", "gemv"), default=[]
+    )
     chosen = parser.parse_args()
     torch.manual_seed(1)
     GOLDEN.mkdir(exist_ok=True)
-    further = {"mlx": mlx, "bitnet": bitnet}
+    further = {"mlx": mlx, "bitnet": bitnet, "torchao": torchao, "hqq": hqq, "modelopt": modelopt, "mxfp8": mxfp8}
+    further["gemv"] = lambda: gemv(chosen.sources)
     for name in chosen.only:
         write(further[name]())
     if chosen.only:
         return
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if chosen.sources:
-        cases += [*gptq(chosen.sources), *awq(chosen.sources)]
-    cases += [*mxfp4(), *four_bit_floats(), *mlx(), *bitnet()]
+        cases += [*gptq(chosen.sources), *awq(chosen.sources), *gemv(chosen.sources)]
+    cases += [*mxfp4(), *mxfp8(), *four_bit_floats(), *mlx(), *bitnet(), *torchao(), *hqq(), *modelopt()]
     llama_logits()
     write(cases)
 
@@ -304,7 +409,8 @@ def write(cases: Iterable[Case]) -> None:
     for name, config, tensors, expected in cases:
         named = {f"m.{key}": value.contiguous() for key, value in tensors.items()}
         named["expected"] = expected.contiguous()
-        about = {"quantization_config": json.dumps(config)}
+        further = config.pop(METADATA, {})
+        about = {"quantization_config": json.dumps(config), **further}
         save_file(named, GOLDEN / f"{name}.safetensors", about)
         print(name, {key: (str(value.dtype), tuple(value.shape)) for key, value in named.items()})
 

@@ -39,7 +39,7 @@ ASSETS = [
     "config_sentence_transformers.json",
 ]
 # File beside config.json that holds a quantization_config -> its method
-QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 # Of a file in a folder within the checkpoint: the asset's name, as assets have no paths
 NESTED = {"1_Pooling/config.json": "pooling_config.json"}
 TEMPLATES = "additional_chat_templates/*.jinja"  # by their names; the assets are chat_template.NAME.jinja

@@ -12,8 +12,12 @@ from edgeq.checkpoints import (
     fp8,
     gemma_packed,
     gptq,
+    hqq,
     mlx,
+    modelopt,
     mxfp4,
+    quark,
+    torchao,
 )
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import Packed
@@ -33,6 +37,11 @@ METHODS: dict[str, Callable[[Files, Mapping[str, Any], str], list[Packed]]] = {
     "gemma": gemma_packed.find,
     "mlx": mlx.find,
     "bitnet": bitnet_packed.find,
+    "modelopt": modelopt.find,
+    "modelopt_fp4": modelopt.find,
+    "quark": quark.find,
+    "torchao": torchao.find,
+    "hqq": hqq.find,
 }
 # Scales of quantized activations, which edgeq quantizes in its own way
 OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "activation_scale")

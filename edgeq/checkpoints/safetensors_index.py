@@ -23,6 +23,26 @@ LFS_POINTER = b"version https://git-lfs"
 def index(path: str) -> dict[str, Stored]:
     """The tensors of `path`, also by the other names that they have. CheckpointError, one line, if the file is damaged
     or incomplete."""
+    header, base, size = _header(path)
+    metadata = header.pop("__metadata__", None)
+    found = {name: _entry(path, name, entry, base, size) for name, entry in header.items()}
+    _check_places(path, header, size - base)
+    for alias, name in metadata.items() if isinstance(metadata, dict) else ():
+        if isinstance(name, str) and name in header and alias not in header:
+            found[alias] = replace(found[name], name=alias)
+    return found
+
+
+def metadata_of(path: str) -> dict[str, Any]:
+    """What `path` says beside its tensors; nothing of a file that is no safetensors file."""
+    if not path.endswith(".safetensors"):
+        return {}
+    metadata = _header(path)[0].get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _header(path: str) -> tuple[dict[str, Any], int, int]:
+    """The header's JSON, where the tensors begin, and the file's size."""
     try:
         with open(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -41,13 +61,7 @@ def index(path: str) -> dict[str, Stored]:
         _fail(path, f"its header is not JSON ({error}): download it again")
     if not isinstance(header, dict):
         _fail(path, "its header is not a JSON object: download it again")
-    metadata = header.pop("__metadata__", None)
-    found = {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
-    _check_places(path, header, size - 8 - length)
-    for alias, name in metadata.items() if isinstance(metadata, dict) else ():
-        if isinstance(name, str) and name in header and alias not in header:
-            found[alias] = replace(found[name], name=alias)
-    return found
+    return header, 8 + length, size
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

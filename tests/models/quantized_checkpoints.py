@@ -220,6 +220,25 @@ def mlx_mxfp4(w: Array) -> tuple[dict[str, Array], Array]:
     return stored | {"scales": parts["_scales"][0]}, dequantized[0].T
 
 
+def nvfp4(w: Array, whole: bool = True) -> tuple[dict[str, Array], Array]:
+    """ModelOpt's NVFP4; unless `whole` mlx-lm's, without a scale of the whole matrix."""
+    book = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    groups = w.reshape(len(w), -1, 16)
+    largest = np.abs(groups).max(axis=-1) / 6
+    second = np.float32(largest.max() / 448 if whole else 1)
+    scales = (largest / second).astype(ml_dtypes.float8_e4m3fn)
+    wide = (scales.astype(np.float32) * second)[:, :, None]
+    codes = np.abs(groups[:, :, :, None] / np.where(wide, wide, 1)[..., None] - book).argmin(axis=-1)
+    pairs = codes.reshape(len(w), -1, 2)
+    packed = (pairs[:, :, 0] | pairs[:, :, 1] << 4).astype(np.uint8)
+    if whole:
+        beside = {"weight_scale_2": np.float32([second]), "input_scale": np.float32([0.1])}
+        stored = {"weight": packed, "weight_scale": scales, **beside}
+    else:
+        stored = {"weight": packed.view("<u4"), "scales": scales.view(np.uint8)}
+    return stored, (book[codes] * wide).reshape(w.shape)
+
+
 def make(case: str, method: Method) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array], list[int]]:
     """(config, tensors as stored, weights that they stand for, prompt) of a random checkpoint whose projections are
     quantized; the rest stays f32."""

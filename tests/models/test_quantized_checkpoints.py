@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ INT: dict[str, Any] = {"quant_method": "compressed-tensors", "format": "int-quan
 BNB: dict[str, Any] = {"quant_method": "bitsandbytes"}
 GEMMA: dict[str, Any] = {"quant_method": "gemma", "num_bits": 4}
 FOUR = {r"\.mlp\.": {"num_bits": 4}, "self_attn": {"num_bits": 4}}
+MODELOPT: dict[str, Any] = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
 MLX: dict[str, Any] = {"group_size": 32, "mode": "affine"}
 FP8: dict[str, Any] = {"quant_method": "fp8", "weight_block_size": [32, 32]}
 
@@ -78,6 +80,8 @@ CASES: dict[str, tuple[made.Method, dict[str, Any], str, str]] = {
     "mlx-5": (made.mlx(5), MLX | {"bits": 5}, "Q5_1", EXACT),
     "mlx-6": (made.mlx(6), MLX | {"bits": 6}, "Q8_0", ENCODED),
     "mlx-8": (made.mlx(8), MLX | {"bits": 8}, "Q8_0", ENCODED),
+    "modelopt-nvfp4": (made.nvfp4, MODELOPT, "NVFP4_W", ROUNDED),
+    "mlx-nvfp4": (partial(made.nvfp4, whole=False), {"mode": "nvfp4", "bits": 4}, "NVFP4_W", EXACT),
     "mlx-mxfp4": (made.mlx_mxfp4, {"mode": "mxfp4", "bits": 4}, "MXFP4", EXACT),
 }
 
@@ -292,12 +296,14 @@ def change(folder: Path, **tensors: Any) -> None:
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        ({"quant_method": "hqq"}, "'hqq'"),
+        ({"quant_method": "quanto"}, "'quanto'"),
+        ({"quant_method": "torchao"}, "no torchao tensors"),
         ({"bits": 4}, "None"),
         ({"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor"}, "'auto_round:llm_compressor'"),
         (GPTQ | {"checkpoint_format": "marlin"}, "'marlin'"),
         (GPTQ | {"is_marlin_format": True}, "'marlin'"),
-        (AWQ | {"version": "gemv"}, "'gemv'"),
+        (AWQ | {"version": "gemv_fast"}, "'gemv_fast'"),
+        (AWQ | {"version": "gemv", "group_size": 0}, "group_size 0"),
         (AWQ | {"bits": 8}, "8 bits"),
         (COMPRESSED | {"format": "mxfp6-pack-quantized"}, "'mxfp6-pack-quantized'"),
         (COMPRESSED | {"format": "marlin-24"}, "'marlin-24'"),
