@@ -77,7 +77,7 @@ def test_what_can_be_scaled(case: str, expected: dict[str, str], tmp_path: Path)
         assert found == expected
 
 
-@pytest.mark.parametrize("case", ["llama", "gpt2", "falcon", "olmo2", "gemma3", "mixtral", "phi3", "qwen2"])
+@pytest.mark.parametrize("case", ["llama", "gpt2", "falcon", "olmo2", "gemma3", "mixtral", "phi3", "qwen2", "youtu"])
 def test_the_model_stays_what_it_is(case: str, tmp_path: Path) -> None:
     with opened(case, tmp_path) as file:
         other, expected = scaled(file), logits(file, case)
