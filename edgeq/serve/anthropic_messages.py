@@ -77,7 +77,8 @@ async def messages(request: Request) -> Response:
     blocks = Blocks()
     for _ in blocks.tell(choice.said):
         pass
-    return Json({**head, "content": blocks.whole(), **_why(choice.end), "usage": _usage(run)})
+    answer = {**head, "content": blocks.whole(), **_why(choice.end), "usage": _usage(run)}
+    return Json(answer, headers=run.headers)
 
 
 async def count_tokens(request: Request) -> Response:

@@ -88,6 +88,13 @@ class Run:
         return choices
 
     @property
+    def headers(self) -> dict[str, str]:
+        """What is said of the answer before it begins: keywords of the tools' schemas that it does not follow."""
+        grammar = self._wanted[0].grammar
+        told = "" if grammar is None else "; ".join(grammar.passed_over)
+        return {"X-Passed-Over": ascii(told)[1:-1][:1000]} if told else {}
+
+    @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompts, each counted once."""
         return sum(len(tokens) for tokens in {tuple(wanted.tokens) for wanted in self._wanted})

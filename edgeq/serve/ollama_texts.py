@@ -111,7 +111,7 @@ async def _answer(
     (choice,) = await whole(request, run)
     assert choice.end is not None
     calls = [_whole_call(call.name, arguments) for call, arguments in choice.calls]
-    return Json(frame(choice.text, choice.thought, calls, **_done(run, choice.end)))
+    return Json(frame(choice.text, choice.thought, calls, **_done(run, choice.end)), headers=run.headers)
 
 
 async def _lines(run: Run, frame: Callable[..., dict[str, Any]]) -> AsyncIterator[bytes]:

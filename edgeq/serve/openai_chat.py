@@ -80,7 +80,8 @@ async def chat_completions(request: Request) -> Response:
             "choices": [_choice(engine, run, choice) for choice in choices],
             "usage": usage(run),
             "timings": timings(run.jobs[-1]),
-        }
+        },
+        headers=run.headers,
     )
 
 

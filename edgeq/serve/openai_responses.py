@@ -87,7 +87,7 @@ async def responses(request: Request) -> Response:
     if fields.stream:
         return Streamed(run, _events(engine, run, state, keep), state.failed, "text/event-stream")
     await exhaust(request, run, _events(engine, run, state, keep))
-    return Json(state.body)
+    return Json(state.body, headers=run.headers)
 
 
 async def input_tokens(request: Request) -> Response:

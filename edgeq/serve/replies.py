@@ -47,7 +47,8 @@ class Streamed(Response):
     def __init__(
         self, run: Run, frames: AsyncIterator[bytes], failed: Callable[[Failure], bytes], media_type: str
     ) -> None:
-        super().__init__(media_type=media_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **run.headers}
+        super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
         self._run, self._frames, self._failed = run, frames, failed
 

@@ -74,7 +74,7 @@ class Grammars:
             what = " ".join(" ".join(said).split())
             what = f"a pattern: {what}" if what.startswith("regex") else what
             raise Refused(f"{field}: the schema cannot be followed: {what:.300}", field, "invalid_schema")
-        return Grammar(LLMatcher(self._vocabulary, grammar), self.vocab_size)
+        return Grammar(LLMatcher(self._vocabulary, grammar), self.vocab_size, tuple(said))
 
     @cached_property
     def _vocabulary(self) -> "llguidance.LLTokenizer":
@@ -86,10 +86,11 @@ class Grammars:
 
 
 class Grammar:
-    """What one schema allows; each text that follows it takes a `guide` of its own."""
+    """What one schema allows; each text that follows it takes a `guide` of its own. `passed_over` tells what of the
+    schemas it does not follow."""
 
-    def __init__(self, matcher: "llguidance.LLMatcher", vocab_size: int) -> None:
-        self._matcher, self._vocab_size = matcher, vocab_size
+    def __init__(self, matcher: "llguidance.LLMatcher", vocab_size: int, passed_over: tuple[str, ...] = ()) -> None:
+        self._matcher, self._vocab_size, self.passed_over = matcher, vocab_size, passed_over
 
     def guide(self, prompt_tokens: int) -> "Guide":
         """The guide of a text behind a prompt of so many tokens."""

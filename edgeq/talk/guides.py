@@ -50,6 +50,12 @@ class Plan:
         """The guide of a text behind a prompt of so many tokens."""
         return PlanGuide(self, prompt_tokens)
 
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """What of the tools' schemas is not followed."""
+        grammars = (self.whole, self.alone, *(grammar for _, grammar in self.calls))
+        return tuple(dict.fromkeys(one for grammar in grammars if grammar is not None for one in grammar.passed_over))
+
 
 _WHOLE, _ALONE = -1, -2
 

@@ -20,10 +20,14 @@ from edgeq.serve.roster import Library, Roster
 
 
 class SlowSession(CountingSession):
-    """Takes 10 ms for a pass."""
+    """Takes 10 ms for a pass, or `pass_s`."""
+
+    def __init__(self, pass_s=0.01, **session):
+        super().__init__(**session)
+        self.pass_s = pass_s
 
     def eval(self, tokens, all_logits=False):
-        time.sleep(0.01)
+        time.sleep(self.pass_s)
         return super().eval(tokens, all_logits)
 
 

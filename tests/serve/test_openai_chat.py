@@ -417,3 +417,16 @@ def test_nothing_of_a_request_is_logged(start, caplog):
     talk = [{"role": "user", "content": "a secret"}]
     assert served.post(CHAT, messages=talk).status_code == 500
     assert "ZeroDivisionError at" in caplog.text and "secret" not in caplog.text
+
+
+def test_how_far_a_prompt_is(start):
+    """As llama.cpp's server tells it, where it is asked to."""
+    served = start({"slow": lambda say: slow_model(pass_s=0.4, context=4000)})
+    wait_until(lambda: served.roster.ready)
+    fields = hello(messages=[{"role": "user", "content": "a" * 1500}], max_tokens=1, stream=True)
+    told = [
+        [chunk["prompt_progress"] for chunk in events(served.post(CHAT, **fields, **more).text)[:-1] if "prompt_progress" in chunk]
+        for more in ({"return_progress": True}, {})
+    ]
+    assert told[1] == [] and any(0 < one["processed"] < one["total"] for one in told[0])
+    assert {one["total"] for one in told[0]} == {1505} and all(one["time_ms"] > 0 for one in told[0])

@@ -48,6 +48,29 @@ def served():
         yield served
 
 
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        (CHAT, lambda function: {"type": "function", "function": function}),
+        ("/api/chat", lambda function: {"type": "function", "function": function}),
+        ("/v1/responses", lambda function: {"type": "function", **function}),
+        ("/v1/messages", lambda function: {"name": "f", "input_schema": function["parameters"]}),
+    ],
+)
+def test_what_is_passed_over_is_told(served, path, form):
+    """In a header, of whole answers and of streams."""
+    talk = [{"role": "user", "content": "So?"}]
+    body = {"input" if path.endswith("responses") else "messages": talk, "model": "call", "max_tokens": 1}
+    for keywords in ({}, {"uniqueItems": True}):
+        values = {"type": "array", "items": {"type": "string"}, **keywords}
+        tool = form({"name": "f", "parameters": {"type": "object", "properties": {"values": values}}})
+        for stream in (False, True):
+            answer = served.post(path, **body, tools=[tool], stream=stream)
+            assert answer.status_code == 200, answer.text
+            told = answer.headers.get("x-passed-over")
+            assert told == ('Unimplemented keys: ["uniqueItems"]' if keywords else None)
+
+
 def ask(served, model, **fields):
     """The one choice of an answer."""
     talk = [{"role": "user", "content": "How warm is Paris?"}]

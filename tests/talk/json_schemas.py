@@ -1,5 +1,5 @@
-"""JSON schemas of the kinds that are met in the wild, made by rules from seeds: functions of assistants, configurations,
-events, resources of Kubernetes, articles. Each name gives the same schemas everywhere."""
+"""JSON schemas of the kinds that are met in the wild, made by rules from seeds: functions of assistants, events,
+configurations, resources of Kubernetes, articles. Each name gives the same schemas everywhere."""
 
 import random
 from collections.abc import Callable
@@ -8,40 +8,22 @@ from typing import Any
 Schema = dict[str, Any]
 
 WORDS = [
-    "name",
-    "id",
-    "title",
-    "version",
-    "description",
-    "status",
-    "owner",
-    "email",
-    "count",
-    "price",
-    "limit",
-    "created",
-    "tags",
-    "items",
-    "path",
-    "host",
-    "port",
-    "enabled",
-    "level",
-    "score",
-    "region",
-    "language",
-    "url",
-    "parent",
-    "notes",
-    "mode",
-    "timeout",
-    "retries",
-    "labels",
-    "author",
-    "body",
-    "section",
-    "kind",
-    "spec",
+    *(
+        "name",
+        "id",
+        "title",
+        "version",
+        "description",
+        "status",
+        "owner",
+        "email",
+        "count",
+        "price",
+        "limit",
+        "created",
+    ),
+    *("tags", "items", "path", "host", "port", "enabled", "level", "score", "region", "language", "url", "parent"),
+    *("notes", "mode", "timeout", "retries", "labels", "author", "body", "section", "kind", "spec"),
 ]
 FORMATS = ("date", "date-time", "time", "email", "uuid", "ipv4", "ipv6", "uri", "hostname", "duration")
 PATTERNS = (
