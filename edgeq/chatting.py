@@ -35,6 +35,7 @@ class Chatting(Writing):
         logprobs: int | None = None,
         tools: Sequence[Tool] | None = None,
         tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
         schema: Mapping[str, Any] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         speculate: bool = True,
@@ -49,7 +50,8 @@ class Chatting(Writing):
         `tools` are those that the model may call: functions, whose names, type hints and docstrings tell of them, or
         dicts as OpenAI's API has them. `ChatAnswer.tool_calls` has its calls, whose arguments always follow the tool's
         schema. Append `ChatAnswer.message`, and for each call a message of role "tool" with `tool_call_id` and what the
-        tool said as `content`, and chat again. `tool_choice` is "auto", "none", "required" or a tool's name.
+        tool said as `content`, and chat again. `tool_choice` is "auto", "none", "required" or a tool's name; without
+        `parallel_tool_calls` the answer ends with one call.
 
         `schema` is a JSON schema that the answer follows ({"type": "object"}: any JSON object).
 
@@ -58,7 +60,7 @@ class Chatting(Writing):
         (`pip install 'edgeq[serve]'`).
         """
         began = time.perf_counter()
-        talk = self._conversation(messages, tools, tool_choice, schema, template_variables)
+        talk = self._conversation(messages, tools, tool_choice, schema, template_variables, parallel_tool_calls)
         shared = self._session_for(lora)
         asked = self._speak(lambda speaker: speaker.asked(talk))
         make = partial(_chat_answer, asked)
@@ -73,6 +75,7 @@ class Chatting(Writing):
         logprobs: int | None = None,
         tools: Sequence[Tool] | None = None,
         tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
         schema: Mapping[str, Any] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         speculate: bool = True,
@@ -88,6 +91,7 @@ class Chatting(Writing):
                 logprobs=logprobs,
                 tools=tools,
                 tool_choice=tool_choice,
+                parallel_tool_calls=parallel_tool_calls,
                 schema=schema,
                 template_variables=template_variables,
                 speculate=speculate,
@@ -133,10 +137,11 @@ class Chatting(Writing):
         tool_choice: str,
         schema: Mapping[str, Any] | None,
         variables: Mapping[str, Any] | None,
+        parallel: bool = True,
     ) -> Conversation:
         self._check_open()
         check_messages(messages)
-        box = offered(tools_of(tools)) if tools else Toolbox()
+        box = offered(tools_of(tools), parallel) if tools else Toolbox()
         if not isinstance(tool_choice, str):
             raise UsageError(f"tool_choice is {tool_choice!r:.80}: give auto, none, required or a tool's name")
         if schema is not None:

@@ -71,6 +71,15 @@ def test_which_tool(choice, name):
     assert (answer.text == "No.") is (choice == "none")
 
 
+def test_one_call_alone():
+    model = scripted_model(f"{CALL}\n{CALL}")
+    counts = [
+        len(model.chat(ASK, tools=[weather], parallel_tool_calls=several, **GREEDY).tool_calls)
+        for several in (True, False)
+    ]
+    assert counts == [2, 1]
+
+
 def test_a_model_that_is_told_of_tools_by_us():
     model = scripted_model(CALL, PLAIN)
     assert [call.name for call in model.chat(ASK, tools=[weather], **GREEDY).tool_calls] == ["weather"]

@@ -187,7 +187,7 @@ def test_how_far_a_prompt_is(browser, start):
         ".observe(document.getElementById('state'), {childList: true})"
     )
     page.press("#text", "Enter")
-    page.wait_for_selector("#log .assistant .body:has-text('b')")
+    page.wait_for_selector("#log .assistant .body:has-text(';')")
     page.click("#stop")
     far = [re.fullmatch(r"Reading the prompt: (\d+) of 15\d\d tokens", text) for text in page.evaluate("said")]
     assert any(0 < int(found[1]) < 1500 for found in far if found)
