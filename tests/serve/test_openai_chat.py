@@ -421,10 +421,10 @@ def test_nothing_of_a_request_is_logged(start, caplog):
 
 def test_how_far_a_prompt_is(start):
     """As llama.cpp's server tells it, where it is asked to."""
-    served = start({"slow": lambda say: slow_model(pass_s=0.4, context=4000)})
+    served = start({"slow": lambda say: slow_model(pass_s=0.15, context=4000)})
     wait_until(lambda: served.roster.ready)
-    fields = hello(messages=[{"role": "user", "content": "a" * 1500}], max_tokens=1, stream=True)
+    fields = hello(messages=[{"role": "user", "content": "a" * 3000}], max_tokens=1, stream=True)
     streams = [events(served.post(CHAT, **fields, return_progress=wanted).text)[:-1] for wanted in (True, False)]
     told = [[chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk] for chunks in streams]
     assert told[1] == [] and any(0 < one["processed"] < one["total"] for one in told[0])
-    assert {one["total"] for one in told[0]} == {1505} and all(one["time_ms"] > 0 for one in told[0])
+    assert {one["total"] for one in told[0]} == {3005} and all(one["time_ms"] > 0 for one in told[0])

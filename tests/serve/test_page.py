@@ -177,11 +177,11 @@ def test_files_are_attached_with_their_size(served, browser):
 
 
 def test_how_far_a_prompt_is(browser, start):
-    served = start({"slow": lambda say: slow_model(pass_s=0.5, context=20000)})
+    served = start({"slow": lambda say: slow_model(pass_s=0.15, context=4000)})
     page = browser.new_page()
     page.goto(served.url)
     page.wait_for_selector("#model option", state="attached")
-    page.fill("#text", "a" * 1500)
+    page.fill("#text", "a" * 3000)
     page.evaluate(
         "window.said = []; new MutationObserver(() => said.push(document.getElementById('state').textContent))"
         ".observe(document.getElementById('state'), {childList: true})"
@@ -189,8 +189,8 @@ def test_how_far_a_prompt_is(browser, start):
     page.press("#text", "Enter")
     page.wait_for_selector("#log .assistant .body:has-text(';')")
     page.click("#stop")
-    far = [re.fullmatch(r"Reading the prompt: (\d+) of 15\d\d tokens", text) for text in page.evaluate("said")]
-    assert any(0 < int(found[1]) < 1500 for found in far if found)
+    far = [re.fullmatch(r"Reading the prompt: (\d+) of 30\d\d tokens", text) for text in page.evaluate("said")]
+    assert any(0 < int(found[1]) < 3000 for found in far if found)
     page.close()
 
 
