@@ -69,6 +69,7 @@ class Embedder:
             what = "modules.json asks for a module 'Dense', whose weights the file has not"
             raise UnsupportedError(f"{file.path}: {what}: convert the checkpoint anew, with its folders")
         self._weights = weights_of(file, "dense_")
+        self._vocabulary = int(file.tensors["token_embd.weight"].shape[0])
         self.timings = EmbeddingTimings()
 
     @property
@@ -79,7 +80,7 @@ class Embedder:
 
     def __call__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | list[int]],
         pooling: str | None = None,
         normalize: bool | None = None,
         progress: Callable[[int], None] | None = None,
@@ -87,24 +88,25 @@ class Embedder:
         prompt: str | None = None,
     ) -> "npt.NDArray[np.float32]":
         """f32 [texts, `width`]; `pooling` and `normalize` instead of the model's own. `progress` hears how many texts
-        are done. `prompt` is put before each text, or that of the model's called `prompt_name`.
+        are done. `prompt` is put before each text, or that of the model's called `prompt_name`. Token ids instead of a
+        text are taken as they are.
 
-        Raises UsageError for another pooling than mean, cls, last and max, for a prompt that the model has not, and for
-        a text without tokens.
+        Raises UsageError for another pooling than mean, cls, last and max, for a prompt that the model has not, for
+        a text without tokens, and for token ids that are none.
         """
         import numpy as np
 
         pooling = self.settings.pooling if pooling is None else pooling
         if pooling not in POOLINGS:
             raise UsageError(f"pooling {str(pooling)[:40]!r} is not known: give one of {', '.join(POOLINGS)}")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise UsageError('texts must be a list of str, e.g. ["one text", "another"]')
+        if isinstance(texts, str) or not all(isinstance(text, str | list) for text in texts):
+            raise UsageError('texts must be a list of str, e.g. ["one text", "another"], or of lists of token ids')
         result = np.empty((len(texts), self.width), np.float32)
         before = self.prompt(prompt_name, prompt)
         skipped = 0 if self.settings.pools_prompt or not before else self._prompt_tokens(before)
 
-        def embed(i: int, text: str) -> tuple[int, bool]:
-            tokens, cut = self.tokens(before + text)
+        def embed(i: int, text: str | list[int]) -> tuple[int, bool]:
+            tokens, cut = self.tokens(before + text if isinstance(text, str) else text)
             if not tokens:
                 raise UsageError(f"text {i + 1} has no tokens: leave it out")
             self._session.rewind(0)
@@ -150,8 +152,16 @@ class Embedder:
         result: npt.NDArray[np.float32] = x.astype("f4")
         return result
 
-    def tokens(self, text: str) -> tuple[list[int], bool]:
-        """Token ids of a text, and whether its end was cut off; special tokens around it stay."""
+    def tokens(self, text: str | list[int]) -> tuple[list[int], bool]:
+        """Token ids of a text, and whether its end was cut off; special tokens around it stay. Ids that are given are
+        the text's. Raises UsageError for what is no token."""
+        if not isinstance(text, str):
+            outside = next(
+                (token for token in text if type(token) is not int or not 0 <= token < self._vocabulary), None
+            )
+            if outside is not None:
+                raise UsageError(f"token {outside!r:.40} is not in the model's vocabulary of {self._vocabulary}")
+            return text[: self.max_length], len(text) > self.max_length
         return tokens_within(self._tokenizer, text, self.max_length)
 
 

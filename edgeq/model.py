@@ -143,21 +143,23 @@ class Model(Chatting):
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | list[int]],
         *,
         pooling: str | None = None,
         normalize: bool | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
     ) -> "npt.NDArray[np.float32]":
-        """Vectors f32 [texts, hidden size]: the last states of each text's tokens, pooled.
+        """Vectors f32 [texts, hidden size]: the last states of each text's tokens, pooled. A list of token ids instead
+        of a text is taken as it is.
 
         `pooling` ("mean", "cls", "last", "max") and `normalize` (to length 1) are by default what the checkpoint's
         sentence-transformers files say; without these the mean of an encoder's states, the last of a causal model's,
         not normalized. A text that is too long loses its end: see `embedder.timings`. Some models want a prompt before
         a text, by what that is for: theirs called `prompt_name` (`embedder.settings.prompts`), or `prompt` itself;
         vectors of models with modules behind the pooling have as many values as these give. Raises UsageError for a
-        text without tokens, UnsupportedError for a checkpoint that asks for what is not computed.
+        text without tokens or with ids that are none, UnsupportedError for a checkpoint that asks for what is not
+        computed.
         """
         self._check_open()
         embedder = self.embedder

@@ -37,13 +37,10 @@ class ScriptedProgram(CountingProgram):
     def step(self, parts):
         results = []
         for sequence, items, wanted, _ in parts:
-            del sequence.tokens[sequence.position :]
-            rows = []
-            for token in items.tolist():
-                sequence.tokens.append(token)
-                rows.append(self._session.logits_after(sequence.tokens))
+            sequence.tokens[sequence.position :] = items.tolist()
+            ends = range(sequence.position + 1, sequence.position + len(items) + 1)
             sequence.position += len(items)
-            results.append(np.array(rows)[[*wanted]])
+            results.append(np.array([self._session.logits_after(sequence.tokens[: ends[row]]) for row in wanted]))
         return results
 
 
@@ -68,7 +65,7 @@ class ScriptedSession(CountingSession):
         return logits
 
 
-def scripted_model(script: str, template: str = TOOLS, control: Sequence[str] = ()) -> Model:
+def scripted_model(script: str, template: str = TOOLS, control: Sequence[str] = (), context: int = 4000) -> Model:
     """`control` are names of control tokens."""
     assets = small.byte_level_assets(chat_template=template)
     described = json.loads(assets["tokenizer.json"])
@@ -76,5 +73,5 @@ def scripted_model(script: str, template: str = TOOLS, control: Sequence[str] = 
     more = [{**like, "id": FIRST_CONTROL + i, "content": name} for i, name in enumerate(control)]
     described["added_tokens"] += more
     assets["tokenizer.json"] = json.dumps(described).encode()
-    session = ScriptedSession(script, control)
+    session = ScriptedSession(script, control, context)
     return Model(MemoryFile(assets, session.vocab), session)

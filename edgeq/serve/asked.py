@@ -102,6 +102,21 @@ def texts(value: Any, field: str) -> list[str]:
     return found
 
 
+def inputs(value: Any, field: str) -> list[str | list[int]]:
+    """As `texts`, each of which may be token ids instead; a list of ids alone is one text. Raises Failure."""
+    found = [value] if are_ids(value) else value
+    if not isinstance(found, list) or not any(are_ids(one) for one in found):
+        return [*texts(found, field)]
+    if not all(isinstance(one, str) or are_ids(one) for one in found) or len(found) > MOST_TEXTS:
+        raise invalid(f"{field} must be a text, token ids, or a list of these, at most {MOST_TEXTS}", field)
+    return found
+
+
+def are_ids(value: Any) -> bool:
+    """Whether it is a list of numbers, not empty."""
+    return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
+
+
 def messages(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A conversation in OpenAI's form, checked; a developer's message is the system's. Raises Failure."""
     if not talk:

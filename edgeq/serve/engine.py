@@ -239,14 +239,15 @@ class Engine:
         """Token ids of a text; `parse_special` reads the names of control tokens in it as these."""
         return self.model.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
-    def embed(self, texts: Sequence[str], cut: bool) -> tuple["npt.NDArray[np.float32]", int]:
+    def embed(self, texts: Sequence[str | list[int]], cut: bool) -> tuple["npt.NDArray[np.float32]", int]:
         """Vectors f32 [texts, hidden size], and how many tokens the texts have; as `work` of `compute`. What is too
         long loses its end with `cut`, and is a ContextError else."""
         embedder = self.model.embedder
         if not cut:
             for i, text in enumerate(texts):
                 if embedder.tokens(text)[1]:
-                    size, most = len(self.encode(text)), embedder.max_length
+                    size = len(self.encode(text) if isinstance(text, str) else text)
+                    most = embedder.max_length
                     raise ContextError(f"text {i + 1} has {size} tokens, the model embeds {most} tokens: shorten it")
         return self.model.embed(texts), embedder.timings.tokens
 

@@ -54,6 +54,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     reasoning_budget_tokens: Count | None = None
     enable_thinking: bool | None = None
     return_progress: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 async def chat_completions(request: Request) -> Response:
@@ -98,7 +100,20 @@ def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
     )
 
 
+def _check_end(fields: ChatRequest) -> None:
+    """Raise Failure where vLLM's fields ask for another end of the prompt than it has: an answer at the end of the
+    conversation is gone on with, after anything else a new one begins."""
+    goes_on = bool(fields.messages) and fields.messages[-1].get("role") == "assistant"
+    if fields.add_generation_prompt and fields.continue_final_message:
+        raise invalid("add_generation_prompt and continue_final_message exclude each other", "continue_final_message")
+    for name, usual in (("continue_final_message", goes_on), ("add_generation_prompt", not goes_on)):
+        if getattr(fields, name) not in (None, usual):
+            what = "is the assistant's, and is gone on with" if goes_on else "is no answer to go on with"
+            raise invalid(f"{name} is {str(not usual).lower()}: the last message {what}", name)
+
+
 def _conversation(fields: ChatRequest, raw: dict[str, Any]) -> Conversation:
+    _check_end(fields)
     variables = dict(fields.chat_template_kwargs or {})
     if fields.reasoning_effort is not None:
         variables = {"reasoning_effort": fields.reasoning_effort, **variables}

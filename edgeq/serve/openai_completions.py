@@ -88,15 +88,11 @@ def _tokens(engine: Engine, prompt: str | list[int], suffix: str | None) -> list
 
 def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
     """A text, token ids, or a list of either."""
-    if isinstance(prompt, str) or _are_ids(prompt):
+    if isinstance(prompt, str) or asked.are_ids(prompt):
         return [prompt]
-    if prompt and all(isinstance(one, str) or _are_ids(one) for one in prompt):
+    if prompt and all(isinstance(one, str) or asked.are_ids(one) for one in prompt):
         return prompt
     raise invalid("prompt must be a text, a list of token ids, or a list of these", "prompt")
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
 
 
 async def _echo(engine: Engine, wanted: Wanted) -> Piece:

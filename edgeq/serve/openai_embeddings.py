@@ -28,7 +28,7 @@ async def embeddings(request: Request) -> Response:
     roster: Roster = request.app.state.roster
     fields, _ = await bodies.read(request, EmbeddingRequest)
     name, engine = await roster.find(fields.model)
-    texts = asked.texts(fields.input, "input")
+    texts = asked.inputs(fields.input, "input")
     vectors, tokens = await engine.compute(lambda _: engine.embed(texts, cut=False))
     if fields.dimensions not in (None, vectors.shape[1]):
         raise unsupported("dimensions", f"the model's vectors have {vectors.shape[1]} values")

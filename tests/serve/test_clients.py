@@ -74,3 +74,34 @@ def test_ollama(locked):
     assert client.ps().models[0].model == "counting"
     with pytest.raises(ollama.ResponseError, match="there is no model"):
         client.chat("other", TALK)
+
+
+def test_litellm(locked, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # which it fetches else
+    litellm = pytest.importorskip("litellm", reason="pip install litellm")
+    to = {"api_base": f"{locked.url}/v1", "api_key": "secret", "max_tokens": 3, "temperature": 0, "num_retries": 0}
+    answer = litellm.completion(model="openai/counting", messages=TALK, **to)
+    assert answer.choices[0].message.content == ";<=" and answer.usage.completion_tokens == 3
+    parts = litellm.completion(model="openai/counting", messages=TALK, stream=True, **to)
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == ";<="
+    completed = litellm.text_completion(model="text-completion-openai/counting", prompt="abc", **to)
+    assert completed.choices[0].text == "def"
+    to = {**to, "api_base": locked.url}
+    answer = litellm.completion(model="anthropic/counting", messages=TALK, **to)
+    assert answer.choices[0].message.content == ";<="
+    with pytest.raises(litellm.AuthenticationError):
+        litellm.completion(
+            model="openai/counting", messages=TALK, **{**to, "api_base": f"{locked.url}/v1", "api_key": "x"}
+        )
+
+
+def test_langchain(locked):
+    chats = pytest.importorskip("langchain_openai", reason="pip install langchain-openai")
+    to = {"base_url": f"{locked.url}/v1", "api_key": "secret", "model": "counting", "temperature": 0, "max_retries": 0}
+    chat = chats.ChatOpenAI(**to, max_tokens=3)
+    answer = chat.invoke([("system", "b"), ("human", "a")])
+    assert answer.content == ";<=" and answer.usage_metadata["output_tokens"] == 3
+    assert "".join(part.content for part in chat.stream("a")) == ";<="
+    assert [one.content for one in chat.batch(["a", "b"])] == [";<=", ";<="]
+    assert chats.OpenAI(**to, max_tokens=2).invoke("abc") == "de"
+    assert chats.ChatOpenAI(**to, max_tokens=3, use_responses_api=True).invoke("a").text == ";<="

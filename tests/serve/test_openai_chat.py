@@ -110,6 +110,19 @@ def test_an_answer_that_has_begun_goes_on(served):
     assert served.post(CHAT, **hello(messages=talk)).status_code == 400
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_how_the_prompt_ends_may_be_said(served, goes_on):
+    talk = hello()["messages"] + [{"role": "assistant", "content": "bcd"}] * goes_on
+    plain = served.post(CHAT, **hello(messages=talk)).json()["choices"]
+    said = {"continue_final_message": goes_on, "add_generation_prompt": not goes_on}
+    assert served.post(CHAT, **hello(messages=talk, **said)).json()["choices"] == plain
+    for name, value in said.items():
+        answer = served.post(CHAT, **hello(messages=talk, **{name: not value}))
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == name
+    both = served.post(CHAT, **hello(messages=talk, add_generation_prompt=True, continue_final_message=True))
+    assert both.status_code == 400 and "exclude each other" in both.text
+
+
 def test_a_template_that_leaves_no_answer_open(start):
     served = start({"m": lambda say: with_template("{% for m in messages[:1] %}{{ m.content }}{% endfor %}")})
     wait_until(lambda: served.roster.ready)

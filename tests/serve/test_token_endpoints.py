@@ -63,13 +63,25 @@ def test_embeddings(tiny):
     assert np.array_equal(np.array(old["embeddings"], np.float32), expected[:1]) and old["prompt_eval_count"] > 0
 
 
+def test_token_ids_are_embedded_as_they_are(tiny):
+    ids = tiny.roster.entries["tiny"].engine.encode("Once upon a time")
+    wanted = tiny.post("/v1/embeddings", input="Once upon a time").json()
+    for given in (ids, [ids], [ids, "The end"]):
+        answer = tiny.post("/v1/embeddings", input=given).json()
+        assert answer["data"][0] == wanted["data"][0] and len(answer["data"]) == (2 if "The end" in given else 1)
+    assert tiny.post("/v1/embeddings", input=ids).json()["usage"] == wanted["usage"]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"input": "a", "dimensions": 7}, "dimensions is not supported"),
         ({"input": []}, "input must be a text"),
-        ({"input": [[1, 2]]}, "input must be a text"),
-        ({"input": [5]}, "input must be a text"),
+        ({"input": [[1, "2"]]}, "input must be a text"),
+        ({"input": [[]]}, "input must be a text"),
+        ({"input": ["a", [1], 5]}, "input must be a text"),
+        ({"input": [5, 99999]}, "token 99999 is not in the model's vocabulary of 2048"),
+        ({"input": [5] * 3000}, "tokens"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
         ({"input": "word " * 3000}, "tokens"),
     ],
