@@ -32,6 +32,12 @@ def resolve(text: str) -> str:
     return text
 
 
+def called(path: str) -> str:
+    """What clients of a server call a model that was given no name: its file's, without what tells the format."""
+    last = os.path.basename(os.path.normpath(path))
+    return last.removesuffix(".eqf").removesuffix(".gguf") or path
+
+
 def is_word(text: str) -> bool:
     """Whether it can only be a name: no path, no file, no repository."""
     return _WORD.fullmatch(text) is not None and not text.endswith(endings.MODEL) and not os.path.lexists(text)

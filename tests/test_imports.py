@@ -151,6 +151,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
     },
     "serve": {"answer", "arguments", "decode", "model", "shared_session", "talk", "text", "timings"},
+    "ray": {"loading", "model", "model_names", "serve"},
     "cli": {
         "__init__",
         "adapters",
@@ -325,6 +326,12 @@ def test_torch_is_for_training_alone():
     for path in modules():
         if layer(path) != "qat":
             assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "transformers")}, path
+
+
+def test_ray_is_for_clusters_alone():
+    for path in modules():
+        if layer(path) != "ray":
+            assert not {name for name in imports(path) if name.split(".")[0] == "ray"}, path
 
 
 def test_opening_a_file_needs_no_numba():

@@ -4,7 +4,7 @@ import asyncio
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,13 +12,8 @@ from edgeq.cli.announcer import announce, can_move_lines
 from edgeq.cli.options import model_options
 from edgeq.cli.served import check_installed, load_served, named
 from edgeq.errors import UsageError
-from edgeq.version import VERSION
-
-if TYPE_CHECKING:
-    from edgeq.model import Model
 
 SILENCE_S = 10.0
-EVERY = 1 << 30  # requests that may wait: all
 
 
 @click.command("batch")
@@ -41,6 +36,7 @@ def command(
     from edgeq.serve.app import application
     from edgeq.serve.batch_files import answer_file
     from edgeq.serve.guard import Rules
+    from edgeq.serve.offline import EVERY, identity
     from edgeq.serve.roster import Roster
 
     if model.endswith(".jsonl"):
@@ -53,21 +49,15 @@ def command(
     try:
         engine = roster.entries[name].engine
         assert engine is not None
-        identity = _identity(engine.model, name, loading)
+        whose = identity(engine.model, name, loading)
         show = _Progress()
-        work = answer_file(application(roster, Rules()), requests, output, identity, at_once, show)
+        work = answer_file(application(roster, Rules()), requests, output, whose, at_once, show)
         outcome = asyncio.run(work)
     finally:
         roster.close()
     kept = f", {outcome.kept} of them earlier" if outcome.kept else ""
     refused = f", {outcome.refused} refused" if outcome.refused else ""
     click.echo(f"{output}: {outcome.answered} answered{kept}{refused}")
-
-
-def _identity(model: "Model", name: str, loading: dict[str, Any]) -> str:
-    """What the answers depend on beside their rows, as one text."""
-    options = sorted((key, str(value)) for key, value in loading.items() if key in ("kv", "template", "lora"))
-    return repr((VERSION, name, model.file.nbytes, sorted(model.file.metadata.items()), model.context, options))
 
 
 class _Progress:

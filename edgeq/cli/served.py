@@ -32,17 +32,11 @@ def named(models: tuple[str, ...]) -> dict[str, str]:
     for text in models:
         name, given, path = text.partition("=")
         if not given or "/" in name or Path(text).exists():
-            name, path = _name(text), text
+            name, path = model_names.called(text), text
         if name in found:
             raise UsageError(f"two models are called {name}: name one of them otherwise, NAME={path}")
         found[name] = path
     return found
-
-
-def _name(path: str) -> str:
-    """What clients call a model that was given no name: its file's, without what tells the format."""
-    last = Path(path).name
-    return last.removesuffix(".eqf").removesuffix(".gguf") or path
 
 
 class _Teller(Announcer):

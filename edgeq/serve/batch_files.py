@@ -5,6 +5,7 @@ requests, when all are there.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,63 @@ class Journal:
         self._file.close()
 
 
+class Work:
+    """A file of requests on its way to a file of answers.
+
+    rows    what is to be answered: line -> request
+    wanted  lines of those that no earlier run of the same `identity` (of the model and its options) has answered
+
+    Raises UsageError for a file that cannot be read or holds no row, OutputError for one that cannot be written.
+    """
+
+    def __init__(self, source: Path, target: Path, identity: str) -> None:
+        folder_of(target)
+        self._lines, self._target = _lines(source), target
+        self.rows, self._refusals = _checked(self._lines)
+        self._journal = Journal(target.with_name(f"{target.name}.part"), identity)
+        self._failed: dict[str, bytes] = {}  # by a fault of ours, so that the next run tries again
+        self.wanted = [line for line in self.rows if offline.digest(line) not in self._journal.places]
+        self.kept = len(self.rows) - len(self.wanted)
+
+    def add(self, line: bytes, said: bytes, status: int) -> None:
+        """Keep the answer to a row, one line without its end, and its status."""
+        where = offline.digest(line)
+        if status >= 500:
+            self._failed[where] = said + b"\n"
+        else:
+            self._journal.add(where, said)
+
+    def write(self) -> Outcome:
+        """Write all answers, in the order of their rows."""
+        told = [self._told(line, self._refusals.get(number)) for number, line in enumerate(self._lines)]
+        sizes = [size for size, _ in told]
+        with OutputFile(self._target, sum(sizes)) as file:
+            place = 0
+            for size, text in told:
+                file.put(text(), place)
+                place += size
+        answered = sum(1 for line in self.rows if self._succeeded(offline.digest(line)))
+        if not self._failed:
+            self.close()
+            self._journal.path.unlink(missing_ok=True)
+        return Outcome(answered, len(self._lines) - answered, self.kept)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _told(self, line: bytes, refusal: bytes | None) -> tuple[int, Callable[[], bytes]]:
+        """How long a row's answer is, and what reads it."""
+        where = offline.digest(line)
+        text = refusal if refusal is not None else self._failed.get(where)
+        if text is not None:
+            return len(text), lambda: text
+        return self._journal.places[where][1], lambda: self._journal.answer(where)
+
+    def _succeeded(self, row: str) -> bool:
+        places = self._journal.places
+        return row in places and msgspec.json.decode(self._journal.answer(row))["response"]["status_code"] == 200
+
+
 async def answer_file(
     app: ASGIApp,
     source: Path,
@@ -94,46 +152,23 @@ async def answer_file(
 ) -> Outcome:
     """Write the answers to the requests of `source` to `target`: `app` answers, `at_once` of them at a time.
 
-    What an earlier run of the same `identity` (of the model and its options) has answered is taken from `target`.part.
-    Raises UsageError for a file that cannot be read or holds no row, OutputError for one that cannot be written.
+    What an earlier run of the same `identity` has answered is taken from `target`.part. Raises what `Work` raises.
     """
-    folder_of(target)
-    lines = _lines(source)
-    rows, refusals = _checked(lines)
-    journal = Journal(target.with_name(f"{target.name}.part"), identity)
-    try:
-        wanted = [line for line, row in rows.items() if offline.digest(line) not in journal.places]
-        kept = done = len(rows) - len(wanted)
-        progress(done, len(rows))
+    with contextlib.closing(Work(source, target, identity)) as work:
+        done = work.kept
+        progress(done, len(work.rows))
         turns = asyncio.Semaphore(at_once * AHEAD)
-        failed: dict[str, bytes] = {}  # by a fault of ours, so that the next run tries again
 
         async def compute(line: bytes) -> None:
             nonlocal done
             async with turns:
-                found = await offline.answer(app, line, rows[line])
-            where, said = offline.digest(line), encode(found)
-            if found["response"]["status_code"] >= 500:
-                failed[where] = said + b"\n"
-            else:
-                journal.add(where, said)
+                found = await offline.answer(app, line, work.rows[line])
+            work.add(line, encode(found), found["response"]["status_code"])
             done += 1
-            progress(done, len(rows))
+            progress(done, len(work.rows))
 
-        await _all([asyncio.create_task(compute(line)) for line in wanted])
-        told = [_told(line, refusals.get(number), journal, failed) for number, line in enumerate(lines)]
-        sizes = [size for size, _ in told]
-        with OutputFile(target, sum(sizes)) as file:
-            place = 0
-            for size, text in told:
-                file.put(text(), place)
-                place += size
-        answered = sum(1 for line in rows if _succeeded(journal, offline.digest(line)))
-    finally:
-        journal.close()
-    if not failed:
-        journal.path.unlink(missing_ok=True)
-    return Outcome(answered, len(lines) - answered, kept)
+        await _all([asyncio.create_task(compute(line)) for line in work.wanted])
+        return work.write()
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -143,21 +178,6 @@ async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _told(
-    line: bytes, refusal: bytes | None, journal: Journal, failed: dict[str, bytes]
-) -> tuple[int, Callable[[], bytes]]:
-    """How long a row's answer is, and what reads it."""
-    where = offline.digest(line)
-    text = refusal if refusal is not None else failed.get(where)
-    if text is not None:
-        return len(text), lambda: text
-    return journal.places[where][1], lambda: journal.answer(where)
-
-
-def _succeeded(journal: Journal, row: str) -> bool:
-    return row in journal.places and msgspec.json.decode(journal.answer(row))["response"]["status_code"] == 200
 
 
 def _lines(source: Path) -> list[bytes]:

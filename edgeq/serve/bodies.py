@@ -17,9 +17,9 @@ Fields = TypeVar("Fields")
 
 async def read(request: Request, kind: type[Fields]) -> tuple[Fields, dict[str, Any]]:
     """A JSON body as `kind` has it, and as it came. Raises Failure for what is no such thing."""
-    content = await _content(request)
+    data = await content(request)
     try:
-        raw = msgspec.json.decode(content)
+        raw = msgspec.json.decode(data)
         if not isinstance(raw, dict):
             raise Failure(400, f"the body is a {type(raw).__name__}: it must be a JSON object")
         return msgspec.convert(raw, kind), raw
@@ -32,7 +32,8 @@ async def read(request: Request, kind: type[Fields]) -> tuple[Fields, dict[str, 
         raise Failure(400, "the body is nested too deeply") from error
 
 
-async def _content(request: Request) -> bytes:
+async def content(request: Request) -> bytes:
+    """A body, within bounds. Raises Failure for one that is too large or does not come."""
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > LARGEST:
         raise _too_large()

@@ -7,17 +7,24 @@ times are 0, and what a text took and what was kept of its prompt are left out.
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.types import ASGIApp, Message
 
 from edgeq.serve.failures import Failure, invalid, openai_shape
 from edgeq.serve.replies import encode
+from edgeq.version import VERSION
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
+
+EVERY = 1 << 30  # requests that may wait: all
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 _DRAWN = URLS[:2] + URLS[3:]  # whose answers depend on a seed
+_CHANGING = ("kv", "template", "chat_template", "lora")  # options of loading that change answers
 _IDS = ("id", "call_id", "tool_call_id", "item_id")
 _RANDOM = re.compile(r"[0-9A-Za-z]{8,}$")
 _TIMES = ("created", "created_at", "completed_at")
@@ -44,6 +51,13 @@ def read(line: bytes) -> Row:
     if row.body.get("stream"):
         raise invalid("stream makes no sense in a batch: leave it out", "stream")
     return row
+
+
+def identity(model: "Model", name: str, loading: Mapping[str, Any]) -> str:
+    """What answers depend on beside their rows, as one text: a model, how it is called, the options of its loading."""
+    given = {key: value for key, value in loading.items() if value and key in _CHANGING}
+    options = sorted((key, str(value)) for key, value in given.items())
+    return repr((VERSION, name, model.file.nbytes, sorted(model.file.metadata.items()), model.context, options))
 
 
 def digest(line: bytes) -> str:
