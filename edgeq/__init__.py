@@ -8,9 +8,11 @@
 Public names load what they need on first use: `import edgeq` itself imports neither NumPy nor Numba.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from edgeq.version import VERSION as __version__
+
+# As type checkers know it. To import it from typing would take four times as long as all that the command does until
+# Ctrl-C ends it without a word.
+TYPE_CHECKING = False
 
 __all__ = [
     "Answer",
@@ -95,7 +97,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
     from importlib import import_module

@@ -3,7 +3,10 @@
 import os
 import signal
 import sys
-from types import FrameType
+
+TYPE_CHECKING = False  # see __init__.py
+if TYPE_CHECKING:
+    from types import FrameType
 
 # What a system sends to end a program: kill, a terminal that closes, Ctrl-Break on Windows
 ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")
@@ -27,7 +30,7 @@ def main() -> int:
     return cli.main()
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: "FrameType | None") -> None:
     """Leave with the code that shells give; the same signal once more ends at once."""
     signal.signal(number, signal.SIG_DFL)
     raise SystemExit(128 + number)

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeq.adapters.adapter import Adapter, Pair, checked_pair
 from edgeq.adapters.given import CONFIG, WEIGHTS
+from edgeq.adapters.patterns import Patterns
 from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.folder import index_file, read_json
 from edgeq.errors import CheckpointError, NotFoundError, UnsupportedError
@@ -128,17 +129,11 @@ class _Scale:
             )
         return self._chosen(self._alphas, module, self._alpha) / (math.sqrt(rank) if self._rooted else rank)
 
-    def _chosen(self, patterns: Mapping[str, float], module: str, otherwise: float) -> float:
-        """The value of the first pattern that the end of a module's name matches."""
-        for pattern, value in patterns.items():
-            try:
-                if re.fullmatch(rf"(.*\.)?({pattern})", module):
-                    return value
-            except re.error:
-                raise CheckpointError(
-                    f"{self._place}: {pattern[:80]!r} is no regular expression: train or download the adapter again"
-                ) from None
-        return otherwise
+    def _chosen(self, patterns: Patterns, module: str, otherwise: float) -> float:
+        try:
+            return patterns.of(module, otherwise)
+        except ValueError as error:
+            raise CheckpointError(f"{self._place}: {error}: merge the adapter with peft first") from None
 
     def _number(self, config: Mapping[str, Any], key: str) -> float:
         value = config.get(key)
@@ -146,8 +141,13 @@ class _Scale:
             raise CheckpointError(f"{self._place}: {key} is {str(value)[:40]}, a number is needed: download it again")
         return float(value)
 
-    def _patterns(self, config: Mapping[str, Any], key: str) -> dict[str, float]:
+    def _patterns(self, config: Mapping[str, Any], key: str) -> Patterns:
         found = config.get(key) or {}
         if not isinstance(found, Mapping):
             raise CheckpointError(f"{self._place}: {key} is no object: download the adapter again")
-        return {pattern: self._number(found, pattern) for pattern in found}
+        try:
+            return Patterns({pattern: self._number(found, pattern) for pattern in found})
+        except ValueError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{self._place}: {key}: {error}: train or download the adapter again") from None

@@ -14,7 +14,6 @@ scale = nested_quant_map[absmax] * nested_absmax + nested_offset; weight = quant
 8 bits: weight I8 [out, in], SCB F32 [out]; weight = code * SCB / 127.
 """
 
-import json
 from collections.abc import Mapping
 from math import gcd, prod
 from typing import Any
@@ -25,6 +24,7 @@ from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, expect, matrix_shape, survey
 from edgeq.checkpoints.stored import ELEMENTS
 from edgeq.errors import CheckpointError, UnsupportedError
+from edgeq.json_input import parse_json
 
 STATE = ".quant_state.bitsandbytes__"
 
@@ -69,12 +69,12 @@ class FourBit(Packed):
         self._absmax, self._map, self._nested, self._nested_map = parts
         content = bytes(files.whole(state))
         try:
-            found = json.loads(content.decode("utf-8"))
+            found = parse_json(content)
             rows, columns = (int(n) for n in found["shape"])
             self._blocksize = int(found["blocksize"])
             self._nested_blocksize = int(found.get("nested_blocksize", 1))
             self._offset = np.float32(float(found.get("nested_offset", 0.0)))
-        except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, KeyError, AttributeError):
             raise self.fail("its quant_state is damaged, or of no matrix") from None
         self.shape = rows, columns
         self._check(state)

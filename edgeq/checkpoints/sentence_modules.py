@@ -1,12 +1,13 @@
 """The matrices that sentence-transformers keeps in folders of their own, for what follows the pooling."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeq.checkpoints.folder import index_file, read_json
 from edgeq.checkpoints.stored import Stored
+from edgeq.input import read_bytes
+from edgeq.json_input import parse_json
 
 KEY = "edgeq_dense"  # a key of ours in config.json: the modules, in order
 FILES = ("*_Dense/config.json", "*_Dense/model.safetensors", "*_Dense/pytorch_model.bin")  # as repositories have them
@@ -34,7 +35,7 @@ def dense_modules(folder: Path) -> tuple[dict[str, Stored], list[dict[str, Any]]
 def _modules(path: Path) -> list[dict[str, Any]]:
     """What is wrong with the file is said where it is used."""
     try:
-        modules = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        modules = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return []
     return [one for one in modules if isinstance(one, dict)] if isinstance(modules, list) else []

@@ -11,6 +11,7 @@ from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
 from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
@@ -50,7 +51,7 @@ def command(
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
         if prefix is not None:
-            own = loaded.load_prefix(prefix).get("system")
+            own, _ = known(prefix, loaded)
             system = own if system is None else system
         saved = None if session is None else SavedConversation(session)
         with reader() as source:

@@ -1,14 +1,18 @@
 """`edgeq prefix`: evaluate a text once, for all that begins with it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.announcer import tell
 from edgeq.cli.options import load_model, model_options
 from edgeq.cli.units import binary_size
+from edgeq.errors import FormatError
 from edgeq.input import read_text
+
+if TYPE_CHECKING:
+    from edgeq.model import Model
 
 
 @click.command("prefix")
@@ -35,3 +39,19 @@ def command(model: Path, prompt: Path, output: Path | None, raw: bool, loading: 
         else:
             tokens = loaded.save_prefix(output, loaded.system_tokens(text), {"system": text})
     tell(f"{output}: {tokens} tokens, {binary_size(output.stat().st_size)}")
+
+
+def known(path: Path, model: "Model") -> tuple[str | None, str]:
+    """Have a model know what a file holds: the system message that this is, or None, and the text.
+
+    Raises as `Model.load_prefix`, FormatError for a file that says of these what is no text.
+    """
+    about = model.load_prefix(path)
+    system, text = about.get("system"), about.get("text", "")
+    if not (system is None or _is_text(system)) or not _is_text(text):
+        raise FormatError(f"{path}: says of its text what is none: make it again (edgeq prefix)")
+    return system, text
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

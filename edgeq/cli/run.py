@@ -15,6 +15,7 @@ import click
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.text import template_process
@@ -75,11 +76,11 @@ def command(
         template_process.begin()  # while the model is loaded
     with load_model(model, loading) as loaded:
         if prefix is not None:
-            about = loaded.load_prefix(prefix)
-            text = str(about.get("text", "")) + text
-            if raw and "system" in about:
+            known_system, before = known(prefix, loaded)
+            text = before + text
+            if raw and known_system is not None:
                 raise UsageError(f"{prefix}: is a system message, which --raw has none of: leave out one of the two")
-            system = about.get("system") if system is None else system
+            system = known_system if system is None else system
         if not raw and (chat or system is not None or loaded.has_chat_template):
             if echo:
                 raise UsageError("--echo prints a text that is completed: give --raw as well")

@@ -12,7 +12,6 @@ Choices and targets are joined to the prompt as they are, so they begin with a s
 HellaSwag as llama.cpp reads it: of each item six lines, the text, the number of the right ending and four endings.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ def _objects(path: Path, text: str) -> Iterator[Item]:
             raise UsageError(f"{place}: is of no known layout: see edgeq eval --help")
         try:
             yield _checked(reader(line))
-        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError, OverflowError) as error:
             raise UsageError(f"{place}: is not as its layout says: {error}") from error
 
 
@@ -111,8 +110,17 @@ def _hellaswag(line: dict[str, Any]) -> Item:
 
 def _plain(text: str) -> str:
     """HellaSwag's text without the marks of its source."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
+    lines = text.strip().replace(" [title]", ". ").split("\n")
+    return "\n".join(map(_without_marks, lines)).replace("  ", " ")
+
+
+def _without_marks(line: str) -> str:
+    """A line without what is in brackets. In as many steps as it has characters, which an expression would not take."""
+    parts, at = [], 0
+    while (begin := line.find("[", at)) >= 0 and (end := line.find("]", begin)) >= 0:
+        parts.append(line[at:begin])
+        at = end + 1
+    return "".join((*parts, line[at:]))
 
 
 def _piqa(line: dict[str, Any]) -> Item:

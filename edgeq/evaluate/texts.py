@@ -69,7 +69,7 @@ def read_objects(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if line.strip():
             try:
                 found = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}:{number}: is not JSON: {error}") from error
             if not isinstance(found, dict):
                 raise UsageError(f"{path}:{number}: is no JSON object: give one per line")

@@ -1,5 +1,6 @@
 """A float model quantized for what it reads, as a request says: which types, which method; and what that has cost."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -285,7 +286,7 @@ class _Choice:
         for part in (*sequences, *(() if gram is None else (gram,))):
             digest.update(np.ascontiguousarray(part).tobytes())
         kept = environment.cache_folder() / "sensitivities" / f"{digest.hexdigest()}.json"
-        if kept.exists():
+        with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged
             return Sensitivities(**json.loads(kept.read_bytes()))
         self.announce("measuring how sensitive the model is to each of its matrices")
 

@@ -235,6 +235,8 @@ def _read_dat(source: str) -> Calibration:
             name = data[at + 4 : at + 4 + length].decode()
             calls, values = struct.unpack_from("<ii", data, at + 4 + length)
             at += 12 + length
+            if values < 1:  # -1 would be all that is left, again and again
+                raise ValueError
             sums = np.frombuffer(data, "<f4", values, at).astype(np.float32)
             if calls < 1 or not np.isfinite(sums).all() or sums.min() < 0:
                 raise ValueError

@@ -9,16 +9,17 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeq.blocks.table import block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.input import read_bytes
 from edgeq.output import write_file
 from edgeq.quantize.allocation import Candidate, allocate
 from edgeq.quantize.sensitivity import Sensitivities
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
+MOST_BYTES = 4 << 20  # of a plan: a matrix takes some 40
 GGUF_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 
 
@@ -109,9 +110,14 @@ def save(plan: Plan, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Plan:
     """A plan that was kept. UsageError for what is none."""
     try:
-        content = tomllib.loads(Path(path).read_text("utf-8"))
+        text = read_bytes(path, MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"has more than {MOST_BYTES >> 20} MiB")
+        content = tomllib.loads(text.decode("utf-8"))
         types = content["types"]
         return Plan({name: block_type(kind).name for name, kind in types.items()}, float(content["divergence"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UnsupportedError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{os.fspath(path)}: is no plan: {why}: --save-plan writes one") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, UnsupportedError) as error:
+        why = str(error.strerror if isinstance(error, OSError) else error)
+    except RecursionError:
+        why = "is nested too deep"
+    raise UsageError(f"{os.fspath(path)}: is no plan: {why}: --save-plan writes one")

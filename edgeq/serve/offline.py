@@ -69,8 +69,8 @@ def refusal(line: bytes, failure: Failure) -> dict[str, Any]:
     """The answer to a row that is no request."""
     try:
         custom_id = msgspec.json.decode(line)["custom_id"]
-    except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):  # no JSON, or no object with such a key
-        custom_id = None
+    except (msgspec.MsgspecError, UnicodeError, LookupError, TypeError, RecursionError):
+        custom_id = None  # no JSON, or no object with such a key
     what = {"code": failure.code or "invalid_request", "message": failure.message}
     name = custom_id if isinstance(custom_id, str) else None
     return {"id": f"batch_req_{digest(line)[:24]}", "custom_id": name, "response": None, "error": what}

@@ -1,11 +1,11 @@
 """A model's tokenizer as GGUF metadata: the inverse of `gguf_tokenizer`."""
 
-import json
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import TokenizerError
+from edgeq.json_input import parse_json
 from edgeq.text.assets import TokenizerSettings, read_settings
 from edgeq.text.gguf_names import END_NAMES
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS
@@ -16,6 +16,7 @@ from edgeq.text.wordpiece import from_vocabulary
 
 _PREFIX = "tokenizer.ggml."
 _BPE = 2  # sentencepiece's model_type
+_MOST_VALUES = 1 << 25  # of a tokenizer.json; large vocabularies have two million, merges and all
 _ADDED_SCORE = -1000.0  # of tokens that never come from merging
 _GPT2 = PRE_TOKENIZERS["gpt-2"].patterns[0]
 # Steps before any cutting that change nothing that GGUF's readers do not do as well, or that they never do
@@ -35,7 +36,7 @@ def tokenizer_metadata(
     settings, tokenizer = read_settings(assets), load_tokenizer(assets, source, vocab_size)
     try:
         if "tokenizer.json" in assets:
-            values = _from_json(json.loads(assets["tokenizer.json"]), tokenizer, vocab_size, notes)
+            values = _from_json(_document(assets["tokenizer.json"]), tokenizer, vocab_size, notes)
         elif "vocab.txt" in assets and "tokenizer.model" not in assets:
             values = _from_wordpiece(from_vocabulary(assets["vocab.txt"], settings), tokenizer, vocab_size)
         else:
@@ -143,6 +144,24 @@ def _from_sentencepiece(
     }
 
 
+def _document(data: bytes) -> dict[str, Any]:
+    """A tokenizer.json whose parts are objects. The library also takes lists of their values, which nobody writes."""
+    try:
+        document = parse_json(data, _MOST_VALUES)
+    except ValueError as error:
+        raise TokenizerError(f"tokenizer.json cannot be read ({error}): leave the tokenizer out") from None
+    model = document["model"]
+    steps = [
+        *_steps(document.get("normalizer"), "normalizers"),
+        *_steps(document.get("pre_tokenizer"), "pretokenizers"),
+    ]
+    if not isinstance(model, dict) or not all(
+        isinstance(one, dict) and isinstance(one.get("type"), str) for one in steps
+    ):
+        raise TokenizerError("tokenizer.json is written in a way of its own: leave the tokenizer out")
+    return document
+
+
 def _from_json(document: dict[str, Any], tokenizer: Tokenizer, vocab_size: int, notes: list[str]) -> dict[str, Any]:
     model = document["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
@@ -200,7 +219,8 @@ def _kind(text: str, byte_level: bool) -> int:
 
 def _steps(top: Any, parts: str) -> list[dict[str, Any]]:
     """A step of tokenizer.json, or those of a sequence, which has them under `parts`."""
-    return [] if not top else list(top.get(parts, [top]))
+    within = top.get(parts) if isinstance(top, dict) else None
+    return within if isinstance(within, list) else [top] if top else []
 
 
 def _unusual_steps(document: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from edgeq.errors import TokenizerError
 from edgeq.text.assets import AddedToken, TokenizerSettings
 from edgeq.text.pair import Pair, shared_length
 from edgeq.text.piece_bytes import byte_level_bytes, spaced_bytes, word_bytes
-from edgeq.text.tokenizer_bounds import check_growth, check_merges
+from edgeq.text.tokenizer_bounds import MOST_IDS, check_charsmaps, check_growth, check_merges
 
 
 class JsonBackend:
@@ -22,6 +22,7 @@ class JsonBackend:
         import tokenizers
 
         check_merges(data)
+        check_charsmaps(data)
         self._lock = threading.Lock()
         self._limit = sys.maxsize
         with _faults("cannot be read"):
@@ -84,6 +85,8 @@ class JsonBackend:
         """Read the tokenizer again without the tokens that are beyond the limit."""
         import tokenizers
 
+        if self.vocab_size > MOST_IDS:  # to write it, the library counts up to the largest
+            raise TokenizerError(f"tokenizer.json has a token {self.vocab_size - 1}: download the checkpoint's own")
         with _faults("cannot lose tokens that the model has not"):
             self._tokenizer = tokenizers.Tokenizer.from_str(first_tokens(self._tokenizer.to_str(), self._limit))
         self.added = self._read_added()

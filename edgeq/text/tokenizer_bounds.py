@@ -10,9 +10,11 @@ from typing import Any
 from edgeq.errors import TokenizerError
 
 MOST_GROWTH = 64  # times that normalizers may make a text longer
+MOST_IDS = 1 << 22  # that a vocabulary may reach up to
 MOST_ADDED = 1000  # characters that they may put before it, or in place of one
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # with which that name could be written otherwise; nobody does so
+_CHARSMAP = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
 _AGAIN = "download the checkpoint's own"
 
 
@@ -37,16 +39,34 @@ def check_merges(data: bytes) -> None:
             )
 
 
+def check_charsmaps(data: bytes) -> None:
+    """TokenizerError for a charsmap that is no base64, or shorter than it says: the library panics, which is told on
+    stderr whoever catches it."""
+    for found in _CHARSMAP.finditer(data):
+        try:
+            charsmap = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
+        except (ValueError, binascii.Error):
+            charsmap = b""
+        trie = int.from_bytes(charsmap[:4], "little")
+        if len(charsmap) < 8 or trie % 4 or not 4 <= trie <= len(charsmap) - 4:
+            raise TokenizerError(f"tokenizer.json has a damaged precompiled_charsmap: {_AGAIN}")
+
+
 def check_growth(tokenizer: Any) -> None:
-    """TokenizerError for a tokenizer that makes a text very much longer before it is cut, or repeats it."""
+    """TokenizerError for a tokenizer that makes a text very much longer before it is cut, or repeats it, or whose steps
+    have nothing to look for."""
     growth = 1.0
     for step in _steps(tokenizer.normalizer):
+        if step["type"] == "Replace" and step["pattern"].get("String") == "":
+            raise TokenizerError(f"tokenizer.json has a normalizer that replaces nothing by something: {_AGAIN}")
         added = max((len(step[key]) for key in ("content", "prepend") if isinstance(step.get(key), str)), default=0)
         if added > MOST_ADDED:
             raise TokenizerError(f"tokenizer.json has a normalizer that writes {added} characters at once: {_AGAIN}")
         growth *= _growth(step)
     if growth > MOST_GROWTH:
         raise TokenizerError(f"tokenizer.json has normalizers that make a text {growth:.0f} times longer: {_AGAIN}")
+    if any(step["type"] == "FixedLength" and step.get("length") == 0 for step in _steps(tokenizer.pre_tokenizer)):
+        raise TokenizerError(f"tokenizer.json cuts a text into pieces of no length: {_AGAIN}")
     for step in _steps(tokenizer.post_processor):
         single = step.get("single")
         if isinstance(single, list) and sum("Sequence" in part for part in single) > 1:
@@ -75,11 +95,11 @@ def _longest_replacement(charsmap: str) -> int:
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
-    """The steps of a normalizer or post-processor, one after the other."""
+    """The steps of a normalizer, pre-tokenizer or post-processor, one after the other."""
     waiting = [] if part is None else [json.loads(part.__getstate__())]
     while waiting:
         step = waiting.pop()
-        inner = step.get("normalizers", step.get("processors"))
+        inner = step.get("normalizers", step.get("pretokenizers", step.get("processors")))
         if isinstance(inner, list):
             waiting += reversed(inner)
         else:

@@ -13,6 +13,7 @@ from adapter_cases import folder
 from safetensors.numpy import load_file, save_file
 
 from edgeq.adapters.given import wanted
+from edgeq.adapters.patterns import Patterns
 from edgeq.adapters.peft import read_peft
 from edgeq.errors import CheckpointError, EdgeqError, NotFoundError, UnsupportedError, UsageError
 from edgeq.model import Model
@@ -215,3 +216,28 @@ def test_a_path_may_hold_a_colon(tmp_path: Path) -> None:
     assert [tuple(one) for one in wanted([str(odd), f"{odd}:-0.5", f"{odd}:0"])] == [(odd, 1.0), (odd, -0.5)]
     with pytest.raises(NotFoundError, match=r"nothing:x: no such file"):
         wanted([str(tmp_path / "nothing:x")])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(.*)*x", "(a|a)" * 30, "a?" * 30, ".*a.*a.*a.*b", "(?R)", "(?=a)*", "(a{2}){2}"]
+)
+def test_expressions_that_may_take_for_ever_are_refused(pattern: str, adapter: Path) -> None:
+    change(adapter, rank_pattern={pattern: 2})
+    with pytest.raises(CheckpointError, match="may take very long"):
+        read_peft(adapter)
+
+
+def test_expressions_as_they_are_written_are_taken() -> None:
+    name = "model.layers.11.self_attn.k_proj"
+    for pattern in (
+        name,
+        r"layers\.1[0-9]\..*k_proj",
+        "(?:q|k|v)_proj",
+        f"^{name}$",
+        "[kv]_proj",
+        r"layers\.\d+\..+k_proj",
+    ):
+        assert Patterns({pattern: 3.0}).of(name, 1.0) == 3.0, pattern
+    assert Patterns({"k_pro": 3.0, "q_proj": 4.0}).of(name, 1.0) == 1.0
+    with pytest.raises(ValueError, match="has 384 characters"):
+        Patterns({".*.*x": 3.0}).of("abc" * 128, 1.0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,18 @@ def test_prefixes_in_python(model, tmp_path):
         assert other.load_prefix(path) == {"of": "a dog"}
         answer = other.generate([*prompt, 5], 8, temperature=1.0, seed=3)
         assert answer.text == expected and answer.timings.cached_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("about", [{"system": 5}, {"system": {"a": 1}}, {"text": []}, {"text": None}])
+def test_what_a_file_says_of_its_text_must_be_text(edgeq, model, tmp_path, about):
+    with load(model, context=200, threads=1) as loaded:
+        loaded.save_prefix(tmp_path / "p.eqp", "Once upon", {key: "?" * 9 for key in about})
+    content = (tmp_path / "p.eqp").read_bytes()
+    length = int.from_bytes(content[12:20], "little")
+    header = json.loads(content[24 : 24 + length]) | {"about": about}
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length, "the file keeps its bytes"
+    sealed = content[:20] + zlib.crc32(text).to_bytes(4, "little") + text + content[24 + length :]
+    (tmp_path / "p.eqp").write_bytes(sealed)
+    result = edgeq("run", model, "x", "--prefix", tmp_path / "p.eqp", *GREEDY)
+    assert result.code == 2 and "says of its text what is none" in result.err, result.err

@@ -1,4 +1,6 @@
 import json
+import random
+import re
 from math import exp
 
 import pytest
@@ -7,7 +9,7 @@ from random_models import table_model
 
 from edgeq.errors import UsageError
 from edgeq.evaluate.task_scores import flips, score_task
-from edgeq.evaluate.tasks import Item, Task, read_task
+from edgeq.evaluate.tasks import Item, Task, _plain, read_task
 
 OWN = {"prompt": "Two and two is", "choices": [" four", " five"], "answer": 0}
 PIQA = {"goal": "Dry hands", "sol1": "use a towel", "sol2": "use soup"}
@@ -58,12 +60,20 @@ def test_hellaswag_as_text(tmp_path):
         ([{**OWN, "choices": [" four"]}], "t.jsonl:1: .*give two choices or more"),
         ([{**OWN, "choices": [1, 2]}], "t.jsonl:1: .*prompt and choices must be texts"),
         ([{**OWN, "choices": None}], "t.jsonl:1: is not as its layout says"),
+        ([{**OWN, "answer": float("inf")}], "t.jsonl:1: is not as its layout says"),
         ([OWN, {"text": "a b"}], "t.jsonl: mixes choices and targets"),
     ],
 )
 def test_mistakes(tmp_path, lines, message):
     with pytest.raises(UsageError, match=message):
         read_task(write(tmp_path / "t.jsonl", *lines))
+
+
+def test_marks_are_left_out_in_as_many_steps_as_there_are_characters():
+    rng = random.Random(1)
+    for text in ("".join(rng.choices("[]a\n", k=12)) for _ in range(500)):
+        assert _plain(f"x{text}x") == re.sub(r"\[.*?\]", "", f"x{text}x"), text
+    assert len(_plain("[" * 300_000)) == 300_000
 
 
 @pytest.mark.parametrize(

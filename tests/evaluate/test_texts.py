@@ -67,6 +67,7 @@ def test_files_and_their_slices(tmp_path):
         ("t.jsonl", b'{"text": 5}', r't.jsonl:1: has no "text"'),
         ("t.jsonl", b'{"text": "a"}\n[]', r"t.jsonl:2: is no JSON object"),
         ("t.jsonl", b"{", r"t.jsonl:1: is not JSON"),
+        ("t.jsonl", b"[" * 50_000, r"t.jsonl:1: is not JSON"),
         ("t.txt", b"\xff", r"t.txt: is not UTF-8 text"),
         ("missing=t.txt", None, r"t.txt: cannot be read: No such file"),
     ],

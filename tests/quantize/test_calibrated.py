@@ -158,6 +158,9 @@ def test_a_calibration_of_another_model_is_refused(tiny_model: Path, calibration
         ("[types]", "is no plan: 'divergence'"),
         ('divergence = 1.0\n[types]\n"a" = "Q9_K"', "unknown block type 'Q9_K'"),
         ("=", "is no plan"),
+        ("x = " + "[" * 3000, "is nested too deep"),
+        ("divergence = " + "9" * 400 + "\n[types]", "is no plan: int too large"),
+        ("# " + "x" * (4 << 20), "has more than 4 MiB"),
     ],
 )
 def test_what_is_no_plan_is_refused(tmp_path: Path, content: str, message: str) -> None:

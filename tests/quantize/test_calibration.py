@@ -137,9 +137,11 @@ def test_a_file_of_the_old_form_is_read(tmp_path: Path):
     path.write_bytes(struct.pack("<i", 1) + entry + struct.pack("<ii", 4, 4) + b"wiki")
     found = read_calibration(path)
     np.testing.assert_allclose(found.of("blk.0.attn_q.weight").mean_square, sums / 4, rtol=1e-6)
-    path.write_bytes(struct.pack("<i", 1) + entry[:-4])
-    with pytest.raises(FormatError, match=r"imatrix\.dat: is no calibration"):
-        read_calibration(path)
+    every = struct.pack("<i", 1 << 19) + struct.pack("<i", 1) + b"a" + struct.pack("<ii", 4, -1) + bytes(9 << 20)
+    for damaged in (struct.pack("<i", 1) + entry[:-4], every):  # "all that is left", half a million times
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"imatrix\.dat: is no calibration"):
+            read_calibration(path)
 
 
 def test_parts_of_what_gguf_fuses_are_one_matrix_there(tmp_path: Path):

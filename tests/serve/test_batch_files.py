@@ -82,6 +82,16 @@ def test_a_bad_row_is_one_error(answered):
     assert (outcome.answered, outcome.refused) == (5, 8)
 
 
+def test_a_row_that_is_no_utf_8_is_one_error(answered, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b'{"custom_id": "\xef\xff"}\n')
+    roster = Roster({"counting": lambda say: counting_model()}, 1000, 4)
+    roster.load()
+    work = answer_file(application(roster, Rules()), tmp_path / "in.jsonl", tmp_path / "out.jsonl", "x", 4)
+    assert asyncio.run(work).refused == 1
+    roster.close()
+    assert "is no request of a batch" in json.loads((tmp_path / "out.jsonl").read_bytes())["error"]["message"]
+
+
 def test_all_endpoints_that_a_batch_may_ask(answered):
     said, _ = answered([row("c", {"prompt": "abc", "max_tokens": 2, "temperature": 0}, "/v1/completions")])
     assert said[0]["response"]["body"]["choices"][0]["text"] == "de"

@@ -91,6 +91,8 @@ def test_a_tokenizer_without_a_file_of_merges_is_written(tmp_path):
             "is of the kind Unigram, GGUF holds BPE",
         ),
         (lambda d: d.update(model={"vocab": [["a", 0.0]], "unk_id": 0}), "is of the kind unknown"),
+        (lambda d: d.update(normalizer={"type": "Sequence", "normalizers": [[[]]]}), "is written in a way of its own"),
+        (lambda d: d.update(normalizer=[[]]), "is written in a way of its own"),
     ],
 )
 def test_what_gguf_cannot_hold_is_refused_in_one_line(change: Callable[[dict[str, Any]], Any], message: str):

@@ -180,10 +180,12 @@ TEXT_TWICE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", 
     [
         ({"normalizer": sequence(*[replace(A, "a" * 1000)] * 4)}, "make a text 1000000000000 times longer"),
         ({"normalizer": sequence(sequence(replace(A, "a" * 9)), replace({"Regex": "a"}, "a" * 9))}, "81 times longer"),
-        ({"normalizer": replace({"String": ""}, "a" * 99)}, "100 times longer"),
+        ({"normalizer": replace({"String": ""}, "a" * 99)}, "replaces nothing by something"),
         ({"normalizer": {"type": "Prepend", "prepend": "a" * 1001}}, "writes 1001 characters at once"),
         ({"normalizer": charsmap(TRIE + b"a" * 5000 + b"\0")}, "times longer"),
-        ({"normalizer": charsmap(b"abc")}, "cannot be read (.*charsmap"),
+        ({"normalizer": charsmap(b"abc")}, "has a damaged precompiled_charsmap"),
+        ({"normalizer": sequence(charsmap(b"\xff" * 9))}, "has a damaged precompiled_charsmap"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "pieces of no length"),
         ({"post_processor": TEXT_TWICE | {"special_tokens": {}}}, "repeats the text"),
         (
             {"model": {"continuing_subword_prefix": "####", "merges": [["h", "e"]]}},
@@ -197,10 +199,18 @@ TEXT_TWICE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", 
         ),
     ],
 )
-def test_what_a_tokenizer_may_not_ask(parts, message):
+def test_what_a_tokenizer_may_not_ask(parts, message, capfd):
     with pytest.raises(TokenizerError, match=re.escape(message).replace(r"\(\.\*", r"\(.*")) as caught:
         load_tokenizer(changed(**parts))
     assert "\n" not in str(caught.value)
+    assert not capfd.readouterr().err, "the library panics"
+
+
+def test_a_token_that_no_vocabulary_reaches():
+    document = json.loads(small.byte_level_assets()["tokenizer.json"])
+    vocab = {**document["model"]["vocab"], "z": 1 << 28}
+    with pytest.raises(TokenizerError, match="has a token 268435456"):
+        load_tokenizer(changed(model={"vocab": vocab}), "m", 300).encode("zz")
 
 
 def test_a_name_written_otherwise_is_that_name():
@@ -226,7 +236,6 @@ def test_a_name_written_otherwise_is_that_name():
             "a" * 40 + "!",
         ),
         ({"normalizer": charsmap(TRIE + b"a\0")}, "hello"),
-        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "hello"),
         ({"model": {"type": "WordLevel", "unk_token": "missing"}}, "hello"),
     ],
 )

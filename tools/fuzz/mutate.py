@@ -2,13 +2,15 @@
 
 import io
 import json
+import marshal
 import pickletools
 import random
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from copy import deepcopy
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -18,14 +20,19 @@ from edgeq.text.protobuf import fields_as_written, message, number
 Rng = random.Random
 
 
-class Raw(str):
-    """What is written into JSON as it is."""
+RAWS: list[str] = []  # what is written into JSON as it is, in place of "\1number\1"
+
+
+def raw(text: str) -> str:
+    """What stands for it until JSON is written."""
+    RAWS.append(text)
+    return f"\1{len(RAWS) - 1}\1"
 
 
 NUMBERS: list[Any] = [0, 1, -1, 2, 3, 7, 255, 1 << 15, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 63, -(1 << 63), 1 << 64]
-NUMBERS += [10**400, -(10**400), 0.0, -0.0, 0.5, 1e-45, 1e38, 3.5e38, 1e308, 5e-324, Raw("1e400"), Raw("-1e400")]
-NUMBERS += [Raw("NaN"), Raw("Infinity"), Raw("1" * 5000), Raw("1e99999"), True, False]
-TEXTS: list[Any] = ["", "a", "\x1b[31m", "\0", "\n", "٣", "²", "../x", "/etc/passwd", "a" * 20000, Raw('"\\ud800"')]
+NUMBERS += [10**400, -(10**400), 0.0, -0.0, 0.5, 1e-45, 1e38, 3.5e38, 1e308, 5e-324, raw("1e400"), raw("-1e400")]
+NUMBERS += [raw("NaN"), raw("Infinity"), raw("1" * 5000), raw("1e99999"), True, False]
+TEXTS: list[Any] = ["", "a", "\x1b[31m", "\0", "\n", "٣", "²", "../x", "/etc/passwd", "a" * 20000, raw('"\\ud800"')]
 TEXTS += ["é" * 300, "<s>", "NaN", "-1", "1" * 5000, "\u202e", "%s{}", "__class__", "\x85\u2028", "[" * 5000]
 OTHERS: list[Any] = [
     None,
@@ -36,31 +43,32 @@ OTHERS: list[Any] = [
     [None] * 3,
     {"a": {"b": {}}},
     [0] * 500,
-    Raw("[" * 2000 + "]" * 2000),
+    raw("[" * 2000 + "]" * 2000),
 ]
 
 
 def nasty(rng: Rng) -> Any:
     """A JSON value that somebody may not have thought of."""
-    return deepcopy(rng.choice(rng.choice([NUMBERS, TEXTS, OTHERS])))
+    return copied(rng.choice(rng.choice([NUMBERS, TEXTS, OTHERS])))
 
 
 def text_of(document: Any) -> bytes:
-    """JSON, with what is Raw as it is."""
-    raws: list[str] = []
-
-    def mark(value: Any) -> Any:
-        if isinstance(value, Raw):
-            raws.append(value)
-            return f"\1{len(raws) - 1}\1"
-        if isinstance(value, dict):
-            return {key: mark(item) for key, item in value.items()}
-        return [mark(item) for item in value] if isinstance(value, list) else value
-
-    text = json.dumps(mark(document))
-    for i, raw in enumerate(raws):
-        text = text.replace(f'"\\u0001{i}\\u0001"', raw)
+    """JSON, with what is raw as it is."""
+    text = json.dumps(document)
+    if "\\u0001" in text:
+        text = re.sub(r'"\\u0001(\d+)\\u0001"', lambda found: RAWS[int(found[1])], text)
     return text.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(16)
+def parsed(data: bytes) -> Any:
+    """What JSON holds; nobody changes it."""
+    return json.loads(data)
+
+
+def copied(value: Any) -> Any:
+    """A copy of what JSON holds."""
+    return marshal.loads(marshal.dumps(value))
 
 
 def places(value: Any, most: int = 4000) -> list[tuple[Any, Any]]:
@@ -78,21 +86,21 @@ def places(value: Any, most: int = 4000) -> list[tuple[Any, Any]]:
 
 def in_json(rng: Rng, document: Any) -> Any:
     """A copy of a JSON value with one to three changes."""
-    copy = json.loads(json.dumps(document))
+    copy = copied(document)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         owner, key = rng.choice(places(copy) or [({}, "")])
-        if isinstance(owner, list) and key >= len(owner):
+        if key not in _keys(owner):
             continue
         match rng.randrange(8):
             case 0:
                 owner.pop(key, None) if isinstance(owner, dict) else owner.pop(key)
             case 1 if isinstance(owner, dict):
-                owner[str(rng.choice([one for one in TEXTS if not isinstance(one, Raw)]))] = owner.pop(key, None)
+                owner[rng.choice(TEXTS)] = owner.pop(key, None)
             case 2 if isinstance(owner, list):
-                owner[key:key] = json.loads(json.dumps([owner[key]] * rng.choice([1, 2, 1000])))
+                owner[key:key] = copied([owner[key]] * rng.choice([1, 2, 1000]))
             case 3:
                 other, name = rng.choice(places(copy))
-                owner[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
+                owner[key] = copied(other[name]) if name in _keys(other) else None
             case 4 if isinstance(owner[key], int | float):
                 owner[key] = rng.choice(
                     [
@@ -144,7 +152,7 @@ def in_bytes(rng: Rng, data: bytes, head: int = 4096) -> bytes:
 def eqf(rng: Rng, data: bytes) -> bytes:
     """The header changed and sealed again; or an asset; or any bytes."""
     length = struct.unpack_from("<Q", data, 12)[0]
-    document = json.loads(data[24 : 24 + length])
+    document = copied(parsed(data[24 : 24 + length]))
     payload = bytearray(data)
     choice = rng.random()
     if choice < 0.15:
@@ -179,9 +187,12 @@ def _seal(entry: dict[str, Any], payload: bytearray) -> None:
 
 # ---- GGUF ----
 
+_WRITTEN: dict[int, bytes] = {}  # arrays of sound files, by identity: they are written again and again
+
 Value = tuple[int, Any]  # GGUF's type, and the value; of an array the type of its elements and these
 
 
+@lru_cache(16)
 def gguf_parts(data: bytes) -> tuple[list[tuple[bytes, Value]], list[list[Any]], bytes]:
     """Keys and values, tensors [name, dims, type, offset], and what lies behind them."""
 
@@ -206,6 +217,7 @@ def gguf_parts(data: bytes) -> tuple[list[tuple[bytes, Value]], list[list[Any]],
         name = cursor.string("").encode()
         dims = [cursor.number(gguf.U64, "") for _ in range(cursor.number(gguf.U32, ""))]
         entries.append([name, dims, cursor.number(gguf.U32, ""), cursor.number(gguf.U64, "")])
+    _WRITTEN.update({id(content): _gguf_value((kind, content)) for _, (kind, content) in values if kind == gguf.ARRAY})
     return values, entries, data[-(-cursor.at // 32) * 32 :]
 
 
@@ -214,6 +226,8 @@ def _gguf_value(value: Value) -> bytes:
     if kind == gguf.STRING:
         return struct.pack("<Q", len(content)) + content
     if kind == gguf.ARRAY:
+        if (written := _WRITTEN.get(id(content))) is not None:
+            return written
         element, items = content
         return struct.pack("<IQ", element, len(items)) + b"".join(_gguf_value((element, item)) for item in items)
     code = gguf.SCALARS.get(kind, "I")
@@ -260,6 +274,7 @@ def in_gguf(rng: Rng, data: bytes) -> bytes:
     if rng.random() < 0.15:
         return in_bytes(rng, data, 8192)
     values, entries, payload = gguf_parts(data)
+    values, entries = list(values), [list(entry) for entry in entries]
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         match rng.randrange(10):
             case 0 | 1 | 2 if values:
@@ -326,7 +341,7 @@ def safetensors(rng: Rng, data: bytes) -> bytes:
     if rng.random() < 0.2:
         return in_bytes(rng, data, 1024)
     length = struct.unpack_from("<Q", data)[0]
-    text = text_of(in_json(rng, json.loads(data[8 : 8 + length])))
+    text = text_of(in_json(rng, parsed(data[8 : 8 + length])))
     if rng.random() < 0.1:
         text = in_bytes(rng, text)
     rest = data[8 + length :]
@@ -651,7 +666,7 @@ def kernels(rng: Rng, data: bytes) -> bytes:
     if rng.random() < 0.3:
         return in_bytes(rng, data)
     length = struct.unpack_from("<I", data, 12)[0]
-    text = text_of(in_json(rng, json.loads(data[48 : 48 + length])))
+    text = text_of(in_json(rng, parsed(data[48 : 48 + length])))
     rest = text + bytes(-(48 + len(text)) % 4096) + data[-(-(48 + length) // 4096) * 4096 :]
     before = data[:12] + struct.pack("<I", rng.choice([len(text)] * 9 + [len(text) + 1]))
     return before + sha256(before + rest).digest() + rest
@@ -659,7 +674,7 @@ def kernels(rng: Rng, data: bytes) -> bytes:
 
 def of_json(rng: Rng, data: bytes) -> bytes:
     """A JSON file changed, or its bytes."""
-    return in_bytes(rng, data) if rng.random() < 0.1 else text_of(in_json(rng, json.loads(data)))
+    return in_bytes(rng, data) if rng.random() < 0.1 else text_of(in_json(rng, parsed(data)))
 
 
 Mutator = Callable[[Rng, bytes], bytes]

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import beside
 import mutate
 import seeds
+import tokenizer_steps
 
 Check = Callable[[Path], None]
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello é"}]
@@ -34,6 +36,23 @@ def _eqf(path: Path) -> None:
     with load(path, context=32, threads=1) as model:
         model.logits([1, 2, 3])
         model.generate("ab", max_tokens=2).text  # noqa: B018
+
+
+def _eqf_head(path: Path) -> None:
+    """What is read of a file before its weights are."""
+    from edgeq.container.reader import open_file
+    from edgeq.models import architecture
+
+    with open_file(path) as file:
+        architecture(file.metadata["config"], file.path).tensors  # noqa: B018
+
+
+def _gguf_head(path: Path) -> None:
+    from edgeq.container.gguf_reader import open_gguf
+
+    with open_gguf(path) as file:
+        for name in file.tensors:
+            file.data(name)
 
 
 def _gguf(path: Path) -> None:
@@ -178,13 +197,28 @@ READERS = {
             "eqf", lambda f: [seeds.eqf(f).read_bytes(), seeds.eqf(f, "Q4_0", False).read_bytes()], mutate.eqf, _eqf
         ),
         Reader("gguf", lambda f: [seeds.gguf(f, words).read_bytes() for words in (True, False)], mutate.in_gguf, _gguf),
+        Reader("eqf.head", lambda f: [seeds.eqf(f, "Q4_0", False).read_bytes()], mutate.eqf, _eqf_head),
+        Reader(
+            "gguf.head",
+            lambda f: [seeds.gguf(f, words).read_bytes() for words in (True, False)],
+            mutate.in_gguf,
+            _gguf_head,
+        ),
         Reader("safetensors", lambda f: [seeds.safetensors()], mutate.safetensors, _safetensors),
         Reader("torch", lambda f: [seeds.torch()], mutate.torch, _torch),
-        Reader("tokenizer.json", lambda f: [seeds.tokenizer_json()], mutate.of_json, _tokenizer_json),
+        Reader("tokenizer.json", lambda f: [seeds.tokenizer_json()], tokenizer_steps.change, _tokenizer_json),
         Reader("tokenizer.model", lambda f: [seeds.tokenizer_model()], mutate.tokenizer_model, _tokenizer_model),
         Reader("tokenizer_config", lambda f: [seeds.tokenizer_config()], mutate.of_json, _tokenizer_config),
         Reader("config", lambda f: [seeds.configuration()], mutate.of_json, _config),
         Reader("template", lambda f: [seeds.TEMPLATE.encode()], mutate.template, _template),
         Reader("kernels", lambda f: [seeds.kernels()], mutate.kernels, _kernels),
+        Reader("prefix", beside.prefixes, beside.in_prefix, beside.read_prefix),
+        Reader("adapter.peft", beside.peft, beside.in_peft, beside.read_peft),
+        Reader("adapter.gguf", beside.gguf_adapter, mutate.in_gguf, beside.adapted),
+        Reader("calibration", beside.calibrations, beside.in_calibration, beside.read_calibration),
+        Reader("plan", beside.plans, beside.in_plan, beside.read_plan),
+        Reader("requests", beside.requests, beside.in_lines, beside.answer_requests),
+        Reader("texts", beside.texts, beside.in_lines, beside.read_texts),
+        Reader("seen", beside.seen, mutate.of_json, beside.read_seen),
     )
 }

@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
     "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS,
     "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "vocab_size": 260,
@@ -55,11 +55,11 @@ def weights() -> dict[str, np.ndarray]:
     return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes().items()}
 
 
-def safetensors() -> bytes:
-    """The model's weights."""
+def safetensors(tensors: dict[str, np.ndarray] | None = None) -> bytes:
+    """The model's weights, or others."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = b""
-    for name, array in weights().items():
+    for name, array in (tensors or weights()).items():
         header[name] = {
             "dtype": "F32",
             "shape": list(array.shape),
