@@ -147,7 +147,7 @@ def _from_sentencepiece(
 def _document(data: bytes) -> dict[str, Any]:
     """A tokenizer.json whose parts are objects. The library also takes lists of their values, which nobody writes."""
     try:
-        document = parse_json(data, _MOST_VALUES)
+        document: dict[str, Any] = parse_json(data, _MOST_VALUES)
     except ValueError as error:
         raise TokenizerError(f"tokenizer.json cannot be read ({error}): leave the tokenizer out") from None
     model = document["model"]
