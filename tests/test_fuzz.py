@@ -19,16 +19,16 @@ CASES = {
     "config": 200,
     "template": 200,
     "kernels": 300,
-    "eqf.head": 200,
+    "eqf.head": 100,
     "gguf.head": 100,
-    "prefix": 100,
+    "prefix": 60,
     "adapter.peft": 100,
-    "adapter.gguf": 60,
-    "calibration": 60,
-    "plan": 60,
-    "requests": 60,
+    "adapter.gguf": 40,
+    "calibration": 15,
+    "plan": 20,
+    "requests": 30,
     "texts": 100,
-    "seen": 100,
+    "seen": 40,
 }
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured through /proc")
