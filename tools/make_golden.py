@@ -69,8 +69,10 @@ def stand_in(folder: Path) -> None:
 def load(folder: Path) -> Any:
     """The model; SystemExit if its checkpoint lacks a tensor, or has one that transformers does not know."""
     stand_in(folder)
+    # Falcon's eager attention counts ALiBi twice, in the mask too
+    alibi = json.loads((folder / "config.json").read_text()).get("alibi")
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, dtype=torch.float32, attn_implementation="sdpa" if alibi else "eager", output_loading_info=True
     )
     if any(info.values()):
         raise SystemExit(f"{folder}: not as transformers wants it: {info}")

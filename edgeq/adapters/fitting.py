@@ -11,7 +11,7 @@ from edgeq.gguf.importer import halves, pieces_of, rotated_heads
 from edgeq.models import Architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf_architectures import exported
-from edgeq.models.gguf_hooks import IN_TURN_THERE, delta_shape, mamba_of
+from edgeq.models.gguf_hooks import IN_TURN_THERE, delta_shape, is_routed, mamba_of
 from edgeq.models.gguf_places import Place, places
 from edgeq.models.tensors import Part, also_called
 from edgeq.ops import Graph
@@ -99,7 +99,8 @@ def _sources(model: Architecture) -> dict[str, list[tuple[str, Sequence[Part]]]]
 
 def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
-    name, entry = exported(model.name, adapter.weights, recurrent)
+    routed = isinstance(model, Model) and is_routed(model)
+    name, entry = exported(model.name, adapter.weights, recurrent, routed=routed)
     if adapter.architecture != name:
         raise CheckpointError(
             f"{adapter.weights}: is for the architecture {adapter.architecture[:60]!r}, the model is a {name!r}: "

@@ -22,11 +22,11 @@ from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageErr
 from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, pieces_of, rotated_heads
 from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
-from edgeq.models import Architecture, architecture
+from edgeq.models import Architecture, architecture, gguf_xielu
 from edgeq.models.composition import Model
 from edgeq.models.gguf import scores_factor, write_config
 from edgeq.models.gguf_architectures import exported
-from edgeq.models.gguf_hooks import mamba_of
+from edgeq.models.gguf_hooks import is_routed, mamba_of
 from edgeq.models.gguf_places import FUSED, Place, places, split
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.models.matrix import check_tensors, layers_held
@@ -109,8 +109,8 @@ def export_gguf(
             raise UnsupportedError(f"{what}: run the .eqf file, or convert the checkpoint again without")
         model = architecture(file.metadata["config"], file.path)
         mamba = mamba_of(model) if isinstance(model, Model) else None
-        both_ways = not model.heads.causal
-        name, entry = exported(file.metadata["architecture"], file.path, mamba is not None, both_ways)
+        both_ways, routed = not model.heads.causal, isinstance(model, Model) and is_routed(model)
+        name, entry = exported(file.metadata["architecture"], file.path, mamba is not None, both_ways, routed)
         shapes = {tensor.name: tensor.shape for tensor in file.tensors.values()}
         layers = layers_held(model.num_hidden_layers, file.metadata["config"])
         check_tensors(shapes, model.tensors, layers, file.path)
@@ -125,7 +125,7 @@ def export_gguf(
             replace(
                 target(file, place, fallback, groups, heads[0]), pieces=pieces_of(place, model) if place.woven else 1
             )
-            for place in places(list(file.tensors), entry, fused)
+            for place in places([one for one in file.tensors if not gguf_xielu.is_said(one)], entry, fused)
         ]
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
@@ -179,7 +179,8 @@ def _metadata(
     config = file.metadata["config"]
     title = str(file.metadata.get("provenance", {}).get("source", "edgeq"))
     values: dict[str, Any] = {"general.architecture": name, "general.name": title, "general.quantization_version": 2}
-    values |= write_config(config, file.path, notes)
+    said = gguf_xielu.gathered(file.tensors, model.num_hidden_layers, lambda one: float(file.data(one).view("<f4")[0]))
+    values |= write_config(config | said, file.path, notes)
     assets = {asset: file.asset(asset) for asset in file.assets}
     values |= sampling_metadata(assets)
     if not model.classifier and (assets.keys() & SENTENCE_FILES or not model.heads.causal):

@@ -78,6 +78,7 @@ SUPPORTED = (
     "opt",
     "bloom",
     "mpt",
+    "phimoe",
     "ministral3",
     "qwen3_5_text",
     "qwen3_5_moe_text",

@@ -139,7 +139,8 @@ class Model:
     @property
     def experts_read(self) -> float:
         """The part of the experts' matrices that one token reads."""
-        return min((getattr(layer.ffn, "experts_read", 1.0) for layer in self.layers), default=1.0)
+        parts = (part for layer in self.layers for part in (layer.mixer, layer.ffn))
+        return min((getattr(part, "experts_read", 1.0) for part in parts), default=1.0)
 
     @property
     def norm_eps(self) -> float:
@@ -152,7 +153,8 @@ class Model:
     def in_stages(self) -> bool:
         """Whether a layer needs no more than what the one before it gives, and its experts what their router reads."""
         alone = all(layer.mixer.reads is None for layer in self.layers if isinstance(layer.mixer, Attention))
-        routed = all(getattr(layer.ffn, "one_input", True) for layer in self.layers)
+        parts = (part for layer in self.layers for part in (layer.mixer, layer.ffn))
+        routed = all(getattr(part, "one_input", True) for part in parts)
         return alone and routed and not (self.end and self.end.embedding)
 
     @property

@@ -48,12 +48,13 @@ class GatedMLP(NamedTuple):
 
 class PlainMLP(NamedTuple):
     """down activation(up h). The activation may have `parameters`, tensors of one value, the checkpoint's names of
-    which, and their axes there, stand beside them."""
+    which, and their axes there, stand beside them, or `values` in their place."""
 
     up: Matrix
     down: Matrix
     activation: str
     parameters: tuple[tuple[str, str, int], ...] = ()
+    values: tuple[float, ...] = ()
 
     def tensors(self, t: Tensors) -> None:
         """The two matrices, the activation's values."""
@@ -65,8 +66,8 @@ class PlainMLP(NamedTuple):
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
-        values = tuple(at + name for name, _, _ in self.parameters)
-        x = g.activation(self.up.graph(g, h, at), self.activation, parameters=values)
+        names = tuple(at + name for name, _, _ in self.parameters)
+        x = g.activation(self.up.graph(g, h, at), self.activation, parameters=self.values or names)
         return self.down.graph(g, x, at, add_to)
 
 
@@ -124,6 +125,12 @@ class MixtureOfExperts(NamedTuple):
     groups: int = 1
     top_groups: int = 1
     scales: str = ""
+    spread: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Values in between, of each expert."""
+        return next(one.rows for one in self.matrices if isinstance(one, ExpertMatrix) and one.name == "ffn_up_exps")
 
     @property
     def experts_read(self) -> float:
@@ -167,6 +174,7 @@ class MixtureOfExperts(NamedTuple):
             groups=self.groups,
             top_groups=self.top_groups,
             scales=f"{at}{SCALES}" if self.scales else "",
+            spread=self.spread,
         )
 
 
@@ -197,14 +205,19 @@ class SharedExpert(NamedTuple):
 class SharedMLP(NamedTuple):
     """Beside the chosen experts one for every token, whose result is multiplied by `factor`."""
 
-    experts: MixtureOfExperts
-    shared: GatedMLP
+    experts: FeedForward
+    shared: GatedMLP | PlainMLP
     factor: float = 1.0
+
+    @property
+    def one_input(self) -> bool:
+        """Whether experts and their router read the same."""
+        return bool(getattr(self.experts, "one_input", True))
 
     @property
     def experts_read(self) -> float:
         """Of those that are chosen from."""
-        return self.experts.experts_read
+        return float(getattr(self.experts, "experts_read", 1.0))
 
     def tensors(self, t: Tensors) -> None:
         """The experts', the shared one's."""
@@ -262,12 +275,20 @@ def fused_gated(
 
 
 def plain(
-    n: int, m: int, activation: str, up: str, down: str, bias: bool = False, transposed: bool = False
+    n: int,
+    m: int,
+    activation: str,
+    up: str,
+    down: str,
+    bias: bool = False,
+    transposed: bool = False,
+    suffix: str = "",
 ) -> PlainMLP:
-    """An MLP without a gate, of `m` values in between; `up` and `down` are the checkpoint's names."""
+    """An MLP without a gate, of `m` values in between; `up` and `down` are the checkpoint's names, in the file they end
+    in `suffix`."""
     return PlainMLP(
-        Matrix("ffn_up", up, m, n, bias, transposed=transposed),
-        Matrix("ffn_down", down, n, m, bias, transposed=transposed),
+        Matrix(f"ffn_up{suffix}", up, m, n, bias, transposed=transposed),
+        Matrix(f"ffn_down{suffix}", down, n, m, bias, transposed=transposed),
         activation,
     )
 

@@ -14,7 +14,7 @@ from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_architectures import exported, known
 from edgeq.models.gguf_encoders import read_classifier, write_classifier, write_dense
-from edgeq.models.gguf_hooks import Shapes, mamba_of
+from edgeq.models.gguf_hooks import Shapes, is_routed, mamba_of
 from edgeq.models.gguf_places import FUSED
 from edgeq.models.gguf_rope import (
     LARGEST_F32,
@@ -44,6 +44,7 @@ REQUIRED = ("context_length", "embedding_length", "block_count", "feed_forward_l
 EPSILON = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}  # whether LayerNorm
 # Keys of the tokenizer that config.json repeats
 TOKENS = {"tokenizer.ggml.bos_token_id": "bos_token_id", "tokenizer.ggml.eos_token_id": "eos_token_id"}
+ALONE = "xielu."  # what keys without the architecture's name begin with
 OPTIONAL = {"attention.sliding_window", "final_logit_softcapping"}  # of an architecture's further keys
 
 
@@ -55,6 +56,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     """
     name, entry = known(metadata, source)
     values = {key[len(name) + 1 :]: _plain(value) for key, value in metadata.items() if key.startswith(f"{name}.")}
+    values |= {key: _plain(value) for key, value in metadata.items() if key.startswith(ALONE)}
     epsilon = EPSILON[bool(entry.layer_norm)]
     config: dict[str, Any] = {"model_type": entry.model_type, **entry.fixed, **entry.assumed}
     for suffix, key in {**KEYS, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
@@ -135,7 +137,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     exported(str(config.get("model_type")), source)  # before anything is said of the configuration
     model = architecture_of(config, source)
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
-    name, entry = exported(str(config.get("model_type")), source, recurrent, not model.heads.causal)
+    routed = isinstance(model, Model) and is_routed(model)
+    name, entry = exported(str(config.get("model_type")), source, recurrent, not model.heads.causal, routed)
     if not isinstance(model, Model):
         raise UnsupportedError(f"{source}: {name} cannot be exported")
     usual = {theirs: own for own, theirs in entry.names.items()}
@@ -175,7 +178,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     for key, value in values.items():
         if not _holds(value):
             raise UnsupportedError(f"{source}: GGUF cannot hold {shown(value)} as {name}.{key}")
-    return {f"{name}.{key}": value for key, value in values.items()}
+    return {key if key.startswith(ALONE) else f"{name}.{key}": value for key, value in values.items()}
 
 
 def _holds(value: Any) -> bool:

@@ -4,10 +4,21 @@ Source: the keys and tensors that llama.cpp's loaders ask for, and what its conv
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models import falcon_h1, gguf_gemma4, gguf_latents, gguf_mixtures, gpt2
+from edgeq.models import (
+    falcon_h1,
+    gguf_alibi,
+    gguf_gemma4,
+    gguf_granite,
+    gguf_latents,
+    gguf_mixtures,
+    gguf_nemotron,
+    gguf_xielu,
+    gpt2,
+)
 from edgeq.models import gguf_encoders as encoders
 from edgeq.models import gguf_hooks as hooks
 from edgeq.models.gguf_architecture import GgufArchitecture
@@ -45,6 +56,13 @@ _QWEN3_5: dict[str, Any] = {
     "write": hooks.write_qwen3_5,
     "woven": {"attn_q": ("attn_q", "attn_gate")},
     "renamed": {"ffn_norm": "post_attention_norm"},
+}
+_NEMOTRON_H: dict[str, Any] = {
+    "names": {"rms_norm_eps": "layer_norm_epsilon"},
+    "fixed": {"mlp_hidden_act": "relu2"},
+    "read": gguf_nemotron.read,
+    "write": gguf_nemotron.write,
+    "by_layer": ("feed_forward_length",),
 }
 _SHARED_EXPERTS = _EXPERTS | _EXPERT_WIDTH | _SHARED_WIDTH
 _LOGITS = {"logit_scale": "logit_scale"}
@@ -261,8 +279,8 @@ ARCHITECTURES = {
         interleaved=True,
         keys=_MULTIPLIERS,
         biases=_BIASES,
-        read=hooks.read_granite4,
-        write=hooks.write_granite4,
+        read=gguf_granite.read_granite4,
+        write=gguf_granite.write_granite4,
         **_MAMBA,
     ),
     "falcon-h1": GgufArchitecture(
@@ -346,6 +364,66 @@ ARCHITECTURES |= {
     ),
 }
 ARCHITECTURES["deepseek2"] = gguf_latents.SIGMOIDS
+ARCHITECTURES |= {
+    "bloom": GgufArchitecture(
+        "bloom",
+        layer_norm="layer_norm_epsilon",
+        names=gguf_alibi.BLOOM_NAMES,
+        fixed={"apply_residual_connection_post_layernorm": False},
+        fused=("attn_qkv",),
+    ),
+    "mpt": GgufArchitecture(
+        "mpt",
+        layer_norm="layer_norm_epsilon",
+        names=gguf_alibi.MPT_NAMES,
+        fixed={"no_bias": True},
+        read=gguf_alibi.read_mpt,
+        write=gguf_alibi.write_mpt,
+        fused=("attn_qkv",),
+    ),
+    "apertus": GgufArchitecture(
+        "apertus",
+        fixed={"hidden_act": "xielu"},
+        biases={"attention_bias": "blk.0.attn_q.bias"},
+        read=gguf_xielu.read,
+        write=gguf_xielu.write,
+    ),
+    "granite_swa": GgufArchitecture(
+        "granite_swa",
+        interleaved=True,
+        keys=_MULTIPLIERS | _WINDOW,
+        fixed={"hidden_act": "silu"},
+        biases=_BIASES,
+        read=gguf_granite.read_swa,
+        write=gguf_granite.write_swa,
+    ),
+    "mellum": GgufArchitecture(
+        "mellum",
+        keys=_EXPERTS | _EXPERT_WIDTH | _WINDOW,
+        fixed={"hidden_act": "silu", "attention_bias": False, "norm_topk_prob": True},
+        read=gguf_mixtures.read_mellum,
+        write=gguf_mixtures.write_mellum,
+    ),
+    "ernie4_5-moe": GgufArchitecture(
+        "ernie4_5_moe",
+        keys={
+            "expert_count": "moe_num_experts",
+            "expert_used_count": "moe_k",
+            "expert_feed_forward_length": "moe_intermediate_size",
+            "leading_dense_block_count": "moe_layer_start_index",
+        },
+        fixed={"hidden_act": "silu", "use_bias": False},
+        read=gguf_mixtures.read_ernie,
+        write=gguf_mixtures.write_ernie,
+    ),
+    "nemotron_h": GgufArchitecture("nemotron_h", **_NEMOTRON_H, **_MAMBA),
+    "nemotron_h_moe": GgufArchitecture("nemotron_h", keys=gguf_nemotron.MOE, **_NEMOTRON_H, **_MAMBA),
+}
+# Granite 4 with experts: of those layers that are Mamba's, or of none
+GRANITE4_MOE = replace(
+    ARCHITECTURES["granitehybrid"],
+    keys=_MULTIPLIERS | _LOCAL_EXPERTS | {"expert_shared_feed_forward_length": "shared_intermediate_size"},
+)
 # OLMo 2 with local layers
 OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=hooks.every(4))
 # A Llama with experts
@@ -353,6 +431,7 @@ MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 # Here -> GGUF: Mistral is a Llama there, whose window is not written
 EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "gemma3_text": "gemma3",
+    "nemotron_h": "nemotron_h",
     "mistral": "llama",
     "mixtral": "llama",
     "internlm3": "llama",
@@ -384,22 +463,30 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
         return name, OLMO3
     if name == "deepseek2":
         return name, gguf_latents.entry_of(metadata)
+    if name == "granitehybrid" and metadata.get("granitehybrid.expert_count"):
+        return name, GRANITE4_MOE
+    if name == "granitemoe" and metadata.get("granitemoe.expert_shared_feed_forward_length"):
+        return name, GRANITE4_MOE
     if name == "granite" and metadata.get("granite.rope.scaling.finetuned") is False:
         return name, ARCHITECTURES["granitehybrid"]
     return name, ARCHITECTURES[name]
 
 
 def exported(
-    model_type: str, source: str, recurrent: bool = False, both_ways: bool = False
+    model_type: str, source: str, recurrent: bool = False, both_ways: bool = False, routed: bool = False
 ) -> tuple[str, GgufArchitecture]:
     """The `general.architecture` that holds a model of this type, with recurrent layers or without, and its entry;
-    `both_ways`: its tokens see what follows them. UnsupportedError if none does."""
+    `both_ways`: its tokens see what follows them; `routed`: it has experts. UnsupportedError if none does."""
     model_type = WRAPPED.get(model_type, model_type)  # of files that name the larger model
     if model_type == "gemma3_text" and both_ways:
         return "gemma-embedding", ARCHITECTURES["gemma-embedding"]
     if model_type not in EXPORTED:
         raise UnsupportedError(f"{source}: {model_type} cannot be exported; supported are {', '.join(EXPORTED)}")
     name = EXPORTED[model_type]
+    if model_type == "nemotron_h" and routed:
+        return "nemotron_h_moe", ARCHITECTURES["nemotron_h_moe"]
+    if model_type == "granitemoehybrid" and routed:
+        return ("granitehybrid" if recurrent else "granitemoe"), GRANITE4_MOE
     if model_type == "granitemoehybrid" and recurrent:
         name = "granitehybrid"
     apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}

@@ -7,7 +7,6 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
 from edgeq.models.delta_mixer import IN_TURN, DeltaShape, GatedDeltaNet
 from edgeq.models.falcon_h1 import Beside
-from edgeq.models.feed_forward import SharedMLP
 from edgeq.models.layers import Parallel
 from edgeq.models.mamba_mixer import Mamba2
 from edgeq.models.matrix import FURTHER
@@ -136,36 +135,6 @@ def minicpm(config: Mapping[str, Any]) -> Config:
     return {"attention_multiplier": config["head_dim"] ** -0.5}
 
 
-def read_granite4(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """Layers without key/value heads are Mamba's; where the rotary embedding was not trained there is none."""
-    heads, layers = values.get("attention.head_count_kv"), values["block_count"]
-    count = layers[0] if isinstance(layers, list) else layers
-    every = heads if isinstance(heads, list) else [heads] * count
-    kinds = ["mamba" if one == 0 else "attention" for one in every]
-    rotated = values.get("rope.scaling.finetuned", True)
-    found = {
-        "layer_types": kinds,
-        "position_embedding_type": "rope" if rotated else "nope",
-        "shared_intermediate_size": values.get("feed_forward_length"),
-        "num_local_experts": 0,
-    }
-    if "mamba" not in kinds:
-        return found
-    wide = _count(values.get("ssm.inner_size")) // max(_count(values.get("embedding_length")), 1)
-    return found | read_mamba(values, shapes) | {"mamba_expand": wide}
-
-
-def write_granite4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(model.layers[0].ffn, SharedMLP):
-        raise UnsupportedError("a Granite 4 with experts cannot be exported")
-    found: dict[str, Any] = {} if model.rope.inverse_frequencies else {"rope.scaling.finetuned": False}
-    if mamba_of(model) is None:
-        return found
-    heads = model.heads.num_key_value_heads
-    every = [0 if isinstance(layer.mixer, Mamba2) else heads for layer in model.layers]
-    return found | write_mamba(model) | {"attention.head_count_kv": every}
-
-
 def mamba_of(model: Model) -> Mamba2 | None:
     """That of the layers that have one."""
     mixers = [layer.mixer for layer in model.layers]
@@ -173,18 +142,23 @@ def mamba_of(model: Model) -> Mamba2 | None:
     return next((mixer for mixer in found if isinstance(mixer, Mamba2)), None)
 
 
+def is_routed(model: Model) -> bool:
+    """Whether it has experts."""
+    return any(name.endswith(".ffn_gate_inp.weight") for name in model.tensors)
+
+
 def read_mamba(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    heads = _count(values.get("ssm.time_step_rank"))
+    heads = count_of(values.get("ssm.time_step_rank"))
 
     def has(tensor: str) -> bool:
         return any(name.endswith(tensor) for name in shapes)
 
     return {
         "mamba_n_heads": heads,
-        "mamba_d_head": _count(values.get("ssm.inner_size")) // max(heads, 1),
-        "mamba_n_groups": _count(values.get("ssm.group_count")),
-        "mamba_d_state": _count(values.get("ssm.state_size")),
-        "mamba_d_conv": _count(values.get("ssm.conv_kernel")),
+        "mamba_d_head": count_of(values.get("ssm.inner_size")) // max(heads, 1),
+        "mamba_n_groups": count_of(values.get("ssm.group_count")),
+        "mamba_d_state": count_of(values.get("ssm.state_size")),
+        "mamba_d_conv": count_of(values.get("ssm.conv_kernel")),
         "mamba_conv_bias": has(".ssm_conv1d.bias"),
         "mamba_proj_bias": has(".ssm_in.bias"),
     }
@@ -196,6 +170,8 @@ def write_mamba(model: Model) -> dict[str, Any]:
         raise UnsupportedError("a model without a recurrent layer cannot be exported")
     if mamba.bias or mamba.out_bias:
         raise UnsupportedError("Mamba layers whose projections have biases cannot be exported")
+    if not mamba.conv_bias:
+        raise UnsupportedError("Mamba layers whose convolution has no bias cannot be exported")
     if mamba.eps and not mamba.gate_first:
         raise UnsupportedError("Mamba layers that norm before the gate cannot be exported")
     return {
@@ -210,7 +186,7 @@ def write_mamba(model: Model) -> dict[str, Any]:
 def read_falcon_h1(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Its factors are in the weights."""
     return read_mamba(values, shapes) | {
-        "mamba_d_ssm": _count(values.get("ssm.inner_size")),
+        "mamba_d_ssm": count_of(values.get("ssm.inner_size")),
         "mamba_rms_norm": "blk.0.ssm_norm.weight" in shapes,
         "mamba_norm_before_gate": False,
     }
@@ -230,21 +206,21 @@ def delta_shape(model: Model) -> DeltaShape | None:
 
 def read_qwen3_next(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """What predicts further tokens comes after the layers. Every fourth of these is attention where nothing says it."""
-    layers, heads = (_count(values.get(key)) for key in ("block_count", "ssm.time_step_rank"))
-    further = _count(values.get("nextn_predict_layers"))
+    layers, heads = (count_of(values.get(key)) for key in ("block_count", "ssm.time_step_rank"))
+    further = count_of(values.get("nextn_predict_layers"))
     layers -= further
-    every = _count(values.get("full_attention_interval")) or 4
+    every = count_of(values.get("full_attention_interval")) or 4
     given = values.get("attention.recurrent_layers")
     recurrent = given if isinstance(given, list) else [(i + 1) % every != 0 for i in range(layers)]
     return {
         "num_hidden_layers": layers,
         **({FURTHER: further} if further else {}),
-        "linear_value_head_dim": _count(values.get("ssm.inner_size")) // max(heads, 1),
+        "linear_value_head_dim": count_of(values.get("ssm.inner_size")) // max(heads, 1),
         "layer_types": [("full_attention", "linear_attention")[bool(one)] for one in recurrent[: max(layers, 0)]],
     }
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
     """A number that counts; 0 for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0
 

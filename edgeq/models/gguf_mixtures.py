@@ -1,10 +1,11 @@
-"""Experts that are chosen by sigmoids in GGUF: what no table says of their keys."""
+"""Mixtures of experts in GGUF: what no table says of their keys."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
+from edgeq.models.feed_forward import GatedMLP, SharedMLP
 from edgeq.models.gguf_hooks import Config, Shapes, read_lfm2, write_lfm2
 from edgeq.models.mixers import Attention
 
@@ -64,3 +65,53 @@ def check_sigmoid(values: Mapping[str, Any]) -> None:
     """UnsupportedError for experts that are scored in another way."""
     if values.get("expert_gating_func", SIGMOID) != SIGMOID:
         raise UnsupportedError(f"expert_gating_func {values['expert_gating_func']!r} is not supported: 2 is, sigmoids")
+
+
+def read_ernie(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """The MLPs for every token are as one, whose width is a multiple of an expert's."""
+    if values.get("interleave_moe_layer_step", 1) != 1:
+        raise UnsupportedError("layers of experts with others in between are not supported for ernie4_5-moe")
+    wide = next((shape[0] for name, shape in shapes.items() if name.endswith(".ffn_up_shexp.weight")), 0)
+    one = values.get("expert_feed_forward_length")
+    one = one[0] if isinstance(one, list) and one else one
+    return {"moe_num_shared_experts": wide // one if isinstance(one, int) and one > 0 else 0}
+
+
+def write_ernie(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """GGUF's has experts in all layers from one on."""
+    with_experts = [not isinstance(layer.ffn, GatedMLP) for layer in model.layers]
+    first = with_experts.index(True) if any(with_experts) else len(with_experts)
+    if not all(with_experts[first:]):
+        raise UnsupportedError("an ERNIE 4.5 with layers of experts and others in turn cannot be exported")
+    ffn = model.layers[-1].ffn
+    shared = {"expert_shared_feed_forward_length": ffn.shared.up.rows} if isinstance(ffn, SharedMLP) else {}
+    count = config.get("moe_num_shared_experts", 2)
+    return {"interleave_moe_layer_step": 1, "leading_dense_block_count": first, "expert_shared_count": count} | shared
+
+
+def read_mellum(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """One layer of four is global where nothing says it; local layers turn by the same theta, without a scaling."""
+    layers, theta = values.get("block_count"), values.get("rope.freq_base", 10000.0)
+    count = layers[0] if isinstance(layers, list) else layers
+    if values.get("rope.freq_base_swa", theta) != theta:
+        raise UnsupportedError("rope.freq_base_swa is not supported for mellum")
+    given = values.get("attention.sliding_window_pattern")
+    local = given if isinstance(given, list) else [(i + 1) % 4 != 0 for i in range(count or 0)]
+    kinds = ["sliding_attention" if one else "full_attention" for one in local[:count]]
+    own = {"rope_type": "default", "rope_theta": theta}
+    return {
+        "layer_types": kinds,
+        "rope_parameters": {"sliding_attention": own, "full_attention": {"rope_theta": theta}},
+    }
+
+
+def write_mellum(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """GGUF's has experts in all layers, and a head of its own."""
+    if any(isinstance(layer.ffn, GatedMLP) for layer in model.layers):
+        raise UnsupportedError("a Mellum with layers without experts cannot be exported")
+    if config.get("tie_word_embeddings"):
+        raise UnsupportedError("a tied Mellum cannot be exported")
+    return {
+        "attention.sliding_window": max(window or 0 for window in model.windows),
+        "attention.sliding_window_pattern": [window is not None for window in model.windows],
+    }

@@ -23,7 +23,8 @@ def compose(config: Config) -> Model:
     mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
     norms, mixers = pre_norms(norm, mixed=added, fed=added), read_mixers(config, size)
     layers = [Layer(norms, mixer, mlp) for mixer in mixers]
-    return granite("granite_swa", config, size, mixers[0].over(None), layers, norm, tied=True)
+    usual = next((mixer for mixer in mixers if mixer.rope.inverse_frequencies), mixers[0])
+    return granite("granite_swa", config, size, usual.over(None), layers, norm, tied=True)
 
 
 def read_mixers(config: Config, size: Dimensions) -> list[Attention]:

@@ -1,8 +1,11 @@
 """Experts that are chosen by sigmoids (DeepSeek-V3, arXiv:2412.19437): a bias for choosing alone, the best groups
 first, weights of the chosen normalized and scaled, MLPs for every token beside them."""
 
+from collections.abc import Sequence
+
 from edgeq.models.config import Config
 from edgeq.models.feed_forward import (
+    ExpertMatrix,
     FeedForward,
     MixtureOfExperts,
     SharedMLP,
@@ -13,7 +16,6 @@ from edgeq.models.feed_forward import (
 
 LEAST = 1e-20  # added to the sum by which weights are normalized
 MOST_GROUPS = 62
-BIAS = "mlp.gate.e_score_correction_bias"
 COUNTS = ("n_routed_experts", "num_local_experts", "num_experts")  # each may stand for the others
 SHARED = ("n_shared_experts", "num_shared_experts")
 
@@ -21,8 +23,30 @@ SHARED = ("n_shared_experts", "num_shared_experts")
 def read_mixture(config: Config, n: int, normalized: bool = True, factor: float = 1.0, shared: int = 1) -> FeedForward:
     """Of a layer whose residual stream has `n` values; the rest is what leaving keys out means."""
     config.refuse(hidden_act="silu")
+    count = expert_count(config)
+    m = config.integer("moe_intermediate_size")
+    experts = read_router(config, n, separate_experts(n, m, count), normalized, factor)
+    return with_shared(config, n, m, experts, shared)
+
+
+def expert_count(config: Config, usual: int = 128) -> int:
+    """How many experts there are, by any of the names that this has."""
     key = next((name for name in COUNTS if config.get(name) is not None), COUNTS[0])
-    count, top_k = config.integer(key, 128, most=4096), config.integer("num_experts_per_tok", 8)
+    return config.integer(key, usual, most=4096)
+
+
+def read_router(
+    config: Config,
+    n: int,
+    matrices: Sequence[ExpertMatrix],
+    normalized: bool = True,
+    factor: float = 1.0,
+    source: str = "mlp.gate",
+    usual: tuple[int, int] = (128, 8),
+) -> MixtureOfExperts:
+    """The experts whose matrices these are, and what chooses among them; `usual` is how many there are, and how many
+    each token needs."""
+    count, top_k = expert_count(config, usual[0]), config.integer("num_experts_per_tok", usual[1])
     groups, top_groups = config.integer("n_group", 1), config.integer("topk_group", 1)
     if count % groups or top_groups > groups or groups > MOST_GROUPS or (groups > 1 and count < 2 * groups):
         raise config.malformed(f"{count} experts in {groups} groups of which {top_groups} count cannot be")
@@ -30,21 +54,19 @@ def read_mixture(config: Config, n: int, normalized: bool = True, factor: float 
         raise config.malformed(
             f"num_experts_per_tok is {top_k}, there are {count // groups * top_groups} to choose from"
         )
-    m = config.integer("moe_intermediate_size")
-    experts = MixtureOfExperts(
-        router(n, count),
-        separate_experts(n, m, count),
+    return MixtureOfExperts(
+        router(n, count, source, source),
+        matrices,
         count,
         top_k,
         config.flag("norm_topk_prob", normalized),
         config.number("routed_scaling_factor", factor),
-        bias=BIAS,
+        bias=f"{source}.e_score_correction_bias",
         sigmoid=True,
         least=LEAST,
         groups=groups,
         top_groups=top_groups,
     )
-    return with_shared(config, n, m, experts, shared)
 
 
 def with_shared(config: Config, n: int, m: int, experts: MixtureOfExperts, usual: int) -> FeedForward:

@@ -34,13 +34,13 @@ class Args(NamedTuple):
 @dataclass(frozen=True)
 class Activation(Op):
     """`kind`, one of FUNCTIONS, of x, times `up` if given, from its column `up_at` on. `parameters` are tensors of one
-    value each: of xielu the slope's growth above 0 and below, both before softplus, the slope at 0, and what is as good
-    as 0 from below."""
+    value each, or values: of xielu the slope's growth above 0 and below, both before softplus, the slope at 0, and what
+    is as good as 0 from below."""
 
     x: Value
     kind: str
     up: Value | None = None
-    parameters: tuple[str, ...] = ()
+    parameters: tuple[str, ...] | tuple[float, ...] = ()
     up_at: int = 0
     kernels: ClassVar[Variants] = {
         "activation": lambda isa: [name + gate for name in FUNCTIONS for gate in ("", "-mul")]
@@ -76,7 +76,8 @@ class Activation(Op):
         """Address of what the kernel reads of them."""
         if not self.parameters:
             return 0
-        found = xielu_parameters(*(float(low.file.data(name).view(np.float32)[0]) for name in self.parameters))
+        numbers = (one if isinstance(one, float) else low.file.data(one).view(np.float32)[0] for one in self.parameters)
+        found = xielu_parameters(*map(float, numbers))
         low.keep.append(found)
         return int(found.ctypes.data)
 

@@ -171,8 +171,9 @@ class SigmoidMul(_InPlace):
 
 
 def make(variant, isa):
-    """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `clip`: x within -factor
-    and factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to 16 columns."""
+    """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `clip`: x from -factor to
+    factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to
+    16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64

@@ -8,6 +8,8 @@ from edgeq.kernels.layout import SUMS_BYTES
 from edgeq.ops.route import SEGMENT, Segment
 
 ACTIVATIONS = ("gelu_tanh", "relu")  # of gates, beside silu
+ALONE = ("relu2",)  # of experts without a gate
+GATES = ("silu_mul", "clamped", *ACTIVATIONS, *ALONE)
 
 
 class Gather(NamedTuple):
@@ -49,7 +51,8 @@ class Combine(NamedTuple):
 
 
 def make(variant, isa):
-    """`gather` copies each slot's token. `silu_mul`: silu(gate) * up, and so with the functions of ACTIVATIONS.
+    """`gather` copies each slot's token. `silu_mul`: silu(gate) * up, and so with the functions of ACTIVATIONS;
+    those of ALONE are of the gate, without up.
     `clamped`: (up + 1) gate sigmoid(alpha gate), gate at most the limit, up within it. `combine` adds to each token the
     weighted rows of its experts, in falling order of weight."""
     if variant == "combine":
@@ -126,8 +129,12 @@ def _make_gated(isa, variant):
     def activated(gate, up, alpha, limit):
         return mul(activation(gate, 0), up)
 
-    if variant in ACTIVATIONS:
-        activation, function = functions()[variant], activated
+    @device
+    def alone(gate, up, alpha, limit):
+        return activation(gate, 0)
+
+    if variant in (*ACTIVATIONS, *ALONE):
+        activation, function = functions()[variant], alone if variant in ALONE else activated
     else:
         function = {"clamped": clamped, "silu_mul": silu_mul}[variant]
 

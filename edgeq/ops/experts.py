@@ -29,10 +29,11 @@ class Experts:
     it is multiplied with lies within it: (up + 1) gate sigmoid(alpha gate). The vector `bias` is added to the scores
     when experts are chosen, and not when they are weighted.
 
-    activation: of the gate, silu or one of expert_rows.ACTIVATIONS
+    activation: of the gate, silu or one of expert_rows.ACTIVATIONS; of expert_rows.ALONE where there is no gate
     sigmoid: scores are each logit's sigmoid, not the softmax; `least` is added to the sum by which they are normalized
     groups: experts lie in so many, and all are chosen from the `top_groups` whose two best experts have most together
     scales: the vector of what each expert's weight is multiplied by
+    spread: see route.make
     """
 
     count: int
@@ -49,6 +50,12 @@ class Experts:
     groups: int = 1
     top_groups: int = 1
     scales: str = ""
+    spread: float = 0.0
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """The matrices that read what an expert is given, by what their names have of their own."""
+        return ("up",) if self.activation in expert_rows.ALONE else ("gate", "up")
 
 
 class Args(NamedTuple):
@@ -100,7 +107,7 @@ class MixtureOfExperts(Op):
     kernels: ClassVar[Variants] = {
         "experts": lambda isa: [bt.name for bt in BLOCK_TYPES.values() if not bt.per_row],
         "route": lambda isa: ["choose", "group"],
-        "expert_rows": lambda isa: ["gather", "silu_mul", "clamped", *expert_rows.ACTIVATIONS, "combine"],
+        "expert_rows": lambda isa: ["gather", *expert_rows.GATES, "combine"],
     }
 
     @property
@@ -114,13 +121,13 @@ class MixtureOfExperts(Op):
     def lower(self, low: Lowering, out: Value) -> None:
         mix, n = self.experts, out.width
         gate_name, up_name, down_name = (f"{mix.prefix}_{part}_exps.weight" for part in ("gate", "up", "down"))
-        m = low.shapes[gate_name][1]
+        m, gated_by = low.shapes[up_name][1], "gate" in mix.reading
         x, router, y = low.buffer(self.x), low.buffer(self.router), low.buffer(out)
         pairs, count = low.capacity[False] * mix.top_k, low.count(out)
         rows = round_up(pairs, 16) + 16 * min(mix.count, pairs)  # a segment's last tile may be short
         routed = Routed.take(low, pairs, rows, mix.count)
-        wide = self._rows(low, rows, n, gate_name)
-        gate, up = self._rows(low, rows, m, down_name), self._rows(low, rows, m)
+        wide, gate = self._rows(low, rows, n, gate_name if gated_by else up_name), self._rows(low, rows, m, down_name)
+        up = self._rows(low, rows, m) if gated_by else gate
         choose = route.Choose(
             logits=router.address,
             stride=router.stride,
@@ -137,6 +144,7 @@ class MixtureOfExperts(Op):
             groups=mix.groups,
             top_groups=mix.top_groups,
             scales=low.vector(mix.scales),
+            spread=bits(mix.spread),
         )
         low.tape.add("route:choose", choose, [router], [routed.of_pairs])
         group = route.Group(
@@ -162,8 +170,9 @@ class MixtureOfExperts(Op):
             sources=routed.sources,
         )
         low.tape.add("expert_rows:gather", gather, [x, routed.table], [wide])
-        self._multiply(low, gate_name, wide, gate, routed)
-        self._multiply(low, up_name, wide, up, routed)
+        self._multiply(low, gate_name if gated_by else up_name, wide, gate, routed)
+        if gated_by:
+            self._multiply(low, up_name, wide, up, routed)
         gated = expert_rows.Gated(
             gate=gate.address,
             up=up.address,
@@ -192,7 +201,7 @@ class MixtureOfExperts(Op):
             fresh=int(self.add_to is None),
         )
         low.tape.add("expert_rows:combine", combine, [wide, routed.of_pairs], [y])
-        for memory in (wide, gate, up, routed.of_pairs, routed.table):
+        for memory in (wide, gate, *((up,) if gated_by else ()), routed.of_pairs, routed.table):
             low.scratch.release(memory)
 
     def _rows(self, low: Lowering, rows: int, width: int, read_by: str = "") -> Buffer:

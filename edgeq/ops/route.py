@@ -37,6 +37,7 @@ class Choose(NamedTuple):
     groups: int  # of as many experts each
     top_groups: int  # that are chosen from: those whose two best experts are best
     scales: int  # f32 [experts], or 0: what the weight of each is multiplied by
+    spread: int  # f32 bits; if not 0 each of the chosen is weighted among those near it, see make
 
 
 class Group(NamedTuple):
@@ -52,7 +53,11 @@ class Group(NamedTuple):
 
 def make(variant, isa):
     """`choose`: the experts of each token, in falling order. `group`: their slots; one thread does it, as it is a pass
-    over a few numbers per token."""
+    over a few numbers per token.
+
+    With a `spread` the weight of each of the chosen is its part of a softmax over those experts, not chosen before it,
+    whose logits x are so near to its own, y, that y - x <= spread * max(|x|, y) (SparseMixer, arXiv:2409.12136).
+    """
     return {"choose": _make_choose, "group": _make_group}[variant]()
 
 
@@ -151,10 +156,20 @@ def _make_choose():
                 best, best_merit = e, merit
         return best
 
+    @device
+    def weight_among_near(logits, experts, spread, above, last, best):
+        """Of the expert whose logit is `best`, among those that follow `last`, whose logit is `above`."""
+        total = best - best  # NaN stays
+        for e in range(experts):
+            logit = load_f32(logits + 4 * e)
+            if (logit < above or (logit == above and e > last)) and best - logit <= spread * max(abs(logit), best):
+                total += exp_of(logit - best)
+        return np.float32(1.0) / total
+
     def choose(args, thread, n_threads):
         a = arguments(args)
         count, factor, experts, top_k = load_i64(a.tokens), bits_f32(a.factor), a.experts, a.top_k
-        bias, sigmoid, grouped = a.bias, a.sigmoid, a.groups != a.top_groups
+        bias, sigmoid, grouped, spread = a.bias, a.sigmoid, a.groups != a.top_groups, bits_f32(a.spread)
         for token in range(count * thread // n_threads, count * (thread + 1) // n_threads):
             row = a.logits + token * a.stride
             largest = largest_of(row, experts)
@@ -162,6 +177,8 @@ def _make_choose():
             if sigmoid == 0 and (a.normalized == 0 or bias != 0 or grouped):
                 whole = total_of(row, experts, largest)
             total = bits_f32(a.least) if a.normalized != 0 else whole
+            if spread != np.float32(0.0):
+                total = np.float32(1.0)
             size, kept = experts, 1
             if grouped:
                 size = experts // a.groups
@@ -169,9 +186,12 @@ def _make_choose():
             above, last = np.float32(np.inf), -1
             for k in range(top_k):
                 # NaN logits follow nothing: such a token goes to expert 0, and stays NaN
+                before, limit = last, above
                 last = max(0, next_of(row, experts, size, kept, bias, sigmoid, largest, whole, above, last))
                 above = merit_of(row, last, bias, sigmoid, largest, whole)
                 weight = weight_of(row, last, sigmoid, largest)
+                if spread != np.float32(0.0):
+                    weight = weight_among_near(row, experts, spread, limit, before, above)
                 store_i64(a.chosen + (token * top_k + k) * 8, last)
                 store_f32(a.weights + (token * top_k + k) * 4, weight)
                 if a.normalized != 0:
@@ -236,6 +256,7 @@ def reference(
     groups: int = 1,
     top_groups: int = 1,
     scales: np.ndarray | None = None,
+    spread: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The NumPy twin of `choose`: [tokens, experts] f32 -> experts int64 [tokens, top_k], weights f32."""
     wide = logits.astype(np.float64)
@@ -255,6 +276,14 @@ def reference(
         merits = np.where(mask.repeat(experts // groups, axis=1), merits, -np.inf)
     chosen = np.argsort(-merits, axis=1, kind="stable")[:, :top_k]
     of_chosen = np.take_along_axis(weights, chosen, axis=1)
+    if spread:
+        found = np.empty(chosen.shape)
+        for k in range(top_k):
+            best = np.take_along_axis(wide, chosen[:, k : k + 1], axis=1)
+            near = best - wide <= spread * np.maximum(np.abs(wide), best)
+            np.put_along_axis(near, chosen[:, :k], False, axis=1)
+            found[:, k] = 1.0 / (np.exp(wide - best) * near).sum(axis=1)
+        return chosen, (found * factor).astype(np.float32)
     whole = of_chosen if normalized else np.ones((len(logits), 1)) if sigmoid else weights
     result = of_chosen / (whole.sum(axis=1, keepdims=True) + (least if normalized else 0.0)) * factor
     return chosen, (result if scales is None else result * scales[chosen]).astype(np.float32)

@@ -21,7 +21,7 @@ from edgeq.quantize.factors import Metric
 from edgeq.quantize.reads import Router
 from edgeq.quantize.stages import Rows, moment
 
-GATE, UP, DOWN = "gate", "up", "down"
+DOWN = "down"
 
 
 class Share(NamedTuple):
@@ -43,7 +43,7 @@ class Mixture:
     @property
     def quantizes(self) -> bool:
         """Whether any of its matrices is to be quantized."""
-        return any(self.name(part) in self.types for part in (GATE, UP, DOWN))
+        return any(self.name(part) in self.types for part in (*self.mix.reading, DOWN))
 
     def name(self, part: str) -> str:
         """Of the matrices of all experts."""
@@ -54,14 +54,14 @@ class Mixture:
         one."""
         shares = self._shares(np.concatenate(exact), np.concatenate(seen))
         usual = moment(seen, seen)
-        both = [self._quantized(part, shares, usual) for part in (GATE, UP)]
+        into = {part: self._quantized(part, shares, usual) for part in self.mix.reading}
         within = [
-            Share(self._gated(e, exact), self._gated(e, seen, both[0][e], both[1][e]), counts)
+            Share(self._gated(e, exact), self._gated(e, seen, {part: into[part][e] for part in into}), counts)
             for e, (exact, seen, counts) in enumerate(shares)
         ]
         rows = [share.seen for share in within if len(share.seen)]
         down = self._quantized(DOWN, within, moment(rows, rows))
-        for part, made in ((GATE, both[0]), (UP, both[1]), (DOWN, down)):
+        for part, made in (*into.items(), (DOWN, down)):
             if self.name(part) in self.types:
                 yield self.name(part), aligned_copy(np.concatenate(made))
 
@@ -91,17 +91,17 @@ class Mixture:
             found.append(metric.quantize(target.astype(np.float32), bt, self.threads))
         return found
 
-    def _gated(self, expert: int, x: F32, gate: U8 | None = None, up: U8 | None = None) -> F32:
+    def _gated(self, expert: int, x: F32, given: Mapping[str, U8] | None = None) -> F32:
         """What an expert's down projection reads, f32 [tokens, columns]; with panels in place of its own, if given."""
         made = []
-        for part, panels in ((GATE, gate), (UP, up)):
+        for part in self.mix.reading:
             weights = self._weights(part, expert)
-            if panels is not None and self.name(part) in self.types:
+            if given is not None and self.name(part) in self.types:
                 rows, columns = weights.shape
-                weights = decode(panels, rows, columns, self.types[self.name(part)])
+                weights = decode(given[part], rows, columns, self.types[self.name(part)])
             made.append(x @ weights.T + self._bias(part, expert))
         if self.mix.activation != "silu":
-            return activated(made[0], self.mix.activation, made[1])
+            return activated(made[0], self.mix.activation, made[1] if len(made) > 1 else None)
         return gated_reference(made[0], made[1], self.mix.alpha, self.mix.limit)
 
     def _weights(self, part: str, expert: int) -> F32:

@@ -31,7 +31,7 @@ class Router:
     @property
     def matrices(self) -> tuple[str, ...]:
         """Those of the experts that read what the router reads."""
-        return tuple(f"{self.mix.prefix}_{part}_exps.weight" for part in ("gate", "up"))
+        return tuple(f"{self.mix.prefix}_{part}_exps.weight" for part in self.mix.reading)
 
     def routed(self, x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], F32]:
         """The experts that rows f64 [rows, columns] go to, int64 [rows, top_k], and what each counts, f32."""
@@ -47,6 +47,7 @@ class Router:
             groups=mix.groups,
             top_groups=mix.top_groups,
             scales=self.scales,
+            spread=mix.spread,
         )
 
 

@@ -30,6 +30,7 @@ class Routed:
         groups: int = 1,
         top_groups: int = 1,
         scales: np.ndarray | None = None,
+        spread: float = 0.0,
     ):
         tokens, self.experts = logits.shape
         padded = np.zeros((tokens, round_up(self.experts, 32)), np.float32)  # zeros beyond: they must not be chosen
@@ -58,6 +59,7 @@ class Routed:
                 groups,
                 top_groups,
                 0 if scales is None else address(scales),
+                int(np.float32(spread).view(np.int32)),
             ),
             threads=threads,
         )
@@ -125,6 +127,18 @@ def test_scores_of_all_kinds(tokens, count, top_k, normalized, sigmoid, favoured
     assert all(len({int(e) // size for e in row}) <= 2 for row in routed.chosen)
     anywhere = route.reference(logits, top_k, normalized, 0.7, bias, **kinds | {"groups": 1, "top_groups": 1})[0]
     assert tokens == 1 or (anywhere != chosen).any()
+
+
+@pytest.mark.parametrize(("tokens", "count"), [(1, 8), (33, 20), (9, 128), (5, 2)])
+@pytest.mark.parametrize("spread", [0.02, 0.8])
+def test_weights_among_those_that_are_near(tokens, count, spread):
+    """A token's first is weighted among those near it, its second among the others near that."""
+    logits = random_logits(tokens, count)
+    routed = Routed(logits, 2, False, threads=3, factor=0.7, spread=spread)
+    chosen, weights = route.reference(logits, 2, False, 0.7, spread=spread)
+    np.testing.assert_array_equal(routed.chosen, chosen)
+    np.testing.assert_allclose(routed.weights, weights, rtol=2e-6)
+    assert (np.abs(weights - route.reference(logits, 2, True, 0.7)[1]) > 1e-3).any()
 
 
 @pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 2), (33, 20, 3), (40, 2, 2)])
@@ -224,7 +238,7 @@ def test_a_clamped_gate(threads):
     np.testing.assert_allclose(expert_rows.gated_reference(gate[used], up[used]), x / (1 + np.exp(-x)) * y, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", expert_rows.ACTIVATIONS)
+@pytest.mark.parametrize("kind", (*expert_rows.ACTIVATIONS, *expert_rows.ALONE))
 def test_gates_of_other_kinds(kind):
     rng = np.random.default_rng(7)
     routed = Routed(random_logits(9, 4), 2, True)
@@ -232,4 +246,5 @@ def test_gates_of_other_kinds(kind):
     used, out = routed.slots.ravel(), np.zeros_like(gate)
     both = (address(gate), address(up), 64, address(out), out.strides[0], 0, 0, address(routed.table), 0, 0)
     call(BODY.kernel(f"expert_rows:{kind}"), expert_rows.Gated(*both), threads=2)
-    np.testing.assert_allclose(out[used], activation.reference(gate[used], kind, up[used]), rtol=1e-5, atol=1e-5)
+    gated_by = None if kind in expert_rows.ALONE else up[used]
+    np.testing.assert_allclose(out[used], activation.reference(gate[used], kind, gated_by), rtol=1e-5, atol=1e-5)

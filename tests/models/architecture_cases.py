@@ -632,6 +632,19 @@ _MPT: dict[str, Any] = {
     "eos_token_id": 2,
 }
 
+_PHIMOE = {
+    **_LLAMA,
+    "model_type": "phimoe",
+    "architectures": ["PhimoeForCausalLM"],
+    "intermediate_size": 48,
+    "num_local_experts": 7,
+    "num_experts_per_tok": 2,
+    "router_jitter_noise": 0.2,
+    "attention_bias": True,
+    "lm_head_bias": True,
+    "sliding_window": None,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -776,6 +789,31 @@ CASES: dict[str, dict[str, Any]] = {
         "mamba_conv_bias": False,
     },
     "nemotron-h": _NEMOTRON_H,
+    "nemotron-h-experts": {
+        **_NEMOTRON_H,
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+        "moe_intermediate_size": 40,
+        "moe_shared_expert_intermediate_size": 72,
+        "n_routed_experts": 6,
+        "num_experts_per_tok": 2,
+        "routed_scaling_factor": 1.25,
+        "norm_topk_prob": True,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "nemotron-h-latent": {
+        **_NEMOTRON_H,
+        "layers_block_type": ["moe", "full_attention", "linear_attention", "moe"],
+        "moe_intermediate_size": 48,
+        "moe_shared_expert_intermediate_size": 40,
+        "moe_latent_size": 32,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": False,
+        "n_group": 4,
+        "topk_group": 2,
+        "mlp_bias": True,
+    },
     "nemotron-h-bias": {**_NEMOTRON_H, "mlp_bias": True, "use_bias": True, "use_conv_bias": False},
     "falcon-h1": _FALCON_H1,
     "falcon-h1-norm": {
@@ -828,6 +866,21 @@ CASES: dict[str, dict[str, Any]] = {
     "opt-no-bias": {**_OPT, "enable_bias": False, "tie_word_embeddings": False, "activation_function": "gelu"},
     "bloom": _BLOOM,
     "bloom-untied": {**_BLOOM, "n_head": 4, "hidden_size": 96, "tie_word_embeddings": False},
+    "phimoe": _PHIMOE,
+    "phimoe-longrope": {
+        **_PHIMOE,
+        "hidden_size": 48,
+        "router_jitter_noise": 0.01,
+        "lm_head_bias": False,
+        "sliding_window": 24,
+        "rope_scaling": {
+            "type": "longrope",
+            **_LONGROPE,
+            "short_mscale": 1.2,
+            "long_mscale": 1.2,
+            "original_max_position_embeddings": 128,
+        },
+    },
     "mpt": _MPT,
     "mpt-clipped": {
         **_MPT,
