@@ -54,7 +54,7 @@ def inputs(case: str, model: Any) -> dict[str, Any]:
     found = {"input_ids": torch.tensor([prompt])}
     if case in CLASSIFIERS and getattr(config, "type_vocab_size", 1) > 1:
         found["token_type_ids"] = torch.tensor([random_checkpoints.types(case)])
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # which would not count tokens of padding
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):  # which would not count tokens of padding
         found["position_ids"] = torch.arange(len(prompt))[None] + config.pad_token_id + 1
     return found
 

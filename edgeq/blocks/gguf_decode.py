@@ -70,7 +70,8 @@ def _tq1_0_back(fields: Fields) -> U8:
 
 def nvfp4_scales(blocks: U8) -> F32:
     """f32 [n, 4]: halves of the scales of NVFP4 blocks u8 [n, 36], as `2 E2M1` is to be multiplied by them."""
-    return _HALF_E4M3[np.ascontiguousarray(blocks[:, :4]) & 127]
+    scales: F32 = _HALF_E4M3[np.ascontiguousarray(blocks[:, :4]) & 127]
+    return scales
 
 
 def _nvfp4(blocks: U8, rows: int, cols: int) -> Fields:

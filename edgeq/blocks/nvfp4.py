@@ -50,7 +50,8 @@ def _units(scales: F32) -> F32:
     """f32 [rows, super-blocks]: the least powers of two of which no scale is more than 127."""
     starts = np.arange(0, scales.shape[1], SUPER_BLOCK // SHARING)
     largest = np.maximum.reduceat(np.abs(scales), starts, axis=1)
-    return np.ldexp(np.float32(1), np.frexp(largest)[1] - 7)
+    units: F32 = np.ldexp(np.float32(1), np.frexp(largest)[1] - 7)
+    return units
 
 
 def _of_groups(units: F32, scales: F32) -> F32:

@@ -69,7 +69,7 @@ class FourBitFloats(Packed):
         if self._group == GROUP:
             return survey(self, half_power(np.unique(stored.view(np.uint8))), self._groups(), 2 * E2M1)
         found = survey(self, self._of(stored), self._groups(), 2 * E2M1)
-        return found.of_small(nvfp4.rounded(to_f32(stored, "F8_E4M3"), np.float32([self._factor])))
+        return found.of_small(nvfp4.rounded(to_f32(stored, "F8_E4M3"), np.full(1, self._factor, np.float32)))
 
     def _groups(self) -> npt.NDArray[np.intp]:
         return np.arange(self.shape[1]) // self._group

@@ -78,8 +78,8 @@ class Hqq(Packed):
         words = np.ascontiguousarray(stored).view(np.uint32 if wide == 30 else np.uint8).reshape(height, self._width)
         part, row = np.divmod(np.arange(first, last), height)
         shifts = (wide - self.bits - self.bits * part).astype(words.dtype)
-        codes = words[row] >> shifts[:, None] & words.dtype.type((1 << self.bits) - 1)
-        return codes.astype(np.uint8).reshape(-1)[start - first * self._width : stop - first * self._width]
+        codes: npt.NDArray[np.uint8] = (words[row] >> shifts[:, None]).astype(np.uint8) & np.uint8((1 << self.bits) - 1)
+        return codes.reshape(-1)[start - first * self._width : stop - first * self._width]
 
     def _of_groups(self, name: str, start: int, stop: int) -> F32Array:
         """f32 [rows, groups] of rows `start` to `stop`: of every column its own where groups lie across rows."""

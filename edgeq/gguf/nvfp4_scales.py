@@ -48,7 +48,7 @@ def how_held(file: GgufFile, tensor: GgufTensor, factor: F32) -> str:
         for start in range(0, len(matrix), CHUNK_ROWS):
             blocks = matrix[start : start + CHUNK_ROWS].reshape(-1, tensor.type.block_bytes)
             scales = nvfp4_scales(blocks).reshape(-1, tensor.shape[-1] // nvfp4.SHARING)
-            error = nvfp4.rounded(scales, np.float32([times]))
+            error = nvfp4.rounded(scales, np.full(1, times, np.float32))
             if not np.isfinite(error):
                 raise UnsupportedError(
                     f"{file.path}: tensor {tensor.name} has a scale that is too large: take an F16 file"

@@ -11,6 +11,8 @@ class Heads:
     the weight that has one more score per query head, which takes part in the softmax and has no value
     slopes: what each position between a token and one that it sees takes off the scaled score, of each query head
     (ALiBi, arXiv:2108.12409)
+    distances: the weight, flattened [buckets, query heads], of what is added to a scaled score by how far the two
+    tokens are apart (ops/distances.py)
     causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once, or within a
     window, which counts its own position, as many after it as before it
     latent: if not 0, a value is what its key begins with, so many values: the cache holds keys alone
@@ -26,6 +28,7 @@ class Heads:
     causal: bool = True
     latent: int = 0
     slopes: tuple[float, ...] = ()
+    distances: str = ""
 
     @property
     def value_dim(self) -> int:

@@ -24,6 +24,7 @@ from edgeq.kernels.attention_block import (
     LOG2_E,
     LOWEST,
     SCORES_ROW,
+    add_by_distance,
     cap_scores,
     lower_by_distance,
     make_pieces,
@@ -168,6 +169,9 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
                 if a.slopes != 0:
                     slope = load_f32(a.slopes + 4 * (kv_head * group + r % group)) * LOG2_E
                     lower_by_distance(scores + r * SCORES_ROW, begin, end, slope, position + r // group - base)
+                if a.distances != 0:
+                    row = a.distances + (kv_head * group + r % group) * a.distances_stride
+                    add_by_distance(scores + r * SCORES_ROW, begin, end, row + 4 * (base - position - r // group))
                 softmax(scores + r * SCORES_ROW, begin, end, low, high, peaks + 8 * r)
             else:
                 store_f32(peaks + 8 * r + 4, np.float32(0.0))

@@ -61,6 +61,14 @@ def lower_by_distance(scores, begin, end, slope, here):
 
 
 @device
+def add_by_distance(scores, begin, end, first):
+    """Add what stands from `first` on, for block position 0 and those that follow, to positions [begin, end) in place;
+    `begin` counts from a multiple of 16."""
+    for j in range(begin // 16 * 16, end, 16):
+        store_f32x16(scores + 4 * j, add(load_f32x16(scores + 4 * j), load_f32x16(first + 4 * j)))
+
+
+@device
 def softmax(scores, begin, end, low, high, at):
     """Scores of block positions [low, high) become 2**(score - max), those around them in [begin, end) zero.
 

@@ -93,6 +93,7 @@ SUPPORTED = (
     "nomic_bert",
     "camembert",
     "electra",
+    "mpnet",
     *WRAPPED,
 )
 

@@ -112,6 +112,7 @@ HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "roberta": _roberta,
     "xlm-roberta": _roberta,
     "camembert": _roberta,
+    "mpnet": _roberta,
     "electra": partial(_roberta, activation="gelu"),
     "distilbert": _distilbert,
     "modernbert": _modernbert,

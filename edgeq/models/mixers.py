@@ -28,6 +28,7 @@ class Attention(NamedTuple):
     inner_norm: of what the heads give, before the output projection
     sinks:      the checkpoint's name of a further score per head (see Heads), if there are such
     value_norm: of values
+    distances:  the tensor of the checkpoint, one for all layers, of what is added by distance, and its buckets
     reads:      the number of the layer whose keys and values it sees, having none of its own
     clip:       queries, keys and values are held within this, if it is not 0
     keys_twice: values are the keys as they are before their norm
@@ -50,9 +51,10 @@ class Attention(NamedTuple):
     reads: int | None = None
     keys_twice: bool = False
     clip: float = 0.0
+    distances: tuple[str, int] | None = None
 
     def tensors(self, t: Tensors) -> None:
-        """The projections, the norms, the sinks."""
+        """The projections, the norms, the sinks, the values by distance."""
         own = 3 if self.reads is None else 1
         projections = self.qkv[: min(own, 2) if self.keys_twice else own]
         for part in (*projections, self.output, *(self.norms or ())[:own]):
@@ -63,11 +65,15 @@ class Attention(NamedTuple):
             self.gate.tensors(t)
         if self.sinks:
             t.vector("attn_sinks.weight", self.sinks, self.heads.num_attention_heads)
+        if self.distances:
+            t.shared("attn_rel_b.weight", *self.distances, self.heads.num_attention_heads)
 
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
         heads = replace(self.heads, sinks=f"{at}attn_sinks.weight") if self.sinks else self.heads
+        if self.distances:
+            heads = replace(heads, distances=f"{at}attn_rel_b.weight")
         if self.reads is not None:
             return self._out(g, self._of_another(g, h, heads, at), at, add_to)
         q, k = (projection.graph(g, h, at) for projection in self.qkv[:2])

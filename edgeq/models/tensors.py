@@ -93,6 +93,11 @@ class Tensors(dict[str, Tensor]):
         """`name` of one value, which has so many axes there."""
         self._into[self._own + name] = Tensor((1,), (Part(self._theirs + source, (1,) * axes, 1),))
 
+    def shared(self, name: str, source: str, rows: int, columns: int) -> None:
+        """`name` of rows * columns values, row after row of the matrix `source`, which is none of this layer's own."""
+        n = rows * columns
+        self._into[self._own + name] = Tensor((n,), (Part(source, (rows, columns), n, flat=True),))
+
     def row(self, name: str, source: str, n: int) -> None:
         """`name` of n values, a matrix of one row there."""
         self._into[self._own + name] = Tensor((n,), (Part(self._theirs + source, (1, n), n, flat=True),))

@@ -22,6 +22,7 @@ from edgeq.kernels.layout import (
     attention_places,
     heads_per_tile,
 )
+from edgeq.ops.distances import by_distance
 
 LATENT = "latent"  # in place of rows per tile: keys begin with their values
 
@@ -54,6 +55,8 @@ class Args(NamedTuple):
     softcap: int  # of the scores, f32 bits, or 0
     sinks: int  # f32 [heads], or 0
     slopes: int  # f32 [heads], or 0
+    distances: int  # f32 of each distance of the first head, at that of none, or 0; see ops/distances.py
+    distances_stride: int  # bytes from a head's to the next one's
     sees_all: int  # 1 if tokens also see those after them (in the same run)
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
@@ -96,6 +99,7 @@ class Attention(Op):
         q, y, heads = low.buffer(self.q), low.buffer(out), self.heads
         kept, memory = low.kept(self.layer), self._memory(low)
         assert isinstance(kept, KeysAndValues)
+        middle, stride = self._distances(low)
         args = Args(
             q=q.address,
             q_stride=q.stride,
@@ -124,6 +128,8 @@ class Attention(Op):
             softcap=bits(heads.softcap),
             sinks=low.vector(heads.sinks),
             slopes=self._slopes(low),
+            distances=middle,
+            distances_stride=stride,
             sees_all=int(not heads.causal),
         )
         low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [q, kept], [y])
@@ -141,9 +147,18 @@ class Attention(Op):
         low.keep.append(values)
         return int(values.ctypes.data)
 
+    def _distances(self, low: Lowering) -> tuple[int, int]:
+        """The address of what is added for no distance, and how far the heads' are apart; 0 where nothing is."""
+        if not self.heads.distances:
+            return 0, 0
+        values = low.file.data(self.heads.distances).view(np.float32)
+        table = by_distance(values, self.heads.num_attention_heads, low.context) * np.float32(math.log2(math.e))
+        low.keep.append(table)
+        return int(table.ctypes.data) + table.strides[0] // 2, table.strides[0]
+
     def _memory(self, low: Lowering) -> _Memory:
         """Layers with the same heads run in turn and share it."""
-        heads = replace(self.heads, sinks="")
+        heads = replace(self.heads, sinks="", distances="")
         memory = low.shared.get(heads)
         if memory is None:
             group = heads.num_attention_heads // heads.num_key_value_heads
@@ -202,6 +217,7 @@ def reference(
     sinks: np.ndarray | None = None,
     causal: bool = True,
     slopes: np.ndarray | None = None,
+    distances: np.ndarray | None = None,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
     value_dim] -> [tokens, heads, value_dim].
@@ -209,7 +225,7 @@ def reference(
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
     `sinks` [heads] are one more score per head, without a value; `slopes` [heads] are what each position between takes
-    off a score.
+    off a score; `distances` [heads, 2 n] are added to scores by the distance, that of none in the middle.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -224,6 +240,9 @@ def reference(
                 scores = cap * np.tanh(scores / cap)
             if slopes is not None:
                 scores = scores - float(slopes[h]) * np.abs(np.arange(first, last) - (start + t))
+            if distances is not None:
+                apart = np.arange(first, last) - (start + t)
+                scores = scores + distances[h, distances.shape[1] // 2 + apart]
             weights = np.exp(scores - scores.max())
             beside = np.exp(float(sinks[h]) - scores.max()) if sinks is not None else 0.0
             result[t, h] = weights @ values / (weights.sum() + beside)

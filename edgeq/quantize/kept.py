@@ -133,7 +133,7 @@ def panels_of(rows: Rows, name: str) -> U8:
 def _nvfp4_panels(rows: Rows) -> U8:
     """What a scale is a multiple of has 4 significant bits, and comes out of 8 as it went in."""
     assert rows.factor is not None
-    factor = np.float32([rows.factor])
+    factor = np.full(1, rows.factor, np.float32)
     small = rows.of_blocks(rows.scales, nvfp4.SHARING) / factor
     scales = small.astype(ml_dtypes.bfloat16).astype(np.float32)
     return pack_panels(nvfp4.fields_of(rows.codes, scales, factor), block_type(NVFP4))

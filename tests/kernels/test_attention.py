@@ -16,6 +16,7 @@ from edgeq.kernels.layout import (
     heads_per_tile,
 )
 from edgeq.ops import Heads, attention, pack, rope
+from edgeq.ops.distances import by_distance
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -62,14 +63,15 @@ def run(
     causal=True,
     latent=0,
     slopes=None,
+    apart=None,
 ):
     """The kernel's rows, and its packed activations, of one sequence."""
     text = Text(k, None if latent else v, kind, page_places(context))
     heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
-    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks, slopes)
+    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks, slopes, apart)
 
 
-def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None):
+def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None, apart=None):
     """The kernel's rows [tokens, heads, value_dim], packed words and sums. `runs` are rows and the first position of
     each, one after the other in q, `tables` those of their sequences."""
     tokens, heads, kv_heads, head_dim = len(q), *q.shape[1:2], shape.num_key_value_heads, shape.head_dim
@@ -117,6 +119,8 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         softcap=bits(shape.softcap),
         sinks=address(sinks),
         slopes=address(slopes),
+        distances=address(apart) + apart.strides[0] // 2 if apart is not None else 0,
+        distances_stride=apart.strides[0] if apart is not None else 0,
         sees_all=int(not shape.causal),
     )
     kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
@@ -208,6 +212,24 @@ def test_scores_fall_with_distance(window, causal, tokens, start):
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6)
     plain = np.abs(expected - attention.reference(q, k, v, start, window, causal=causal)).max(axis=(0, 2))
     assert (plain[[0, 1, 4, 5]] > 0.02).all() and plain[3] == 0.0
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), [(12, 12, 32, 0), (4, 2, 24, 12)])
+@pytest.mark.parametrize(
+    ("tokens", "start", "causal"), [(1, 0, False), (37, 0, False), (300, 0, False), (9, 500, True)]
+)
+def test_scores_differ_by_distance(heads, kv_heads, head_dim, window, tokens, start, causal):
+    q, k, v = random_case(tokens, start, heads, kv_heads, head_dim, "f16")
+    context = round_up(start + tokens, 16)
+    apart = by_distance(np.random.default_rng(1).normal(0, 2, 32 * heads).astype(np.float32), heads, context)
+    scaled = apart * np.float32(np.log2(np.e))
+    results = [
+        run(q, k, v, start, window, "f16", threads, context, causal=causal, apart=scaled)[0] for threads in (1, 3)
+    ]
+    expected = attention.reference(q, k, v, start, window, causal=causal, distances=apart)
+    np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(*results)
+    assert tokens == 1 or np.abs(expected - attention.reference(q, k, v, start, window, causal=causal)).max() > 0.1
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)

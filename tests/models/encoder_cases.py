@@ -103,6 +103,12 @@ ENCODERS |= {
         "intermediate_size": 100,
     },
     "nomic-bert": _NOMIC,
+    "mpnet": {
+        **_ROBERTA,
+        "model_type": "mpnet",
+        "architectures": ["MPNetModel"],
+        "layer_norm_eps": 1e-4,
+    },
     "camembert": {**_ROBERTA, "model_type": "camembert", "architectures": ["CamembertModel"]},
     "electra": {**_BERT, "model_type": "electra", "architectures": ["ElectraModel"], "embedding_size": 64},
     "electra-narrow": {**_BERT, "model_type": "electra", "architectures": ["ElectraModel"], "embedding_size": 40},

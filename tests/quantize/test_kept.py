@@ -52,6 +52,7 @@ EXPECTED = {
     "mlx-mxfp4": ("MXFP4", EXACT),
     "awq-gemv-32": ("Q5_0", EXACT),
     "awq-gemv-128": ("Q5_0", EXACT),
+    "compressed-tensors-mxfp8": ("Q8_0", ENCODED),
     "torchao-int8": ("Q8_0", EXACT),
     "torchao-int8-dynamic": ("Q8_0", EXACT),
     "torchao-float8": ("Q8_0", ENCODED),
