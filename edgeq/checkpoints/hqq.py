@@ -1,4 +1,4 @@
-"""HQQ's checkpoints as transformers saves them, per matrix of `out` rows and `in` columns:
+"""HQQ's checkpoints as transformers 4 saves them, per matrix of `out` rows and `in` columns:
 
     W_q             codes of [out * in / group, group] (axis 1) or [group, out * in / group] (axis 0), the flattened
                     weight in a matrix of groups, whose rows lie beside one another, all first parts of words before all
