@@ -242,11 +242,12 @@ def mlx() -> Iterator[Case]:
         tensors = {"weight": tensor(packed), "scales": tensor(scales), "biases": tensor(biases)}
         expected = tensor(mx.dequantize(packed, *wide, group, bits))
         yield f"mlx-{bits}-{group}", {"group_size": group, "bits": bits, "mode": "affine"}, tensors, expected
-    w = mx.array(weights(32, 128).numpy()).astype(mx.bfloat16)
-    packed, scales = mx.quantize(w, mode="mxfp4")
-    config = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
-    expected = tensor(mx.dequantize(packed, scales, mode="mxfp4"))
-    yield "mlx-mxfp4", config, {"weight": tensor(packed), "scales": tensor(scales)}, expected
+    for mode, group, bits in (("mxfp4", 32, 4), ("nvfp4", 16, 4), ("mxfp8", 32, 8)):
+        w = mx.array(weights(32, 128).numpy()).astype(mx.bfloat16)
+        packed, scales = mx.quantize(w, mode=mode)
+        config = {"group_size": group, "bits": bits, "mode": mode}
+        expected = tensor(mx.dequantize(packed, scales, mode=mode))
+        yield f"mlx-{mode}", config, {"weight": tensor(packed), "scales": tensor(scales)}, expected
 
 
 def bitnet() -> Iterator[Case]:

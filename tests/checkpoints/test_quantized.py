@@ -19,7 +19,7 @@ from edgeq.errors import EdgeqError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "quantized"
 # Groups that are no multiples of 32 columns
-NARROW = ("compressed-tensors-fp8-block", "compressed-tensors-nvfp4", "modelopt-nvfp4", "hqq-4-16-rows")
+NARROW = ("compressed-tensors-fp8-block", "compressed-tensors-nvfp4", "modelopt-nvfp4", "mlx-nvfp4", "hqq-4-16-rows")
 READ_OF_HQQ = ("W_q", "scale", "zero", "nbits", "shape", "axis")  # of all that it stores
 NAMES = {"mxfp4": "m.down_proj_blocks"}
 CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))

@@ -50,6 +50,8 @@ EXPECTED = {
     "mlx-6-64": ("Q8_0", ENCODED),
     "mlx-8-128": ("Q8_0", ENCODED),
     "mlx-mxfp4": ("MXFP4", EXACT),
+    "mlx-nvfp4": ("NVFP4_W", EXACT),
+    "mlx-mxfp8": ("Q8_0", ENCODED),
     "awq-gemv-32": ("Q5_0", EXACT),
     "awq-gemv-128": ("Q5_0", EXACT),
     "compressed-tensors-mxfp8": ("Q8_0", ENCODED),
