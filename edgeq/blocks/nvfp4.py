@@ -46,6 +46,16 @@ def rounded(scales: F32, factor: F32) -> float:
     return float(max(np.where(d == 0, 0, halves).max(initial=0.0), unit_errors.max(initial=0.0)))
 
 
+def squares(scales: F32, factor: F32) -> tuple[float, float]:
+    """(those of the errors of scales in such fields, those of the scales), summed; scales past f16's range err
+    infinitely. As groups use their codes alike, the root of their ratio is nearly the relative error of the weights."""
+    codes = np.zeros((len(scales), scales.shape[1] * SHARING), np.uint8)
+    with np.errstate(invalid="ignore"):
+        found = scales_of(fields_of(codes, scales, factor))
+        exact = (scales * factor).astype(np.float64)
+        return float(np.square(found - exact).sum()), float(np.square(exact).sum())
+
+
 def _units(scales: F32) -> F32:
     """f32 [rows, super-blocks]: the least powers of two of which no scale is more than 127."""
     starts = np.arange(0, scales.shape[1], SUPER_BLOCK // SHARING)

@@ -84,7 +84,7 @@ class _Job:
     """One tensor: what it is made from, what it becomes and how. `first`: where its rows begin in each matrix that it
     is made from. `heads` that its rows are of, where these must be re-ordered, else 0. `pieces`: in how many its rows
     lie, one in each of so many equal parts of the matrix, if that is not one. `factors`: of NVFP4, what each matrix is
-    multiplied by."""
+    multiplied by; `error`: how far its scales are rounded, of all of them (RMS)."""
 
     tensor: GgufTensor
     spec: TensorSpec
@@ -93,6 +93,7 @@ class _Job:
     heads: int = 0
     pieces: int = 1
     factors: npt.NDArray[np.float32] | None = None
+    error: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -262,6 +263,9 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: 
             left_out.append(f"left out, as the model does not use it: {tensor.name[:80]} ({error})")
     if len(left_out) > NAMED:
         left_out[NAMED:] = [f"{len(left_out) - NAMED} more tensors are left out, as the model does not use them"]
+    if errors := [job.error for job in jobs if job.error]:
+        what = f"NVFP4 scales are rounded in {len(errors)} tensor{'s' * (len(errors) > 1)}"
+        left_out.append(f"{what}, RMS error up to {max(errors):.2%} of the weights")
     return jobs, left_out
 
 
@@ -304,6 +308,7 @@ def _jobs(
 ) -> Iterator[_Job]:
     """A tensor, or those that it holds one after the other."""
     first = 0
+    error = 0.0
     factor = nvfp4_scales.factor_of(tensor, factors) if tensor.type.name == nvfp4_scales.NAME else None
     for name in place.parts:
         shape = expected.get(name, tensor.shape)
@@ -313,8 +318,9 @@ def _jobs(
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         pieces = pieces_of(place, model) if place.woven else 1
         if factor is not None:
-            how = nvfp4_scales.how_held(file, tensor, factor)
-        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces, factor)
+            error = nvfp4_scales.error_of(file, tensor, factor)
+            how = ROUNDED if error else WIDENED
+        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces, factor, error)
         yield job
         first += job.rows // pieces
 

@@ -40,21 +40,22 @@ def factor_of(tensor: GgufTensor, known: dict[str, F32]) -> F32:
     return known.get(f"{tensor.name.removesuffix('.weight')}.scale", np.ones(prod(tensor.shape[:-2]), np.float32))
 
 
-def how_held(file: GgufFile, tensor: GgufTensor, factor: F32) -> str:
-    """Whether NVFP4_W holds every weight of an NVFP4 tensor. UnsupportedError for one past the range of its scales."""
+def error_of(file: GgufFile, tensor: GgufTensor, factor: F32) -> float:
+    """The relative error (RMS) of the scales of an NVFP4 tensor in NVFP4_W, 0 if that holds every weight.
+    UnsupportedError for a scale past its range."""
     matrices = file.data(tensor.name).reshape(len(factor), tensor.shape[-2], -1)
-    how = EXACT
+    wrong, whole = 0.0, 0.0
     for matrix, times in zip(matrices, factor, strict=True):
         for start in range(0, len(matrix), CHUNK_ROWS):
             blocks = matrix[start : start + CHUNK_ROWS].reshape(-1, tensor.type.block_bytes)
             scales = nvfp4_scales(blocks).reshape(-1, tensor.shape[-1] // nvfp4.SHARING)
-            error = nvfp4.rounded(scales, np.full(1, times, np.float32))
-            if not np.isfinite(error):
+            squares = nvfp4.squares(scales, np.full(1, times, np.float32))
+            if not np.isfinite(squares).all():
                 raise UnsupportedError(
                     f"{file.path}: tensor {tensor.name} has a scale that is too large: take an F16 file"
                 )
-            how = ROUNDED if error else how
-    return how
+            wrong, whole = wrong + squares[0], whole + squares[1]
+    return float(np.sqrt(wrong / whole)) if wrong else 0.0
 
 
 def times(fields: Fields, factor: np.float32) -> Fields:

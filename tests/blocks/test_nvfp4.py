@@ -31,16 +31,20 @@ def test_near_scales_are_exact_and_come_back(low: int, high: int) -> None:
     expected = gguf_oracle.dequantize(blocks, "NVFP4")
     assert np.array_equal(decode_fields(fields, HELD).view(np.uint32), expected.view(np.uint32))
     assert np.array_equal(narrow(fields, "NVFP4"), blocks.reshape(-1))
-    assert nvfp4.rounded(nvfp4_scales(blocks.reshape(-1, 36)).reshape(ROWS, -1), ONE) == 0
+    scales = nvfp4_scales(blocks.reshape(-1, 36)).reshape(ROWS, -1)
+    assert nvfp4.rounded(scales, ONE) == 0 and nvfp4.squares(scales, ONE)[0] == 0
 
 
 def test_far_scales_are_rounded_by_little() -> None:
     blocks = random_blocks(0, 0x7F)
     scales = nvfp4_scales(blocks.reshape(-1, 36)).reshape(ROWS, -1)
     assert 0 < nvfp4.rounded(scales, ONE) <= 1 / 128
+    wrong, whole = nvfp4.squares(scales, ONE)
     found = decode_fields(widen(blocks.reshape(-1), ROWS, COLS, "NVFP4"), HELD)
     expected = gguf_oracle.dequantize(blocks, "NVFP4")
     assert not np.array_equal(found, expected)
+    error = np.sqrt(np.square(found - expected, dtype="f8").sum() / np.square(expected, dtype="f8").sum())
+    assert abs(np.sqrt(wrong / whole) - error) <= 0.2 * error
     for start in range(0, COLS, 256):
         part = slice(start, start + 256)
         largest = scales[:, start // 16 : (start + 256) // 16].max(axis=1, keepdims=True) * max(FP4_VALUES)

@@ -1,5 +1,6 @@
 """GGUF's NVFP4 tensors with scales beside them, as llama.cpp's converter writes ModelOpt's checkpoints."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,10 @@ def test_weights_are_multiplied(scale: float, how: str, tmp_path: Path) -> None:
     tensors = write(tmp_path / "m.gguf", KINDS, beside={f"{NAME}.scale": np.float32([scale])})
     report = import_gguf(tmp_path / "m.gguf", tmp_path / "m.eqf")
     assert {t.how for t in report.tensors if t.name == f"{NAME}.weight"} == {how}
+    said = [
+        note for note in report.notes if note.startswith("NVFP4 scales are rounded in 1 tensor, RMS error up to 0.0")
+    ]
+    assert len(said) == (how == ROUNDED)
     expected = gguf_oracle.dequantize(tensors[f"{NAME}.weight"], "NVFP4") * np.float32(scale)
     found = weights(tmp_path / "m.eqf")
     np.testing.assert_allclose(found, expected, rtol=0 if how == WIDENED else 2**-11)
@@ -55,7 +60,11 @@ def test_far_scales_are_said_to_be_rounded(tmp_path: Path) -> None:
     ways = {t.name: t.how for t in report.tensors if t.source_type == "NVFP4"}
     assert ways.pop(f"{NAME}.weight") == ROUNDED and set(ways.values()) == {WIDENED}
     expected = gguf_oracle.dequantize(tensors[f"{NAME}.weight"], "NVFP4")
-    assert np.abs(weights(tmp_path / "m.eqf") - expected).max() <= 448 * 6 / 128
+    error = weights(tmp_path / "m.eqf") - expected
+    assert np.abs(error).max() <= 448 * 6 / 128
+    told = re.search(r"rounded in 1 tensor, RMS error up to ([\d.]+)% of the weights", "\n".join(report.notes))
+    measured = 100 * float(np.sqrt(np.square(error, dtype="f8").sum() / np.square(expected, dtype="f8").sum()))
+    assert told and abs(float(told[1]) - measured) <= 0.3 * measured + 0.005
 
 
 @pytest.mark.parametrize(
