@@ -31,7 +31,7 @@ from edgeq.quantize.pipeline import Progress
 from edgeq.quantize.reads import inputs
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
-from edgeq.quantize.sensitivity import COARSE, HEAD, MEASURED, TOGETHER, Sensitivities, sensitivities
+from edgeq.quantize.sensitivity import COARSE, FINE, HEAD, MEASURED, TOGETHER, Sensitivities, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
 from edgeq.runtime.program import default_context, fit_of
 from edgeq.version import VERSION
@@ -281,7 +281,7 @@ class _Choice:
         head = calibration.of(HEAD if HEAD in file.tensors else EMBEDDING)
         gram = None if head is None else head.gram
         types = plans.GGUF_TYPES if self.gguf else plans.TYPES
-        settings = [VERSION, POSITIONS, COARSE, MEASURED, TOGETHER, types, request.how, request.smooth]
+        settings = [VERSION, POSITIONS, COARSE, FINE, MEASURED, TOGETHER, types, request.how, request.smooth]
         digest = sha256(repr([settings, [info.crc32 for info in file.tensors.values()]]).encode())
         for part in (*sequences, *(() if gram is None else (gram,))):
             digest.update(np.ascontiguousarray(part).tobytes())

@@ -8,7 +8,7 @@ Quantized one after the other, matrices make good a part of what those before th
 has, with which all begins, less of each other's. So that is measured for the embedding apart from the others.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,20 +40,17 @@ Progress = Callable[[int, int], None]  # (how many matrices are done, how many t
 @dataclass(frozen=True)
 class Sensitivities:
     """losses   divergence in nats that a type of one matrix alone brings, by name, by type
-    floor    that of the model with all matrices as good as exact: what rounding its activations costs
-    coarse   that of all matrices in COARSE, quantized one after the other as those of the file will be
+    floor    that of all matrices in FINE, as good as exact: what rounding activations costs in every file
+    coarse   that of all matrices in COARSE
     others   the same with an exact embedding
+
+    The latter three are of matrices quantized one after the other, as those of the file will be.
     """
 
     losses: dict[str, dict[str, float]]
     floor: float
     coarse: float
     others: float
-
-    @property
-    def left(self) -> float:
-        """The floor as it is in a file, whose matrices make good a part of what rounded activations cost, too."""
-        return self.floor * self._kept[1]
 
     def added(self, name: str) -> dict[str, float]:
         """What each type of a matrix adds to the divergence of a whole file."""
@@ -62,10 +59,10 @@ class Sensitivities:
 
     @property
     def _kept(self) -> tuple[float, float]:
-        """What quantizing all matrices leaves of what the embedding costs alone; of the others' sum and the floor."""
+        """What quantizing all matrices leaves of what the embedding costs alone; of the others' sum."""
         first = self.losses.get(EMBEDDING, {}).get(COARSE, 0.0)
-        alone = self.floor + sum(losses[COARSE] for name, losses in self.losses.items() if name != EMBEDDING)
-        return _ratio(self.coarse - self.others, first), _ratio(self.others, alone)
+        alone = sum(losses[COARSE] for name, losses in self.losses.items() if name != EMBEDDING)
+        return _ratio(self.coarse - self.others, first), _ratio(self.others - self.floor, alone)
 
 
 def sensitivities(
@@ -87,7 +84,7 @@ def sensitivities(
     """
     probe, number = Probe(file, held[:1], threads, positions), sum(1 for _ in _matrices(file))
     found: dict[str, dict[str, float]] = {}
-    coarse: dict[str, tuple[str, U8]] = {}
+    coarse: dict[str, U8] = {}
     for names, stage, gram in _read(file, sequences, head_gram, threads):
         metric = Metric(gram, sum(map(len, sequences)))
         for name in names:
@@ -96,10 +93,10 @@ def sensitivities(
                 continue
             losses = {}
             for kind in dict.fromkeys([COARSE, *filter(one.accepts, MEASURED if name == HEAD else ())]):
-                own = {name: (kind, one.panels(kind))}
-                losses[kind] = probe.loss(ChangedFile(file, own), stage).divergence
+                panels = one.panels(kind)
+                losses[kind] = probe.loss(ChangedFile(file, {name: (kind, panels)}), stage).divergence
                 if kind == COARSE and not feedback:
-                    coarse |= own
+                    coarse[name] = panels
             costs = {kind: one.cost(kind) for kind in {COARSE, *filter(one.accepts, types)}}
             found[name] = {kind: losses[COARSE] * cost / (costs[COARSE] or 1.0) for kind, cost in costs.items()}
             found[name] |= losses
@@ -107,16 +104,20 @@ def sensitivities(
                 progress(len(found), number)
     everything, some = Probe(file, held, threads), sequences[:: max(len(sequences) // TOGETHER, 1)]
 
-    def together(names: Collection[str]) -> float:
-        panels = {name: coarse[name] for name in names if name in coarse}
+    def together(types: dict[str, str]) -> float:
         if feedback:
-            made = LayerWise(file, dict.fromkeys(names, COARSE), some, head_gram=head_gram, threads=threads)
-            panels = {name: (COARSE, data) for name, data in made.tensors()}
-        return everything.loss(ChangedFile(file, panels)).divergence
+            made = dict(LayerWise(file, types, some, head_gram=head_gram, threads=threads).tensors())
+        else:
+            made = {
+                name: coarse[name] if kind == COARSE else _plain(file, name, kind, threads)
+                for name, kind in types.items()
+            }
+        own = {name: (types[name], data) for name, data in made.items()}
+        return everything.loss(ChangedFile(file, own)).divergence
 
-    return Sensitivities(
-        found, _floor(file, everything, threads), together(found), together(found.keys() - {EMBEDDING})
-    )
+    fine = {name: FINE for name in found if block_type(FINE).accepts(file.tensors[name].shape[1])}
+    others = dict.fromkeys(found.keys() - {EMBEDDING}, COARSE)
+    return Sensitivities(found, together(fine), together(dict.fromkeys(found, COARSE)), together(others))
 
 
 def _ratio(whole: float, part: float) -> float:
@@ -152,13 +153,8 @@ class _Matrix:
         return encode_panels(weights, kind, self.threads, importance)
 
 
-def _floor(file: File, probe: Probe, threads: int) -> float:
-    fine = {}
-    for name, _ in _matrices(file):
-        weights = _decoded(file, name)
-        if block_type(FINE).accepts(weights.shape[1]):
-            fine[name] = FINE, aligned_copy(encode_panels(weights, FINE, threads))
-    return probe.loss(ChangedFile(file, fine)).divergence
+def _plain(file: File, name: str, kind: str, threads: int) -> U8:
+    return aligned_copy(encode_panels(_decoded(file, name), kind, threads))
 
 
 def _read(

@@ -50,9 +50,9 @@ def plan(file: File, found: Sensitivities, goal: Goal, fixed_bytes: int, gguf: b
     Raises UsageError for a goal that no types reach.
     """
     candidates = {name: _candidates(file, name, found.added(name), gguf) for name in found.losses}
-    chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - found.left, 0.0))
+    chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - found.floor, 0.0))
     nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
-    divergence += found.left
+    divergence += found.floor
     if nbytes + fixed_bytes > goal.nbytes:
         smallest = (nbytes + fixed_bytes) / 1e6
         raise UsageError(f"takes at least {smallest:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")

@@ -81,10 +81,10 @@ def test_all_one_after_the_other_lose_less_than_the_sum_and_exact_ones_nearly_no
 
 def test_what_a_type_adds_to_a_file_is_told_for_the_embedding_apart() -> None:
     alone = {EMBEDDING: {"Q2_K": 12.0, "Q3_K": 4.0}, "a": {"Q3_K": 1.0, "Q4_K": 0.2}, "b": {"Q3_K": 0.5}}
-    found = Sensitivities(alone, floor=0.5, coarse=3.0, others=1.0)
+    found = Sensitivities(alone, floor=0.5, coarse=3.25, others=1.25)
     assert found.added(EMBEDDING) == {"Q2_K": 6.0, "Q3_K": 2.0}
     assert found.added("a") == {"Q3_K": 0.5, "Q4_K": 0.1}
-    assert found.left + sum(found.added(name)["Q3_K"] for name in alone) == found.coarse
+    assert found.floor + sum(found.added(name)["Q3_K"] for name in alone) == found.coarse
     nothing_told = Sensitivities(alone, floor=0.0, coarse=0.0, others=0.0)
     assert [nothing_told.added(name) for name in alone] == list(alone.values())
 
