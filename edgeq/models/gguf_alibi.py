@@ -34,6 +34,6 @@ def write_mpt(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """GGUF's readers scale scores by the head's size."""
     if model.heads.scale:
         raise UnsupportedError("an MPT with a softmax_scale cannot be exported")
-    most = (config.get("attn_config") or {}).get("alibi_bias_max", 8)
-    clip = {"attention.clamp_kqv": float(model.attention.clip)} if model.attention.clip else {}
-    return {"attention.max_alibi_bias": float(most), **clip}
+    given = config.get("attn_config") or {}
+    clip = {"attention.clamp_kqv": float(given["clip_qkv"])} if given.get("clip_qkv") else {}
+    return {"attention.max_alibi_bias": float(given.get("alibi_bias_max", 8)), **clip}
