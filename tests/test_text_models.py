@@ -37,7 +37,7 @@ def test_what_the_page_says_runs_does() -> None:
 
 
 def test_a_page_is_read_as_it_was_written() -> None:
-    needs = {"llama": "", "bert": "", "rwkv": "recurrent layers", "bloom": "ALiBi", "mpt": "ALiBi"}
+    needs = {"llama": "", "bert": "", "rwkv": "recurrent layers", "ctrl": "MLA", "xlnet": "MLA"}
     version, said = text_models.read(text_models.render("1.2", needs))
     assert version == "1.2" and said == needs | {"llama": text_models.RUNS, "bert": text_models.AS_ENCODER}
     with pytest.raises(SystemExit, match="does not run any more"):

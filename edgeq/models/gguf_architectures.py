@@ -10,12 +10,12 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models import (
     falcon_h1,
-    gguf_alibi,
     gguf_gemma4,
     gguf_granite,
     gguf_latents,
     gguf_mixtures,
     gguf_nemotron,
+    gguf_older,
     gguf_xielu,
     gpt2,
 )
@@ -368,17 +368,26 @@ ARCHITECTURES |= {
     "bloom": GgufArchitecture(
         "bloom",
         layer_norm="layer_norm_epsilon",
-        names=gguf_alibi.BLOOM_NAMES,
+        names=gguf_older.BLOOM_NAMES,
         fixed={"apply_residual_connection_post_layernorm": False},
         fused=("attn_qkv",),
+    ),
+    "exaone": GgufArchitecture("exaone", fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}),
+    "olmo": GgufArchitecture(
+        "olmo",
+        layer_norm="layer_norm_epsilon",
+        interleaved=True,
+        fixed={"hidden_act": "silu", "attention_bias": False},
+        read=gguf_older.read_olmo,
+        write=gguf_older.write_olmo,
     ),
     "mpt": GgufArchitecture(
         "mpt",
         layer_norm="layer_norm_epsilon",
-        names=gguf_alibi.MPT_NAMES,
+        names=gguf_older.MPT_NAMES,
         fixed={"no_bias": True},
-        read=gguf_alibi.read_mpt,
-        write=gguf_alibi.write_mpt,
+        read=gguf_older.read_mpt,
+        write=gguf_older.write_mpt,
         fused=("attn_qkv",),
     ),
     "apertus": GgufArchitecture(
@@ -424,6 +433,11 @@ GRANITE4_MOE = replace(
     ARCHITECTURES["granitehybrid"],
     keys=_MULTIPLIERS | _LOCAL_EXPERTS | {"expert_shared_feed_forward_length": "shared_intermediate_size"},
 )
+GRANITE_SHARED = replace(
+    ARCHITECTURES["granitemoe"],
+    model_type="granitemoeshared",
+    keys=_MULTIPLIERS | _LOCAL_EXPERTS | {"expert_shared_feed_forward_length": "shared_intermediate_size"},
+)
 # OLMo 2 with local layers
 OLMO3 = GgufArchitecture("olmo3", keys=_WINDOW, fixed={"attention_bias": False}, derived=hooks.every(4))
 # A Llama with experts
@@ -437,6 +451,7 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "internlm3": "llama",
     "olmo3": "olmo2",
     "granitemoehybrid": "granite",
+    "granitemoeshared": "granitemoe",
     "granite": "granite",
     "minicpm": "granite",
     "roberta": "bert",
@@ -485,6 +500,8 @@ def exported(
     name = EXPORTED[model_type]
     if model_type == "nemotron_h" and routed:
         return "nemotron_h_moe", ARCHITECTURES["nemotron_h_moe"]
+    if model_type == "granitemoeshared":
+        return name, GRANITE_SHARED
     if model_type == "granitemoehybrid" and routed:
         return ("granitehybrid" if recurrent else "granitemoe"), GRANITE4_MOE
     if model_type == "granitemoehybrid" and recurrent:

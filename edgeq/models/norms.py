@@ -76,6 +76,19 @@ class PlainRMSNorm(NamedTuple):
         return g.rms_norm(x, None, self.eps)
 
 
+class PlainLayerNorm(NamedTuple):
+    """LayerNorm without weights."""
+
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """None."""
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed."""
+        return g.layer_norm(x, None, None, self.eps)
+
+
 class PlainHeadNorm(NamedTuple):
     """RMSNorm of each head by itself, without weights."""
 
@@ -102,5 +115,5 @@ class NoNorm(NamedTuple):
         return x
 
 
-Norm = RMSNorm | LayerNorm | PlainRMSNorm
+Norm = RMSNorm | LayerNorm | PlainRMSNorm | PlainLayerNorm
 NamedNorm = Callable[[str, str], Norm]  # makes one of its name in the file and in the checkpoint

@@ -27,10 +27,10 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerNorm(Op):
-    """(x - mean(x)) / sqrt(variance(x) + eps) * weight (+ bias) (arXiv:1607.06450)."""
+    """(x - mean(x)) / sqrt(variance(x) + eps) * weight (+ bias) (arXiv:1607.06450), or without both."""
 
     x: Value
-    weight: str
+    weight: str | None
     bias: str | None
     eps: float
     kernels: ClassVar[Variants] = {"layer_norm": lambda isa: [""]}
@@ -49,7 +49,7 @@ class LayerNorm(Op):
             x=x.address,
             x_stride=x.stride,
             width=out.width,
-            weight=low.vector(self.weight),
+            weight=low.product((self.weight,) if self.weight else (), out.width),
             bias=low.vector(self.bias),
             eps=bits(self.eps),
             out=y.address,

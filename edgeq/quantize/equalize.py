@@ -79,7 +79,7 @@ def _makers(op: Op) -> tuple[str, ...]:
     if isinstance(op, RMSNorm) and op.add_to is None:
         return (op.weight,) if op.weight else ()
     if isinstance(op, LayerNorm) or (isinstance(op, Linear) and op.add_to is None):
-        return (op.weight, *([op.bias] if op.bias else []))
+        return tuple(name for name in (op.weight, op.bias) if name) if op.weight else ()
     return ()
 
 

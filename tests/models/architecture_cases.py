@@ -645,6 +645,24 @@ _PHIMOE = {
     "sliding_window": None,
 }
 
+_EXAONE = {
+    **_LLAMA,
+    "model_type": "exaone",
+    "architectures": ["ExaoneForCausalLM"],
+    "rope_scaling": _LLAMA3_SCALING,
+    "pad_token_id": 0,
+}
+_OLMO = {**_LLAMA, "model_type": "olmo", "architectures": ["OlmoForCausalLM"], "clip_qkv": 1.5, "pad_token_id": 0}
+_GRANITE_SHARED = {
+    **_GRANITE,
+    "model_type": "granitemoeshared",
+    "architectures": ["GraniteMoeSharedForCausalLM"],
+    "intermediate_size": 40,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "shared_intermediate_size": 72,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "llama-bias": {**_LLAMA, "attention_bias": True, "mlp_bias": True},
@@ -882,6 +900,10 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
     "mpt": _MPT,
+    "exaone": _EXAONE,
+    "olmo": _OLMO,
+    "olmo-no-limit": {**_OLMO, "clip_qkv": None, "tie_word_embeddings": True},
+    "granitemoe-shared": _GRANITE_SHARED,
     "mpt-clipped": {
         **_MPT,
         "d_model": 96,
