@@ -20,9 +20,7 @@ def beginning(body: bytes) -> str:
     if not isinstance(fields, dict):
         return ""
     known = [fields.get(name) for name in ("model", "system", "instructions")]
-    talk = next(
-        (fields[name] for name in ("messages", "input", "prompt", "query", "content") if fields.get(name)), None
-    )
+    talk = next((fields[name] for name in TEXTS if fields.get(name)), None)
     if not isinstance(talk, str | list):
         return ""
     users = (i for i, one in enumerate(talk) if isinstance(one, dict) and one.get("role") == "user")
