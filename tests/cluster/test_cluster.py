@@ -24,15 +24,16 @@ from edgeq.serve.offline import EVERY, identity  # noqa: E402
 from edgeq.serve.roster import Roster  # noqa: E402
 
 ROOT = str(Path(edgeq.__file__).parents[1])
-SAYS = "{% for m in messages %}{{ m.content }}{% endfor %}"
+SAYS = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
-    room = {} if "RAY_ADDRESS" in os.environ else {"object_store_memory": 200 << 20}
+    own = {"address": "local", "num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20}
+    if "RAY_ADDRESS" in os.environ:
+        own = {}
     paths = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(**own, **room, runtime_env={"env_vars": {"PYTHONPATH": paths}}, log_to_driver=False)
+    ray.init(**own, runtime_env={"env_vars": {"PYTHONPATH": paths}}, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
