@@ -41,7 +41,7 @@ def test_the_same_traffic_gives_no_alert_and_a_switch_does(told, looked):
     report = tally.report()
     assert report.enough and report.looked_at == 16 and report.texts == 150
     assert 0 <= max(report.indices.values()) < 0.5 and report.nearest in ("some", "others")
-    switched = feed(tally, looker, told.code[:20])
+    switched = feed(tally, looker, told.code[:50])
     assert switched and switched[0] <= 20
     found = [one for one in tally.report().alerts if one.level == "alert"]
     assert any(one.where.startswith("blk.") and "(layer " in one.text for one in found), "a layer is named"

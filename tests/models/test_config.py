@@ -76,7 +76,6 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0]
         ("phi", {"qk_layernorm": True}, UnsupportedError, "qk_layernorm True is not supported"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, UnsupportedError, "scale_attn_by_inverse_layer_idx True"),
         ("gpt2", {"scale_attn_weights": False}, UnsupportedError, "scale_attn_weights False"),
-        ("falcon", {"alibi": True}, UnsupportedError, "alibi True is not supported"),
         ("gpt-neox", {"hidden_act": "mish"}, UnsupportedError, "hidden_act 'mish' is not supported"),
         ("olmoe", {"clip_qkv": 8.0}, UnsupportedError, "clip_qkv 8.0 is not supported"),
         ("mixtral", {"hidden_act": "gelu"}, UnsupportedError, "hidden_act 'gelu' is not supported"),
@@ -250,6 +249,8 @@ def test_a_checkpoint_has_what_is_expected(case: str) -> None:
         for part in tensor.parts:
             run = part.run or part.rows
             places = [part.first + i // run * part.step + i % run for i in range(part.rows)]
+            if part.turned is not None:  # its columns are rows there
+                places = list(range(part.turned, part.turned + tensor.shape[1]))
             start = 0 if part.plane is None else part.plane * part.shape[2 if part.transposed else 1]
             rows.setdefault(part.source, []).extend(start + place for place in places)
     shapes = random_checkpoints.shapes(random_checkpoints.CASES[case])

@@ -19,7 +19,7 @@ from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.cli import main
 from edgeq.container.reader import File, open_file
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.quantize import pipeline
+from edgeq.quantize import jobs
 from edgeq.quantize.converted import Report
 from edgeq.quantize.kept import ENCODED, EXACT, ROUNDED
 from edgeq.quantize.pipeline import convert
@@ -166,7 +166,7 @@ def test_a_type_that_is_asked_for_is_given(case: str, tmp_path: Path) -> None:
 def test_chunks_do_not_change_the_file(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted(case, tmp_path)
     whole = (tmp_path / "m.eqf").read_bytes()
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 16 * 64 * 4)
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 16 * 64 * 4)
     converted(case, tmp_path)
     assert (tmp_path / "m.eqf").read_bytes() == whole
 

@@ -290,7 +290,7 @@ def test_values_of_wrong_types(served, path):
     faults = []
     for field in FIELDS[path]:
         for value in VALUES:
-            if "embed" in path and isinstance(value, str) == (field == "input"):
+            if "embed" in path and (value == [5] or isinstance(value, str)) == (field == "input"):
                 continue  # a good request, and this model embeds nothing
             answer = served.http.post(path, content=json.dumps({**good, field: value}).encode())
             if answer.status_code >= 500 or "api_error" in answer.text:

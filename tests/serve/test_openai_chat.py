@@ -341,7 +341,7 @@ def test_many_at_once_are_told_what_each_is_told_alone(start, tiny_model, tmp_pa
 
 
 def test_a_heartbeat_where_nothing_comes(served, monkeypatch):
-    monkeypatch.setattr("edgeq.serve.choices.Run.events.__defaults__", (0.004,))
+    monkeypatch.setattr("edgeq.serve.openai_chat.HEARTBEAT_S", 0.004)
     text = served.post(CHAT, **hello(model="slow", stream=True)).text
     assert ": waiting\n\n" in text and events(text)[-1] == "[DONE]"
 
