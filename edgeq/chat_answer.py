@@ -30,7 +30,8 @@ class ChatAnswer(Answer):
     def __init__(self, generation: Generation, pieces: Iterator[str], parser: Parser | None) -> None:
         """`pieces` are those of all that the model writes; without a `parser` they are the answer."""
         self._said: list[Said] = []
-        super().__init__(generation, self._told_apart(pieces, parser))
+        # not a method: an answer that nobody holds any more must end at once, which a circle would put off
+        super().__init__(generation, _told_apart(pieces, parser, self._said))
 
     @property
     def text(self) -> str:
@@ -111,17 +112,19 @@ class ChatAnswer(Answer):
         for _ in self:
             pass
 
-    def _told_apart(self, pieces: Iterator[str], parser: Parser | None) -> Iterator[str]:
-        """The pieces of the answer: empty ones where something else became known."""
-        for piece in pieces:
-            yield self._keep([Text(piece)] if parser is None else parser.push(piece))
-        if parser is not None:
-            yield self._keep(parser.end())
 
-    def _keep(self, told: Iterable[Said]) -> str:
-        named = [CallBegun(one.index, one.name, one.id or _id()) if isinstance(one, CallBegun) else one for one in told]
-        self._said += named
-        return "".join(one.text for one in joined(named) if isinstance(one, Text))
+def _told_apart(pieces: Iterator[str], parser: Parser | None, said: list[Said]) -> Iterator[str]:
+    """The pieces of the answer: empty ones where something else became known. All of it is added to what was `said`."""
+    for piece in pieces:
+        yield _keep(said, [Text(piece)] if parser is None else parser.push(piece))
+    if parser is not None:
+        yield _keep(said, parser.end())
+
+
+def _keep(said: list[Said], told: Iterable[Said]) -> str:
+    named = [CallBegun(one.index, one.name, one.id or _id()) if isinstance(one, CallBegun) else one for one in told]
+    said += named
+    return "".join(one.text for one in joined(named) if isinstance(one, Text))
 
 
 def _id() -> str:
