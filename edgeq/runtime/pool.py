@@ -12,14 +12,26 @@ SPARE = 64 << 20  # bytes of dropped pages that are kept for the next ones: the 
 _OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
+class _Taken:
+    """A page's memory until nobody refers to it: then the pool has it back.
+
+    An array alone refers to it, which the garbage collector does not look into. That finalizes all of a circle before
+    anything in it is gone: a page that another finalizer brings back, as that of an unfinished answer does, would be
+    in use and the pool's.
+    """
+
+    def __init__(self, pool: "Pool", data: np.ndarray) -> None:
+        self._pool, self._data, self.__array_interface__ = pool, data, data.__array_interface__
+
+    def __del__(self) -> None:
+        self._pool.give_back(int(self._data.ctypes.data), self._data)
+
+
 class Page:
     """u8 `data` at `address`, which may hold anything. The pool has it back once nobody refers to the page."""
 
     def __init__(self, pool: "Pool", data: np.ndarray) -> None:
-        self._pool, self.data, self.address = pool, data, int(data.ctypes.data)
-
-    def __del__(self) -> None:
-        self._pool.give_back(self.address, self.data)
+        self.data, self.address = np.asarray(_Taken(pool, data)), int(data.ctypes.data)
 
 
 class Pool:

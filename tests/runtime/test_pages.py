@@ -1,5 +1,6 @@
 """Pages of sequences: shared by forks, copied before they are written, given back, never more than the budget."""
 
+import gc
 import os
 import random
 import threading
@@ -191,3 +192,21 @@ def test_a_budget_holds_in_threads() -> None:
     for thread in threads:
         thread.join(30)
     assert len(most) == 1600 and max(most) <= pool.budget and pool.used == 0
+
+
+def test_a_page_that_a_finalizer_brings_back_is_nobody_elses():
+    pool, back = Pool(1 << 20), []
+
+    class Circle:
+        def __init__(self, page):
+            self.page, self.itself = page, self
+
+        def __del__(self):
+            back.append(self)
+
+    address = Circle(pool.take(4096)).page.address
+    gc.collect()
+    assert back[0].page.address == address and pool.used == 4096
+    assert pool.take(4096).address != address
+    back.pop().itself = None
+    assert pool.used == 0
