@@ -22,9 +22,10 @@ class _Taken:
 
     def __init__(self, pool: "Pool", data: np.ndarray) -> None:
         self._pool, self._data, self.__array_interface__ = pool, data, data.__array_interface__
+        self._address = int(data.ctypes.data)  # taken now: NumPy imports for it, which it cannot when Python ends
 
     def __del__(self) -> None:
-        self._pool.give_back(int(self._data.ctypes.data), self._data)
+        self._pool.give_back(self._address, self._data)
 
 
 class Page:
