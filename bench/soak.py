@@ -3,7 +3,8 @@
     python bench/soak.py model.eqf --requests 10000
 
 Each client asks for a text, streamed or whole, and mostly leaves before its end, by closing or by a reset. Told are the
-answers, what memory the server holds after a tenth of the requests and at the end, and what it still computes or keeps.
+answers, and after each tenth of the requests what memory the server holds, and what of it are the texts that it keeps
+on purpose; at the end what it still computes.
 """
 
 import argparse
@@ -86,14 +87,16 @@ def main() -> None:
                     port = int(found[1])
                 if "ready" in line.split():
                     break
-            process = psutil.Process(server.pid)
-            first = asyncio.run(wander(port, options.requests // 10, options.clients))
-            begun = process.memory_info().rss
-            ends = first + asyncio.run(wander(port, options.requests - options.requests // 10, options.clients, seed=1))
-            ended = process.memory_info().rss
+            process, ends, held = psutil.Process(server.pid), Counter[str](), []
+            for tenth in range(10):
+                ends += asyncio.run(wander(port, options.requests // 10, options.clients, seed=tenth))
+                said = gauges(port)
+                held.append((process.memory_info().rss, said["kv_used_bytes"]))
+                print(f"{tenth + 1}: resident {held[-1][0] >> 10} KiB, texts {held[-1][1] >> 10} KiB", flush=True)
             print(dict(ends))
-            print(f"resident: {begun >> 10} KiB, then {ended >> 10} KiB: {ended / begun - 1:+.2%}")
-            print(gauges(port))
+            (first, texts_first), (last, texts_last) = held[0], held[-1]
+            grown, apart = last / first - 1, (last - texts_last) / (first - texts_first) - 1
+            print(f"resident: {grown:+.2%} since the first tenth, {apart:+.2%} without texts; {said}")
         finally:
             server.terminate()
 
