@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import sentencepiece
 import tokenizers
 import torch
@@ -50,20 +51,54 @@ PROMPTS = (
 
 
 def stand_in(folder: Path) -> None:
-    """MiniCPM, which transformers leaves to code of its repositories, is Granite with factors under other names."""
+    """Rewrite a checkpoint which transformers leaves to code of its repository as one that it knows and that computes
+    the same."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    if config["model_type"] != "minicpm":
-        return
-    config |= {
-        "model_type": "granite",
-        "architectures": ["GraniteForCausalLM"],
-        "embedding_multiplier": config["scale_emb"],
-        "residual_multiplier": config["scale_depth"] / config["num_hidden_layers"] ** 0.5,
-        "logits_scaling": config["hidden_size"] / config["dim_model_base"],
-        "attention_multiplier": (config["hidden_size"] / config["num_attention_heads"]) ** -0.5,
-    }
+    if config["model_type"] == "minicpm":  # Granite with factors under other names
+        config |= {
+            "model_type": "granite",
+            "architectures": ["GraniteForCausalLM"],
+            "embedding_multiplier": config["scale_emb"],
+            "residual_multiplier": config["scale_depth"] / config["num_hidden_layers"] ** 0.5,
+            "logits_scaling": config["hidden_size"] / config["dim_model_base"],
+            "attention_multiplier": (config["hidden_size"] / config["num_attention_heads"]) ** -0.5,
+        }
+    elif config["model_type"].startswith("bailing_moe"):  # GLM 4.5 with queries, keys and values in one
+        config |= {
+            "model_type": "glm4_moe",
+            "architectures": ["Glm4MoeForCausalLM"],
+            "n_routed_experts": config["num_experts"],
+            "n_shared_experts": config["num_shared_experts"],
+            "attention_bias": config["use_qkv_bias"],
+        }
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        safetensors.numpy.save_file(as_glm(weights, config), folder / "model.safetensors", {"format": "pt"})
     path.write_text(json.dumps(config))
+
+
+LING_NAMES = (
+    ("word_embeddings", "embed_tokens"),
+    ("attention.dense", "self_attn.o_proj"),
+    ("attention.query_layernorm", "self_attn.q_norm"),
+    ("attention.key_layernorm", "self_attn.k_norm"),
+    ("gate.expert_bias", "gate.e_score_correction_bias"),
+)
+
+
+def as_glm(weights: dict[str, np.ndarray], config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Ling's tensors as those of GLM 4.5."""
+    found, heads, shared = {}, config["num_attention_heads"], config["num_key_value_heads"]
+    for name, values in weights.items():
+        for here, there in LING_NAMES:
+            name = name.replace(here, there)
+        if "query_key_value" not in name:
+            found[name] = values
+            continue
+        parts = np.split(values, [heads * config["head_dim"], (heads + shared) * config["head_dim"]])
+        for kind, part in zip("qkv", parts, strict=True):
+            found[name.replace("attention.query_key_value", f"self_attn.{kind}_proj")] = np.ascontiguousarray(part)
+    return found
 
 
 def load(folder: Path) -> Any:

@@ -65,6 +65,8 @@ SUPPORTED = (
     "ernie4_5_moe",
     "lfm2_moe",
     "glm4_moe",
+    "bailing_moe_v2",
+    "bailing_moe",
     "dots1",
     "solar_open",
     "deepseek_v2",

@@ -339,6 +339,22 @@ ARCHITECTURES |= {
         write=gguf_mixtures.write,
         renamed={"ffn_norm": "post_attention_norm"},
     ),
+    "bailingmoe2": GgufArchitecture(
+        "bailing_moe_v2",
+        keys=_EXPERTS
+        | _EXPERT_WIDTH
+        | {
+            "expert_shared_count": "num_shared_experts",
+            "leading_dense_block_count": "first_k_dense_replace",
+            "expert_weights_scale": "routed_scaling_factor",
+        },
+        fixed={"hidden_act": "silu", "use_bias": False, "use_qkv_bias": False, "use_qk_norm": True},
+        assumed={"partial_rotary_factor": 1.0},
+        read=gguf_mixtures.read_ling,
+        write=gguf_mixtures.write_ling,
+        fused=("attn_qkv",),
+        square=True,
+    ),
     "dots1": GgufArchitecture(
         "dots1",
         keys=_ROUTED | _EXPERT_WIDTH,
@@ -449,6 +465,7 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "mistral": "llama",
     "mixtral": "llama",
     "internlm3": "llama",
+    "bailing_moe": "bailingmoe2",
     "olmo3": "olmo2",
     "granitemoehybrid": "granite",
     "granitemoeshared": "granitemoe",

@@ -22,9 +22,13 @@ def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """As `read` reads it."""
-    groups = {suffix: config.get(key, 1) for suffix, key in GROUPS.items() if config.get(key, 1) != 1}
     normalized = bool(config.get("norm_topk_prob", model.name != "dots1"))
-    return {"expert_gating_func": SIGMOID, "expert_weights_norm": normalized, **groups}
+    return {"expert_gating_func": SIGMOID, "expert_weights_norm": normalized, **written_groups(config)}
+
+
+def written_groups(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How many there are and how many of them count, where there are several: llama.cpp wants both or none."""
+    return {suffix: config.get(key, 1) for suffix, key in GROUPS.items()} if config.get("n_group", 1) != 1 else {}
 
 
 def write_dots1(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +65,27 @@ def write_lfm2_moe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**write_lfm2(model, config), "expert_gating_func": SIGMOID}
 
 
+def read_ling(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Weights are always normalized. The MLPs for every token are as one: some say its width, some a part's."""
+    if values.get("expert_weights_norm", True) is not True:
+        raise UnsupportedError("experts' weights are not normalized, which is not supported for bailingmoe2")
+    return read(values, shapes) | {"num_shared_experts": _shared_experts(values, shapes)}
+
+
+def write_ling(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `read_ling` reads it; GGUF's has an MLP for every token."""
+    if not config.get("num_shared_experts", 1):
+        raise UnsupportedError("a Ling without shared experts cannot be exported")
+    shared = {"expert_shared_count": config.get("num_shared_experts", 1)}
+    usual = {"n_group": 8, "topk_group": 4, "norm_topk_prob": True}
+    width = config.get("moe_intermediate_size", 512)
+    return {
+        **write(model, {**usual, **config, "norm_topk_prob": True}),
+        **shared,
+        "expert_shared_feed_forward_length": width,
+    }
+
+
 def check_sigmoid(values: Mapping[str, Any]) -> None:
     """UnsupportedError for experts that are scored in another way."""
     if values.get("expert_gating_func", SIGMOID) != SIGMOID:
@@ -71,10 +96,15 @@ def read_ernie(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """The MLPs for every token are as one, whose width is a multiple of an expert's."""
     if values.get("interleave_moe_layer_step", 1) != 1:
         raise UnsupportedError("layers of experts with others in between are not supported for ernie4_5-moe")
+    return {"moe_num_shared_experts": _shared_experts(values, shapes)}
+
+
+def _shared_experts(values: Mapping[str, Any], shapes: Shapes) -> int:
+    """How many experts wide the MLP for every token is."""
     wide = next((shape[0] for name, shape in shapes.items() if name.endswith(".ffn_up_shexp.weight")), 0)
     one = values.get("expert_feed_forward_length")
     one = one[0] if isinstance(one, list) and one else one
-    return {"moe_num_shared_experts": wide // one if isinstance(one, int) and one > 0 else 0}
+    return wide // one if isinstance(one, int) and one > 0 else 0
 
 
 def write_ernie(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
 from edgeq.models.feed_forward import PlainMLP, SharedMLP
 from edgeq.models.gguf_hooks import Config, Shapes, read_mamba, write_mamba
-from edgeq.models.gguf_mixtures import GROUPS
+from edgeq.models.gguf_mixtures import GROUPS, written_groups
 from edgeq.models.latent_experts import LatentExperts
 from edgeq.models.matrix import FURTHER
 from edgeq.models.mixers import Attention
@@ -73,7 +73,7 @@ def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
         "feed_forward_length": [_width(layer.mixer) for layer in model.layers],
     }
     if mixtures:
-        values |= {suffix: config.get(key, 1) for suffix, key in GROUPS.items() if config.get(key, 1) != 1}
+        values |= written_groups(config)
         values |= {"expert_gating_func": 2, "expert_weights_norm": bool(config.get("norm_topk_prob", True))}
         values |= {"expert_weights_scale": float(config.get("routed_scaling_factor", 1.0)), "expert_shared_count": 1}
         experts = mixtures[0].experts

@@ -198,11 +198,13 @@ def output(n: int, heads: Heads, bias: bool = False, source: str = "self_attn.o_
     return Matrix("attn_output", source, n, query_width(heads), bias, ternary=ternary)
 
 
-def head_norms(heads: Heads, eps: float, add: float = 0.0) -> tuple[HeadNorm, HeadNorm]:
+def head_norms(
+    heads: Heads, eps: float, add: float = 0.0, sources: tuple[str, str] = ("self_attn.q_norm", "self_attn.k_norm")
+) -> tuple[HeadNorm, HeadNorm]:
     """A norm on every query head, one on every key head."""
     return (
-        HeadNorm("attn_q_norm", "self_attn.q_norm", heads.head_dim, eps, add),
-        HeadNorm("attn_k_norm", "self_attn.k_norm", heads.head_dim, eps, add),
+        HeadNorm("attn_q_norm", sources[0], heads.head_dim, eps, add),
+        HeadNorm("attn_k_norm", sources[1], heads.head_dim, eps, add),
     )
 
 

@@ -32,6 +32,7 @@ NEAREST = {
     "gemma4": {"vocab_size_per_layer_input": 48},
     "lfm2-moe": {"routed_scaling_factor": 1.0},
     "dots1": {"num_key_value_heads": 4, "layer_types": ["full_attention"] * 3},
+    "ling": {"head_dim": 16},
     "gemma4-experts": {"rope_parameters": CASES["gemma4"]["rope_parameters"]},
     "deepseek-v2-queries": {"attention_bias": False},
     "youtu": {"attention_bias": False},
@@ -67,7 +68,7 @@ REFUSED = {
         "minicpm3",
         "minicpm3-plain",
     ),
-    *("seed-oss-bias", "arcee-bias", "internlm3-bias"),
+    *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }
 

@@ -69,7 +69,9 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
     # Few experts per token, normalized: they make more of a rounding
     favoured = ("gpt-oss", "ernie4-5-moe", "qwen3-5-moe", "qwen3-next", "glm4-moe", "dots1", "deepseek-v3", "phimoe")
     few = case.startswith(favoured)
-    most = 0.3 if case == "deepseek-v3" else 0.2 if few else 0.1  # where groups of them are chosen, even more
+    most = (
+        0.3 if case == "deepseek-v3" or case.startswith("ling") else 0.2 if few else 0.1
+    )  # where groups of them are chosen, even more
     assert np.sqrt(np.mean((found - expected) ** 2)) <= most * expected.std()
 
 
