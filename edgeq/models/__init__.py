@@ -24,6 +24,7 @@ SUPPORTED = (
     "gemma2",
     "gemma3_text",
     "gemma4_text",
+    "gemma3n_text",
     "phi3",
     "smollm3",
     "olmo2",

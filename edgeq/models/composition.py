@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from edgeq.errors import UnsupportedError
+from edgeq.models.altup import AltUp
 from edgeq.models.classifier import Classifier
 from edgeq.models.config import Config
 from edgeq.models.dense import Dense
@@ -81,7 +82,7 @@ class Model:
     layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
     settings:  what GGUF says as well and config.json may leave out, by its keys there
     bare:      the checkpoint has no head, and what stands for it here is never computed
-    end:       what follows every layer
+    around:    what there is around the layers
     classifier: what makes scores of a text's states, of a checkpoint that is there for that
     dense:     what follows the pooling, of one that embeds texts
     """
@@ -96,7 +97,7 @@ class Model:
     layers_in: str = "model.layers.{}."
     settings: Mapping[str, float] = field(default_factory=dict)
     bare: bool = False
-    end: LayerEnd | None = None
+    around: LayerEnd | AltUp | None = None
     classifier: Classifier | None = None
     dense: tuple[Dense, ...] = ()
 
@@ -155,7 +156,7 @@ class Model:
         alone = all(layer.mixer.reads is None for layer in self.layers if isinstance(layer.mixer, Attention))
         parts = (part for layer in self.layers for part in (layer.mixer, layer.ffn))
         routed = all(getattr(part, "one_input", True) for part in parts)
-        return alone and routed and not (self.end and self.end.embedding)
+        return alone and routed and not (self.around and self.around.embedding)
 
     @property
     def windows(self) -> list[int | None]:
@@ -168,13 +169,13 @@ class Model:
         """Every tensor that the graph uses."""
         found = Tensors()
         self.embedding.tensors(found)
-        if self.end:
-            self.end.tensors(found)
+        if self.around:
+            self.around.tensors(found)
         for i, layer in enumerate(self.layers):
             own = found.within(layer_name(i), self.layers_in.format(i))
             layer.tensors(own)
-            if self.end:
-                self.end.layer_tensors(own)
+            if self.around:
+                self.around.layer_tensors(own)
         if self.head:
             self.head.tensors(found)
         if self.classifier:
@@ -191,11 +192,12 @@ class Model:
             what = "layers read what other layers keep, an embedding of their own, or experts what no router reads"
             raise UnsupportedError(f"{self.name}: {what}, and cannot be run one by one: quantize without calibration")
         x = self.embedding.graph(g) if 0 in run else g.rows(self.size.hidden_size)
-        values = self.end.begin(g, x) if self.end else None
-        for i, layer in enumerate(self.layers):
-            if i + 1 in run:
+        layers = [(i, layer) for i, layer in enumerate(self.layers) if i + 1 in run]
+        if self.around:
+            x = self.around.through(g, x, layers)
+        else:
+            for i, layer in layers:
                 x = layer.graph(g, x, i)
-                x = self.end.graph(g, x, i, values) if self.end else x
         return self.head.graph(g, x) if self.head and last in run else x
 
 

@@ -21,13 +21,15 @@ class FeedForward(Protocol):
 
 
 class GatedMLP(NamedTuple):
-    """down (activation(gate h) * up h), with `inner_norm` before the down projection if there is one."""
+    """down (activation(gate h) * up h), with `inner_norm` before the down projection if there is one. Of gate h only
+    what is larger than its mean by more than `cutoff` standard deviations counts, if there is one."""
 
     gate: Matrix
     up: Matrix
     down: Matrix
     activation: str
     inner_norm: RMSNorm | None = None
+    cutoff: float | None = None
 
     def tensors(self, t: Tensors) -> None:
         """The three matrices, the norm."""
@@ -40,6 +42,7 @@ class GatedMLP(NamedTuple):
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
         gate, up = self.gate.graph(g, h, at), self.up.graph(g, h, at)
+        gate = gate if self.cutoff is None else g.gaussian_top(gate, self.cutoff)
         x = g.silu_mul(gate, up) if self.activation == "silu" else g.activation(gate, self.activation, up)
         if self.inner_norm:
             x = self.inner_norm.graph(g, x, at)

@@ -126,7 +126,7 @@ def compose(config: Config) -> Model:
         stack,
         Head(norm("output_norm", "model.norm"), head, cap=cap),
         settings={"rope_theta": THETA, "final_logit_softcapping": cap},
-        end=LayerEnd(read_per_layer(config, size, activation, eps)),
+        around=LayerEnd(read_per_layer(config, size, activation, eps)),
     )
 
 
@@ -204,8 +204,10 @@ def _expert_norms(norm: "partial[RMSNorm]") -> tuple[RMSNorm, RMSNorm, RMSNorm]:
     )
 
 
-def read_per_layer(config: Config, size: Dimensions, activation: str, eps: float) -> PerLayerEmbedding | None:
-    """The second embedding, if there is one."""
+def read_per_layer(
+    config: Config, size: Dimensions, activation: str, eps: float, fewer: bool = False
+) -> PerLayerEmbedding | None:
+    """The second embedding, if there is one; `fewer`: it may have fewer rows than there are tokens."""
     if config.get("hidden_size_per_layer_input", 256) in (None, 0):
         return None
     width, rows = (
@@ -214,6 +216,6 @@ def read_per_layer(config: Config, size: Dimensions, activation: str, eps: float
     )
     if width % 32:
         raise config.unsupported(f"hidden_size_per_layer_input is {width}, a multiple of 32 is needed")
-    if rows < size.vocab_size:
+    if rows < size.vocab_size and not fewer:
         raise config.malformed(f"vocab_size_per_layer_input is {rows}, there are {size.vocab_size} tokens")
     return PerLayerEmbedding(rows, width, size.num_hidden_layers, size.hidden_size, activation, eps)

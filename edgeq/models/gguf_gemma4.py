@@ -75,7 +75,7 @@ def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     widths = [_mlp(layer.ffn).gate.rows for layer in model.layers]
     if len(set(widths)) > 1:
         values["feed_forward_length"] = widths
-    per_layer = model.end.embedding if model.end else None
+    per_layer = model.around.embedding if model.around else None
     if per_layer and per_layer.rows != model.vocab_size:
         raise UnsupportedError(f"its second embedding has {per_layer.rows} rows, there are {model.vocab_size} tokens")
     values["embedding_length_per_layer_input"] = per_layer.width if per_layer else 0

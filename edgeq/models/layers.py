@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from edgeq.models.feed_forward import FeedForward
+from edgeq.models.laurel import Laurel
 from edgeq.models.matrix import layer_name
 from edgeq.models.mixers import Mixer
 from edgeq.models.norms import NamedNorm, NoNorm, Norm, RMSNorm
@@ -34,7 +35,7 @@ class Layer(NamedTuple):
         self.mixer.tensors(t)
         self.ffn.tensors(t)
         for norm in self.norms:
-            if isinstance(norm, Norm):
+            if isinstance(norm, Norm | Laurel):
                 norm.tensors(t)
 
     def graph(self, g: Graph, x: Value, i: int) -> Value:

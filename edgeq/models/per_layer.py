@@ -4,8 +4,10 @@ and adds; and all of the residual stream times a number.
 The table is as large as all layers together, and a pass reads a row of it per token.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.norms import HeadNorm, RMSNorm
 from edgeq.models.tensors import Tensors
@@ -17,7 +19,8 @@ SCALAR = "layer_output_scale.weight"
 
 class PerLayerEmbedding(NamedTuple):
     """Of every token `width` values for each of `layers`: its row of the table, times the root of `width`, and a normed
-    projection of its embedding, of `hidden` values; what both add up to is divided by the root of 2."""
+    projection of its embedding, of `hidden` values; what both add up to is divided by the root of 2. Tokens that
+    the table's `rows` do not reach have its first one."""
 
     rows: int
     width: int
@@ -62,17 +65,26 @@ class PerLayerEmbedding(NamedTuple):
         for part in (self.table, self.projection, self.norm):
             part.tensors(t)
 
+    def layer_tensors(self, t: Tensors) -> None:
+        """Those of a layer."""
+        for part in (self.gate, self.output, self.last):
+            part.tensors(t)
+
     def graph(self, g: Graph, x: Value) -> Value:
         """The values of all layers, side by side; x are the first embedding's."""
         values = g.scale(self.projection.graph(g, x), self.hidden**-0.5)
         values = g.add(self.norm.graph(g, values), g.embedding(f"{TABLE}.weight"), self.width**0.5)
         return g.scale(values, 2.0**-0.5)
 
-    def add(self, g: Graph, x: Value, i: int, values: Value) -> Value:
-        """x with what layer i makes of its values."""
+    def made(self, g: Graph, x: Value, i: int, values: Value) -> Value:
+        """What layer i makes of its values, reading x."""
         at = layer_name(i)
         gated = g.activation(self.gate.graph(g, x, at), self.activation, values, up_at=i * self.width)
-        return self.last.graph(g, self.output.graph(g, gated, at), at, add_to=x)
+        return self.output.graph(g, gated, at)
+
+    def add(self, g: Graph, x: Value, i: int, values: Value) -> Value:
+        """x with that, normed."""
+        return self.last.graph(g, self.made(g, x, i, values), layer_name(i), add_to=x)
 
 
 class LayerEnd(NamedTuple):
@@ -89,17 +101,16 @@ class LayerEnd(NamedTuple):
     def layer_tensors(self, t: Tensors) -> None:
         """Those of a layer."""
         if self.embedding:
-            for part in (self.embedding.gate, self.embedding.output, self.embedding.last):
-                part.tensors(t)
+            self.embedding.layer_tensors(t)
         if self.scaled:
             t.scalar(SCALAR, "layer_scalar", axes=1)
 
-    def begin(self, g: Graph, x: Value) -> Value | None:
-        """What all layers need, made of the embedding's rows x."""
-        return self.embedding.graph(g, x) if self.embedding else None
-
-    def graph(self, g: Graph, x: Value, i: int, values: Value | None) -> Value:
-        """x after layer i."""
-        if self.embedding and values is not None:
-            x = self.embedding.add(g, x, i, values)
-        return g.scale_by(x, f"{layer_name(i)}{SCALAR}") if self.scaled else x
+    def through(self, g: Graph, x: Value, layers: Iterable[tuple[int, Layer]]) -> Value:
+        """The embedding's rows x after the numbered layers."""
+        values = self.embedding.graph(g, x) if self.embedding else None
+        for i, layer in layers:
+            x = layer.graph(g, x, i)
+            if self.embedding and values is not None:
+                x = self.embedding.add(g, x, i, values)
+            x = g.scale_by(x, f"{layer_name(i)}{SCALAR}") if self.scaled else x
+        return x

@@ -8,6 +8,7 @@ from edgeq.models.config import Config, shown
 # Of a larger model -> what its text_config is where that does not say so, or says it under a name of its own
 WRAPPED = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "gemma4_unified": "gemma4_text",
     "llava": "llama",

@@ -12,10 +12,11 @@ from edgeq.ops.attention import Attention
 from edgeq.ops.causal_conv import CausalConv
 from edgeq.ops.copy_rows import Outputs
 from edgeq.ops.delta_net import DeltaNet
-from edgeq.ops.elementwise import Add, AddRow, Clip, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
+from edgeq.ops.elementwise import Add, AddRow, Clip, MulRow, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
+from edgeq.ops.gaussian_top import GaussianTop
 from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
@@ -26,11 +27,13 @@ from edgeq.ops.norm import RMSNorm
 from edgeq.ops.pack import Pack
 from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.positions import Positions
+from edgeq.ops.rescale import Rescale
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
 from edgeq.ops.short_conv import ShortConv
 from edgeq.ops.silu_mul import SiluMul
 from edgeq.ops.state_space import StateSpace
 from edgeq.ops.token_types import TokenTypes
+from edgeq.ops.weighed_sum import WeighedSum
 
 __all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "Rope", "Value", "kernels"]
 
@@ -65,7 +68,11 @@ class Graph(Recorder):
     scale_by = says(ScaleBy)
     add = says(Add)
     softcap = says(Softcap)
+    mul_row = says(MulRow)
     clip = says(Clip)
+    gaussian_top = says(GaussianTop)
+    rescale = says(Rescale)
+    weighed_sum = says(WeighedSum)
     outputs = says(Outputs)
 
     def attention(self, q: Value, k: Value, v: Value, heads: Heads, rope: Rope, layer: int) -> Value:

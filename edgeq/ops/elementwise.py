@@ -12,6 +12,8 @@ from edgeq.graph.op import Op, Variants
 from edgeq.graph.value import Value
 from edgeq.kernels.layout import GROUP
 
+KINDS = ("scale", "add", "mul", "softcap", "clip", "gate", "sigmoid")
+
 
 class Args(NamedTuple):
     x: int
@@ -71,7 +73,7 @@ class Scale(_InPlace):
     """x * factor, in place."""
 
     factor: float
-    kernels: ClassVar[Variants] = {"elementwise": lambda isa: ["scale", "add", "softcap", "clip", "gate", "sigmoid"]}
+    kernels: ClassVar[Variants] = {"elementwise": lambda isa: [*KINDS]}
 
     def lower(self, low: Lowering, out: Value) -> None:
         _step(low, "scale", out, factor=self.factor)
@@ -137,6 +139,16 @@ class AddRow(_InPlace):
 
 
 @dataclass(frozen=True)
+class MulRow(_InPlace):
+    """x times the values of the vector `weight`, in place."""
+
+    weight: str
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        _step(low, "mul", out, row=low.vector(self.weight))
+
+
+@dataclass(frozen=True)
 class SigmoidGate(Op):
     """sigmoid(gate) * x, `gate` of width 1, added to `add_to` in place."""
 
@@ -171,9 +183,9 @@ class SigmoidMul(_InPlace):
 
 
 def make(variant, isa):
-    """`scale`: x * factor; `add`: x + factor * y; `softcap`: factor * tanh(x / factor); `clip`: x from -factor to
-    factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are padded to
-    16 columns."""
+    """`scale`: x * factor; `add`: x + factor * y; `mul`: x * y; `softcap`: factor * tanh(x / factor); `clip`: x from
+    -factor to factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are
+    padded to 16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64
@@ -200,6 +212,10 @@ def make(variant, isa):
         return fma(load_f32x16(y), splat_f32(factor), x)
 
     @device
+    def times_y(x, y, gate, factor):
+        return mul(x, load_f32x16(y))
+
+    @device
     def softcap(x, y, gate, factor):
         return mul(tanh(div(x, splat_f32(factor))), splat_f32(factor))
 
@@ -218,7 +234,7 @@ def make(variant, isa):
         return div(x, add(splat_f32(np.float32(1.0)), exp(neg(load_f32x16(y)))))
 
     arguments = words_of(Args)
-    functions = {"scale": scale, "add": add_y, "softcap": softcap, "clip": clip, "gate": gated}
+    functions = {"scale": scale, "add": add_y, "mul": times_y, "softcap": softcap, "clip": clip, "gate": gated}
     function = functions.get(variant, times_sigmoid)
 
     def kernel(args, thread, n_threads):
@@ -248,6 +264,9 @@ def reference(
     elif kind == "add":
         assert y is not None
         wide = wide + factor * y.astype(np.float64)
+    elif kind == "mul":
+        assert y is not None
+        wide = wide * y
     elif kind == "sigmoid":
         assert y is not None
         wide = wide / (1.0 + np.exp(-y.astype(np.float64)))

@@ -110,7 +110,7 @@ def test_not_a_number_stays_one(kind):
     assert np.isnan(out.rows[0, 0]) and out.rows[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("kind", ["scale", "add", "softcap", "clip", "gate", "sigmoid"])
+@pytest.mark.parametrize("kind", elementwise.KINDS)
 @pytest.mark.parametrize(("tokens", "width"), [(1, 64), (5, 100)])
 def test_elementwise_matches_twin(kind, tokens, width):
     rng = np.random.default_rng(width)

@@ -1,4 +1,4 @@
-"""Small configurations of Gemma 4, as architecture_cases.py has those of others."""
+"""Small configurations of Gemma 3n and 4, as architecture_cases.py has those of others."""
 
 from typing import Any
 
@@ -49,7 +49,63 @@ _TWICE = {
     "use_double_wide_mlp": False,
     "hidden_size_per_layer_input": 0,
 }
+# Streams of which the second is computed, MLPs of several widths and sparsities, rows that are no multiple of 32
+_GEMMA3N: dict[str, Any] = {
+    "model_type": "gemma3n_text",
+    "architectures": ["Gemma3nForCausalLM"],
+    "hidden_size": 72,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "intermediate_size": [96, 100, 96, 80, 100, 96],
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 20,
+    "layer_types": [_LOCAL, _GLOBAL, _LOCAL, _LOCAL, _GLOBAL, _LOCAL],
+    "num_kv_shared_layers": 3,
+    "sliding_window": 24,
+    "activation_sparsity_pattern": [0.95, 0.0, 0.3, 0.8, 0.5, 0.0],
+    "altup_num_inputs": 3,
+    "altup_active_idx": 1,
+    "altup_correct_scale": True,
+    "altup_coef_clip": 120.0,
+    "laurel_rank": 20,
+    "vocab_size": 50,
+    "vocab_size_per_layer_input": 44,
+    "hidden_size_per_layer_input": 32,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "final_logit_softcapping": 12.0,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        _GLOBAL: {"rope_type": "default", "rope_theta": 1000000.0},
+        _LOCAL: {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
 CASES: dict[str, dict[str, Any]] = {
+    "gemma3n": _GEMMA3N,
+    "gemma3n-older": {  # all layers alike, keys of the older form
+        **{key: value for key, value in _GEMMA3N.items() if key not in ("rope_parameters", "layer_types")},
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 96,
+        "num_hidden_layers": 5,
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": None,
+        "rope_theta": 500000.0,
+        "rope_local_base_freq": 5000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "altup_num_inputs": 4,
+        "altup_active_idx": 0,
+        "vocab_size_per_layer_input": 60,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+        "final_logit_softcapping": 8.0,
+    },
     "gemma4": _GEMMA4,
     "gemma4-some-shared": {
         **_GEMMA4,

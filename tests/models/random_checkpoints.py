@@ -88,9 +88,14 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
         if not shape:  # xIELU's
             values = np.asarray(0.1 * values - 0.2)
         elif name.endswith("norm.weight") or (len(shape) == 1 and name.endswith(".weight")):
-            older = config["model_type"].startswith("gemma") and config["model_type"] != "gemma4_text"
+            newer = config["model_type"] in ("gemma3n_text", "gemma4_text")
+            older = config["model_type"].startswith("gemma") and not newer
             values = 0.3 * values + (0.0 if older else 1.0)
-        elif name.endswith(("layer_scalar", "router.per_expert_scale")):
+        elif name.endswith("modality_router.weight"):  # of normed rows, divided by their width
+            values *= np.sqrt(shape[1])
+        elif name.endswith(("prediction_coefs.weight", "correction_coefs.weight")):
+            values *= 0.5
+        elif name.endswith(("layer_scalar", "router.per_expert_scale", "correct_output_scale")):
             values = 0.3 * values + 1.0
         elif name.endswith("router.scale"):
             values = (0.3 * values + 1.0) * shape[0] ** 0.5

@@ -25,6 +25,7 @@ CASES = [
     "qwen2-window-from-layer-1",
     "gemma2",
     "gemma3",
+    "gemma3n",
     "phi3",
     "smollm3-window",
     "starcoder2",
