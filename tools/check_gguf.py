@@ -40,8 +40,14 @@ TYPES = (
 )
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 96}
 # Cases that llama.cpp computes otherwise than transformers does: it rounds the ends of gpt-oss' ramp, which a small
-# head shows, and 0.3.36 gates BitNet with SiLU whatever the file says
-OTHERWISE = {"gpt-oss": {"rope_scaling": None}, "bitnet": {"hidden_act": "silu"}}
+# head shows, 0.3.36 gates BitNet with SiLU whatever the file says, and divides Gemma 3n's variance by one less, which
+# wide rows hide; so many layers of random weights make much of anything, unless norms give little
+OTHERWISE = {
+    "gpt-oss": {"rope_scaling": None},
+    "bitnet": {"hidden_act": "silu"},
+    "gemma3n": {"intermediate_size": 2048, "rms_norm_eps": 30.0},
+    "gemma3n-older": {"intermediate_size": 8192},
+}
 
 
 def peer(python: str, *arguments: str) -> str:

@@ -1,7 +1,7 @@
 """`.eqf` files to GGUF: the inverse of an import, and the way to GGUF for what was converted from a checkpoint."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm, prod
 from typing import Any
@@ -26,6 +26,7 @@ from edgeq.models import Architecture, architecture, gguf_xielu
 from edgeq.models.composition import Model
 from edgeq.models.gguf import scores_factor, write_config
 from edgeq.models.gguf_architectures import exported
+from edgeq.models.gguf_gemma3n import rows_added, unread
 from edgeq.models.gguf_hooks import is_routed, mamba_of
 from edgeq.models.gguf_places import FUSED, Place, places, split
 from edgeq.models.gguf_rope import factor_tensors
@@ -61,7 +62,7 @@ AS_Q8_0 = Fallback({bt.name: "Q8_0" for bt in BLOCK_TYPES.values() if bt.gguf_co
 @dataclass(frozen=True)
 class Exported:
     """A tensor as it was written, of which of ours; `again` if weights had to be encoded again; `pieces` if rows of
-    these take turns, in how many."""
+    these take turns, in how many. Its first row is `repeated` so often at its end."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,6 +70,7 @@ class Exported:
     parts: tuple[str, ...]
     again: bool = False
     pieces: int = 1
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,14 @@ def export_gguf(
             )
             for place in places([one for one in file.tensors if not gguf_xielu.is_said(one)], entry, fused)
         ]
+        own = model if isinstance(model, Model) else None
+        targets = [_longer(tensor, rows_added(own)) for tensor in targets]
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
-        own = model if isinstance(model, Model) else None
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"], own)
+        spare = [_empty(*one, targets) for one in unread(own).items() if one[0] not in file.tensors]
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
+        specs += [spec for spec, _ in spare]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]
         total, done = sum(info.nbytes for info in file.tensors.values()), 0
         rearranger = Rearranger(TO_BLOCKS, announce, total)
@@ -146,14 +151,20 @@ def export_gguf(
                     if tensor.pieces > 1:
                         woven.append(np.concatenate(list(chunks)))
                         continue
+                    first: npt.NDArray[Any] | None = None
                     for chunk in chunks:
                         writer.write(chunk)
+                        first = chunk[:1] if first is None else first
+                    if tensor.repeated and first is not None:
+                        writer.write(np.repeat(first, tensor.repeated, axis=0))
                 if woven:
                     rows = [part.reshape(tensor.pieces, -1, part.shape[-1]) for part in woven]
                     writer.write(np.ascontiguousarray(np.concatenate(rows, axis=1)))
                 done += sum(file.tensors[part].nbytes for part in tensor.parts)
                 if progress:
                     progress(tensor.name, index, len(targets), done, total)
+            for _, nbytes in spare:
+                writer.write(np.zeros(nbytes, np.uint8))
             for values in factors.values():
                 writer.write(np.array(values, "<f4"))
         return Report(os.fspath(out), name, targets, writer.nbytes, notes)
@@ -266,9 +277,23 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
         what = f"GGUF has {' and '.join(place.parts)} as one tensor, these are {', '.join(types)}"
         raise UnsupportedError(f"{file.path}: {what}: --fallback encodes them again")
     again = any(info.type != widest and not can_narrow(info.type, widest) for info in infos)
-    if place.flat:  # a vector there, or matrices of heads
+    if place.flat and len(place.parts) > 1:
+        shape = (len(place.parts), shape[0] // len(place.parts), shape[1])
+    elif place.flat:  # a vector there, or matrices of heads
         shape = shape[1:] if shape[0] == 1 else (heads, shape[0] // heads, shape[1])
     return Exported(place.name, shape, widest, place.parts, again)
+
+
+def _empty(name: str, shape: tuple[int, ...], targets: Sequence[Exported]) -> tuple[GgufSpec, int]:
+    """A tensor of zeros, of the type that the first layer's has, and its bytes."""
+    kind = next(one.type for one in targets if split(one.name)[1] == split(name)[1])
+    return GgufSpec(name, shape, kind), prod(shape[:-1]) * BY_NAME[kind].row_bytes(shape[-1])
+
+
+def _longer(tensor: Exported, added: Mapping[str, int]) -> Exported:
+    """With the rows that are added to it."""
+    rows = added.get(tensor.name, 0)
+    return replace(tensor, shape=(tensor.shape[0] + rows, *tensor.shape[1:]), repeated=rows) if rows else tensor
 
 
 def _writable(file: File, info: TensorInfo, fallback: Fallback | None) -> str:

@@ -313,7 +313,7 @@ def _jobs(
     for name in place.parts:
         shape = expected.get(name, tensor.shape)
         if place.flat:
-            tensor = replace(tensor, shape=shape)
+            tensor = replace(tensor, shape=(len(place.parts) * shape[0], *shape[1:]))
         kind, how = _held(file, tensor)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         pieces = pieces_of(place, model) if place.woven else 1

@@ -65,7 +65,7 @@ def compose(config: Config) -> Model:
         mixer = attention._replace(rope=local if window else attention.rope, reads=source).over(window)
         stack.append(Layer(norms, mixer, gated(n, width, activation)._replace(cutoff=cutoff)))
     embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True))
-    cap = config.optional("final_logit_softcapping", 30.0)
+    cap, streams = config.optional("final_logit_softcapping", 30.0), read_streams(config, size, activation, eps)
     return Model(
         "gemma3n_text",
         size,
@@ -73,9 +73,16 @@ def compose(config: Config) -> Model:
         Embedding(embedding, factor=math.sqrt(n)),
         stack,
         Head(norm("output_norm", "model.norm"), head, cap=cap),
-        settings={"rope_theta": THETA, "final_logit_softcapping": cap},
-        around=read_streams(config, size, activation, eps),
+        settings={"rope_theta": THETA, "final_logit_softcapping": cap, **_said(config, streams)},
+        around=streams,
     )
+
+
+def _said(config: Config, streams: AltUp) -> dict[str, float]:
+    """What else a configuration may leave out."""
+    said = {"altup_num_inputs": streams.number, "altup_active_idx": streams.active}
+    said |= {key: config.get(key) for key in ("sliding_window", "num_kv_shared_layers")}
+    return {**said, "hidden_size_per_layer_input": streams.embedding.width}
 
 
 def read_widths(config: Config) -> list[int]:

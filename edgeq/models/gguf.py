@@ -1,6 +1,7 @@
 """GGUF's metadata as Hugging Face's `config.json`, and back; the differences between architectures are a table,
 `gguf_architectures.py`, rotary embeddings have `gguf_rope.py`."""
 
+import math
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -186,7 +187,7 @@ def _holds(value: Any) -> bool:
     if isinstance(value, list):
         return len({type(one) for one in value}) == 1 and all(map(_holds, value))
     if type(value) is float:
-        return bool(abs(value) <= LARGEST_F32)
+        return bool(abs(value) <= LARGEST_F32) or value == -math.inf  # of Gemma 3n's layers without a cutoff
     return type(value) in (bool, str) or (type(value) is int and 0 <= value < 1 << 31)
 
 

@@ -28,7 +28,7 @@ class GgufArchitecture:
     woven         tensors that are several of ours, of which a piece of each follows another, head by head
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
     vectors       matrices of one row that are vectors there, or matrices there that are vectors here; or matrices of
-                  heads there, one here
+                  heads there, one here; or several here, that are matrices of one tensor there
     bare          tensors without `.weight` behind their names there
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the

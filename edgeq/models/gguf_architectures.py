@@ -10,6 +10,7 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models import (
     falcon_h1,
+    gguf_gemma3n,
     gguf_gemma4,
     gguf_granite,
     gguf_latents,
@@ -105,6 +106,22 @@ ARCHITECTURES = {
         fused=("ffn_gate_up_exps",),
         own_rope=True,
         by_layer=("feed_forward_length",),
+    ),
+    "gemma3n": GgufArchitecture(
+        "gemma3n_text",
+        keys=_WINDOW
+        | {
+            "final_logit_softcapping": "final_logit_softcapping",
+            "attention.shared_kv_layers": "num_kv_shared_layers",
+            "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+            "altup.num_inputs": "altup_num_inputs",
+            "altup.active_idx": "altup_active_idx",
+        },
+        fixed={"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False, "altup_correct_scale": True},
+        read=gguf_gemma3n.read,
+        write=gguf_gemma3n.write,
+        fused=tuple(gguf_gemma3n.STACKED),
+        vectors=tuple(part for parts in gguf_gemma3n.STACKED.values() for part in parts),
     ),
     "gemma-embedding": GgufArchitecture(
         "gemma3_text",

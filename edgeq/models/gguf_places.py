@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.models.gguf_architecture import GgufArchitecture
+from edgeq.models.gguf_gemma3n import STACKED
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
 FUSED = {
@@ -11,14 +12,15 @@ FUSED = {
     "ffn_up": ("ffn_gate", "ffn_up"),
     "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
     "ssm_in": ("ssm_gate", "ssm_x", "ssm_step"),
+    **STACKED,
 }
 
 
 @dataclass(frozen=True)
 class Place:
     """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
-    shape: a vector there that is a matrix of one row here, biases of experts, a matrix there, a vector here, or
-    matrices of heads, one here; or whether rows of the parts follow one another piece by piece."""
+    shape: a vector there that is a matrix of one row here, biases of experts, a matrix there, a vector here, matrices
+    of heads, one here, or a matrix of each part; or whether rows of the parts follow one another piece by piece."""
 
     name: str
     parts: tuple[str, ...]

@@ -4,7 +4,20 @@ from architecture_cases import CASES
 
 from edgeq.models.falcon_h1 import WITHOUT_FACTORS
 
+_GEMMA3N = {"laurel_rank": 64, "hidden_size_per_layer_input": 256, "final_logit_softcapping": 30.0}
 NEAREST = {
+    "gemma3n": _GEMMA3N
+    | {
+        "altup_num_inputs": 4,
+        "altup_active_idx": 0,
+        "num_hidden_layers": 22,
+        "num_kv_shared_layers": 2,
+        "layer_types": [("sliding_attention", "full_attention")[i % 5 == 4] for i in range(21)] + ["full_attention"],
+        "intermediate_size": [100] * 22,
+        "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 12,
+    },
+    "gemma3n-older": _GEMMA3N
+    | {"attention_bias": False, "activation_sparsity_pattern": [0.95] * 5, "vocab_size_per_layer_input": 50},
     "granite-swa": {"layer_rope_theta": [0, 10000.0, 10000.0, 0]},
     "mpt-clipped": {"attn_config": {"alibi": True, "clip_qkv": 1.5}},
     "granite-4-h-experts": {"mamba_proj_bias": False, "mamba_conv_bias": True},

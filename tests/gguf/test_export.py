@@ -228,7 +228,7 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
 
 
 QUANTIZED = ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss", "qwen3-next"]
-QUANTIZED += ["deepseek-v2-lite"]
+QUANTIZED += ["deepseek-v2-lite", "gemma3n-older"]
 
 
 @pytest.mark.parametrize("case", QUANTIZED)
