@@ -29,6 +29,7 @@ from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.positions import Positions
 from edgeq.ops.rescale import Rescale
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
+from edgeq.ops.selective_scan import SelectiveScan
 from edgeq.ops.short_conv import ShortConv
 from edgeq.ops.silu_mul import SiluMul
 from edgeq.ops.state_space import StateSpace
@@ -58,6 +59,7 @@ class Graph(Recorder):
     causal_conv = says(CausalConv)
     delta_net = says(DeltaNet)
     state_space = says(StateSpace)
+    selective_scan = says(SelectiveScan)
     gated_norm = says(GatedNorm)
     silu_mul = says(SiluMul)
     activation = says(Activation)

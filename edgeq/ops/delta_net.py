@@ -40,6 +40,8 @@ class Args(NamedTuple):
     value_dim: int
     scale: int  # of q, f32 bits
     factors: int  # f32 [rows, FACTORS, heads, rounded up to 16]
+    parts: int  # 16 columns of a head each
+    part_bytes: int
     kept: int  # where the state begins in a page: f32 [head, value / 16, key, 16]
     pages: int  # of each row's sequence: addresses of tables
     out: int
@@ -97,6 +99,8 @@ class DeltaNet(Op):
             value_dim=out.width // self.heads,
             scale=bits(self.key_dim**-0.5),
             factors=int(factors.ctypes.data),
+            parts=out.width // 16,
+            part_bytes=64 * self.key_dim,
             kept=kept.offset,
             pages=low.pages(kept),
             out=y.address,
@@ -183,10 +187,9 @@ def _make_factors():
 
 
 def _make_scan():
-    """Threads share the heads of all runs, 16 columns of a head's state at a time."""
-    from edgeq.kernels.run_pages import rows_in_page, run_at, state_at
+    """A part is 16 columns of a head's state."""
+    from edgeq.kernels.scan import make_scan
     from edgeq.simd.argument_words import words_of
-    from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import add, device, fma, load_f32x16, load_splat_f32, mul, neg, store_f32x16, zero_f32x16
 
     arguments = words_of(Args)
@@ -220,9 +223,9 @@ def _make_scan():
         return add(k0, k1), add(q0, q1)
 
     @device
-    def columns(args, state, token, rows, head, at):
-        """`rows` tokens from `token` on, 16 columns of a head: those at byte `at` of v."""
+    def columns(args, state, token, rows, part):
         a = arguments(args)
+        head, at = part // (a.value_dim // 16), part * 64
         step = (a.heads + 15) // 16 * 64
         of = head % a.key_heads if a.turns != 0 else head // (a.heads // a.key_heads)
         q = a.x + token * a.x_stride + of * a.key_dim * 4
@@ -244,23 +247,7 @@ def _make_scan():
             k, q, v, out = k + a.x_stride, q + a.x_stride, v + a.x_stride, out + a.out_stride
             factor += FACTORS * step
 
-    def kernel(args, thread, n_threads):
-        a = arguments(args)
-        slices, nbytes = a.value_dim // 16, a.key_dim * 64
-        each = a.heads * slices
-        items = load_i64(a.run_count) * each
-        for item in range(items * thread // n_threads, items * (thread + 1) // n_threads):
-            number = item // each
-            part = item - number * each
-            first, rows, start = run_at(a.runs, number)
-            done = 0
-            while done < rows:
-                here = rows_in_page(start + done, rows - done)
-                state = state_at(a.pages, first, start + done, a.kept + part * nbytes, nbytes)
-                columns(args, state, first + done, here, part // slices, part * 64)
-                done += here
-
-    return kernel
+    return make_scan(Args, columns)
 
 
 def reference(

@@ -36,6 +36,8 @@ class Args(NamedTuple):
     groups: int  # of heads that are neighbours
     size: int  # of B and C of a group
     factors: int  # f32 [rows, FACTORS, heads, rounded up to 16]
+    parts: int  # 16 columns of a head each
+    part_bytes: int
     kept: int  # where the state begins in a page: f32 [head, value / 16, size, 16]
     pages: int  # of each row's sequence: addresses of tables
     out: int
@@ -87,6 +89,8 @@ class StateSpace(Op):
             groups=self.groups,
             size=self.size,
             factors=int(factors.ctypes.data),
+            parts=out.width // 16,
+            part_bytes=64 * self.size,
             kept=kept.offset,
             pages=low.pages(kept),
             out=y.address,
@@ -132,11 +136,10 @@ def _make_factors():
 
 
 def _make_scan():
-    """Threads share the heads of all runs, 16 columns of a head's state at a time. Each sum is taken in the same order
-    whether tokens are computed together or one by one."""
-    from edgeq.kernels.run_pages import rows_in_page, run_at, state_at
+    """A part is 16 columns of a head's state. Each sum is taken in the same order whether tokens are computed together
+    or one by one."""
+    from edgeq.kernels.scan import make_scan
     from edgeq.simd.argument_words import words_of
-    from edgeq.simd.memory import load_i64
     from edgeq.simd.vector import device, fma, load_f32x16, load_splat_f32, mul, store_f32x16, zero_f32x16
 
     arguments = words_of(Args)
@@ -187,9 +190,9 @@ def _make_scan():
         store_f32x16(out + 3 * out_stride, fma(skip, load_f32x16(x3), y3))
 
     @device
-    def columns(args, state, token, rows, head, at):
-        """`rows` tokens from `token` on, 16 columns of a head: those at byte `at` of x."""
+    def columns(args, state, token, rows, part):
         a = arguments(args)
+        head, at = part // (a.head_dim // 16), part * 64
         step, skip = (a.heads + 15) // 16 * 64, load_splat_f32(a.skip + head * 4)
         row = a.x + token * a.x_stride
         x, out, factor = row + at, a.out + token * a.out_stride + at, a.factors + token * FACTORS * step + head * 4
@@ -207,23 +210,7 @@ def _make_scan():
             factor += here * FACTORS * step
             done += here
 
-    def kernel(args, thread, n_threads):
-        a = arguments(args)
-        slices, nbytes = a.head_dim // 16, a.size * 64
-        each = a.heads * slices
-        items = load_i64(a.run_count) * each
-        for item in range(items * thread // n_threads, items * (thread + 1) // n_threads):
-            number = item // each
-            part = item - number * each
-            first, rows, start = run_at(a.runs, number)
-            done = 0
-            while done < rows:
-                here = rows_in_page(start + done, rows - done)
-                state = state_at(a.pages, first, start + done, a.kept + part * nbytes, nbytes)
-                columns(args, state, first + done, here, part // slices, part * 64)
-                done += here
-
-    return kernel
+    return make_scan(Args, columns)
 
 
 def reference(

@@ -7,7 +7,7 @@ from kernel_calls import BODIES, address, call
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
 from edgeq.kernels.layout import RUN_WORDS
-from edgeq.ops import causal_conv, delta_net, gated_norm, state_space
+from edgeq.ops import causal_conv, delta_net, gated_norm, selective_scan, state_space
 
 BODY = next(body for body in BODIES if body.native)
 # Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
@@ -131,6 +131,8 @@ def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_d
                 value_dim=value_dim,
                 scale=bits(key_dim**-0.5),
                 factors=address(factors),
+                parts=width // 16,
+                part_bytes=64 * key_dim,
                 out=address(out),
                 out_stride=out.strides[0],
                 tokens=words["run_count"] + 8,
@@ -210,6 +212,8 @@ def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size):
                 groups=groups,
                 size=size,
                 factors=address(factors),
+                parts=width // 16,
+                part_bytes=64 * size,
                 out=address(out),
                 out_stride=out.strides[0],
                 tokens=words["run_count"] + 8,
@@ -228,3 +232,49 @@ def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size):
         b, c = (part.reshape(len(text), groups, size) for part in (b, c))
         expected = state_space.reference(x.reshape(len(text), heads, head_dim), b, c, z[:, :heads], *vectors[:, :heads])
         np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(16, 1), (48, 5), (80, 16)])
+def test_selective_scan_matches_twin_in_any_pieces(channels, size):
+    rng = np.random.default_rng(size)
+    inputs = [rng.standard_normal((length, 2 * channels + 2 * size)).astype(np.float32) for length in LENGTHS]
+    rate, skip = -rng.uniform(0.02, 2.0, (channels, size)).astype(np.float32), np.zeros(96, np.float32)
+    skip[:channels] = rng.standard_normal(channels)
+    panels = np.array(encode(rate, "F32"))
+    ends = np.cumsum([channels, channels, size])
+
+    def computed(turns, threads):
+        texts = Texts(size * channels * 4 + 64)
+
+        def run(rows, turn):
+            x, step, b, c = (np.ascontiguousarray(part) for part in np.split(np.concatenate(rows), ends, axis=1))
+            _keep, words = texts.places(turn)
+            out = np.zeros_like(x)
+            args = selective_scan.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                step=address(step),
+                step_stride=step.strides[0],
+                b=address(b),
+                b_stride=b.strides[0],
+                c=address(c),
+                c_stride=c.strides[0],
+                rate=address(panels),
+                skip=address(skip),
+                size=size,
+                parts=channels // 16,
+                part_bytes=64 * size,
+                out=address(out),
+                out_stride=out.strides[0],
+                **words,
+            )
+            call(BODY.kernel("selective_scan"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, channels, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        expected = selective_scan.reference(*np.split(text, ends, axis=1), rate, skip[:channels])
+        np.testing.assert_allclose(one, expected, rtol=2e-4, atol=2e-5)
