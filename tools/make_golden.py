@@ -148,7 +148,8 @@ def greedy(model: Any, prompt: list[int], count: int = GENERATED, least: float =
             smallest = min(smallest, margin)
             tokens.append(int(best.indices[0]))
             if step < count - 1:
-                output = model(torch.tensor([tokens[-1:]]), past_key_values=output.past_key_values, use_cache=True)
+                kept = next(name for name in ("cache", "past_key_values") if name in output)  # newer, older
+                output = model(torch.tensor([tokens[-1:]]), use_cache=True, **{kept: output[kept]})
     return tokens, smallest
 
 

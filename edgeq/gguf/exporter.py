@@ -119,7 +119,7 @@ def export_gguf(
         notes: list[str] = []
         keys, metadata, alignment = _metadata(file, model, name, tokenizer, allow_no_tokenizer, notes)
         fused = _recorded(file, "fused", list, entry.fused)
-        if not all(whole in FUSED for whole in fused):
+        if not {*fused} <= {whole for whole, _ in FUSED}:
             raise FormatError(f"{file.path}: its header names tensors of GGUF that there are not: import it again")
         groups = mamba.shape.groups if mamba else 1
         heads = model.heads.num_attention_heads, model.heads.num_key_value_heads

@@ -271,11 +271,9 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: 
 
 def _fused(file: GgufFile, model: Architecture) -> list[str]:
     """Tensors of FUSED that this file has instead of ours."""
-    parts = {whole: f".{names[0]}." for whole, names in FUSED.items()}
-    held = {whole for whole, part in parts.items() if any(part in name for name in file.tensors)}
     here = {split(name)[1] for name in file.tensors}
     wanted = {split(name)[1] for name in model.tensors}
-    return [whole for whole in FUSED if whole in here and whole not in held and FUSED[whole][0] in wanted]
+    return [whole for whole, ours in FUSED if whole in here and ours[0] not in here and wanted.issuperset(ours)]
 
 
 def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -314,7 +312,7 @@ def _jobs(
         shape = expected.get(name, tensor.shape)
         if place.flat:
             tensor = replace(tensor, shape=(len(place.parts) * shape[0], *shape[1:]))
-        kind, how = _held(file, tensor)
+        kind, how = _held(file, tensor, name)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         pieces = pieces_of(place, model) if place.woven else 1
         if factor is not None:
@@ -325,8 +323,12 @@ def _jobs(
         first += job.rows // pieces
 
 
-def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
-    """The type that a tensor gets here, and how. UnsupportedError if it cannot be held."""
+# Matrices that are not multiplied as others are
+AS_F32 = ("shortconv.conv", "ssm_conv1d", "ssm_a", "position_embd", "token_types")
+
+
+def _held(file: GgufFile, tensor: GgufTensor, name: str) -> tuple[str, str]:
+    """The type that a tensor gets here, where it is `name`, and how. UnsupportedError if it cannot be held."""
     where, kind = f"{file.path}: tensor {tensor.name}", tensor.type
     if len(tensor.shape) > 3:
         raise UnsupportedError(f"{where} has {len(tensor.shape)} dimensions, one to three are possible")
@@ -338,7 +340,7 @@ def _held(file: GgufFile, tensor: GgufTensor) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if split(tensor.name)[1] in ("shortconv.conv", "ssm_conv1d", "position_embd", "token_types") and kind.name != "F32":
+    if split(name)[1] in AS_F32 and kind.name != "F32":
         raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
     return kind.held, EXACT if kind.native else WIDENED
 

@@ -14,7 +14,7 @@ from edgeq.models.dimensions import Dimensions
 from edgeq.models.latent_attention import LatentAttention
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
-from edgeq.models.mixers import Attention
+from edgeq.models.mixers import Attention, NoAttention
 from edgeq.models.norms import NamedNorm, Norm
 from edgeq.models.per_layer import LayerEnd
 from edgeq.models.tensors import Tensors
@@ -89,7 +89,7 @@ class Model:
 
     name: str
     size: Dimensions
-    attention: Attention | LatentAttention
+    attention: Attention | LatentAttention | NoAttention
     embedding: Embedding
     layers: Sequence[Layer]
     head: Head | None

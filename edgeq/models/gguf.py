@@ -27,6 +27,7 @@ from edgeq.models.gguf_rope import (
     scaling_of,
     write_rope,
 )
+from edgeq.models.gguf_selective import note_of
 from edgeq.models.mixers import query_width
 from edgeq.models.wrapped import WRAPPED, text_config
 
@@ -41,6 +42,7 @@ KEYS = {
     "attention.key_length": "head_dim",
     "rope.freq_base": "rope_theta",
 }
+WITHOUT_ATTENTION = ("context_length", "embedding_length", "block_count")  # of KEYS, those that are left
 REQUIRED = ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count")
 EPSILON = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}  # whether LayerNorm
 # Keys of the tokenizer that config.json repeats
@@ -60,7 +62,8 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     values |= {key: _plain(value) for key, value in metadata.items() if key.startswith(ALONE)}
     epsilon = EPSILON[bool(entry.layer_norm)]
     config: dict[str, Any] = {"model_type": entry.model_type, **entry.fixed, **entry.assumed}
-    for suffix, key in {**KEYS, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
+    known_keys = KEYS if entry.attends else {suffix: KEYS[suffix] for suffix in WITHOUT_ATTENTION}
+    for suffix, key in {**known_keys, epsilon: entry.layer_norm or "rms_norm_eps", **entry.keys}.items():
         value = values.get(suffix)
         needed = (suffix in REQUIRED or suffix == epsilon or suffix in entry.keys) and suffix not in OPTIONAL
         if suffix == "feed_forward_length" and "expert_feed_forward_length" in entry.keys:
@@ -82,16 +85,17 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
     embedding = shapes.get("token_embd.weight")
     if embedding is None or len(embedding) != 2:
         raise FormatError(f"{source}: has no matrix token_embd.weight: this is no whole model")
-    if min(config["num_attention_heads"], config["hidden_size"]) < 1:
-        raise FormatError(f"{source}: {name}.attention.head_count must be positive: convert the model again")
-    # What leaving these out means to GGUF's readers, whatever it means in the architecture's config.json
-    config.setdefault("num_key_value_heads", config["num_attention_heads"])
-    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    config.setdefault("rope_theta", 10000.0)
+    if entry.attends:
+        if min(config["num_attention_heads"], config["hidden_size"]) < 1:
+            raise FormatError(f"{source}: {name}.attention.head_count must be positive: convert the model again")
+        # What leaving these out means to GGUF's readers, whatever it means in the architecture's config.json
+        config.setdefault("num_key_value_heads", config["num_attention_heads"])
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        config.setdefault("rope_theta", 10000.0)
     layers = config.get("num_hidden_layers")
     if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
         raise FormatError(f"{source}: {name}.block_count is {layers}: convert the model again")
-    if not config["rope_theta"] > 0:
+    if entry.attends and not config["rope_theta"] > 0:
         raise FormatError(f"{source}: {name}.rope.freq_base must be positive: convert the model again")
     values["block_count"] = layers
     config["vocab_size"] = embedding[0]
@@ -105,7 +109,7 @@ def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, sou
             gguf_gemma4.read_rope(config, values, vector(ROPE_FACTORS) if ROPE_FACTORS in shapes else [1.0])
     except (FormatError, UnsupportedError) as error:
         raise type(error)(f"{source}: {error}") from None
-    if not entry.own_rope:
+    if entry.attends and not entry.own_rope:
         read_rope(config, values, f"{name}.rope", shapes, vector, source)
     config |= read_classifier(name, entry.model_type, values, shapes, source)
     if (config.get("rope_scaling") or {}).get("rope_type") == "yarn":
@@ -123,7 +127,7 @@ def _plain(value: Any) -> Any:
 def _has(tensor: str, shapes: Shapes) -> bool:
     """Whether there is this tensor, by itself or in one that holds several."""
     found = [tensor]
-    for whole, parts in FUSED.items():
+    for whole, parts in FUSED:
         found += [tensor.replace(f".{part}.", f".{whole}.") for part in parts if f".{part}." in tensor]
     return any(name in shapes for name in found)
 
@@ -156,6 +160,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         if entry.own_rope:
             gguf_gemma4.write_rope(values, model, config)
         values |= write_classifier(name, model) | write_dense(name, model)
+        notes += note_of(model)
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None
     if entry.square and query_width(model.heads) != model.size.hidden_size:
@@ -201,19 +206,23 @@ def scores_factor(model: Model, entry: GgufArchitecture) -> float:
 
 
 def _shape(model: Model, entry: GgufArchitecture) -> dict[str, Any]:
-    """What every architecture has."""
+    """What every architecture has; GGUF's readers ask for sizes of attention and MLPs where there are none, too."""
     heads = model.heads
-    return {
+    every = {
         "context_length": model.max_position_embeddings,
         "embedding_length": model.size.hidden_size,
         "block_count": model.num_hidden_layers,
+        EPSILON[bool(entry.layer_norm)]: model.norm_eps,
+        "vocab_size": model.vocab_size,
+    }
+    if not entry.attends:
+        return every | {"feed_forward_length": 0, "attention.head_count": 0}
+    return every | {
         "feed_forward_length": model.size.intermediate_size,
         "attention.head_count": heads.num_attention_heads,
         "attention.head_count_kv": heads.num_key_value_heads,
         "attention.key_length": heads.head_dim,
         "attention.value_length": heads.head_dim,
-        EPSILON[bool(entry.layer_norm)]: model.norm_eps,
-        "vocab_size": model.vocab_size,
         **({"rope.dimension_count": rotated(model)} if rotated(model) else {}),
     }
 

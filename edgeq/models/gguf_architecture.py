@@ -35,6 +35,7 @@ class GgufArchitecture:
                   one that follows from sizes
     own_rope      its rotary embeddings are gguf_gemma4.py's
     by_layer      keys whose values may differ from layer to layer, where `read` sees to it
+    attends       there are layers of attention, of which metadata must tell
     square        all query heads together are as wide as the residual stream there
     """
 
@@ -58,4 +59,5 @@ class GgufArchitecture:
     scaled: str = ""
     own_rope: bool = False
     by_layer: tuple[str, ...] = ()
+    attends: bool = True
     square: bool = False

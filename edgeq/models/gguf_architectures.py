@@ -17,6 +17,7 @@ from edgeq.models import (
     gguf_mixtures,
     gguf_nemotron,
     gguf_older,
+    gguf_selective,
     gguf_xielu,
     gpt2,
 )
@@ -461,6 +462,26 @@ ARCHITECTURES |= {
     "nemotron_h": GgufArchitecture("nemotron_h", **_NEMOTRON_H, **_MAMBA),
     "nemotron_h_moe": GgufArchitecture("nemotron_h", keys=gguf_nemotron.MOE, **_NEMOTRON_H, **_MAMBA),
 }
+ARCHITECTURES["mamba"] = GgufArchitecture(
+    "mamba",
+    attends=False,
+    names={"rms_norm_eps": "layer_norm_epsilon"},
+    keys=gguf_selective.KEYS,
+    fixed={"hidden_act": "silu", "expand": 2, "use_bias": False, "use_conv_bias": True},
+    read=gguf_selective.read,
+    write=gguf_selective.write,
+    fused=("ssm_in", "ssm_x"),
+)
+ARCHITECTURES["jamba"] = GgufArchitecture(
+    "jamba",
+    keys=gguf_selective.JAMBA | _EXPERTS,
+    fixed={"hidden_act": "silu", "mamba_expand": 2, "mamba_proj_bias": False, "mamba_conv_bias": True},
+    read=gguf_selective.read_jamba,
+    write=gguf_selective.write_jamba,
+    fused=("ssm_in", "ssm_x"),
+    square=True,
+)
+FALCON_MAMBA = replace(ARCHITECTURES["mamba"], model_type="falcon_mamba", read=gguf_selective.read_falcon)
 # Granite 4 with experts: of those layers that are Mamba's, or of none
 GRANITE4_MOE = replace(
     ARCHITECTURES["granitehybrid"],
@@ -479,6 +500,7 @@ MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=_LOCAL_EXPERTS)
 EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "gemma3_text": "gemma3",
     "nemotron_h": "nemotron_h",
+    "falcon_mamba": "mamba",
     "mistral": "llama",
     "mixtral": "llama",
     "internlm3": "llama",
@@ -510,6 +532,8 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
         return name, MIXTRAL
     if name == "olmo2" and metadata.get("olmo2.attention.sliding_window"):
         return name, OLMO3
+    if name == "mamba" and metadata.get(f"mamba.{gguf_selective.NORMED}"):
+        return name, FALCON_MAMBA
     if name == "deepseek2":
         return name, gguf_latents.entry_of(metadata)
     if name == "granitehybrid" and metadata.get("granitehybrid.expert_count"):
@@ -541,5 +565,5 @@ def exported(
     if model_type == "granitemoehybrid" and recurrent:
         name = "granitehybrid"
     apart = {"mixtral": MIXTRAL, "olmo3": OLMO3, "granitemoehybrid": ARCHITECTURES["granitehybrid"]}
-    apart |= gguf_latents.BY_TYPE
+    apart |= {"falcon_mamba": FALCON_MAMBA} | gguf_latents.BY_TYPE
     return name, apart.get(model_type, ARCHITECTURES[name])

@@ -7,13 +7,15 @@ from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_gemma3n import STACKED
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
-FUSED = {
-    "attn_qkv": ("attn_q", "attn_k", "attn_v"),
-    "ffn_up": ("ffn_gate", "ffn_up"),
-    "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
-    "ssm_in": ("ssm_gate", "ssm_x", "ssm_step"),
-    **STACKED,
-}
+FUSED = (
+    ("attn_qkv", ("attn_q", "attn_k", "attn_v")),
+    ("ffn_up", ("ffn_gate", "ffn_up")),
+    ("ffn_gate_up_exps", ("ffn_gate_exps", "ffn_up_exps")),
+    ("ssm_in", ("ssm_gate", "ssm_x", "ssm_step")),  # Mamba-2's
+    ("ssm_in", ("ssm_inner", "ssm_gate")),
+    ("ssm_x", ("ssm_rank", "ssm_b", "ssm_c")),
+    *STACKED.items(),
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Place:
 
 
 def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:
-    """The tensors of GGUF that our tensors `names` become, in their order; those named in `fused` (a subset of FUSED)
+    """The tensors of GGUF that our tensors `names` become, in their order; those named in `fused` (of FUSED)
     hold several of ours."""
     found: list[Place] = []
     done: set[str] = set()
@@ -40,10 +42,10 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
         prefix, stem, suffix = split(name)
         parts: tuple[str, ...] = (name,)
         theirs = stem
-        for whole in fused:
-            group = tuple(f"{prefix}{part}{suffix}" for part in FUSED[whole])
+        for whole, ours in FUSED:
+            group = tuple(f"{prefix}{part}{suffix}" for part in ours)
             biases = stem.endswith("_exps") and suffix == ".bias"  # a row per expert: they do not follow one another
-            if stem in FUSED[whole] and set(group) <= every and not biases:
+            if whole in fused and stem in ours and set(group) <= every and not biases:
                 parts, theirs = group, whole
         woven = False
         for whole, ours in entry.woven.items():

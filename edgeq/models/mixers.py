@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.norms import HeadNorm, PlainHeadNorm, RMSNorm
 from edgeq.models.tensors import Fused, Tensors
-from edgeq.ops import Graph, Heads, Rope, Value
+from edgeq.ops import NO_ROPE, Graph, Heads, Rope, Value
 
 Projections = tuple[Matrix, Matrix, Matrix]  # to queries, keys and values
 
@@ -111,6 +111,13 @@ class Attention(NamedTuple):
     def over(self, window: int | None) -> "Attention":
         """The same that looks back over so many positions only."""
         return self._replace(heads=replace(self.heads, sliding_window=window))
+
+
+class NoAttention(NamedTuple):
+    """What there is of attention in a model without it."""
+
+    heads: Heads = Heads(0, 0, 0)
+    rope: Rope = NO_ROPE
 
 
 class ShortConvolution(NamedTuple):

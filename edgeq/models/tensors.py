@@ -80,6 +80,11 @@ class Tensors(dict[str, Tensor]):
         self.vector(name, source, n)
         self._into[self._own + name] = self._into[self._own + name]._replace(log=True)
 
+    def rate_matrix(self, name: str, source: str, rows: int, columns: int) -> None:
+        """As `rates`, a matrix."""
+        part = Part(self._theirs + source, (rows, columns), rows)
+        self._into[self._own + name] = Tensor((rows, columns), (part,), log=True)
+
     def runs(self, name: str, source: str, slices: "tuple[Fused, ...]", rows: tuple[int, ...], columns: int) -> None:
         """`name.weight`: slices of a fused tensor, of so many rows each, one after the other."""
         whole = f"{self._theirs}{source}.weight"

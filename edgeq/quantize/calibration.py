@@ -118,7 +118,7 @@ class Calibration:
         if name in self.matrices:
             return self.matrices[name]
         prefix, stem, suffix = split(name)
-        whole = (f"{prefix}{whole}{suffix}" for whole, parts in FUSED.items() if stem in parts)
+        whole = (f"{prefix}{whole}{suffix}" for whole, parts in FUSED if stem in parts)
         return next((self.matrices[one] for one in whole if one in self.matrices), None)
 
     def mean_square(self, name: str) -> F32Array | None:

@@ -79,7 +79,7 @@ def _in_gguf(calibration: Calibration) -> dict[str, Statistics]:
     found: dict[str, Statistics] = {}
     for name, one in calibration.matrices.items():
         prefix, stem, suffix = split(name)
-        whole = next((whole for whole in fused if stem in FUSED[whole]), stem)
+        whole = next((whole for whole, parts in FUSED if whole in fused and stem in parts), stem)
         found.setdefault(f"{prefix}{whole}{suffix}", one)
     return dict(sorted(found.items()))
 

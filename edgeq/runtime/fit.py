@@ -31,6 +31,7 @@ LOOKED_UP = (
     "token_types.weight",
     "shortconv.conv.weight",
     "ssm_conv1d.weight",
+    "ssm_a.weight",
     *BY_ROW,
 )  # a row or tap of them per token
 AFTER_POOLING = ("cls.", "dense_")  # NumPy multiplies these

@@ -55,11 +55,11 @@ def test_a_gguf_file_is_shown_as_it_is(edgeq, gguf: Path, tiny_model: Path, tmp_
 
 def test_a_gguf_file_that_does_not_run_here_is_shown_too(edgeq, gguf: Path, tmp_path: Path):
     other = tmp_path / "other.gguf"
-    content = gguf.read_bytes().replace(b"llama", b"mamba").replace(b"tiny_model", b"tiny\x1b[2Jxx")
+    content = gguf.read_bytes().replace(b"llama", b"rwkv6").replace(b"tiny_model", b"tiny\x1b[2Jxx")
     other.write_bytes(content)
     facts = json.loads(edgeq("show", other, "--json").out)
-    assert facts["architecture"] == "mamba" and facts["layers"] == 6
-    assert facts["problem"].startswith("architecture 'mamba' cannot be imported")
+    assert facts["architecture"] == "rwkv6" and facts["layers"] == 6
+    assert facts["problem"].startswith("architecture 'rwkv6' cannot be imported")
     text = edgeq("show", other).out
     assert "does not run" in text and "\x1b" not in text, "what a file says does not rule the terminal"
 
@@ -74,8 +74,8 @@ def test_a_checkpoint_is_shown_as_it_is(edgeq, checkpoint: Path, tmp_path: Path)
         }
         assert facts["bytes"] > 6394752 and "tokenizer.json" in facts["assets"]
     assert "Hugging Face checkpoint" in edgeq("show", checkpoint).out
-    (checkpoint / "config.json").write_text('{"model_type": "mamba"}')
-    assert "model_type 'mamba' is not supported" in json.loads(edgeq("show", checkpoint, "--json").out)["problem"]
+    (checkpoint / "config.json").write_text('{"model_type": "rwkv"}')
+    assert "model_type 'rwkv' is not supported" in json.loads(edgeq("show", checkpoint, "--json").out)["problem"]
     assert not (tmp_path / "cache").exists()
 
 

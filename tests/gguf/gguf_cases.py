@@ -18,6 +18,9 @@ NEAREST = {
     },
     "gemma3n-older": _GEMMA3N
     | {"attention_bias": False, "activation_sparsity_pattern": [0.95] * 5, "vocab_size_per_layer_input": 50},
+    "jamba-ragged": {"mamba_expand": 2, "mamba_proj_bias": False, "mamba_conv_bias": True},
+    "falcon-mamba": {"mixer_rms_eps": 1e-5},
+    "falcon-mamba-ragged": {"mixer_rms_eps": 1e-5},
     "granite-swa": {"layer_rope_theta": [0, 10000.0, 10000.0, 0]},
     "mpt-clipped": {"attn_config": {"alibi": True, "clip_qkv": 1.5}},
     "granite-4-h-experts": {"mamba_proj_bias": False, "mamba_conv_bias": True},
@@ -68,6 +71,7 @@ REFUSED = {
         "exaone4",
         "olmo3",
         "nemotron-h-bias",
+        "mamba-ragged",
         "phimoe",
         "phimoe-longrope",
         "falcon-alibi",

@@ -5,6 +5,7 @@ from typing import Any
 import gemma_cases
 import latent_cases
 import mixture_cases
+import selective_cases
 
 _LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -924,6 +925,7 @@ FILES = {
     "gemmas": gemma_cases.CASES,
     "mixtures": mixture_cases.CASES,
     "latents": latent_cases.CASES,
+    "selective": selective_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases

@@ -18,9 +18,9 @@ QWEN2 = random_checkpoints.CASES["qwen2"]
     ("change", "error", "message"),
     [
         (
-            {"model_type": "mamba"},
+            {"model_type": "rwkv"},
             UnsupportedError,
-            "model_type 'mamba' is not supported; supported are llama, mistral",
+            "model_type 'rwkv' is not supported; supported are llama, mistral",
         ),
         ({"model_type": None}, UnsupportedError, "model_type None is not supported"),
         ({"hidden_act": "mish"}, UnsupportedError, "hidden_act 'mish' is not supported"),

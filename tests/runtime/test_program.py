@@ -15,9 +15,9 @@ from edgeq.runtime.sequence import Sequence
 from edgeq.runtime.session import Session
 
 CONTEXT, BATCH, MOST = 600, 320, 6
-# Plain attention; windows, sinks and experts; windows and norms; convolutions; recurrent layers; learned positions, as
-# long as they are
-CASES = {"tiny": CONTEXT, "gpt-oss": CONTEXT, "gemma3": CONTEXT, "lfm2-bias": CONTEXT, "qwen3-5": CONTEXT, "gpt2": 70}
+# Plain attention; windows, sinks and experts; windows and norms; convolutions; recurrent layers beside attention and by
+# themselves; learned positions, as long as they are
+CASES = dict.fromkeys(("tiny", "gpt-oss", "gemma3", "lfm2-bias", "qwen3-5", "mamba"), CONTEXT) | {"gpt2": 70}
 
 
 class Text:

@@ -17,6 +17,7 @@ from edgeq.runtime.scheduler import Scheduler
 from edgeq.runtime.session import Session
 
 PAGE = 64
+CASES = ("qwen3-5", "mamba")  # beside attention, and by themselves
 
 
 def state(budget: int = 100, blocks: int = 64) -> Recurrent:
@@ -98,11 +99,12 @@ def tokens(count: int) -> np.ndarray:
     return np.random.RandomState(count).randint(0, 48, count)
 
 
+@pytest.mark.parametrize("case", CASES)
 def test_a_program_goes_on_after_a_pass_that_was_broken_off(
-    opened: Callable[[str], File], monkeypatch: pytest.MonkeyPatch
+    case: str, opened: Callable[[str], File], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the latest checkpoint, with the same bits; and so do forks that are older than that."""
-    program, ids = Program(opened("qwen3-5"), context=600, threads=2, budget=1 << 28), tokens(320)
+    program, ids = Program(opened(case), context=600, threads=2, budget=1 << 28), tokens(320)
     sequence = program.sequence()
     program.step([Part(sequence, ids[:310], [])])
     fork = sequence.fork()
@@ -123,9 +125,10 @@ def test_a_program_goes_on_after_a_pass_that_was_broken_off(
     program.close()
 
 
-def test_a_session_goes_back_to_a_checkpoint(opened: Callable[[str], File]) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_a_session_goes_back_to_a_checkpoint(case: str, opened: Callable[[str], File]) -> None:
     ids = tokens(400).tolist()
-    with Session(opened("qwen3-5"), context=600, threads=2) as session:
+    with Session(opened(case), context=600, threads=2) as session:
         expected = session.eval(ids, all_logits=True)
         assert session.rewindable(390) == 256
         session.rewind(256)
@@ -144,9 +147,10 @@ def test_a_loaded_text_goes_back_to_the_checkpoint_before(opened: Callable[[str]
     program.close()
 
 
-def test_texts_that_share_a_beginning_and_pages_that_run_out(opened: Callable[[str], File]) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_texts_that_share_a_beginning_and_pages_that_run_out(case: str, opened: Callable[[str], File]) -> None:
     """What a scheduler makes of them: each text is the one that it is alone, guesses are not computed along."""
-    program = Program(opened("qwen3-5"), context=700, threads=2, texts=2)
+    program = Program(opened(case), context=700, threads=2, texts=2)
     beginning = [1, 2, 3, 4, 5, 6, 7, 8] * 40
     prompts = [[*beginning, 40 + number] for number in range(5)]
 

@@ -250,6 +250,6 @@ def test_a_misshapen_tensor(file: File, tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture(file: File, tmp_path: Path) -> None:
-    path = copied(file, tmp_path / "mamba.eqf", model_type="mamba")
-    with open_file(path) as other, pytest.raises(UnsupportedError, match=r"mamba\.eqf: model_type 'mamba'"):
+    path = copied(file, tmp_path / "rwkv.eqf", model_type="rwkv")
+    with open_file(path) as other, pytest.raises(UnsupportedError, match=r"rwkv\.eqf: model_type 'rwkv'"):
         Session(other)
