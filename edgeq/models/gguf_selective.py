@@ -61,6 +61,8 @@ def read_jamba(values: Mapping[str, Any], shapes: Shapes) -> Config:
     for what, flags in (("attn_layer", attends[:layers]), ("expert_layer", routed)):
         period, offset = _every(flags)
         found |= {f"{what}_period": period, f"{what}_offset": offset}
+    if not any(attends):
+        found["num_key_value_heads"] = values.get("attention.head_count")  # of no layer
     return read(values, shapes) | found
 
 

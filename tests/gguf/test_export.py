@@ -30,6 +30,7 @@ from edgeq.models.gguf import read_config, write_config  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES  # noqa: E402
 from edgeq.models.gguf_places import places  # noqa: E402
 from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
+from edgeq.models.mixers import Attention  # noqa: E402
 from edgeq.quantize.static_scales import set_scales  # noqa: E402
 from edgeq.text.gguf_tokenizer import tokenizer_assets  # noqa: E402
 from edgeq.text.gguf_vocabulary import tokenizer_metadata  # noqa: E402
@@ -228,7 +229,7 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
 
 
 QUANTIZED = ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss", "qwen3-next"]
-QUANTIZED += ["deepseek-v2-lite", "gemma3n-older"]
+QUANTIZED += ["deepseek-v2-lite", "gemma3n-older", "mamba", "jamba"]
 
 
 @pytest.mark.parametrize("case", QUANTIZED)
@@ -393,6 +394,28 @@ def test_a_granite_4_that_calls_itself_hybrid():
         assert architecture(read_config(values, shapes, list, "m")) == architecture(config)
     with pytest.raises(EdgeqError, match="m: mamba_n_heads is 0"):  # a Mamba layer of which nothing is said
         architecture(read_config(values | {"granitehybrid.attention.head_count_kv": [0, 2]}, shapes, list, "m"), "m")
+
+
+def test_norms_within_mamba_layers_share_the_epsilon():
+    """As GGUF's readers know but one: said where another was."""
+    notes: list[str] = []
+    values = {"general.architecture": "mamba"} | write_config(CASES["falcon-mamba"], "m", notes)
+    assert notes == ["GGUF has one epsilon for all norms: readers take 1e-05 within Mamba layers, not 0.001"]
+    back = read_config(values, {"token_embd.weight": (48, 64)}, list, "m")
+    assert (back["model_type"], back["mixer_rms_eps"]) == ("falcon_mamba", 1e-5)
+    with pytest.raises(UnsupportedError, match=r"m: ssm\.inner_size is 192, which is supported as 128 only"):
+        read_config(values | {"mamba.ssm.inner_size": 192}, {"token_embd.weight": (48, 64)}, list, "m")
+
+
+@pytest.mark.parametrize("kept", [[0, 2, 0, 0], [2, 0, 2, 0], [0, 0, 0, 0], [2, 2, 2, 2]])
+def test_layers_of_jamba_are_told_by_their_heads(kept: list[int]):
+    values = {"general.architecture": "jamba"} | write_config(CASES["jamba"], "m", [])
+    shapes = {"token_embd.weight": (48, 64), "blk.1.ffn_gate_inp.weight": (5, 64), "output.weight": (48, 64)}
+    model = architecture(read_config(values | {"jamba.attention.head_count_kv": kept}, shapes, list, "m"))
+    assert [isinstance(layer.mixer, Attention) for layer in model.layers] == [heads > 0 for heads in kept]
+    assert [name for name in model.tensors if "gate_inp" in name] == ["blk.1.ffn_gate_inp.weight"]
+    with pytest.raises(UnsupportedError, match="m: layers of attention, or of experts, are not one of so many"):
+        read_config(values | {"jamba.attention.head_count_kv": [2, 2, 0, 2]}, shapes, list, "m")
 
 
 def test_what_gguf_cannot_say():
