@@ -131,11 +131,6 @@ class MixtureOfExperts(NamedTuple):
     spread: float = 0.0
 
     @property
-    def one_input(self) -> bool:
-        """Whether they can be run and quantized layer after layer: not tried of experts without a gate."""
-        return self.activation != "relu2"
-
-    @property
     def width(self) -> int:
         """Values in between, of each expert."""
         return next(one.rows for one in self.matrices if isinstance(one, ExpertMatrix) and one.name == "ffn_up_exps")
