@@ -7,7 +7,7 @@ from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_gemma3n import STACKED
 
 # Tensors that GGUF may hold as one, ours in the order of their rows
-FUSED = (
+FUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attn_qkv", ("attn_q", "attn_k", "attn_v")),
     ("ffn_up", ("ffn_gate", "ffn_up")),
     ("ffn_gate_up_exps", ("ffn_gate_exps", "ffn_up_exps")),
