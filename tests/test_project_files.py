@@ -12,9 +12,10 @@ from edgeq.cli import VERBS, cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+FOLDERS = ("edgeq/docs", "edgeq/serve/page/vendor", "formats", "bench")
 PAGES = [
     *REPOSITORY.glob("*.md"),
-    *(path for folder in ("edgeq/docs", "formats", "bench") for path in (REPOSITORY / folder).glob("*.md")),
+    *(path for folder in FOLDERS for path in (REPOSITORY / folder).glob("*.md")),
 ]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 NOT_IN_GIT = ("edgeq/models/MODEL_TYPE.py", "edgeq/kernels/prebuilt/")  # a placeholder, and what a build makes
@@ -26,10 +27,13 @@ def test_the_version_is_the_same_everywhere():
     assert f"\n## {edgeq.__version__}\n" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_licence_is_there():
-    (name,) = PROJECT["license-files"]
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    assert text.startswith(f"{PROJECT['license']} License\n") and PROJECT["authors"][0]["name"] in text
+def test_the_licences_are_there():
+    """edgeq's own, and those of what others wrote: tests/serve/test_page_files.py looks at these."""
+    own, others = PROJECT["license-files"]
+    text = (REPOSITORY / own).read_text(encoding="utf-8")
+    assert PROJECT["license"].startswith("MIT AND ") and text.startswith("MIT License\n")
+    assert PROJECT["authors"][0]["name"] in text
+    assert [*REPOSITORY.glob(others)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
