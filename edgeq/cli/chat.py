@@ -10,15 +10,17 @@ from edgeq.cli.chat_commands import Ask, Talk, note, obey, tell
 from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
+from edgeq.cli.chat_tools import ROUNDS, Tools, read_tools
 from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, UsageError
 from edgeq.text import template_process
 
 if TYPE_CHECKING:
+    from edgeq.chat_answer import ToolCall
     from edgeq.model import Model
 
 
@@ -32,6 +34,14 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Go on with the conversation in this file, if it is there; it is saved after each answer.",
 )
+@click.option(
+    "--tools",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.py",
+    help="Let the model call the public functions of a Python file, each after asking you; may be given several times.",
+)
+@click.option("--yes", is_flag=True, help="Run what the model calls (--tools) without asking.")
 @sampling_options
 @writing_options
 def command(
@@ -40,6 +50,8 @@ def command(
     timings: bool,
     prefix: Path | None,
     session: Path | None,
+    tools: tuple[Path, ...],
+    yes: bool,
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
@@ -47,6 +59,11 @@ def command(
 
     It needs a chat template. /help lists what else can be typed.
     """
+    functions = read_tools(tools)
+    if yes and not tools:
+        raise UsageError("--yes says that tools may run without asking: give --tools FILE.py, too, or leave it out")
+    if tools and not yes and not sys.stdin.isatty():
+        raise UsageError("--tools asks before each call, and stdin is no terminal: --yes runs all calls without asking")
     template_process.begin()  # while the model is loaded
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message
@@ -58,7 +75,11 @@ def command(
             if source.interactive:
                 tell(banner(model.name if model.exists() else str(model), loaded))
                 tell("/help lists commands.")
-            chat = Chat(loaded, system, generation, timings, source, saved)
+            called = Tools(functions, None if yes else source.ask) if functions else None
+            chat = Chat(loaded, system, generation, timings, source, saved, called)
+            if called and source.interactive:
+                told = "without asking" if yes else "once you allow it"
+                tell(f"the model may call {', '.join(functions)}, {told}")
             if saved is not None and saved.resume(chat.talk.conversation, loaded) and source.interactive:
                 tell(f"going on after {len(chat.talk.conversation.messages)} messages of {session}")
             chat.go_on()
@@ -75,9 +96,12 @@ class Chat:
         timings: bool,
         reader: Reader,
         saved: SavedConversation | None = None,
+        tools: Tools | None = None,
     ):
         edit = getattr(reader, "edit", None)
-        self.talk = Talk(model, Conversation(model, system), settings, edit)
+        schemas = tools.schemas if tools else ()
+        self.talk = Talk(model, Conversation(model, system, schemas), settings, edit, tools.functions if tools else {})
+        self._tools = tools
         self._model = model
         self._timings = timings
         self._saved = saved
@@ -133,21 +157,21 @@ class Chat:
         text = ask.text
         if not ask.again:
             text = "\n\n".join([*self.talk.attached, text])
-        screen, stopped = Screen(), False
+        screen, stopped, called = Screen(), False, list[dict[str, Any]]()
         try:
-            with self._reader.answering():
-                for piece in answered(self._model.chat(self._prompt(text, ask.again), **self.talk.settings)):
-                    screen.show(piece)
+            while calls := self._say(text, ask.again, called, screen):
+                screen.again()
+                self._call(calls, called)
         except KeyboardInterrupt:
             stopped = True
         except EdgeqError:
             screen.end()
             raise
-        if stopped and not screen.text:
+        if stopped and not screen.text and not called:
             click.echo(self._after_keys(), nl=False, err=True)
             note("stopped before an answer: the message is not kept")
         else:
-            self.talk.conversation.keep(text, screen.text, ask.again)
+            self.talk.conversation.keep(text, screen.text, ask.again, called)
             if not ask.again:
                 self.talk.attached.clear()
             screen.end(always=True)
@@ -157,11 +181,42 @@ class Chat:
         if self._timings:
             show_timings(self._model.timings)
 
-    def _prompt(self, text: str, again: bool) -> list[dict[str, str]]:
+    def _say(self, text: str, again: bool, called: list[dict[str, Any]], screen: "Screen") -> "list[ToolCall]":
+        """Show what the model says after what was `called`, and give what it calls; then its message is there, too."""
+        given = dict(self.talk.settings)
+        if self._tools:
+            done = sum("tool_calls" in message for message in called) >= ROUNDS
+            given |= {"tools": self._tools.schemas, "tool_choice": "none" if done else "auto"}
+            if done:
+                note(f"after {ROUNDS} rounds of calls the model must answer without")
+        with self._reader.answering():
+            answer = self._model.chat(self._prompt(text, again, called), **given)
+            for piece in answered(answer):
+                screen.show(piece)
+        calls = answer.tool_calls if self._tools else []
+        if calls:
+            called.append(answer.message)
+        return calls
+
+    def _call(self, calls: "list[ToolCall]", called: list[dict[str, Any]]) -> None:
+        """Have the tools called, and add what they say to what was `called`; all of it or, stopped, nothing."""
+        assert self._tools is not None
+        try:
+            said = [self._tools.answer(call, self._has_room) for call in calls]
+        except KeyboardInterrupt:
+            called.pop()
+            raise
+        called += said
+
+    def _has_room(self, text: str) -> bool:
+        """Whether what a tool says leaves most of the context to the rest."""
+        return len(self._model.tokenizer.encode(text, add_special=False)) <= self._model.context // 4
+
+    def _prompt(self, text: str, again: bool, called: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What the model is to answer. Tells what it no longer sees."""
         conversation = self.talk.conversation
         before = conversation.dropped
-        messages = conversation.prompt(text, again)
+        messages = conversation.prompt(text, again, called)
         if dropped := conversation.dropped - before:
             note(f"the oldest {dropped} messages no longer fit and were dropped")
         return messages
@@ -190,6 +245,11 @@ class Screen:
     def show(self, piece: str) -> None:
         self.text += piece
         self._write(self._wrapper.push(piece) if self._wrapper else piece)
+
+    def again(self) -> None:
+        """Begin anew: what was shown is not the answer yet."""
+        self.end()
+        self.text = ""
 
     def end(self, always: bool = False) -> None:
         """End a line that has begun, or `always` one."""

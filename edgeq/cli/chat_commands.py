@@ -1,9 +1,10 @@
 """The commands of a chat: a row of COMMANDS each."""
 
 import difflib
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class Talk:
     conversation: Conversation
     settings: dict[str, Any]  # keywords of Model.chat
     edit: Callable[[str], str | None] | None = None
+    tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # that the model may call
     attached: list[str] = field(default_factory=list)  # what comes before the next message
     leaving: bool = False
 
@@ -154,6 +156,13 @@ def tokens(talk: Talk, rest: str) -> None:
     note(f"{line}; {talk.model.computed_tokens} are computed")
 
 
+def tools(talk: Talk, rest: str) -> None:
+    if not talk.tools:
+        raise UsageError("there are no tools: start with --tools FILE.py, whose functions the model may call then")
+    for name, function in talk.tools.items():
+        tell(f"{name}{inspect.signature(function)}: {(inspect.getdoc(function) or '').splitlines()[0]}")
+
+
 def timings(talk: Talk, rest: str) -> None:
     show_timings(talk.model.timings)
 
@@ -173,6 +182,7 @@ COMMANDS = (
     Command("/load", load, "go on with a conversation that was saved", "FILE"),
     Command("/set", set_, 'show the options, or change one; its VALUE may be "default"', "[NAME VALUE]"),
     Command("/tokens", tokens, "how much of the context the conversation takes"),
+    Command("/tools", tools, "the functions that the model may call (--tools)"),
     Command("/timings", timings, "times and speeds of the latest answer"),
     Command("/exit", leave, "leave (so does Ctrl-D)", aliases=("/quit", "/bye")),
 )

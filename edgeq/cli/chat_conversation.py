@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,18 @@ from edgeq.output import write_file
 if TYPE_CHECKING:
     from edgeq.model import Model
 
-Message = dict[str, str]
-TURN = ("user", "assistant")
+Message = dict[str, Any]  # role and content, texts; of an answer that calls tools the calls, of a result which call's
 
 
 class Conversation:
-    """A system message or None, and turns of a message and its answer."""
+    """A system message or None, and turns: a message, calls of tools and their results, the answer.
 
-    def __init__(self, model: "Model", system: str | None = None):
+    tools: those that may be called, in OpenAI's form
+    """
+
+    def __init__(self, model: "Model", system: str | None = None, tools: Sequence[Message] = ()):
         self._model = model
+        self._tools = tools
         self.system = system
         self.messages: list[Message] = []
         self.dropped = 0  # the oldest messages, which the model no longer sees
@@ -27,7 +31,7 @@ class Conversation:
     @property
     def latest(self) -> str | None:
         """The latest message that was answered."""
-        return self.messages[-2]["content"] if self.messages else None
+        return self.messages[_last_turn(self.messages)]["content"] if self.messages else None
 
     def history(self) -> list[Message]:
         """All of it, as it is saved."""
@@ -37,19 +41,20 @@ class Conversation:
         """Go on from these turns."""
         self.system, self.messages, self.dropped = system, list(messages), 0
 
-    def prompt(self, text: str, again: bool = False) -> list[Message]:
-        """What the model is to answer: a message after the conversation, or `again` instead of its latest.
+    def prompt(self, text: str, again: bool = False, called: Sequence[Message] = ()) -> list[Message]:
+        """What the model is to answer: a message after the conversation, or `again` instead of its latest, and what was
+        `called` for it: calls of tools and their results.
 
         The conversation stays as it is until `keep`, but for the oldest turns that the model no longer sees. Raises
         ContextError for a message that does not fit alone.
         """
-        messages = [*self._before(again), {"role": "user", "content": text}]
+        messages = [*self._before(again), {"role": "user", "content": text}, *called]
         self._make_room(messages)
         return self._after_system(messages[self.dropped :])
 
-    def keep(self, text: str, answer: str, again: bool = False) -> None:
+    def keep(self, text: str, answer: str, again: bool = False, called: Sequence[Message] = ()) -> None:
         """Add a turn, or put it `again` in the place of the latest."""
-        turn = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+        turn = [{"role": "user", "content": text}, *called, {"role": "assistant", "content": answer}]
         self.messages = [*self._before(again), *turn]
 
     def tokens(self) -> int:
@@ -57,7 +62,7 @@ class Conversation:
         return self._tokens(self.messages[self.dropped :]) if self.messages else 0
 
     def _before(self, again: bool) -> list[Message]:
-        return self.messages[:-2] if again else self.messages
+        return self.messages[: _last_turn(self.messages)] if again else self.messages
 
     def _after_system(self, messages: list[Message]) -> list[Message]:
         return ([] if self.system is None else [{"role": "system", "content": self.system}]) + messages
@@ -67,18 +72,24 @@ class Conversation:
 
         More than needed at once, as every drop means that the rest must be computed again.
         """
-        context, latest = self._model.context, len(messages) - 1
+        context, latest = self._model.context, _last_turn(messages)
         if self._tokens(messages[self.dropped :]) <= context - context // 4:
             return
         if (alone := self._tokens(messages[latest:])) > context:
+            what = "the message has" if latest == len(messages) - 1 else "the message and what tools said of it have"
             raise ContextError(
-                f"the message has {alone} tokens, the context {context}: shorten it, or start with a larger --context"
+                f"{what} {alone} tokens, the context {context}: shorten it, or start with a larger --context"
             )
         while self.dropped < latest and self._tokens(messages[self.dropped :]) > context // 2:
-            self.dropped += len(TURN)
+            self.dropped = next(i for i in range(self.dropped + 1, latest + 1) if messages[i]["role"] == "user")
 
     def _tokens(self, messages: list[Message]) -> int:
-        return len(self._model.chat_tokens(self._after_system(messages)))
+        return len(self._model.chat_tokens(self._after_system(messages), tools=self._tools or None))
+
+
+def _last_turn(messages: Sequence[Message]) -> int:
+    """Where the latest turn begins."""
+    return max(i for i, message in enumerate(messages) if message["role"] == "user")
 
 
 def save(messages: list[Message], path: Path) -> None:
@@ -108,18 +119,37 @@ def _fault(messages: Any) -> str | None:
     """What keeps a value from being a conversation."""
     if not isinstance(messages, list):
         return "it must be a list of messages"
-    expected = list(TURN)
+    expected, unanswered = "user", 0  # the role that is to come; results of tools that are
     for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             return f"message {number} must have a role and a content, and nothing else"
-        if not isinstance(message["content"], str) or not _is_text(message["content"]):
+        role, calls = message["role"], message.get("tool_calls", ())
+        more = {"assistant": {"tool_calls", "reasoning_content"}, "tool": {"tool_call_id", "name"}}
+        if message.keys() - {"role", "content"} - more.get(role if isinstance(role, str) else "", set()):
+            return f"message {number} must have a role and a content, and nothing else"
+        texts = [text for field, text in message.items() if field not in ("role", "tool_calls")]
+        if not all(isinstance(text, str) and _is_text(text) for text in texts):
             return f"the content of message {number} must be text"
-        if number == 1 and message["role"] == "system":
+        if role == "tool" and "tool_call_id" not in message:
+            return f"message {number} must have the tool_call_id of a call"
+        if not all(map(_is_call, calls if isinstance(calls, list | tuple) else [None])):
+            return f"message {number} has calls that are none"
+        if number == 1 and role == "system":
             continue
-        if message["role"] != expected[0]:
-            return f"message {number} must be one of role {expected[0]}"
-        expected.reverse()
-    return None if expected[0] == TURN[0] else "the last message has no answer"
+        if role != expected:
+            return f"message {number} must be one of role {expected}"
+        unanswered = unanswered - 1 if role == "tool" else len(calls)
+        if unanswered:
+            expected = "tool"
+        else:
+            expected = "user" if role == "assistant" else "assistant"
+    return None if expected == "user" else "the last message has no answer"
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    texts = [call.get("id"), function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+    return all(isinstance(text, str) and _is_text(text) for text in texts)
 
 
 def _is_text(content: str) -> bool:

@@ -14,7 +14,7 @@ from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input, create_input
-from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth, Output, create_output
 
@@ -85,6 +85,20 @@ class Editor:
         if any("\ud800" <= character <= "\udfff" for character in edited):
             raise UsageError("what was typed is not UTF-8 text: set the terminal to UTF-8")
         return edited
+
+    def ask(self, question: str) -> str:
+        """A line, which is not kept in the history. What was typed before it waits for the next prompt."""
+        before = [*get_typeahead(self._input), *self._input.read_keys()]
+        try:
+            return PromptSession[str](
+                question, input=self._input, output=self._output, reserve_space_for_menu=0
+            ).prompt()
+        except EOFError:
+            return ""
+        finally:
+            store_typeahead(self._input, before + get_typeahead(self._input))
+            if self._keys:
+                self._keys.hold()
 
     def answering(self) -> AbstractContextManager[object]:
         return self._answering()

@@ -28,6 +28,10 @@ class Reader(Protocol):
     def answering(self) -> AbstractContextManager[object]:
         """A block in which an answer is shown: what is typed meanwhile belongs to the next text."""
 
+    def ask(self, question: str) -> str:
+        """What is typed after a question was shown, never what was typed before. Empty at the end of the input, and
+        where nobody is there. Raises KeyboardInterrupt."""
+
 
 class Piped:
     """Lines of a file or a pipe."""
@@ -52,6 +56,9 @@ class Piped:
     def answering(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
 
+    def ask(self, question: str) -> str:
+        return ""
+
     def _line(self, goes_on: bool) -> str:
         if not (line := sys.stdin.readline()):
             raise EOFError
@@ -75,6 +82,18 @@ class Terminal(Piped):
         if text is None:
             click.echo(err=True)
         return text
+
+    def ask(self, question: str) -> str:
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import termios
+
+            with contextlib.suppress(termios.error):
+                termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        try:
+            return input(question)
+        except EOFError:
+            click.echo(err=True)
+            return ""
 
     def _line(self, goes_on: bool) -> str:
         return input(". " if goes_on else "> ")

@@ -222,3 +222,50 @@ def test_no_color_leaves_the_editor(chat_with, no_color):
     assert bool(re.search(rb"\x1b\[[0-9;]*(?<![0-9])[34][0-8][;m]", chat.raw)) == (no_color == "")
     assert (b"\x1b[2m(" in chat.raw) == (no_color == "")
     assert b"\x1b[?2004h" in chat.raw
+
+
+CALLING = f"""
+import sys
+sys.path[:0] = {[str(TESTS), str(TESTS / "cli")]!r}
+from test_cli_chat_tools import AREA, answering
+import edgeq.loading
+edgeq.loading.load = lambda path, **options: answering(AREA, AREA, "Done.")
+from edgeq.cli import main
+sys.exit(main(["chat", "m.eqf", "--temp", "0", "--tools", sys.argv[1]]))
+"""
+AREA = """
+import time
+def area(width: float) -> float:
+    "The area of what is as high as 1."
+    print("working")
+    time.sleep(1)
+    return width
+"""
+
+
+def test_only_what_is_typed_after_a_question_answers_it(tmp_path):
+    pytest.importorskip("llguidance", reason="pip install llguidance")
+    (tmp_path / "own.py").write_text(AREA)
+    base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "EDGEQ_HISTORY")}
+    base |= {"TERM": "xterm", "HOME": str(tmp_path)}
+    chat = PseudoTerminal([sys.executable, "-c", CALLING, str(tmp_path / "own.py")], base)
+    question = "area(width=2): run it? [y]es, [N]o, [a]lways this one:"
+    try:
+        chat.expect("the model may call area, once you allow it")
+        chat.expect(">")
+        chat.type("So?\r")
+        chat.expect(question)
+        chat.type("y\r")
+        chat.expect("working")
+        chat.type("yes")  # while the first call runs
+        chat.expect("area(width=2) -> 2.0")
+        chat.expect(question)
+        chat.type("\r")
+        chat.expect("area(width=2) not allowed")
+        chat.expect("Done.")
+        chat.expect("yes")  # it waited for the next message
+        chat.type(" /\x03")
+        chat.type("/exit\r")
+        assert chat.ended() == 0
+    finally:
+        chat.close()
