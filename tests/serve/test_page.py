@@ -177,6 +177,28 @@ def test_an_answer_grows_block_by_block(watched, start):
     assert made["P"] > made["H1"] + 4, "what grew was looked at while it did, what was finished was let be"
 
 
+def test_what_is_cut_off_is_kept(served, watched):
+    """By a server that goes away, and by a page that is left."""
+    page = watched(served.url)
+    chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": "Half of"}, "finish_reason": None}]})
+    cut = {"content_type": "text/event-stream", "body": f"data: {chunk}\n\ndata: {chunk[:20]}"}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**cut))
+    ask(page, "a")
+    assert page.inner_text(f"{SHOWN} .text") == "Half of"
+    assert page.inner_text(f"{SHOWN} .failed") == "The server went away."
+    assert page.is_visible(f"{SHOWN} >> text=Go on")
+    page.unroute("**/v1/chat/completions")
+
+    page.click("#new")
+    page.select_option("#model", "slow")
+    page.fill("#text", "b")
+    page.press("#text", "Enter")
+    page.wait_for_selector(f'{SHOWN} .text:has-text("cdef")')
+    page.reload()
+    page.wait_for_selector(f"{SHOWN} .note:has-text('not finished: the page was left')")
+    assert page.inner_text("#log .user .body") == "b"
+
+
 def test_colours_and_keys(served, watched):
     page = watched(served.url, color_scheme="light")
     paper = "getComputedStyle(document.body).backgroundColor"

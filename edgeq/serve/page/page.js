@@ -78,13 +78,13 @@ function showLog() {
 }
 
 function offer(view, index) {
-  const { role, content, calls, note } = chat.messages[index];
+  const { role, content, calls, note, failed } = chat.messages[index];
   const last = index === chat.leaf;
   if (asking && last) return view.offer([]);
   const acts = [];
   if (role === "user") acts.push(["Edit", () => edit(index)]);
   if (role === "assistant") acts.push(["Again", () => answer(parent(chat, index))]);
-  if (role === "assistant" && last && content && !calls?.length && note && /^(stopped|cut|not)/.test(note)) {
+  if (role === "assistant" && last && content && !calls?.length && (failed || /^(stopped|cut|not)/.test(note))) {
     acts.push(["Go on", () => answer(parent(chat, index), index)]);
   }
   const all = versions(chat, index);
@@ -341,6 +341,7 @@ $("menu").onclick = () => openSide(!$("side").classList.contains("open"));
 $("main").addEventListener("click", (event) => { if (!event.target.closest("#menu")) openSide(false); });
 $("set").onclick = () => openSettings($("settings").hidden);
 $("model").addEventListener("change", () => settings.remember("model", $("model").value));
+window.onpagehide = () => { if (asking) keep(chat); };
 if (others) others.onmessage = () => list.refresh(chat.id);
 
 settings.begin((name) => { if (name === "key") readModels(useModels); });
