@@ -17,6 +17,7 @@ from edgeq.cli.thoughts import answered
 from edgeq.cli.units import count
 from edgeq.cli.wrap import Wrapper, terminal_columns
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.talk.grammar import check_there
 from edgeq.text import template_process
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def command(
         raise UsageError("--yes says that tools may run without asking: give --tools FILE.py, too, or leave it out")
     if tools and not yes and not sys.stdin.isatty():
         raise UsageError("--tools asks before each call, and stdin is no terminal: --yes runs all calls without asking")
+    if tools:
+        check_there("--tools")
     template_process.begin()  # while the model is loaded
     with load_model(model, loading) as loaded:
         _ = loaded.chat_template  # a model that cannot chat says so now, not after the first message

@@ -200,6 +200,13 @@ def test_nobody_to_ask(chat, options, fault):
     assert outcome.code == 2 and outcome.err.startswith(f"edgeq: {fault}") and outcome.out == ""
 
 
+def test_what_calls_need_is_missed_at_once(chat, monkeypatch):
+    monkeypatch.setattr("edgeq.talk.grammar.find_spec", lambda name: None)
+    outcome = chat("x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "edgeq: --tools is not supported: llguidance is missing (pip install 'edgeq[serve]')\n"
+
+
 def test_yes_without_tools(edgeq):
     outcome = edgeq("chat", "m.eqf", "--yes")
     assert outcome.code == 2 and outcome.err.startswith("edgeq: --yes says that tools may run without asking")

@@ -175,3 +175,30 @@ def test_names_and_deletion(served, watched):
     page.click("[aria-label='Delete Of apples']")
     chats(page, 0)
     assert page.inner_text("#log") == ""
+
+
+def test_an_answer_ends_with_its_chat(served, watched):
+    """Leaving a chat stops its answer, and deleting it does not bring it back."""
+    page = watched(served.url)
+    take(page, [OLD])
+
+    def begin():
+        page.click("#new")
+        page.select_option("#model", "slow")
+        page.fill("#text", "b")
+        page.press("#text", "Enter")
+        page.wait_for_selector('#log .assistant .text:has-text("cdef")')
+
+    begin()
+    page.click("#chats .open >> text=Of apples")
+    page.wait_for_selector("#log .assistant:last-child >> text=Again")
+    assert page.is_visible("#send") and titles(page) == ["b", "Of apples"]
+    page.click("#chats .open >> text=b")
+    page.wait_for_selector("#log .note:has-text('stopped')")
+    begin()
+    page.evaluate("window.confirm = () => true")
+    page.click("[aria-current] [aria-label='Delete b']")
+    page.wait_for_selector("#chats [aria-current] >> text=b")
+    chats(page, 2)
+    page.wait_for_timeout(300)
+    assert titles(page) == ["b", "Of apples"] and page.is_visible("#send")

@@ -56,10 +56,9 @@ async function rename(head) {
 
 async function drop(head) {
   if (!confirm(`Delete "${head.title}"?`)) return;
+  if (head.id === current) await choose(heads.find(({ id }) => id !== head.id)?.id ?? null); // an answer under way ends
   await store.remove(head.id);
-  if (head.id !== current) return refresh(current);
-  await refresh("");
-  choose(latest() ?? null);
+  await refresh(current);
 }
 
 async function save() {

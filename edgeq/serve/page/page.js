@@ -18,6 +18,7 @@ const others = "BroadcastChannel" in window ? new BroadcastChannel("edgeq") : nu
 let chat = fresh();
 let views = []; // of the messages that are shown: {index, view}
 let asking = null; // the AbortController of the answer under way
+let finished = Promise.resolve(); // with that answer, and it being kept
 let editing = null; // the number of the message that is edited
 
 // ---- Chats
@@ -33,8 +34,9 @@ function keep(own) {
     try {
       await store.write(copy);
       others?.postMessage(copy.id);
-    } catch {
-      say("This browser has no room left for this chat: export what matters, and delete some.");
+    } catch (error) {
+      const full = error?.name === "QuotaExceededError";
+      say(full ? "This browser has no room left for this chat: export what matters, and delete some." : `This chat cannot be kept: ${error?.message}`);
     }
     await list.refresh(chat.id);
   });
@@ -42,15 +44,16 @@ function keep(own) {
 }
 
 async function choose(id, name) {
+  if (name !== undefined) {
+    const own = id === chat.id ? chat : await store.read(id);
+    if (own) own.title = name;
+    return own && keep(own);
+  }
+  asking?.abort();
+  await finished;
   await saving;
   const found = id === null ? fresh() : await store.read(id);
   if (!found) return list.refresh(chat.id);
-  if (name !== undefined) {
-    const own = found.id === chat.id ? chat : found;
-    own.title = name;
-    return keep(own);
-  }
-  asking?.abort();
   chat = found;
   stopEditing();
   openSide(false);
@@ -135,8 +138,11 @@ function stopEditing() {
 // ---- Asking
 
 /** Answer the message with the number `after`; or go on with the answer `begun`, which was cut off. */
-async function answer(after = chat.leaf, begun = null) {
-  if (asking) return;
+function answer(after = chat.leaf, begun = null) {
+  if (!asking) finished = give(after, begun);
+}
+
+async function give(after, begun) {
   const own = chat; // whichever is looked at meanwhile
   let request;
   let unread = "";
