@@ -28,6 +28,7 @@ ASSETS = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
+    "spm.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -105,7 +106,8 @@ class Checkpoint:
                 self.assets[name] = _read(folder / place)
                 self.files.append(str(folder / place))
         if "tokenizer.json" in self.assets:  # which has the vocabulary too
-            self.assets.pop("vocab.txt", None)
+            for name in ("spm.model", "vocab.txt"):
+                self.assets.pop(name, None)
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows `start` to `stop` of the first axis as a new f32 array; a vector's rows are its elements.

@@ -53,6 +53,7 @@ CONVERTING = frozenset({"ml-dtypes", "huggingface-hub"})  # not needed to run wh
 TOKENIZERS = {  # a model needs the first it has
     "tokenizer.json": "tokenizers",
     "tokenizer.model": "sentencepiece",
+    "spm.model": "tokenizers",
     "vocab.txt": "tokenizers",
 }
 

@@ -48,8 +48,8 @@ class TokenizerSettings:
     eos_ids: tuple[int, ...]
     chat_template: str | dict[str, str] | None
     infill: tuple[str, ...] = ()  # tokens before, after and within which a middle is filled in; all three or none
-    # Of a WordPiece vocabulary without a tokenizer.json
-    lowercase: bool = True
+    # Of a vocabulary without a tokenizer.json
+    lowercase: bool | None = None
     strip_accents: bool | None = None
     split_chinese: bool = True
 
@@ -77,7 +77,7 @@ def read_settings(assets: Mapping[str, bytes]) -> TokenizerSettings:
         eos_ids=tuple(i for source in sources for i in _ids(source.get("eos_token_id"))),
         chat_template=_chat_template(assets, config),
         infill=_infill(config),
-        lowercase=_flag(config, "do_lower_case") is not False,
+        lowercase=_flag(config, "do_lower_case"),
         strip_accents=_flag(config, "strip_accents"),
         split_chinese=_flag(config, "tokenize_chinese_chars") is not False,
     )

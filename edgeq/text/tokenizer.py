@@ -33,7 +33,7 @@ END_OF_TURN = (
 )
 
 
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")  # assets that hold a vocabulary, the best first
+FILES = ("tokenizer.json", "tokenizer.model", "spm.model", "vocab.txt")  # assets that hold a vocabulary, the best first
 
 
 class Backend(Protocol):
@@ -227,10 +227,15 @@ def _read(assets: Mapping[str, bytes], settings: TokenizerSettings) -> Tokenizer
         if settings.add_bos is None:  # what Hugging Face's Llama tokenizer does unless told otherwise
             settings = replace(settings, add_bos=True)
         return Tokenizer(SentencePieceBackend(assets["tokenizer.model"], settings), settings)
-    if "vocab.txt" in assets:
+    if assets.keys() & {"spm.model", "vocab.txt"}:
         from edgeq.text.huggingface import JsonBackend
+        from edgeq.text.unigram import from_sentencepiece
         from edgeq.text.wordpiece import from_vocabulary
 
-        data = json.dumps(from_vocabulary(assets["vocab.txt"], settings), ensure_ascii=False)
-        return Tokenizer(JsonBackend(data.encode(), settings), settings)
+        name, read = ("spm.model", from_sentencepiece) if "spm.model" in assets else ("vocab.txt", from_vocabulary)
+        data = json.dumps(read(assets[name], settings), ensure_ascii=False)
+        try:
+            return Tokenizer(JsonBackend(data.encode(), settings), settings)
+        except TokenizerError as error:
+            raise TokenizerError(str(error).replace("tokenizer.json", name)) from error
     raise TokenizerError("has no tokenizer.json or tokenizer.model: put one beside the checkpoint and convert it again")

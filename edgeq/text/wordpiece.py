@@ -44,35 +44,15 @@ def wordpiece(
     for role in ("unk_token", "cls_token", "sep_token"):
         if names[role] not in vocab:
             raise TokenizerError(f"the vocabulary has no {names[role]!r}, its {role}: download the checkpoint's own")
-    first, last = ({"SpecialToken": {"id": names[role], "type_id": 0}} for role in ("cls_token", "sep_token"))
-    around = {
-        names[role]: {"id": names[role], "ids": [vocab[names[role]]], "tokens": [names[role]]}
-        for role in ("cls_token", "sep_token")
-    }
     normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": split_chinese}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": vocab[token], "content": token, "single_word": False, "lstrip": False, "rstrip": False}
-            | {"normalized": False, "special": True}
-            for token in sorted({token for token in names.values() if token in vocab}, key=vocab.__getitem__)
-        ],
+        "added_tokens": added_tokens(names, vocab),
         "normalizer": {**normalizer, "strip_accents": strip_accents, "lowercase": lowercase},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [first, {"Sequence": {"id": "A", "type_id": 0}}, last],
-            "pair": [
-                first,
-                {"Sequence": {"id": "A", "type_id": 0}},
-                last,
-                {"Sequence": {"id": "B", "type_id": 1}},
-                {"SpecialToken": {"id": names["sep_token"], "type_id": 1}},
-            ],
-            "special_tokens": around,
-        },
+        "post_processor": around_texts(names, vocab),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece",
@@ -84,8 +64,36 @@ def wordpiece(
     }
 
 
+def added_tokens(names: Mapping[str, str], vocab: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The special tokens that a vocabulary has, as `tokenizer.json` lists them."""
+    known = sorted({token for token in names.values() if token in vocab}, key=vocab.__getitem__)
+    return [
+        {"id": vocab[token], "content": token, "single_word": False, "lstrip": False, "rstrip": False}
+        | {"normalized": False, "special": True}
+        for token in known
+    ]
+
+
+def around_texts(names: Mapping[str, str], vocab: Mapping[str, int]) -> dict[str, Any]:
+    """What puts a text, or two, between the tokens that BERT begins and ends them with."""
+    first, last = ({"SpecialToken": {"id": names[role], "type_id": 0}} for role in ("cls_token", "sep_token"))
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    other = [{"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": names["sep_token"], "type_id": 1}}]
+    tokens = [names[role] for role in ("cls_token", "sep_token")]
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text, last],
+        "pair": [first, text, last, *other],
+        "special_tokens": {token: {"id": token, "ids": [vocab[token]], "tokens": [token]} for token in tokens},
+    }
+
+
 def from_vocabulary(data: bytes, settings: TokenizerSettings) -> dict[str, Any]:
     """`tokenizer.json` of a `vocab.txt`, as tokenizer_config.json says."""
     return wordpiece(
-        read_vocabulary(data), settings.roles, settings.lowercase, settings.strip_accents, settings.split_chinese
+        read_vocabulary(data),
+        settings.roles,
+        settings.lowercase is not False,
+        settings.strip_accents,
+        settings.split_chinese,
     )

@@ -132,6 +132,10 @@ def _tokenizer_model(path: Path) -> None:
     _tokenizer({"tokenizer.model": path.read_bytes()})
 
 
+def _spm_model(path: Path) -> None:
+    _tokenizer({"spm.model": path.read_bytes()})
+
+
 def _tokenizer_config(path: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"):
         _tokenizer({"tokenizer.json": seeds.tokenizer_json(), name: path.read_bytes()})
@@ -208,6 +212,7 @@ READERS = {
         Reader("torch", lambda f: [seeds.torch()], mutate.torch, _torch),
         Reader("tokenizer.json", lambda f: [seeds.tokenizer_json()], tokenizer_steps.change, _tokenizer_json),
         Reader("tokenizer.model", lambda f: [seeds.tokenizer_model()], mutate.tokenizer_model, _tokenizer_model),
+        Reader("spm.model", lambda f: [seeds.spm_model()], mutate.tokenizer_model, _spm_model),
         Reader("tokenizer_config", lambda f: [seeds.tokenizer_config()], mutate.of_json, _tokenizer_config),
         Reader("config", lambda f: [seeds.configuration()], mutate.of_json, _config),
         Reader("template", lambda f: [seeds.TEMPLATE.encode()], mutate.template, _template),

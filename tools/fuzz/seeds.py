@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.text.gguf_tokenizer import tokenizer_assets
 from edgeq.text.piece_bytes import byte_level_bytes
+from edgeq.text.protobuf import message, number
 
 HIDDEN, FEED_FORWARD, HEADS, LAYERS = 32, 64, 2, 2
 CONFIG: dict[str, Any] = {
@@ -153,6 +154,13 @@ def tokenizer_model() -> bytes:
     return tokenizer_assets({f"tokenizer.ggml.{key}": value for key, value in metadata.items()}, "seed")[
         "tokenizer.model"
     ]
+
+
+def spm_model() -> bytes:
+    """A small sentencepiece model of DeBERTa's kind."""
+    pieces = [("[PAD]", 3), ("[CLS]", 3), ("[SEP]", 3), ("[UNK]", 2), ("▁", 1), ("▁a", 1), ("b", 1)]
+    written = (message(1, text.encode()) + b"\x15" + struct.pack("<f", -1.0) + number(3, kind) for text, kind in pieces)
+    return b"".join(message(1, one) for one in written) + message(2, number(3, 1))
 
 
 def checkpoint(folder: Path, words: bool) -> Path:
