@@ -43,6 +43,52 @@ def write_reranker(folder: Path, case: str = "bert-rank", **config: Any) -> Path
     return folder
 
 
+def with_unigram(folder: Path) -> Path:
+    """The folder of `write` or `write_reranker`, with a vocabulary of sentencepiece's kind in place of its own: the
+    letters at a word's beginning, and all but the last within one."""
+    special = VOCABULARY[:5]
+    pieces = [*special, "▁", *(f"▁{c}" for c in LETTERS), *LETTERS[:-1], "."]
+    scores = [0.0] * 5 + [-1.0 - i / 16 for i in range(len(pieces) - 5)]
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    first, last = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("[CLS]", "[SEP]"))
+    text, other = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    document = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": name, "special": True, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+            for i, name in enumerate(special)
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "},
+                {"type": "NFC"},
+                {"type": "Strip", "strip_left": False, "strip_right": True},
+            ],
+        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [metaspace]},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, text, last],
+            "pair": [first, text, last, other, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+            "special_tokens": {
+                name: {"id": name, "ids": [special.index(name)], "tokens": [name]} for name in ("[CLS]", "[SEP]")
+            },
+        },
+        "decoder": metaspace,
+        "model": {"type": "Unigram", "unk_id": 1, "byte_fallback": False}
+        | {"vocab": [list(one) for one in zip(pieces, scores, strict=True)]},
+    }
+    (folder / "vocab.txt").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    roles = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    settings = {"tokenizer_class": "DebertaV2Tokenizer", "model_max_length": 24, "bos_token": "[CLS]"}
+    settings |= {"eos_token": "[SEP]", "mask_token": "[MASK]", "do_lower_case": False, **roles}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
 def with_dense(folder: Path) -> Path:
     """The folder of `write`, with two matrices behind the pooling."""
     modules = json.loads((folder / "modules.json").read_text())
@@ -72,9 +118,10 @@ def write(
     modules: list[dict[str, Any]] | None = MODULES,
     most: int | None = 12,
     vocabulary: list[str] = VOCABULARY,
+    case: str = "bert",
 ) -> Path:
-    """The folder; files of sentence-transformers that are None are left out."""
-    random_checkpoints.write("bert", folder)
+    """The folder of a `case`; files of sentence-transformers that are None are left out."""
+    random_checkpoints.write(case, folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "unk_token": "[UNK]"}))
     if pooling is not None:

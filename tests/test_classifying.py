@@ -33,6 +33,19 @@ def test_scores_are_those_of_sentence_transformers(path: Path):
         assert model.rerank(QUERY, []).shape == (0,)
 
 
+def test_a_reranker_of_relative_positions(tmp_path: Path):
+    """DeBERTa, its vocabulary of sentencepiece's kind."""
+    folder = sentence_encoder.write_reranker(tmp_path / "checkpoint", "deberta-v2-rank")
+    edgeq.convert(sentence_encoder.with_unigram(folder), tmp_path / "m.eqf", "F32")
+    expected = GOLDEN["pairs of texts in DeBERTa"]
+    with edgeq.load(tmp_path / "m.eqf", threads=2) as model:
+        scores = model.rerank(QUERY, TEXTS)
+        assert np.abs(scores - expected).max() <= 1e-3 and np.std(expected) > 0.05
+        assert model.ranking_timings.cut > 5
+    with edgeq.load(tmp_path / "m.eqf", threads=3) as model:
+        np.testing.assert_array_equal(model.rerank(QUERY, TEXTS[::-1])[::-1], scores)
+
+
 def test_an_activation_that_the_checkpoint_names(path: Path, tmp_path: Path):
     named = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}
     with edgeq.load(path) as model, edgeq.load(converted(tmp_path / "a", sentence_transformers=named)) as other:

@@ -59,6 +59,16 @@ def test_vectors_are_pooled_states(path: Path):
         assert model.embed([]).shape == (0, 64)
 
 
+def test_vectors_of_relative_positions(tmp_path: Path):
+    """DeBERTa's are those of sentence-transformers, whatever else there is to embed."""
+    folder = sentence_encoder.with_unigram(sentence_encoder.write(tmp_path / "checkpoint", case="deberta-v2"))
+    edgeq.convert(folder, tmp_path / "m.eqf", "F32")
+    with edgeq.load(tmp_path / "m.eqf", threads=2) as model:
+        vectors = model.embed(sentence_encoder.TEXTS)
+        assert np.abs(vectors - GOLDEN["texts in DeBERTa"]).max() <= 1e-3
+        np.testing.assert_array_equal(model.embed(sentence_encoder.TEXTS[7:9]), vectors[7:9])
+
+
 def test_pooling():
     states = np.array([[1, 5], [3, -1], [2, 2]], np.float32)
     assert pool(states, "mean").tolist() == [2, 2]

@@ -73,6 +73,11 @@ def main() -> None:
         texts, query = sentence_encoder.TEXTS, sentence_encoder.QUERY
         cross_encoder = CrossEncoder(str(sentence_encoder.write_reranker(Path(scratch) / "reranker")))
         found["pairs of texts"] = cross_encoder.predict([(query, text) for text in texts])
+        folder = sentence_encoder.write_reranker(Path(scratch) / "unigram reranker", "deberta-v2-rank")
+        cross_encoder = CrossEncoder(str(sentence_encoder.with_unigram(folder)))
+        found["pairs of texts in DeBERTa"] = cross_encoder.predict([(query, text) for text in texts])
+        folder = sentence_encoder.write(Path(scratch) / "unigram encoder", case="deberta-v2")
+        found["texts in DeBERTa"] = SentenceTransformer(str(sentence_encoder.with_unigram(folder))).encode(texts)
         encoder = SentenceTransformer(str(sentence_encoder.write(Path(scratch) / "encoder")))
         found["texts"] = encoder.encode(texts)
         pooled = {**sentence_encoder.MEAN, "include_prompt": False}

@@ -160,6 +160,8 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         keys = page + a.keys + kv_head * places * position_bytes
         values = page + a.values + kv_head * places * (columns * 16 * element + scale_bytes)
         scores_of(queries, tiles, keys, position_bytes, head_dim, begin, end, scores, wide)
+        if a.of_query != 0:
+            add_by_content(args, run, kv_head, position, rows, base, begin, end, scores)
         for r in range(rows):
             high = min(BLOCK, seen(args, run, position + r // group) - base)
             low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
@@ -180,6 +182,23 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         else:
             scales = values + places * columns * 16 * element
             weighted_values(scores, tiles, values, scales, places, columns, begin, end, sums, wide)
+
+    @device
+    def add_by_content(args, run, kv_head, position, rows, base, begin, end, scores):
+        """Add to scores of rows, one for each token from the one at `position` on, what their queries have for where
+        the keys at [begin, end) of the block are, and these for where they are. A key's values for one token after the
+        other lie side by side."""
+        a = arguments(args)
+        scale, at = bits_f32(a.scale) * LOG2_E, load_i64(run + 8 * RUN_FIRST) - load_i64(run + 8 * RUN_POSITION)
+        head = kv_head * a.relative
+        of_query = a.of_query + head + (at + position) * a.of_query_stride
+        for j in range(begin, end):
+            of_key = a.of_key + head + (at + base + j) * a.of_key_stride
+            place = a.relative_places + 8 * (base + j - position)
+            for r in range(rows):
+                score, where = scores + r * SCORES_ROW + 4 * j, load_i64(place - 8 * r)
+                both = load_f32(of_query + r * a.of_query_stride + where) + load_f32(of_key + where)
+                store_f32(score, load_f32(score) + both * scale)
 
     @device
     def finish_rows(args, totals, tops, kv_head, token, rows, group):

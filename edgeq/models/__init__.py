@@ -103,6 +103,7 @@ SUPPORTED = (
     "camembert",
     "electra",
     "mpnet",
+    "deberta-v2",
     *WRAPPED,
 )
 

@@ -107,6 +107,13 @@ def _nomic(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
     return Classifier("cls", labels, _output("classifier", n, labels), dense, "tanh")
 
 
+def _deberta(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
+    config.refuse(pooler_hidden_size=n)
+    dense = Matrix("cls", "pooler.dense", n, n, bias=True)
+    activation = config.activation("pooler_hidden_act", "gelu")
+    return Classifier("cls", labels, _output("classifier", n, labels), dense, activation)
+
+
 HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "bert": _bert,
     "roberta": _roberta,
@@ -117,4 +124,5 @@ HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "distilbert": _distilbert,
     "modernbert": _modernbert,
     "nomic_bert": _nomic,
+    "deberta-v2": _deberta,
 }

@@ -4,6 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 
+class Projected(NamedTuple):
+    """`number` rows of the tensor `rows`, which the LayerNorm `norm` has normed if there is one, that a matrix with a
+    bias multiplies, whatever a model reads: so what comes out is known beforehand."""
+
+    rows: str
+    number: int
+    bias: str
+    norm: str
+    eps: float
+
+
 class Part(NamedTuple):
     """Rows of one tensor of a checkpoint.
 
@@ -14,6 +25,7 @@ class Part(NamedTuple):
     plane:  the part lies in this matrix of a tensor of three dimensions
     flat:   the rows are single values of what is there, read as one vector
     turned: the rows are columns of what is there, and their columns its rows from this one on
+    projected: the rows are what those of `turned` on make of these
     """
 
     source: str
@@ -26,6 +38,17 @@ class Part(NamedTuple):
     plane: int | None = None
     flat: bool = False
     turned: int | None = None
+    projected: Projected | None = None
+
+    @property
+    def needs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors of the checkpoint that it is made of."""
+        found, given = {self.source: self.shape}, self.projected
+        if given:
+            rows, columns = self.shape
+            found |= {given.rows: (given.number, columns), given.bias: (rows,)}
+            found |= {f"{given.norm}.{part}": (columns,) for part in ("weight", "bias") if given.norm}
+        return found
 
     def row(self, index: int) -> int:
         """Where the row `index` of the part is in its tensor."""
@@ -145,6 +168,16 @@ class Tensors(dict[str, Tensor]):
         whole, there = f"{self._theirs}{source}.weight", (heads * step, rows)
         parts = tuple(Part(whole, there, rows, turned=head * step) for head in range(heads))
         self._into[f"{self._own}{name}.weight"] = Tensor((heads * rows, columns), parts)
+
+    def projected(self, name: str, source: str, heads: int, rows: int, columns: int, given: Projected) -> None:
+        """`name.weight` [heads * given.number, rows / heads]: what the matrix `source` [rows, columns] makes of what is
+        `given`, head after head; its bias is this layer's, too."""
+        whole, each = f"{self._theirs}{source}.weight", rows // heads
+        given = given._replace(bias=f"{self._theirs}{source}.bias")
+        parts = tuple(
+            Part(whole, (rows, columns), given.number, turned=head * each, projected=given) for head in range(heads)
+        )
+        self._into[f"{self._own}{name}.weight"] = Tensor((heads * given.number, each), parts)
 
     def experts(self, name: str, source: str, count: int, rows: int, columns: int) -> None:
         """`name.weight` [count, rows, columns]; `source` names an expert's tensor, `{}` standing for its number."""

@@ -27,6 +27,7 @@ from edgeq.ops.norm import RMSNorm
 from edgeq.ops.pack import Pack
 from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.positions import Positions
+from edgeq.ops.relative_positions import RelativeScores
 from edgeq.ops.rescale import Rescale
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
 from edgeq.ops.selective_scan import SelectiveScan
@@ -36,7 +37,7 @@ from edgeq.ops.state_space import StateSpace
 from edgeq.ops.token_types import TokenTypes
 from edgeq.ops.weighed_sum import WeighedSum
 
-__all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "Rope", "Value", "kernels"]
+__all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "RelativeScores", "Rope", "Value", "kernels"]
 
 
 class Graph(Recorder):

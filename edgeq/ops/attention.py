@@ -23,7 +23,9 @@ from edgeq.kernels.layout import (
     heads_per_tile,
 )
 from edgeq.ops.distances import by_distance
+from edgeq.ops.relative_positions import RelativeScores
 
+RELATIVE = ("of_query", "of_query_stride", "of_key", "of_key_stride", "relative", "relative_places")
 LATENT = "latent"  # in place of rows per tile: keys begin with their values
 
 
@@ -57,6 +59,12 @@ class Args(NamedTuple):
     slopes: int  # f32 [heads], or 0
     distances: int  # f32 of each distance of the first head, at that of none, or 0; see ops/distances.py
     distances_stride: int  # bytes from a head's to the next one's
+    of_query: int  # f32 of each relative position of the first head, or 0; see ops/relative_positions.py
+    of_query_stride: int  # bytes from a row's to the next one's
+    of_key: int
+    of_key_stride: int
+    relative: int  # bytes from a head's to the next one's, of both
+    relative_places: int  # int64 bytes into a head's, of each distance, at that of none
     sees_all: int  # 1 if tokens also see those after them (in the same run)
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
@@ -75,11 +83,13 @@ class _Memory:
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """softmax(scale q k^T) v over the layer's KV cache, where q's own keys and values are already."""
+    """softmax(scale q k^T) v over the layer's KV cache, where q's own keys and values are already. `relative` is added
+    to q k^T; all that a token sees must be in its pass then, and no heads may share keys."""
 
     q: Value
     heads: Heads
     layer: int
+    relative: RelativeScores | None = None
     kernels: ClassVar[Variants] = {
         "attention": lambda isa: [f"{heads}-{kv}" for heads in [*range(1, isa.tile + 1), LATENT] for kv in KV_BYTES]
     }
@@ -90,7 +100,7 @@ class Attention(Op):
 
     @property
     def reads(self) -> tuple[Value, ...]:
-        return (self.q,)
+        return (self.q, self.relative.of_query, self.relative.of_key) if self.relative else (self.q,)
 
     def shape(self, shapes: object) -> tuple[int, bool]:
         return self.heads.num_attention_heads * self.heads.value_dim, False
@@ -130,9 +140,11 @@ class Attention(Op):
             slopes=self._slopes(low),
             distances=middle,
             distances_stride=stride,
+            **self._relative(low),
             sees_all=int(not heads.causal),
         )
-        low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [q, kept], [y])
+        read = [low.buffer(value) for value in self.reads]
+        low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [*read, kept], [y])
 
     def _tile(self, low: Lowering) -> int:
         if self.heads.latent:
@@ -155,6 +167,19 @@ class Attention(Op):
         table = by_distance(values, self.heads.num_attention_heads, low.context) * np.float32(math.log2(math.e))
         low.keep.append(table)
         return int(table.ctypes.data) + table.strides[0] // 2, table.strides[0]
+
+    def _relative(self, low: Lowering) -> dict[str, int]:
+        """The words that say what is added by relative position; 0 where nothing is."""
+        given = self.relative
+        if given is None:
+            return dict.fromkeys(RELATIVE, 0)
+        assert self.heads.num_attention_heads == self.heads.num_key_value_heads and not self.heads.causal
+        of_query, of_key, where = low.buffer(given.of_query), low.buffer(given.of_key), 4 * given.places(low.context)
+        low.keep.append(where)
+        each = 4 * given.of_query.width // self.heads.num_attention_heads
+        middle = int(where.ctypes.data) + where.nbytes // 2
+        words = (of_query.address, of_query.stride, of_key.address, of_key.stride, each, middle)
+        return dict(zip(RELATIVE, words, strict=True))
 
     def _memory(self, low: Lowering) -> _Memory:
         """Layers with the same heads run in turn and share it."""
@@ -218,6 +243,7 @@ def reference(
     causal: bool = True,
     slopes: np.ndarray | None = None,
     distances: np.ndarray | None = None,
+    relative: np.ndarray | None = None,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
     value_dim] -> [tokens, heads, value_dim].
@@ -225,7 +251,8 @@ def reference(
     Token t stands at position start + t and sees positions up to its own, the last `window` of them if not 0; unless
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
     `sinks` [heads] are one more score per head, without a value; `slopes` [heads] are what each position between takes
-    off a score; `distances` [heads, 2 n] are added to scores by the distance, that of none in the middle.
+    off a score; `distances` [heads, 2 n] are added to scores by the distance, that of none in the middle;
+    `relative` [heads, tokens, positions] is added to q k^T.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -235,7 +262,8 @@ def reference(
         last = start + t + 1 if causal else min(len(k), start + t + window) if window else len(k)
         for h in range(heads):
             keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
-            scores = keys @ q[t, h].astype(np.float64) / np.sqrt(head_dim)
+            scores = keys @ q[t, h].astype(np.float64)
+            scores = (scores if relative is None else scores + relative[h, t, first:last]) / np.sqrt(head_dim)
             if cap:
                 scores = cap * np.tanh(scores / cap)
             if slopes is not None:

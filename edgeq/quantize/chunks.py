@@ -11,7 +11,8 @@ from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint
 from edgeq.checkpoints.packed import Packed, Rows
 from edgeq.models import Architecture
-from edgeq.models.tensors import Part, Tensor, also_called
+from edgeq.models.tensors import Part, Projected, Tensor, also_called
+from edgeq.ops import layer_norm
 
 F32Array = npt.NDArray[np.float32]
 
@@ -33,6 +34,8 @@ class Chunk:
             return [int(i) for i in np.unravel_index(at[0], self.part.shape)]
         if self.part.turned is not None:
             at[1] += self.part.turned
+        if self.part.projected:
+            return at[1:]
         at = at[::-1] if self.part.transposed or self.part.turned is not None else at
         return at if self.part.plane is None else [self.part.plane, *at]
 
@@ -111,7 +114,10 @@ class Sources:
         part, name = chunk.part, self.name(chunk.part.source)
         assert name is not None, "checked before anything is read"
         if part.turned is not None:
-            return self._block(name, part.turned, chunk.tensor.shape[-1])[chunk.start : chunk.stop]
+            block = self._block(name, part.turned, chunk.tensor.shape[-1])
+            if part.projected:
+                return self._projected(part.projected, chunk, block)
+            return block[chunk.start : chunk.stop]
         if part.plane is not None or part.flat:
             whole = self._flat(name) if part.plane is None else self._plane(name, part.plane)
             picked = [part.row(i) for i in range(chunk.start, chunk.stop)]
@@ -145,6 +151,19 @@ class Sources:
         else:
             rows = self._checkpoint.read_rows(name, first, first + count)
         return np.ascontiguousarray(rows.T)
+
+    def _projected(self, given: Projected, chunk: Chunk, block: F32Array) -> F32Array:
+        """What the matrix `block`, turned, makes of the chunk's rows of what is given."""
+
+        def read(name: str, *rows: int) -> F32Array:
+            return self._checkpoint.read_rows(self.name(name) or "", *rows)
+
+        rows, first = read(given.rows, chunk.start, chunk.stop), chunk.part.turned or 0
+        if given.norm:
+            weight, bias = (read(f"{given.norm}.{part}", 0, len(block)) for part in ("weight", "bias"))
+            rows = layer_norm.reference(rows, weight, bias, given.eps)
+        wide = rows.astype(np.float64) @ block + read(given.bias, first, first + block.shape[1])
+        return wide.astype(np.float32)
 
     def _flat(self, name: str) -> F32Array:
         """All values of a tensor."""

@@ -25,7 +25,7 @@ def check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
     """TokenizerError for a checkpoint without one."""
-    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", "vocab.txt"}:
+    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", "spm.model", "vocab.txt"}:
         raise TokenizerError(
             f"{checkpoint.source}: has neither tokenizer.json nor tokenizer.model: put the model's tokenizer beside it"
         )
@@ -35,7 +35,7 @@ def check_names(
     checkpoint: Checkpoint, model: Architecture, tensors: Mapping[str, Tensor], sources: Sources
 ) -> list[str]:
     """The checkpoint's names that the model does not need; CheckpointError if one that it needs is missing."""
-    needed = list(dict.fromkeys(part.source for tensor in tensors.values() for part in tensor.parts))
+    needed = list(dict.fromkeys(name for tensor in tensors.values() for part in tensor.parts for name in part.needs))
     found = {source: sources.name(source) for source in needed}
     missing = [source for source in needed if found[source] is None]
     if missing:
@@ -53,13 +53,13 @@ def check_names(
 
 def check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> None:
     """CheckpointError for a part of a tensor that has another shape than its model gives it."""
-    for part in tensor.parts:
-        ref = checkpoint.tensors[sources.name(part.source) or ""]
-        turned = part.transposed and ref.name in checkpoint.packed  # quantized, they are rows of outputs everywhere
-        if ref.shape != (part.shape[::-1] if turned else part.shape):
-            has, needs = list(ref.shape), list(part.shape)
+    for source, shape, transposed in ((*one, part.transposed) for part in tensor.parts for one in part.needs.items()):
+        ref = checkpoint.tensors[sources.name(source) or ""]
+        turned = transposed and ref.name in checkpoint.packed  # quantized, they are rows of outputs everywhere
+        if ref.shape != (shape[::-1] if turned else shape):
             raise CheckpointError(
-                f"{checkpoint.source}: tensor {ref.name!r} has shape {has}, not {needs} as config.json says"
+                f"{checkpoint.source}: tensor {ref.name!r} has shape {list(ref.shape)}, not {list(shape)} as "
+                "config.json says"
             )
 
 

@@ -16,7 +16,8 @@ from edgeq.errors import UnsupportedError, UsageError
 KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
 KEPT |= {"ssm_conv1d", "ssm_a", "ssm_alpha", "ssm_beta"}
 KEPT |= {"altup_router", "altup_predict_coef", "altup_correct_coef"}
-OF_HEADS = {"attn_k_b", "attn_v_b"}  # latent attention's: small, and each head has a part of its own to lose
+# Latent and disentangled attention's: small, and each head has a part of its own to lose
+OF_HEADS = {"attn_k_b", "attn_v_b", "attn_pos_k", "attn_pos_q"}
 FOR_HEADS = "Q8_0"
 AFTER_POOLING = ("cls.", "dense_")  # what names of matrices begin with that see one row per text: kept as well
 

@@ -15,8 +15,9 @@ from edgeq.kernels.layout import (
     attention_places,
     heads_per_tile,
 )
-from edgeq.ops import Heads, attention, pack, rope
+from edgeq.ops import Heads, attention, pack, relative_positions, rope
 from edgeq.ops.distances import by_distance
+from edgeq.ops.relative_positions import places
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -64,14 +65,18 @@ def run(
     latent=0,
     slopes=None,
     apart=None,
+    relative=None,
 ):
     """The kernel's rows, and its packed activations, of one sequence."""
     text = Text(k, None if latent else v, kind, page_places(context))
     heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
-    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, packed, sinks, slopes, apart)
+    more = packed, sinks, slopes, apart, relative
+    return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, *more)
 
 
-def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None, apart=None):
+def attend(
+    q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None, apart=None, relative=None
+):
     """The kernel's rows [tokens, heads, value_dim], packed words and sums. `runs` are rows and the first position of
     each, one after the other in q, `tables` those of their sequences."""
     tokens, heads, kv_heads, head_dim = len(q), *q.shape[1:2], shape.num_key_value_heads, shape.head_dim
@@ -91,6 +96,7 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
     kept = KeysAndValues(shape, page_places(context), kind)
     out = np.zeros((tokens, heads, value_dim), np.float32)
     words, sums = (aligned(round_up(tokens, 16) * heads * value_dim) for _ in range(2))
+    of_query, of_key, where = relative or (None, None, None)
     args = attention.Args(
         q=address(q),
         q_stride=q.strides[0],
@@ -121,6 +127,12 @@ def attend(q, tables, runs, shape, kind, threads, context, packed=False, sinks=N
         slopes=address(slopes),
         distances=address(apart) + apart.strides[0] // 2 if apart is not None else 0,
         distances_stride=apart.strides[0] if apart is not None else 0,
+        of_query=address(of_query),
+        of_query_stride=of_query.strides[0] if relative else 0,
+        of_key=address(of_key),
+        of_key_stride=of_key.strides[0] if relative else 0,
+        relative=of_query.strides[1] if relative else 0,
+        relative_places=address(where) + where.nbytes // 2 if relative else 0,
         sees_all=int(not shape.causal),
     )
     kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
@@ -230,6 +242,49 @@ def test_scores_differ_by_distance(heads, kv_heads, head_dim, window, tokens, st
     np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=2e-6)
     np.testing.assert_array_equal(*results)
     assert tokens == 1 or np.abs(expected - attention.reference(q, k, v, start, window, causal=causal)).max() > 0.1
+
+
+def random_positions(tokens, heads, buckets, farthest, context):
+    """What queries and keys have for relative positions, f32 [tokens, heads, positions], and bytes into a head's."""
+    rng = np.random.default_rng(buckets)
+    of_query, of_key = rng.normal(0, 4, (2, tokens, heads, 2 * buckets)).astype(np.float32)
+    return of_query, of_key, 4 * places(np.arange(-context, context), buckets, farthest)
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "buckets", "farthest"), [(12, 32, 16, 70), (3, 24, 24, 0), (5, 40, 256, 512)]
+)
+@pytest.mark.parametrize("tokens", [1, 2, 37, 300])
+def test_queries_and_keys_see_relative_positions(heads, head_dim, buckets, farthest, tokens):
+    """As the twin, the same bits on any number of threads, and beside another text."""
+    context = round_up(tokens, 16)
+    q, k, v = random_case(tokens, 0, heads, heads, head_dim, "f16")
+    of_query, of_key, where = relative = random_positions(tokens, heads, buckets, farthest, context)
+    out, _, _ = run(q, k, v, 0, 0, "f16", 1, context, causal=False, relative=relative)
+    added = relative_positions.reference(of_query, of_key, where // 4)
+    expected = attention.reference(q, k, v, 0, causal=False, relative=added)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=4e-6)
+    for part in (np.zeros_like(of_query), of_key), (of_query, np.zeros_like(of_key)):
+        less = attention.reference(q, k, v, 0, causal=False, relative=relative_positions.reference(*part, where // 4))
+        assert tokens == 1 or np.abs(expected - less).max() > 0.1
+    twice, text = (
+        [np.concatenate([part[:9], part]) for part in (q, of_query, of_key)],
+        Text(k, v, "f16", page_places(context)),
+    )
+    first = Text(k[:9], v[:9], "f16", page_places(context))
+    runs, shape = [(min(tokens, 9), 0), (tokens, 0)], Heads(heads, heads, head_dim, causal=False)
+    beside, _, _ = attend(
+        twice[0], [first.table, text.table], runs, shape, "f16", 3, context, relative=(*twice[1:], where)
+    )
+    np.testing.assert_array_equal(beside[min(tokens, 9) :].view(np.uint32), out.view(np.uint32))
+
+
+def test_buckets_of_relative_positions():
+    """As transformers' make_log_bucket_position gives them, with the buckets that DeBERTa's third version has."""
+    apart = np.array([-600, -511, -510, -400, -130, -129, -128, -127, -1, 0, 1, 127, 128, 129, 200, 511, 512])
+    found = [511, 511, 511, 489, 386, 385, 384, 383, 257, 256, 255, 129, 128, 127, 87, 1, 0]
+    assert places(apart, 256, 512).tolist() == found
+    assert places(np.array([-9, -8, -1, 0, 1, 7, 8, 9]), 8, 0).tolist() == [15, 15, 9, 8, 7, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), SHAPES)

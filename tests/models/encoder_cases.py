@@ -86,6 +86,20 @@ _NOMIC = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
     "pad_token_id": 0,
 }
+_DEBERTA = {
+    **{key: value for key, value in _BERT.items() if key != "type_vocab_size"},
+    "model_type": "deberta-v2",
+    "architectures": ["DebertaV2Model"],
+    "layer_norm_eps": 1e-7,
+    "relative_attention": True,
+    "position_buckets": 16,
+    "max_relative_positions": -1,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
 ENCODERS |= {
     "modernbert": _MODERNBERT,
     "modernbert-older": {
@@ -112,6 +126,20 @@ ENCODERS |= {
     "camembert": {**_ROBERTA, "model_type": "camembert", "architectures": ["CamembertModel"]},
     "electra": {**_BERT, "model_type": "electra", "architectures": ["ElectraModel"], "embedding_size": 64},
     "electra-narrow": {**_BERT, "model_type": "electra", "architectures": ["ElectraModel"], "embedding_size": 40},
+    "deberta-v2": _DEBERTA,
+    "deberta-v2-older": {
+        **_DEBERTA,
+        "hidden_size": 72,
+        "num_attention_heads": 6,
+        "intermediate_size": 100,
+        "position_buckets": -1,
+        "max_relative_positions": 24,
+        "share_att_key": False,
+        "norm_rel_ebd": "none",
+        "pos_att_type": "c2p|p2c",
+        "position_biased_input": True,
+        "type_vocab_size": 2,
+    },
     "embeddinggemma": {
         **CASES["gemma3"],
         "architectures": ["Gemma3TextModel"],
@@ -157,6 +185,13 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
         **_THREE,
     },
     "nomic-bert-rank": {**_NOMIC, "architectures": ["NomicBertForSequenceClassification"], **_RANK},
+    "deberta-v2-rank": {**_DEBERTA, "architectures": ["DebertaV2ForSequenceClassification"], **_RANK},
+    "deberta-v2-classes": {
+        **ENCODERS["deberta-v2-older"],
+        "architectures": ["DebertaV2ForSequenceClassification"],
+        "pooler_hidden_act": "silu",
+        **_THREE,
+    },
     "qwen3-rank": {**CASES["qwen3"], "architectures": ["Qwen3ForSequenceClassification"], "pad_token_id": 0, **_RANK},
     "llama-classes": {
         **CASES["llama-head-dim"],

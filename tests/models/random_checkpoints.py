@@ -20,11 +20,22 @@ from edgeq.models import architecture
 
 POSITIONS = 64  # tokens of a case's prompt
 CONTINUED = 16  # tokens that follow it greedily
-EMBEDDINGS = ("embed_tokens", "wte", "wpe", "embed_positions", "embed_in", "word_embeddings", "tok_embeddings")
+EMBEDDINGS = (
+    "embed_tokens",
+    "wte",
+    "wpe",
+    "embed_positions",
+    "embed_in",
+    "word_embeddings",
+    "tok_embeddings",
+    "rel_embeddings",
+)
 QUERIES_AND_KEYS = (
     ".q_proj",
+    "query_proj",
     ".q_b_proj",
     ".k_proj",
+    "key_proj",
     "qkv",
     "query_key",
     "c_attn",
@@ -45,7 +56,8 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """
     if config["model_type"] not in ("llama", "mistral", "qwen2") or "id2label" in config:
         tensors = architecture(config).tensors
-        return {part.source: part.shape for name in sorted(tensors) for part in tensors[name].parts}
+        parts = [part for name in sorted(tensors) for part in tensors[name].parts]
+        return {source: shape for part in parts for source, shape in part.needs.items()}
     n, m = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim", n // config["num_attention_heads"])
     q, kv = head * config["num_attention_heads"], head * config["num_key_value_heads"]

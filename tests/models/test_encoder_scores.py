@@ -1,5 +1,6 @@
 """Encoders' last states, and scores of rerankers and classifiers, against transformers', on random checkpoints."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,28 @@ def test_features_of_modernbert_are_seen(key: str, other: object, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"position_buckets": -1, "max_relative_positions": 16}, {"max_relative_positions": 40}, {"norm_rel_ebd": "none"}],
+)
+def test_features_of_deberta_are_seen(change: dict[str, object], tmp_path: Path) -> None:
+    folder = random_checkpoints.write("deberta-v2", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    found = states(tmp_path / "m.eqf", random_checkpoints.make("deberta-v2")[2])
+    assert np.abs(found - GOLDEN["deberta-v2"]).max() > 0.01
+
+
+@pytest.mark.parametrize(
     ("case", "change", "error", "message"),
     [
+        ("deberta-v2", {"conv_kernel_size": 3}, UnsupportedError, "conv_kernel_size 3"),
+        ("deberta-v2", {"embedding_size": 32}, UnsupportedError, "embedding_size 32"),
+        ("deberta-v2", {"relative_attention": False}, UnsupportedError, "relative_attention False with pos_att_type"),
+        ("deberta-v2", {"pos_att_type": ["c2p"]}, UnsupportedError, r"pos_att_type \['c2p'\] is not supported"),
+        ("deberta-v2", {"position_buckets": 12}, UnsupportedError, "12 relative positions"),
+        ("deberta-v2", {"position_buckets": 160}, CheckpointError, "position_buckets 160 cannot tell 70 positions"),
+        ("deberta-v2-rank", {"pooler_hidden_size": 32}, UnsupportedError, "pooler_hidden_size 32"),
         ("bert-rank", {"id2label": {"0": "a", "2": "b"}}, CheckpointError, "id2label is .*, an object of a name"),
         ("bert-rank", {"id2label": ["a"]}, CheckpointError, "id2label is .*, an object of a name"),
         ("modernbert-rank", {"classifier_pooling": "max"}, UnsupportedError, "classifier_pooling 'max'"),
@@ -108,7 +129,7 @@ def test_features_of_modernbert_are_seen(key: str, other: object, tmp_path: Path
 )
 def test_configurations_that_are_refused(case, change, error, message) -> None:
     with pytest.raises(error, match=message):
-        architecture({**CLASSIFIERS[case], **change}, "c")
+        architecture({**(ENCODERS | CLASSIFIERS)[case], **change}, "c")
 
 
 def test_labels_that_are_not_named() -> None:
