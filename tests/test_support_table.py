@@ -46,7 +46,7 @@ def test_cells_say_what_the_tables_say(tool):
 
 def test_every_architecture_is_tested(tool):
     """Those around a text model have the tests of that one."""
-    tested = {config["model_type"] for config in (*tool.CASES.values(), *tool.ENCODERS.values())}
+    tested = {config["model_type"] for config in (*tool.CASES.values(), *tool.ENCODERS.values())} | {*tool.elsewhere()}
     assert tested == set(SUPPORTED) - WRAPPED.keys()
     manifest = json.loads((REPOSITORY / "tests" / "golden" / "manifest.json").read_text())
     assert {model["model_type"] for model in manifest["models"].values()} <= set(SUPPORTED)

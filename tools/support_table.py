@@ -23,13 +23,13 @@ BEGIN, END = "<!-- made by tools/support_table.py: begin -->\n", "<!-- made by t
 sys.path[:0] = [str(REPOSITORY), str(TESTS), str(TESTS / "models")]
 
 from architecture_cases import CASES  # noqa: E402
-from encoder_cases import ENCODERS  # noqa: E402
+from encoder_cases import ENCODERS, WITHOUT_CLASS  # noqa: E402
 from token_vectors import PASSED  # noqa: E402
 
 from edgeq.blocks.gguf_decode import can_narrow  # noqa: E402
 from edgeq.blocks.gguf_types import BY_NAME  # noqa: E402
 from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
-from edgeq.models import SUPPORTED  # noqa: E402
+from edgeq.models import SUPPORTED, architecture  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED, MIXTRAL  # noqa: E402
 from edgeq.models.wrapped import WRAPPED  # noqa: E402
 from edgeq.ops import catalog  # noqa: E402
@@ -81,19 +81,25 @@ def block_table() -> str:
     )
 
 
+def elsewhere() -> Counter[str]:
+    """The configurations of architectures that transformers has no class of."""
+    return Counter(architecture(config).name for config in WITHOUT_CLASS.values())
+
+
 def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     """The way from and to GGUF, and what the results are compared with."""
     importable = {entry.model_type for entry in (*ARCHITECTURES.values(), MIXTRAL)} | EXPORTED.keys()
     ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if WRAPPED.get(name, name) in names]
     tested = ["logits and greedy text"] if any(config["model_type"] == name for config in CASES.values()) else []
     tested += ["last states"] if any(config["model_type"] == name for config in ENCODERS.values()) else []
+    tested += ["last states of llama.cpp"] if name in elsewhere() else []
     tested += ["the same of real models"] if real[name] else []
     return " and ".join(ways), ", ".join(tested) or "as the text model it names"
 
 
 def architecture_table() -> str:
     """Architectures, the number of small random configurations of each in brackets."""
-    cases = Counter(config["model_type"] for config in (*CASES.values(), *ENCODERS.values()))
+    cases = Counter(config["model_type"] for config in (*CASES.values(), *ENCODERS.values())) + elsewhere()
     real = Counter(model["model_type"] for model in _golden("manifest.json")["models"].values())
     rows = ((f"{name} ({cases[name]})" if cases[name] else name, architecture_cells(name, real)) for name in SUPPORTED)
     return table(("architecture (configurations tested)", "GGUF", "compared with transformers'"), grouped(rows))

@@ -9,7 +9,7 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
 from edgeq.models.classifier import is_classifier, read_classifier
 from edgeq.models.composition import Model
-from edgeq.models.config import BARE, Config, tied
+from edgeq.models.config import BARE, Config, model_type_of, tied
 from edgeq.models.dense import read_dense
 from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
@@ -104,6 +104,7 @@ SUPPORTED = (
     "electra",
     "mpnet",
     "deberta-v2",
+    "jina_bert_v2",
     *WRAPPED,
 )
 
@@ -125,7 +126,7 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
 
 def _composed(config: Config) -> Model:
     """Without a head that scores texts."""
-    model_type = config.get("model_type")
+    model_type = model_type_of(config.values)
     if model_type not in SUPPORTED:
         raise UnsupportedError(
             f"{config.source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"

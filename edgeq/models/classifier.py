@@ -114,6 +114,10 @@ def _deberta(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
     return Classifier("cls", labels, _output("classifier", n, labels), dense, activation)
 
 
+def _jina(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
+    raise config.unsupported("the head of Jina's first rerankers is not supported: take another reranker")
+
+
 HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "bert": _bert,
     "roberta": _roberta,
@@ -125,4 +129,5 @@ HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "modernbert": _modernbert,
     "nomic_bert": _nomic,
     "deberta-v2": _deberta,
+    "jina_bert_v2": _jina,
 }

@@ -113,6 +113,12 @@ def shown(value: Any) -> str:
     return repr(value)[:60]
 
 
+def model_type_of(config: Mapping[str, Any]) -> Any:
+    """Of what kind a model is: Jina's call themselves `bert`."""
+    kind = config.get("model_type")
+    return "jina_bert_v2" if kind == "bert" and config.get("position_embedding_type") == "alibi" else kind
+
+
 def is_decoder_alone(config: Mapping[str, Any]) -> bool:
     """Whether the checkpoint is said to be of a class without a head: of `Qwen3Model`, not `Qwen3ForCausalLM`."""
     names = config.get("architectures")

@@ -10,7 +10,7 @@ from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import architecture as architecture_of
 from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
-from edgeq.models.config import Config, shown
+from edgeq.models.config import Config, model_type_of, shown
 from edgeq.models.dimensions import MOST_LAYERS
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_architectures import exported, known
@@ -139,11 +139,11 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     """
     if config.get("model_type") in WRAPPED:
         config = text_config(Config(config, source)).values
-    exported(str(config.get("model_type")), source)  # before anything is said of the configuration
+    exported(str(model_type_of(config)), source)  # before anything is said of the configuration
     model = architecture_of(config, source)
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
     routed = isinstance(model, Model) and is_routed(model)
-    name, entry = exported(str(config.get("model_type")), source, recurrent, not model.heads.causal, routed)
+    name, entry = exported(str(model_type_of(config)), source, recurrent, not model.heads.causal, routed)
     if not isinstance(model, Model):
         raise UnsupportedError(f"{source}: {name} cannot be exported")
     usual = {theirs: own for own, theirs in entry.names.items()}

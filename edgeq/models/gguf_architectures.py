@@ -204,6 +204,14 @@ ARCHITECTURES = {
         write=hooks.write_bert,
         fused=("attn_qkv",),
     ),
+    "jina-bert-v2": GgufArchitecture(
+        "jina_bert_v2",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "gelu", "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
+        read=hooks.read_bert,
+        write=hooks.write_bert,
+        fused=("ffn_up",),
+    ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",
         keys=_LOCAL_EXPERTS | _WINDOW | {"expert_feed_forward_length": "intermediate_size"},

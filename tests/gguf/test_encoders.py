@@ -1,6 +1,7 @@
 """Encoders as GGUF files and back: tensors, vocabulary, pooling."""
 
 import json
+import sys
 from pathlib import Path
 
 import gguf
@@ -15,6 +16,9 @@ from edgeq.errors import TokenizerError, UnsupportedError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
 from edgeq.runtime.session import Session
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+import make_jina_golden
 
 TEXTS = ["abc. de", "é f", "", "x?"]
 
@@ -127,6 +131,7 @@ def test_a_classifier_without_a_pooler(tmp_path: Path):
         ("modernbert", "modern-bert"),
         ("modernbert-rank", "modern-bert"),
         ("nomic-bert", "nomic-bert"),
+        ("jina-bert-v2", "jina-bert-v2"),
         ("roberta", "bert"),
     ],
 )
@@ -149,6 +154,17 @@ def test_the_same_states(case: str, name: str, tmp_path: Path):
         with open_file(path) as file, Session(file, context=64, threads=1) as session:
             found.append(session.eval(prompt, all_logits=True))
     np.testing.assert_array_equal(*found)
+
+
+def test_a_file_that_llama_cpp_reads(tmp_path: Path):
+    """The one whose states are golden, written without edgeq."""
+    folder = random_checkpoints.write("jina-bert-v2", tmp_path / "c")
+    edgeq.convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    import_gguf(make_jina_golden.write(tmp_path / "m.gguf"), tmp_path / "back.eqf")
+    with edgeq.load(tmp_path / "back.eqf", threads=1) as model, open_file(tmp_path / "m.eqf") as file:
+        assert model.embedder.settings.pooling == "mean" and len(model.embedder.tokens("abc. de")[0]) == 8
+        for name in file.tensors:
+            np.testing.assert_array_equal(model.file.data(name), file.data(name))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,18 @@ ENCODERS |= {
         "pad_token_id": 0,
     },
 }
+# That transformers has no class of: their states are llama.cpp's (tools/make_jina_golden.py)
+WITHOUT_CLASS: dict[str, dict[str, Any]] = {
+    "jina-bert-v2": {
+        **_BERT,
+        "architectures": ["JinaBertForMaskedLM"],
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "num_attention_heads": 6,
+        "hidden_size": 96,
+        "max_position_embeddings": 128,
+    },
+}
 # Those that score texts: the encoder, the decoder, their heads
 _RANK = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 _THREE = {"id2label": {"0": "good", "1": "bad", "2": "neither"}, "label2id": {"good": 0, "bad": 1, "neither": 2}}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from architecture_cases import CASES, FILES
-from encoder_cases import CLASSIFIERS, ENCODERS
+from encoder_cases import CLASSIFIERS, ENCODERS, WITHOUT_CLASS
 
 from edgeq.models import architecture
 
@@ -92,7 +92,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
     Uniform numbers of the legacy generator, whose stream NumPy has frozen. Spreads are such that attention is sharp
     and no layer drowns another: an error anywhere shows in the logits.
     """
-    config = (CASES | ENCODERS | CLASSIFIERS)[case]
+    config = (CASES | ENCODERS | CLASSIFIERS | WITHOUT_CLASS)[case]
     random = np.random.RandomState(int.from_bytes(hashlib.sha256(case.encode()).digest()[:4], "big"))
     weights: Weights = {}
     for name, shape in shapes(config).items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import random_checkpoints
-from encoder_cases import CLASSIFIERS, ENCODERS, FIRST
+from encoder_cases import CLASSIFIERS, ENCODERS, FIRST, WITHOUT_CLASS
 
 from edgeq.classifying import Classifying
 from edgeq.container.reader import open_file
@@ -16,6 +16,7 @@ from edgeq.quantize.pipeline import convert
 from edgeq.runtime.session import Session
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "encoders.npz")
+JINA = np.load(Path(__file__).resolve().parents[1] / "golden" / "jina.npz")
 NEWER = [case for case in ENCODERS if case not in FIRST]
 
 
@@ -48,6 +49,18 @@ def test_states_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     found = states(converted(case, tmp_path), random_checkpoints.make(case)[2])
     assert found.shape == GOLDEN[case].shape
     assert np.abs(found - GOLDEN[case]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("heads", [6, 3])
+def test_states_of_jina_are_those_of_llama_cpp(heads: int, tmp_path: Path) -> None:
+    """Whose GELU is a table of f16; with other heads they fall with distance otherwise."""
+    assert JINA["digest"] == random_checkpoints.digest("jina-bert-v2"), "run tools/make_jina_golden.py"
+    path = converted("jina-bert-v2", tmp_path)
+    with open_file(path) as file:
+        file.metadata["config"]["num_attention_heads"] = heads
+        with Session(file, context=70, threads=2, states=True) as session:
+            found = session.eval(random_checkpoints.make("jina-bert-v2")[2], all_logits=True)
+    assert (np.abs(found - JINA["states"]).max() <= 0.01) == (heads == 6)
 
 
 @pytest.mark.parametrize("case", NEWER)
@@ -114,6 +127,13 @@ def test_features_of_deberta_are_seen(change: dict[str, object], tmp_path: Path)
 @pytest.mark.parametrize(
     ("case", "change", "error", "message"),
     [
+        ("jina-bert-v2", {"feed_forward_type": "reglu"}, UnsupportedError, "feed_forward_type 'reglu'"),
+        (
+            "jina-bert-v2",
+            {"architectures": ["JinaBertForSequenceClassification"]},
+            UnsupportedError,
+            "the head of Jina's first rerankers is not supported",
+        ),
         ("deberta-v2", {"conv_kernel_size": 3}, UnsupportedError, "conv_kernel_size 3"),
         ("deberta-v2", {"embedding_size": 32}, UnsupportedError, "embedding_size 32"),
         ("deberta-v2", {"relative_attention": False}, UnsupportedError, "relative_attention False with pos_att_type"),
@@ -129,7 +149,7 @@ def test_features_of_deberta_are_seen(change: dict[str, object], tmp_path: Path)
 )
 def test_configurations_that_are_refused(case, change, error, message) -> None:
     with pytest.raises(error, match=message):
-        architecture({**(ENCODERS | CLASSIFIERS)[case], **change}, "c")
+        architecture({**(ENCODERS | CLASSIFIERS | WITHOUT_CLASS)[case], **change}, "c")
 
 
 def test_labels_that_are_not_named() -> None:
