@@ -53,9 +53,11 @@ def linear_matrices(model: Architecture) -> set[str]:
 
 
 def _from_checkpoint(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
-    known = _sources(model)
+    known, derived = _sources(model), _derived(model)
     found: dict[str, Pair] = {}
     for name, pair in adapter.pairs.items():
+        if name in derived:
+            raise _of_heads(adapter, name, derived[name])
         if name not in known:
             raise _unknown(adapter, model, name)
         for own, parts in known[name]:
@@ -97,6 +99,22 @@ def _sources(model: Architecture) -> dict[str, list[tuple[str, Sequence[Part]]]]
     return found
 
 
+def _derived(model: Architecture) -> dict[str, str]:
+    """What checkpoints may call matrices that the file has in another form -> one that is made of them."""
+    found: dict[str, str] = {}
+    for name, tensor in model.tensors.items():
+        for part in tensor.parts:
+            if part.turned is not None:
+                found |= dict.fromkeys((part.source, *also_called(part.source, model.prefixes)), name)
+    return found
+
+
+def _of_heads(adapter: Adapter, name: str, own: str) -> UnsupportedError:
+    """Why there is nothing to add to, though the model has it."""
+    what = f"adds to {name[:120]}, of which the file has matrices of heads ({own}), to which nothing can be added"
+    return UnsupportedError(f"{adapter.weights}: {what}: merge it with peft first")
+
+
 def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
     routed = isinstance(model, Model) and is_routed(model)
@@ -115,6 +133,8 @@ def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     for theirs, pair in adapter.pairs.items():
         place = known.get(theirs)
         parts = place.parts if place else ()
+        if parts and model.tensors[parts[0]].parts[0].source in _derived(model):
+            raise _of_heads(adapter, theirs, parts[0])
         if place is None or not linear.issuperset(parts):
             raise _unknown(adapter, model, theirs)
         rows = [model.tensors[own].shape[0] for own in parts]

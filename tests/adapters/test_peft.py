@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import torch_files
 from adapter_cases import folder
+from architecture_cases import CASES
+from encoder_cases import ENCODERS
 from safetensors.numpy import load_file, save_file
 
+from edgeq.adapters.adapter import Adapter, Pair
+from edgeq.adapters.fitting import fitted
 from edgeq.adapters.given import wanted
 from edgeq.adapters.patterns import Patterns
 from edgeq.adapters.peft import read_peft
 from edgeq.errors import CheckpointError, EdgeqError, NotFoundError, UnsupportedError, UsageError
 from edgeq.model import Model
+from edgeq.models import architecture
 
 WEIGHTS = "adapter_model.safetensors"
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
@@ -241,3 +246,17 @@ def test_expressions_as_they_are_written_are_taken() -> None:
     assert Patterns({"k_pro": 3.0, "q_proj": 4.0}).of(name, 1.0) == 1.0
     with pytest.raises(ValueError, match="has 384 characters"):
         Patterns({".*.*x": 3.0}).of("abc" * 128, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "module", "own"),
+    [
+        (ENCODERS["deberta-v2"], "deberta.encoder.layer.0.attention.self.key_proj", "blk.0.attn_pos_k.weight"),
+        (CASES["deepseek-v2-lite"], "model.layers.1.self_attn.kv_b_proj", "blk.1.attn_k_b.weight"),
+    ],
+)
+def test_matrices_of_which_others_are_made(config: dict[str, Any], module: str, own: str) -> None:
+    pair = Pair(np.zeros((1, 64), np.float32), np.zeros((64, 1), np.float32), 1.0)
+    found = Adapter("a.safetensors", {f"{module}.weight": pair})
+    with pytest.raises(UnsupportedError, match=rf"of which the file has matrices of heads \({own}\), to which nothing"):
+        fitted(found, architecture(config))
