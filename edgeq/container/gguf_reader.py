@@ -29,6 +29,9 @@ _MOST_TENSORS = 1 << 16
 _AGAIN = "download or copy it again"
 # Once used for types that had been re-ordered for one CPU, or were dropped
 _DROPPED = {4, 5, 31, 32, 33, 36, 37, 38}
+# BitNet's own program has these numbers for types whose order of weights depends on the machine that wrote a file,
+# of which the file does not tell; llama.cpp had other ones for a while
+_BITNETS = {36: "I2_S", 37: "I8_S", 38: "TL1"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,11 @@ class _Part:
         number = cursor.number(U32, where)
         if number not in GGUF_TYPES:
             why = "which llama.cpp dropped" if number in _DROPPED else "which this version does not know"
-            raise UnsupportedError(f"{self.path}: {where} has type {number}, {why}: take another quantization")
+            hint = "take another quantization"
+            if number in _BITNETS and "bitnet" in str(self.metadata.get("general.architecture")):
+                why = f"bitnet.cpp's {_BITNETS[number]}, whose order of weights the file does not tell"
+                hint = "take TQ2_0, or convert the checkpoint that it was made of"
+            raise UnsupportedError(f"{self.path}: {where} has type {number}, {why}: {hint}")
         return name, shape, GGUF_TYPES[number], cursor.number(U64, where)
 
     def _place(self, entries: list[tuple[str, tuple[int, ...], GgufType, int]], start: int, end: int) -> None:

@@ -117,6 +117,11 @@ HOSTILE = [
     (model(tensors=(tensor(dims=(1,) * 5),)), FormatError, "has 5 dimensions"),
     (model(tensors=(tensor(dims=(33, 2)),)), FormatError, "Q8_0 needs rows of a multiple of 32 weights, not 33"),
     (model(tensors=(tensor(kind=31),)), UnsupportedError, "type 31, which llama.cpp dropped"),
+    (
+        model(render_metadata({"general.architecture": Typed(STRING, "bitnet-b1.58")}), 1, (tensor(kind=36),)),
+        UnsupportedError,
+        r"type 36, bitnet\.cpp's I2_S, whose order of weights the file does not tell: take TQ2_0",
+    ),
     (model(tensors=(tensor(kind=77),)), UnsupportedError, "type 77, which this version does not know"),
     (model(render_metadata({"split.count": Typed(U32, 3)}), 1), FormatError, "is one of 3 files of a split model, but"),
     (model(render_metadata({"split.count": Typed(STRING, "3")}), 1), FormatError, "has split.count 3, a number"),
