@@ -1,11 +1,11 @@
 """Write tests/golden/quantized/: matrices as quantization libraries store them, and what they dequantize them to.
 
-    python tools/make_quantized_golden.py [--sources FOLDER] [--only mlx bitnet torchao hqq modelopt mxfp8 gemv]
+    python tools/make_quantized_golden.py [--sources FOLDER] [--only mlx bitnet torchao hqq modelopt mxfp8 gemv quark]
 
-Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; for their files mlx, torchao, hqq and
-nvidia-modelopt. With --only these are the only ones that are written. FOLDER holds the packages `auto_gptq` and
-`awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`, `expected`, and
-the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
+Needs torch, transformers, safetensors, compressed-tensors and bitsandbytes; for their files mlx, torchao, hqq,
+amd-quark and nvidia-modelopt. With --only these are the only ones that are written. FOLDER holds the packages
+`auto_gptq` and `awq`, unpacked; without it their files stay as they are. Each file holds the tensors of a module `m`,
+`expected`, and the `quantization_config` as metadata. llama-logits.npz has what transformers computes of models that
 tests/models/quantized_checkpoints.py makes.
 """
 
@@ -286,6 +286,30 @@ def torchao() -> Iterator[Case]:
         yield f"torchao-{name}", own | {METADATA: about}, _parts(tensors), expected
 
 
+def quark() -> Iterator[Case]:
+    """Words that amd-quark packs, and its scales, turned as its exporter turns them."""
+    from quark.torch.utils.pack import Pack_4_bits
+
+    random = torch.Generator().manual_seed(3)
+    for name, element, packing in (
+        ("uint4", "uint4", "reorder"),
+        ("uint4-order", "uint4", "order"),
+        ("int4", "int4", "reorder"),
+    ):
+        library, lowest = Pack_4_bits("per_group", element), -8 if element == "int4" else 0
+        codes = torch.randint(lowest, lowest + 16, (32, 128), generator=random, dtype=torch.int32)
+        zeros = torch.randint(0, 16 if element == "uint4" else 1, (32, 4), generator=random, dtype=torch.int32)
+        scales = (torch.rand(32, 4, generator=random) * 0.01 + 0.001).half()
+        words = [library.pack(part, packing == "reorder") for part in (codes, zeros)]
+        for part, packed in zip((codes, zeros), words, strict=True):
+            assert torch.equal(library.unpack(packed, packing == "reorder", 32) & 15, (part & 15).to(torch.int8))
+        tensors = {"weight": words[0], "weight_scale": scales.t(), "weight_zero_point": words[1]}
+        said = {"dtype": element, "qscheme": "per_group", "group_size": 32, "ch_axis": -1}
+        config = {"quant_method": "quark", "export": {"pack_method": packing}, "global_quant_config": {"weight": said}}
+        wide = [part.float().repeat_interleave(32, 1) for part in (zeros, scales)]
+        yield f"quark-{name}", config, tensors, (codes.float() - wide[0]) * wide[1]
+
+
 def hqq() -> Iterator[Case]:
     from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 
@@ -387,12 +411,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sources", type=Path)
     parser.add_argument(
-        "--only", nargs="+", choices=("mlx", "bitnet", "torchao", "hqq", "modelopt", "mxfp8", "gemv"), default=[]
+        "--only",
+        nargs="+",
+        choices=("mlx", "bitnet", "torchao", "hqq", "modelopt", "mxfp8", "gemv", "quark"),
+        default=[],
     )
     chosen = parser.parse_args()
     torch.manual_seed(1)
     GOLDEN.mkdir(exist_ok=True)
     further = {"mlx": mlx, "bitnet": bitnet, "torchao": torchao, "hqq": hqq, "modelopt": modelopt, "mxfp8": mxfp8}
+    further["quark"] = quark
     further["gemv"] = lambda: gemv(chosen.sources)
     for name in chosen.only:
         write(further[name]())
@@ -401,7 +429,7 @@ def main() -> None:
     cases = [*compressed_tensors(), *bitsandbytes(), *fp8()]
     if chosen.sources:
         cases += [*gptq(chosen.sources), *awq(chosen.sources), *gemv(chosen.sources)]
-    cases += [*mxfp4(), *mxfp8(), *four_bit_floats(), *mlx(), *bitnet(), *torchao(), *hqq(), *modelopt()]
+    cases += [*mxfp4(), *mxfp8(), *four_bit_floats(), *mlx(), *bitnet(), *torchao(), *hqq(), *modelopt(), *quark()]
     llama_logits()
     write(cases)
 

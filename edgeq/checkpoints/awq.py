@@ -16,7 +16,7 @@ and in `gemv` 8 neighbouring columns, or groups, in their order, of groups as ma
 weight = scale * (code - zero).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,14 +79,14 @@ class Awq(Packed):
     def rows(self, start: int, stop: int) -> Rows:
         first, last = start // PER_WORD, -(-stop // PER_WORD)
         cut = slice(start - first * PER_WORD, stop - first * PER_WORD)
-        codes = _rows(self.files.whole(self._weight)[:, first:last])[cut].astype(np.int16)
-        zeros = _rows(self.files.whole(self._zeros)[:, first:last])[cut]
+        codes = rows_of_words(self.files.whole(self._weight)[:, first:last])[cut].astype(np.int16)
+        zeros = rows_of_words(self.files.whole(self._zeros)[:, first:last])[cut]
         apply_groups(np.subtract, codes, zeros, self._groups)
         scales: F32Array = np.ascontiguousarray(self.files.floats(self._scales)[:, start:stop].T)
         return Rows(codes, scales, self._groups)
 
     def survey(self) -> Survey:
-        zeros = _rows(self.files.whole(self._zeros))
+        zeros = rows_of_words(self.files.whole(self._zeros))
         values = integers(-int(zeros.max()), 15 - int(zeros.min()))
         return survey(self, self.files.floats(self._scales), self._groups, values)
 
@@ -123,10 +123,10 @@ class AwqRows(Packed):
         return survey(self, self.files.floats(self._scales)[:, : self._count], self._groups, values)
 
 
-def _rows(words: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """u8 [8 * m, n] of words [n, m]: the codes of each row of the weights."""
+def rows_of_words(words: npt.NDArray[Any], order: Sequence[int] = ORDER) -> npt.NDArray[np.uint8]:
+    """u8 [8 * m, n] of words [n, m]: the codes of each row of the weights; nibble i is that of row order[i] of 8."""
     turned = np.ascontiguousarray(words.T).view(np.uint32)
     codes = np.empty((len(turned), PER_WORD, turned.shape[1]), np.uint8)
-    for nibble, row in enumerate(ORDER):
+    for nibble, row in enumerate(order):
         codes[:, row] = turned >> 4 * nibble & 15
     return codes.reshape(-1, turned.shape[1])

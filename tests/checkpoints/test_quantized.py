@@ -41,7 +41,7 @@ def checkpoint(case: str, folder: Path) -> tuple[Path, str]:
 def test_there_are_cases_of_every_method() -> None:
     methods = {case.split("-")[0] for case in CASES}
     assert methods == {"awq", "bitnet", "bitsandbytes", "compressed", "fp8", "gptq", "hqq", "mlx", "mxfp4"} | {
-        *("modelopt", "torchao")
+        *("modelopt", "quark", "torchao")
     }
 
 

@@ -53,6 +53,7 @@ AO = {"_type": "Int8Tensor", "_data": {}}
 PARTS = {"_weight_qdata": CODES, "_weight_scale": SCALE}
 TORCHAO = {"quant_method": "torchao"}
 WORDS = np.zeros((ROWS, COLS // 8), np.int32)
+QUARK_GROUPS = {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "uint4", "qscheme": "per_group"}}}
 HQQ = {"W_q": PAIRS, "scale": SCALE, "zero": SCALE, "nbits": np.int32([4]), "axis": np.int32([1])}
 
 
@@ -65,6 +66,12 @@ HQQ = {"W_q": PAIRS, "scale": SCALE, "zero": SCALE, "nbits": np.int32([4]), "axi
         (TORCHAO, PARTS, {"m.other": AO}, "does not say what 'm.weight' is"),
         (TORCHAO, {"_weight_qdata": CODES}, {"m.weight": AO}, "has no tensor 'm._weight_scale'"),
         (quark("int4"), {"weight": WORDS, "weight_scale": SCALE}, None, "m.weight is I32, elements int4: Quark's fp8"),
+        (
+            QUARK_GROUPS,
+            {"weight": WORDS.T, "weight_scale": SCALE},
+            None,
+            "m.weight is I32, elements uint4: Quark's fp8",
+        ),
         (quark("fp6_e3m2"), {"weight": PAIRS, "weight_scale": EXPONENTS}, None, "elements fp6_e3m2"),
         (
             {"quant_method": "modelopt", "quant_algo": "INT4_AWQ"},
