@@ -124,7 +124,7 @@ def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
             f"{adapter.weights}: is for the architecture {adapter.architecture[:60]!r}, the model is a {name!r}: "
             f"{_another(adapter)}"
         )
-    linear, heads = linear_matrices(model), model.heads
+    linear, heads, derived = linear_matrices(model), model.heads, _derived(model)
     known = {place.name: place for place in places(list(model.tensors), entry, entry.fused)}
     if EMBEDDING in linear:
         known[HEAD] = Place(HEAD, (EMBEDDING,))
@@ -133,7 +133,7 @@ def _from_gguf(adapter: Adapter, model: Architecture) -> dict[str, Pair]:
     for theirs, pair in adapter.pairs.items():
         place = known.get(theirs)
         parts = place.parts if place else ()
-        if parts and model.tensors[parts[0]].parts[0].source in _derived(model):
+        if parts and model.tensors[parts[0]].parts[0].source in derived:
             raise _of_heads(adapter, theirs, parts[0])
         if place is None or not linear.issuperset(parts):
             raise _unknown(adapter, model, theirs)

@@ -111,6 +111,21 @@ def test_features_of_modernbert_are_seen(key: str, other: object, tmp_path: Path
     assert np.abs(found - GOLDEN["modernbert"]).max() > 0.01
 
 
+def test_quantized_relative_positions(tmp_path: Path) -> None:
+    """Heads of 32 values are wide enough for tables of Q8_0; the same bits with any number of threads."""
+    folder, prompt = random_checkpoints.write("deberta-v2", tmp_path), random_checkpoints.make("deberta-v2")[2]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 2}))
+    found = {}
+    for kind in ("F32", "Q8_0"):
+        convert(folder, tmp_path / f"{kind}.eqf", kind, allow_no_tokenizer=True)
+        found[kind] = states(tmp_path / f"{kind}.eqf", prompt)
+    with open_file(tmp_path / "Q8_0.eqf") as file:
+        assert file.tensors["blk.0.attn_pos_k.weight"].type == "Q8_0"
+    assert np.sqrt(np.mean((found["Q8_0"] - found["F32"]) ** 2)) <= 0.1 * found["F32"].std()
+    np.testing.assert_array_equal(states(tmp_path / "Q8_0.eqf", prompt, threads=3), found["Q8_0"])
+
+
 @pytest.mark.parametrize(
     "change",
     [{"position_buckets": -1, "max_relative_positions": 16}, {"max_relative_positions": 40}, {"norm_rel_ebd": "none"}],
