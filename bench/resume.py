@@ -4,10 +4,10 @@
 
 A conversation of so many tokens, as `chat --session` keeps it, is read by processes that have only loaded the model:
 from then to the first token of the next answer, with the file in the system's cache and without, beside the time of one
-decode step. Bar: 100 ms and a step. Where the machine is busy with other things, what the thread itself has taken of a
-processor tells more: it stands beside. Then one user, and many at once, ask about a common beginning, each something of
-their own: pages of keys and values at most in use, and memory of the process's own. Bar: what one user takes, and for
-each further one the page in which they differ. A chat model is needed. Rows go to bench/results.
+decode step. Bar: 100 ms and a step. Where the machine is busy with other things, what all threads have taken of
+processors tells more: it stands beside. Then one user, and many at once, ask about a common beginning, each something
+of their own: pages of keys and values at most in use, and memory of the process's own. Bar: what one user takes, and
+for each further one the page in which they differ. A chat model is needed. Rows go to bench/results.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def resume(options: argparse.Namespace) -> dict[str, float]:
     """Go on with it: milliseconds of reading it, until the first token, and of one decode step."""
     with load(options, context=options.tokens + 256) as model:
         list(model.chat([{"role": "user", "content": ASKED}], 4))  # as any process that has answered before
-        began, own = time.perf_counter(), time.thread_time()
+        began, own = time.perf_counter(), time.process_time()
         about = model.load_prefix(options.saved)
         known = time.perf_counter()
         tokens = model.chat_tokens([*about["messages"], {"role": "user", "content": ASKED}])
@@ -96,7 +96,7 @@ def resume(options: argparse.Namespace) -> dict[str, float]:
         times, owns = [], []
         for _ in answer:
             times.append(time.perf_counter())
-            owns.append(time.thread_time())
+            owns.append(time.process_time())
         if len(times) < 3:
             raise EngineError(f"the model says nothing after {len(tokens)} tokens: take another text")
         found = answer.timings
@@ -170,7 +170,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 found.append(child(options, "resume"))
             yield row(f"{where}: reading it", "ms", *(each["load"] for each in found))
             yield row(f"{where}: reading it, to the first token", "ms", *(each["first"] for each in found))
-            yield row(f"{where}: the same, processor time", "ms", *(each["own"] for each in found))
+            yield row(f"{where}: the same, time of all processors", "ms", *(each["own"] for each in found))
             yield row(f"{where}: bar", "ms", *(ALLOWED_MS + each["step"] for each in found))
             yield row(f"{where}: a decode step", "ms", *(each["step"] for each in found))
             yield row(f"{where}: tokens computed before the first", "", *(each["computed"] for each in found))

@@ -105,6 +105,13 @@ def _header(
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def _number(page: Mapping[str, Any]) -> int:
+    number = page["number"]
+    if type(number) is not int or number < 0:
+        raise ValueError
+    return number
+
+
 class PrefixFile:
     """An open file of that kind, whose header is sound.
 
@@ -127,7 +134,7 @@ class PrefixFile:
             if not isinstance(self.about, dict):
                 raise ValueError
             self.groups = [(each["window"], each["page_bytes"], each["page_positions"]) for each in document["states"]]
-            self._pages = [{page["number"]: page for page in each["pages"]} for each in document["states"]]
+            self._pages = [{_number(page): page for page in each["pages"]} for each in document["states"]]
             count = document["tokens"]["count"]
             ids = np.empty(self._inside(document["tokens"]["offset"], 4 * count) // 4, "<u4")
             self._read(document["tokens"], ids.data.cast("B") if count else memoryview(b""))

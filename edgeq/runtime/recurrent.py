@@ -1,6 +1,6 @@
 """What layers keep in a state that replaces itself: it cannot be taken back, so earlier ones stay as checkpoints."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ class Recurrent(OnPages):
         pages = {number: self._pages[number] for number in (*kept, last) if end}
         return {number: page.data.copy() for number, page in pages.items() if page is not None}
 
-    def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
-        """Have the pages of these numbers, those that there can be, filled by `read`: they are those of `end`."""
-        self._fill(numbers, read)
+    def restore(self, end: int, numbers: Collection[int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """Have the pages of these numbers, those that there can be, for the caller to fill: they are those of `end`."""
         self._end = end
+        return self._take_all(numbers)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from edgeq.container.prefix_file import PagesOf, PrefixFile, write_prefix
@@ -35,8 +35,13 @@ def load(path: str | os.PathLike[str], program: Program) -> tuple[list[int], Seq
     try:
         _check(file, program)
         sequence, end = program.sequence(), len(file.tokens)
-        for group, state in enumerate(sequence.states):
-            state.restore(end, file.numbers(group), partial(file.read_page, group))
+        pages = [
+            (group, number, target)
+            for group, state in enumerate(sequence.states)
+            for number, target in state.restore(end, file.numbers(group)).items()
+        ]
+        with ThreadPoolExecutor(program.threads) as pool:  # what takes long, new memory and sums, releases Python
+            list(pool.map(lambda page: file.read_page(*page), pages))
         sequence.position = end
         if sequence.reachable(end) != end:
             raise FormatError(f"{file.path}: lacks pages of its text: it is damaged: make it again")

@@ -1,6 +1,6 @@
 """What a sequence keeps of its tokens, for layers that look back."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol, Self
 
 import numpy as np
@@ -46,8 +46,9 @@ class State(Protocol):
     def save(self, end: int) -> dict[int, npt.NDArray[np.uint8]]:
         """Copies of its pieces by number, with nothing of positions from `end` on."""
 
-    def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
-        """Take, empty, the pieces of these numbers, of a text that ends at `end`, from `read(number, target)`."""
+    def restore(self, end: int, numbers: Collection[int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """Have, while it is empty, the pieces of these numbers, those that there can be, of a text that ends at `end`:
+        by number, for the caller to fill. MemoryLimitError."""
 
 
 class OnPages:
@@ -77,13 +78,9 @@ class OnPages:
         self._own = other._own = len(self._pages)
         other._pages[:], other._table[:] = self._pages, self._table
 
-    def _fill(self, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
-        """Have the pages of these numbers, those that there can be, filled by `read`."""
-        for number in numbers:
-            if number in range(len(self._pages)):
-                page = self._pool.take(self._group.nbytes)
-                read(number, page.data)
-                self._table[number], self._pages[number] = page.address, page
+    def _take_all(self, numbers: Collection[int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """New pages in the places of these numbers, those that there can be; their bytes. MemoryLimitError."""
+        return {number: self._take(number).data for number in numbers if number in range(len(self._pages))}
 
     def _drop(self, blocks: Collection[int]) -> None:
         for block in blocks:
@@ -160,7 +157,7 @@ class Pages(OnPages):
                 layer.blank(saved[last - 1][layer.offset :][: layer.nbytes], end % ATTENTION_BLOCK)
         return saved
 
-    def restore(self, end: int, numbers: Collection[int], read: Callable[[int, npt.NDArray[np.uint8]], None]) -> None:
-        """Have the pages of these numbers, those that there can be, filled by `read`."""
-        self._fill(numbers, read)
-        self._first = min((number for number in numbers), default=0)
+    def restore(self, end: int, numbers: Collection[int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """Have the pages of these numbers, those that there can be, for the caller to fill."""
+        self._first = min(numbers, default=0)
+        return self._take_all(numbers)

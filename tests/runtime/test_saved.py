@@ -167,6 +167,7 @@ def rewritten(path: Path, change: Callable[[dict], None]) -> None:
         (lambda d: d["states"][0]["pages"][0].update(offset=-1), FormatError),
         (lambda d: d["states"][0]["pages"][0].update(offset=1 << 60), FormatError),
         (lambda d: d["states"][0]["pages"][0].update(number=-1), FormatError),
+        (lambda d: d.update(name="") or d["states"][0]["pages"][0].update(number=0.0), FormatError),
         (lambda d: d["tokens"].update(count=1 << 40), FormatError),
         (lambda d: d["tokens"].update(count="x"), FormatError),
         (lambda d: d.update(tokens=5), FormatError),
