@@ -29,8 +29,8 @@ class Recurrent(OnPages):
         MemoryLimitError if there is none; then the sequence can go on from where it is all the same."""
         first = start // ATTENTION_BLOCK
         for block in range(first, -(-end // ATTENTION_BLOCK)):
-            before = self._pages[block]
-            if before is None or block < self._own:
+            if not self._writable(block):
+                before = self._pages[block]
                 self._take(block).data[:] = 0 if before is None else before.data
         self._own = min(self._own, first)
         self._drop(set(range(first)) - set(checkpoints(first)))

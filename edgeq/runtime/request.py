@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.errors import EdgeqError
 from edgeq.runtime.sequence import Sequence as Evaluated
 
 Choose = Callable[[npt.NDArray[np.float32], list[int]], tuple[int, Any]]
@@ -120,6 +121,8 @@ class Request:
 
     def fail(self, error: BaseException) -> None:
         """It cannot go on, for this reason, which is raised once what was drawn before is fetched."""
+        if isinstance(error, EdgeqError):
+            error = error.with_traceback(None)  # its frames would hold pages that others wait for
         self.error = error
 
     def draw(self, logits: npt.NDArray[np.float32], seconds: float) -> None:

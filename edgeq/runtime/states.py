@@ -1,5 +1,6 @@
 """What a sequence keeps of its tokens, for layers that look back."""
 
+import sys
 from collections.abc import Collection
 from typing import Protocol, Self
 
@@ -10,6 +11,9 @@ from edgeq.graph.aligned import aligned
 from edgeq.graph.pages import PageGroup, first_kept
 from edgeq.kernels.layout import ATTENTION_BLOCK
 from edgeq.runtime.pool import Page, Pool
+
+_one = [object()]
+_ALONE = sys.getrefcount(_one[0])  # of what is in one list, and nowhere else
 
 
 class State(Protocol):
@@ -53,7 +57,7 @@ class State(Protocol):
 
 class OnPages:
     """Pages by number, some of which there are, and the table that kernels find them by. Forks share them; a state's
-    own, which it may write to, are those from number `_own` on."""
+    own, which it may write to, are those from number `_own` on, and those that nobody else has any more."""
 
     def __init__(self, group: PageGroup, pool: Pool, blocks: int) -> None:
         self._group, self._pool = group, pool
@@ -72,6 +76,13 @@ class OnPages:
         page = self._pool.take(self._group.nbytes)
         self._table[number], self._pages[number] = page.address, page
         return page
+
+    def _writable(self, number: int) -> bool:
+        """Whether there is this page, and no other state has it. Those that once did may be gone, and what they shared
+        may be all that the budget has room for."""
+        if self._pages[number] is None:
+            return False
+        return number >= self._own or sys.getrefcount(self._pages[number]) == _ALONE
 
     def _share(self, other: "OnPages") -> None:
         """Have the same pages in `other`: from now on both copy those that they write to."""
@@ -107,8 +118,8 @@ class Pages(OnPages):
             self._drop(range(self._first, first))
             self._first = max(self._first, first)
         for block in range(start // ATTENTION_BLOCK, -(-end // ATTENTION_BLOCK)):
-            before = self._pages[block]
-            if before is None or block < self._own:
+            if not self._writable(block):
+                before = self._pages[block]
                 page = self._take(block)
                 if before is not None:
                     page.data[:] = before.data

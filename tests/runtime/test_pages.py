@@ -124,6 +124,19 @@ def test_a_fork_copies_what_it_writes_to() -> None:
     assert text.sequence.overflowed() and not other.sequence.overflowed()
 
 
+def test_what_others_no_longer_have_is_not_copied() -> None:
+    """There may be no room for a copy."""
+    pool = Pool(2 * PAGE)
+    text = Text(Sequence([Pages(group(None), pool, BLOCKS)]), [])
+    text.append(300, 1)
+    other = text.sequence.fork()
+    with pytest.raises(MemoryLimitError):
+        text.append(1, 2)
+    del other
+    text.append(1, 2)
+    text.check()
+
+
 def test_a_window_gives_back_what_nobody_will_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "REWIND", 0)
     pool = Pool(2 * PAGE)

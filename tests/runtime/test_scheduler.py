@@ -268,6 +268,18 @@ def test_who_finds_no_pages_waits_and_the_youngest_gives_way(
     program.close()
 
 
+def test_an_error_that_somebody_keeps_holds_no_pages(opened: Callable[[str], File]) -> None:
+    program = Program(opened("tiny"), context=CONTEXT, batch=128, threads=1)
+    program.pool.budget = program.bytes_of(100)
+    scheduler = Scheduler(program)
+    scheduler.add(long := Asked(text(7, 300), 3, None).request())
+    with pytest.raises(MemoryLimitError):
+        scheduler.next(long)
+    scheduler.add(short := Asked(text(8, 30), 6, None).request())
+    assert long.error is not None and len(fetch(scheduler, short)) == 6
+    program.close()
+
+
 def test_a_text_that_no_budget_holds(opened: Callable[[str], File]) -> None:
     program = Program(opened("tiny"), context=CONTEXT, threads=1, budget=0)
     scheduler = Scheduler(program)
