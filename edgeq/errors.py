@@ -9,7 +9,7 @@ import errno
 
 from edgeq.printable import printable
 
-LONGEST = 900  # characters of a message: what a file says of itself may be megabytes
+LONGEST = 900  # bytes of a message: what a file says of itself may be megabytes
 
 
 class EdgeqError(Exception):
@@ -19,7 +19,10 @@ class EdgeqError(Exception):
 
     def __init__(self, message: object = "") -> None:
         """`message` becomes one printable line."""
-        super().__init__(printable(message, LONGEST))
+        line = printable(message, LONGEST)
+        while (nbytes := len(line.encode())) > LONGEST:
+            line = printable(line, LONGEST * len(line) // nbytes)
+        super().__init__(line)
 
 
 class UsageError(EdgeqError, ValueError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,12 @@ from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
 from edgeq.gguf.importer import import_gguf
 from edgeq.json_input import parse_json
+from edgeq.models import architecture
 from edgeq.quantize.imatrix import read_calibration
+from edgeq.quantize.pipeline import convert
+
+sys.path.append(str(Path(__file__).resolve().parent / "models"))
+import random_checkpoints
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "m.eqf": open_file,
@@ -86,4 +92,19 @@ def test_integers_of_64_bits_stay_what_they_are(digits: str):
 @pytest.mark.parametrize("digits", ["18446744073709551616", "-9223372036854775809", "1" + "0" * 400, "-" + "9" * 9000])
 def test_larger_ones_come_as_floats(digits: str):
     found = parse_json(digits.encode())
-    assert type(found) is float and found == (float(digits))
+    most = sys.float_info.max
+    assert type(found) is float and found == max(-most, min(float(digits), most))
+
+
+def test_a_configuration_with_numbers_that_json_has_not_is_converted(tmp_path: Path):
+    """As released ones of Mamba's kin have them; what is written can be read by anything."""
+    folder, out = random_checkpoints.write("granite-4-h", tmp_path / "checkpoint"), tmp_path / "m.eqf"
+    config = json.loads((folder / "config.json").read_text())
+    numbers = '{"time_step_limit": [0.0, Infinity], "other": [NaN, -1e999, 1e3],'
+    (folder / "config.json").write_text(numbers + json.dumps(config)[1:])
+    convert(folder, out, "Q8_0", allow_no_tokenizer=True)
+    with open_file(out) as file:
+        found = file.metadata["config"]
+        assert found["time_step_limit"] == [0.0, {"__float__": "Infinity"}]
+        assert found["other"] == [{"__float__": "NaN"}, {"__float__": "-Infinity"}, 1000.0]
+        architecture(found, file.path)

@@ -31,7 +31,7 @@ def of_errors(kind: type) -> list[type]:
 def test_every_error_is_one_printable_line_below_1_kb(kind: type):
     error = kind(f"/a/file: {STEERS}" + "é" * 100_000 + ": do this")
     text = str(error)
-    assert text.isprintable() and len(text) <= errors.LONGEST and text.endswith(": do this")
+    assert text.isprintable() and len(text.encode()) <= errors.LONGEST and text.endswith(": do this")
     assert str(kind("/a/file: is  wrong")) == "/a/file: is  wrong"
 
 

@@ -8,7 +8,7 @@ from edgeq.checkpoints import safetensors_index, torch_index
 from edgeq.checkpoints.stored import Stored
 from edgeq.errors import CheckpointError
 from edgeq.input import read_bytes
-from edgeq.json_input import parse_json
+from edgeq.json_input import named_float, parse_json
 
 # In this order: what a whole file is called, and shards begin with; how both end
 LAYOUTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
@@ -16,9 +16,9 @@ _SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.safetensors|\.bin)")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; CheckpointError if it is none."""
+    """The JSON object in `path`, numbers that JSON has not as `named_float` says; CheckpointError if it is none."""
     try:
-        found = parse_json(read_bytes(path))
+        found = parse_json(read_bytes(path), parse_float=named_float, parse_constant=named_float)
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e.strerror}") from None
     except ValueError:
