@@ -11,6 +11,7 @@ instruction. Every kernel that edgeq has is compiled for each CPU, and then
   the prompt, greedy texts, and conversations that this machine has saved and the other one goes on with, drawn at a
   temperature, with their logprobs;
 - the tests of the kernels must pass, in a process that may compile nothing;
+- kernels of every block type must keep within buffers that end at unmapped pages, on a Raspberry Pi 5's CPU;
 - a bundle for a Raspberry Pi 5 must run with the packages that it brings and no others, and say what is said here.
 
 Exit code 1 where a result differs or a test fails, 77 where the parts cannot be fetched. With --minutes it ends by
@@ -175,13 +176,14 @@ def run(cache: Path, cpus: list[str], clock: Clock) -> int:
         if kind == "bits":
             arguments = [str(emulation.RESULTS), "bits", str(cache / "run"), CPUS[cpu][1]]
             return emulated(cache, cpu, arguments, paths, clock.left)
-        arguments = [str(emulation.RESULTS), "tests", *emulation.tests()]
+        files = emulation.GUARDED if kind == "guards" else emulation.tests()
+        arguments = [str(emulation.RESULTS), "tests", *files]
         return emulated(cache, cpu, arguments, (*paths, cache / "site-tests"), clock.left)
 
     return emulation.check_all(
         cpus,
         lambda cpu: emulation.build(CPUS[cpu][0], cache / f"kernels-{cpu}"),
-        lambda cpu: ("bits", "tests", "bundle") if cpu in BOARDS else ("bits", "tests"),
+        lambda cpu: ("bits", "tests", "guards", "bundle") if cpu in BOARDS else ("bits", "tests"),
         checked,
         clock,
     )

@@ -26,6 +26,7 @@ KERNEL_TESTS = (
     *("kernels/test_rows.py", "kernels/test_turns.py"),
     *("kernels/test_elementwise.py", "kernels/test_architecture_kernels.py", "gguf/test_rearranger.py"),
 )
+GUARDED = ["-p", "guard_memory", str(ROOT / "tests" / "kernels" / "guard_cases.py")]
 
 
 class Unavailable(Exception):
