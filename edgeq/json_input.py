@@ -12,8 +12,8 @@ def parse_json(text: bytes, most: int = MOST_VALUES, **hooks: Any) -> Any:
     """The value that UTF-8 JSON stands for; `hooks` are further arguments of json.loads.
 
     An integer past 64 bits comes as a float, as other readers take it: one of thousands of digits, or that no float
-    can hold, is no number of any use, and the largest float says as much. Raises ValueError for what is no JSON, nests too deep or has more than `most`
-    values.
+    can hold, is no number of any use, and the largest float says as much. Raises ValueError for what is no JSON, nests
+    too deep or has more than `most` values.
     """
     if sum(map(text.count, (b"[", b"{", b","))) > most:
         raise ValueError(f"it has more than {most} values")

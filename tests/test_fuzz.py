@@ -17,6 +17,8 @@ CASES = {
     "tokenizer.model": 150,
     "tokenizer_config": 60,
     "config": 200,
+    "config.families": 200,
+    "checkpoint": 25,
     "template": 200,
     "kernels": 300,
     "eqf.head": 100,

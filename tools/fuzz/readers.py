@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import beside
+import families
 import mutate
 import seeds
 import tokenizer_steps
@@ -215,6 +216,8 @@ READERS = {
         Reader("spm.model", lambda f: [seeds.spm_model()], mutate.tokenizer_model, _spm_model),
         Reader("tokenizer_config", lambda f: [seeds.tokenizer_config()], mutate.of_json, _tokenizer_config),
         Reader("config", lambda f: [seeds.configuration()], mutate.of_json, _config),
+        Reader("config.families", families.configurations, mutate.of_json, families.read_configuration),
+        Reader("checkpoint", families.checkpoints, families.in_checkpoint, families.run_checkpoint),
         Reader("template", lambda f: [seeds.TEMPLATE.encode()], mutate.template, _template),
         Reader("kernels", lambda f: [seeds.kernels()], mutate.kernels, _kernels),
         Reader("prefix", beside.prefixes, beside.in_prefix, beside.read_prefix),
