@@ -43,6 +43,7 @@ def convert(
     request: Request | None = None,
     measure: bool = False,
     lora: Sequence[Lora] = (),
+    vision: bool = True,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe; or encode
     a GGUF or an `.eqf` file again, which needs a `type`.
@@ -60,21 +61,37 @@ def convert(
     `lora` are adapters (PEFT folders, GGUF files; `PATH:SCALE` or (path, scale)), added to a checkpoint's weights in
     f32 before anything else is done with these. Raises CheckpointError for one that is damaged or another model's,
     UnsupportedError for one that is no plain LoRA.
+
+    Without `vision` what reads images is left out, of a model that sees.
     """
     if asked := wanted(lora):
         source = with_adapters(source, asked, out)
     if out is not None and _ends(out, *endings.CHECKPOINT):
         raise UsageError(f"{os.fspath(out)}: what is written is an .eqf or a .gguf file: name it so")
     if not os.path.isdir(source) and (is_gguf(source) or is_eqf(source) or _ends(source, ".gguf", ".eqf")):
+        if not vision:
+            raise UsageError(f"{os.fspath(source)}: images are left out of a checkpoint only: convert that again")
         return _again(source, out, type, threads, progress, allow_no_tokenizer, announce, request, measure)
     if request is not None:
-        return _calibrated(source, out, type, threads, progress, revision, allow_no_tokenizer, announce, request)
+        return _calibrated(
+            source, out, type, threads, progress, revision, allow_no_tokenizer, announce, request, vision
+        )
 
     gguf = out is not None and _ends(out, ".gguf")
 
     def made(path: str | os.PathLike[str] | None) -> Report:
         report = pipeline.convert(
-            source, path, type, threads, progress, revision, allow_no_tokenizer, announce, check_tokenizer, gguf
+            source,
+            path,
+            type,
+            threads,
+            progress,
+            revision,
+            allow_no_tokenizer,
+            announce,
+            check_tokenizer,
+            gguf,
+            vision=vision,
         )
         if measure and type is not None and may_be_bad(type) and worth_calibrating(source, type, revision):
             return _measured(source, report, type, threads, revision, announce, gguf)
@@ -116,7 +133,8 @@ def _measured(
     with _beside(report.path) as folder:
         with open_checkpoint(source, revision) as checkpoint:
             exact = pipeline.exact_type(checkpoint) or "F32"
-        pipeline.convert(source, folder / "float.eqf", exact, threads, None, revision, announce=announce)
+        floats = folder / "float.eqf"
+        pipeline.convert(source, floats, exact, threads, None, revision, announce=announce, vision=False)
         loss, holds = plain_loss(folder / "float.eqf", report.path, type, folder, threads, announce, gguf)
     return replace(report, loss=loss, holds=holds, seconds=report.seconds + time.perf_counter() - started)
 
@@ -131,13 +149,15 @@ def _calibrated(
     allow_no_tokenizer: bool,
     announce: Callable[[str], None] | None,
     request: Request,
+    vision: bool,
 ) -> Report:
     """A checkpoint, in floats first, then quantized as a request says."""
     started = time.perf_counter()
     chosen = recipe(type or pipeline.DEFAULT)
     planned = PLANNED if request.aims or request.plan else chosen.name
     out = os.fspath(out or default_output(source, planned))
-    gguf, key = _ends(out, ".gguf"), pipeline.key_of(source, revision)
+    gguf, key = _ends(out, ".gguf"), f"{pipeline.key_of(source, revision)} {vision}"
+    vision = vision and not gguf
 
     def made(path: str | os.PathLike[str]) -> Report:
         with _resumable(out, key) as folder:
@@ -147,7 +167,16 @@ def _calibrated(
                 with open_checkpoint(source, revision) as checkpoint:
                     exact = pipeline.exact_type(checkpoint) or "F32"
                 report = pipeline.convert(
-                    source, floats, exact, threads, None, revision, allow_no_tokenizer, announce, check_tokenizer
+                    source,
+                    floats,
+                    exact,
+                    threads,
+                    None,
+                    revision,
+                    allow_no_tokenizer,
+                    announce,
+                    check_tokenizer,
+                    vision=vision,
                 )
                 notes = report.notes
             report = quantize(

@@ -38,6 +38,8 @@ ASSETS = [
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "preprocessor_config.json",
+    "processor_config.json",
 ]
 # File beside config.json that holds a quantization_config -> its method
 QUANTIZATION = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}

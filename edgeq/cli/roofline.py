@@ -99,13 +99,16 @@ def code_bits(block_type: str) -> int:
 
 def work(tensors: Mapping[str, _Tensor], kv: Mapping[int, int] | None = None, experts_read: float = 1.0) -> Work:
     """The work of a model's tensors. The embedding of a token is one row, unless the same matrix gives the logits; of
-    experts' matrices, those of three dimensions, a token reads the part `experts_read`."""
+    experts' matrices, those of three dimensions, a token reads the part `experts_read`; of those of images none."""
+    from edgeq.models.image_tower import is_of_images
     from edgeq.runtime.fit import LOOKED_UP
 
     head_name = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     nbytes, layers, head = 0, Counter[int](), Counter[int]()
     for name, tensor in tensors.items():
         if len(tensor.shape) < 2 or name.endswith(LOOKED_UP) or (name == "token_embd.weight" and name != head_name):
+            continue
+        if is_of_images(name):
             continue
         part = experts_read if len(tensor.shape) == 3 else 1.0
         nbytes += round(tensor.nbytes * part)

@@ -30,6 +30,7 @@ from edgeq.models.gguf_gemma3n import rows_added, unread
 from edgeq.models.gguf_hooks import is_routed, mamba_of
 from edgeq.models.gguf_places import FUSED, Place, places, split
 from edgeq.models.gguf_rope import factor_tensors
+from edgeq.models.image_tower import is_of_images
 from edgeq.models.matrix import check_tensors, layers_held
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
@@ -127,10 +128,12 @@ def export_gguf(
             replace(
                 target(file, place, fallback, groups, heads[0]), pieces=pieces_of(place, model) if place.woven else 1
             )
-            for place in places([one for one in file.tensors if not gguf_xielu.is_said(one)], entry, fused)
+            for place in places([one for one in file.tensors if _is_exported(one)], entry, fused)
         ]
         own = model if isinstance(model, Model) else None
         targets = [_longer(tensor, rows_added(own)) for tensor in targets]
+        if any(map(is_of_images, file.tensors)):
+            notes.append("what reads images is left out: the GGUF file reads text alone")
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
         factors = {} if METADATA in file.assets else factor_tensors(file.metadata["config"], own)
@@ -168,6 +171,10 @@ def export_gguf(
             for values in factors.values():
                 writer.write(np.array(values, "<f4"))
         return Report(os.fspath(out), name, targets, writer.nbytes, notes)
+
+
+def _is_exported(name: str) -> bool:
+    return not gguf_xielu.is_said(name) and not is_of_images(name)
 
 
 def _recorded(file: File, key: str, kind: type, otherwise: Any) -> Any:

@@ -17,6 +17,7 @@ class RowTables:
     positions: one per row
     outputs: the numbers of the rows whose logits are asked for
     types: one per row, where the graph looks them up
+    given: of each row that a caller gives in place of a token its address, 0 of others, where the graph takes such
     runs: RUN_WORDS for each, see kernels/layout.py
     """
 
@@ -25,12 +26,19 @@ class RowTables:
         self.tokens, self.positions, self.outputs = _words(rows), _words(rows), _words(outputs)
         self.runs = _words(rows * RUN_WORDS).reshape(rows, RUN_WORDS)
         self.types: np.ndarray | None = None
+        self.given: np.ndarray | None = None
 
     def with_types(self) -> np.ndarray:
         """`types`, which are looked up from now on."""
         if self.types is None:
             self.types = _words(len(self.tokens))
         return self.types
+
+    def with_given(self) -> np.ndarray:
+        """`given`, which are copied from now on."""
+        if self.given is None:
+            self.given = _words(len(self.tokens))
+        return self.given
 
     def count(self, word: int) -> int:
         """The address of a word of `counts`."""

@@ -8,12 +8,13 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models.architecture import Architecture
 from edgeq.models.classifier import is_classifier, read_classifier
-from edgeq.models.composition import Model
+from edgeq.models.composition import Embedding, Model
 from edgeq.models.config import BARE, Config, model_type_of, tied
 from edgeq.models.dense import read_dense
+from edgeq.models.image_tower import SEEING, Images, read_images
 from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
-__all__ = ["SUPPORTED", "Architecture", "architecture"]
+__all__ = ["SUPPORTED", "Architecture", "Images", "architecture", "images"]
 
 SUPPORTED = (
     "llama",
@@ -124,6 +125,15 @@ def architecture(config: Mapping[str, Any], source: str = "the checkpoint's conf
     return replace(model, dense=dense) if dense else model
 
 
+def images(config: Mapping[str, Any], source: str = "the checkpoint's config.json") -> Images | None:
+    """What a model that `config.json` describes sees with; None for one that does not, or whose images are not read.
+    Raises as `architecture`."""
+    found = Config(config, source)
+    if found.get("model_type") not in SEEING:
+        return None
+    return read_images(found, _composed(found).size.hidden_size)
+
+
 def _composed(config: Config) -> Model:
     """Without a head that scores texts."""
     model_type = model_type_of(config.values)
@@ -132,7 +142,10 @@ def _composed(config: Config) -> Model:
             f"{config.source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     if model_type in WRAPPED:
-        return replace(_composed(text_config(config)), prefixes=PREFIXES)
+        model = replace(_composed(text_config(config)), prefixes=PREFIXES)
+        if model_type in SEEING and isinstance(model.embedding, Embedding):
+            model = replace(model, embedding=model.embedding._replace(given=True))
+        return model
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
     model = compose(config)

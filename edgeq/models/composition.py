@@ -17,13 +17,15 @@ from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention, NoAttention
 from edgeq.models.norms import NamedNorm, Norm
 from edgeq.models.per_layer import LayerEnd
+from edgeq.models.rows_in import RowsIn
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
 
 class Embedding(NamedTuple):
     """Rows of `matrix` for the tokens, multiplied by `factor` if there is one; then those of `positions` are added, and
-    those of `types`, one for each of two texts; `norm` norms the sum, `projection` takes it to the hidden size."""
+    those of `types`, one for each of two texts; `norm` norms the sum, `projection` takes it to the hidden size. Where
+    rows are `given` in place of tokens, as images are, these are the sum."""
 
     matrix: Matrix
     factor: float | None = None
@@ -31,6 +33,7 @@ class Embedding(NamedTuple):
     types: Matrix | None = None
     norm: Norm | None = None
     projection: Matrix | None = None
+    given: bool = False
 
     def tensors(self, t: Tensors) -> None:
         """The tables, the norm, the projection."""
@@ -48,6 +51,8 @@ class Embedding(NamedTuple):
         if self.types:
             add = g.add_types if self.types.rows > 1 else g.add_row
             x = add(x, f"{self.types.name}.weight")
+        if self.given:
+            x = g.given_rows(x)
         x = self.norm.graph(g, x) if self.norm else x
         return self.projection.graph(g, x) if self.projection else x
 
@@ -85,12 +90,13 @@ class Model:
     around:    what there is around the layers
     classifier: what makes scores of a text's states, of a checkpoint that is there for that
     dense:     what follows the pooling, of one that embeds texts
+    last:      norms the last layer's states, where there is no head
     """
 
     name: str
     size: Dimensions
     attention: Attention | LatentAttention | NoAttention
-    embedding: Embedding
+    embedding: Embedding | RowsIn
     layers: Sequence[Layer]
     head: Head | None
     prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved
@@ -100,6 +106,7 @@ class Model:
     around: LayerEnd | AltUp | None = None
     classifier: Classifier | None = None
     dense: tuple[Dense, ...] = ()
+    last: Norm | None = None
 
     @property
     def num_hidden_layers(self) -> int:
@@ -178,6 +185,8 @@ class Model:
                 self.around.layer_tensors(own)
         if self.head:
             self.head.tensors(found)
+        if self.last:
+            self.last.tensors(found)
         if self.classifier:
             self.classifier.tensors(found)
         for module in self.dense:
@@ -198,6 +207,8 @@ class Model:
         else:
             for i, layer in layers:
                 x = layer.graph(g, x, i)
+        if last in run and self.last:
+            x = self.last.graph(g, x)
         return self.head.graph(g, x) if self.head and last in run else x
 
 

@@ -1,6 +1,7 @@
 """The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import NamedTuple
 
 
@@ -162,6 +163,12 @@ class Tensors(dict[str, Tensor]):
         self._into[f"{self._own}{name}.weight"] = Tensor((channels, taps), (part,))
         if bias:
             self.vector(f"{name}.bias", f"{source}.bias", channels)
+
+    def unrolled(self, name: str, source: str, shape: tuple[int, ...]) -> None:
+        """`name.weight` [first of `shape`, product of the others] of a tensor of that shape, and its bias."""
+        part = Part(f"{self._theirs}{source}.weight", shape, shape[0])
+        self._into[f"{self._own}{name}.weight"] = Tensor((shape[0], prod(shape[1:])), (part,))
+        self.vector(f"{name}.bias", f"{source}.bias", shape[0])
 
     def turned_heads(self, name: str, source: str, heads: int, rows: int, columns: int, step: int) -> None:
         """`name.weight` [heads * rows, columns]: of each head the first `columns` of its `step` rows there, turned."""

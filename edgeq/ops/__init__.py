@@ -17,6 +17,7 @@ from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
 from edgeq.ops.gaussian_top import GaussianTop
+from edgeq.ops.given_rows import GivenRows
 from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
@@ -45,6 +46,7 @@ class Graph(Recorder):
 
     embedding = says(Embedding)
     rows = says(InputRows)
+    given_rows = says(GivenRows)
     add_positions = says(Positions)
     add_row = says(AddRow)
     add_types = says(TokenTypes)

@@ -13,7 +13,7 @@ from edgeq.blocks.table import tensor_bytes
 from edgeq.checkpoints import Checkpoint
 from edgeq.checkpoints.packed import Rows
 from edgeq.container.writer import TensorSpec
-from edgeq.models import Architecture
+from edgeq.models import Architecture, Images
 from edgeq.models.tensors import Tensor, settled
 from edgeq.quantize import kept
 from edgeq.quantize.chunks import Chunk, Sources, chunks
@@ -67,15 +67,23 @@ class Job:
 
 
 def plan(
-    checkpoint: Checkpoint, model: Architecture, chosen: Recipe, keep: bool, wider: Mapping[str, Choice] = NONE
+    checkpoint: Checkpoint,
+    model: Architecture,
+    chosen: Recipe,
+    keep: bool,
+    wider: Mapping[str, Choice] = NONE,
+    images: Images | None = None,
 ) -> tuple[list[Job], list[str]]:
     """The tensors to convert, in the model's order, and the checkpoint's names that are not needed.
 
     keep: tensors that are quantized get types that keep their codes, where there is one
     wider: the types of tensors that no other can hold
+    images: what the model sees with, whose tensors come after its own
     """
     sources = Sources(checkpoint, model)
     tensors = settled(model.tensors, lambda source: sources.name(source) is not None)
+    if images:
+        tensors |= images.tensors
     skipped = check_names(checkpoint, model, tensors, sources)
     tied = "output.weight" not in tensors
     jobs: list[Job] = []

@@ -15,9 +15,9 @@ from edgeq import environment
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.checkpoints.packed import Rows
 from edgeq.container.writer import Writer
-from edgeq.errors import CheckpointError, UsageError
+from edgeq.errors import CheckpointError, UnsupportedError, UsageError
 from edgeq.kernels.encode_api import encode_panels, prepare
-from edgeq.models import Architecture
+from edgeq.models import Architecture, Images, images
 from edgeq.models.classifier import head_left_out
 from edgeq.models.wrapped import WRAPPED
 from edgeq.quantize import kept, static_scales
@@ -29,6 +29,7 @@ from edgeq.quantize.matching import check_tokenizer, check_unquantized
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.recipes import RECIPES, Choice, recipe
 from edgeq.version import VERSION
+from edgeq.vision.tiling import read_tiling
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
 BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and embedding, whose errors weigh most
@@ -62,6 +63,7 @@ def convert(
     check_assets: CheckAssets | None = None,
     gguf: bool = False,
     activation_scales: Mapping[str, float] = static_scales.NONE,
+    vision: bool = True,
 ) -> Report:
     """Convert the checkpoint `source` (folder, weight file or Hub repository) to the file `out` by a recipe.
 
@@ -73,10 +75,10 @@ def convert(
     or `NAME.eqf` where codes are kept. `progress` hears of every chunk, `announce` one line if encoders must be
     compiled first; `check_assets` may refuse the checkpoint's small files before anything is written; `gguf` takes
     types that GGUF can hold; `activation_scales` are those of what matrices read, by their names in the file, where
-    their type takes one. Raises UsageError for an unknown `type` or an `out` that belongs to the checkpoint;
-    CheckpointError for missing, surplus, misshapen or non-finite tensors; UnsupportedError for an unknown architecture,
-    or weights quantized in a way that is unknown; TokenizerError if the checkpoint has no tokenizer; OutputError if
-    `out` cannot be written.
+    their type takes one; `vision` keeps what a model sees images with. Raises UsageError for an unknown `type` or an
+    `out` that belongs to the checkpoint; CheckpointError for missing, surplus, misshapen or non-finite tensors;
+    UnsupportedError for an unknown architecture, or weights quantized in a way that is unknown; TokenizerError if the
+    checkpoint has no tokenizer; OutputError if `out` cannot be written.
     """
     if type is not None:
         recipe(type)  # an unknown one is said before anything is fetched
@@ -93,6 +95,7 @@ def convert(
             check_assets,
             gguf,
             activation_scales,
+            vision=vision,
         )
 
 
@@ -109,6 +112,7 @@ def convert_open(
     gguf: bool = False,
     activation_scales: Mapping[str, float] = static_scales.NONE,
     encoded: Mapping[str, Encoded] | None = None,
+    vision: bool = True,
 ) -> Report:
     """As `convert`, of a checkpoint that is open. Of a tensor in `encoded`, by its name in the file, that is written,
     and not what the checkpoint has."""
@@ -122,9 +126,10 @@ def convert_open(
     out = os.fspath(out or default_output(checkpoint.source, "" if keep else (type or chosen.name).upper()))
     _refuse_overwriting(checkpoint, out)
     config, model, notes = settle_head(checkpoint)
-    if config.get("model_type") in WRAPPED:
+    seen, note = _images(checkpoint, config) if vision and not gguf else (None, "")
+    if config.get("model_type") in WRAPPED and seen is None:
         what = "the language model is converted: it reads text, and nothing else"
-        notes.append(f"of this {config['model_type']} {what}")
+        notes.append(f"of this {config['model_type']} {what}{note}")
     if (left_out := head_left_out(config)) is not None:
         notes.append(f"the head of {left_out} is left out: the model embeds texts")
     check_unquantized(checkpoint, model)
@@ -134,7 +139,7 @@ def convert_open(
         notes += check_assets(checkpoint.assets, checkpoint.source, model.vocab_size)
     wider = {name: Choice(one.type) for name, one in encoded.items()}
     while True:
-        jobs, skipped = plan(checkpoint, model, chosen, keep, wider)
+        jobs, skipped = plan(checkpoint, model, chosen, keep, wider, seen)
         static_scales.check_names(activation_scales, {j.spec.name for j in jobs}, checkpoint.source)
         specs = static_scales.with_scales((j.spec for j in jobs), activation_scales)
         metadata = _metadata(checkpoint, config, model, label, revision, jobs)
@@ -299,6 +304,19 @@ def _metadata(
         found = [(job.kept, job.spec.type, None) for job in jobs if job.kept]
         provenance["quantized"] = "; ".join(kept.summary(found))
     return {"architecture": model.name, "config": config, "provenance": provenance}
+
+
+def _images(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Images | None, str]:
+    """What a checkpoint's model sees with; None where it has nothing of that, or lacks what is needed for it: why."""
+    try:
+        found = images(config, f"{checkpoint.source}: config.json")
+        sources = [] if found is None else [part.source for one in found.tensors.values() for part in one.parts]
+        if found is None or not any(source in checkpoint.tensors for source in sources):
+            return None, ""
+        read_tiling(checkpoint.assets, checkpoint.source, found.side)
+    except UnsupportedError as error:
+        return None, f" ({error})"
+    return found, ""
 
 
 def _refuse_overwriting(checkpoint: Checkpoint, out: str) -> None:

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 
 from edgeq.blocks.table import SUPER_BLOCK, block_type
 from edgeq.errors import UnsupportedError, UsageError
+from edgeq.models.image_tower import is_of_images
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
 # shared one, the taps of short convolutions, what recurrent layers forget and learn by, and what weighs AltUp's streams
@@ -19,6 +20,7 @@ KEPT |= {"altup_router", "altup_predict_coef", "altup_correct_coef"}
 # Latent and disentangled attention's: small, and each head has a part of its own to lose
 OF_HEADS = {"attn_k_b", "attn_v_b", "attn_pos_k", "attn_pos_q"}
 FOR_HEADS = "Q8_0"
+FOR_IMAGES = "Q8_0"  # of what a model sees with, where others are quantized: no calibration knows what that reads
 AFTER_POOLING = ("cls.", "dense_")  # what names of matrices begin with that see one row per text: kept as well
 
 # In GGUF, instead of a type whose super-blocks do not divide the rows: what llama.cpp's quantizer takes
@@ -68,7 +70,8 @@ class Recipe:
         """The type of tensor `name` (as in the file) of a model with `n_layers`; `tied`: it has no `output.weight`.
 
         Vectors are F32, and so are the small matrices in KEPT; those in OF_HEADS are FOR_HEADS where others are
-        quantized. A matrix whose rows the chosen type cannot hold becomes F16.
+        quantized, and those that a model sees with FOR_IMAGES. A matrix whose rows the chosen type cannot hold becomes
+        F16.
         """
         kept = name.removesuffix(".weight").rsplit(".", 1)[-1] in KEPT or name.startswith(AFTER_POOLING)
         if len(shape) == 1 or kept:
@@ -85,6 +88,8 @@ class Recipe:
         return Choice("F16", f"{wanted} {block_type(wanted).refusal(shape[-1])}: F16")
 
     def _wanted(self, name: str, n_layers: int, tied: bool, rules: tuple[Rule, ...]) -> str:
+        if is_of_images(name):
+            return FOR_IMAGES if block_type(self.base).quantized else self.base
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             return self.head
         if name == "token_embd.weight" and self.embedding:

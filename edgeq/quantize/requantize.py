@@ -23,6 +23,7 @@ from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.kernels import mend_api
 from edgeq.kernels.encode_api import encode_panels, prepare
 from edgeq.models import Architecture, architecture
+from edgeq.models.image_tower import is_of_images
 from edgeq.quantize import kept
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.converted import Converted, Report
@@ -186,7 +187,8 @@ def _equalized(
 
 def _matrices(jobs: list[_Job]) -> list[_Job]:
     """Those that layer-wise quantization knows."""
-    return [job for job in jobs if len(job.info.shape) > 1 and block_type(job.spec.type).quantized and not job.copied]
+    matrices = [job for job in jobs if len(job.info.shape) > 1 and not is_of_images(job.info.name)]
+    return [job for job in matrices if block_type(job.spec.type).quantized and not job.copied]
 
 
 def _fed_back(

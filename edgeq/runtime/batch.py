@@ -156,7 +156,8 @@ class Batch:
         start = sequence.position
         end = start + min(count, self._engine.batch)
         last = end == len(request.tokens)
-        return Part(sequence, np.array(request.tokens[start:end], np.int64), [end - start - 1] if last else [])
+        items, wanted = np.array(request.tokens[start:end], np.int64), [end - start - 1] if last else []
+        return Part(sequence, items, wanted, given=request.given)
 
     def _with_guesses(self, request: Request, part: Part) -> Part:
         """A part that is one token, with those that are guessed to come after it: results of all are wanted. Not where
@@ -165,7 +166,7 @@ class Batch:
             return part
         if not part.sequence.rewinds:
             return part
-        guesses = request.guesser.draft(request.tokens, min(request.room, self._engine.batch - 1))
+        guesses = request.guesser.draft(request.seen, min(request.room, self._engine.batch - 1))
         return part._replace(items=np.append(part.items, guesses).astype(np.int64), wanted=range(1 + len(guesses)))
 
     def _hand_out(

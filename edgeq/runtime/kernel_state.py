@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq import environment
+from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File
 from edgeq.graph.lowering import ROW_TILE
 from edgeq.kernels.layout import KV_BYTES
-from edgeq.models import architecture
+from edgeq.models import Architecture, architecture, images
+from edgeq.models.image_tower import PROJECTOR, TOWER, is_of_images
 from edgeq.ops import catalog
 from edgeq.runtime import limits
 from edgeq.runtime.compiler import Compiler
@@ -70,8 +72,15 @@ def needed(file: File, cpu: str) -> list[str]:
     tile = library.body_of(cpu).tile
     names = [*limits.ALL_KERNELS, "copy_rows"]  # which rows in place of ids, and taps, ask for
     for kv in KV_BYTES:
-        for states in (False, True) if model.writes_text else (True,):
-            compiler = Compiler(file, model, ROW_TILE, ROW_TILE, ROW_TILE, 1, kv, states, tile)
-            compiler.place()
-            names += compiler.tape.kernels
+        for part, own in [(file, model), *_of_images(file)]:
+            for states in (False, True) if own.writes_text else (True,):
+                compiler = Compiler(part, own, ROW_TILE, ROW_TILE, ROW_TILE, 1, kv, states, tile)
+                compiler.place()
+                names += compiler.tape.kernels
     return list(dict.fromkeys(names))
+
+
+def _of_images(file: File) -> list[tuple[File, Architecture]]:
+    """What a file's model sees with."""
+    found = images(file.metadata["config"], str(file.path)) if any(map(is_of_images, file.tensors)) else None
+    return [] if found is None else [(PartFile(file, TOWER), found.tower), (PartFile(file, PROJECTOR), found.projector)]

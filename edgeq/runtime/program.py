@@ -17,6 +17,7 @@ from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, MOST_RUNS, SPLIT_RUN
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.fit import BY_ROW, POSITIONS, Fit, available_memory, resident
+from edgeq.runtime.mixed_text import Given
 from edgeq.runtime.pool import Pool
 from edgeq.runtime.recurrent import Recurrent
 from edgeq.runtime.sequence import Sequence
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
              quarter of the memory there is, 1 to 8
     force:   try also where the memory there is seems too small
     announce: hears a line if kernels must be compiled first, or if the context is beyond the model's own
+    model:   in place of what the file's configuration says
     """
 
     context: int | None
@@ -64,6 +66,7 @@ class Options(TypedDict, total=False):
     texts: int | None
     force: bool
     announce: Callable[[str], None] | None
+    model: Architecture | None
 
 
 class Part(NamedTuple):
@@ -72,12 +75,14 @@ class Part(NamedTuple):
     items: token ids int64 [rows], or f32 [rows, width] for a program of rows; at least one
     wanted: the numbers of those, in their order, whose results are wanted
     types: int64 [rows], of a model that knows types of tokens; those of None are all 0
+    given: the rows of those items that are keys of such (mixed_text.py)
     """
 
     sequence: Sequence
     items: npt.NDArray[Any]
     wanted: range | list[int]
     types: npt.NDArray[np.int64] | None = None
+    given: Given | None = None
 
 
 class Program:
@@ -105,8 +110,9 @@ class Program:
         force: bool = False,
         announce: Callable[[str], None] | None = None,
         budget: int | None = None,
+        model: Architecture | None = None,
     ) -> None:
-        self.model = architecture(file.metadata["config"], str(file.path))
+        self.model = model or architecture(file.metadata["config"], str(file.path))
         self.file = file
         if context is not None and context < 1:
             raise UsageError(f"a context of {context} positions cannot work: give at least 1")
@@ -240,9 +246,12 @@ class Program:
         for part in parts:
             part.sequence.extend(len(part.items))
         first, wanted = 0, list[int]()
-        for number, (sequence, items, which, types) in enumerate(parts):
+        for number, (sequence, items, which, types, given) in enumerate(parts):
             count, start = len(items), sequence.position
             here = slice(first, first + count)
+            if tables.given is not None:
+                tables.given[here] = 0 if given is None else given.addresses(items)
+                items = items if given is None else np.maximum(items, 0)
             (tables.tokens if plan.rows is None else plan.rows)[here] = items
             tables.positions[here] = start if count == 1 else np.arange(start, start + count)
             if tables.types is not None:

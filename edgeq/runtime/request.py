@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
+from edgeq.runtime.mixed_text import Mixed
 from edgeq.runtime.sequence import Sequence as Evaluated
 
 Choose = Callable[[npt.NDArray[np.float32], list[int]], tuple[int, Any]]
@@ -53,9 +54,10 @@ class Request:
     ends: tokens that end the text; the one that does is drawn, too
     group: requests of one group are computed as long as somebody waits for one of them
     guesser: guesses tokens, where that is wanted
+    mixed: the prompt where it has rows that stand for images
 
     number: its place among all requests, by when they were made
-    tokens: the prompt and what was drawn, be it fetched or not
+    tokens: the prompt and what was drawn, be it fetched or not; of rows of images their keys
     sequence: how far they are evaluated; None before it is begun, and where it had to give its pages to others
     queued: whether a scheduler knows it
     begun: whether a pass had rows of it
@@ -72,9 +74,12 @@ class Request:
         ends: Collection[int] = (),
         group: object = None,
         guesser: Guesser | None = None,
+        mixed: Mixed | None = None,
     ) -> None:
         self.number = next(_NUMBERS)
-        self.tokens = list(tokens)
+        self.tokens = list(tokens if mixed is None else mixed.keys)
+        self._asked = None if mixed is None else mixed.tokens
+        self.given = None if mixed is None else mixed.given
         self.prompt = len(self.tokens)
         self.most, self.choose, self.ends = most, choose, ends
         self.group = self if group is None else group
@@ -89,6 +94,11 @@ class Request:
         self.prompt_s = 0.0
         self.drafted = self.accepted = 0
         self.asked = time.perf_counter()
+
+    @property
+    def seen(self) -> list[int]:
+        """`tokens` as its chooser and its guesser see them: ids alone."""
+        return self.tokens if self._asked is None else [*self._asked, *self.tokens[self.prompt :]]
 
     @property
     def position(self) -> int:
@@ -129,7 +139,7 @@ class Request:
         """Choose the next token, after a pass of so many seconds."""
         clock = time.perf_counter()
         try:
-            token, note = self.choose(logits, self.tokens)
+            token, note = self.choose(logits, self.seen)
         except Exception as error:
             self.fail(error)
             return

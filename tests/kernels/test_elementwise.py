@@ -9,7 +9,7 @@ from edgeq.blocks.reference import decode
 from edgeq.blocks.table import BLOCK_TYPES
 from edgeq.graph.aligned import aligned, round_up
 from edgeq.graph.pages import KeysAndValues
-from edgeq.ops import Heads, embedding, norm, rope, silu_mul
+from edgeq.ops import Heads, embedding, given_rows, norm, rope, silu_mul
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -174,3 +174,17 @@ def test_embedding_is_the_decoded_row(name):
     )
     expected = embedding.reference(decode(panels.reshape(-1), 37, 288, name), ids)
     np.testing.assert_allclose(out[:5], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_given_rows_match_twin(threads):
+    rng = np.random.default_rng(3)
+    x, own = (rng.standard_normal((7, 37)).astype(np.float32) for _ in range(2))
+    given = [row if i in (0, 3, 4, 6) else None for i, row in enumerate(own)]
+    table, count = np.array([address(row) for row in given], np.int64), np.array([7], np.int64)
+    held = rows(x)
+    args = given_rows.Args(address(table), 37, address(held), held.strides[0], address(count))
+    call(BODY.kernel("given_rows"), args, threads)
+    np.testing.assert_array_equal(held[:7, :37], given_rows.reference(x, given))
+    assert not held[:, 37:].any()
+    assert not held[7:].any()

@@ -1,0 +1,144 @@
+"""Has a model see: images become rows that stand in a text for tokens."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.container.part_file import PartFile
+from edgeq.container.reader import File
+from edgeq.errors import ContextError, UsageError
+from edgeq.models.image_tower import PROJECTOR, TOWER, Images, is_of_images
+from edgeq.runtime.mixed_text import Given, Mixed, key_of
+from edgeq.runtime.session import Session
+from edgeq.vision.image_parts import expanded
+from edgeq.vision.picture import pixels
+from edgeq.vision.tiling import grid, patches, read_tiling, tiles
+
+if TYPE_CHECKING:
+    from edgeq.vision.resampling import U8
+
+KEPT_BYTES = 256 << 20  # of rows of images that were seen: those of a conversation come again with each of its turns
+
+F32 = npt.NDArray[np.float32]
+
+
+class Look(NamedTuple):
+    """An image: its number, rows and columns of the tiles that it is cut into beside the whole of it (0 and 0 where it
+    is one), and all of these, u8 [tiles, side, side, 3]."""
+
+    number: int
+    grid: tuple[int, int]
+    tiles: "U8"
+
+
+class Eyes:
+    """Sees for one open file, in any threads, one image after the other.
+
+    Every image has a number, by its pixels: two that differ in one value have two.
+    """
+
+    def __init__(self, file: File, images: Images, threads: int) -> None:
+        """Raises UnsupportedError for settings of the file that are not followed."""
+        assets = {name: file.asset(name) for name in file.assets}
+        self.images = images
+        self.tiling = read_tiling(assets, str(file.path), images.side)
+        self._file, self._threads = file, threads
+        self._lock = threading.Lock()
+        self._numbers: dict[bytes, int] = {}
+        self._kept = OrderedDict[int, F32]()
+        self._sessions: tuple[Session, Session] | None = None
+
+    def look(self, image: "U8") -> "Look":
+        """An image u8 [height, width, 3], as it is to be encoded."""
+        digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+        with self._lock:
+            number = self._numbers.setdefault(digest, len(self._numbers))
+        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), tiles(image, self.tiling))
+
+    def rows(self, look: "Look") -> F32:
+        """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size]."""
+        with self._lock:
+            found = self._kept.get(look.number)
+            if found is None:
+                found = np.concatenate([self._of_tile(tile) for tile in look.tiles])
+                self._kept[look.number] = found
+            self._kept.move_to_end(look.number)
+            while len(self._kept) > 1 and sum(rows.nbytes for rows in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return found
+
+    def close(self) -> None:
+        """Nothing can be seen afterwards."""
+        with self._lock:
+            for session in self._sessions or ():
+                session.close()
+            self._sessions = None
+
+    def _of_tile(self, tile: "U8") -> F32:
+        tower, projector = self._programs()
+        tower.rewind(0)
+        states = tower.eval(patches(tile, self.tiling, self.images.patch), all_logits=True)
+        projector.rewind(0)
+        return projector.eval(joined(states, self.images.joined), all_logits=True)
+
+    def _programs(self) -> tuple[Session, Session]:
+        if self._sessions is None:
+            made = list[Session]()
+            for before, model in ((TOWER, self.images.tower), (PROJECTOR, self.images.projector)):
+                part, count = PartFile(self._file, before), model.max_position_embeddings
+                made.append(Session(part, model=model, rows=True, context=count, batch=count, threads=self._threads))
+            self._sessions = made[0], made[1]
+        return self._sessions
+
+
+def joined(states: F32, by: int) -> F32:
+    """The states of a square of patches, row by row: each `by` times `by` neighbours one after the other, row by row.
+    f32 [n * n, width] to [(n / by)^2, by * by * width]."""
+    side, width = round(len(states) ** 0.5), states.shape[1]
+    squares = states.reshape(side // by, by, side // by, by, width).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(squares).reshape((side // by) ** 2, by * by * width)
+
+
+def can_see(file: File) -> bool:
+    """Whether a file holds what a model sees with."""
+    return any(map(is_of_images, file.tensors))
+
+
+class Sight:
+    """The images of one conversation, as a model's eyes see them."""
+
+    def __init__(self, eyes: Eyes, given: Sequence[object], most: int) -> None:
+        """Raises UsageError for what is no image, ContextError where they become more than `most` rows."""
+        self._eyes, self._looks = eyes, list[Look]()
+        left = most // eyes.images.rows
+        for number, image in enumerate(given, 1):
+            self._looks.append(eyes.look(pixels(image, f"image {number}")))
+            left -= len(self._looks[-1].tiles)
+            if left < 0:
+                what = f"the images of the conversation take more than the {most} tokens of the context"
+                raise ContextError(f"{what}: give fewer, or load with a larger --context")
+
+    def expanded(self, prompt: str) -> str:
+        """A prompt with all that stands for its images. Raises UsageError as image_parts.expanded."""
+        return expanded(prompt, [look.grid for look in self._looks], self._eyes.images.rows)
+
+    def mixed(self, tokens: list[int]) -> Mixed:
+        """The prompt, its images seen. Raises UsageError where the tokens are not those of an expanded prompt."""
+        places = [at for at, token in enumerate(tokens) if token == self._eyes.images.token]
+        keys, blocks = list(tokens), {}
+        for look in self._looks:
+            blocks[look.number] = rows = self._eyes.rows(look)
+            here, places = places[: len(rows)], places[len(rows) :]
+            if len(here) < len(rows):
+                break
+            for row, at in enumerate(here):
+                keys[at] = key_of(look.number, row)
+        else:
+            if not places:
+                return Mixed(tokens, keys, Given(blocks))
+        raise UsageError("the model's tokenizer does not write its images as its config.json says: convert it again")

@@ -1,0 +1,91 @@
+"""An image as its pixels, from whatever a caller gives: a path, the bytes of a file, a Pillow image, an array."""
+
+import io
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.input import read_bytes
+from edgeq.vision.image_parts import MOST_BYTES
+from edgeq.vision.resampling import U8
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_PIXELS = 64_000_000  # of an image: 256 MB while it is decoded
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+def pixels(given: object, called: str = "the image") -> U8:
+    """u8 [height, width, 3] of a path, the bytes of a file, a Pillow image, or u8 [height, width, 3] or [height,
+    width]; what is transparent lies on white. `called` is its name in messages, where it has none of its own.
+
+    Raises UsageError for what is no image, is damaged or too large, and where Pillow is missing for what needs it.
+    """
+    if isinstance(given, np.ndarray):
+        return _of_array(given, called)
+    if isinstance(given, str | os.PathLike):
+        called = os.fspath(given)
+        try:
+            given = read_bytes(given, MOST_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"{called}: cannot be read: {error.strerror}: give an image's file") from None
+    if isinstance(given, bytes | bytearray | memoryview):
+        return _of_file(bytes(given), called)
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(given, pillow.Image):
+        return _of_pillow(given, called)
+    what = type(given).__name__
+    raise UsageError(f"{called} is a {what}: give a path, the bytes of a file, a Pillow image or an array of u8")
+
+
+def _of_array(given: np.ndarray[Any, Any], called: str) -> U8:
+    flat = given.ndim == 2
+    if given.dtype != np.uint8 or not (flat or (given.ndim == 3 and given.shape[2] == 3)) or not given.size:
+        what = f"an array of {given.dtype} {list(given.shape)}"
+        raise UsageError(f"{called} is {what}: give u8 [height, width, 3], or [height, width] of grey")
+    _check_size(given.shape[1], given.shape[0], called)
+    return np.ascontiguousarray(np.repeat(given[:, :, None], 3, axis=2) if flat else given)
+
+
+def _of_file(content: bytes, called: str) -> U8:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        how = "pip install 'edgeq[vision]', or give an array of its pixels"
+        raise UsageError(f"{called}: image files are read by Pillow, which is not installed: {how}") from None
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{called}: is larger than {MOST_BYTES >> 20} MiB: give a smaller image")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(*image.size, called)
+            return _of_pillow(ImageOps.exif_transpose(image), called)
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        why = str(error) or type(error).__name__
+        why = "it is none of PNG, JPEG, WebP, GIF and BMP" if "cannot identify" in why else why
+        raise UsageError(f"{called}: is no image that can be read: {why:.120}") from None
+
+
+def _of_pillow(image: "Image.Image", called: str) -> U8:
+    _check_size(*image.size, called)
+    try:
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            from PIL import Image
+
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+        return np.array(image.convert("RGB"))
+    except OSError as error:
+        raise UsageError(f"{called}: is damaged: {error!s:.120}: give it whole") from None
+
+
+def _check_size(width: int, height: int, called: str) -> None:
+    if not 0 < width * height <= MOST_PIXELS:
+        most = f"{MOST_PIXELS // 1_000_000} million"
+        raise UsageError(f"{called}: has {width} x {height} pixels: give one of 1 to {most}, scaled down if need be")

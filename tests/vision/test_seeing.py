@@ -1,0 +1,88 @@
+"""What a model makes of images, against transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seeing_model
+from seeing_model import SIZES, picture
+
+from edgeq.container.reader import File, open_file
+from edgeq.models import images
+from edgeq.quantize.pipeline import convert
+from edgeq.seeing import Eyes, joined
+
+GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seeing")
+    seeing_model.write(folder)
+    for kind in ("F32", "Q8_0", "Q4_K"):
+        convert(folder, folder / f"{kind}.eqf", kind)
+    return folder
+
+
+def eyes(file: File, threads: int = 2) -> Eyes:
+    found = images(file.metadata["config"])
+    assert found is not None
+    return Eyes(file, found, threads)
+
+
+def rows(path: Path, name: str, threads: int = 2) -> np.ndarray:
+    with open_file(path) as file:
+        own = eyes(file, threads)
+        try:
+            return own.rows(own.look(picture(name)))
+        finally:
+            own.close()
+
+
+def test_the_golden_file_is_of_this_model() -> None:
+    assert GOLDEN["digest"] == seeing_model.digest(), "run tools/make_image_golden.py"
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_rows_are_those_of_transformers(made: Path, name: str) -> None:
+    found = rows(made / "F32.eqf", name)
+    assert found.shape == GOLDEN[f"{name} rows"].shape
+    assert np.abs(found - GOLDEN[f"{name} rows"]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
+def test_quantized_rows(made: Path, kind: str) -> None:
+    """Near the exact ones, as what sees is Q8_0 in both; the same bits with any number of threads."""
+    found, exact = rows(made / f"{kind}.eqf", "wide"), GOLDEN["wide rows"]
+    assert np.sqrt(np.mean((found - exact) ** 2)) <= 0.03 * exact.std()
+    np.testing.assert_array_equal(rows(made / f"{kind}.eqf", "wide", threads=3), found)
+
+
+def test_types(made: Path) -> None:
+    with open_file(made / "Q4_K.eqf") as file:
+        types = {name: info.type for name, info in file.tensors.items()}
+    assert types["v.patch_embd.weight"] == types["mm.model.fc.weight"] == types["v.blk.0.ffn_down.weight"] == "Q8_0"
+    assert types["v.blk.1.attn_q.weight"] == "F16"  # rows of 48
+    assert types["v.position_embd.weight"] == types["v.patch_embd.bias"] == types["v.post_ln.weight"] == "F32"
+    assert types["blk.0.attn_q.weight"] != "Q8_0"
+
+
+def test_an_image_is_known_by_its_pixels(made: Path) -> None:
+    with open_file(made / "F32.eqf") as file:
+        own, image = eyes(file), picture("wide")
+
+        def number(image: np.ndarray) -> int:
+            return own.look(image).number
+
+        other = image.copy()
+        other[3:9, 4:9, 1] ^= 128
+        assert number(image) == number(image.copy()) != number(other)
+        assert number(image.reshape(120, 50, 3)) not in (number(image), number(other))
+        assert own.rows(own.look(image)) is own.rows(own.look(image.copy()))
+        assert not np.array_equal(own.rows(own.look(other)), own.rows(own.look(image)))
+        own.close()
+
+
+def test_neighbours_are_joined() -> None:
+    states = np.arange(16, dtype=np.float32)[:, None] * [1, 100]
+    assert joined(states.astype(np.float32), 2)[1].tolist() == [2, 200, 3, 300, 6, 600, 7, 700]
