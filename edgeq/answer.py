@@ -11,6 +11,7 @@ from edgeq.timings import Timings
 
 if TYPE_CHECKING:
     from edgeq.decode.sampler import Sampler
+    from edgeq.runtime.mixed_text import Mixed
     from edgeq.runtime.request import Request
 
 Piece = TypeVar("Piece")
@@ -42,6 +43,7 @@ class Generation:
     logprobs: int | None = None  # how many likeliest tokens to note with each
     prepared_s: float = 0.0  # what tokenizing took
     request: "Request | None" = None  # its place among those that are computed
+    mixed: "Mixed | None" = None  # the prompt where it has images
     cancel: Callable[[], None] = lambda: None  # ends the request
     text: list[str] = field(default_factory=list)
     scores: list[TokenLogprob] = field(default_factory=list)

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from edgeq.adapters.given import Lora
 from edgeq.answer import Answer, Generation, while_wanted
@@ -16,7 +16,11 @@ from edgeq.talk.conversing import Asked, Conversation, Speaker
 from edgeq.talk.functions import tools_of
 from edgeq.talk.grammar import Grammars, check_there
 from edgeq.talk.toolbox import Toolbox, offered
+from edgeq.vision.image_parts import without_images
 from edgeq.writing import Make, Prompt, Writing
+
+if TYPE_CHECKING:
+    from edgeq.seeing import Sight
 
 Result = TypeVar("Result")
 Message = Mapping[str, Any]
@@ -53,11 +57,16 @@ class Chatting(Writing):
         tool said as `content`, and chat again. `tool_choice` is "auto", "none", "required" or a tool's name; without
         `parallel_tool_calls` the answer ends with one call.
 
+        Images are parts of a content: [{"type": "image", "image": "cat.jpg"}, {"type": "text", "text": "What is it?"}],
+        `image` being a path, the bytes of a file, a Pillow image or an array u8 [height, width, 3]; or as OpenAI's API
+        has them, of which data: URLs are read and no others.
+
         `schema` is a JSON schema that the answer follows ({"type": "object"}: any JSON object).
 
         Raises TemplateError where the model has no chat template or it refuses the conversation, UsageError for a tool
-        or a schema that cannot be followed; otherwise as `generate`. Tools and schemas need llguidance
-        (`pip install 'edgeq[serve]'`).
+        or a schema that cannot be followed, an image that cannot be read, and a model that sees none; otherwise as
+        `generate`. Tools and schemas need llguidance (`pip install 'edgeq[serve]'`), files of images Pillow
+        (`pip install 'edgeq[vision]'`).
         """
         began = time.perf_counter()
         talk = self._conversation(messages, tools, tool_choice, schema, template_variables, parallel_tool_calls)
@@ -141,6 +150,7 @@ class Chatting(Writing):
     ) -> Conversation:
         self._check_open()
         check_messages(messages)
+        messages, given = without_images(messages)
         box = offered(tools_of(tools), parallel) if tools else Toolbox()
         if not isinstance(tool_choice, str):
             raise UsageError(f"tool_choice is {tool_choice!r:.80}: give auto, none, required or a tool's name")
@@ -155,7 +165,18 @@ class Chatting(Writing):
             schema=schema,
             field="schema",
             goes_on=False,
+            images=self.sight(given),
         )
+
+    def sight(self, given: Sequence[object]) -> "Sight | None":
+        """What the model sees of images; None for none. UsageError for a model that reads text alone."""
+        if not given:
+            return None
+        if self.eyes is None:
+            raise UsageError(f"{self.file.path}: reads text alone, and the conversation has images: leave them out")
+        from edgeq.seeing import Sight
+
+        return Sight(self.eyes, given, self.context)
 
     def _begun(self, prompt: Prompt) -> tuple[Asked, Make[Answer]]:
         """Of a conversation, too."""

@@ -27,6 +27,7 @@ from edgeq.timings import Timings
 if TYPE_CHECKING:
     from edgeq.drift.watch import Watch
     from edgeq.runtime.session import Session
+    from edgeq.seeing import Eyes
 
 
 class OpenModel:
@@ -121,6 +122,21 @@ class OpenModel:
         """Whether `chat` knows how to write a conversation: the model has a template, or was given one."""
         return self._template_source is not None or self.tokenizer.chat_template is not None
 
+    @cached_property
+    def eyes(self) -> "Eyes | None":
+        """What sees images; None where the file holds nothing of that. Raises UnsupportedError for settings of the file
+        that are not followed."""
+        from edgeq.models import images
+        from edgeq.seeing import Eyes, can_see
+
+        found = images(self.file.metadata["config"], self.file.path) if can_see(self.file) else None
+        return None if found is None else Eyes(self.file, found, self.session.threads)
+
+    @property
+    def sees(self) -> bool:
+        """Whether images can be given in a chat."""
+        return self.eyes is not None
+
     @property
     def has_draft(self) -> bool:
         """Whether a small model guesses tokens for this one."""
@@ -138,6 +154,8 @@ class OpenModel:
         self._sessions.close()
         for session in self._further:
             session.close()
+        if (eyes := self.__dict__.get("eyes")) is not None:
+            eyes.close()
         self.file.close()
 
     def __enter__(self) -> Self:

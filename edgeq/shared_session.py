@@ -47,7 +47,9 @@ class SharedSession:
         if speculate:
             sampler, costs = generation.sampler, self.costs
             guesser = Drafting(self.draft, sampler, costs) if self.draft else Speculation(costs)
-        generation.request = Request(generation.sequence, generation.max_tokens, choose, ends, group, guesser)
+        generation.request = Request(
+            generation.sequence, generation.max_tokens, choose, ends, group, guesser, generation.mixed
+        )
         self._requests.add(generation.request)
         generation.cancel = partial(self.scheduler.cancel, generation.request)
 

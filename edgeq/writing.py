@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from edgeq import saved_texts
 from edgeq.adapters.given import Lora
@@ -20,6 +20,9 @@ from edgeq.shared_session import SharedSession
 from edgeq.talk.conversing import Asked
 from edgeq.text.tokenizer import FILES
 from edgeq.timings import Timings
+
+if TYPE_CHECKING:
+    from edgeq.seeing import Sight
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 Made = TypeVar("Made", bound=Answer)
@@ -147,11 +150,25 @@ class Writing(OpenModel):
 
         A token that ends the text is not among those that are iterated over.
         """
+        return self.tokens_after(self._tokens(prompt), None, max_tokens, logprobs, sampling, speculate, lora)
+
+    def tokens_after(
+        self,
+        tokens: list[int],
+        images: "Sight | None",
+        max_tokens: int | None,
+        logprobs: int | None,
+        sampling: Sampling,
+        speculate: bool = True,
+        lora: Sequence[Lora] | None = None,
+    ) -> Generated[int]:
+        """As `generate_tokens`, of a prompt in which images stand."""
         began = time.perf_counter()
         self._check_open()
-        tokens = self._tokens(prompt)
         shared = self._session_for(lora)
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate)
+        generation = self._generation(
+            tokens, max_tokens, logprobs, sampling, began, shared, speculate=speculate, images=images
+        )
         return Generated(generation, self._ids(generation, shared))
 
     def save_prefix(
@@ -172,6 +189,8 @@ class Writing(OpenModel):
     def save_text(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> int:
         """As `save_prefix`, the prompt and the tokens of the latest answer, as far as they are evaluated."""
         self._check_open()
+        if self._latest.mixed is not None:
+            raise UsageError("the latest answer's text has images, and a text with images cannot be saved")
         return saved_texts.save(self._shared, self.session, path, self._latest.sequence, about or {})
 
     def load_prefix(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -190,6 +209,7 @@ class Writing(OpenModel):
         shared: SharedSession,
         group: object = None,
         speculate: bool = True,
+        images: "Sight | None" = None,
     ) -> Generation:
         """A generation, checked and ready to run."""
         check_numbers(max_tokens, logprobs, sampling)
@@ -206,10 +226,11 @@ class Writing(OpenModel):
             logprobs=logprobs,
             prepared_s=time.perf_counter() - began,
             timings=Timings(load_s=self.load_s),
+            mixed=None if images is None else images.mixed(tokens),
         )
         shared.prepare(generation, self.end_ids, group, speculate)
         self._latest = generation
-        for watch in self._watches:
+        for watch in self._watches if images is None else ():  # it knows texts alone
             watch.saw(tokens)
         return generation
 
@@ -243,8 +264,8 @@ class Writing(OpenModel):
             if sampling.get("allowed") is not None:
                 raise UsageError("tools and schemas say themselves which tokens are allowed: leave out one of the two")
             sampling = {**sampling, "allowed": grammar.guide(len(tokens))}
-        stops = StopStrings(stop_strings(stop))
-        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate)
+        stops, sight = StopStrings(stop_strings(stop)), cast("Sight | None", asked["images"])
+        generation = self._generation(tokens, max_tokens, logprobs, sampling, began, shared, group, speculate, sight)
         return make(generation, self._text(generation, shared, stops, asked))
 
     def _answers(
@@ -300,4 +321,11 @@ class Writing(OpenModel):
 
 def _text_asked(tokens: list[int], continues: bool) -> Asked:
     """What is asked for with a text. `continues`: a leading space belongs to what comes, as the text has begun."""
-    return {"tokens": tokens, "grammar": None, "continues": continues, "parser": None, "shown": frozenset()}
+    return {
+        "tokens": tokens,
+        "grammar": None,
+        "continues": continues,
+        "parser": None,
+        "shown": frozenset(),
+        "images": None,
+    }

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from edgeq.answer import Generated, TokenLogprob
 from edgeq.arguments import check_numbers
@@ -52,6 +52,7 @@ class Wanted:
     parser     makes what tells the parts of the text apart; None where there is nothing to be told apart
     shown      control tokens that it must see
     continues  whether a leading space belongs to the text, as it goes on from the prompt's own
+    images     those that stand in the prompt
     """
 
     tokens: list[int]
@@ -63,6 +64,7 @@ class Wanted:
     continues: bool = False
     parser: Callable[[], Parser] | None = None
     shown: frozenset[int] = frozenset()
+    images: Any = None
 
     def numbered(self, number: int) -> "Wanted":
         """The same for another choice of the same request: with a seed of its own, if it has one."""
@@ -318,7 +320,8 @@ class Engine:
         options: dict[str, Any] = {**wanted.sampling}
         if wanted.grammar is not None:
             options["allowed"] = wanted.grammar.guide(len(wanted.tokens))
-        answer = self.model.generate_tokens(wanted.tokens, wanted.max_tokens, logprobs=wanted.logprobs, **options)
+        sampling = cast(Sampling, options)
+        answer = self.model.tokens_after(wanted.tokens, wanted.images, wanted.max_tokens, wanted.logprobs, sampling)
         job.timings, job._answer = answer.timings, answer
         said, shown, told, scored = "", 0, 0, 0  # all text; of it what was handed out; tokens and scores handed out
 

@@ -54,20 +54,19 @@ class GenerateRequest(TextRequest, kw_only=True):
     suffix: str | None = None
     system: str | None = None
     raw: bool | None = None
+    images: list[str] | None = None
 
 
 async def chat(request: Request) -> Response:
     fields, raw = await bodies.read(request, ChatRequest)
     asked.refuse(raw, _CHANGING)
-    for message in fields.messages:
-        asked.refuse(message, {"images": ()})
-    talk = asked.messages(with_ids(fields.messages)) if fields.messages else []
+    talk = asked.messages([_in_parts(one) for one in with_ids(fields.messages)]) if fields.messages else []
     return await _answer(request, fields, talk, openai_toolbox(fields.tools), ollama_format(raw), _message)
 
 
 async def generate(request: Request) -> Response:
     fields, raw = await bodies.read(request, GenerateRequest)
-    asked.refuse(raw, {**_CHANGING, "suffix": (fields.suffix,)})
+    asked.refuse(raw, {**_CHANGING, "suffix": (fields.suffix,), "images": (fields.images,)})
     roster: Roster = request.app.state.roster
     _, engine = await roster.find(fields.model)
     if not fields.prompt and not fields.suffix:
@@ -76,8 +75,21 @@ async def generate(request: Request) -> Response:
         prompt = fields.prompt
     else:
         prompt = [{"role": "system", "content": fields.system}] if fields.system else []
-        prompt += [{"role": "user", "content": fields.prompt}]
+        prompt += [_in_parts({"role": "user", "content": fields.prompt, "images": fields.images})]
+    if fields.images and not isinstance(prompt, list):
+        raise invalid("images need a conversation, and a model with a chat template", "images")
     return await _answer(request, fields, prompt, NO_TOOLS, ollama_format(raw), _response, fields.suffix)
+
+
+def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose `images` are parts of its content, as OpenAI's API has them."""
+    images = message.get("images")
+    if images is None or images == []:
+        return message
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise invalid("images must be a list of images in base64", "images")
+    parts = [{"type": "image_url", "image_url": f"data:;base64,{image}"} for image in images]
+    return {**message, "content": [*parts, {"type": "text", "text": message.get("content") or ""}]}
 
 
 async def _answer(
@@ -185,13 +197,20 @@ def _asked(
             raise invalid("think needs a conversation, and a model with a chat template", "think")
         grammar = None if schema is None else engine.grammars.compile(schema, "format")
         tokens = infill(engine, prompt, suffix) if suffix else engine.encode(prompt)
-        return {"tokens": tokens, "grammar": grammar, "continues": True, "parser": None, "shown": frozenset()}
+        return {
+            "tokens": tokens,
+            "grammar": grammar,
+            "continues": True,
+            "parser": None,
+            "shown": frozenset(),
+            "images": None,
+        }
     if think and not engine.dialect.thinks:
         raise invalid("think: the model does not support thinking", "think")
     effort = {"reasoning_effort": think} if isinstance(think, str) else {}
-    return engine.speaker.asked(
-        Conversation(prompt, tools, effort, None if think is None else bool(think), None, schema, "format")
-    )
+    talk, images = asked.with_images(engine, prompt)
+    thinks = None if think is None else bool(think)
+    return engine.speaker.asked(Conversation(talk, tools, effort, thinks, None, schema, "format", images=images))
 
 
 def with_ids(talk: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from secrets import token_hex
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from edgeq.errors import TemplateError
 from edgeq.talk.call_rules import call_grammar
@@ -30,6 +30,7 @@ class Conversation:
     budget     how many tokens it may think for
     schema     what the answer must follow, as `field` asks; None for plain text
     goes_on    whether an answer at its end is gone on with; else another one follows
+    images     those that the messages have an ImagePart for
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -40,6 +41,14 @@ class Conversation:
     schema: Any = None
     field: str = "response_format"
     goes_on: bool = True
+    images: "Pictures | None" = None
+
+
+class Pictures(Protocol):
+    """Images of a conversation."""
+
+    def expanded(self, prompt: str) -> str:
+        """A prompt with all that stands for its images."""
 
 
 class Asked(TypedDict):
@@ -50,6 +59,7 @@ class Asked(TypedDict):
     continues  whether it goes on from an answer that has begun
     parser     makes what tells its parts apart; None where there is nothing to be told apart
     shown      control tokens that the parser must see
+    images     those that stand in the prompt
     """
 
     tokens: list[int]
@@ -57,6 +67,7 @@ class Asked(TypedDict):
     continues: bool
     parser: Callable[[], Parser] | None
     shown: frozenset[int]
+    images: Pictures | None
 
 
 def begun(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -103,7 +114,7 @@ class Speaker:
         thinking = self.dialect.thinking
         if talk.thinks is False and self.dialect.thinks and thinking.opened_by(prompt):
             prompt += thinking.end  # the template knows no other way
-        return prompt
+        return prompt if talk.images is None else talk.images.expanded(prompt)
 
     def tokens(self, talk: Conversation) -> list[int]:
         """The prompt as tokens."""
@@ -125,6 +136,7 @@ class Speaker:
             "continues": continues,
             "parser": parser,
             "shown": self._shown if marked else frozenset(),
+            "images": talk.images,
         }
 
     def _encode(self, text: str) -> list[int]:

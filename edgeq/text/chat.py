@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeq.errors import TemplateError, UsageError
 from edgeq.text import template_process
+from edgeq.vision.image_parts import ImagePart
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of an answer's reasoning, the best known first
 
@@ -58,6 +59,8 @@ class ChatTemplate:
         if name is None:
             name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
         source = self.source(name)
+        if self._reads_no_text(name):
+            messages = [_in_parts(message) for message in messages]
         try:
             surroundings = {
                 **self._special_tokens,
@@ -73,12 +76,30 @@ class ChatTemplate:
 
     def with_plain_text(self, messages: Sequence[Mapping[str, Any]], tools: bool = False) -> list[Mapping[str, Any]]:
         """The conversation with contents that are lists of text parts, [{"type": "text", "text": "Hello"}], joined to
-        one text each, unless the template reads lists. Raises UsageError for a part that is no text.
+        one text each, unless the template reads lists. Images (ImagePart) stay parts. Raises UsageError for a
+        part that is neither, and for images where the template reads no lists.
         """
-        if all(_parts(i, message) is None for i, message in enumerate(messages)) or self._reads_parts(tools):
+        reads = self._reads_parts(tools) if any(_is_list(message.get("content")) for message in messages) else False
+        if all(_parts(i, message, reads) is None for i, message in enumerate(messages)) or reads:
             return list(messages)
         joined = ((message, _parts(i, message)) for i, message in enumerate(messages))
         return [message if text is None else {**message, "content": "\n".join(text)} for message, text in joined]
+
+    def _reads_no_text(self, name: str) -> bool:
+        """Whether the template writes nothing of a content that is no list of parts; tried, where it looks like one."""
+        key = f"{name} without parts"
+        if key not in self._tried:
+            self._tried[key] = False
+            if re.search(r"""['"]type['"]""", self.source(name)):
+                texts = ([{"role": "user", "content": form}] for form in (_PROBE, [{"type": "text", "text": _PROBE}]))
+                self._tried[key] = [self._writes_probe(text, name) for text in texts] == [False, True]
+        return self._tried[key]
+
+    def _writes_probe(self, talk: list[dict[str, Any]], name: str) -> bool:
+        try:
+            return _PROBE in self.render(talk, name=name)
+        except TemplateError:
+            return False
 
     def _reads_parts(self, tools: bool) -> bool:
         """Whether the template writes the text of a part, and not the list itself; tried, as nothing else tells."""
@@ -105,13 +126,25 @@ def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return talk
 
 
-def _parts(index: int, message: Mapping[str, Any]) -> list[str] | None:
-    """The texts of a message's parts; None where its content is no list."""
+def _is_list(content: Any) -> bool:
+    return isinstance(content, list | tuple)
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a content that is a text as its one part."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+
+def _parts(index: int, message: Mapping[str, Any], images: bool = False) -> list[str] | None:
+    """The texts of a message's parts; None where its content is no list. `images` may be among them."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return None
     texts = []
     for part in content:
+        if images and isinstance(part, ImagePart):
+            continue
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if not isinstance(part, Mapping) or kind not in (None, "text") or not isinstance(part.get("text"), str):
             raise UsageError(f"message {index + 1} has a part that is no text ({kind}): this reads text only")
