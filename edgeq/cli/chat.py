@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     help="Let the model call the public functions of a Python file, each after asking you; may be given several times.",
 )
 @click.option("--yes", is_flag=True, help="Run what the model calls (--tools) without asking.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An image that the first message is about.  [may be given several times]",
+)
 @sampling_options
 @writing_options
 def command(
@@ -53,6 +60,7 @@ def command(
     session: Path | None,
     tools: tuple[Path, ...],
     yes: bool,
+    images: tuple[Path, ...],
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
@@ -83,6 +91,8 @@ def command(
             if called and source.interactive:
                 told = "without asking" if yes else "once you allow it"
                 tell(f"the model may call {', '.join(functions)}, {told}")
+            for image in images:
+                chat.talk.show(image)
             if saved is not None and saved.resume(chat.talk.conversation, loaded) and source.interactive:
                 tell(f"going on after {len(chat.talk.conversation.messages)} messages of {session}")
             chat.go_on()
@@ -103,7 +113,8 @@ class Chat:
     ):
         edit = getattr(reader, "edit", None)
         schemas = tools.schemas if tools else ()
-        self.talk = Talk(model, Conversation(model, system, schemas), settings, edit, tools.functions if tools else {})
+        conversation = Conversation(model, system, schemas)
+        self.talk = Talk(model, conversation, settings, edit, tools.functions if tools else {}, unsaved=saved is None)
         self._tools = tools
         self._model = model
         self._timings = timings
@@ -177,6 +188,7 @@ class Chat:
             self.talk.conversation.keep(text, screen.text, ask.again, called)
             if not ask.again:
                 self.talk.attached.clear()
+                self.talk.pictures.clear()
             screen.end(always=True)
             self._remark(stopped, screen.text)
             if self._saved is not None:
@@ -219,7 +231,7 @@ class Chat:
         """What the model is to answer. Tells what it no longer sees."""
         conversation = self.talk.conversation
         before = conversation.dropped
-        messages = conversation.prompt(text, again, called)
+        messages = conversation.prompt(text, again, called, self.talk.pictures)
         if dropped := conversation.dropped - before:
             note(f"the oldest {dropped} messages no longer fit and were dropped")
         return messages

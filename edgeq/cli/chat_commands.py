@@ -50,12 +50,25 @@ class Talk:
     edit: Callable[[str], str | None] | None = None
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # that the model may call
     attached: list[str] = field(default_factory=list)  # what comes before the next message
+    pictures: list[Any] = field(default_factory=list)  # those of the next message
+    unsaved: bool = True  # whether no file is to hold the conversation
     leaving: bool = False
 
     def begin(self, system: str | None, messages: list[dict[str, str]] | None = None) -> None:
         """Forget the conversation, and go on from another one."""
         self.conversation.begin(system, messages or [])
         self.attached.clear()
+        self.pictures.clear()
+
+    def show(self, path: Path) -> None:
+        """Give the next message a picture. Raises UsageError for what is none, and where the model sees none."""
+        from edgeq.vision.picture import pixels
+
+        if not self.model.sees:
+            raise UsageError(f"{self.model.file.path}: reads text alone: it sees no images")
+        if not self.unsaved:
+            raise UsageError("a conversation with images cannot be saved: leave out --session")
+        self.pictures.append(pixels(path))
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ def system(talk: Talk, rest: str) -> None:
 
 def save(talk: Talk, rest: str) -> None:
     path = _path("/save", rest)
+    talk.conversation.check_saved()
     chat_conversation.save(talk.conversation.history(), path)
     note(f"{path}: {_messages(talk)} saved")
 
@@ -134,6 +148,14 @@ def file(talk: Talk, rest: str) -> Ask | None:
         raise UsageError(f"{path}: has {tokens} tokens, the context {context}: give less, or a larger --context")
     talk.attached.append(_quoted(path.name, content))
     note(f"{path}: {tokens} tokens" + ("" if question else ", put before the next message"))
+    return Ask(question) if question else None
+
+
+def image(talk: Talk, rest: str) -> Ask | None:
+    path, question = _path_and_text(rest, "/image")
+    talk.show(path)
+    height, width = talk.pictures[-1].shape[:2]
+    note(f"{path}: {width} x {height} pixels" + ("" if question else ", shown with the next message"))
     return Ask(question) if question else None
 
 
@@ -178,6 +200,7 @@ COMMANDS = (
     Command("/regen", regen, "answer the latest message again"),
     Command("/edit", edit, "change the latest message, and answer that", "[TEXT]"),
     Command("/file", file, "put a file's text before this or the next message", "FILE [QUESTION]"),
+    Command("/image", image, "show an image with this or the next message", "FILE [QUESTION]"),
     Command("/save", save, "write the conversation as JSON", "FILE"),
     Command("/load", load, "go on with a conversation that was saved", "FILE"),
     Command("/set", set_, 'show the options, or change one; its VALUE may be "default"', "[NAME VALUE]"),
@@ -219,10 +242,10 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
 
 
-def _path_and_text(text: str) -> tuple[Path, str]:
+def _path_and_text(text: str, name: str = "/file") -> tuple[Path, str]:
     """A file and what follows it: a quoted name, else the longest that exists, else the first word."""
     if not text:
-        raise UsageError("usage: /file FILE [QUESTION]")
+        raise UsageError(f"usage: {name} FILE [QUESTION]")
     if text[0] in "\"'" and (end := text.find(text[0], 1)) > 0:
         return Path(os.path.expanduser(text[1:end])), text[end + 1 :].strip()
     first_line = text.split("\n", 1)[0]

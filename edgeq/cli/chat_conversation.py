@@ -27,6 +27,7 @@ class Conversation:
         self.system = system
         self.messages: list[Message] = []
         self.dropped = 0  # the oldest messages, which the model no longer sees
+        self.pictures: dict[int, list[Any]] = {}  # of messages, by their numbers
 
     @property
     def latest(self) -> str | None:
@@ -39,16 +40,21 @@ class Conversation:
 
     def begin(self, system: str | None, messages: list[Message]) -> None:
         """Go on from these turns."""
-        self.system, self.messages, self.dropped = system, list(messages), 0
+        self.system, self.messages, self.dropped, self.pictures = system, list(messages), 0, {}
 
-    def prompt(self, text: str, again: bool = False, called: Sequence[Message] = ()) -> list[Message]:
-        """What the model is to answer: a message after the conversation, or `again` instead of its latest, and what was
-        `called` for it: calls of tools and their results.
+    def prompt(
+        self, text: str, again: bool = False, called: Sequence[Message] = (), pictures: Sequence[Any] = ()
+    ) -> list[Message]:
+        """What the model is to answer: a message after the conversation, or `again` instead of its latest, whose
+        pictures it keeps, and what was `called` for it: calls of tools and their results.
 
         The conversation stays as it is until `keep`, but for the oldest turns that the model no longer sees. Raises
         ContextError for a message that does not fit alone.
         """
-        messages = [*self._before(again), {"role": "user", "content": text}, *called]
+        before = self._before(again)
+        if not again:
+            self.pictures[len(before)] = list(pictures)
+        messages = self._with_pictures([*before, {"role": "user", "content": text}, *called])
         self._make_room(messages)
         return self._after_system(messages[self.dropped :])
 
@@ -59,7 +65,24 @@ class Conversation:
 
     def tokens(self) -> int:
         """Tokens of what the model sees of it; 0 where there is nothing yet."""
-        return self._tokens(self.messages[self.dropped :]) if self.messages else 0
+        return self._tokens(self._with_pictures(self.messages)[self.dropped :]) if self.messages else 0
+
+    def _with_pictures(self, messages: list[Message]) -> list[Message]:
+        """The messages as the model is given them, from the first on."""
+        found: list[Message] = [*messages]
+        for number, pictures in self.pictures.items():
+            if pictures and number < len(found):
+                parts = [{"type": "image", "image": picture} for picture in pictures]
+                found[number] = {
+                    "role": "user",
+                    "content": [*parts, {"type": "text", "text": messages[number]["content"]}],
+                }
+        return found
+
+    def check_saved(self) -> None:
+        """UsageError for a conversation that cannot be saved."""
+        if any(pictures and number < len(self.messages) for number, pictures in self.pictures.items()):
+            raise UsageError("the conversation has images, and is not saved: /reset begins another one")
 
     def _before(self, again: bool) -> list[Message]:
         return self.messages[: _last_turn(self.messages)] if again else self.messages

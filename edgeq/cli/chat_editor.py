@@ -140,7 +140,7 @@ class CommandCompleter(Completer):
             for command in COMMANDS:
                 if command.name.startswith(name.lower()):
                     yield Completion(command.name, -len(name), display_meta=command.does)
-        elif name.lower() in ("/file", "/load", "/save"):
+        elif name.lower() in ("/file", "/image", "/load", "/save"):
             yield from self._files.get_completions(Document(rest), complete_event)
         elif name.lower() == "/set":
             option, space, value = rest.partition(" ")

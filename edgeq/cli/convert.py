@@ -100,6 +100,7 @@ def _rules(context: click.Context, parameter: click.Parameter, value: tuple[str,
     callback=_rules,
     help="The type of matrices whose name has this in it, as ffn_down=Q6_K.  [may be given several times]",
 )
+@click.option("--no-vision", is_flag=True, help="Leave out what reads images: the file reads text alone.")
 @lora_option("merged into the weights before they are encoded")
 @threads_option("all processors")
 def command(
@@ -110,6 +111,7 @@ def command(
     allow_no_tokenizer: bool,
     calibration: Path | None,
     no_calibration: bool,
+    no_vision: bool,
     lora: tuple[str, ...],
     threads: int | None,
     **wishes: Any,
@@ -134,7 +136,17 @@ def command(
         request = None if known is None else Request(known, **wishes)
         with progress_bar("reading the model") as progress:
             report = convert(
-                merged, output, kind, threads, progress, revision, allow_no_tokenizer, announce, request, True
+                merged,
+                output,
+                kind,
+                threads,
+                progress,
+                revision,
+                allow_no_tokenizer,
+                announce,
+                request,
+                True,
+                vision=not no_vision,
             )
     show_report(report)
 
