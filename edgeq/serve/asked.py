@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeq.arguments import stop_strings
 from edgeq.decode.sampler_steps import Sampling, options
 from edgeq.serve.failures import Failure, invalid, unsupported
+from edgeq.vision.image_parts import without_images
+
+if TYPE_CHECKING:
+    from edgeq.seeing import Sight
+    from edgeq.serve.engine import Engine
 
 MOST_STOPS = 64
 MOST_TEXTS = 2048
@@ -139,6 +144,18 @@ def messages(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
             message = {**message, "content": "\n".join(_texts(content, f"messages[{i}].content"))}
         checked.append({**message, "role": "system"} if role == "developer" else message)
     return checked
+
+
+def with_images(engine: "Engine", talk: list[dict[str, Any]]) -> tuple[list[Mapping[str, Any]], "Sight | None"]:
+    """A conversation without its images, and these. Raises Failure where the model sees none, UsageError for one that
+    cannot be read; nothing is fetched."""
+    parts = [part for message in talk if isinstance(message.get("content"), list) for part in message["content"]]
+    if not any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
+        return list(talk), None
+    if not engine.model.sees:
+        raise invalid("messages has images (image_url), and the model reads text alone: leave them out", "messages")
+    plain, given = without_images(talk, local=False)
+    return plain, engine.model.sight(given)
 
 
 def _check_calls(calls: Any, number: int) -> None:

@@ -93,7 +93,7 @@ def _capabilities(engine: Engine) -> list[str]:
         return ["embedding"]
     if not engine.model.has_chat_template:
         return ["completion", "embedding"]
-    found = ["tools"] if engine.dialect.lists_tools else []
+    found = (["vision"] if engine.model.sees else []) + (["tools"] if engine.dialect.lists_tools else [])
     return ["completion", "embedding", *found, *(["thinking"] if engine.dialect.thinks else [])]
 
 

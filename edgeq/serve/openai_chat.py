@@ -96,7 +96,7 @@ def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
         stop=asked.stops(fields.stop),
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         sampling=asked.sampling(raw),
-        **engine.speaker.asked(_conversation(fields, raw)),
+        **engine.speaker.asked(_conversation(engine, fields, raw)),
     )
 
 
@@ -112,8 +112,9 @@ def _check_end(fields: ChatRequest) -> None:
             raise invalid(f"{name} is {str(not usual).lower()}: the last message {what}", name)
 
 
-def _conversation(fields: ChatRequest, raw: dict[str, Any]) -> Conversation:
+def _conversation(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Conversation:
     _check_end(fields)
+    messages, images = asked.with_images(engine, asked.messages(fields.messages))
     variables = dict(fields.chat_template_kwargs or {})
     if fields.reasoning_effort is not None:
         variables = {"reasoning_effort": fields.reasoning_effort, **variables}
@@ -122,12 +123,13 @@ def _conversation(fields: ChatRequest, raw: dict[str, Any]) -> Conversation:
         thinks = False
     budget = fields.thinking_budget_tokens
     return Conversation(
-        asked.messages(fields.messages),
+        messages,
         openai_toolbox(fields.tools, fields.tool_choice, fields.parallel_tool_calls),
         variables,
         thinks if isinstance(thinks, bool) else None,
         budget if budget is not None else fields.reasoning_budget_tokens,
         response_format(raw),
+        images=images,
     )
 
 
