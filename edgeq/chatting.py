@@ -169,14 +169,18 @@ class Chatting(Writing):
         )
 
     def sight(self, given: Sequence[object]) -> "Sight | None":
-        """What the model sees of images; None for none. UsageError for a model that reads text alone."""
+        """What the model sees of images, of the forms that `chat` takes; None for none.
+
+        Raises UsageError for a model that reads text alone and for what is no image, ContextError for more than the
+        context holds.
+        """
         if not given:
             return None
-        if self.eyes is None:
+        if self._eyes is None:
             raise UsageError(f"{self.file.path}: reads text alone, and the conversation has images: leave them out")
         from edgeq.seeing import Sight
 
-        return Sight(self.eyes, given, self.context)
+        return Sight(self._eyes, given, self.context)
 
     def _begun(self, prompt: Prompt) -> tuple[Asked, Make[Answer]]:
         """Of a conversation, too."""

@@ -123,7 +123,7 @@ class OpenModel:
         return self._template_source is not None or self.tokenizer.chat_template is not None
 
     @cached_property
-    def eyes(self) -> "Eyes | None":
+    def _eyes(self) -> "Eyes | None":
         """What sees images; None where the file holds nothing of that. Raises UnsupportedError for settings of the file
         that are not followed."""
         from edgeq.models import images
@@ -134,8 +134,9 @@ class OpenModel:
 
     @property
     def sees(self) -> bool:
-        """Whether images can be given in a chat."""
-        return self.eyes is not None
+        """Whether images can be given in a chat. Raises UnsupportedError for settings of the file that are not
+        followed."""
+        return self._eyes is not None
 
     @property
     def has_draft(self) -> bool:
@@ -154,7 +155,7 @@ class OpenModel:
         self._sessions.close()
         for session in self._further:
             session.close()
-        if (eyes := self.__dict__.get("eyes")) is not None:
+        if (eyes := self.__dict__.get("_eyes")) is not None:
             eyes.close()
         self.file.close()
 

@@ -1,6 +1,7 @@
 """Has a model see: images become rows that stand in a text for tokens."""
 
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from edgeq.vision.resampling import U8
 
 KEPT_BYTES = 256 << 20  # of rows of images that were seen: those of a conversation come again with each of its turns
+MOST_KNOWN = 1 << 16  # images whose numbers are known: another one's may be new when it comes again
+
+_NUMBERS = itertools.count()  # of all eyes, as prompts of one model could be seen by two
 
 F32 = npt.NDArray[np.float32]
 
@@ -49,15 +53,21 @@ class Eyes:
         self.tiling = read_tiling(assets, str(file.path), images.side)
         self._file, self._threads = file, threads
         self._lock = threading.Lock()
-        self._numbers: dict[bytes, int] = {}
+        self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
         self._sessions: tuple[Session, Session] | None = None
 
     def look(self, image: "U8") -> "Look":
         """An image u8 [height, width, 3], as it is to be encoded."""
-        digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+        state = hashlib.sha256(repr(image.shape).encode())
+        state.update(np.ascontiguousarray(image).data)
+        digest = state.digest()
         with self._lock:
-            number = self._numbers.setdefault(digest, len(self._numbers))
+            if digest not in self._numbers:
+                self._numbers[digest] = next(_NUMBERS)
+            number = self._numbers[digest]
+            if len(self._numbers) > MOST_KNOWN:
+                self._numbers.popitem(last=False)
         return Look(number, grid(image.shape[0], image.shape[1], self.tiling), tiles(image, self.tiling))
 
     def rows(self, look: "Look") -> F32:

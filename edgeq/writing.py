@@ -162,7 +162,7 @@ class Writing(OpenModel):
         speculate: bool = True,
         lora: Sequence[Lora] | None = None,
     ) -> Generated[int]:
-        """As `generate_tokens`, of a prompt in which images stand."""
+        """As `generate_tokens`, of a prompt in which what `sight` gave stands, if it gave something."""
         began = time.perf_counter()
         self._check_open()
         shared = self._session_for(lora)

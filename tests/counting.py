@@ -47,7 +47,7 @@ class CountingProgram:
 
     def step(self, parts):
         results = []
-        for sequence, items, wanted, _ in parts:
+        for sequence, items, wanted, *_ in parts:
             self._session.position = sequence.position
             logits = self._session.eval(items.tolist(), all_logits=True)
             sequence.position = self._session.position

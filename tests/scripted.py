@@ -36,7 +36,7 @@ class ScriptedProgram(CountingProgram):
 
     def step(self, parts):
         results = []
-        for sequence, items, wanted, _ in parts:
+        for sequence, items, wanted, *_ in parts:
             sequence.tokens[sequence.position :] = items.tolist()
             ends = range(sequence.position + 1, sequence.position + len(items) + 1)
             sequence.position += len(items)

@@ -1,4 +1,5 @@
-"""Models with eyes or ears: their language model is run, the tensors of their towers stay unused."""
+"""Models with eyes or ears: their language model is run; the tensors of their towers stay unused, but for those that
+image_tower.py knows."""
 
 from collections.abc import Mapping
 from typing import Any

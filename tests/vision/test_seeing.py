@@ -83,6 +83,12 @@ def test_an_image_is_known_by_its_pixels(made: Path) -> None:
         own.close()
 
 
+def test_two_pairs_of_eyes_give_no_number_twice(made: Path) -> None:
+    with open_file(made / "F32.eqf") as file:
+        one, other = eyes(file), eyes(file)
+        assert one.look(picture("wide")).number != other.look(picture("tall")).number
+
+
 def test_neighbours_are_joined() -> None:
     states = np.arange(16, dtype=np.float32)[:, None] * [1, 100]
     assert joined(states.astype(np.float32), 2)[1].tolist() == [2, 200, 3, 300, 6, 600, 7, 700]
