@@ -11,7 +11,7 @@ from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import CheckpointError
 
-REVISION = 4  # raised when what is made changes
+REVISION = 5  # raised when what is made changes
 SMALL = (".json", ".jinja", ".model", ".txt")  # ends of names of what is read beside weights
 
 Announce = Callable[[str], None] | None

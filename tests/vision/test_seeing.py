@@ -10,6 +10,7 @@ from seeing_model import SIZES, picture
 from edgeq.container.reader import File, open_file
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
+from edgeq.runtime.kernel_state import needed
 from edgeq.seeing import Eyes, joined
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")
@@ -81,6 +82,13 @@ def test_an_image_is_known_by_its_pixels(made: Path) -> None:
         assert own.rows(own.look(image)) is own.rows(own.look(image.copy()))
         assert not np.array_equal(own.rows(own.look(other)), own.rows(own.look(image)))
         own.close()
+
+
+def test_bundles_have_the_kernels_of_images(made: Path, tmp_path: Path) -> None:
+    convert(made, tmp_path / "text.eqf", "F32", vision=False)
+    with open_file(made / "F32.eqf") as seeing, open_file(tmp_path / "text.eqf") as blind:
+        more = {*needed(seeing, "x86-64-v3")} - {*needed(blind, "x86-64-v3")}
+        assert more >= {"positions", "layer_norm"}
 
 
 def test_two_pairs_of_eyes_give_no_number_twice(made: Path) -> None:
