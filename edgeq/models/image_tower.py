@@ -46,7 +46,7 @@ class Images:
 
     @property
     def patches(self) -> int:
-        """Of a row of a tile."""
+        """Of a row of a tile: what is left of its pixels is not seen."""
         return self.side // self.patch
 
     @property
@@ -77,7 +77,7 @@ def read_images(config: Config, width: int) -> Images:
     side, patch = own.integer("image_size", most=MOST_SIDE), own.integer("patch_size", most=MOST_SIDE)
     joined = config.integer("scale_factor", 2, most=MOST_SIDE)
     patches = side // patch
-    if side % patch or patches == 0 or patches % joined:
+    if patches == 0 or patches % joined:
         what = f"tiles of {side} pixels, patches of {patch} and {joined} by {joined} of these joined"
         raise config.unsupported(f"{what} do not fit together")
     if n % count:

@@ -126,8 +126,9 @@ def tiles(image: U8, tiling: Tiling) -> U8:
 
 def patches(tile: U8, tiling: Tiling, size: int) -> npt.NDArray[np.float32]:
     """A tile u8 [side, side, 3] as what the encoder reads: f32 [patches, 3 * size * size], each patch channel by
-    channel, row by row."""
+    channel, row by row; pixels at the right and the bottom that fill no patch are left out."""
     values, count = tiling.values, tiling.side // size
+    tile = tile[: count * size, : count * size]
     planes = np.stack([values[channel][tile[:, :, channel]] for channel in range(3)])
     cut = planes.reshape(3, count, size, count, size).transpose(1, 3, 0, 2, 4)
     return np.ascontiguousarray(cut).reshape(count * count, 3 * size * size)

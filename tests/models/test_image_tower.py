@@ -46,6 +46,15 @@ def test_smolvlm() -> None:
     assert "model.connector.modality_projection.proj.weight" in sources
 
 
+def test_the_larger_smolvlm() -> None:
+    """Whose tiles of 384 pixels are 27 patches of 14, and 6 pixels that are not seen."""
+    vision = {**SMOLVLM_256M["vision_config"], "image_size": 384, "patch_size": 14, "num_attention_heads": 16}
+    found = images({**SMOLVLM_256M, "scale_factor": 3, "vision_config": vision})
+    assert found is not None
+    assert (found.patches, found.rows) == (27, 81)
+    assert found.tensors["v.position_embd.weight"].shape == (729, 768)
+
+
 def test_others_see_nothing() -> None:
     assert images({"model_type": "llama"}) is None
     assert images({**SMOLVLM_256M, "model_type": "llava"}) is None
@@ -56,8 +65,8 @@ def test_others_see_nothing() -> None:
     [
         ({"num_channels": 4}, UnsupportedError),
         ({"hidden_act": "quick_gelu"}, UnsupportedError),
-        ({"patch_size": 7}, UnsupportedError),
-        ({"patch_size": 32}, UnsupportedError),  # one patch cannot be joined by twos
+        ({"patch_size": 10}, UnsupportedError),  # three patches cannot be joined by twos
+        ({"patch_size": 32}, UnsupportedError),
         ({"num_attention_heads": 5}, CheckpointError),
         ({"image_size": [32, 32]}, CheckpointError),
     ],

@@ -7,11 +7,14 @@ import pytest
 import seeing_model
 from seeing_model import SIZES, picture
 
+from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File, open_file
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
+from edgeq.runtime.session import Session
 from edgeq.seeing import Eyes, joined
+from edgeq.vision.tiling import patches
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")
 
@@ -100,3 +103,26 @@ def test_two_pairs_of_eyes_give_no_number_twice(made: Path) -> None:
 def test_neighbours_are_joined() -> None:
     states = np.arange(16, dtype=np.float32)[:, None] * [1, 100]
     assert joined(states.astype(np.float32), 2)[1].tolist() == [2, 200, 3, 300, 6, 600, 7, 700]
+
+
+@pytest.mark.parametrize("patch", [8, 10])
+def test_patches_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: int) -> None:
+    """Their matrix and positions, against NumPy: rows of 192 values, and of 300, which no vector divides."""
+    monkeypatch.setitem(seeing_model.CONFIG["vision_config"], "patch_size", patch)
+    monkeypatch.setitem(seeing_model.CONFIG, "scale_factor", 32 // patch)
+    convert(seeing_model.write(tmp_path), tmp_path / "m.eqf", "F32")
+    weights, count = seeing_model.weights(), (32 // patch) ** 2
+    with open_file(tmp_path / "m.eqf") as file:
+        found = images(file.metadata["config"])
+        assert found is not None
+        own = Eyes(file, found, 2)
+        rows = patches(picture("square")[:32, :32], own.tiling, patch)
+        part = PartFile(file, "v.")
+        with Session(part, model=found.tower, rows=True, stages=range(1), context=count, threads=2) as session:
+            x = session.eval(rows, all_logits=True)
+        assert own.rows(own.look(picture("wide"))).shape == (7, 64)
+        own.close()
+    at = "model.vision_model.embeddings."
+    matrix = weights[f"{at}patch_embedding.weight"].reshape(48, -1)
+    expected = rows @ matrix.T + weights[f"{at}patch_embedding.bias"] + weights[f"{at}position_embedding.weight"]
+    assert np.abs(x - expected).max() <= 1e-4

@@ -34,6 +34,9 @@ def test_patches_are_channel_by_channel() -> None:
     assert found.shape == (16, 192)
     planes = np.stack([how.values[c][tile[:, :, c]] for c in range(3)])
     np.testing.assert_array_equal(found[6], planes[:, 8:16, 16:24].ravel())
+    found = patches(tile, how, 10)  # two pixels of each row are left
+    assert found.shape == (9, 300)
+    np.testing.assert_array_equal(found[5], planes[:, 10:20, 20:30].ravel())
 
 
 def test_the_newer_file_comes_first() -> None:
