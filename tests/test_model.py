@@ -356,8 +356,8 @@ def test_parts_of_a_message_are_joined_where_the_template_reads_a_text():
     reads = "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}"
     lists = Model(MemoryFile(small.byte_level_assets()), CountingSession(), chat_template=reads)
     assert bytes(lists.chat_tokens(talk)) == b"<a><b>"
-    talk[0]["content"][1] = {"type": "image_url", "image_url": {"url": "x"}}
-    with pytest.raises(UsageError, match="message 1 has a part that is no text \\(image_url\\)"):
+    talk[0]["content"][1] = {"type": "input_audio", "input_audio": {"data": "x"}}
+    with pytest.raises(UsageError, match="message 1 has a part that is no text \\(input_audio\\)"):
         lists.chat_tokens(talk)
 
 

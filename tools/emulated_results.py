@@ -58,6 +58,7 @@ MODELS = (
     Model("qwen3-5", "Q8_0"),
     Model("granite-4-h", "Q4_K_M"),
     Model("jamba", "Q8_0"),
+    Model("gemma3n", "Q8_0"),
     Model("deepseek-v2-lite", "Q8_0", "q8_0"),
     Model("minicpm3", "F16"),
 )

@@ -71,6 +71,9 @@ EXPECTED = {
     "modelopt-nvfp4": ("NVFP4_W", ROUNDED),
     "modelopt-fp8": ("Q8_0", ENCODED),
     "modelopt-mxfp8": ("Q8_0", ENCODED),
+    "quark-int4": ("Q4_0", EXACT),
+    "quark-uint4": ("Q5_0", EXACT),
+    "quark-uint4-order": ("Q5_0", EXACT),
     "bitnet-autobitlinear": ("TQ2_0", EXACT),
     "bitnet-bitlinear": ("TQ2_0", ROUNDED),
 }

@@ -17,9 +17,9 @@ def served(start):
 def test_the_prompt_holds_both_sides(served, monkeypatch):
     seen = []
     engine = served.roster.entries["code"].engine
-    generate = engine.model.generate_tokens
+    generate = engine.model.tokens_after
     monkeypatch.setattr(
-        engine.model, "generate_tokens", lambda tokens, *a, **k: seen.append(tokens) or generate(tokens, *a, **k)
+        engine.model, "tokens_after", lambda tokens, *a, **k: seen.append(tokens) or generate(tokens, *a, **k)
     )
     fields = {"prompt": "ab<|fim_middle|>", "suffix": "c", "max_tokens": 1, "model": "code"}
     assert served.post("/v1/completions", **fields).status_code == 200
