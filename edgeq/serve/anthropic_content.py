@@ -1,5 +1,6 @@
 """Conversations and tools in the form of Anthropic's API: blocks of content."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from edgeq.serve.failures import invalid, unsupported
 from edgeq.talk.toolbox import Toolbox, function, offered
 
 Content = str | list[dict[str, Any]]
+Parts = str | list[dict[str, Any]]  # a content as OpenAI's chats have it
 
 
 def talk_of(system: Content | None, messages: Sequence[tuple[str, Content]]) -> list[dict[str, Any]]:
@@ -64,14 +66,15 @@ def _said(role: str, content: Content, field: str) -> list[dict[str, Any]]:
         {"role": "tool", "tool_call_id": str(block.get("tool_use_id")), "content": _result(block, field)}
         for block in results
     ]
-    texts = _texts([block for block in content if block not in results and block not in calls], field)
-    message: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    rest = [block for block in content if block.get("type") not in ("tool_result", "tool_use")]
+    parts = _parts(rest, field) if role == "user" else "\n".join(_texts(rest, field))
+    message: dict[str, Any] = {"role": role, "content": parts}
     thoughts = [str(block.get("thinking") or "") for block in content if block.get("type") == "thinking"]
     if role == "assistant" and any(thoughts):
         message["reasoning_content"] = "\n".join(thoughts)
     if calls:
         message["tool_calls"] = [_call(block, field) for block in calls]
-    return [*said, message] if texts or calls or not said else said
+    return [*said, message] if rest or calls or not said else said
 
 
 def _call(block: dict[str, Any], field: str) -> dict[str, Any]:
@@ -81,12 +84,38 @@ def _call(block: dict[str, Any], field: str) -> dict[str, Any]:
     return {"id": str(block.get("id")), "type": "function", "function": said}
 
 
-def _result(block: dict[str, Any], field: str) -> str:
+def _result(block: dict[str, Any], field: str) -> Parts:
     content = block.get("content") or ""
-    if not isinstance(content, str | list):
+    if not isinstance(content, str) and not (isinstance(content, list) and all(isinstance(b, dict) for b in content)):
         raise invalid(f"{field}: what a tool says must be a text, or blocks", "messages")
-    text = "\n".join(_texts(content, field))
-    return f"Error: {text}" if block.get("is_error") else text
+    parts = _parts(content, field)
+    if not block.get("is_error"):
+        return parts
+    return f"Error: {parts}" if isinstance(parts, str) else [{"type": "text", "text": "Error: "}, *parts]
+
+
+def _parts(content: Content, field: str) -> Parts:
+    """What a user or a tool says: a text, or a list of parts where there are images."""
+    if isinstance(content, str) or not any(block.get("type") == "image" for block in content):
+        return "\n".join(_texts(content, field))
+    parts: list[dict[str, Any]] = []
+    for block in content:
+        if block.get("type") == "image":
+            parts.append({"type": "image_url", "image_url": _data_url(block.get("source"), field)})
+        else:
+            parts += [{"type": "text", "text": text} for text in _texts([block], field)]
+    return parts
+
+
+def _data_url(source: Any, field: str) -> str:
+    """An image's source. Raises Failure for one that would have to be fetched, or that holds no image."""
+    kind = source.get("type") if isinstance(source, dict) else None
+    if kind != "base64":
+        raise unsupported(f"{field}: an image whose source is of type {kind!r:.40}", "give its bytes in base64")
+    media, data = source.get("media_type"), source.get("data")
+    if not isinstance(media, str) or not re.fullmatch("image/[a-z.+-]{1,20}", media) or not isinstance(data, str):
+        raise invalid(f"{field}: an image's source needs a media_type, as image/png, and data in base64", "messages")
+    return f"data:{media};base64,{data}"
 
 
 def _texts(content: Content, field: str) -> list[str]:
@@ -99,6 +128,7 @@ def _texts(content: Content, field: str) -> list[str]:
         if kind in ("thinking", "redacted_thinking"):
             continue
         if kind != "text" or not isinstance(block.get("text"), str):
-            raise unsupported(f"{field} of type {kind!r:.40}", "give blocks of text")
+            hint = "give blocks of text, and images in a user's messages"
+            raise unsupported(f"{field} of type {kind!r:.40}", hint)
         texts.append(block["text"])
     return texts

@@ -109,29 +109,32 @@ async def _events(run: Run, head: dict[str, Any]) -> AsyncIterator[bytes]:
 
 
 def _wanted(engine: Engine, fields: MessagesRequest, raw: dict[str, Any]) -> Wanted:
-    talk = _conversation(fields)
+    talk = _conversation(engine, fields)
     stops, sampling = asked.stops(fields.stop_sequences), asked.sampling(raw)
     return Wanted(max_tokens=fields.max_tokens, stop=stops, sampling=sampling, **engine.speaker.asked(talk))
 
 
 def _count(engine: Engine, fields: CountRequest) -> int:
-    return len(engine.speaker.tokens(_conversation(fields)))
+    return len(engine.speaker.tokens(_conversation(engine, fields)))
 
 
-def _conversation(fields: CountRequest) -> Conversation:
+def _conversation(engine: Engine, fields: CountRequest) -> Conversation:
     thinking, config = fields.thinking, fields.output_config or OutputConfig()
     described = config.format or fields.output_format
     schema = None
     if described is not None:
         schema = response_format({"response_format": {"type": described.get("type"), "json_schema": described}})
+    talk = talk_of(fields.system, [(message.role, message.content) for message in fields.messages])
+    plain, images = asked.with_images(engine, talk)
     return Conversation(
-        talk_of(fields.system, [(message.role, message.content) for message in fields.messages]),
+        plain,
         toolbox_of(fields.tools, fields.tool_choice),
         {} if config.effort is None else {"reasoning_effort": config.effort},
         None if thinking is None else thinking.type != "disabled",
         None if thinking is None else thinking.budget_tokens,
         schema,
         "output_format",
+        images=images,
     )
 
 

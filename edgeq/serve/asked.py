@@ -1,5 +1,6 @@
 """What requests of all APIs ask of the sampler, and what must not be passed over in silence."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -146,14 +147,17 @@ def messages(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return checked
 
 
-def with_images(engine: "Engine", talk: list[dict[str, Any]]) -> tuple[list[Mapping[str, Any]], "Sight | None"]:
-    """A conversation without its images, and these. Raises Failure where the model sees none, UsageError for one that
-    cannot be read; nothing is fetched."""
+def with_images(
+    engine: "Engine", talk: list[dict[str, Any]], field: str = "messages"
+) -> tuple[list[Mapping[str, Any]], "Sight | None"]:
+    """A conversation without its images, and these. Raises Failure, which names the request's `field`, where the model
+    sees none, UsageError for one that cannot be read; nothing is fetched."""
     parts = [part for message in talk if isinstance(message.get("content"), list) for part in message["content"]]
     if not any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
         return list(talk), None
     if not engine.model.sees:
-        raise invalid("messages has images (image_url), and the model reads text alone: leave them out", "messages")
+        name = os.path.basename(engine.model.file.path)
+        raise invalid(f"{field} has images, and the model {name} reads text alone: leave them out", field)
     plain, given = without_images(talk, local=False)
     return plain, engine.model.sight(given)
 

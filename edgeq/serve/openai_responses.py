@@ -97,7 +97,7 @@ async def input_tokens(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     _, engine = await roster.find(fields.model)
     items = [*_before(request.app.state.responses, fields), *items_of(fields.input)]
-    tokens = await asyncio.to_thread(lambda: engine.speaker.tokens(_conversation(fields, items)))
+    tokens = await asyncio.to_thread(lambda: engine.speaker.tokens(_conversation(engine, fields, items)))
     return Json({"object": "response.input_tokens", "input_tokens": len(tokens)})
 
 
@@ -152,7 +152,7 @@ def _before(store: ResponseStore, fields: InputRequest) -> list[dict[str, Any]]:
 
 def _wanted(engine: Engine, fields: ResponsesRequest, raw: dict[str, Any], items: list[dict[str, Any]]) -> Wanted:
     with_scores = fields.top_logprobs is not None or _LOGPROBS in (fields.include or ())
-    talk = replace(_conversation(fields, items), schema=_schema(fields.text))
+    talk = replace(_conversation(engine, fields, items), schema=_schema(fields.text))
     return Wanted(
         max_tokens=fields.max_output_tokens,
         logprobs=(fields.top_logprobs or 0) if with_scores else None,
@@ -161,7 +161,7 @@ def _wanted(engine: Engine, fields: ResponsesRequest, raw: dict[str, Any], items
     )
 
 
-def _conversation(fields: InputRequest, items: list[dict[str, Any]]) -> Conversation:
+def _conversation(engine: Engine, fields: InputRequest, items: list[dict[str, Any]]) -> Conversation:
     if not items and not fields.instructions:
         raise invalid("input is empty: give a text, or a list of items", "input")
     talk = asked.messages(messages_of(fields.instructions, items))
@@ -170,7 +170,8 @@ def _conversation(fields: InputRequest, items: list[dict[str, Any]]) -> Conversa
     effort = fields.reasoning.effort if fields.reasoning else None
     variables = {} if effort is None else {"reasoning_effort": effort}
     thinks = False if effort == "none" else None
-    return Conversation(talk, _toolbox(fields), variables, thinks, field="text.format")
+    plain, images = asked.with_images(engine, talk, "input")
+    return Conversation(plain, _toolbox(fields), variables, thinks, field="text.format", images=images)
 
 
 def _toolbox(fields: InputRequest) -> Toolbox:

@@ -21,7 +21,8 @@ def messages_of(instructions: str | None, items: Sequence[Mapping[str, Any]]) ->
     for i, item in enumerate(items):
         kind, where = item.get("type") or "message", f"input[{i}]"
         if kind == "message":
-            message = {"role": item.get("role"), "content": _text(item.get("content"), f"{where}.content")}
+            read = _content if item.get("role") == "user" else _text
+            message = {"role": item.get("role"), "content": read(item.get("content"), f"{where}.content")}
         elif kind == "function_call":
             call = {"id": _name(item, "call_id", where), "type": "function"}
             function = {"name": _name(item, "name", where), "arguments": item.get("arguments") or "{}"}
@@ -30,7 +31,7 @@ def messages_of(instructions: str | None, items: Sequence[Mapping[str, Any]]) ->
                 talk[-1]["tool_calls"] += message["tool_calls"]
                 continue
         elif kind == "function_call_output":
-            output = _text(item.get("output"), f"{where}.output")
+            output = _content(item.get("output"), f"{where}.output")
             message = {"role": "tool", "tool_call_id": _name(item, "call_id", where), "content": output}
         elif kind == "reasoning":
             thought = _text(item.get("content") or [], f"{where}.content", ("reasoning_text", "text"))
@@ -49,6 +50,25 @@ def messages_of(instructions: str | None, items: Sequence[Mapping[str, Any]]) ->
     return [{"role": "system", "content": "\n\n".join(texts)}, *talk]
 
 
+def _content(content: Any, field: str) -> str | list[dict[str, Any]]:
+    """What a user or a tool says: a text, or a list of parts where there are images."""
+    if not isinstance(content, list) or not any(map(_is_image, content)):
+        return _text(content, field)
+    return [
+        _image(part, field) if _is_image(part) else {"type": "text", "text": _text([part], field)} for part in content
+    ]
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "input_image"
+
+
+def _image(part: Mapping[str, Any], field: str) -> dict[str, Any]:
+    if part.get("file_id") is not None:
+        raise unsupported(f"{field}: an image by its file_id", "give image_url with a data: URL")
+    return {"type": "image_url", "image_url": part.get("image_url")}
+
+
 def _text(content: Any, field: str, kinds: Sequence[str] = _TEXTS) -> str:
     """A content's text: itself, or its parts'."""
     if isinstance(content, str):
@@ -60,7 +80,9 @@ def _text(content: Any, field: str, kinds: Sequence[str] = _TEXTS) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         text = part.get("refusal" if kind == "refusal" else "text") if kind in kinds else None
         if not isinstance(text, str):
-            raise unsupported(f"{field} of type {kind!r:.40}", "give parts of text")
+            raise unsupported(
+                f"{field} of type {kind!r:.40}", "give parts of text, and input_image in a user's message"
+            )
         texts.append(text)
     return "\n".join(texts)
 

@@ -172,17 +172,16 @@ class Dialect:
             names |= {call.id: call.name for call in calls}
             if calls and self.writes_calls is None:
                 content = message.get("content") or ""
-                lead = f"{content}\n\n" if content else ""
                 plain = {k: v for k, v in message.items() if k != "tool_calls"}
-                talk.append({**plain, "content": lead + write(self.calls, calls)})
+                talk.append({**plain, "content": _joined(content, "\n\n" if content else "", write(self.calls, calls))})
             elif calls:
                 form = self.writes_calls
                 assert form is not None
                 talk.append({**message, "tool_calls": [_call(call, form) for call in calls]})
             elif message.get("role") == "tool" and not self.writes_results:
-                said = f"<tool_response>\n{message.get('content')}\n</tool_response>"
+                said = _joined("<tool_response>\n", message.get("content"), "\n</tool_response>")
                 if talk and talk[-1].get("role") == "user":
-                    talk[-1] = {**talk[-1], "content": f"{talk[-1]['content']}\n{said}"}
+                    talk[-1] = {**talk[-1], "content": _joined(talk[-1]["content"], "\n", said)}
                 else:
                     talk.append(_user(said))
             elif message.get("role") == "tool" and not message.get("name") and message.get("tool_call_id") in names:
@@ -197,8 +196,16 @@ class Dialect:
         return _HOW.format(tools=lines, example=write(self.calls, [Call("NAME", {"ARGUMENT": "VALUE"}, "abc123XYZ")]))
 
 
-def _user(content: str) -> Message:
+def _user(content: Any) -> Message:
     return {"role": "user", "content": content}
+
+
+def _joined(*contents: Any) -> str | list[Any]:
+    """Contents one after the other: a text, or the parts of all where one is a list of parts."""
+    if not any(isinstance(content, list) for content in contents):
+        return "".join(map(str, contents))
+    parts = ([*one] if isinstance(one, list) else [{"type": "text", "text": one}] for one in contents if one)
+    return [part for some in parts for part in some]
 
 
 def _json(arguments: Mapping[str, Any]) -> str:
@@ -273,11 +280,11 @@ def _without_system(talk: list[Message], tools: Tools | None) -> Change:
     """The system's message within the first of the user."""
     if len(talk) < 2 or talk[0].get("role") != "system" or talk[1].get("role") != "user":
         return talk, tools
-    return [_user(f"{talk[0]['content']}\n\n{talk[1]['content']}"), *talk[2:]], tools
+    return [_user(_joined(talk[0]["content"], "\n\n", talk[1]["content"])), *talk[2:]], tools
 
 
 def _with_system(talk: list[Message], text: str) -> list[Message]:
     """The conversation with a text at the end of the system's message."""
     if talk and talk[0].get("role") == "system":
-        return [{**talk[0], "content": f"{talk[0].get('content') or ''}\n\n{text}"}, *talk[1:]]
+        return [{**talk[0], "content": _joined(talk[0].get("content") or "", "\n\n", text)}, *talk[1:]]
     return [{"role": "system", "content": text}, *talk]

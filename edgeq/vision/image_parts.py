@@ -31,7 +31,7 @@ def without_images(messages: Sequence[Message], local: bool = True) -> tuple[lis
     """
     found: list[object] = []
     plain: list[Message] = []
-    for number, message in enumerate(messages, 1):
+    for message in messages:
         content = message.get("content")
         if not isinstance(content, list | tuple):
             plain.append(message)
@@ -40,7 +40,7 @@ def without_images(messages: Sequence[Message], local: bool = True) -> tuple[lis
         for part in content:
             kind = part.get("type") if isinstance(part, Mapping) else None
             if kind == "image_url" or (kind == "image" and local):
-                found.append(_image(part, f"message {number}"))
+                found.append(_image(part, f"image {len(found) + 1}"))
                 part = ImagePart()
             parts.append(part)
         plain.append({**message, "content": parts})
@@ -53,34 +53,34 @@ def _image(part: Message, where: str) -> object:
     if part["type"] == "image":
         if part.get("image") is None:
             raise UsageError(
-                f'{where} has a part of type "image" without `image`: give a path, bytes or an array there'
+                f'{where}: its part of type "image" is without `image`: give a path, bytes or an array there'
             )
         return part["image"]
     url = part.get("image_url")
     url = url.get("url") if isinstance(url, Mapping) else url
     if not isinstance(url, str):
-        raise UsageError(f'{where} has a part of type "image_url" without a URL: give a data: URL')
+        raise UsageError(f'{where}: its part of type "image_url" is without a URL: give a data: URL')
     return of_data_url(url, where)
 
 
 def of_data_url(url: str, where: str) -> bytes:
     """The bytes that a data: URL holds. UsageError for any other URL, of which nothing is fetched."""
     if not url[:5].lower() == "data:":
-        raise UsageError(f"{where}: the image's URL is {url!r:.40}: nothing is fetched: give a data: URL")
+        raise UsageError(f"{where}: its URL is {url!r:.40}: nothing is fetched: give a data: URL")
     head, comma, data = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
-        raise UsageError(f"{where}: the image's data: URL is not in base64: write data:image/png;base64,...")
+        raise UsageError(f"{where}: its data: URL is not in base64: write data:image/png;base64,...")
     return of_base64(data, where)
 
 
 def of_base64(data: str, where: str) -> bytes:
     """The bytes of an image in base64. UsageError for what is none."""
     if len(data) > MOST_BYTES * 4 // 3 + 4:
-        raise UsageError(f"{where}: the image is larger than {MOST_BYTES >> 20} MiB: give a smaller one")
+        raise UsageError(f"{where}: is larger than {MOST_BYTES >> 20} MiB: give a smaller one")
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError(f"{where}: the image is no base64: encode the bytes of its file") from None
+        raise UsageError(f"{where}: is no base64: encode the bytes of its file") from None
 
 
 def expanded(prompt: str, grids: Sequence[tuple[int, int]], rows: int) -> str:

@@ -107,7 +107,7 @@ def test_log_probabilities(served):
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"conversation": "c"}, "conversation"),
         ({"input": []}, "input"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content of type 'input_image'"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content of type 'input_file'"),
         ({"input": [{"type": "computer_call"}]}, "input[0] of type 'computer_call'"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input"),
         ({"input": [{"role": "user", "content": 5}]}, "input"),
