@@ -88,14 +88,17 @@ async def unload(request: Request) -> Response:
 
 
 def _facts(name: str, entry: Entry) -> dict[str, object]:
-    context = {} if entry.card is None else {"max_model_len": entry.card.context}
+    known: dict[str, object] = {}
+    if entry.card is not None:
+        reads = ["text", "image"] if entry.card.sees else ["text"]
+        known = {"max_model_len": entry.card.context, "architecture": {"input_modalities": reads}}
     return {
         "id": name,
         "object": "model",
         "created": int(entry.since),
         "owned_by": "edgeq",
         "status": {"value": _status(entry)},
-        **context,
+        **known,
     }
 
 

@@ -30,7 +30,7 @@ FILES = {  # path -> file and media type
 }
 HEADERS = {
     # DOMPurify alone may make nodes of markup: of a text that has been through it no script can come
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

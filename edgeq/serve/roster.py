@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeq.errors import EdgeqError, MemoryLimitError, NotFoundError
+from edgeq.errors import EdgeqError, MemoryLimitError, NotFoundError, UnsupportedError
 from edgeq.serve.engine import AT_ONCE, Engine, Job
 from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
@@ -61,6 +61,7 @@ class Card:
     recipe: str
     parameters: int
     context: int
+    sees: bool
 
 
 @dataclass(eq=False)
@@ -377,4 +378,12 @@ def _card(model: "Model") -> Card:
         recipe=str(origin.get("recipe", "unknown")) if isinstance(origin, dict) else "unknown",
         parameters=model.parameters,
         context=model.context,
+        sees=_sees(model),
     )
+
+
+def _sees(model: "Model") -> bool:
+    try:
+        return model.sees
+    except UnsupportedError:  # which requests with images are told
+        return False

@@ -2,7 +2,7 @@
 // keeps what was: each has the number of its `parent` (the one before it, where it says none; -1 begins the chat), and
 // `leaf` is the last one of the branch that is shown. A message has a role ("user", "assistant", "tool") and a content;
 // an answer also has what was `thought`, `calls` of tools and a `note`, what a tool said the call's `id`, a user's
-// message `files`, each with a name and a text.
+// message `files`, each with a name and a text, and `images`, each with a name and a data: URL.
 
 export const fresh = () => ({ id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, title: "", at: 0, leaf: -1, messages: [] });
 
@@ -36,7 +36,7 @@ export function turn(chat, i) {
 /** What a chat is called: what it was named, or how it begins. */
 export function title(chat) {
   const [first] = chat.messages;
-  return chat.title || (first?.content || first?.files?.[0].name || "").trim().slice(0, 80) || "Empty";
+  return chat.title || (first?.content || first?.files?.[0].name || first?.images?.[0].name || "").trim().slice(0, 80) || "Empty";
 }
 
 /** Texts of a message that a search looks at. */
@@ -45,6 +45,7 @@ export const texts = (message) => [
   message.thought ?? "",
   ...(message.calls ?? []).map((call) => `${call.name} ${call.arguments}`),
   ...(message.files ?? []).flatMap((file) => [file.name, file.text]),
+  ...(message.images ?? []).map((image) => image.name),
 ];
 
 /** Whether a value is a chat: what comes from files and from earlier pages may be anything. */
@@ -56,9 +57,11 @@ export function isChat(chat) {
 function isMessage(m, i) {
   return ["user", "assistant", "tool"].includes(m?.role) && typeof m.content === "string" && within(m.parent, -1, i) &&
     ["thought", "note", "id", "name"].every((key) => optional(m[key], "string")) &&
-    listed(m.calls, "id", "name", "arguments") && listed(m.files, "name", "text");
+    listed(m.calls, "id", "name", "arguments") && listed(m.files, "name", "text") &&
+    listed(m.images, "name", "url") && (m.images ?? []).every(({ url }) => IMAGE.test(url));
 }
 
+const IMAGE = /^data:image\/(png|jpeg|webp|gif|bmp);base64,[A-Za-z0-9+/=]*$/;
 const optional = (value, kind) => value === undefined || typeof value === kind;
 const within = (value, from, to) => value === undefined || (Number.isInteger(value) && value >= from && value < to);
 

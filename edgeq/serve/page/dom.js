@@ -23,6 +23,9 @@ export function folded(name, text, open, className) {
   return fold;
 }
 
+/** An image that a message holds. */
+export const picture = ({ name, url }) => make("img", undefined, { src: url, alt: name, title: name });
+
 /** Say what goes on, beside the model's name. */
 export function say(text) {
   if ($("state").textContent !== text) $("state").textContent = text;

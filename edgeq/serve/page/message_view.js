@@ -1,6 +1,6 @@
 // Messages as they are shown.
 
-import { button, copy, folded, make } from "./dom.js";
+import { button, copy, folded, make, picture } from "./dom.js";
 import { Markdown } from "./markdown.js";
 
 const UNFOLDED = 50000; // characters of a file that are shown
@@ -19,7 +19,7 @@ export class MessageView {
     this.node = make("article", undefined, { className: message.role });
     this.node.append(this.#body, this.#tools);
     if (message.role === "tool") this.#body.append(folded(`${message.name ?? "The tool"} said`, message.content, false, "call"));
-    else if (message.role === "user") this.#body.append(message.content, ...(message.files ?? []).map((file) => folded(file.name, beginning(file.text), false, "file")));
+    else if (message.role === "user") this.#body.append(message.content, ...(message.images ?? []).map(picture), ...(message.files ?? []).map((file) => folded(file.name, beginning(file.text), false, "file")));
     else this.#body.append(this.#text);
   }
 

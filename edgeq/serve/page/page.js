@@ -118,9 +118,9 @@ function turnTo(index) {
 function edit(index) {
   if (asking) return;
   editing = index;
-  const { content, files } = chat.messages[index];
+  const { content, files, images } = chat.messages[index];
   $("text").value = content;
-  attachments.put(files ?? []);
+  attachments.put([...(images ?? []), ...(files ?? [])]);
   $("editing").hidden = false;
   fit();
   $("text").focus();
@@ -297,6 +297,7 @@ const useModels = (names) => {
   const before = $("model").value || settings.recall("model");
   $("model").replaceChildren(...names.map((name) => new Option(name, name)));
   if (names.includes(before)) $("model").value = before;
+  attachments.again();
 };
 
 $("ask").onsubmit = (event) => {
@@ -304,13 +305,13 @@ $("ask").onsubmit = (event) => {
   const text = $("text").value.trim();
   if (asking) return;
   const after = editing === null ? chat.leaf : parent(chat, editing);
-  const files = attachments.taken();
-  if (!text && !files.length) return;
+  const more = attachments.taken();
+  if (!text && !more.files && !more.images) return;
   editing = null;
   $("editing").hidden = true;
   $("text").value = "";
   fit();
-  answer(add(chat, { role: "user", content: text, ...(files.length ? { files } : {}) }, after));
+  answer(add(chat, { role: "user", content: text, ...more }, after));
 };
 $("text").oninput = fit;
 $("text").onkeydown = (event) => {

@@ -9,6 +9,9 @@ const headers = () => ({ "Content-Type": "application/json", ...($("key").value 
 /** Tokens that the chosen model has room for; 0 where that is not known. */
 export const context = () => models.find((one) => one.id === $("model").value)?.max_model_len ?? 0;
 
+/** Whether the chosen model sees images; undefined where that is not known, as before it was loaded once. */
+export const sees = () => models.find((one) => one.id === $("model").value)?.architecture?.input_modalities.includes("image");
+
 /** Wait until there are models, and give their names to `use`. */
 export async function readModels(use) {
   try {
@@ -74,9 +77,14 @@ async function told(response) {
 }
 
 /** A message as the API has it. */
-export function sent({ role, content, thought, calls, files, id, name }) {
+export function sent({ role, content, thought, calls, files, images, id, name }) {
   if (role === "tool") return { role, content, tool_call_id: id, name };
-  if (role === "user") return { role, content: [...(files ?? []).map(quoted), content].filter(Boolean).join("\n\n") };
+  if (role === "user") {
+    const text = [...(files ?? []).map(quoted), content].filter(Boolean).join("\n\n");
+    if (!images?.length) return { role, content: text };
+    const parts = images.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+    return { role, content: text ? [...parts, { type: "text", text }] : parts };
+  }
   const more = calls?.length ? { tool_calls: calls.map((call) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } })) } : {};
   return { role, content, ...(thought ? { reasoning_content: thought } : {}), ...more };
 }
