@@ -11,7 +11,7 @@ from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
 from edgeq.cli.chat_tools import ROUNDS, Tools, read_tools
-from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.options import IMAGES, PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.cli.units import count
@@ -43,13 +43,7 @@ if TYPE_CHECKING:
     help="Let the model call the public functions of a Python file, each after asking you; may be given several times.",
 )
 @click.option("--yes", is_flag=True, help="Run what the model calls (--tools) without asking.")
-@click.option(
-    "--image",
-    "images",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="An image that the first message is about.  [may be given several times]",
-)
+@IMAGES
 @sampling_options
 @writing_options
 def command(

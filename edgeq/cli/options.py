@@ -53,6 +53,13 @@ PREFIX = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Begin with a text that `edgeq prefix` evaluated: its system message, or its beginning of the prompt.",
 )
+IMAGES = click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An image that the first message is about.  [may be given several times]",
+)
 THREADS = threads_option("the fast cores, one thread each")
 KV = click.option(
     "--kv",

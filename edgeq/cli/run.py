@@ -5,7 +5,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import click
 
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
-from edgeq.cli.options import PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
+from edgeq.cli.options import IMAGES, PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.errors import EdgeqError, UsageError
@@ -43,6 +43,7 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
 )
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
 @PREFIX
+@IMAGES
 @sampling_options
 @writing_options
 def command(
@@ -56,6 +57,7 @@ def command(
     logprobs: int | None,
     timings: bool,
     prefix: Path | None,
+    images: tuple[Path, ...],
     generation: dict[str, Any],
     loading: dict[str, Any],
 ) -> None:
@@ -65,10 +67,12 @@ def command(
 
     A model with a chat template gets PROMPT as a message and answers it; one without goes on writing, and so does any
     with --raw. What is piped in stands before PROMPT, or is the prompt where none is given, less one newline at its
-    end.
+    end. --image shows a model that sees what PROMPT is about.
     """
     if raw and (chat or system is not None):
         raise UsageError("--raw completes plain text, without a template: leave out --chat and --system, or --raw")
+    if raw and images:
+        raise UsageError("--raw completes plain text, in which no image stands: leave out --image, or --raw")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json, which prints them")
     text = _prompt(prompt)
@@ -81,11 +85,11 @@ def command(
             if raw and known_system is not None:
                 raise UsageError(f"{prefix}: is a system message, which --raw has none of: leave out one of the two")
             system = known_system if system is None else system
-        if not raw and (chat or system is not None or loaded.has_chat_template):
+        if not raw and (chat or system is not None or images or loaded.has_chat_template):
             if echo:
                 raise UsageError("--echo prints a text that is completed: give --raw as well")
-            messages = [{"role": "system", "content": system}] if system is not None else []
-            messages.append({"role": "user", "content": text})
+            messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
+            messages.append({"role": "user", "content": _with_images(text, images)})
             answer: Answer = loaded.chat(messages, logprobs=logprobs, **generation)
         else:
             answer = loaded.generate(text, logprobs=logprobs, **generation)
@@ -148,6 +152,12 @@ NOTHING = {  # why an answer may hold no text, by its finish_reason
     "max_tokens": "--max-tokens leaves room for none",
     "context": "the prompt fills the context: shorten it, or give a larger --context",
 }
+
+
+def _with_images(text: str, images: Sequence[Path]) -> str | list[Any]:
+    """A message's content: its images, and what is asked of them."""
+    parts = [{"type": "image", "image": path} for path in images]
+    return [*parts, {"type": "text", "text": text}] if parts else text
 
 
 def _prompt(prompt: str | None) -> str:

@@ -1,5 +1,6 @@
 """Images on the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,27 @@ def test_without_settings_the_text_alone_is_converted(edgeq, folder, tmp_path):
     assert result.code == 0
     assert "reads text, and nothing else" in result.out
     assert "resample 0 is not supported" in result.out
+
+
+def test_run_answers_about_an_image(edgeq, folder, expected):
+    image = ("--image", folder / "a picture.png")
+    assert edgeq("run", folder / "m.eqf", QUESTION, *GREEDY, *image) == (0, expected + "\n", "")
+    both = json.loads(edgeq("run", folder / "m.eqf", "--json", *GREEDY, *image, *image, stdin=QUESTION).out)
+    assert both["text"] != expected and both["prompt_tokens"] > 72, "rows of both"
+
+
+def test_what_run_refuses_of_images(edgeq, folder):
+    picture = folder / "a picture.png"
+    for model, image, line in (
+        ("m.eqf", folder / "none.png", f"{folder}/none.png: cannot be read: No such file or directory"),
+        ("m.eqf", folder / "m.eqf", f"{folder}/m.eqf: is no image that can be read"),
+        ("text.eqf", picture, f"{folder}/text.eqf: reads text alone, and the conversation has images"),
+    ):
+        result = edgeq("run", folder / model, QUESTION, "--image", image)
+        assert (result.code, result.out) == (2, "") and result.err.startswith(f"edgeq: {line}")
+    result = edgeq("run", folder / "m.eqf", "--raw", QUESTION, "--image", picture)
+    assert result == (
+        2,
+        "",
+        "edgeq: --raw completes plain text, in which no image stands: leave out --image, or --raw\n",
+    )
