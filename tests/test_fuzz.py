@@ -31,6 +31,7 @@ CASES = {
     "requests": 30,
     "texts": 100,
     "seen": 40,
+    "image": 200,
 }
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured through /proc")

@@ -16,7 +16,9 @@ from edgeq.vision.resampling import U8
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 64_000_000  # of an image: 256 MB while it is decoded
+MOST_PIXELS = 64_000_000  # of an image: 7 bytes each while it is decoded
+BAND = 1 << 20  # pixels that are converted at a time
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # Pillow's, of 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
@@ -63,7 +65,8 @@ def _of_file(content: bytes, called: str) -> U8:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(*image.size, called)
-            return _of_pillow(ImageOps.exif_transpose(image), called)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _of_pillow(image, called)
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever they stumble over
@@ -74,15 +77,27 @@ def _of_file(content: bytes, called: str) -> U8:
 
 def _of_pillow(image: "Image.Image", called: str) -> U8:
     _check_size(*image.size, called)
+    if image.mode not in MODES:  # of which Pillow makes white, or nothing
+        what = f"its values are no 8 bits a channel (Pillow's mode {image.mode})"
+        raise UsageError(f"{called}: {what}: save it as RGB or grey of 8 bits")
+    width, height = image.size
+    found = np.empty((height, width, 3), np.uint8)
     try:
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            from PIL import Image
-
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-        return np.array(image.convert("RGB"))
+        for top in range(0, height, rows := max(1, BAND // width)):
+            found[top : top + rows] = _band(image.crop((0, top, width, min(top + rows, height))))
     except OSError as error:
         raise UsageError(f"{called}: is damaged: {error!s:.120}: give it whole") from None
+    return found
+
+
+def _band(image: "Image.Image") -> U8:
+    """Pixels of some rows of an image, on white."""
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        from PIL import Image
+
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _check_size(width: int, height: int, called: str) -> None:

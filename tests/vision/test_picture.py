@@ -40,6 +40,28 @@ def test_grey_and_transparent() -> None:
     assert (found[:, 2:] == 255).all()
 
 
+def test_bands_of_an_image_are_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = picture("tall")
+    clear = Image.fromarray(np.dstack([array, array[:, :, 0]]), "RGBA")
+    images = [clear, clear.convert("PA"), clear.convert("LA"), Image.fromarray(array).convert("P")]
+    images.append(Image.open(io.BytesIO(encoded(images[-1], "GIF"))))
+    images.append(Image.open(io.BytesIO(encoded(clear.quantize(16), "PNG"))))
+    whole = [pixels(image) for image in images]
+    monkeypatch.setattr("edgeq.vision.picture.BAND", 7 * 40)
+    for image, expected in zip(images, whole, strict=True):
+        np.testing.assert_array_equal(pixels(image), expected)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "La", "RGBa"])
+def test_values_that_would_become_white(mode: str) -> None:
+    image = Image.new(mode, (4, 4))
+    with pytest.raises(UsageError, match=f"mode {mode}.: save it as RGB"):
+        pixels(image)
+    if mode == "I;16":
+        with pytest.raises(UsageError, match=r"mode I.*save it as RGB"):
+            pixels(encoded(image), "a.png")
+
+
 def test_a_photograph_stands_upright() -> None:
     array = picture("wide")
     file, exif = io.BytesIO(), Image.Exif()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import beside
 import families
+import image_files
 import mutate
 import seeds
 import tokenizer_steps
@@ -227,6 +228,7 @@ READERS = {
         Reader("plan", beside.plans, beside.in_plan, beside.read_plan),
         Reader("requests", beside.requests, beside.in_lines, beside.answer_requests),
         Reader("texts", beside.texts, beside.in_lines, beside.read_texts),
+        Reader("image", image_files.files, image_files.change, image_files.read),
         Reader("seen", beside.seen, mutate.of_json, beside.read_seen),
     )
 }
