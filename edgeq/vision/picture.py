@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_PIXELS = 64_000_000  # of an image: 7 bytes each while it is decoded
+MOST_EDGE = 1 << 16  # of these in a row: what resizes one weighs all that become one pixel
 BAND = 1 << 20  # pixels that are converted at a time
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # Pillow's, of 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -87,6 +88,8 @@ def _of_pillow(image: "Image.Image", called: str) -> U8:
             found[top : top + rows] = _band(image.crop((0, top, width, min(top + rows, height))))
     except OSError as error:
         raise UsageError(f"{called}: is damaged: {error!s:.120}: give it whole") from None
+    except ValueError as error:
+        raise UsageError(f"{called}: cannot be read: {error!s:.120}: give one that is open") from None
     return found
 
 
@@ -104,3 +107,5 @@ def _check_size(width: int, height: int, called: str) -> None:
     if not 0 < width * height <= MOST_PIXELS:
         most = f"{MOST_PIXELS // 1_000_000} million"
         raise UsageError(f"{called}: has {width} x {height} pixels: give one of 1 to {most}, scaled down if need be")
+    if max(width, height) > MOST_EDGE:
+        raise UsageError(f"{called}: has {width} x {height} pixels, at most {MOST_EDGE} in a row: scale it down")

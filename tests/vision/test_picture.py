@@ -62,6 +62,12 @@ def test_values_that_would_become_white(mode: str) -> None:
             pixels(encoded(image), "a.png")
 
 
+def closed() -> Image.Image:
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(picture("wide")))))
+    image.close()
+    return image
+
+
 def test_a_photograph_stands_upright() -> None:
     array = picture("wide")
     file, exif = io.BytesIO(), Image.Exif()
@@ -90,6 +96,9 @@ def bomb(width: int, height: int) -> bytes:
         (bomb(11000, 9000), "11000 x 9000 pixels"),
         (bomb(10, 10), "no image that can be read"),
         (encoded(Image.fromarray(picture("wide")))[:-200], "no image that can be read"),
+        (encoded(Image.new("1", (70000, 1))), "70000 x 1 pixels, at most 65536 in a row"),
+        (np.zeros((65537, 1), np.uint8), "1 x 65537 pixels, at most 65536 in a row"),
+        (closed(), "cannot be read: Operation on closed image: give one that is open"),
         (7, "is a int: give a path"),
         (np.zeros((4, 4, 4), np.uint8), r"array of uint8 \[4, 4, 4\]"),
         (np.zeros((4, 4, 3)), r"array of float64 \[4, 4, 3\]"),
