@@ -33,11 +33,17 @@ F32 = npt.NDArray[np.float32]
 
 class Look(NamedTuple):
     """An image: its number, rows and columns of the tiles that it is cut into beside the whole of it (0 and 0 where it
-    is one), and all of these, u8 [tiles, side, side, 3]."""
+    is one), and what is left to be encoded, all of these, u8 [tiles, side, side, 3]; or, if that was done before, what
+    it became."""
 
     number: int
     grid: tuple[int, int]
-    tiles: "U8"
+    left: "U8 | F32"
+
+    @property
+    def tiles(self) -> int:
+        """How many it is cut into, with the whole of it."""
+        return self.grid[0] * self.grid[1] + 1
 
 
 class Eyes:
@@ -52,7 +58,7 @@ class Eyes:
         self.images = images
         self.tiling = read_tiling(assets, str(file.path), images.side)
         self._file, self._threads = file, threads
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.Lock()  # of what is known, which is short; to encode
         self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
         self._sessions: tuple[Session, Session] | None = None
@@ -68,23 +74,27 @@ class Eyes:
             number = self._numbers[digest]
             if len(self._numbers) > MOST_KNOWN:
                 self._numbers.popitem(last=False)
-        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), tiles(image, self.tiling))
+            seen = self._kept.get(number)
+        left = tiles(image, self.tiling) if seen is None else seen
+        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), left)
 
     def rows(self, look: "Look") -> F32:
         """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size]."""
-        with self._lock:
-            found = self._kept.get(look.number)
+        with self._turns:
+            with self._lock:
+                found = self._kept.get(look.number)
             if found is None:
-                found = np.concatenate([self._of_tile(tile) for tile in look.tiles])
+                found = np.concatenate([self._of_tile(tile) for tile in look.left]) if look.left.ndim == 4 else look.left
+            with self._lock:
                 self._kept[look.number] = found
-            self._kept.move_to_end(look.number)
-            while len(self._kept) > 1 and sum(rows.nbytes for rows in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
+                self._kept.move_to_end(look.number)
+                while len(self._kept) > 1 and sum(rows.nbytes for rows in self._kept.values()) > KEPT_BYTES:
+                    self._kept.popitem(last=False)
         return found
 
     def close(self) -> None:
         """Nothing can be seen afterwards."""
-        with self._lock:
+        with self._turns:
             for session in self._sessions or ():
                 session.close()
             self._sessions = None
@@ -128,7 +138,7 @@ class Sight:
         left = most // eyes.images.rows
         for number, image in enumerate(given, 1):
             self._looks.append(eyes.look(pixels(image, f"image {number}")))
-            left -= len(self._looks[-1].tiles)
+            left -= self._looks[-1].tiles
             if left < 0:
                 what = f"the images of the conversation take more than the {most} tokens of the context"
                 raise ContextError(f"{what}: give fewer, or load with a larger --context")

@@ -87,6 +87,22 @@ def test_an_image_is_known_by_its_pixels(made: Path) -> None:
         own.close()
 
 
+def test_what_was_seen_is_cut_no_more(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn of a conversation looks at its images anew, and another thread may be encoding meanwhile."""
+    with open_file(made / "F32.eqf") as file:
+        own, image = eyes(file), picture("wide")
+        first = own.look(image)
+        rows, cut = own.rows(first), []
+        monkeypatch.setattr("edgeq.seeing.tiles", lambda *given: cut.append(given))
+        with own._turns:
+            again = own.look(image)
+        assert not cut
+        own._kept.clear()  # as where many other ones came between
+        np.testing.assert_array_equal(own.rows(again), rows)
+        assert (again.number, again.grid, again.tiles) == (first.number, first.grid, len(first.left))
+        own.close()
+
+
 def test_bundles_have_the_kernels_of_images(made: Path, tmp_path: Path) -> None:
     convert(made, tmp_path / "text.eqf", "F32", vision=False)
     with open_file(made / "F32.eqf") as seeing, open_file(tmp_path / "text.eqf") as blind:
