@@ -224,9 +224,9 @@ class Writing(OpenModel):
             limit="context" if max_tokens is None or max_tokens > room else "max_tokens",
             sampler=Sampler(self._text_of(tokens), **options),
             logprobs=logprobs,
-            prepared_s=time.perf_counter() - began,
-            timings=Timings(load_s=self.load_s),
             mixed=None if images is None else images.mixed(tokens),
+            prepared_s=time.perf_counter() - began,  # also what seeing took
+            timings=Timings(load_s=self.load_s),
         )
         shared.prepare(generation, self.end_ids, group, speculate)
         self._latest = generation

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ def test_several_images_and_forms(model: edgeq.Model, tmp_path: Path) -> None:
     assert model.chat(talk(other, one), 6, temperature=0).text != expected
     together = model.batch([talk(other), talk(one, other)], 6, temperature=0)
     assert [answer.text for answer in together][1] == expected
+
+
+def test_what_seeing_takes_is_part_of_the_first_token(model: edgeq.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    eyes = model._eyes
+    assert eyes is not None
+    seen = eyes.rows
+    monkeypatch.setattr(eyes, "rows", lambda look: time.sleep(0.2) or seen(look))
+    answer = model.chat(talk(picture("wide")), 1, temperature=0)
+    assert answer.text is not None
+    assert answer.timings.first_token_s >= 0.2
 
 
 def test_penalties_know_tokens_alone(model: edgeq.Model) -> None:
