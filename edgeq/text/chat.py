@@ -80,10 +80,13 @@ class ChatTemplate:
         part that is neither, and for images where the template reads no lists.
         """
         reads = self._reads_parts(tools) if any(_is_list(message.get("content")) for message in messages) else False
-        if all(_parts(i, message, reads) is None for i, message in enumerate(messages)) or reads:
+        texts = [_parts(i, message, reads) for i, message in enumerate(messages)]
+        if reads:
             return list(messages)
-        joined = ((message, _parts(i, message)) for i, message in enumerate(messages))
-        return [message if text is None else {**message, "content": "\n".join(text)} for message, text in joined]
+        return [
+            message if text is None else {**message, "content": "\n".join(text)}
+            for message, text in zip(messages, texts, strict=True)
+        ]
 
     def _reads_no_text(self, name: str) -> bool:
         """Whether the template writes nothing of a content that is no list of parts; tried, where it looks like one."""

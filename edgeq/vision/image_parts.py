@@ -74,7 +74,8 @@ def of_data_url(url: str, where: str) -> bytes:
 
 
 def of_base64(data: str, where: str) -> bytes:
-    """The bytes of an image in base64. UsageError for what is none."""
+    """The bytes of an image in base64, whose lines may be broken. UsageError for what is none."""
+    data = data.replace("\n", "").replace("\r", "")
     if len(data) > MOST_BYTES * 4 // 3 + 4:
         raise UsageError(f"{where}: is larger than {MOST_BYTES >> 20} MiB: give a smaller one")
     try:

@@ -70,7 +70,8 @@ def test_ollama(served, expected):
     message = {"role": "user", "content": QUESTION, "images": [encoded("wide")]}
     answer = served.post("/api/chat", model="m", messages=[message], options=options, stream=False)
     assert answer.json()["message"]["content"] == expected
-    fields = {"model": "m", "prompt": QUESTION, "images": [encoded("wide")], "options": options, "stream": False}
+    broken = base64.encodebytes(base64.b64decode(encoded("wide"))).decode()  # as `base64 FILE` writes it
+    fields = {"model": "m", "prompt": QUESTION, "images": [broken], "options": options, "stream": False}
     assert served.post("/api/generate", **fields).json()["response"] == expected
     raw = served.post("/api/generate", **fields, raw=True)
     assert (raw.status_code, "images need a conversation" in raw.text) == (400, True)
@@ -91,6 +92,8 @@ def test_ollama(served, expected):
         (parts({}), "without a URL"),
         (parts("/etc/passwd", "image"), "no text (image)"),
         ([{"role": "user", "content": [{"type": "image"}]}], "no text (image)"),
+        ([*parts("hello", "text"), *parts("/etc/passwd", "image")], "message 2 has a part that is no text (image)"),
+        ([*parts("hello", "text"), *parts("a.mp4", "video")], "message 2 has a part that is no text (video)"),
     ],
 )
 def test_what_is_refused(served, messages, what):
