@@ -52,6 +52,7 @@ class Conversation:
         ContextError for a message that does not fit alone.
         """
         before = self._before(again)
+        self.pictures.pop(len(self.messages), None)  # those of a message that was not answered
         if not again:
             self.pictures[len(before)] = list(pictures)
         messages = self._with_pictures([*before, {"role": "user", "content": text}, *called])

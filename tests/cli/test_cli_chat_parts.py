@@ -69,6 +69,19 @@ def test_what_is_saved_is_loaded(tmp_path, messages):
     assert conversation.history() == messages
 
 
+def test_pictures_of_a_message_that_failed_go_with_it(monkeypatch):
+    """They stand nowhere in what comes after, be that an answer again, with calls of tools."""
+    conversation = Conversation(counting_model())
+    monkeypatch.setattr(conversation, "_tokens", len)
+    conversation.prompt("a")
+    conversation.keep("a", "b")
+    conversation.prompt("c", pictures=["a picture"])  # of which nothing is kept
+    called = [{"role": "assistant", "content": "", "tool_calls": []}, {"role": "tool", "content": "said"}]
+    assert conversation.prompt("a", True, called) == [{"role": "user", "content": "a"}, *called]
+    conversation.keep("a", "b", True, called)
+    conversation.check_saved()
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
