@@ -32,13 +32,13 @@ F32 = npt.NDArray[np.float32]
 
 
 class Look(NamedTuple):
-    """An image: its number, rows and columns of the tiles that it is cut into beside the whole of it (0 and 0 where it
-    is one), and what is left to be encoded, all of these, u8 [tiles, side, side, 3]; or, if that was done before, what
-    it became."""
+    """An image: its number; rows and columns of the tiles that it is cut into beside the whole of it, 0 and 0 where it
+    is one; all of these, u8 [tiles, side, side, 3], or, if they were seen before, their `rows` in place of them."""
 
     number: int
     grid: tuple[int, int]
-    left: "U8 | F32"
+    cut: "U8"
+    rows: F32 | None = None
 
     @property
     def tiles(self) -> int:
@@ -75,16 +75,16 @@ class Eyes:
             if len(self._numbers) > MOST_KNOWN:
                 self._numbers.popitem(last=False)
             seen = self._kept.get(number)
-        left = tiles(image, self.tiling) if seen is None else seen
-        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), left)
+        cut = tiles(image, self.tiling) if seen is None else np.empty(0, np.uint8)
+        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), cut, seen)
 
     def rows(self, look: "Look") -> F32:
         """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size]."""
         with self._turns:
             with self._lock:
-                found = self._kept.get(look.number)
+                found = self._kept.get(look.number, look.rows)
             if found is None:
-                found = np.concatenate([self._of_tile(tile) for tile in look.left]) if look.left.ndim == 4 else look.left
+                found = np.concatenate([self._of_tile(tile) for tile in look.cut])
             with self._lock:
                 self._kept[look.number] = found
                 self._kept.move_to_end(look.number)

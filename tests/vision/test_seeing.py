@@ -99,7 +99,7 @@ def test_what_was_seen_is_cut_no_more(made: Path, monkeypatch: pytest.MonkeyPatc
         assert not cut
         own._kept.clear()  # as where many other ones came between
         np.testing.assert_array_equal(own.rows(again), rows)
-        assert (again.number, again.grid, again.tiles) == (first.number, first.grid, len(first.left))
+        assert (again.number, again.grid, again.tiles) == (first.number, first.grid, len(first.cut))
         own.close()
 
 
