@@ -62,7 +62,12 @@ class Tools:
         return reply in ("y", "yes", "a", "always")
 
     def _run(self, call: "ToolCall") -> tuple[bool, str]:
-        """Whether it failed, and the text that the model gets. What the function prints is no part of the answer."""
+        """Whether it failed, and the text that the model gets, which a conversation's file can hold: names of files may
+        be none. What the function prints is no part of the answer."""
+        failed, said = self._said(call)
+        return failed, said.encode(errors="replace").decode()
+
+    def _said(self, call: "ToolCall") -> tuple[bool, str]:
         try:
             function = self.functions[call.name]
             with contextlib.redirect_stdout(sys.stderr):

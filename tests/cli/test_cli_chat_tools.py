@@ -36,6 +36,10 @@ def large() -> str:
     """Says a lot."""
     return "x" * 5000
 
+def names() -> list[str]:
+    """Names of files, one of which is no text."""
+    return ["a", "\\udcff"]
+
 def _private(x): ...
 '''
 
@@ -102,6 +106,14 @@ def test_what_fails_is_told_to_the_model(chat, tmp_path):
     assert outcome.err.splitlines()[:2] == lines
     said = [message["content"] for message in json.loads(saved.read_text()) if message["role"] == "tool"]
     assert said == ["error: ValueError: why\nnot", "error: the result is too long (5000 characters): ask for less"]
+
+
+def test_what_is_no_text_is_told_and_saved_as_one(chat, tmp_path):
+    saved = tmp_path / "talk.json"
+    outcome = chat(call("names"), "So be it.", stdin=f"So?\n/save {saved}\n")
+    assert (outcome.code, outcome.out) == (0, "So be it.\n")
+    _, messages = load(saved)
+    assert messages[2]["content"] == '["a", "?"]'
 
 
 def test_rounds_are_bounded(chat):
