@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ MOST_EDGE = 1 << 16  # of these in a row: what resizes one weighs all that becom
 BAND = 1 << 20  # pixels that are converted at a time
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # Pillow's, of 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+_QUIET = threading.Lock()  # to silence what Pillow warns of: two threads at once would have it so for good
 
 
 def pixels(given: object, called: str = "the image") -> U8:
@@ -64,7 +67,8 @@ def _of_file(content: bytes, called: str) -> U8:
     if len(content) > MOST_BYTES:
         raise UsageError(f"{called}: is larger than {MOST_BYTES >> 20} MiB: give a smaller image")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        file = io.BytesIO(content)
+        with _QUIET, warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             _check_size(*image.size, called)
             ImageOps.exif_transpose(image, in_place=True)
             return _of_pillow(image, called)

@@ -3,6 +3,8 @@
 import io
 import struct
 import sys
+import threading
+import warnings
 import zlib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from seeing_model import picture
 
 from edgeq.errors import UsageError
+from edgeq.vision import picture as reading
 from edgeq.vision.picture import pixels
 
 
@@ -127,3 +130,24 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"pip install 'edgeq\[vision\]'"):
         pixels(b"hello", "x.png")
     np.testing.assert_array_equal(pixels(picture("tall")), picture("tall"))
+
+
+def test_threads_leave_warnings_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that began first ends first."""
+    before, real, content = list(warnings.filters), reading._of_pillow, encoded(Image.fromarray(picture("wide")))
+    begun, ends = threading.Semaphore(0), {"a": threading.Event(), "b": threading.Event()}
+
+    def slow(image: Image.Image, called: str) -> np.ndarray:
+        begun.release()
+        ends[called].wait(10)
+        return real(image, called)
+
+    monkeypatch.setattr(reading, "_of_pillow", slow)
+    threads = [threading.Thread(target=pixels, args=(content, called)) for called in ends]
+    for thread in threads:
+        thread.start()
+        begun.acquire(timeout=0.2)
+    for thread, end in zip(threads, ends.values(), strict=True):
+        end.set()
+        thread.join()
+    assert warnings.filters == before
