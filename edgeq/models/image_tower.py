@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from edgeq.models.composition import Model
-from edgeq.models.config import Config
+from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import MOST_LAYERS, Dimensions, checked
 from edgeq.models.feed_forward import plain
 from edgeq.models.layers import Layer, PreNorms
@@ -69,7 +69,10 @@ def is_of_images(name: str) -> bool:
 def read_images(config: Config, width: int) -> Images:
     """As the configuration of a larger model says, whose text model has rows of `width` values. CheckpointError for
     sizes that do not fit together, UnsupportedError for what is not computed."""
-    own = config.within(config.get("vision_config") or {})
+    given = config.get("vision_config") or {}
+    if not isinstance(given, Mapping):
+        raise config.malformed(f"vision_config is {shown(given)}, an object is needed")
+    own = config.within(given)
     own = own.usually(hidden_size=1152, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=16)
     own = own.usually(image_size=224, patch_size=32, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
     own.refuse(num_channels=CHANNELS)

@@ -74,3 +74,9 @@ def test_others_see_nothing() -> None:
 def test_what_is_not_computed_is_refused(changed: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         images({**CONFIG, "vision_config": {**CONFIG["vision_config"], **changed}})
+
+
+@pytest.mark.parametrize("given", ["a", 5, [1], True])
+def test_settings_of_the_encoder_are_an_object(given: object) -> None:
+    with pytest.raises(CheckpointError, match="vision_config is .*, an object is needed"):
+        images({**CONFIG, "vision_config": given})
