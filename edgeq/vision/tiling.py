@@ -16,6 +16,7 @@ FILES = ("processor_config.json", "preprocessor_config.json")  # the newer one f
 LANCZOS = 1
 MOST_EDGE = 4096  # what an image is resized to at most, whatever the settings say
 MOST_TILES = 512
+LEAST_DEVIATION = 1e-6  # that divides
 
 
 class Tiling(NamedTuple):
@@ -76,7 +77,7 @@ def read_tiling(assets: Mapping[str, bytes], source: str, side: int) -> Tiling:
         if not isinstance(three, list) or len(three) != 3 or not all(_is_number(each) for each in three):
             raise refuse(key)
         norms.append(tuple(float(each) for each in three))
-    if not all(norms[1]):
+    if not all(abs(each) >= LEAST_DEVIATION for each in norms[1]):
         raise refuse("image_std")
     splits = given.get("do_image_splitting", True)
     if not isinstance(splits, bool):

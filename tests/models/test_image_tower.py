@@ -78,5 +78,5 @@ def test_what_is_not_computed_is_refused(changed: dict[str, Any], error: type[Ex
 
 @pytest.mark.parametrize("given", ["a", 5, [1], True])
 def test_settings_of_the_encoder_are_an_object(given: object) -> None:
-    with pytest.raises(CheckpointError, match="vision_config is .*, an object is needed"):
+    with pytest.raises(CheckpointError, match=r"vision_config is .*, an object is needed"):
         images({**CONFIG, "vision_config": given})

@@ -51,6 +51,7 @@ def test_the_newer_file_comes_first() -> None:
     ("settings", "what"),
     [
         ({"resample": 0}, "resample 0"),
+        ({"image_std": [0.5, 1e-300, 0.5]}, "image_std"),  # no f32, and what it divides is none, either
         ({"resample": True}, "resample True"),
         ({"do_normalize": False}, "do_normalize False"),
         ({"size": {"height": 9, "width": 9}}, "size"),
