@@ -94,6 +94,7 @@ SUPPORTED = (
     "nemotron_h",
     "mamba",
     "falcon_mamba",
+    "mamba2",
     "jamba",
     "bert",
     "roberta",

@@ -480,6 +480,15 @@ ARCHITECTURES["mamba"] = GgufArchitecture(
     write=gguf_selective.write,
     fused=("ssm_in", "ssm_x"),
 )
+ARCHITECTURES["mamba2"] = GgufArchitecture(
+    "mamba2",
+    attends=False,
+    names={"rms_norm_eps": "layer_norm_epsilon"},
+    fixed={"hidden_act": "silu"},
+    read=gguf_selective.read_mamba2,
+    write=gguf_selective.write_mamba2,
+    **_MAMBA,
+)
 ARCHITECTURES["jamba"] = GgufArchitecture(
     "jamba",
     keys=gguf_selective.JAMBA | _EXPERTS,

@@ -1,16 +1,26 @@
-"""Mamba's layers in GGUF, where channels are twice as many as values of the residual stream."""
+"""Mamba's layers in GGUF, where channels are twice as many as values of the residual stream, and models of Mamba-2's
+alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
-from edgeq.models.gguf_hooks import Config, Shapes, count_of
+from edgeq.models.gguf_hooks import Config, Shapes, count_of, read_mamba, write_mamba
 from edgeq.models.norms import PlainRMSNorm
 from edgeq.models.selective_mixer import Mamba
 
 KEYS = {"ssm.conv_kernel": "conv_kernel", "ssm.state_size": "state_size", "ssm.time_step_rank": "time_step_rank"}
 JAMBA = {key: f"mamba_{name}" for key, name in zip(KEYS, ("d_conv", "d_state", "dt_rank"), strict=True)}
+MAMBA2 = {
+    "mamba_n_heads": "num_heads",
+    "mamba_d_head": "head_dim",
+    "mamba_n_groups": "n_groups",
+    "mamba_d_state": "state_size",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_proj_bias": "use_bias",
+}
 NORMED = "ssm.dt_b_c_rms"  # whether there are norms within the layers
 
 
@@ -25,6 +35,17 @@ def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
     if channels != 2 * width:
         raise UnsupportedError(f"ssm.inner_size is {channels}, which is supported as {2 * width} only")
     return {}
+
+
+def read_mamba2(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """All values together are some times as many as those of the residual stream."""
+    found, width = read_mamba(values, shapes), count_of(values.get("embedding_length"))
+    wide = count_of(values.get("ssm.inner_size")) // max(width, 1)
+    return {name: found[key] for key, name in MAMBA2.items()} | {"expand": wide}
+
+
+def write_mamba2(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return write_mamba(model)
 
 
 def read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:

@@ -18,6 +18,7 @@ NEAREST = {
     },
     "gemma3n-older": _GEMMA3N
     | {"attention_bias": False, "activation_sparsity_pattern": [0.95] * 5, "vocab_size_per_layer_input": 50},
+    "mamba2-ragged": {"use_bias": False, "use_conv_bias": True},
     "jamba-ragged": {"mamba_expand": 2, "mamba_proj_bias": False, "mamba_conv_bias": True},
     "falcon-mamba": {"mixer_rms_eps": 1e-5},
     "falcon-mamba-ragged": {"mixer_rms_eps": 1e-5},

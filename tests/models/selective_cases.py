@@ -1,4 +1,4 @@
-"""Small configurations of models with selective scans, as architecture_cases.py has those of others."""
+"""Small configurations of models of Mamba's kind, as architecture_cases.py has those of others."""
 
 from typing import Any
 
@@ -58,6 +58,29 @@ _JAMBA: dict[str, Any] = {
     "eos_token_id": 2,
 }
 
+_MAMBA2: dict[str, Any] = {
+    "model_type": "mamba2",
+    "architectures": ["Mamba2ForCausalLM"],
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_heads": 4,
+    "head_dim": 32,
+    "n_groups": 2,
+    "state_size": 32,
+    "conv_kernel": 4,
+    "expand": 2,
+    "use_bias": False,
+    "use_conv_bias": True,
+    "chunk_size": 16,
+    "vocab_size": 48,
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "mamba": _MAMBA,
     "mamba-ragged": {
@@ -79,6 +102,21 @@ CASES: dict[str, dict[str, Any]] = {
         "intermediate_size": 80,
         "state_size": 11,
         "time_step_rank": 7,
+    },
+    "mamba2": _MAMBA2,
+    "mamba2-ragged": {
+        **_MAMBA2,
+        "hidden_size": 48,
+        "num_heads": 9,
+        "head_dim": 16,
+        "n_groups": 3,
+        "state_size": 16,
+        "conv_kernel": 3,
+        "expand": 3,
+        "use_bias": True,
+        "use_conv_bias": False,
+        "layer_norm_epsilon": 1e-3,
+        "tie_word_embeddings": True,
     },
     "jamba": _JAMBA,
     "jamba-ragged": {

@@ -154,6 +154,17 @@ def test_names_without_a_prefix(case: str, tmp_path: Path) -> None:
     assert np.abs(found - random_checkpoints.golden()[case]).max() <= 1e-3
 
 
+def test_codestral_s_names(tmp_path: Path) -> None:
+    """Its checkpoint has all tensors inside a `model`, and a limit of steps that JSON has no number for."""
+    folder = random_checkpoints.write("mamba2", tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"time_step_limit": [0.0, float("inf")]}
+    (folder / "config.json").write_text(json.dumps(config | {"norm_before_gate": True}))
+    tensors = {f"model.{name}": values for name, values in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    found = logits(folder, random_checkpoints.make("mamba2")[2])
+    assert np.abs(found - random_checkpoints.golden()["mamba2"]).max() <= 1e-3
+
+
 def test_attention_sinks_are_seen(tmp_path: Path) -> None:
     folder = random_checkpoints.write("gpt-oss", tmp_path)
     tensors = load_file(folder / "model.safetensors")
