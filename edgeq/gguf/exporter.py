@@ -19,7 +19,7 @@ from edgeq.container.gguf_values import render_metadata as render
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import File, TensorInfo, open_file
 from edgeq.errors import FormatError, TokenizerError, UnsupportedError, UsageError
-from edgeq.gguf.importer import METADATA, POOLINGS, neighbours, pieces_of, rotated_heads
+from edgeq.gguf.importer import METADATA, PLAIN, POOLINGS, neighbours, pieces_of, rotated_heads
 from edgeq.gguf.rearranger import TO_BLOCKS, Rearranger
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, architecture, gguf_xielu
@@ -28,7 +28,7 @@ from edgeq.models.gguf import scores_factor, write_config
 from edgeq.models.gguf_architectures import exported
 from edgeq.models.gguf_gemma3n import rows_added, unread
 from edgeq.models.gguf_hooks import is_routed, mamba_of
-from edgeq.models.gguf_places import FUSED, Place, places, split
+from edgeq.models.gguf_places import FUSED, KV_B, Place, places, split, turns
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.models.image_tower import is_of_images
 from edgeq.models.matrix import check_tensors, layers_held
@@ -148,10 +148,13 @@ def export_gguf(
             for index, tensor in enumerate(targets):
                 woven: list[npt.NDArray[Any]] = []
                 for part, nth in _in_order(file, tensor):
+                    if turns(tensor.name, part.name):
+                        woven.append(_turned(file, part, heads[0], tensor.type))
+                        continue
                     reordered = rotated_heads(part.name, entry, *heads)
                     scale = factor if entry.scaled and split(part.name)[1] == entry.scaled else 1.0
                     chunks = _chunks(file, part, nth, tensor.type, reordered, fallback, rearranger, scale)
-                    if tensor.pieces > 1:
+                    if tensor.pieces > 1 or woven:
                         woven.append(np.concatenate(list(chunks)))
                         continue
                     first: npt.NDArray[Any] | None = None
@@ -267,7 +270,8 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
     UnsupportedError if GGUF cannot hold it as it is and there is no fallback for that."""
     infos = [file.tensors[part] for part in place.parts]
     shape, axis = infos[0].shape, max(len(infos[0].shape) - 2, 0)
-    shape = (*shape[:axis], sum(info.shape[axis] for info in infos), *shape[axis + 1 :])
+    shapes = [place.shape_there(info.name, info.shape, heads) for info in infos]
+    shape = (*shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :])
     if len(shape) == 1:
         original = _recorded(file, "types", dict, {}).get(infos[0].name, "F32")
         if place.flat:
@@ -278,6 +282,8 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
                 rows = groups if stem == "ssm_norm" else shape[0]
             shape = (rows, shape[0] // rows)
         return Exported(place.name, shape, original if original in ("F16", "BF16") else "F32", place.parts)
+    if split(place.name)[1] == KV_B:
+        return _woven(file, place, infos, shape, fallback)
     types = [_writable(file, info, fallback) for info in infos]
     widest = max(types, key=lambda name: BY_NAME[name].row_bytes(shape[-1]))
     if len(set(types)) > 1 and fallback is None:
@@ -289,6 +295,27 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
     elif place.flat:  # a vector there, or matrices of heads
         shape = shape[1:] if shape[0] == 1 else (heads, shape[0] // heads, shape[1])
     return Exported(place.name, shape, widest, place.parts, again)
+
+
+def _woven(
+    file: File, place: Place, infos: Sequence[TensorInfo], shape: tuple[int, ...], fallback: Fallback | None
+) -> Exported:
+    """Keys and values of latent attention's heads: blocks along rows are none along columns."""
+    types = {info.type for info in infos}
+    kind = types.pop() if len(types) == 1 and types <= {*PLAIN} else "F16"
+    again = any(info.type != kind for info in infos)
+    if again and fallback is None:
+        what = f"GGUF has {' and '.join(place.parts)} as one tensor, the first turned"
+        raise UnsupportedError(f"{file.path}: {what}: --fallback encodes them again, as {kind}")
+    return Exported(place.name, shape, kind, place.parts, again)
+
+
+def _turned(file: File, info: TensorInfo, heads: int, kind: str) -> Bytes:
+    """u8 [heads * columns, row_bytes] of the type `kind`: a matrix whose rows become columns, head by head."""
+    rows, cols = info.shape
+    weights = decode(file.data(info.name), rows, cols, info.type).reshape(heads, rows // heads, cols)
+    turned = np.ascontiguousarray(weights.transpose(0, 2, 1)).reshape(heads * cols, -1)
+    return np.ascontiguousarray(to_plain(turned, kind)).view(np.uint8)
 
 
 def _empty(name: str, shape: tuple[int, ...], targets: Sequence[Exported]) -> tuple[GgufSpec, int]:

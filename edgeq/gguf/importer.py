@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import environment
+from edgeq.blocks.fields import Fields, decode_fields
 from edgeq.blocks.gguf_decode import widen
 from edgeq.blocks.panels import pack_panels
-from edgeq.blocks.reference import from_gguf
+from edgeq.blocks.reference import decode, encode, from_gguf
 from edgeq.blocks.table import PANEL_ROWS, block_type
 from edgeq.container.gguf_reader import GgufFile, GgufTensor, open_gguf
 from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
@@ -37,7 +38,7 @@ from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_architectures import known
 from edgeq.models.gguf_encoders import RANK
 from edgeq.models.gguf_hooks import delta_shape
-from edgeq.models.gguf_places import FUSED, Place, places, split
+from edgeq.models.gguf_places import FUSED, KV_B, Place, places, split, turns
 from edgeq.models.matrix import layer_past_the_last, layers_held
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
@@ -48,6 +49,7 @@ CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its ca
 METADATA = METADATA_ASSET
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # GGUF's numbers of how states become one vector
 EXACT, WIDENED, ROUNDED = "exact", nvfp4_scales.EXACT, nvfp4_scales.ROUNDED
+TURNED = "turned, rounded to F16"
 
 U8 = npt.NDArray[np.uint8]
 # (tensor's name, its index, number of tensors, bytes done, bytes in all)
@@ -84,7 +86,8 @@ class _Job:
     """One tensor: what it is made from, what it becomes and how. `first`: where its rows begin in each matrix that it
     is made from. `heads` that its rows are of, where these must be re-ordered, else 0. `pieces`: in how many its rows
     lie, one in each of so many equal parts of the matrix, if that is not one. `factors`: of NVFP4, what each matrix is
-    multiplied by; `error`: how far its scales are rounded, of all of them (RMS)."""
+    multiplied by; `error`: how far its scales are rounded, of all of them (RMS). `turned`: its rows are columns there,
+    piece by piece."""
 
     tensor: GgufTensor
     spec: TensorSpec
@@ -94,6 +97,12 @@ class _Job:
     pieces: int = 1
     factors: npt.NDArray[np.float32] | None = None
     error: float = 0.0
+    turned: bool = False
+
+    @property
+    def of_piece(self) -> int:
+        """Rows there that it has of each piece."""
+        return self.spec.shape[-1] if self.turned else self.rows // self.pieces
 
     @property
     def rows(self) -> int:
@@ -103,7 +112,7 @@ class _Job:
     @property
     def comes_back(self) -> bool:
         """Whether it has another type here than there, and an export can write its own blocks again."""
-        same = self.how != ROUNDED and (self.factors is None or bool((self.factors == 1).all()))
+        same = self.how not in (ROUNDED, TURNED) and (self.factors is None or bool((self.factors == 1).all()))
         return same and self.tensor.type.name != self.spec.type
 
     @property
@@ -130,6 +139,9 @@ def examine(file: GgufFile, allow_no_tokenizer: bool = False, tokenizer: bool = 
     model = architecture(config, file.path)
     _, entry = known(file.metadata, file.path)
     assets, notes = _assets(file, config, model, allow_no_tokenizer) if tokenizer else ({}, [])
+    if entry.older:
+        assets.pop(METADATA, None)
+        notes.append("an older layout, with keys and values of all heads in one tensor: an export writes the newer")
     jobs, left_out = _plan(file, model, entry, layers_held(model.num_hidden_layers, config))
     return Examined(config, model, assets, jobs, notes + left_out)
 
@@ -238,7 +250,7 @@ def _plan(file: GgufFile, model: Architecture, entry: GgufArchitecture, layers: 
     expected = {name: tensor.shape for name, tensor in model.tensors.items()}
     known_places = {place.name: place for place in places(list(expected), entry, _fused(file, model))}
     for place in known_places.values():
-        _check(file, place, expected)
+        _check(file, place, expected, model.heads.num_attention_heads)
     if surplus := layer_past_the_last(file.tensors, layers):
         what = f"tensor {surplus[:80]!r} belongs to no layer: block_count is {layers}"
         raise FormatError(f"{file.path}: {what}: convert the model again, or download it again")
@@ -276,7 +288,7 @@ def _fused(file: GgufFile, model: Architecture) -> list[str]:
     return [whole for whole, ours in FUSED if whole in here and ours[0] not in here and wanted.issuperset(ours)]
 
 
-def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]], attending: int) -> None:
     """FormatError if the file's tensor is missing or has another shape than the model's have together."""
     if place.name not in file.tensors:
         old = place.name.replace("_exps.", ".0.")  # the first expert's own, before 2024-04
@@ -286,7 +298,7 @@ def _check(file: GgufFile, place: Place, expected: Mapping[str, tuple[int, ...]]
                 "newer file"
             )
         raise FormatError(f"{file.path}: has no tensor {place.name}: the file is incomplete, convert the model again")
-    shapes = [expected[part] for part in place.parts]
+    shapes = [place.shape_there(part, expected[part], attending) for part in place.parts]
     axis = max(len(shapes[0]) - 2, 0)
     shape = (*shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :])
     has = file.tensors[place.name].shape
@@ -318,11 +330,15 @@ def _jobs(
         if factor is not None:
             error = nvfp4_scales.error_of(file, tensor, factor)
             how = ROUNDED if error else WIDENED
-        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces, factor, error)
+        turned = turns(place.name, name)
+        if turned and kind not in PLAIN:
+            kind, how = "F16", TURNED
+        job = _Job(tensor, TensorSpec(name, shape, kind), how, first, heads, pieces, factor, error, turned)
         yield job
-        first += job.rows // pieces
+        first += job.of_piece
 
 
+PLAIN = ("F32", "F16", "BF16")
 # Matrices that are not multiplied as others are
 AS_F32 = ("shortconv.conv", "ssm_conv1d", "ssm_a", "position_embd", "token_types")
 
@@ -398,9 +414,9 @@ def _pieces(file: GgufFile, job: _Job) -> Iterator[tuple[int, U8]]:
     if len(job.spec.shape) == 1:
         yield 0, file.data(job.tensor.name)
         return
-    if job.pieces > 1:
+    if job.pieces > 1 or job.turned:
         rows = file.data(job.tensor.name).reshape(job.pieces, job.tensor.shape[0] // job.pieces, -1)
-        picked = rows[:, job.first : job.first + job.rows // job.pieces].reshape(job.rows, -1)
+        picked = rows[:, job.first : job.first + job.of_piece].reshape(job.pieces * job.of_piece, -1)
         yield 0, np.ascontiguousarray(picked)
         return
     head_dim = job.rows // job.heads if job.heads else 1
@@ -415,18 +431,31 @@ def _turn(file: GgufFile, job: _Job, nth: int, rows: U8, rearranger: Rearranger)
     count, cols, name = len(rows), job.tensor.shape[-1], job.tensor.type.name
     if job.heads:
         rows = halves(rows, job.heads * count // job.rows)
+    if job.turned:
+        pieces = _weights(job, nth, rows).reshape(job.pieces, job.of_piece, cols)
+        return encode(np.ascontiguousarray(pieces.transpose(0, 2, 1)).reshape(job.spec.shape), job.spec.type)
     if job.how == EXACT:
         bt = block_type(name)
         return rearranger.to_panels(rows, count, cols, bt) if bt.quantized else from_gguf(rows, count, cols, name)
-    fields = widen(rows, count, cols, name)
-    if job.factors is not None:
-        fields = nvfp4_scales.times(fields, job.factors[nth])
-    return pack_panels(fields, block_type(job.spec.type))
+    return pack_panels(_widened(job, nth, rows), block_type(job.spec.type))
+
+
+def _widened(job: _Job, nth: int, rows: U8) -> Fields:
+    fields = widen(rows, len(rows), job.tensor.shape[-1], job.tensor.type.name)
+    return fields if job.factors is None else nvfp4_scales.times(fields, job.factors[nth])
+
+
+def _weights(job: _Job, nth: int, rows: U8) -> npt.NDArray[np.float32]:
+    """f32 [rows, columns] of blocks of any type."""
+    count, cols, kind = len(rows), job.tensor.shape[-1], job.tensor.type
+    if kind.native:
+        return decode(from_gguf(rows, count, cols, kind.name), count, cols, kind.name)
+    return decode_fields(_widened(job, nth, rows), block_type(kind.held))
 
 
 def pieces_of(place: Place, model: Architecture) -> int:
     """In how many pieces the rows of a woven tensor's parts lie: one for each head."""
-    if split(place.name)[1] == "attn_q":
+    if split(place.name)[1] in ("attn_q", KV_B):
         return model.heads.num_attention_heads
     shape = delta_shape(model) if isinstance(model, Model) else None
     assert shape is not None, "nothing else is woven"

@@ -36,6 +36,7 @@ class GgufArchitecture:
     own_rope      its rotary embeddings are gguf_gemma4.py's
     by_layer      keys whose values may differ from layer to layer, where `read` sees to it
     attends       there are layers of attention, of which metadata must tell
+    older         a layout that an export does not write again: it takes the newer
     square        all query heads together are as wide as the residual stream there
     """
 
@@ -60,4 +61,5 @@ class GgufArchitecture:
     own_rope: bool = False
     by_layer: tuple[str, ...] = ()
     attends: bool = True
+    older: bool = False
     square: bool = False

@@ -405,7 +405,7 @@ ARCHITECTURES |= {
         write=gguf_mixtures.write_afmoe,
     ),
 }
-ARCHITECTURES["deepseek2"] = gguf_latents.SIGMOIDS
+ARCHITECTURES |= {"deepseek2": gguf_latents.SIGMOIDS, "minicpm3": gguf_latents.MINICPM3}
 ARCHITECTURES |= {
     "bloom": GgufArchitecture(
         "bloom",

@@ -1,30 +1,34 @@
 """Latent attention in GGUF: one architecture, deepseek2, for DeepSeek-V2, for those whose experts sigmoids choose, and
-for those without experts."""
+for those without experts; and MiniCPM3's. This, and older files of the other, have keys and values in one tensor."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeq.errors import FormatError, UnsupportedError
 from edgeq.models import gguf_mixtures
 from edgeq.models.composition import Model
 from edgeq.models.gguf_architecture import GgufArchitecture
-from edgeq.models.gguf_hooks import Config, Shapes
+from edgeq.models.gguf_hooks import Config, Shapes, count_of
+from edgeq.models.gguf_places import KV_B, OF_KEYS, OF_VALUES
 from edgeq.models.latent_attention import LatentAttention
 from edgeq.models.matrix import FURTHER
 
 SOFTMAX = 1  # GGUF's number of it
+_LATENT = "_mla"  # behind keys of what heads have; files without these have all heads' keys and values in one tensor
 GLM_FLASH = 154880  # tokens of the model whose older files do not say that sigmoids choose
-OF_HEADS = ("attn_k_b", "attn_v_b")  # matrices here, with an axis for the heads there
+OF_HEADS = (OF_KEYS, OF_VALUES)  # matrices here, with an axis for the heads there
+_WOVEN = {KV_B: OF_HEADS}
 
 
 def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Sizes of heads. What follows the last layer guesses further tokens."""
-    sizes = [values.get(key) for key in ("attention.head_count", "attention.key_length_mla", "rope.dimension_count")]
-    if sizes[1] is None:
-        raise UnsupportedError("keys and values of its heads are in one tensor, an old layout: take a newer file")
-    heads, key, turned = sizes
-    if not (isinstance(heads, int) and isinstance(key, int) and isinstance(turned, int) and 0 < turned < key):
+    heads, turned = (count_of(values.get(key)) for key in ("attention.head_count", "rope.dimension_count"))
+    lengths = [f"attention.{one}_length" for one in ("key", "value")]
+    key, value = (count_of(values.get(f"{length}{_LATENT}", values.get(length))) for length in lengths)
+    if not (heads and 0 < turned < key):
+        sizes = [heads, key, turned]
         raise FormatError(f"heads, their keys and what of these is rotated are {sizes}: convert the model again")
     layers, further = values["block_count"], values.get("nextn_predict_layers", 0)
     if not isinstance(further, int) or not 0 <= further < layers:
@@ -34,6 +38,7 @@ def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
         "head_dim": turned,  # what the rotary embedding is of
         "qk_rope_head_dim": turned,
         "qk_nope_head_dim": key - turned,
+        "v_head_dim": value or count_of(values.get("embedding_length")) // heads,
         "q_lora_rank": values.get("attention.q_lora_rank"),
         "num_hidden_layers": layers - further,
         **({FURTHER: further} if further else {}),
@@ -62,6 +67,7 @@ def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "attention.value_length": heads.latent,
         "attention.key_length_mla": attention.key_dim + heads.head_dim - heads.latent,
+        "attention.value_length_mla": attention.value_dim,
         **({} if rank is None else {"attention.q_lora_rank": rank}),
     }
 
@@ -82,7 +88,18 @@ def write_dense(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return write(model, config) | {"leading_dense_block_count": model.num_hidden_layers, **experts}
 
 
-_KEYS = {"attention.kv_lora_rank": "kv_lora_rank", "attention.value_length_mla": "v_head_dim"}
+def write_minicpm3(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Each head has its keys and values there."""
+    attention, heads = model.attention, model.heads
+    assert isinstance(attention, LatentAttention)
+    return {
+        "attention.head_count_kv": heads.num_attention_heads,
+        "attention.key_length": attention.key_dim + heads.head_dim - heads.latent,
+        "attention.value_length": attention.value_dim,
+    }
+
+
+_KEYS = {"attention.kv_lora_rank": "kv_lora_rank"}
 _FIXED = {"hidden_act": "silu", "attention_bias": False}
 _EXPERTS = {
     "expert_count": "n_routed_experts",
@@ -99,11 +116,27 @@ _SOFTMAX = GgufArchitecture(
     "deepseek_v2", keys=_KEYS | _EXPERTS, fixed=_FIXED, read=read_softmax, write=write_softmax, vectors=OF_HEADS
 )
 _DENSE = GgufArchitecture("youtu", keys=_KEYS, fixed=_FIXED, read=read, write=write_dense, vectors=OF_HEADS)
+# Its factors are not in the file: readers know them
+MINICPM3 = GgufArchitecture(
+    "minicpm3",
+    keys=_KEYS | {"attention.q_lora_rank": "q_lora_rank"},
+    fixed=_FIXED | {"mlp_bias": False, "scale_emb": 12.0, "scale_depth": 1.4, "dim_model_base": 256},
+    read=read,
+    write=write_minicpm3,
+    woven=_WOVEN,
+)
 BY_TYPE = {"deepseek_v3": SIGMOIDS, "deepseek_v2": _SOFTMAX, "glm4_moe_lite": SIGMOIDS, "youtu": _DENSE}
 
 
 def entry_of(metadata: Mapping[str, Any]) -> GgufArchitecture:
     """That of a deepseek2 with these keys."""
+    if f"deepseek2.attention.key_length{_LATENT}" not in metadata:
+        return replace(_entry_of(metadata), woven=_WOVEN, vectors=(), older=True)
+    return _entry_of(metadata)
+
+
+def _entry_of(metadata: Mapping[str, Any]) -> GgufArchitecture:
+    """That of a newer one."""
     if not metadata.get("deepseek2.expert_count"):
         return _DENSE
     unsaid = gguf_mixtures.SIGMOID if metadata.get("deepseek2.vocab_size") == GLM_FLASH else SOFTMAX

@@ -17,6 +17,9 @@ FUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     *STACKED.items(),
 )
 
+# Keys and values of latent attention's heads: GGUF may weave both into one tensor, where those of keys are turned
+KV_B, OF_KEYS, OF_VALUES = "attn_kv_b", "attn_k_b", "attn_v_b"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -28,6 +31,15 @@ class Place:
     parts: tuple[str, ...]
     flat: bool = False
     woven: bool = False
+
+    def shape_there(self, part: str, shape: tuple[int, ...], heads: int) -> tuple[int, ...]:
+        """The shape that a part of ours has there."""
+        return (heads * shape[1], shape[0] // heads) if turns(self.name, part) else shape
+
+
+def turns(whole: str, part: str) -> bool:
+    """Whether the rows of a part are columns in the tensor `whole`, head by head."""
+    return split(whole)[1] == KV_B and split(part)[1] == OF_KEYS
 
 
 def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) -> list[Place]:

@@ -219,7 +219,7 @@ def factor_tensors(config: Mapping[str, Any], model: Model | None = None) -> dic
 
 def _two_lists(config: Mapping[str, Any]) -> bool:
     """Whether short and long sessions have divisors of their own: of Llama's kin all sessions have the same."""
-    return config.get("model_type") == "phi3" and bool(scaling_of(config).get("long_factor"))
+    return config.get("model_type") in ("phi3", "minicpm3") and bool(scaling_of(config).get("long_factor"))
 
 
 def rope_factors(config: Mapping[str, Any]) -> list[float] | None:

@@ -52,6 +52,9 @@ NEAREST = {
     "ling": {"head_dim": 16},
     "gemma4-experts": {"rope_parameters": CASES["gemma4"]["rope_parameters"]},
     "deepseek-v2-queries": {"attention_bias": False},
+    "minicpm3": {"scale_emb": 12.0, "dim_model_base": 256},
+    "minicpm3-plain": {"scale_emb": 12.0, "scale_depth": 1.4, "dim_model_base": 256}
+    | {"mlp_bias": False, "attention_bias": False},
     "youtu": {"attention_bias": False},
     "glm-no-bias": {"hidden_act": "silu", "hidden_size": 120},
 }
@@ -83,8 +86,6 @@ REFUSED = {
         "solar-open",
         "afmoe-no-scaling",
         "deepseek-v3-halves",
-        "minicpm3",
-        "minicpm3-plain",
     ),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),

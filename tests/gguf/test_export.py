@@ -19,11 +19,12 @@ from token_vectors import read_vectors  # noqa: E402
 import edgeq  # noqa: E402
 from edgeq.blocks.reference import decode  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
+from edgeq.container.gguf_values import render_metadata  # noqa: E402
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
-from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
+from edgeq.gguf.exporter import AS_Q8_0, _typed, export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models import architecture  # noqa: E402
 from edgeq.models.gguf import read_config, write_config  # noqa: E402
@@ -351,6 +352,91 @@ def test_a_tensor_per_expert_is_refused(tmp_path: Path):
                 writer.write(np.ascontiguousarray(data))
     with pytest.raises(UnsupportedError, match=r"has a tensor per expert, like blk\.0\.ffn_gate\.0\.weight, an old"):
         import_gguf(tmp_path / "old.gguf", tmp_path / "back.eqf")
+
+
+def test_minicpm3_s_keys_are_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of F16 each is there as it was; blocks along rows are none along columns."""
+    monkeypatch.setitem(CASES, "minicpm3", changed("minicpm3"))
+    folder = random_checkpoints.write("minicpm3", tmp_path / "c")
+    for recipe, types in (("F16", {"F16"}), ("Q8_0", {"F16", "Q8_0"})):
+        convert(folder, tmp_path / "m.eqf", recipe, allow_no_tokenizer=True)
+        if recipe != "F16":
+            with pytest.raises(UnsupportedError, match=r"attn_k_b\.weight and .* the first turned: --fallback"):
+                export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+        report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", fallback=AS_Q8_0)
+        assert {(t.type, t.again) for t in report.tensors if "attn_kv_b" in t.name} == {("F16", recipe != "F16")}
+        import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+        with open_file(tmp_path / "back.eqf") as file:
+            assert {tensor.type for tensor in file.tensors.values() if len(tensor.shape) > 1} == types
+        for name in ("blk.1.attn_k_b.weight", "blk.1.attn_v_b.weight"):
+            expected, found = (weights_in(tmp_path / f"{one}.eqf", name) for one in ("m", "back"))
+            np.testing.assert_array_equal(found, expected.astype(np.float16))
+
+
+def weights_in(path: Path, name: str) -> np.ndarray:
+    """f32 [rows, columns] of a matrix of an .eqf file."""
+    with open_file(path) as file:
+        info = file.tensors[name]
+        return decode(file.data(name), *info.shape, info.type)
+
+
+def older(case: str, newer: Path, path: Path, kind: str) -> Path:
+    """`newer` as a GGUF file of before 2025-04: keys and values of a layer's heads in one tensor, of such blocks."""
+    config, weights, _ = random_checkpoints.make(case)
+    heads, own, value = (config[key] for key in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))
+    with open_gguf(newer) as file:
+        metadata = {key: value for key, value in file.metadata.items() if not key.endswith("_mla")}
+        metadata["deepseek2.attention.head_count_kv"] = heads
+        metadata["deepseek2.attention.key_length"] = own + config["qk_rope_head_dim"]
+        metadata["deepseek2.attention.value_length"] = value
+        tensors = []
+        for t in file.tensors.values():
+            if "attn_v_b" in t.name:
+                continue
+            spec, data = GgufSpec(t.name, t.shape, t.type.name), file.data(t.name)
+            if "attn_k_b" in t.name:
+                layer = weights[f"model.layers.{t.name.split('.')[1]}.self_attn.kv_b_proj.weight"]
+                spec = GgufSpec(t.name.replace("attn_k_b", "attn_kv_b"), layer.shape, kind)
+                data = gguf.quants.quantize(layer, gguf.GGMLQuantizationType[kind])
+            tensors.append((spec, data))
+        typed = {key: _typed(value) for key, value in metadata.items()}
+        with GgufWriter(path, render_metadata(typed), len(typed), [spec for spec, _ in tensors]) as writer:
+            for _, data in tensors:
+                writer.write(np.ascontiguousarray(data))
+    return path
+
+
+@pytest.mark.parametrize(("case", "kind"), [("deepseek-v2-lite", "F32"), ("glm4-moe-lite", "F16"), ("youtu", "Q8_0")])
+def test_older_files_of_latent_attention(case: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Keys and values are taken apart, and an export writes the newer layout."""
+    monkeypatch.setitem(CASES, case, changed(case))
+    convert(random_checkpoints.write(case, tmp_path / "c"), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    report = import_gguf(older(case, tmp_path / "m.gguf", tmp_path / "old.gguf", kind), tmp_path / "back.eqf")
+    found = (
+        {t.type for t in report.tensors if "attn_k_b" in t.name},
+        {t.type for t in report.tensors if "v_b" in t.name},
+    )
+    assert found == ({"F16" if kind == "Q8_0" else kind}, {kind})
+    export_gguf(tmp_path / "back.eqf", tmp_path / "again.gguf")
+    import_gguf(tmp_path / "again.gguf", tmp_path / "again.eqf")
+    config, _, prompt = random_checkpoints.make(case)
+    heads, own, latent = (config[key] for key in ("num_attention_heads", "qk_nope_head_dim", "kv_lora_rank"))
+    with open_gguf(tmp_path / "old.gguf") as file:
+        there = gguf.quants.dequantize(file.data("blk.1.attn_kv_b.weight"), gguf.GGMLQuantizationType[kind])
+    keys, values = np.split(there.reshape(heads, -1, latent), [own], axis=1)
+    turned = keys.transpose(0, 2, 1).reshape(-1, own)
+    expected = turned.astype(np.float16) if kind == "Q8_0" else turned
+    np.testing.assert_array_equal(weights_in(tmp_path / "back.eqf", "blk.1.attn_k_b.weight"), expected)
+    np.testing.assert_array_equal(
+        weights_in(tmp_path / "back.eqf", "blk.1.attn_v_b.weight"), values.reshape(-1, latent)
+    )
+    logits = []
+    for name in ("m.eqf", "back.eqf", "again.eqf"):
+        with edgeq.load(tmp_path / name) as model:
+            logits.append(model.logits(prompt))
+    assert np.array_equal(logits[1], logits[2])
+    assert kind != "F32" or np.array_equal(*logits[:2])
 
 
 def test_the_language_model_of_gemma_3_with_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
