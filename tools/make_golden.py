@@ -12,6 +12,7 @@ others that differ from position to position until every token had its turn, and
 
 import argparse
 import hashlib
+import inspect
 import json
 import sys
 import tempfile
@@ -149,7 +150,10 @@ def greedy(model: Any, prompt: list[int], count: int = GENERATED, least: float =
             tokens.append(int(best.indices[0]))
             if step < count - 1:
                 kept = next(name for name in ("cache", "past_key_values") if name in output)  # newer, older
-                output = model(torch.tensor([tokens[-1:]]), use_cache=True, **{kept: output[kept]})
+                given = {kept: output[kept]}
+                if "position_ids" in inspect.signature(model.forward).parameters:  # Bamba would begin anew
+                    given["position_ids"] = torch.tensor([[len(tokens) - 1]])
+                output = model(torch.tensor([tokens[-1:]]), use_cache=True, **given)
     return tokens, smallest
 
 

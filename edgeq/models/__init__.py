@@ -96,6 +96,7 @@ SUPPORTED = (
     "falcon_mamba",
     "mamba2",
     "jamba",
+    "bamba",
     "bert",
     "roberta",
     "xlm-roberta",

@@ -76,6 +76,8 @@ REFUSED = {
         "olmo3",
         "nemotron-h-bias",
         "mamba-ragged",
+        "bamba",
+        "bamba-ragged",
         "phimoe",
         "phimoe-longrope",
         "falcon-alibi",

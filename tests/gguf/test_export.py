@@ -230,7 +230,7 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
 
 
 QUANTIZED = ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss", "qwen3-next"]
-QUANTIZED += ["deepseek-v2-lite", "gemma3n-older", "mamba", "jamba"]
+QUANTIZED += ["deepseek-v2-lite", "gemma3n-older", "mamba", "mamba2", "jamba"]
 
 
 @pytest.mark.parametrize("case", QUANTIZED)

@@ -270,3 +270,25 @@ def test_a_checkpoint_has_what_is_expected(case: str) -> None:
         axes = shape if part.flat else (*shape[:first], rows_of_one)
         unused = 2 if "embed_positions" in name else 0
         assert sorted(places) == list(range(unused, math.prod(axes))), name
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "message"),
+    [
+        ("mamba2", {"head_dim": 16}, "4 Mamba heads of 16 values in 2 groups do not make up 128"),
+        ("mamba2", {"time_step_limit": [0.0, 0.1]}, r"time_step_limit \[0.0, 0.1\] is not supported"),
+        ("bamba", {"attn_layer_indices": [3]}, r"attn_layer_indices is \[3\], a list of numbers below 3 is needed"),
+        ("bamba", {"attn_layer_indices": 1}, "attn_layer_indices is 1, a list"),
+    ],
+)
+def test_layers_of_mamba_s_kin_that_do_not_fit(case: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises((CheckpointError, UnsupportedError), match=message):
+        architecture(random_checkpoints.CASES[case] | change)
+
+
+def test_bamba_rotates_half_of_each_head() -> None:
+    """Whatever stands beside the rotary embedding's parameters, as transformers has it; what is among them counts."""
+    config = random_checkpoints.CASES["bamba"]
+    assert architecture(config | {"partial_rotary_factor": 1.0}) == architecture(config)
+    whole = architecture(config | {"rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 1.0}})
+    assert [len(model.rope.inverse_frequencies) for model in (architecture(config), whole)] == [4, 8]
