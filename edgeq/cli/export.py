@@ -17,7 +17,7 @@ from edgeq.errors import UsageError
 @click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.gguf]")
-@click.option("--fallback", is_flag=True, help="Encode again, as Q8_0, matrices whose rows GGUF's type cannot hold.")
+@click.option("--fallback", is_flag=True, help="Encode again, as Q8_0 or F16, matrices that GGUF cannot hold so.")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that GGUF cannot hold.")
 def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
     """Export MODEL, whatever can be run, as a .gguf file with the same blocks, bit for bit."""
@@ -34,7 +34,7 @@ def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer
         tell(f"note: {note}")
     if again := [tensor for tensor in report.tensors if tensor.again]:
         more = f" and {len(again) - 1} more like it" if len(again) > 1 else ""
-        tell(f"note: {again[0].name}{more}: encoded again as {again[0].type}, GGUF cannot hold such rows")
+        tell(f"note: {again[0].name}{more}: encoded again as {again[0].type}, GGUF cannot hold it so")
     types = Counter(tensor.type for tensor in report.tensors)
     tell(
         f"{report.path}: {report.architecture}, "
