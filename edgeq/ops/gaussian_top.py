@@ -42,12 +42,10 @@ class GaussianTop(Op):
 def make(variant, isa):
     """Threads share the vectors of all rows, each measuring the rows it meets for itself: cheaper than a barrier. What
     pads a row stays zero."""
+    from edgeq.kernels.moments import mean_of, variance_of
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import (
-        add,
-        device,
-        fma,
         larger,
         load_f32x16,
         select_below,
@@ -55,26 +53,10 @@ def make(variant, isa):
         sqrt_f32,
         store_f32x16,
         sub,
-        sum_f32,
         zero_f32x16,
     )
 
     arguments = words_of(Args)
-
-    @device
-    def mean_of(x, width):
-        total = zero_f32x16()
-        for i in range(0, width, 16):
-            total = add(total, select_below(width - i, load_f32x16(x + 4 * i), zero_f32x16()))
-        return sum_f32(total) / np.float32(width)
-
-    @device
-    def variance_of(x, width, mean):
-        total = zero_f32x16()
-        for i in range(0, width, 16):
-            away = select_below(width - i, sub(load_f32x16(x + 4 * i), splat_f32(mean)), zero_f32x16())
-            total = fma(away, away, total)
-        return sum_f32(total) / np.float32(width)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)

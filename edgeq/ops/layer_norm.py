@@ -64,39 +64,21 @@ class LayerNorm(Op):
 def make(variant, isa):
     """Rows, weight and bias are padded with zeros to 32 columns. Threads share the groups of 32 columns, each measuring
     the rows it meets for itself: cheaper than a barrier."""
+    from edgeq.kernels.moments import mean_of, variance_of
     from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import (
         add,
         device,
-        fma,
         load_f32x16,
         mul,
-        select_below,
         splat_f32,
         sqrt_f32,
         sub,
-        sum_f32,
-        zero_f32x16,
     )
 
     arguments, keep = words_of(Args), make_keep(isa.tile)
-
-    @device
-    def mean_of(x, width):
-        total = zero_f32x16()
-        for i in range(0, width, 16):
-            total = add(total, select_below(width - i, load_f32x16(x + 4 * i), zero_f32x16()))
-        return sum_f32(total) / np.float32(width)
-
-    @device
-    def variance_of(x, width, mean):
-        total = zero_f32x16()
-        for i in range(0, width, 16):
-            away = select_below(width - i, sub(load_f32x16(x + 4 * i), splat_f32(mean)), zero_f32x16())
-            total = fma(away, away, total)
-        return sum_f32(total) / np.float32(width)
 
     @device
     def normalized(x, weight, bias, mean, factor):
