@@ -5,6 +5,7 @@ code needs no symbol from outside and no relocation, so that loading is to check
 processes share. `formats/kernels.md` gives every byte.
 """
 
+import ctypes
 import hashlib
 import json
 import mmap
@@ -110,7 +111,8 @@ def load(path: Path) -> tuple[Header, int]:
     these sources is the caller's to check, from `read_header`.
     """
     header, code = _checked(path, _map)
-    _mapped.append(code)
+    # Python's end must not unmap it either: workers are daemons, which may still be inside
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
     return header, int(np.frombuffer(code, np.uint8).ctypes.data)
 
 
@@ -135,9 +137,6 @@ def _checked(path: Path, get_code: Callable[[BinaryIO, Header], Code]) -> tuple[
     if digest.digest() != prefix[_SEALED:]:
         raise KernelError(f"{path}: is damaged, its checksum is wrong: build it again")
     return header, code
-
-
-_mapped: list[mmap.mmap] = []
 
 
 def _map(file: BinaryIO, header: Header) -> mmap.mmap:

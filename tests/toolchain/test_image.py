@@ -1,10 +1,13 @@
 """Kernel files: what is written is read back, and what is damaged is refused before it runs."""
 
+import ctypes
 import errno
 import hashlib
 import mmap
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,7 +123,22 @@ def test_where_files_must_not_be_executed(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(image.mmap, "mmap", refuse_first)
     _, address = image.load(path)
     assert refused and address % mmap.PAGESIZE == 0
-    assert image._mapped[-1][:] == CODE
+    assert ctypes.string_at(address, len(CODE)) == CODE
+
+
+@pytest.mark.skipif(not image.supported(), reason="this system cannot run kernel files")
+def test_code_outlives_python(path: Path):
+    """As Python ends it takes modules apart, while a worker may still be on its way out of a kernel."""
+    program = """
+import ctypes, gc, pathlib, sys
+from edgeq.toolchain import image
+_, address = image.load(pathlib.Path(sys.argv[1]))
+vars(image).clear()
+gc.collect()
+sys.stdout.buffer.write(ctypes.string_at(address, int(sys.argv[2])))
+"""
+    command = [sys.executable, "-c", program, str(path), str(len(CODE))]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == CODE
 
 
 @pytest.mark.skipif(not image.supported(), reason="this system cannot run kernel files")
