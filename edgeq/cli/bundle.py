@@ -143,7 +143,8 @@ def make(
         raise UsageError(f"{model}: a bundle has a file of that name itself: rename the model, to {name}.eqf say")
     if edgeq_wheel is not None:
         _check_own(edgeq_wheel)
-    tokenizer, names = _examine(model, board.cpus)
+    tokenizer, names, sees = _examine(model, board.cpus)
+    extras = [extra for extra, wanted in (("serve", server), ("vision", sees)) if wanted]
     unneeded = CONVERTING | (set(TOKENIZERS.values()) - {tokenizer})
     libraries = {cpu: put_library(cpu, None if all_kernels else names[cpu]) for cpu in board.cpus}
     compiled = libraries[board.cpus[0]] is not None
@@ -154,7 +155,7 @@ def make(
             _link(model, folder / name)
             if python is not None:  # before kernels are compiled, which takes minutes: wheels fail at once
                 unneeded |= COMPILER if compiled else frozenset()
-                add_wheels(folder, board, python, edgeq_wheel, unneeded, "serve" if server else None)
+                add_wheels(folder, board, python, edgeq_wheel, unneeded, extras)
             cpus = add_kernels(folder / "kernels", libraries)
             write_texts(folder, board.title, board.machine, name, python, cpus, compiled, server)
             size = sum(_flush(path) for path in folder.rglob("*") if path.is_file())
@@ -164,18 +165,19 @@ def make(
     return size
 
 
-def _examine(model: Path, cpus: Sequence[str]) -> tuple[str | None, dict[str, list[str]]]:
-    """The package of the model's tokenizer, and the kernels it needs on each CPU.
+def _examine(model: Path, cpus: Sequence[str]) -> tuple[str | None, dict[str, list[str]], bool]:
+    """The package of the model's tokenizer, the kernels it needs on each CPU, and whether it sees images.
 
     Raises FormatError where a byte of the model is not what it should be, and for what cannot be run.
     """
     from edgeq.container.reader import open_file
+    from edgeq.models.image_tower import is_of_images
     from edgeq.runtime.kernel_state import needed
 
     with open_file(model) as file:
         file.verify()
         tokenizer = next((package for asset, package in TOKENIZERS.items() if asset in file.assets), None)
-        return tokenizer, {cpu: needed(file, cpu) for cpu in cpus}
+        return tokenizer, {cpu: needed(file, cpu) for cpu in cpus}, any(map(is_of_images, file.tensors))
 
 
 def add_kernels(folder: Path, libraries: Mapping[str, Callable[..., Path] | None]) -> list[str]:
@@ -219,10 +221,10 @@ def _flush(path: Path) -> int:
 
 
 def add_wheels(
-    folder: Path, board: Board, python: str, edgeq_wheel: Path | None, unneeded: Set[str], extra: str | None = None
+    folder: Path, board: Board, python: str, edgeq_wheel: Path | None, unneeded: Set[str], extras: Sequence[str] = ()
 ) -> None:
-    """wheels/ with edgeq and what it needs on the board, and requirements.txt with their versions; with what an extra
-    of edgeq's needs.
+    """wheels/ with edgeq and what it needs on the board, and requirements.txt with their versions; with what these
+    extras of edgeq's need.
 
     Raises OutputError where pip cannot make or download them.
     """
@@ -233,16 +235,16 @@ def add_wheels(
         shutil.copyfile(edgeq_wheel, own)
     else:
         own = _build(wheels)
-    needs = [need for need in requirements(own, extra) if _name(need) not in unneeded]
+    needs = [need for need in requirements(own, extras) if _name(need) not in unneeded]
     tags = [argument for glibc in GLIBC for argument in ("--platform", f"{glibc}_{board.machine}")]
     download = ["download", "--dest", str(wheels), "--only-binary=:all:", "--implementation", "cp"]
     _pip([*download, "--python-version", python, *tags, *needs], f"wheels for {board.machine} and Python {python}")
-    _prune(wheels, unneeded, extra)
+    _prune(wheels, unneeded, extras)
     pins = sorted(pinned(path) for path in wheels.glob("*.whl"))
     (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
 
 
-def _prune(wheels: Path, unneeded: Set[str], extra: str | None) -> None:
+def _prune(wheels: Path, unneeded: Set[str], extras: Sequence[str]) -> None:
     """Remove the wheels that only `unneeded` packages need, and those: pip cannot be told to leave out a dependency."""
     found = {_name(pinned(path)): path for path in wheels.glob("*.whl")}
     waiting, kept = ["edgeq"], set[str]()
@@ -250,7 +252,7 @@ def _prune(wheels: Path, unneeded: Set[str], extra: str | None) -> None:
         name = waiting.pop()
         if name in found and name not in kept and name not in unneeded:
             kept.add(name)
-            waiting += map(_name, requirements(found[name], extra if name == "edgeq" else None))
+            waiting += map(_name, requirements(found[name], extras if name == "edgeq" else ()))
     for name in found.keys() - kept:
         found[name].unlink()
 
@@ -264,8 +266,8 @@ def _check_own(wheel: Path) -> None:
     requirements(wheel)
 
 
-def requirements(wheel: Path, extra: str | None = None) -> list[str]:
-    """What a wheel depends on, of its extras with one. Raises UsageError for a file that is no wheel."""
+def requirements(wheel: Path, extras: Sequence[str] = ()) -> list[str]:
+    """What a wheel depends on, with these of its extras. Raises UsageError for a file that is no wheel."""
     try:
         with zipfile.ZipFile(wheel) as content:
             name = next(name for name in content.namelist() if name.endswith(".dist-info/METADATA"))
@@ -273,8 +275,8 @@ def requirements(wheel: Path, extra: str | None = None) -> list[str]:
     except (OSError, zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
         raise UsageError(f"{wheel}: is no wheel: give one that `pip wheel` made") from error
     needs = metadata.get_all("Requires-Dist") or []
-    of_extra = re.compile(rf";\s*extra == ['\"]{extra}['\"]\s*$")
-    return [of_extra.sub("", need) for need in needs if "extra ==" not in need or (extra and of_extra.search(need))]
+    of_extras = re.compile(rf";\s*extra == ['\"]({'|'.join(extras)})['\"]\s*$")
+    return [of_extras.sub("", need) for need in needs if "extra ==" not in need or of_extras.search(need)]
 
 
 def pinned(wheel: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import seeing_model
 
 import edgeq as package
 from edgeq.cli import bundle
@@ -38,11 +39,12 @@ Requires-Dist: huggingface_hub>=0.25
 Requires-Dist: ml_dtypes
 Requires-Dist: pytest>=8; extra == 'dev'
 Requires-Dist: starlette>=0.46; extra == 'serve'
+Requires-Dist: pillow>=10.1; extra == 'vision'
 """
 # What pip has: packages and what they need; of these a board that runs a model with tokenizer.json gets a few.
 PACKAGES = {"numpy": [], "numba": ["llvmlite", "numpy"], "llvmlite": [], "tokenizers": ["huggingface-hub"]}
 PACKAGES |= {"huggingface-hub": ["tqdm", "pyyaml"], "tqdm": [], "pyyaml": [], "sentencepiece": []}
-PACKAGES |= {"starlette": ["anyio"], "anyio": []}
+PACKAGES |= {"starlette": ["anyio"], "anyio": [], "pillow": []}
 
 
 @pytest.fixture(scope="module")
@@ -479,6 +481,19 @@ def test_one_that_serves(edgeq, model, pip, tmp_path, board):
     assert "sh serve" in (tmp_path / "b/README.txt").read_text()
     assert edgeq("bundle", model, "--for", "pi5", "-o", tmp_path / "c").code == 0
     assert "starlette" not in (tmp_path / "c/requirements.txt").read_text() and not (tmp_path / "c/serve").exists()
+
+
+def test_a_model_that_sees_gets_what_reads_images(edgeq, model, pip, tmp_path):
+    convert(seeing_model.write(tmp_path / "m"), tmp_path / "m.eqf", "F32")
+    for source, extras, pinned in (
+        (tmp_path / "m.eqf", [], {"pillow"}),
+        (tmp_path / "m.eqf", ["--serve"], {"pillow", "starlette", "anyio"}),
+        (model, [], set()),
+    ):
+        assert edgeq("bundle", source, "--for", "pi5", "-o", tmp_path / "b", *extras).code == 0
+        pins = {line.split("==")[0] for line in (tmp_path / "b/requirements.txt").read_text().splitlines()}
+        assert pins & {"pillow", "starlette", "anyio"} == pinned
+        shutil.rmtree(tmp_path / "b")
 
 
 def installed(site: Path) -> None:
