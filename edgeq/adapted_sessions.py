@@ -70,6 +70,7 @@ class AdaptedSessions:
                     kv=first.kv,
                     states=first.states,
                     force=first.program.force,
+                    announce=first.program.announce,
                 )
             except MemoryLimitError:
                 if not self._others:

@@ -173,8 +173,14 @@ class Model(Chatting):
 
         session = self.session
         if not session.states:
-            threads, kv = session.threads, session.kv
-            session = Session(session.file, context=session.context, threads=threads, kv=kv, states=True)
+            session = Session(
+                session.file,
+                context=session.context,
+                threads=session.threads,
+                kv=session.kv,
+                states=True,
+                announce=session.program.announce,
+            )
             self._further.append(session)
         return Embedder(self.file, session, self.tokenizer)
 

@@ -130,7 +130,7 @@ class OpenModel:
         from edgeq.seeing import Eyes, can_see
 
         found = images(self.file.metadata["config"], self.file.path) if can_see(self.file) else None
-        return None if found is None else Eyes(self.file, found, self.session.threads)
+        return None if found is None else Eyes(self.file, found, self.session.threads, self.session.program.announce)
 
     @property
     def sees(self) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,12 +52,13 @@ class Eyes:
     Every image has a number, by its pixels: two that differ in one value have two.
     """
 
-    def __init__(self, file: File, images: Images, threads: int) -> None:
-        """Raises UnsupportedError for settings of the file that are not followed."""
+    def __init__(self, file: File, images: Images, threads: int, announce: Callable[[str], None] | None = None) -> None:
+        """`announce` hears a line if kernels must be compiled first. Raises UnsupportedError for settings of the file
+        that are not followed."""
         assets = {name: file.asset(name) for name in file.assets}
         self.images = images
         self.tiling = read_tiling(assets, str(file.path), images.side)
-        self._file, self._threads = file, threads
+        self._file, self._threads, self._announce = file, threads, announce
         self._lock, self._turns = threading.Lock(), threading.Lock()  # of what is known, which is short; to encode
         self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
@@ -111,7 +112,17 @@ class Eyes:
             made = list[Session]()
             for before, model in ((TOWER, self.images.tower), (PROJECTOR, self.images.projector)):
                 part, count = PartFile(self._file, before), model.max_position_embeddings
-                made.append(Session(part, model=model, rows=True, context=count, batch=count, threads=self._threads))
+                made.append(
+                    Session(
+                        part,
+                        model=model,
+                        rows=True,
+                        context=count,
+                        batch=count,
+                        threads=self._threads,
+                        announce=self._announce,
+                    )
+                )
             self._sessions = made[0], made[1]
         return self._sessions
 

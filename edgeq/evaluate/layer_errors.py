@@ -40,7 +40,16 @@ def layer_errors(model: Model, reference: Model, chunks: Sequence[Chunk]) -> lis
 
 def _session(model: Model, names: Sequence[str], size: int) -> Session:
     session = model.session
-    return Session(model.file, context=size, threads=session.threads, kv=session.kv, states=True, taps=names[1:])
+    announce = session.program.announce
+    return Session(
+        model.file,
+        context=size,
+        threads=session.threads,
+        kv=session.kv,
+        states=True,
+        taps=names[1:],
+        announce=announce,
+    )
 
 
 def _readers(model: Model) -> list[str]:

@@ -136,7 +136,7 @@ class Program:
         self.batch = min(batch, self.context) if self.model.heads.causal else self.context
         if isinstance(taps, str):
             raise UsageError(f"taps must be a list of names, as [{taps!r}]")
-        self.force = force
+        self.force, self.announce = force, announce
         fit = Fit(file, self.model, self.kv, self.batch, OUTPUT_ROWS, self.threads, rows, taps)
         if not force:
             fit.check(self.context, available_memory())

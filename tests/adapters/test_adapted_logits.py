@@ -40,6 +40,11 @@ def test_at_run_time_logits_are_those_of_peft(case: str, file: Callable[..., Pat
     assert np.abs(found - without).max() > 1, "the adapter changes what comes out by far more"
 
 
+def test_a_session_for_other_adapters_tells_what_it_compiles(file: Callable[..., Path]) -> None:
+    with edgeq.load(file("llama"), threads=1, announce=print) as model:
+        assert model._session_for([A])._session.program.announce is print
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_merged_logits_are_those_of_peft(case: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     path = tmp_path / "merged.eqf"
