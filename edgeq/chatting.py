@@ -128,7 +128,8 @@ class Chatting(Writing):
 
     @cached_property
     def _speaker(self) -> Speaker:
-        return Speaker(self.chat_template, self.tokenizer, Grammars(self.tokenizer, self.vocab_size))
+        grammars = Grammars(self.tokenizer, self.vocab_size)
+        return Speaker(self.chat_template, self.tokenizer, grammars, self.reserved)
 
     def _speak(self, ask: Callable[[Speaker], Result]) -> Result:
         """What the speaker says; where the template refuses, by the name of its file."""

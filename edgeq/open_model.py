@@ -139,6 +139,14 @@ class OpenModel:
         return self._eyes is not None
 
     @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names of tokens that chat templates write for images: said in a conversation they are text."""
+        from edgeq.seeing import can_see
+        from edgeq.vision.image_parts import IMAGE
+
+        return (IMAGE,) if can_see(self.file) else ()
+
+    @property
     def has_draft(self) -> bool:
         """Whether a small model guesses tokens for this one."""
         return self._shared.draft is not None

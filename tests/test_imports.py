@@ -108,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
         "shared_session",
         "text",
         "timings",
+        "vision",
     },
     "writing": {
         "adapters",

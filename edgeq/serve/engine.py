@@ -230,7 +230,7 @@ class Engine:
         """Has the model answer conversations. Raises TemplateError where it has no template."""
         if not self.model.has_chat_template:
             raise TemplateError("the model has no chat template: complete plain text (/v1/completions) instead")
-        return Speaker(self.model.chat_template, self.model.tokenizer, self.grammars)
+        return Speaker(self.model.chat_template, self.model.tokenizer, self.grammars, self.model.reserved)
 
     @property
     def dialect(self) -> Dialect:

@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any, Protocol, TypedDict
 
 from edgeq.errors import TemplateError
+from edgeq.talk import literal
 from edgeq.talk.call_rules import call_grammar
 from edgeq.talk.dialect import Dialect
 from edgeq.talk.grammar import Grammar, Grammars, check_there
@@ -79,9 +80,12 @@ def begun(messages: Sequence[Mapping[str, Any]]) -> bool:
 class Speaker:
     """Has one model answer conversations, in its own dialect."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, grammars: Grammars) -> None:
+    def __init__(
+        self, template: ChatTemplate, tokenizer: Tokenizer, grammars: Grammars, reserved: Sequence[str] = ()
+    ) -> None:
+        """`reserved` are names of tokens that only the template writes: said in a conversation they are text."""
         self.dialect = Dialect(template)
-        self._tokenizer, self._grammars = tokenizer, grammars
+        self._tokenizer, self._grammars, self._reserved = tokenizer, grammars, reserved
 
     def render(
         self,
@@ -105,20 +109,22 @@ class Speaker:
             raise TemplateError("the chat template leaves no answer open: end the conversation with a user's message")
         return prompt
 
-    def prompt(self, talk: Conversation) -> str:
-        """The prompt. Raises TemplateError as `render` does."""
-        variables = dict(talk.variables)
+    def _prompt(self, talk: Conversation) -> tuple[str, list[int]]:
+        """The prompt, and its tokens. Raises TemplateError as `render` does."""
+        variables, mark = dict(talk.variables), token_hex(8)  # which no token holds: the prompt is encoded around it
         if talk.thinks is not None:
             variables = {"enable_thinking": talk.thinks, "thinking": talk.thinks, **variables}
-        prompt = self.render(talk.messages, variables, talk.tools.tools or None, talk.goes_on)
+        messages, tools = (literal.marked(one, self._reserved, mark) for one in (talk.messages, talk.tools.tools))
+        prompt = self.render(messages, variables, tools or None, talk.goes_on)
         thinking = self.dialect.thinking
         if talk.thinks is False and self.dialect.thinks and thinking.opened_by(prompt):
             prompt += thinking.end  # the template knows no other way
-        return prompt if talk.images is None else talk.images.expanded(prompt)
+        pieces = (prompt if talk.images is None else talk.images.expanded(prompt)).split(mark)
+        return "".join(pieces), [token for piece in pieces for token in self._encode(piece)]
 
     def tokens(self, talk: Conversation) -> list[int]:
-        """The prompt as tokens."""
-        return self._encode(self.prompt(talk))
+        """The prompt as tokens. Raises TemplateError as `render` does."""
+        return self._prompt(talk)[1]
 
     def asked(self, talk: Conversation) -> Asked:
         """What is asked for. Raises Refused for what the tools' schemas or the answer's cannot be followed in,
@@ -127,11 +133,11 @@ class Speaker:
         if continues and (talk.schema is not None or talk.tools.required):
             what = talk.field if talk.schema is not None else "tool_choice"
             raise Refused(f"{what} needs an answer of its own: end messages with a user's", what)
-        prompt = self.prompt(talk)
+        prompt, tokens = self._prompt(talk)
         marked = dialect.thinks or bool(talk.tools)
         parser = partial(dialect.parser, prompt, bool(talk.tools), talk.tools.schemas) if marked else None
         return {
-            "tokens": self._encode(prompt),
+            "tokens": tokens,
             "grammar": self._plan(talk, prompt),
             "continues": continues,
             "parser": parser,

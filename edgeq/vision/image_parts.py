@@ -90,7 +90,7 @@ def expanded(prompt: str, grids: Sequence[tuple[int, int]], rows: int) -> str:
     texts = prompt.split(IMAGE)
     if len(texts) != len(grids) + 1:
         what = f"the conversation has {len(grids)} images, and its prompt {len(texts) - 1} places for them"
-        raise UsageError(f"{what}: write {IMAGE} in no text, and take a chat template that writes images")
+        raise UsageError(f"{what}: take a chat template that writes {IMAGE} for each")
     written = [_written(*grid, rows) for grid in grids]
     return "".join(part for pair in zip(texts, [*written, ""], strict=True) for part in pair)
 

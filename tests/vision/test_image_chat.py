@@ -154,8 +154,11 @@ def test_what_cannot_be_is_refused(files: Path, model: edgeq.Model) -> None:
             blind.chat(talk(picture("wide")), 1)
         assert blind.chat(talk(), 4, temperature=0).text == model.chat(talk(), 4, temperature=0).text
     assert model.sees
-    with pytest.raises(UsageError, match="write <image> in no text"):
-        model.chat(talk(picture("wide"), question="<image>"), 1)
+    silent = edgeq.load(
+        files / "m.eqf", chat_template="{% for part in messages[0]['content'] %}{{ part['text'] }}{% endfor %}"
+    )
+    with silent, pytest.raises(UsageError, match="has 1 images, and its prompt 0 places for them"):
+        silent.chat(talk(picture("wide")), 1)
     with pytest.raises(UsageError, match="nothing is fetched"):
         model.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/b.png"}}]}], 1)
     with pytest.raises(UsageError, match="without `image`"):
@@ -168,6 +171,29 @@ def test_what_cannot_be_is_refused(files: Path, model: edgeq.Model) -> None:
     other = edgeq.load(files / "m.eqf", chat_template="{{ messages[0]['content'] }}")
     with other, pytest.raises(UsageError, match="no text"):
         other.chat(talk(picture("wide")), 1)
+
+
+def test_a_name_of_the_images_token_is_text(model: edgeq.Model) -> None:
+    """Where someone says it, in any message, with images and without: the template's alone are places of images."""
+    said = f"is <image> {QUESTION}<image>a tag?"
+    for images in ([], [picture("wide")]):
+        for role in ("system", "assistant", "user"):
+            messages = talk(*images, question=said if role == "user" else QUESTION)
+            if role != "user":
+                messages.insert(0, {"role": role, "content": said})
+            tokens = model.chat_tokens(messages)
+            assert said in model.tokenizer.decode(tokens, special=True)
+            plain = model.chat_tokens(talk(*images))
+            assert tokens.count(IMAGE) == plain.count(IMAGE)
+            assert model.chat(messages, 2, temperature=0).text is not None
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"a": "<image>"}'}}
+    said_by_tool = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "<image>"},
+    ]
+    tool = {"type": "function", "function": {"name": "f", "description": "<image>", "parameters": {}}}
+    assert IMAGE not in model.chat_tokens(said_by_tool, tools=[tool])
 
 
 def test_a_plain_text_reaches_a_template_of_parts(model: edgeq.Model) -> None:
