@@ -63,6 +63,7 @@ class Eyes:
         self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
         self._sessions: tuple[Session, Session] | None = None
+        self._closed = False
 
     def look(self, image: "U8") -> "Look":
         """An image u8 [height, width, 3], as it is to be encoded."""
@@ -80,8 +81,11 @@ class Eyes:
         return Look(number, grid(image.shape[0], image.shape[1], self.tiling), cut, seen)
 
     def rows(self, look: "Look") -> F32:
-        """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size]."""
+        """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size].
+        Raises UsageError where these eyes are closed."""
         with self._turns:
+            if self._closed:  # while this one waited for its turn, say
+                raise UsageError("the model is closed: load it again")
             with self._lock:
                 found = self._kept.get(look.number, look.rows)
             if found is None:
@@ -98,7 +102,7 @@ class Eyes:
         with self._turns:
             for session in self._sessions or ():
                 session.close()
-            self._sessions = None
+            self._sessions, self._closed = None, True
 
     def _of_tile(self, tile: "U8") -> F32:
         tower, projector = self._programs()

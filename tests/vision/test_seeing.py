@@ -9,6 +9,7 @@ from seeing_model import SIZES, picture
 
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File, open_file
+from edgeq.errors import UsageError
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
@@ -101,6 +102,18 @@ def test_what_was_seen_is_cut_no_more(made: Path, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(own.rows(again), rows)
         assert (again.number, again.grid, again.tiles) == (first.number, first.grid, len(first.cut))
         own.close()
+
+
+def test_closed_eyes_see_nothing(made: Path) -> None:
+    """Also of who waited while they were closed: what is closed must begin no threads, over a file that is gone."""
+    with open_file(made / "F32.eqf") as file:
+        own = eyes(file)
+        looks = [own.look(picture(name)) for name in ("wide", "tall")]
+        own.rows(looks[0])
+        own.close()
+        for look in looks:
+            with pytest.raises(UsageError, match="the model is closed"):
+                own.rows(look)
 
 
 def test_bundles_have_the_kernels_of_images(made: Path, tmp_path: Path) -> None:
