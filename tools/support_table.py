@@ -30,7 +30,8 @@ from edgeq.blocks.gguf_decode import can_narrow  # noqa: E402
 from edgeq.blocks.gguf_types import BY_NAME  # noqa: E402
 from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
 from edgeq.models import SUPPORTED, architecture  # noqa: E402
-from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED, MIXTRAL  # noqa: E402
+from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED  # noqa: E402
+from edgeq.models.gguf_mixtures import MIXTRAL  # noqa: E402
 from edgeq.models.image_tower import SEEING  # noqa: E402
 from edgeq.models.wrapped import WRAPPED  # noqa: E402
 from edgeq.ops import catalog  # noqa: E402

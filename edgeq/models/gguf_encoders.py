@@ -1,4 +1,4 @@
-"""What no table can say of how GGUF writes encoders, and the heads of those that score texts."""
+"""Encoders as GGUF writes them, and the heads of those that score texts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,9 @@ from edgeq.models.classifier import CLASSES, WITHOUT_DENSE
 from edgeq.models.composition import Model
 from edgeq.models.config import Config as Checked
 from edgeq.models.dense import KEY
-from edgeq.models.gguf_hooks import Config, Shapes
+from edgeq.models.gguf_architecture import GgufArchitecture
+from edgeq.models.gguf_hooks import Config, Shapes, gemma
+from edgeq.models.gguf_keys import WINDOW
 from edgeq.models.gguf_rope import shortest
 from edgeq.models.modernbert import LOCAL_THETA
 from edgeq.models.rope_scaling import rope_parameters
@@ -19,6 +21,15 @@ POOLINGS = {1: "mean", 2: "cls"}  # and of what a classifier pools by
 ACTIVATIONS = {"bert": "tanh", "modern-bert": "gelu"}
 DENSE = (2, 3)  # the places, among sentence-transformers' modules, of the matrices that GGUF has names for
 DECIDES = "qwen3"  # a reranker of this type is the model that writes text, whose answers are compared
+
+
+def read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    types = shapes.get("token_types.weight", (2, 0))
+    return {"type_vocab_size": types[0] if types else 1}
+
+
+def write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention.causal": False}
 
 
 def read_modernbert(values: Mapping[str, Any], shapes: Shapes) -> Config:
@@ -118,3 +129,48 @@ def write_dense(name: str, model: Model) -> dict[str, Any]:
             )
         values |= {f"dense_{place}_feat_in": matrix.columns, f"dense_{place}_feat_out": matrix.rows}
     return values
+
+
+ENCODERS = {
+    "bert": GgufArchitecture(
+        "bert",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "gelu"},
+        read=read_bert,
+        write=write_bert,
+    ),
+    "modern-bert": GgufArchitecture(
+        "modernbert",
+        layer_norm="norm_eps",
+        keys={"attention.sliding_window": "local_attention"},
+        fixed={"attention_bias": False, "mlp_bias": False, "norm_bias": False},
+        read=read_modernbert,
+        write=write_modernbert,
+        fused=("attn_qkv", "ffn_up"),
+    ),
+    "nomic-bert": GgufArchitecture(
+        "nomic_bert",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "silu"},
+        read=read_bert,
+        write=write_bert,
+        fused=("attn_qkv",),
+    ),
+    "jina-bert-v2": GgufArchitecture(
+        "jina_bert_v2",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "gelu", "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
+        read=read_bert,
+        write=write_bert,
+        fused=("ffn_up",),
+    ),
+    "gemma-embedding": GgufArchitecture(
+        "gemma3_text",
+        keys=WINDOW,
+        fixed={"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
+        assumed={"use_bidirectional_attention": True},
+        derived=gemma(6, 62),
+        read=read_gemma,
+        write=write_gemma,
+    ),
+}

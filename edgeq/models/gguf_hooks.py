@@ -7,7 +7,6 @@ from edgeq.errors import UnsupportedError
 from edgeq.models.composition import Model
 from edgeq.models.delta_mixer import IN_TURN, DeltaShape, GatedDeltaNet
 from edgeq.models.falcon_h1 import Beside
-from edgeq.models.layers import Parallel
 from edgeq.models.mamba_mixer import Mamba2
 from edgeq.models.matrix import FURTHER
 from edgeq.models.mixers import ShortConvolution
@@ -30,47 +29,9 @@ def gemma(every: int, largest: int) -> Callable[[Mapping[str, Any]], Config]:
     return derive
 
 
-def gpt_oss(config: Mapping[str, Any]) -> Config:
-    """Every second layer is global."""
-    return {"layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(config["num_hidden_layers"])]}
-
-
 def smollm3(config: Mapping[str, Any]) -> Config:
     """Every fourth layer has no rotary embedding."""
     return {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(config["num_hidden_layers"])]}
-
-
-def read_stablelm(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    return {"use_parallel_residual": "blk.0.ffn_norm.weight" not in shapes}
-
-
-def read_neox(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    return {"use_parallel_residual": bool(values.get("use_parallel_residual", True))}
-
-
-def write_parallel(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"use_parallel_residual": isinstance(model.layers[0].norms, Parallel)}
-
-
-def read_falcon(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """7B has one key/value head; 40B two norms; 11B neither."""
-    newer = values.get("attention.head_count_kv", 1) != 1
-    norms = {"num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in shapes else 1} if newer else {}
-    return {"new_decoder_architecture": newer, "multi_query": not newer, **norms}
-
-
-def write_falcon(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    newer = bool(config.get("new_decoder_architecture", False))
-    if not newer and model.heads.num_key_value_heads != 1:
-        raise UnsupportedError("a Falcon of the older layout with several key/value heads cannot be exported")
-    return {"tensor_data_layout": "jploski"}
-
-
-def write_olmoe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    heads = model.heads
-    if heads.num_key_value_heads != heads.num_attention_heads:
-        raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
-    return {}
 
 
 def read_bitnet(values: Mapping[str, Any], shapes: Shapes) -> Config:
@@ -93,15 +54,6 @@ def write_lfm2(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     heads = model.heads.num_key_value_heads
     convolves = [isinstance(layer.mixer, ShortConvolution) for layer in model.layers]
     return {"attention.head_count_kv": [0 if convolution else heads for convolution in convolves]}
-
-
-def read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    types = shapes.get("token_types.weight", (2, 0))
-    return {"type_vocab_size": types[0] if types else 1}
-
-
-def write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"attention.causal": False}
 
 
 def every(pattern: int) -> Callable[[Mapping[str, Any]], Config]:

@@ -109,7 +109,7 @@ _EXPERTS = {
     "expert_weights_scale": "routed_scaling_factor",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
-SIGMOIDS = GgufArchitecture(
+_SIGMOIDS = GgufArchitecture(
     "deepseek_v3", keys=_KEYS | _EXPERTS, fixed=_FIXED, read=read_sigmoids, write=write_sigmoids, vectors=OF_HEADS
 )
 _SOFTMAX = GgufArchitecture(
@@ -117,7 +117,7 @@ _SOFTMAX = GgufArchitecture(
 )
 _DENSE = GgufArchitecture("youtu", keys=_KEYS, fixed=_FIXED, read=read, write=write_dense, vectors=OF_HEADS)
 # Its factors are not in the file: readers know them
-MINICPM3 = GgufArchitecture(
+_MINICPM3 = GgufArchitecture(
     "minicpm3",
     keys=_KEYS | {"attention.q_lora_rank": "q_lora_rank"},
     fixed=_FIXED | {"mlp_bias": False, "scale_emb": 12.0, "scale_depth": 1.4, "dim_model_base": 256},
@@ -125,7 +125,8 @@ MINICPM3 = GgufArchitecture(
     write=write_minicpm3,
     woven=_WOVEN,
 )
-BY_TYPE = {"deepseek_v3": SIGMOIDS, "deepseek_v2": _SOFTMAX, "glm4_moe_lite": SIGMOIDS, "youtu": _DENSE}
+LATENTS = {"deepseek2": _SIGMOIDS, "minicpm3": _MINICPM3}
+BY_TYPE = {"deepseek_v3": _SIGMOIDS, "deepseek_v2": _SOFTMAX, "glm4_moe_lite": _SIGMOIDS, "youtu": _DENSE}
 
 
 def entry_of(metadata: Mapping[str, Any]) -> GgufArchitecture:
@@ -140,7 +141,7 @@ def _entry_of(metadata: Mapping[str, Any]) -> GgufArchitecture:
     if not metadata.get("deepseek2.expert_count"):
         return _DENSE
     unsaid = gguf_mixtures.SIGMOID if metadata.get("deepseek2.vocab_size") == GLM_FLASH else SOFTMAX
-    return _SOFTMAX if metadata.get("deepseek2.expert_gating_func", unsaid) == SOFTMAX else SIGMOIDS
+    return _SOFTMAX if metadata.get("deepseek2.expert_gating_func", unsaid) == SOFTMAX else _SIGMOIDS
 
 
 def read_scaling(multiplier: float) -> dict[str, float]:

@@ -1,12 +1,26 @@
-"""Mixtures of experts in GGUF: what no table says of their keys."""
+"""Mixtures of experts with attention in every layer, as GGUF writes them, and LFM2's."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeq.errors import UnsupportedError
+from edgeq.models import gguf_hooks as hooks
 from edgeq.models.composition import Model
 from edgeq.models.feed_forward import GatedMLP, SharedMLP
+from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_hooks import Config, Shapes, read_lfm2, write_lfm2
+from edgeq.models.gguf_keys import (
+    BIASES,
+    EXPERT_WIDTH,
+    EXPERTS,
+    LOCAL_EXPERTS,
+    MULTIPLIERS,
+    NO_WINDOW,
+    SHARED_EXPERTS,
+    SPARSE,
+    WINDOW,
+)
 from edgeq.models.mixers import Attention
 
 SIGMOID = 2  # GGUF's number of it
@@ -145,3 +159,130 @@ def write_mellum(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
         "attention.sliding_window": max(window or 0 for window in model.windows),
         "attention.sliding_window_pattern": [window is not None for window in model.windows],
     }
+
+
+def gpt_oss(config: Mapping[str, Any]) -> Config:
+    """Every second layer is global."""
+    return {"layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(config["num_hidden_layers"])]}
+
+
+def write_olmoe(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = model.heads
+    if heads.num_key_value_heads != heads.num_attention_heads:
+        raise UnsupportedError("an OLMoE with fewer key/value heads than query heads cannot be exported")
+    return {}
+
+
+_ROUTED = {
+    "expert_count": "n_routed_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_shared_count": "n_shared_experts",
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_weights_scale": "routed_scaling_factor",
+}
+MIXTURES = {
+    "qwen2moe": GgufArchitecture(
+        "qwen2_moe",
+        keys=SHARED_EXPERTS,
+        fixed={**NO_WINDOW, "norm_topk_prob": False, **SPARSE},
+        biases={"qkv_bias": "blk.0.attn_q.bias"},
+        vectors=("ffn_gate_inp_shexp",),
+    ),
+    "qwen3moe": GgufArchitecture(
+        "qwen3_moe",
+        keys=EXPERTS | EXPERT_WIDTH,
+        fixed={**NO_WINDOW, "attention_bias": False, "norm_topk_prob": True, **SPARSE},
+    ),
+    "granitemoe": GgufArchitecture("granitemoe", interleaved=True, keys=MULTIPLIERS | LOCAL_EXPERTS, biases=BIASES),
+    "olmoe": GgufArchitecture("olmoe", keys=EXPERTS, fixed={"norm_topk_prob": False}, write=write_olmoe),
+    "gpt-oss": GgufArchitecture(
+        "gpt_oss",
+        keys=LOCAL_EXPERTS | WINDOW | {"expert_feed_forward_length": "intermediate_size"},
+        fixed={"hidden_act": "silu", "attention_bias": True, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        derived=gpt_oss,
+        yarn={"truncate": False},
+    ),
+    "lfm2moe": GgufArchitecture(
+        "lfm2_moe",
+        names={"rms_norm_eps": "norm_eps"},
+        keys={"shortconv.l_cache": "conv_L_cache", "leading_dense_block_count": "num_dense_layers"}
+        | EXPERTS
+        | EXPERT_WIDTH,
+        fixed={"conv_bias": False, "use_expert_bias": True, "norm_topk_prob": True, "routed_scaling_factor": 1.0},
+        read=read_lfm2_moe,
+        write=write_lfm2_moe,
+        renamed={"output_norm": "token_embd_norm"},
+    ),
+    "glm4moe": GgufArchitecture(
+        "glm4_moe",
+        keys=_ROUTED | EXPERT_WIDTH,
+        fixed={"hidden_act": "silu"},
+        assumed={"partial_rotary_factor": 1.0},
+        biases={"attention_bias": "blk.0.attn_q.bias", "use_qk_norm": "blk.0.attn_q_norm.weight"},
+        read=read,
+        write=write,
+        renamed={"ffn_norm": "post_attention_norm"},
+    ),
+    "bailingmoe2": GgufArchitecture(
+        "bailing_moe_v2",
+        keys=EXPERTS
+        | EXPERT_WIDTH
+        | {
+            "expert_shared_count": "num_shared_experts",
+            "leading_dense_block_count": "first_k_dense_replace",
+            "expert_weights_scale": "routed_scaling_factor",
+        },
+        fixed={"hidden_act": "silu", "use_bias": False, "use_qkv_bias": False, "use_qk_norm": True},
+        assumed={"partial_rotary_factor": 1.0},
+        read=read_ling,
+        write=write_ling,
+        fused=("attn_qkv",),
+        square=True,
+    ),
+    "dots1": GgufArchitecture(
+        "dots1",
+        keys=_ROUTED | EXPERT_WIDTH,
+        fixed={"hidden_act": "silu", "attention_bias": False},
+        assumed={"sliding_window": None},
+        read=read,
+        write=write_dots1,
+    ),
+    "afmoe": GgufArchitecture(
+        "afmoe",
+        keys=WINDOW
+        | EXPERTS
+        | EXPERT_WIDTH
+        | {
+            "expert_shared_count": "num_shared_experts",
+            "leading_dense_block_count": "num_dense_layers",
+            "expert_weights_scale": "route_scale",
+        },
+        fixed={"hidden_act": "silu", "attention_bias": False, "mup_enabled": True, "global_attn_every_n_layers": 4},
+        derived=hooks.every(4),
+        read=read_afmoe,
+        write=write_afmoe,
+    ),
+    "mellum": GgufArchitecture(
+        "mellum",
+        keys=EXPERTS | EXPERT_WIDTH | WINDOW,
+        fixed={"hidden_act": "silu", "attention_bias": False, "norm_topk_prob": True},
+        read=read_mellum,
+        write=write_mellum,
+    ),
+    "ernie4_5-moe": GgufArchitecture(
+        "ernie4_5_moe",
+        keys={
+            "expert_count": "moe_num_experts",
+            "expert_used_count": "moe_k",
+            "expert_feed_forward_length": "moe_intermediate_size",
+            "leading_dense_block_count": "moe_layer_start_index",
+        },
+        fixed={"hidden_act": "silu", "use_bias": False},
+        read=read_ernie,
+        write=write_ernie,
+    ),
+}
+# A Llama with experts
+MIXTRAL = GgufArchitecture("mixtral", interleaved=True, keys=LOCAL_EXPERTS)
+GRANITE_KEYS = MULTIPLIERS | LOCAL_EXPERTS | {"expert_shared_feed_forward_length": "shared_intermediate_size"}
+GRANITE_SHARED = replace(MIXTURES["granitemoe"], model_type="granitemoeshared", keys=GRANITE_KEYS)
