@@ -24,7 +24,7 @@ from edgeq.text.chat import ChatTemplate
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE / "checkpoints"), str(HERE.parent / "tools" / "fuzz")]
-import mutate  # noqa: E402
+import mutate_gguf  # noqa: E402
 import seeds  # noqa: E402
 import torch_files  # noqa: E402
 
@@ -57,22 +57,22 @@ def read(rows: list[Row], name: str, tmp_path: Path, reader: Callable[[Path], ob
 
 def gguf(values: dict[str, tuple[int, Any]] | None = None, *tensors: tuple[str, list[int], int, int]) -> bytes:
     """A file of these values and tensors (name, dimensions, type, offset), with 64 bytes of data."""
-    given = {"general.architecture": (mutate.gguf.STRING, b"llama"), **(values or {})}
+    given = {"general.architecture": (mutate_gguf.gguf.STRING, b"llama"), **(values or {})}
     entries = [[name.encode(), dims, kind, offset] for name, dims, kind, offset in tensors]
-    return mutate.gguf_text([(key.encode(), value) for key, value in given.items()], entries, bytes(64))
+    return mutate_gguf.gguf_text([(key.encode(), value) for key, value in given.items()], entries, bytes(64))
 
 
 @cache
 def whole(words: bool) -> tuple[Any, Any, bytes]:
     """The parts of a sound model, with a tokenizer of words or of sentences."""
     with tempfile.TemporaryDirectory() as folder:
-        return mutate.gguf_parts(seeds.gguf(Path(folder), words).read_bytes())
+        return mutate_gguf.gguf_parts(seeds.gguf(Path(folder), words).read_bytes())
 
 
 def model(words: bool, changed: dict[str, tuple[int, Any]]) -> bytes:
     """That with other values."""
     values, entries, data = whole(words)
-    return mutate.gguf_text([(key, changed.get(key.decode(), value)) for key, value in values], entries, data)
+    return mutate_gguf.gguf_text([(key, changed.get(key.decode(), value)) for key, value in values], entries, data)
 
 
 def sentences(key: str) -> list[Any]:

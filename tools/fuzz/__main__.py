@@ -27,7 +27,8 @@ from pathlib import Path
 
 sys.path[0:0] = [str(Path(__file__).resolve().parents[1].parent)]
 
-from readers import READERS, Reader, check_message  # noqa: E402
+from messages import check_message  # noqa: E402
+from readers import READERS, Reader  # noqa: E402
 
 SECONDS, BYTES = 2.0, 300 << 20
 PATIENCE = 20.0  # seconds after which a child is ended

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import mutate
+import mutate_checkpoints
+import mutate_gguf
 import numpy as np
 import seeds
 
@@ -152,7 +154,7 @@ def peft(_: Path) -> list[bytes]:
 def in_peft(rng: Rng, data: bytes) -> bytes:
     """The configuration, or the weights."""
     if not data.startswith(b"{"):
-        return mutate.safetensors(rng, data)
+        return mutate_checkpoints.safetensors(rng, data)
     if rng.random() < 0.3:
         pattern = rng.choice(
             ["(a+)+$", "(.*)*x", "(", "a{1,9999}", "[", "(?R)", "(.|.)*" * 9, "\\", "(?P<x>", "p" * 9999]
@@ -174,7 +176,7 @@ def read_peft(path: Path) -> None:
 
 
 def gguf_adapter(_: Path) -> list[bytes]:
-    kinds = mutate.gguf
+    kinds = mutate_gguf.gguf
     values = [
         (b"general.architecture", (kinds.STRING, b"llama")),
         (b"general.type", (kinds.STRING, b"adapter")),
@@ -190,7 +192,7 @@ def gguf_adapter(_: Path) -> list[bytes]:
         title = f"blk.{layer}.{own}.weight.lora_{which.lower()}".encode()
         entries.append([title, list(array.shape[::-1]), 0, len(payload)])
         payload += array.tobytes() + bytes(-array.nbytes % 32)
-    return [mutate.gguf_text(values, entries, payload)]
+    return [mutate_gguf.gguf_text(values, entries, payload)]
 
 
 def adapted(path: Path) -> None:
@@ -240,7 +242,7 @@ def calibrations(_: Path) -> list[bytes]:
 def in_calibration(rng: Rng, data: bytes) -> bytes:
     """As any GGUF file; of the old form a number, or any bytes."""
     if data.startswith(b"GGUF"):
-        return mutate.in_gguf(rng, data)
+        return mutate_gguf.in_gguf(rng, data)
     if rng.random() < 0.5:
         return mutate.in_bytes(rng, data, 200)
     out, places, at = bytearray(data), [0], 4
@@ -458,7 +460,7 @@ def read_texts(path: Path) -> None:
             sound += 1
         except EdgeqError as error:
             failure = error
-            from readers import check_message
+            from messages import check_message
 
             assert not (what := check_message(error)), what
     if failure and sound < 3:

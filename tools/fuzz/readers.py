@@ -10,6 +10,10 @@ import beside
 import families
 import image_files
 import mutate
+import mutate_checkpoints
+import mutate_gguf
+import mutate_sealed
+import mutate_texts
 import seeds
 import tokenizer_steps
 
@@ -186,44 +190,39 @@ def _kernels(path: Path) -> None:
     image.read(path)
 
 
-def check_message(error: BaseException) -> str | None:
-    """What is wrong with an error's message, if anything is."""
-    text = str(error)
-    if len(text.encode("utf-8", "replace")) > 1024:
-        return f"message of {len(text)} characters"
-    if not text.isprintable():
-        return "message that is not one printable line"
-    return None
-
-
 READERS = {
     one.name: one
     for one in (
         Reader(
-            "eqf", lambda f: [seeds.eqf(f).read_bytes(), seeds.eqf(f, "Q4_0", False).read_bytes()], mutate.eqf, _eqf
+            "eqf",
+            lambda f: [seeds.eqf(f).read_bytes(), seeds.eqf(f, "Q4_0", False).read_bytes()],
+            mutate_sealed.eqf,
+            _eqf,
         ),
-        Reader("gguf", lambda f: [seeds.gguf(f, words).read_bytes() for words in (True, False)], mutate.in_gguf, _gguf),
-        Reader("eqf.head", lambda f: [seeds.eqf(f, "Q4_0", False).read_bytes()], mutate.eqf, _eqf_head),
+        Reader(
+            "gguf", lambda f: [seeds.gguf(f, words).read_bytes() for words in (True, False)], mutate_gguf.in_gguf, _gguf
+        ),
+        Reader("eqf.head", lambda f: [seeds.eqf(f, "Q4_0", False).read_bytes()], mutate_sealed.eqf, _eqf_head),
         Reader(
             "gguf.head",
             lambda f: [seeds.gguf(f, words).read_bytes() for words in (True, False)],
-            mutate.in_gguf,
+            mutate_gguf.in_gguf,
             _gguf_head,
         ),
-        Reader("safetensors", lambda f: [seeds.safetensors()], mutate.safetensors, _safetensors),
-        Reader("torch", lambda f: [seeds.torch()], mutate.torch, _torch),
+        Reader("safetensors", lambda f: [seeds.safetensors()], mutate_checkpoints.safetensors, _safetensors),
+        Reader("torch", lambda f: [seeds.torch()], mutate_checkpoints.torch, _torch),
         Reader("tokenizer.json", lambda f: [seeds.tokenizer_json()], tokenizer_steps.change, _tokenizer_json),
-        Reader("tokenizer.model", lambda f: [seeds.tokenizer_model()], mutate.tokenizer_model, _tokenizer_model),
-        Reader("spm.model", lambda f: [seeds.spm_model()], mutate.tokenizer_model, _spm_model),
+        Reader("tokenizer.model", lambda f: [seeds.tokenizer_model()], mutate_texts.tokenizer_model, _tokenizer_model),
+        Reader("spm.model", lambda f: [seeds.spm_model()], mutate_texts.tokenizer_model, _spm_model),
         Reader("tokenizer_config", lambda f: [seeds.tokenizer_config()], mutate.of_json, _tokenizer_config),
         Reader("config", lambda f: [seeds.configuration()], mutate.of_json, _config),
         Reader("config.families", families.configurations, mutate.of_json, families.read_configuration),
         Reader("checkpoint", families.checkpoints, families.in_checkpoint, families.run_checkpoint),
-        Reader("template", lambda f: [seeds.TEMPLATE.encode()], mutate.template, _template),
-        Reader("kernels", lambda f: [seeds.kernels()], mutate.kernels, _kernels),
+        Reader("template", lambda f: [seeds.TEMPLATE.encode()], mutate_texts.template, _template),
+        Reader("kernels", lambda f: [seeds.kernels()], mutate_sealed.kernels, _kernels),
         Reader("prefix", beside.prefixes, beside.in_prefix, beside.read_prefix),
         Reader("adapter.peft", beside.peft, beside.in_peft, beside.read_peft),
-        Reader("adapter.gguf", beside.gguf_adapter, mutate.in_gguf, beside.adapted),
+        Reader("adapter.gguf", beside.gguf_adapter, mutate_gguf.in_gguf, beside.adapted),
         Reader("calibration", beside.calibrations, beside.in_calibration, beside.read_calibration),
         Reader("plan", beside.plans, beside.in_plan, beside.read_plan),
         Reader("requests", beside.requests, beside.in_lines, beside.answer_requests),
