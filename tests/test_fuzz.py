@@ -1,8 +1,10 @@
 """A short lane of tools/fuzz: the first files of each reader. By hand it goes on for minutes."""
 
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,16 @@ print(sorted(counts.items()))
     assert done.stdout.strip() == str([("files", 6), ("hangs", 1), ("memory", 1), ("refused", 1), ("uncaught", 2)]), (
         done.stdout + done.stderr
     )
+
+
+def test_an_archive_is_the_same_at_any_time(monkeypatch: pytest.MonkeyPatch):
+    """A zip file keeps dates: they must be none of today's."""
+    monkeypatch.syspath_prepend(str(FUZZ))
+    import mutate_checkpoints
+    import seeds
+
+    def made(year: int) -> list[bytes]:
+        monkeypatch.setattr(time, "localtime", lambda *_: time.struct_time((year, 1, 1, 0, 0, 0, 0, 1, 0)))
+        return [mutate_checkpoints.torch(random.Random(i), seeds.torch()) for i in range(10)]
+
+    assert made(2020) == made(2030)

@@ -89,9 +89,9 @@ def torch() -> bytes:
             strides = tuple(stride // 4 for stride in array.strides)
             pickled += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + place + b"K\0" + numbers(array.shape)
             pickled += numbers(strides) + b"\x89ccollections\nOrderedDict\n)RtR"
-            archive.writestr(f"archive/data/{i}", array.tobytes())
-        archive.writestr("archive/data.pkl", pickled + b"u.")
-        archive.writestr("archive/byteorder", b"little")
+            archive.writestr(zipfile.ZipInfo(f"archive/data/{i}"), array.tobytes())
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickled + b"u.")
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), b"little")
     return out.getvalue()
 
 
