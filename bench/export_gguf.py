@@ -20,7 +20,8 @@ from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.blocks.table import block_type
 from edgeq.container.reader import TensorInfo
 from edgeq.errors import UnsupportedError
-from edgeq.gguf.exporter import Fallback, export_gguf
+from edgeq.gguf.export_plan import Fallback
+from edgeq.gguf.exporter import export_gguf
 
 
 def quantize(weights: np.ndarray, name: str) -> np.ndarray:

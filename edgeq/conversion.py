@@ -269,7 +269,8 @@ def _exported(
     announce: Callable[[str], None] | None,
 ) -> Report:
     """What `make` gives, as the GGUF file `out`; GGUF's tensors are named and counted in the report."""
-    from edgeq.gguf.exporter import AS_Q8_0, export_gguf
+    from edgeq.gguf.export_plan import AS_Q8_0
+    from edgeq.gguf.exporter import export_gguf
 
     started = time.perf_counter()
     with _beside(out) as folder:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.blocks.reference import to_plain
-from edgeq.gguf.importer import METADATA
+from edgeq.container.gguf_values import METADATA_ASSET
 from edgeq.output import OutputFile, write_file
 
 # (name, shape, its f32 values in pieces)
@@ -36,6 +36,6 @@ def write_bf16(out: Path, weights: Sequence[Weights], config: Mapping[str, Any],
                 stored = to_plain(piece, "BF16").tobytes()
                 file.put(stored, at)
                 at += len(stored)
-    for name in assets.keys() - {METADATA, "config.json"}:
+    for name in assets.keys() - {METADATA_ASSET, "config.json"}:
         write_file(out / name, assets[name])
     write_file(out / "config.json", json.dumps({**config, "torch_dtype": "bfloat16"}, indent=2).encode())

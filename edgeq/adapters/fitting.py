@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edgeq.adapters.adapter import Adapter, Pair
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.gguf.importer import halves, pieces_of, rotated_heads
+from edgeq.gguf.row_order import halves, pieces_of, rotated_heads
 from edgeq.models import Architecture
 from edgeq.models.composition import Model
 from edgeq.models.gguf_architectures import exported

@@ -21,7 +21,8 @@ from edgeq.errors import UsageError
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that GGUF cannot hold.")
 def command(model: Path, output: Path | None, fallback: bool, allow_no_tokenizer: bool) -> None:
     """Export MODEL, whatever can be run, as a .gguf file with the same blocks, bit for bit."""
-    from edgeq.gguf.exporter import AS_Q8_0, export_gguf
+    from edgeq.gguf.export_plan import AS_Q8_0
+    from edgeq.gguf.exporter import export_gguf
 
     if is_gguf(model):
         raise UsageError(f"{model}: is a GGUF file already; `edgeq convert --type TYPE -o FILE.gguf` encodes it again")

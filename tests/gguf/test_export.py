@@ -24,7 +24,9 @@ from edgeq.container.gguf_writer import GgufSpec, GgufWriter  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
-from edgeq.gguf.exporter import AS_Q8_0, _typed, export_gguf  # noqa: E402
+from edgeq.gguf.export_metadata import typed  # noqa: E402
+from edgeq.gguf.export_plan import AS_Q8_0  # noqa: E402
+from edgeq.gguf.exporter import export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models import architecture  # noqa: E402
 from edgeq.models.gguf import read_config, write_config  # noqa: E402
@@ -399,7 +401,7 @@ def older(case: str, newer: Path, path: Path, kind: str) -> Path:
                 spec = GgufSpec(t.name.replace("attn_k_b", "attn_kv_b"), layer.shape, kind)
                 data = gguf.quants.quantize(layer, gguf.GGMLQuantizationType[kind])
             tensors.append((spec, data))
-        typed = {key: _typed(value) for key, value in metadata.items()}
+        typed = {key: typed(value) for key, value in metadata.items()}
         with GgufWriter(path, render_metadata(typed), len(typed), [spec for spec, _ in tensors]) as writer:
             for _, data in tensors:
                 writer.write(np.ascontiguousarray(data))

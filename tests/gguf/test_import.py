@@ -12,7 +12,9 @@ from edgeq.container.reader import open_file
 from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.errors import EdgeqError
 from edgeq.gguf.exporter import export_gguf
-from edgeq.gguf.importer import EXACT, WIDENED, halves, import_gguf, neighbours
+from edgeq.gguf.import_plan import EXACT, WIDENED
+from edgeq.gguf.importer import import_gguf
+from edgeq.gguf.row_order import halves, neighbours
 from edgeq.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")

@@ -15,8 +15,10 @@ from edgeq.blocks.reference import decode  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
 from edgeq.errors import EdgeqError, UnsupportedError  # noqa: E402
-from edgeq.gguf.exporter import AS_Q8_0, export_gguf  # noqa: E402
-from edgeq.gguf.importer import ROUNDED, WIDENED, import_gguf  # noqa: E402
+from edgeq.gguf.export_plan import AS_Q8_0  # noqa: E402
+from edgeq.gguf.exporter import export_gguf  # noqa: E402
+from edgeq.gguf.import_plan import ROUNDED, WIDENED  # noqa: E402
+from edgeq.gguf.importer import import_gguf  # noqa: E402
 
 KINDS = {"ffn_up": "NVFP4", "ffn_down": "NVFP4"}
 NAME = "blk.1.ffn_up"
