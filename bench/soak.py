@@ -4,7 +4,7 @@
 
 Each client asks for a text, streamed or whole, and mostly leaves before its end, by closing or by a reset. Told are the
 answers, and after each tenth of the requests what memory the server holds, and what of it are the texts that it keeps
-on purpose; at the end what it still computes.
+on purpose, whose room is filled once before; at the end what it still computes.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -41,13 +42,9 @@ async def wander(port: int, requests: int, clients: int = 16, seed: int = 0, pat
 async def _ask(port: int, number: int, chance: random.Random, patience: float) -> str:
     words = " ".join(chance.choices(["one", "two", "red", "blue", "sun", "sea"], k=chance.randint(1, 60)))
     fields = {"prompt": f"{words} {number % 7}", "max_tokens": chance.randint(1, 80), "seed": number}
-    body = json.dumps({**fields, "stream": chance.random() < 0.5, "n": chance.choice([1, 1, 1, 3])}).encode()
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    content = _request({**fields, "stream": chance.random() < 0.5, "n": chance.choice([1, 1, 1, 3])})
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        content = head.encode() + body
         cut = chance.random() < 0.05
         writer.write(content[: chance.randint(1, len(content) - 1)] if cut else content)
         if chance.random() < 0.1:  # with a reset, where the connection is closed
@@ -61,6 +58,24 @@ async def _ask(port: int, number: int, chance: random.Random, patience: float) -
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def _request(fields: Mapping[str, object]) -> bytes:
+    body = json.dumps(fields).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def fill(port: int, clients: int = 16) -> None:
+    """Have all the room for texts written to once. The system gives it as it is used, which is no growth."""
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_request({"prompt": f"{number} is " + "a long text, " * 80, "max_tokens": 20}))
+        await reader.read(-1)
+        writer.close()
+
+    await asyncio.gather(*map(client, range(2 * clients)))
 
 
 def gauges(port: int) -> dict[str, int]:
@@ -87,6 +102,7 @@ def main() -> None:
                     port = int(found[1])
                 if "ready" in line.split():
                     break
+            asyncio.run(fill(port, options.clients))
             process, ends, held = psutil.Process(server.pid), Counter[str](), []
             for tenth in range(10):
                 ends += asyncio.run(wander(port, options.requests // 10, options.clients, seed=tenth))

@@ -1,6 +1,5 @@
 """POST /v1/messages and /v1/messages/count_tokens, as Anthropic's clients ask."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from edgeq.serve.anthropic_blocks import Blocks
 from edgeq.serve.anthropic_content import Content, talk_of, toolbox_of
 from edgeq.serve.choices import Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import anthropic_shape
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
@@ -66,7 +66,7 @@ async def messages(request: Request) -> Response:
     fields, raw = await bodies.read(request, MessagesRequest)
     asked.refuse(raw, _CHANGING)
     name, engine = await roster.find(fields.model)
-    wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
+    wanted = await in_thread(_wanted, engine, fields, raw)
     run = Run(engine, [wanted])
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": name}
     if fields.stream:
@@ -86,7 +86,7 @@ async def count_tokens(request: Request) -> Response:
     fields, raw = await bodies.read(request, CountRequest)
     asked.refuse(raw, _CHANGING)
     _, engine = await roster.find(fields.model)
-    return Json({"input_tokens": await asyncio.to_thread(_count, engine, fields)})
+    return Json({"input_tokens": await in_thread(_count, engine, fields)})
 
 
 async def _events(run: Run, head: dict[str, Any]) -> AsyncIterator[bytes]:

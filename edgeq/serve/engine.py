@@ -8,9 +8,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from edgeq.answer import Generated, TokenLogprob
@@ -19,6 +19,7 @@ from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import ContextError, TemplateError, UsageError
+from edgeq.serve.executor import Executor
 from edgeq.serve.failures import Failure
 from edgeq.shared_session import logprob
 from edgeq.talk.conversing import Speaker
@@ -152,7 +153,7 @@ class Engine:
     def __init__(
         self,
         model: "Model",
-        turns: ThreadPoolExecutor,
+        turns: Executor,
         most_waiting: int,
         ended: Callable[[Job, str], None] = lambda job, reason: None,
     ) -> None:
@@ -278,7 +279,7 @@ class Engine:
                     429, f"{self.waiting} requests wait already: try again later", code="queue_full", retry_after=soon
                 )
             self._submitted += 1
-        future = self._turns.submit(self._turn, work)
+        future = self._turns.submit(partial(self._turn, work))
         future.add_done_callback(self._drop)
         return future
 

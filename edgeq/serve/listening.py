@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from edgeq.errors import UsageError
+from edgeq.serve import heap
 from edgeq.serve.app import application
 from edgeq.serve.connections import Connection
 from edgeq.serve.guard import HEADERS, Rules
@@ -97,6 +98,7 @@ def serve(
 
     Raises what loading a model raised, and KeyboardInterrupt where Ctrl-C ended it.
     """
+    heap.share()
     logging.getLogger("edgeq.serve").addHandler(logging.StreamHandler())
     server = make_server(application(roster, rules), patience_s, access_log)
 

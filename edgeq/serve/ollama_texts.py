@@ -1,6 +1,5 @@
 """POST /api/chat and /api/generate, as Ollama's clients ask."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.answer_format import ollama_format
 from edgeq.serve.choices import Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid, ollama_shape
 from edgeq.serve.infill import infill
 from edgeq.serve.keep_alive import seconds as keep_alive_seconds
@@ -114,7 +114,7 @@ async def _answer(
 
     if not prompt and not suffix:  # which asks for the model to be loaded, or to go
         return Json(frame(done_reason="unload" if kept(fields.keep_alive) == 0 else "load"))
-    more = await asyncio.to_thread(_asked, engine, prompt, tools, fields.think, schema, suffix)
+    more = await in_thread(_asked, engine, prompt, tools, fields.think, schema, suffix)
     stops, sampling = asked.stops(_stop(options)), asked.sampling(options)
     run = Run(engine, [Wanted(max_tokens=_limit(options), stop=stops, sampling=sampling, **more)])
     if fields.stream is not False:

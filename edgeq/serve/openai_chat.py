@@ -1,6 +1,5 @@
 """POST /v1/chat/completions."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,6 +14,7 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.answer_format import response_format
 from edgeq.serve.choices import HEARTBEAT_S, Choice, Run
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid, openai_shape
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
@@ -63,7 +63,7 @@ async def chat_completions(request: Request) -> Response:
     fields, raw = await bodies.read(request, ChatRequest)
     asked.refuse(raw)
     name, engine = await roster.find(fields.model)
-    wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
+    wanted = await in_thread(_wanted, engine, fields, raw)
     run = Run(engine, [wanted.numbered(i) for i in range(fields.n or 1)])
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": name}
     if fields.stream:

@@ -1,6 +1,5 @@
 """POST /v1/completions."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +14,7 @@ from edgeq.answer import TokenLogprob
 from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Choice, Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid, openai_shape
 from edgeq.serve.infill import infill
 from edgeq.serve.openai_chat import DONE, STILL_THERE, Copies, Count, StreamOptions, timings, usage
@@ -45,7 +45,7 @@ async def completions(request: Request) -> Response:
         raw, {**asked.CHANGING, "response_format": ({"type": "text"},), "tools": ()} | {"suffix": (fields.suffix,)}
     )
     name, engine = await roster.find(fields.model)
-    wanted = await asyncio.to_thread(_wanted, engine, fields, raw)
+    wanted = await in_thread(_wanted, engine, fields, raw)
     for one in wanted:
         engine.check(one)
     before = [await _echo(engine, one) if fields.echo else None for one in wanted]

@@ -1,6 +1,5 @@
 """/v1/responses: OpenAI's Responses API."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from edgeq.serve import asked, bodies
 from edgeq.serve.answer_format import OBJECT
 from edgeq.serve.choices import Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid
 from edgeq.serve.openai_chat import STILL_THERE
 from edgeq.serve.openai_chat import _scores as chat_scores
@@ -76,7 +76,7 @@ async def responses(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     name, engine = await roster.find(fields.model)
     before, items = _before(store, fields), items_of(fields.input)
-    wanted = await asyncio.to_thread(_wanted, engine, fields, raw, [*before, *items])
+    wanted = await in_thread(_wanted, engine, fields, raw, [*before, *items])
     run = Run(engine, [wanted])
     state = ResponseState(_told(name, fields, raw))
 
@@ -97,7 +97,7 @@ async def input_tokens(request: Request) -> Response:
     asked.refuse(raw, _CHANGING)
     _, engine = await roster.find(fields.model)
     items = [*_before(request.app.state.responses, fields), *items_of(fields.input)]
-    tokens = await asyncio.to_thread(lambda: engine.speaker.tokens(_conversation(engine, fields, items)))
+    tokens = await in_thread(lambda: engine.speaker.tokens(_conversation(engine, fields, items)))
     return Json({"object": "response.input_tokens", "input_tokens": len(tokens)})
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeq.errors import EdgeqError, MemoryLimitError, NotFoundError, UnsupportedError
 from edgeq.serve.engine import AT_ONCE, Engine, Job
+from edgeq.serve.executor import Executor
 from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
 
@@ -117,7 +118,7 @@ class Roster:
         self.failure: BaseException | None = None  # of loading the first
         self.at_once = at_once
         self.ready = False  # whether the first was loaded
-        self._turns = ThreadPoolExecutor(at_once, thread_name_prefix="edgeq-engine")
+        self._turns = Executor(at_once, "edgeq-engine")
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="edgeq-loading")
         self._most_waiting, self._budget, self._keep_s = most_waiting, budget, keep_s
         self._library, self._fetches = library, dict[str, asyncio.Future[Loader]]()
@@ -141,7 +142,7 @@ class Roster:
 
     def close(self) -> None:
         """Let what is computed end, and close the models."""
-        self._turns.shutdown(wait=True, cancel_futures=True)
+        self._turns.close()
         self._loads.shutdown(wait=True, cancel_futures=True)
         for entry in self.entries.values():
             if entry.engine is not None:

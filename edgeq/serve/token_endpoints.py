@@ -1,6 +1,5 @@
 """POST /tokenize, /detokenize and /apply-template: what a model reads, as llama.cpp's and vLLM's servers tell it."""
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -8,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeq.serve import asked, bodies
+from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid
 from edgeq.serve.replies import Json
 from edgeq.serve.roster import Roster
@@ -46,7 +46,7 @@ async def tokenize(request: Request) -> Response:
         raise invalid("content is missing: the text to be tokenized", "content")
     given = fields.add_special if fields.add_special is not None else fields.add_special_tokens
     add_special = fields.content is None if given is None else given
-    tokens = await asyncio.to_thread(engine.encode, text, add_special, fields.parse_special)
+    tokens = await in_thread(engine.encode, text, add_special, fields.parse_special)
     said: list[Any] = tokens
     if fields.with_pieces:
         said = [{"id": token, "piece": _piece(*engine.token_text(token))} for token in tokens]
@@ -60,7 +60,7 @@ async def detokenize(request: Request) -> Response:
     outside = next((token for token in fields.tokens if not 0 <= token < engine.model.vocab_size), None)
     if outside is not None:
         raise invalid(f"token {outside} is not in the model's vocabulary of {engine.model.vocab_size}", "tokens")
-    text = await asyncio.to_thread(engine.model.tokenizer.decode, fields.tokens, True)
+    text = await in_thread(engine.model.tokenizer.decode, fields.tokens, True)
     return Json({"content": text, "prompt": text})
 
 
@@ -70,7 +70,7 @@ async def apply_template(request: Request) -> Response:
     _, engine = await roster.find(fields.model)
     talk = asked.messages(fields.messages)
     variables, tools = fields.chat_template_kwargs, fields.tools or None
-    prompt = await asyncio.to_thread(lambda: engine.speaker.render(talk, variables, tools))
+    prompt = await in_thread(lambda: engine.speaker.render(talk, variables, tools))
     return Json({"prompt": prompt})
 
 

@@ -1,10 +1,11 @@
-"""Clients that leave whenever they like: nothing is computed for them any longer, and no page is lost."""
+"""Clients that leave whenever they like: nothing is computed for them any longer, no page is lost, no thread stays."""
 
 import asyncio
 import gc
 import importlib
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def soak(monkeypatch):
 def test_no_page_is_lost(soak, tiny_model, tmp_path, caplog):
     path = tmp_path / "tiny.eqf"
     edgeq.convert(tiny_model, path, "Q8_0")
+    before = {*threading.enumerate()}
     with serving({"tiny": lambda say: edgeq.load(path, threads=2, context=256)}) as served:
         wait_until(lambda: served.roster.ready, 120)
         port = int(served.url.rpartition(":")[2])
@@ -34,6 +36,8 @@ def test_no_page_is_lost(soak, tiny_model, tmp_path, caplog):
         assert {*ends} <= {"200", "400", "left"} and ends["200"] and ends["left"]
         engine = served.roster.entries["tiny"].engine
         wait_until(lambda: engine.running == engine.waiting == 0, 2)
+        names = ("edgeq-engine", "edgeq-reading", "asyncio")
+        wait_until(lambda: not [one for one in {*threading.enumerate()} - before if one.name.startswith(names)], 2)
         said = soak.gauges(port)
         assert said["requests_running"] == said["requests_waiting"] == 0
         assert 0 < said["kv_used_bytes"] <= said["kv_room_bytes"], "texts are kept"

@@ -1,0 +1,91 @@
+"""Threads for work: a few at a time, each for one piece of it.
+
+A thread that stays keeps memory of every size that it ever gave back, as malloc has a cache for each thread: the longer
+it lives the more. What a thread has kept that ends, others get.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Piece = tuple[Future[Any], Callable[[], Any]]
+
+
+class Executor:
+    """Does at most `at_once` pieces of work at a time, begun in the order in which they came."""
+
+    def __init__(self, at_once: int, name: str) -> None:
+        self._at_once, self._name = at_once, name
+        self._state = threading.Condition()  # of what follows
+        self._waiting = deque[Piece]()
+        self._threads = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], Result]) -> "Future[Result]":
+        """What will come of `work`. Raises RuntimeError once this is closed, and where there can be no thread."""
+        future: Future[Result] = Future()
+        with self._state:
+            if self._closed:
+                raise RuntimeError("closed: takes no more work")
+            if self._threads < self._at_once:
+                self._begin((future, work))
+            else:
+                self._waiting.append((future, work))
+        return future
+
+    def close(self) -> None:
+        """Cancel what has not begun, and wait for what has."""
+        with self._state:
+            self._closed = True
+            for future, _ in self._waiting:
+                future.cancel()
+            self._state.wait_for(lambda: not self._threads)
+
+    def _begin(self, piece: Piece) -> None:
+        threading.Thread(target=self._run, args=(piece,), name=self._name).start()
+        self._threads += 1
+
+    def _run(self, piece: Piece | None) -> None:
+        while piece is not None:
+            _do(*piece)
+            piece = self._after()
+
+    def _after(self) -> Piece | None:
+        """Begin the next piece in a thread of its own; where there can be none it is this one's."""
+        with self._state:
+            self._threads -= 1
+            if self._waiting:
+                piece = self._waiting.popleft()
+                try:
+                    self._begin(piece)
+                except RuntimeError:  # no more threads here
+                    self._threads += 1
+                    return piece
+            self._state.notify_all()
+            return None
+
+
+def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # the error has this frame
+    else:
+        future.set_result(result)
+
+
+_SHORT = Executor(8, "edgeq-reading")
+
+
+async def in_thread(work: Callable[Arguments, Result], *given: Arguments.args, **named: Arguments.kwargs) -> Result:
+    """The result of what would hold up the event loop, if not for long: as asyncio.to_thread, whose threads stay."""
+    return await asyncio.wrap_future(_SHORT.submit(partial(work, *given, **named)))
