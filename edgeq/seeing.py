@@ -18,9 +18,9 @@ from edgeq.runtime.mixed_text import Given, Mixed, key_of
 from edgeq.runtime.session import Session
 from edgeq.vision.image_parts import expanded
 from edgeq.vision.picture import pixels
-from edgeq.vision.tiling import grid, patches, read_tiling, tiles
 
 if TYPE_CHECKING:
+    from edgeq.vision.preparation import Layout
     from edgeq.vision.resampling import U8
 
 KEPT_BYTES = 256 << 20  # of rows of images that were seen: those of a conversation come again with each of its turns
@@ -32,18 +32,13 @@ F32 = npt.NDArray[np.float32]
 
 
 class Look(NamedTuple):
-    """An image: its number; rows and columns of the tiles that it is cut into beside the whole of it, 0 and 0 where it
-    is one; all of these, u8 [tiles, side, side, 3], or, if they were seen before, their `rows` in place of them."""
+    """An image: its number; what stands for it in a prompt; its tiles u8 [tiles, side, side, 3], or, if they were seen
+    before, their `rows` in place of them."""
 
     number: int
-    grid: tuple[int, int]
-    cut: "U8"
+    layout: "Layout"
+    tiles: "U8"
     rows: F32 | None = None
-
-    @property
-    def tiles(self) -> int:
-        """How many it is cut into, with the whole of it."""
-        return self.grid[0] * self.grid[1] + 1
 
 
 class Eyes:
@@ -57,8 +52,9 @@ class Eyes:
         that are not followed."""
         assets = {name: file.asset(name) for name in file.assets}
         self.images = images
-        self.tiling = read_tiling(assets, str(file.path), images.side)
+        self.preparation = images.preparation(assets, str(file.path))
         self._file, self._threads, self._announce = file, threads, announce
+        self.whole = images.rows if images.whole else 0  # see Mixed
         self._lock, self._turns = threading.Lock(), threading.Lock()  # of what is known, which is short; to encode
         self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
@@ -77,19 +73,19 @@ class Eyes:
             if len(self._numbers) > MOST_KNOWN:
                 self._numbers.popitem(last=False)
             seen = self._kept.get(number)
-        cut = tiles(image, self.tiling) if seen is None else np.empty(0, np.uint8)
-        return Look(number, grid(image.shape[0], image.shape[1], self.tiling), cut, seen)
+        tiles = self.preparation.tiles(image) if seen is None else np.empty(0, np.uint8)
+        return Look(number, self.preparation.layout(*image.shape[:2]), tiles, seen)
 
     def rows(self, look: "Look") -> F32:
-        """What an image becomes, tile by tile and the whole of it last, f32 [tiles * rows of a tile, hidden size].
-        Raises UsageError where these eyes are closed."""
+        """What an image becomes, tile by tile, f32 [rows of its layout, hidden size]. UsageError where these eyes are
+        closed."""
         with self._turns:
             if self._closed:  # while this one waited for its turn, say
                 raise UsageError("the model is closed: load it again")
             with self._lock:
                 found = self._kept.get(look.number, look.rows)
             if found is None:
-                found = np.concatenate([self._of_tile(tile) for tile in look.cut])
+                found = np.concatenate([self._of_tile(tile) for tile in look.tiles])
             with self._lock:
                 self._kept[look.number] = found
                 self._kept.move_to_end(look.number)
@@ -107,9 +103,9 @@ class Eyes:
     def _of_tile(self, tile: "U8") -> F32:
         tower, projector = self._programs()
         tower.rewind(0)
-        states = tower.eval(patches(tile, self.tiling, self.images.patch), all_logits=True)
+        states = tower.eval(self.preparation.values.patches(tile, self.images.patch), all_logits=True)
         projector.rewind(0)
-        return projector.eval(joined(states, self.images.joined), all_logits=True)
+        return projector.eval(joined(states, self.images.joined, self.images.mean), all_logits=True)
 
     def _programs(self) -> tuple[Session, Session]:
         if self._sessions is None:
@@ -131,11 +127,14 @@ class Eyes:
         return self._sessions
 
 
-def joined(states: F32, by: int) -> F32:
-    """The states of a square of patches, row by row: each `by` times `by` neighbours one after the other, row by row.
-    f32 [n * n, width] to [(n / by)^2, by * by * width]."""
+def joined(states: F32, by: int, mean: bool = False) -> F32:
+    """The states of a square of patches, row by row: each `by` times `by` neighbours one after the other, row by row,
+    or their `mean`. f32 [n * n, width] to [(n / by)^2, by * by * width], or [(n / by)^2, width]."""
     side, width = round(len(states) ** 0.5), states.shape[1]
     squares = states.reshape(side // by, by, side // by, by, width).transpose(0, 2, 1, 3, 4)
+    if mean:
+        means: F32 = squares.mean(axis=(2, 3), dtype=np.float32).reshape(-1, width)
+        return means
     return np.ascontiguousarray(squares).reshape((side // by) ** 2, by * by * width)
 
 
@@ -150,17 +149,17 @@ class Sight:
     def __init__(self, eyes: Eyes, given: Sequence[object], most: int) -> None:
         """Raises UsageError for what is no image, ContextError where they become more than `most` rows."""
         self._eyes, self._looks = eyes, list[Look]()
-        left = most // eyes.images.rows
+        left = most
         for number, image in enumerate(given, 1):
             self._looks.append(eyes.look(pixels(image, f"image {number}")))
-            left -= self._looks[-1].tiles
+            left -= self._looks[-1].layout.rows
             if left < 0:
                 what = f"the images of the conversation take more than the {most} tokens of the context"
                 raise ContextError(f"{what}: give fewer, or load with a larger --context")
 
     def expanded(self, prompt: str) -> str:
         """A prompt with all that stands for its images. Raises UsageError as image_parts.expanded."""
-        return expanded(prompt, [look.grid for look in self._looks], self._eyes.images.rows)
+        return expanded(prompt, self._eyes.preparation.mark, [look.layout.text for look in self._looks])
 
     def mixed(self, tokens: list[int]) -> Mixed:
         """The prompt, its images seen. Raises UsageError where the tokens are not those of an expanded prompt."""
@@ -175,5 +174,5 @@ class Sight:
                 keys[at] = key_of(look.number, row)
         else:
             if not places:
-                return Mixed(tokens, keys, Given(blocks))
+                return Mixed(tokens, keys, Given(blocks), self._eyes.whole)
         raise UsageError("the model's tokenizer does not write its images as its config.json says: convert it again")

@@ -5,6 +5,7 @@ Needs NumPy and edgeq's models: tools/make_image_golden.py makes the same ones f
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import safetensors.numpy
 from small_tokenizers import byte_level_assets
 
 from edgeq.models import architecture, images
+from edgeq.models.tensors import Tensor
 
 END, IMAGE, AROUND, WHOLE = 262, 263, 264, 265
 NAMES = {END: "<end_of_utterance>", IMAGE: "<image>", AROUND: "<fake_token_around_image>", WHOLE: "<global-img>"}
@@ -100,23 +102,26 @@ def weights() -> dict[str, npt.NDArray[np.float32]]:
     random = np.random.RandomState(7)
     seen = images(CONFIG)
     assert seen is not None
+    text = random_weights(architecture(CONFIG).tensors, random)
+    text = {name.replace("model.", "model.text_model.", 1): values for name, values in text.items()}
+    return text | random_weights(seen.tensors, random)
+
+
+def random_weights(tensors: Mapping[str, Tensor], random: np.random.RandomState) -> dict[str, npt.NDArray[np.float32]]:
+    """Of every tensor of a checkpoint that these are made of, by the names that they have there."""
     found = {}
-    for tensors in (architecture(CONFIG).tensors, seen.tensors):
-        for name in sorted(tensors):
-            for part in tensors[name].parts:
-                source = part.source
-                if tensors is not seen.tensors:
-                    source = source.replace("model.", "model.text_model.", 1)
-                values = 2.0 * random.random_sample(part.shape) - 1.0
-                if "norm" in source:
-                    values = 0.3 * values + (0.0 if source.endswith(".bias") else 1.0)
-                elif source.endswith(".bias"):
-                    values *= 0.5
-                elif "embed" not in source or "patch_embedding" in source:
-                    values *= (4.0 if source.endswith(("q_proj.weight", "k_proj.weight")) else 2.0) / np.sqrt(
-                        np.prod(part.shape[1:])
-                    )
-                found[source] = values.astype(np.float32)
+    for name in sorted(tensors):
+        for part in tensors[name].parts:
+            source, values = part.source, 2.0 * random.random_sample(part.shape) - 1.0
+            if "norm" in source:
+                values = 0.3 * values + (0.0 if source.endswith(".bias") else 1.0 - tensors[name].add)
+            elif source.endswith(".bias"):
+                values *= 0.5
+            elif "embed" not in source or "patch_embedding" in source:
+                values *= (4.0 if source.endswith(("q_proj.weight", "k_proj.weight")) else 2.0) / np.sqrt(
+                    np.prod(part.shape[:1] if part.transposed else part.shape[1:])
+                )
+            found[source] = values.astype(np.float32)
     return found
 
 

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"blocks"},
     "graph": {"blocks", "container", "kernels", "simd", "toolchain"},
     "ops": {"blocks", "graph", "kernels", "simd"},
-    "models": {"ops"},
+    "models": {"ops", "vision"},
     "text": {"vision"},
     "talk": {"text"},
     "decode": {"text"},

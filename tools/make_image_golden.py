@@ -1,17 +1,21 @@
-"""Write tests/golden/images.npz: what transformers makes of the pictures of tests/seeing_model.py, in float32.
+"""Write tests/golden/images.npz and gemma_images.npz: what transformers makes of the pictures of tests/seeing_model.py
+with that model, and with the one of tests/seeing_gemma.py, in float32.
 
-    python tools/make_image_golden.py
+    python tools/make_image_golden.py [images] [gemma_images]
 
 Needs torch, transformers and Pillow below 13, which resizes some images in another order. Of every picture NAME:
-`NAME grid` (rows and columns), `NAME pixels` (sha256 of the processor's values, f32 [tiles, 3, side, side]),
-`NAME rows` (what the model makes of it), `NAME prompt` (ids of a chat about it), `NAME logits` (of the last eight of
-these), `NAME greedy` (the tokens that follow). The same as `plain NAME` of some where images are not split, and
-`filter N`, digests of a picture resized by Pillow's filter N to other sizes.
+`NAME pixels` (sha256 of the processor's values, f32 [tiles, 3, side, side]), `NAME rows` (what the model makes of it),
+`NAME prompt` (ids of a chat about it), `NAME logits` (of the last of these), `NAME greedy` (the tokens that follow).
+
+images: also `NAME grid` (rows and columns), all as `plain NAME` of some where images are not split, and `filter N`,
+digests of a picture resized by Pillow's filter N to other sizes.
+gemma_images: also of several pictures in one message, as `NAME NAME`.
 """
 
 import hashlib
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,72 +23,120 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GOLDEN = REPOSITORY / "tests" / "golden" / "images.npz"
+GOLDEN = REPOSITORY / "tests" / "golden"
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
+import seeing_gemma  # noqa: E402
 import seeing_model  # noqa: E402
-from seeing_model import PREPROCESSOR, QUESTION, SIZES, TEMPLATE, picture  # noqa: E402
+from seeing_model import QUESTION, SIZES, picture  # noqa: E402
 
 RESIZED = ((40, 61), (200, 31), (120, 50), (9, 300))
 GREEDY = 12
+# a text's ids [1, tokens] and what else a processor gave -> logits [tokens, vocabulary]
+Logits = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
 
 
 def sha256(values: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def processor(folder: Path, **settings: Any) -> Idefics3Processor:
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
-    given = {**PREPROCESSOR, **settings}
-    given.pop("image_processor_type")
-    images = Idefics3ImageProcessorPil(**given)
-    return Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=TEMPLATE)
+def opened(folder: Path) -> Any:
+    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    if any(info.values()):
+        raise SystemExit(f"not as transformers wants it: {info}")
+    return model.eval()
 
 
-def main() -> None:
+def given(reader: Any, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """What a processor makes of a chat about pictures."""
+    parts = [{"type": "image"} for _ in names]
+    talk = [{"role": "user", "content": [*parts, {"type": "text", "text": QUESTION}]}]
+    prompt = reader.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+    images = [[Image.fromarray(picture(name)) for name in names]]
+    return dict(reader(images=images, text=[prompt], return_tensors="pt", add_special_tokens=False))
+
+
+def told(label: str, found: dict[str, Any], logits_of: Logits, given: dict[str, torch.Tensor]) -> None:
+    """Prompt, logits and greedy text."""
+    ids, following = given["input_ids"], list[int]()
+    logits = logits_of(ids, given)
+    found[f"{label} prompt"], found[f"{label} logits"] = ids[0].numpy(), logits[-8:].numpy()
+    for _ in range(GREEDY):
+        following.append(int(logits[-1].argmax()))
+        ids = torch.cat([ids, torch.tensor([following[-1:]])], dim=1)
+        logits = logits_of(ids, given)
+    found[f"{label} greedy"] = np.array(following)
+    print(f"{label}: {len(found[f'{label} rows'])} rows, then {following}")
+
+
+def idefics3(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"digest": np.array(seeing_model.digest())}
     for number in (1, 2, 3):
         image = Image.fromarray(picture("wide"))
         resized = [np.array(image.resize((w, h), resample=number)) for h, w in RESIZED]
         found[f"filter {number}"] = np.array([sha256(one) for one in resized])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = seeing_model.write(Path(scratch))
-        model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-        )
-        if any(info.values()):
-            raise SystemExit(f"not as transformers wants it: {info}")
-        model.eval()
-        for name, split in [*((name, True) for name in SIZES), ("wide", False), ("tall", False)]:
-            reader = processor(folder, do_image_splitting=split)
-            label = name if split else f"plain {name}"
-            image = Image.fromarray(picture(name))
-            talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
-            prompt = reader.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
-            given = reader(images=[[image]], text=[prompt], return_tensors="pt", add_special_tokens=False)
-            cut = reader.image_processor(image, return_row_col_info=True, return_tensors="np")
-            found[f"{label} grid"] = np.array([cut["rows"][0][0], cut["cols"][0][0]])
-            found[f"{label} pixels"] = np.array(sha256(given["pixel_values"][0].numpy()))
-            with torch.no_grad():
-                rows = model.model.get_image_features(given["pixel_values"], given["pixel_attention_mask"])
-                found[f"{label} rows"] = torch.cat(list(rows.pooler_output)).numpy()
-                ids = given["input_ids"]
-                pixels = {key: given[key] for key in ("pixel_values", "pixel_attention_mask")}
-                logits = model(input_ids=ids, **pixels).logits[0]
-                found[f"{label} prompt"], found[f"{label} logits"] = ids[0].numpy(), logits[-8:].numpy()
-                following = []
-                for _ in range(GREEDY):
-                    token = int(logits[-1].argmax())
-                    following.append(token)
-                    ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-                    logits = model(input_ids=ids, **pixels).logits[0]
-                found[f"{label} greedy"] = np.array(following)
-            print(f"{label}: {len(found[f'{label} rows'])} rows, then {following}")
-    np.savez_compressed(GOLDEN, **dict(sorted(found.items())))
+    model = opened(seeing_model.write(folder))
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def logits_of(ids: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        pixels = {key: given[key] for key in ("pixel_values", "pixel_attention_mask")}
+        logits: torch.Tensor = model(input_ids=ids, **pixels).logits[0]
+        return logits
+
+    for name, split in [*((name, True) for name in SIZES), ("wide", False), ("tall", False)]:
+        settings = {**seeing_model.PREPROCESSOR, "do_image_splitting": split}
+        settings.pop("image_processor_type")
+        images = Idefics3ImageProcessorPil(**settings)
+        reader = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=seeing_model.TEMPLATE)
+        label, own = name if split else f"plain {name}", given(reader, [name])
+        cut = images(Image.fromarray(picture(name)), return_row_col_info=True, return_tensors="np")
+        found[f"{label} grid"] = np.array([cut["rows"][0][0], cut["cols"][0][0]])
+        found[f"{label} pixels"] = np.array(sha256(own["pixel_values"][0].numpy()))
+        rows = model.model.get_image_features(own["pixel_values"], own["pixel_attention_mask"])
+        found[f"{label} rows"] = torch.cat(list(rows.pooler_output)).numpy()
+        told(label, found, logits_of, own)
+    return found
+
+
+def gemma3(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"digest": np.array(seeing_gemma.digest())}
+    model = opened(seeing_gemma.write(folder))
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    settings = {**seeing_gemma.PREPROCESSOR}
+    settings.pop("image_processor_type")
+    images = Gemma3ImageProcessorPil(**settings)
+    reader = Gemma3Processor(images, tokenizer, seeing_gemma.TEMPLATE, image_seq_length=seeing_gemma.ROWS)
+
+    def logits_of(ids: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        kinds = torch.zeros_like(ids)
+        kinds[:, : given["token_type_ids"].shape[1]] = given["token_type_ids"]
+        logits: torch.Tensor = model(input_ids=ids, pixel_values=given["pixel_values"], token_type_ids=kinds).logits[0]
+        return logits
+
+    for names in [*([name] for name in SIZES), ["wide", "square"], ["tall", "tall", "narrow"]]:
+        label, own = " ".join(names), given(reader, names)
+        found[f"{label} pixels"] = np.array(sha256(own["pixel_values"].numpy()))
+        found[f"{label} rows"] = model.model.get_image_features(own["pixel_values"]).pooler_output.flatten(0, 1).numpy()
+        told(label, found, logits_of, own)
+    return found
+
+
+FAMILIES = {"images": idefics3, "gemma_images": gemma3}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FAMILIES:
+        with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+            found = FAMILIES[name](Path(scratch))
+        np.savez_compressed(GOLDEN / f"{name}.npz", **dict(sorted(found.items())))
 
 
 if __name__ == "__main__":

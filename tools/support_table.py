@@ -32,7 +32,7 @@ from edgeq.blocks.table import BLOCK_TYPES  # noqa: E402
 from edgeq.models import SUPPORTED, architecture  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES, EXPORTED  # noqa: E402
 from edgeq.models.gguf_mixtures import MIXTRAL  # noqa: E402
-from edgeq.models.image_tower import SEEING  # noqa: E402
+from edgeq.models.image_tower import FAMILIES  # noqa: E402
 from edgeq.models.wrapped import WRAPPED  # noqa: E402
 from edgeq.ops import catalog  # noqa: E402
 from edgeq.output import write_file  # noqa: E402
@@ -96,7 +96,7 @@ def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     tested += ["last states"] if any(config["model_type"] == name for config in ENCODERS.values()) else []
     tested += ["last states of llama.cpp"] if name in elsewhere() else []
     tested += ["the same of real models"] if real[name] else []
-    seen = "; of images rows, logits and greedy text" if name in SEEING else ""
+    seen = "; of images rows, logits and greedy text" if name in FAMILIES else ""
     return " and ".join(ways), (", ".join(tested) or "as the text model it names") + seen
 
 

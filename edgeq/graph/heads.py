@@ -15,6 +15,8 @@ class Heads:
     tokens are apart (ops/distances.py)
     causal: a token sees those before it only; otherwise all of its text, which must be evaluated at once, or within a
     window, which counts its own position, as many after it as before it
+    whole_images: if not 0, the rows that stand for an image in a text, of which there are so many at most, see one
+    another, further ones too, and must be evaluated at once; a window counts backwards alone
     latent: if not 0, a value is what its key begins with, so many values: the cache holds keys alone
     """
 
@@ -29,6 +31,7 @@ class Heads:
     latent: int = 0
     slopes: tuple[float, ...] = ()
     distances: str = ""
+    whole_images: int = 0
 
     @property
     def value_dim(self) -> int:

@@ -18,6 +18,7 @@ class RowTables:
     outputs: the numbers of the rows whose logits are asked for
     types: one per row, where the graph looks them up
     given: of each row that a caller gives in place of a token its address, 0 of others, where the graph takes such
+    reach: of each row the position behind the last that it sees, where the graph asks for that
     runs: RUN_WORDS for each, see kernels/layout.py
     """
 
@@ -27,6 +28,7 @@ class RowTables:
         self.runs = _words(rows * RUN_WORDS).reshape(rows, RUN_WORDS)
         self.types: np.ndarray | None = None
         self.given: np.ndarray | None = None
+        self.reach: np.ndarray | None = None
 
     def with_types(self) -> np.ndarray:
         """`types`, which are looked up from now on."""
@@ -39,6 +41,12 @@ class RowTables:
         if self.given is None:
             self.given = _words(len(self.tokens))
         return self.given
+
+    def with_reach(self) -> np.ndarray:
+        """`reach`, which attention reads from now on."""
+        if self.reach is None:
+            self.reach = _words(len(self.tokens))
+        return self.reach
 
     def count(self, word: int) -> int:
         """The address of a word of `counts`."""

@@ -130,9 +130,13 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
 
     @device
     def seen(args, run, position):
-        """The first position that a token at `position` does not see: the next one, or, where tokens see what follows
-        too, the end of that: of the window, which is as long on either side, or of the run."""
+        """The first position that a token at `position` does not see: the next one; what its row says, which is no
+        less than the one before says; or, where tokens see what follows too, the end of that: of the window, which is
+        as long on either side, or of the run."""
         a = arguments(args)
+        if a.reach != 0:
+            row = load_i64(run + 8 * RUN_FIRST) + position - load_i64(run + 8 * RUN_POSITION)
+            return load_i64(a.reach + 8 * row)
         if a.sees_all == 0:
             return position + 1
         end = load_i64(run + 8 * RUN_ROWS) + load_i64(run + 8 * RUN_POSITION)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from edgeq.errors import UnsupportedError
@@ -11,7 +12,8 @@ from edgeq.models.classifier import is_classifier, read_classifier
 from edgeq.models.composition import Embedding, Model
 from edgeq.models.config import BARE, Config, model_type_of, tied
 from edgeq.models.dense import read_dense
-from edgeq.models.image_tower import SEEING, Images, read_images
+from edgeq.models.image_tower import FAMILIES, Images
+from edgeq.models.mixers import Attention
 from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
 __all__ = ["SUPPORTED", "Architecture", "Images", "architecture", "images"]
@@ -131,9 +133,28 @@ def images(config: Mapping[str, Any], source: str = "the checkpoint's config.jso
     """What a model that `config.json` describes sees with; None for one that does not, or whose images are not read.
     Raises as `architecture`."""
     found = Config(config, source)
-    if found.get("model_type") not in SEEING:
+    family = _family(found)
+    if family is None:
         return None
-    return read_images(found, _composed(found).size.hidden_size)
+    read: Callable[[Config, int], Images] = family.read_images
+    return read(found, _composed(found).size.hidden_size)
+
+
+def _family(config: Config) -> ModuleType | None:
+    """The file that says how images are read of a model that sees."""
+    name = FAMILIES.get(str(config.get("model_type")))
+    return None if name is None else import_module(f"edgeq.models.{name}")
+
+
+def _with_images(model: Model, whole: int) -> Model:
+    """A text model in whose texts rows of images stand; `whole` is what Heads has as `whole_images`."""
+    assert isinstance(model.embedding, Embedding)
+    layers = [
+        layer._replace(mixer=layer.mixer.seeing(whole)) if isinstance(layer.mixer, Attention) else layer
+        for layer in model.layers
+    ]
+    own = model.attention.seeing(whole) if isinstance(model.attention, Attention) else model.attention
+    return replace(model, embedding=model.embedding._replace(given=True), layers=layers, attention=own)
 
 
 def _composed(config: Config) -> Model:
@@ -145,9 +166,8 @@ def _composed(config: Config) -> Model:
         )
     if model_type in WRAPPED:
         model = replace(_composed(text_config(config)), prefixes=PREFIXES)
-        if model_type in SEEING and isinstance(model.embedding, Embedding):
-            model = replace(model, embedding=model.embedding._replace(given=True))
-        return model
+        family = _family(config)
+        return model if family is None else _with_images(model, family.whole_images(config))
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
     model = compose(config)

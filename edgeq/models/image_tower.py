@@ -1,13 +1,14 @@
 """What a model sees with: an encoder of patches, and what makes of its states rows that stand for tokens of a text.
 
 Both are models of their own, whose tensors lie beside the text model's under names that begin with TOWER and PROJECTOR.
-Idefics3's and SmolVLM's (arXiv:2408.12637, arXiv:2504.05299): SigLIP's encoder, whose neighbouring states are joined to
-one, which a matrix projects.
+Families differ in how images are prepared and written (vision/preparation.py), in what makes one row of neighbouring
+states, and in whether the rows of an image see one another in the text: a file of FAMILIES says that of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import NamedTuple
 
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
@@ -15,13 +16,16 @@ from edgeq.models.dimensions import MOST_LAYERS, Dimensions, checked
 from edgeq.models.feed_forward import plain
 from edgeq.models.layers import Layer, PreNorms
 from edgeq.models.matrix import Matrix
-from edgeq.models.mixers import Attention, output, separate
+from edgeq.models.mixers import Attention, NoAttention, output, separate
 from edgeq.models.norms import LayerNorm
 from edgeq.models.rows_in import RowsIn
 from edgeq.models.tensors import Tensor
 from edgeq.ops import NO_ROPE
+from edgeq.vision.preparation import Preparation
 
-SEEING = ("idefics3", "smolvlm")  # whose images are read
+# model_type of those whose images are read -> the file here which says how: its `read_images` gives Images of a
+# configuration and the width of the text's rows, its `whole_images` what Heads has by that name
+FAMILIES = {"idefics3": "idefics3", "smolvlm": "idefics3", "gemma3": "gemma3"}
 TOWER, PROJECTOR = "v.", "mm."
 MOST_SIDE = 2048  # pixels of a tile
 CHANNELS = 3
@@ -33,8 +37,13 @@ class Images:
 
     tower, projector: patches to states, and joined states to rows of a text
     side, patch: of a tile and of a patch, in pixels
-    joined: how many states of a row, and of a column, are joined to one
+    joined: how many states of a row, and of a column, become one row of a text
+    mean:   that row is their mean: otherwise they are one after the other
+    whole:  rows of an image see one another in a text, see Heads.whole_images
     token:  what stands in a text for each row
+    prepare: how a checkpoint's small files, which are called so in messages, say that images are prepared for tiles of
+            so many pixels and rows; UnsupportedError for what is not followed
+    instead: what the checkpoint's names of the tower begin with, and what they may begin with instead
     """
 
     tower: Model
@@ -42,7 +51,11 @@ class Images:
     side: int
     patch: int
     joined: int
+    mean: bool
+    whole: bool
     token: int
+    prepare: Callable[[Mapping[str, bytes], str, int, int], Preparation]
+    instead: tuple[str, str] = ("", "")
 
     @property
     def patches(self) -> int:
@@ -54,11 +67,22 @@ class Images:
         """How many rows a tile becomes."""
         return (self.patches // self.joined) ** 2
 
+    def preparation(self, assets: Mapping[str, bytes], source: str) -> Preparation:
+        """How images are prepared, as a checkpoint's small files say. UnsupportedError for what is not followed."""
+        return self.prepare(assets, source, self.side, self.rows)
+
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         """All that it needs, by the names in the file."""
         parts = ((TOWER, self.tower), (PROJECTOR, self.projector))
-        return {before + name: tensor for before, part in parts for name, tensor in part.tensors.items()}
+        found = {before + name: tensor for before, part in parts for name, tensor in part.tensors.items()}
+        return {name: self._also_called(tensor) for name, tensor in found.items()}
+
+    def _also_called(self, tensor: Tensor) -> Tensor:
+        usual, other = self.instead
+        if not usual or not all(part.source.startswith(usual) for part in tensor.parts):
+            return tensor
+        return tensor._replace(instead=tuple(p._replace(source=other + p.source[len(usual) :]) for p in tensor.parts))
 
 
 def is_of_images(name: str) -> bool:
@@ -66,36 +90,42 @@ def is_of_images(name: str) -> bool:
     return name.startswith((TOWER, PROJECTOR))
 
 
-def read_images(config: Config, width: int) -> Images:
-    """As the configuration of a larger model says, whose text model has rows of `width` values. CheckpointError for
-    sizes that do not fit together, UnsupportedError for what is not computed."""
+class Siglip(NamedTuple):
+    """SigLIP's encoder (arXiv:2303.15343) of tiles of `side` pixels, patches of `patch`, as `config` says."""
+
+    tower: Model
+    side: int
+    patch: int
+    config: Config
+
+
+def read_siglip(config: Config, at: str, **usual: int) -> Siglip:
+    """As `vision_config` of a larger model says, or `usual` where it says nothing; the checkpoint has the encoder under
+    names that begin with `at`. CheckpointError for sizes that do not fit together, UnsupportedError for what is not
+    computed."""
     given = config.get("vision_config") or {}
     if not isinstance(given, Mapping):
         raise config.malformed(f"vision_config is {shown(given)}, an object is needed")
-    own = config.within(given)
-    own = own.usually(hidden_size=1152, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=16)
-    own = own.usually(image_size=224, patch_size=32, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+    own = config.within(given).usually(**usual)
+    own = own.usually(image_size=224, patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+    own = own.usually(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     own.refuse(num_channels=CHANNELS)
     n, m, count = own.integer("hidden_size"), own.integer("intermediate_size"), own.integer("num_attention_heads")
     side, patch = own.integer("image_size", most=MOST_SIDE), own.integer("patch_size", most=MOST_SIDE)
-    joined = config.integer("scale_factor", 2, most=MOST_SIDE)
-    patches = side // patch
-    if patches == 0 or patches % joined:
-        what = f"tiles of {side} pixels, patches of {patch} and {joined} by {joined} of these joined"
-        raise config.unsupported(f"{what} do not fit together")
     if n % count:
         raise config.malformed(f"{count} attention heads cannot share {n} values evenly")
-    layers = own.integer("num_hidden_layers", most=MOST_LAYERS)
-    size = Dimensions(n, m, layers, 1, patches * patches)
+    patches, layers = (side // patch) ** 2, own.integer("num_hidden_layers", most=MOST_LAYERS)
+    if not patches:
+        raise config.unsupported(f"tiles of {side} pixels have no room for patches of {patch}")
+    size = Dimensions(n, m, layers, 1, patches)
     heads = replace(checked(own, count, count, n // count), causal=False)
     norm = partial(LayerNorm, width=n, eps=own.number("layer_norm_eps"))
     seen = output(n, heads, True, "self_attn.out_proj")._replace(name="attn_out")
     attention = Attention(separate(n, heads, True), seen, heads, NO_ROPE)
     mlp = plain(n, m, own.activation("hidden_act", "gelu_pytorch_tanh"), "mlp.fc1", "mlp.fc2", bias=True)
     norms = PreNorms(norm("ln1", "layer_norm1"), norm("ln2", "layer_norm2"))
-    at = "model.vision_model."
     first = Matrix("patch_embd", f"{at}embeddings.patch_embedding", n, CHANNELS * patch * patch, bias=True)
-    positions = Matrix("position_embd", f"{at}embeddings.position_embedding", patches * patches, n)
+    positions = Matrix("position_embd", f"{at}embeddings.position_embedding", patches, n)
     tower = Model(
         "image tower",
         size,
@@ -107,7 +137,10 @@ def read_images(config: Config, width: int) -> Images:
         layers_in=f"{at}encoder.layers.{{}}.",
         bare=True,
     )
-    matrix = Matrix("model.fc", "model.connector.modality_projection.proj", width, n * joined * joined)
-    size = Dimensions(width, m, 0, 1, (patches // joined) ** 2)
-    projector = Model("image projector", size, attention, RowsIn(matrix), [], None, bare=True)
-    return Images(tower, projector, side, patch, joined, config.integer("image_token_id", 128257))
+    return Siglip(tower, side, patch, own)
+
+
+def projector(rows_in: RowsIn, rows: int) -> Model:
+    """What makes so many rows of a text of joined states."""
+    size = Dimensions(rows_in.matrix.rows, 1, 0, 1, rows)
+    return Model("image projector", size, NoAttention(), rows_in, [], None, bare=True)

@@ -16,6 +16,7 @@ class Matrix(NamedTuple):
     transposed: the checkpoint has [columns, rows]
     ternary:    weights are rounded, see Tensor
     instead:    what the checkpoint may call it as well
+    ending:     what the checkpoint's name of its weights ends with
     """
 
     name: str
@@ -27,11 +28,13 @@ class Matrix(NamedTuple):
     transposed: bool = False
     ternary: bool = False
     instead: str = ""
+    ending: str = ".weight"
 
     def tensors(self, t: Tensors) -> None:
         """The weights, and the bias."""
         fused = self.fused or Fused(self.rows)
-        t.slice(self.name, self.source, self.rows, self.columns, fused, self.bias, self.transposed, self.ternary)
+        shape = self.rows, self.columns, fused
+        t.slice(self.name, self.source, *shape, self.bias, self.transposed, self.ternary, self.ending)
         if self.instead:
             t.also(self.name, self.instead, self.rows, self.columns)
 

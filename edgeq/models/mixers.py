@@ -112,6 +112,10 @@ class Attention(NamedTuple):
         """The same that looks back over so many positions only."""
         return self._replace(heads=replace(self.heads, sliding_window=window))
 
+    def seeing(self, whole: int) -> "Attention":
+        """The same in texts with images, see Heads.whole_images."""
+        return self._replace(heads=replace(self.heads, whole_images=whole))
+
 
 class NoAttention(NamedTuple):
     """What there is of attention in a model without it."""

@@ -3,17 +3,20 @@
 from typing import NamedTuple
 
 from edgeq.models.matrix import Matrix
+from edgeq.models.norms import RMSNorm
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Value
 
 
 class RowsIn(NamedTuple):
-    """Rows that are given, times `matrix`; then those of `positions` are added. In the checkpoint the matrix may have
-    further `axes` in place of its columns, as that of a convolution whose steps are as long as its patches."""
+    """Rows that are given, normed by what is `before`, times `matrix`; then those of `positions` are added. In the
+    checkpoint the matrix may have further `axes` in place of its columns, as that of a convolution whose steps are as
+    long as its patches."""
 
     matrix: Matrix
     positions: Matrix | None = None
     axes: tuple[int, ...] = ()
+    before: RMSNorm | None = None
 
     @property
     def types(self) -> None:
@@ -24,7 +27,9 @@ class RowsIn(NamedTuple):
         """There is none."""
 
     def tensors(self, t: Tensors) -> None:
-        """The matrix, the positions."""
+        """The norm, the matrix, the positions."""
+        if self.before:
+            self.before.tensors(t)
         if self.axes:
             t.unrolled(self.matrix.name, self.matrix.source, (self.matrix.rows, *self.axes))
         else:
@@ -34,5 +39,6 @@ class RowsIn(NamedTuple):
 
     def graph(self, g: Graph) -> Value:
         """Rows to the first layer's input."""
-        x = self.matrix.graph(g, g.rows(self.matrix.columns))
+        x = g.rows(self.matrix.columns)
+        x = self.matrix.graph(g, self.before.graph(g, x) if self.before else x)
         return g.add_positions(x, f"{self.positions.name}.weight") if self.positions else x

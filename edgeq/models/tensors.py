@@ -147,11 +147,12 @@ class Tensors(dict[str, Tensor]):
         bias: bool = False,
         transposed: bool = False,
         ternary: bool = False,
+        ending: str = ".weight",
     ) -> None:
-        """`name.weight` and `name.bias`: `rows` rows of a fused tensor."""
+        """`name.weight` and `name.bias`: `rows` rows of a fused tensor, whose name there ends with `ending`."""
         first, run, step = fused.first, fused.run or rows, fused.step
         there = (columns, fused.rows) if transposed else (fused.rows, columns)
-        part = Part(f"{self._theirs}{source}.weight", there, rows, first, run, step, transposed)
+        part = Part(f"{self._theirs}{source}{ending}", there, rows, first, run, step, transposed)
         self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,), ternary=ternary)
         if bias:
             part = Part(f"{self._theirs}{source}.bias", (fused.rows,), rows, first, run, step)

@@ -44,8 +44,8 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
     },
     "gemma4_unified": {"hidden_size_per_layer_input": 0, "sliding_window": 1024},
 }
-# What names of the text model may begin with, in files and in memory, of older and newer transformers
-PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.")
+# What names of the text model, and of what sees, may begin with, in files and in memory, of any transformers
+PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.", "")
 
 
 def text_config(config: Config) -> Config:

@@ -66,6 +66,7 @@ class Args(NamedTuple):
     relative: int  # bytes from a head's to the next one's, of both
     relative_places: int  # int64 bytes into a head's, of each distance, at that of none
     sees_all: int  # 1 if tokens also see those after them (in the same run)
+    reach: int  # int64 of each row, the position behind the last that it sees, or 0: all before and its own
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
 
@@ -142,6 +143,7 @@ class Attention(Op):
             distances_stride=stride,
             **self._relative(low),
             sees_all=int(not heads.causal),
+            reach=int(low.tables.with_reach().ctypes.data) if heads.whole_images else 0,
         )
         read = [low.buffer(value) for value in self.reads]
         low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [*read, kept], [y])
@@ -244,6 +246,7 @@ def reference(
     slopes: np.ndarray | None = None,
     distances: np.ndarray | None = None,
     relative: np.ndarray | None = None,
+    reach: np.ndarray | None = None,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
     value_dim] -> [tokens, heads, value_dim].
@@ -252,7 +255,8 @@ def reference(
     `causal` it also sees those after it, as many as before it. If `cap` is not 0, scores are capped to within it.
     `sinks` [heads] are one more score per head, without a value; `slopes` [heads] are what each position between takes
     off a score; `distances` [heads, 2 n] are added to scores by the distance, that of none in the middle;
-    `relative` [heads, tokens, positions] is added to q k^T.
+    `relative` [heads, tokens, positions] is added to q k^T; `reach` [tokens] are the positions behind the last that
+    each sees, in place of its own.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
@@ -260,6 +264,7 @@ def reference(
     for t in range(tokens):
         first = max(0, start + t + 1 - window) if window else 0
         last = start + t + 1 if causal else min(len(k), start + t + window) if window else len(k)
+        last = last if reach is None else int(reach[t])
         for h in range(heads):
             keys, values = k[first:last, h // group].astype(np.float64), v[first:last, h // group].astype(np.float64)
             scores = keys @ q[t, h].astype(np.float64)

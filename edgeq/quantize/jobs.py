@@ -81,9 +81,8 @@ def plan(
     images: what the model sees with, whose tensors come after its own
     """
     sources = Sources(checkpoint, model)
-    tensors = settled(model.tensors, lambda source: sources.name(source) is not None)
-    if images:
-        tensors |= images.tensors
+    wanted = {**model.tensors, **(images.tensors if images else {})}
+    tensors = settled(wanted, lambda source: sources.name(source) is not None)
     skipped = check_names(checkpoint, model, tensors, sources)
     tied = "output.weight" not in tensors
     jobs: list[Job] = []

@@ -29,7 +29,6 @@ from edgeq.quantize.matching import check_tokenizer, check_unquantized
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.recipes import RECIPES, Choice, recipe
 from edgeq.version import VERSION
-from edgeq.vision.tiling import read_tiling
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized
 BESIDE_KEPT = "Q8_0"  # and of what a quantized one does not quantize: head and embedding, whose errors weigh most
@@ -126,7 +125,7 @@ def convert_open(
     out = os.fspath(out or default_output(checkpoint.source, "" if keep else (type or chosen.name).upper()))
     _refuse_overwriting(checkpoint, out)
     config, model, notes = settle_head(checkpoint)
-    seen, note = _images(checkpoint, config) if vision and not gguf else (None, "")
+    seen, note = _images(checkpoint, config, model) if vision and not gguf else (None, "")
     if config.get("model_type") in WRAPPED and seen is None:
         what = "the language model is converted: it reads text, and nothing else"
         notes.append(f"of this {config['model_type']} {what}{note}")
@@ -306,14 +305,17 @@ def _metadata(
     return {"architecture": model.name, "config": config, "provenance": provenance}
 
 
-def _images(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Images | None, str]:
+def _images(checkpoint: Checkpoint, config: Mapping[str, Any], model: Architecture) -> tuple[Images | None, str]:
     """What a checkpoint's model sees with; None where it has nothing of that, or lacks what is needed for it: why."""
     try:
         found = images(config, f"{checkpoint.source}: config.json")
-        sources = [] if found is None else [part.source for one in found.tensors.values() for part in one.parts]
-        if found is None or not any(source in checkpoint.tensors for source in sources):
+        if found is None:
             return None, ""
-        read_tiling(checkpoint.assets, checkpoint.source, found.side)
+        parts = (part for one in found.tensors.values() for part in (*one.parts, *one.instead))
+        sources = Sources(checkpoint, model)
+        if not any(sources.name(part.source) for part in parts):
+            return None, ""
+        found.preparation(checkpoint.assets, checkpoint.source)
     except UnsupportedError as error:
         return None, f" ({error})"
     return found, ""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgeq.errors import EdgeqError, MemoryLimitError
 from edgeq.kernels.layout import ATTENTION_BLOCK, MOST_RUNS
+from edgeq.runtime.mixed_text import around
 from edgeq.runtime.pace import LEAST_PIECE, Pace
 from edgeq.runtime.prefixes import Known, Prefixes, common
 from edgeq.runtime.program import F32, Part
@@ -97,7 +98,8 @@ class Batch:
         most = min(self._engine.batch, MOST_RUNS)
         decoding = [request for request in wanted if request.begun and request.sequence and request.behind <= 1]
         waiting = [request for request in wanted if request not in decoding]
-        decoding = decoding[: most - LEAST_PIECE if waiting and most > LEAST_PIECE else most]
+        least = max([LEAST_PIECE, *(request.whole for request in waiting)])
+        decoding = decoding[: most - least if waiting and most > least else most]
         rows = dict.fromkeys(decoding, 1)
         pace = self.pace.alone if len(wanted) == 1 else self.pace.beside_others
         room = min(most - len(rows), pace)
@@ -119,7 +121,17 @@ class Batch:
             if more > 0:
                 rows[request] = rows.get(request, 0) + more
                 room -= more
-        return rows
+        return self._whole(rows, going, most) if any(request.whole for request in going) else rows
+
+    def _whole(self, rows: dict[Request, int], going: Sequence[Request], most: int) -> dict[Request, int]:
+        """`rows`, at most so many, such that those that are `going` split no image: the oldest has room for one."""
+        found = {request: count for request, count in rows.items() if request not in going}
+        left = most - len(found)
+        for request in going:
+            count = request.piece(rows.get(request, 0))
+            if 0 < count <= left:
+                found[request], left = count, left - count
+        return found
 
     def _known_soon(self, request: Request, going: Sequence[Request]) -> bool:
         """Whether one of those that are `going` computes what a request has in common with it."""
@@ -152,7 +164,7 @@ class Batch:
         sequence = request.sequence
         assert sequence is not None
         if request.behind < 1:  # an interrupt came between the pass and the draw
-            count = len(request.tokens) - sequence.trim(len(request.tokens) - 1)
+            count = len(request.tokens) - sequence.trim(around(request.tokens, len(request.tokens) - 1)[0])
         start = sequence.position
         end = start + min(count, self._engine.batch)
         last = end == len(request.tokens)

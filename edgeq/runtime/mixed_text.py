@@ -19,6 +19,30 @@ def key_of(block: int, row: int) -> int:
     return -1 - block * MOST_ROWS - row
 
 
+def around(keys: Sequence[int], at: int) -> tuple[int, int]:
+    """The rows of a block that follow one another and lie on both sides of the place `at` in a text: where they begin,
+    and where they end. `at` twice where it is between two such, or beside tokens."""
+    first, end = at, at
+    if 0 < at < len(keys) and _goes_on(keys, at):
+        while first > 0 and _goes_on(keys, first):
+            first -= 1
+        while end < len(keys) and _goes_on(keys, end):
+            end += 1
+    return first, end
+
+
+def _goes_on(keys: Sequence[int], at: int) -> bool:
+    return keys[at] < 0 and keys[at] == keys[at - 1] - 1
+
+
+def ends(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where those that follow one another end that each row of a block is among; of tokens the place behind each."""
+    goes_on = (keys[1:] < 0) & (keys[1:] == keys[:-1] - 1)
+    last = np.append(np.flatnonzero(~goes_on), len(keys) - 1)
+    found: npt.NDArray[np.int64] = 1 + np.repeat(last, np.diff(last, prepend=-1))
+    return found
+
+
 class Given:
     """Blocks of rows, f32 [rows, width], by their numbers; they stay where they are in memory."""
 
@@ -43,7 +67,8 @@ class Mixed:
 
     tokens: ids, of rows that of a token which stands for such
     keys: what tells texts apart, see above
+    whole: rows of an image at most, where these must be evaluated at once; 0 otherwise
     """
 
-    def __init__(self, tokens: Sequence[int], keys: Sequence[int], given: Given) -> None:
-        self.tokens, self.keys, self.given = list(tokens), list(keys), given
+    def __init__(self, tokens: Sequence[int], keys: Sequence[int], given: Given, whole: int = 0) -> None:
+        self.tokens, self.keys, self.given, self.whole = list(tokens), list(keys), given, whole

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from edgeq.kernels.layout import ATTENTION_BLOCK
+from edgeq.runtime.mixed_text import around
 from edgeq.runtime.sequence import Sequence
 
 
@@ -162,8 +163,14 @@ class Prefixes:
 
 
 def _reached(known: Known, tokens: list[int], most: int) -> int:
-    """How many of the first `most` of `tokens` a sequence has evaluated and can go on from."""
-    return known.sequence.reachable(common(known.tokens[: known.sequence.position], tokens, most))
+    """How many of the first `most` of `tokens` a sequence has evaluated and can go on from; not within an image, whose
+    rows may see one another."""
+    reached = common(known.tokens[: known.sequence.position], tokens, most)
+    while True:
+        first = min(around(tokens, reached)[0], around(known.tokens, reached)[0])
+        reached = known.sequence.reachable(first)
+        if reached == first:
+            return first
 
 
 def _serves(known: Known, tokens: list[int]) -> bool:

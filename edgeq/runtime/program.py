@@ -17,7 +17,7 @@ from edgeq.kernels.layout import ATTENTION_BLOCK, KV_BYTES, MOST_RUNS, SPLIT_RUN
 from edgeq.models import Architecture, architecture
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.fit import BY_ROW, POSITIONS, Fit, available_memory, resident
-from edgeq.runtime.mixed_text import Given
+from edgeq.runtime.mixed_text import Given, ends
 from edgeq.runtime.pool import Pool
 from edgeq.runtime.recurrent import Recurrent
 from edgeq.runtime.sequence import Sequence
@@ -75,7 +75,8 @@ class Part(NamedTuple):
     items: token ids int64 [rows], or f32 [rows, width] for a program of rows; at least one
     wanted: the numbers of those, in their order, whose results are wanted
     types: int64 [rows], of a model that knows types of tokens; those of None are all 0
-    given: the rows of those items that are keys of such (mixed_text.py)
+    given: the rows of those items that are keys of such (mixed_text.py); of a model with Heads.whole_images all that
+        follow one another in a block are in one part
     """
 
     sequence: Sequence
@@ -133,6 +134,8 @@ class Program:
             raise UsageError("a session of taps only needs the names of these")
         rows = rows or 0 not in run
         self.states = states or only_taps or run[-1] <= self.model.num_hidden_layers or not self.model.writes_text
+        if self.model.heads.whole_images:
+            batch = max(batch, self.model.heads.whole_images + 1)  # beside another text's next token
         self.batch = min(batch, self.context) if self.model.heads.causal else self.context
         if isinstance(taps, str):
             raise UsageError(f"taps must be a list of names, as [{taps!r}]")
@@ -249,6 +252,8 @@ class Program:
         for number, (sequence, items, which, types, given) in enumerate(parts):
             count, start = len(items), sequence.position
             here = slice(first, first + count)
+            if tables.reach is not None:  # rows in place of ids are of no image
+                tables.reach[here] = start + (ends(items) if plan.rows is None else np.arange(1, count + 1))
             if tables.given is not None:
                 tables.given[here] = 0 if given is None else given.addresses(items)
                 items = items if given is None else np.maximum(items, 0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import EdgeqError
-from edgeq.runtime.mixed_text import Mixed
+from edgeq.runtime.mixed_text import Mixed, around
 from edgeq.runtime.sequence import Sequence as Evaluated
 
 Choose = Callable[[npt.NDArray[np.float32], list[int]], tuple[int, Any]]
@@ -59,6 +59,7 @@ class Request:
     number: its place among all requests, by when they were made
     tokens: the prompt and what was drawn, be it fetched or not; of rows of images their keys
     sequence: how far they are evaluated; None before it is begun, and where it had to give its pages to others
+    whole: rows of an image at most, which a pass must not split; 0 where it may
     queued: whether a scheduler knows it
     begun: whether a pass had rows of it
     started_over: whether it gave up its pages when it alone had some
@@ -80,6 +81,7 @@ class Request:
         self.tokens = list(tokens if mixed is None else mixed.keys)
         self._asked = None if mixed is None else mixed.tokens
         self.given = None if mixed is None else mixed.given
+        self.whole = 0 if mixed is None else mixed.whole
         self.prompt = len(self.tokens)
         self.most, self.choose, self.ends = most, choose, ends
         self.group = self if group is None else group
@@ -109,6 +111,13 @@ class Request:
     def behind(self) -> int:
         """How many are not."""
         return len(self.tokens) - self.position
+
+    def piece(self, count: int) -> int:
+        """How many of the next `count` tokens a pass can take, which must split no image: fewer, or all of one."""
+        if not self.whole:
+            return count
+        first, end = around(self.tokens, self.position + count)
+        return (first if first > self.position else end) - self.position
 
     @property
     def room(self) -> int:

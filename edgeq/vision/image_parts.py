@@ -1,5 +1,4 @@
-"""The images in a conversation's messages, and what stands for them in its prompt: as Idefics3's and SmolVLM's
-processors write it."""
+"""The images in a conversation's messages, and where they stand in its prompt."""
 
 import base64
 import binascii
@@ -8,7 +7,6 @@ from typing import Any
 
 from edgeq.errors import UsageError
 
-IMAGE, AROUND, WHOLE = "<image>", "<fake_token_around_image>", "<global-img>"
 MOST_IMAGES = 64  # of a conversation
 MOST_BYTES = 64 << 20  # of an image's file
 
@@ -84,21 +82,11 @@ def of_base64(data: str, where: str) -> bytes:
         raise UsageError(f"{where}: is no base64: encode the bytes of its file") from None
 
 
-def expanded(prompt: str, grids: Sequence[tuple[int, int]], rows: int) -> str:
-    """A prompt with all that stands for its images, of which each has an IMAGE there. `grids`: rows and columns of the
-    tiles of each; `rows`: how many a tile becomes. UsageError where there are more of these, or fewer."""
-    texts = prompt.split(IMAGE)
-    if len(texts) != len(grids) + 1:
-        what = f"the conversation has {len(grids)} images, and its prompt {len(texts) - 1} places for them"
-        raise UsageError(f"{what}: take a chat template that writes {IMAGE} for each")
-    written = [_written(*grid, rows) for grid in grids]
-    return "".join(part for pair in zip(texts, [*written, ""], strict=True) for part in pair)
-
-
-def _written(down: int, across: int, rows: int) -> str:
-    """Of an image: its tiles, each with its place, then the whole."""
-    tiles = ""
-    for row in range(1, down + 1):
-        tiles += "".join(f"{AROUND}<row_{row}_col_{column}>{IMAGE * rows}" for column in range(1, across + 1)) + "\n"
-    before = "\n" if down else ""
-    return f"{tiles}{before}{AROUND}{WHOLE}{IMAGE * rows}{AROUND}"
+def expanded(prompt: str, mark: str, images: Sequence[str]) -> str:
+    """A prompt with the texts in which its images stand, of which each has a `mark` there. UsageError where there are
+    more of these, or fewer."""
+    texts = prompt.split(mark)
+    if len(texts) != len(images) + 1:
+        what = f"the conversation has {len(images)} images, and its prompt {len(texts) - 1} places for them"
+        raise UsageError(f"{what}: take a chat template that writes {mark} for each")
+    return "".join(part for pair in zip(texts, [*images, ""], strict=True) for part in pair)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import seeing_gemma
 import seeing_model
 from PIL import Image
 from seeing_model import QUESTION, picture
@@ -120,3 +121,15 @@ def test_what_run_refuses_of_images(edgeq, folder):
         "",
         "edgeq: --raw completes plain text, in which no image stands: leave out --image, or --raw\n",
     )
+
+
+def test_gemma(edgeq, folder, tmp_path):
+    """Converted, asked, and asked in a chat: the same answer."""
+    seeing_gemma.write(tmp_path / "m")
+    model, image = tmp_path / "m.eqf", ("--image", folder / "a picture.png")
+    result = edgeq("convert", tmp_path / "m", "-o", model, "--type", "Q8_0", "--no-calibration")
+    assert (result.code, "reads text, and nothing else" in result.out) == (0, False)
+    told = edgeq("run", model, QUESTION, *GREEDY, *image)
+    assert told.code == 0 and told.out.strip()
+    assert edgeq("chat", model, *GREEDY, *image, stdin=QUESTION).out == told.out
+    assert edgeq("run", model, QUESTION, *GREEDY).out != told.out

@@ -66,16 +66,29 @@ def run(
     slopes=None,
     apart=None,
     relative=None,
+    reach=None,
 ):
     """The kernel's rows, and its packed activations, of one sequence."""
     text = Text(k, None if latent else v, kind, page_places(context))
     heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
-    more = packed, sinks, slopes, apart, relative
+    more = packed, sinks, slopes, apart, relative, reach
     return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, *more)
 
 
 def attend(
-    q, tables, runs, shape, kind, threads, context, packed=False, sinks=None, slopes=None, apart=None, relative=None
+    q,
+    tables,
+    runs,
+    shape,
+    kind,
+    threads,
+    context,
+    packed=False,
+    sinks=None,
+    slopes=None,
+    apart=None,
+    relative=None,
+    reach=None,
 ):
     """The kernel's rows [tokens, heads, value_dim], packed words and sums. `runs` are rows and the first position of
     each, one after the other in q, `tables` those of their sequences."""
@@ -134,6 +147,7 @@ def attend(
         relative=of_query.strides[1] if relative else 0,
         relative_places=address(where) + where.nbytes // 2 if relative else 0,
         sees_all=int(not shape.causal),
+        reach=address(reach),
     )
     kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
     control = new_control(threads)
@@ -189,6 +203,25 @@ def test_without_causality_each_token_sees_what_follows(heads, kv_heads, head_di
     expected = attention.reference(q, k, v, start, window, causal=False)
     np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=2e-6)
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(12, 12, 32), (8, 2, 24)])
+@pytest.mark.parametrize("window", [0, 12, 290])
+@pytest.mark.parametrize("start", [0, 240, 700])
+def test_rows_of_an_image_see_one_another(heads, kv_heads, head_dim, window, start):
+    """Further ones too, across pages; those before it as far as the window goes back from each."""
+    q, k, v = random_case(340, start, heads, kv_heads, head_dim, "f16")
+    reach = start + 1 + np.arange(340)
+    reach[5:9], reach[9:300] = start + 9, start + 300
+    results = [
+        run(q, k, v, start, window, "f16", threads, context=round_up(start + 340, 16), reach=reach)[0]
+        for threads in (1, 3)
+    ]
+    expected = attention.reference(q, k, v, start, window, reach=reach)
+    np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(*results)
+    causal = attention.reference(q, k, v, start, window)
+    assert (np.abs(expected - causal).max(axis=(1, 2)) > 1e-3).nonzero()[0].tolist() == [*range(5, 8), *range(9, 299)]
 
 
 @pytest.mark.parametrize("window", [0, 10])

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from edgeq.container.reader import open_file
 from edgeq.errors import ContextError, UnsupportedError
 from edgeq.models import architecture
-from edgeq.models.image_tower import SEEING
+from edgeq.models.image_tower import FAMILIES as SEEING
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.session import Session
 

@@ -10,6 +10,7 @@ from edgeq.errors import MemoryLimitError
 from edgeq.graph import pages
 from edgeq.graph.pages import Kept, PageGroup
 from edgeq.kernels.layout import ATTENTION_BLOCK as PAGE
+from edgeq.runtime.mixed_text import key_of
 from edgeq.runtime.pool import Pool
 from edgeq.runtime.prefixes import Known, Node, Prefixes, common
 from edgeq.runtime.sequence import Sequence
@@ -190,3 +191,16 @@ def test_no_page_is_lost_whatever_is_done(windows, monkeypatch, operations=2000)
     going.clear()
     prefixes.clear()
     assert pool.used == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "reached"),
+    [((0, 1, 2, 3), 3, 2), ((0, 1, 2, 3), 5, 2), ((0, 1), 4, 2), ((0, 1, 2, 3), 6, 6), ((0, 1, 2, 3), 7, 7)],
+)
+def test_nothing_is_taken_that_ends_within_an_image(pool, asked, most, reached):
+    """Whose rows see those behind them: what was evaluated of half of one is worth nothing."""
+    prefixes, sequence = Prefixes(100 * PAGE), empty(pool)
+    sequence.extend(7)
+    sequence.position = 7
+    prefixes.keep([1, 2, *(key_of(3, row) for row in range(4)), 9], sequence)
+    assert prefixes.take([1, 2, *(key_of(3, row) for row in asked), 9], most).position == reached

@@ -15,7 +15,7 @@ from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
 from edgeq.runtime.session import Session
 from edgeq.seeing import Eyes, joined
-from edgeq.vision.tiling import patches
+from edgeq.vision.tiling import Tiling
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")
 
@@ -94,13 +94,13 @@ def test_what_was_seen_is_cut_no_more(made: Path, monkeypatch: pytest.MonkeyPatc
         own, image = eyes(file), picture("wide")
         first = own.look(image)
         rows, cut = own.rows(first), []
-        monkeypatch.setattr("edgeq.seeing.tiles", lambda *given: cut.append(given))
+        monkeypatch.setattr(Tiling, "tiles", lambda *given: cut.append(given))
         with own._turns:
             again = own.look(image)
         assert not cut
         own._kept.clear()  # as where many other ones came between
         np.testing.assert_array_equal(own.rows(again), rows)
-        assert (again.number, again.grid, again.tiles) == (first.number, first.grid, len(first.cut))
+        assert (again.number, again.layout, len(again.tiles)) == (first.number, first.layout, 0)
         own.close()
 
 
@@ -145,7 +145,7 @@ def test_patches_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pa
         found = images(file.metadata["config"])
         assert found is not None
         own = Eyes(file, found, 2)
-        rows = patches(picture("square")[:32, :32], own.tiling, patch)
+        rows = own.preparation.values.patches(picture("square")[:32, :32], patch)
         part = PartFile(file, "v.")
         with Session(part, model=found.tower, rows=True, stages=range(1), context=count, threads=2) as session:
             x = session.eval(rows, all_logits=True)

@@ -1,0 +1,134 @@
+"""What a family of models that see makes of an image before it is encoded, and what all families have in common."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import UnsupportedError
+from edgeq.json_input import parse_json
+from edgeq.vision.resampling import FILTERS, U8
+
+FILES = ("processor_config.json", "preprocessor_config.json")  # the newer one first
+MOST_EDGE = 4096  # what an image is resized to at most, whatever the settings say
+LEAST_DEVIATION = 1e-6  # that divides
+
+
+class Layout(NamedTuple):
+    """What an image of some size becomes: rows that its tiles are encoded to, and the text in which these stand."""
+
+    rows: int
+    text: str
+
+
+class Preparation(Protocol):
+    """How images are prepared for a model: see Values, of all families."""
+
+    @property
+    def mark(self) -> str:
+        """What a chat template writes for an image."""
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names of tokens that only a template and a layout may write: said in a conversation they are text."""
+
+    @property
+    def values(self) -> "Values":
+        """What pixels become."""
+
+    def layout(self, height: int, width: int) -> Layout:
+        """Of an image of this size: of every tile, in the order of `tiles`, the same number of rows."""
+
+    def tiles(self, image: U8) -> U8:
+        """Of an image u8 [height, width, 3] what is encoded, u8 [tiles, side, side, 3]."""
+
+
+class Values(NamedTuple):
+    """How pixels are resized and normed.
+
+    filter: Pillow's number of the one that resizes
+    rescale, mean, deviation: a value v becomes (v * rescale - mean) / deviation
+    """
+
+    filter: int
+    rescale: float
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @property
+    def table(self) -> npt.NDArray[np.float32]:
+        """What each value of each channel becomes, f32 [3, 256]."""
+        scaled = (np.arange(256, dtype=np.float64) * self.rescale).astype(np.float32)
+        mean, deviation = (np.array(each, np.float32)[:, None] for each in (self.mean, self.deviation))
+        found: npt.NDArray[np.float32] = (scaled - mean) / deviation
+        return found
+
+    def patches(self, tile: U8, size: int) -> npt.NDArray[np.float32]:
+        """A tile u8 [side, side, 3] as what an encoder reads: f32 [patches, 3 * size * size], each patch channel by
+        channel, row by row; pixels at the right and the bottom that fill no patch are left out."""
+        table, count = self.table, len(tile) // size
+        tile = tile[: count * size, : count * size]
+        planes = np.stack([table[channel][tile[:, :, channel]] for channel in range(3)])
+        cut = planes.reshape(3, count, size, count, size).transpose(1, 3, 0, 2, 4)
+        return np.ascontiguousarray(cut).reshape(count * count, 3 * size * size)
+
+
+class Settings:
+    """What the checkpoint `source` says of how images are prepared, by Hugging Face's names."""
+
+    def __init__(self, assets: Mapping[str, bytes], source: str) -> None:
+        """UnsupportedError where it says nothing."""
+        self.given, self._source = _found(assets, source), source
+
+    def refuse(self, key: str) -> UnsupportedError:
+        """The error of a setting that is not followed."""
+        return UnsupportedError(f"{self._source}: images: {key} {self.given.get(key)!r:.60} is not supported")
+
+    def edge(self, key: str, name: str, usual: int) -> int:
+        """Pixels: what is called `name` within `key`. UnsupportedError for none and for too many."""
+        size = self.given.get(key) or {name: usual}
+        edge = size.get(name) if isinstance(size, Mapping) else None
+        if type(edge) is not int or not 1 <= edge <= MOST_EDGE:
+            raise self.refuse(key)
+        return edge
+
+    def values(self, filter: int) -> Values:
+        """How pixels are resized, by `filter` where nothing is said, and normed. UnsupportedError for another way."""
+        for key in ("do_resize", "do_rescale", "do_normalize"):
+            if self.given.get(key, True) is not True:
+                raise self.refuse(key)
+        chosen, rescale = self.given.get("resample", filter), self.given.get("rescale_factor", 1 / 255)
+        if type(chosen) is not int or chosen not in FILTERS:
+            raise self.refuse("resample")
+        if type(rescale) not in (int, float) or not 0 < rescale <= 1:
+            raise self.refuse("rescale_factor")
+        norms = []
+        for key in ("image_mean", "image_std"):
+            three = self.given.get(key, [0.5] * 3)
+            if not isinstance(three, list) or len(three) != 3 or not all(_is_number(each) for each in three):
+                raise self.refuse(key)
+            norms.append(tuple(float(each) for each in three))
+        if not all(abs(each) >= LEAST_DEVIATION for each in norms[1]):
+            raise self.refuse("image_std")
+        return Values(chosen, float(rescale), *norms)
+
+
+def _found(assets: Mapping[str, bytes], source: str) -> Mapping[str, Any]:
+    for name in FILES:
+        if name not in assets:
+            continue
+        try:
+            found = parse_json(assets[name])
+        except ValueError as error:
+            raise UnsupportedError(f"{source}: {name} is no JSON: {error}: take the model's own") from None
+        if isinstance(found, Mapping) and name == FILES[0]:
+            found = found.get("image_processor")
+        if isinstance(found, Mapping):
+            return found
+    what = f"has no {FILES[1]}, which says how images are prepared"
+    raise UnsupportedError(f"{source}: {what}: put the model's beside its config.json")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1000
