@@ -99,6 +99,7 @@ SUPPORTED = (
     "mamba2",
     "jamba",
     "bamba",
+    "ministral",
     "bert",
     "roberta",
     "xlm-roberta",

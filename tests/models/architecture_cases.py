@@ -6,6 +6,7 @@ import gemma_cases
 import latent_cases
 import mixture_cases
 import selective_cases
+import windowed_cases
 
 _LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -926,6 +927,7 @@ FILES = {
     "mixtures": mixture_cases.CASES,
     "latents": latent_cases.CASES,
     "selective": selective_cases.CASES,
+    "windowed": windowed_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases

@@ -1,0 +1,43 @@
+"""Small configurations of models some of whose layers are local, as architecture_cases.py has those of others."""
+
+from typing import Any
+
+_LOCAL, _GLOBAL = "sliding_attention", "full_attention"
+_BASE: dict[str, Any] = {
+    "hidden_act": "silu",
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "sliding_window": 24,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_MINISTRAL = {
+    **_BASE,
+    "model_type": "ministral",
+    "architectures": ["MinistralForCausalLM"],
+    "layer_types": [_GLOBAL, _LOCAL, _LOCAL, _GLOBAL],
+}
+
+CASES: dict[str, dict[str, Any]] = {
+    "ministral": _MINISTRAL,
+    "ministral-local": {
+        **{key: value for key, value in _MINISTRAL.items() if key != "layer_types"},
+        "head_dim": 12,
+        "hidden_act": "gelu",
+        "sliding_window": 17,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+    },
+}
