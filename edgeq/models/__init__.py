@@ -100,6 +100,7 @@ SUPPORTED = (
     "jamba",
     "bamba",
     "ministral",
+    "cwm",
     "bert",
     "roberta",
     "xlm-roberta",

@@ -27,6 +27,20 @@ _MINISTRAL = {
     "architectures": ["MinistralForCausalLM"],
     "layer_types": [_GLOBAL, _LOCAL, _LOCAL, _GLOBAL],
 }
+_CWM = {
+    **{key: value for key, value in _BASE.items() if key != "rope_theta"},
+    "model_type": "cwm",
+    "architectures": ["CwmForCausalLM"],
+    "num_hidden_layers": 5,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "ministral": _MINISTRAL,
@@ -38,6 +52,18 @@ CASES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
         "num_key_value_heads": 1,
         "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+    },
+    "cwm": _CWM,
+    "cwm-bias": {
+        **_CWM,
+        "layer_types": [_LOCAL, _GLOBAL, _LOCAL],
+        "num_hidden_layers": 3,
+        "hidden_act": "gelu_pytorch_tanh",
+        "head_dim": 12,
+        "sliding_window": 17,
+        "mlp_bias": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         "tie_word_embeddings": True,
     },
 }
