@@ -101,6 +101,7 @@ SUPPORTED = (
     "bamba",
     "ministral",
     "cwm",
+    "vaultgemma",
     "bert",
     "roberta",
     "xlm-roberta",

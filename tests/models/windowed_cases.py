@@ -41,6 +41,18 @@ _CWM = {
         "original_max_position_embeddings": 32,
     },
 }
+_VAULTGEMMA = {
+    **{key: value for key, value in _BASE.items() if key != "hidden_act"},
+    "model_type": "vaultgemma",
+    "architectures": ["VaultGemmaForCausalLM"],
+    "hidden_activation": "gelu_pytorch_tanh",
+    "num_hidden_layers": 3,
+    "query_pre_attn_scalar": 20,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 12.0,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "ministral": _MINISTRAL,
@@ -65,5 +77,17 @@ CASES: dict[str, dict[str, Any]] = {
         "mlp_bias": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         "tie_word_embeddings": True,
+    },
+    "vaultgemma": _VAULTGEMMA,
+    "vaultgemma-uncapped": {
+        **_VAULTGEMMA,
+        "layer_types": [_GLOBAL, _LOCAL, _LOCAL],
+        "sliding_window": 17,
+        "query_pre_attn_scalar": 31,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "attention_bias": True,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
     },
 }
