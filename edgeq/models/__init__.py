@@ -102,6 +102,7 @@ SUPPORTED = (
     "ministral",
     "cwm",
     "vaultgemma",
+    "gpt_neo",
     "bert",
     "roberta",
     "xlm-roberta",

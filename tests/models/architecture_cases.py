@@ -5,6 +5,7 @@ from typing import Any
 import gemma_cases
 import latent_cases
 import mixture_cases
+import older_cases
 import selective_cases
 import windowed_cases
 
@@ -928,6 +929,7 @@ FILES = {
     "latents": latent_cases.CASES,
     "selective": selective_cases.CASES,
     "windowed": windowed_cases.CASES,
+    "older": older_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases
