@@ -103,6 +103,7 @@ SUPPORTED = (
     "cwm",
     "vaultgemma",
     "gpt_neo",
+    "modernbert-decoder",
     "bert",
     "roberta",
     "xlm-roberta",

@@ -57,22 +57,43 @@ class Embedding(NamedTuple):
         return self.projection.graph(g, x) if self.projection else x
 
 
+class Transform(NamedTuple):
+    """What there may be between the last norm and a head: a matrix, an activation, another norm."""
+
+    matrix: Matrix
+    activation: str
+    norm: Norm
+
+    def tensors(self, t: Tensors) -> None:
+        """The matrix, the norm's."""
+        self.matrix.tensors(t)
+        self.norm.tensors(t)
+
+    def graph(self, g: Graph, x: Value) -> Value:
+        """Of x."""
+        return self.norm.graph(g, g.activation(self.matrix.graph(g, x), self.activation))
+
+
 class Head(NamedTuple):
-    """The last norm, and `matrix`, which may be the embedding's, to logits: these times `factor`, then within `cap`."""
+    """The last norm, `transform` if there is one, and `matrix`, which may be the embedding's, to logits: these times
+    `factor`, then within `cap`."""
 
     norm: Norm
     matrix: Matrix
     factor: float | None = None
     cap: float = 0.0
+    transform: Transform | None = None
 
     def tensors(self, t: Tensors) -> None:
-        """The norm's, and the matrix."""
-        self.norm.tensors(t)
-        self.matrix.tensors(t)
+        """The norm's, what follows it, and the matrix."""
+        for part in (self.norm, self.transform, self.matrix):
+            if part:
+                part.tensors(t)
 
     def graph(self, g: Graph, x: Value) -> Value:
         """What the last layer gives to logits, where these are asked for."""
-        logits = self.matrix.graph(g, self.norm.graph(g, g.outputs(x)))
+        x = self.norm.graph(g, g.outputs(x))
+        logits = self.matrix.graph(g, self.transform.graph(g, x) if self.transform else x)
         if self.factor is not None:
             logits = g.scale(logits, self.factor)
         return g.softcap(logits, self.cap) if self.cap else logits
@@ -215,11 +236,12 @@ class Model:
 def embedding_and_head(
     size: Dimensions, tied: bool, embedding: str = "model.embed_tokens", head: str = "lm_head", bias: bool = False
 ) -> tuple[Matrix, Matrix]:
-    """The two matrices, or one twice if they are `tied`: the checkpoint may store that under either name."""
+    """The two matrices, or one twice if they are `tied`: the checkpoint may store that under either name. The `bias` is
+    the head's alone."""
     n, count = size.hidden_size, size.vocab_size
     if tied:
         both = Matrix("token_embd", embedding, count, n, instead=head)
-        return both, both
+        return both, both._replace(bias=bias, biased=f"{head}.bias" if bias else "")
     return Matrix("token_embd", embedding, count, n), Matrix("output", head, count, n, bias)
 
 

@@ -17,6 +17,7 @@ class Matrix(NamedTuple):
     ternary:    weights are rounded, see Tensor
     instead:    what the checkpoint may call it as well
     ending:     what the checkpoint's name of its weights ends with
+    biased:     what it calls the bias, where that is not named after the matrix
     """
 
     name: str
@@ -29,12 +30,15 @@ class Matrix(NamedTuple):
     ternary: bool = False
     instead: str = ""
     ending: str = ".weight"
+    biased: str = ""
 
     def tensors(self, t: Tensors) -> None:
         """The weights, and the bias."""
-        fused = self.fused or Fused(self.rows)
+        fused, bias = self.fused or Fused(self.rows), self.bias and not self.biased
         shape = self.rows, self.columns, fused
-        t.slice(self.name, self.source, *shape, self.bias, self.transposed, self.ternary, self.ending)
+        t.slice(self.name, self.source, *shape, bias, self.transposed, self.ternary, self.ending)
+        if self.bias and self.biased:
+            t.vector(f"{self.name}.bias", self.biased, self.rows)
         if self.instead:
             t.also(self.name, self.instead, self.rows, self.columns)
 

@@ -24,8 +24,7 @@ def compose(config: Config) -> Model:
     n, m, layers = size.hidden_size, size.intermediate_size, size.num_hidden_layers
     norm = partial(LayerNorm, width=n, eps=config.number("norm_eps", 1e-5), bias=config.flag("norm_bias"))
     heads = encoder_heads(config, config.integer("num_attention_heads"), n)
-    config = config.usually(global_rope_theta=THETA, local_rope_theta=LOCAL_THETA)
-    theta = float(rope_parameters(config).get("rope_theta", config.number("global_rope_theta")))
+    config, theta = read_theta(config)
     bias = config.flag("attention_bias")
     attention = Attention(
         fused(n, heads, "attn.Wqkv", bias),
@@ -57,6 +56,12 @@ def compose(config: Config) -> Model:
         settings={"rope_theta": theta, "local_attention": 128},
         bare=True,
     )
+
+
+def read_theta(config: Config) -> tuple[Config, float]:
+    """The configuration with a theta for each kind of layer, and that of global ones."""
+    config = config.usually(global_rope_theta=THETA, local_rope_theta=LOCAL_THETA)
+    return config, float(rope_parameters(config).get("rope_theta", config.number("global_rope_theta")))
 
 
 def read_windows(config: Config, layers: int) -> list[int | None]:

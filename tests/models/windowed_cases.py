@@ -53,6 +53,35 @@ _VAULTGEMMA = {
     "attention_bias": False,
     "tie_word_embeddings": True,
 }
+# Ettin
+_MODERNBERT: dict[str, Any] = {
+    "model_type": "modernbert-decoder",
+    "architectures": ["ModernBertDecoderForCausalLM"],
+    "hidden_activation": "gelu",
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "local_attention": 48,
+    "global_attn_every_n_layers": 3,
+    "rope_parameters": {
+        _LOCAL: {"rope_type": "default", "rope_theta": 3000.0},
+        _GLOBAL: {"rope_type": "default", "rope_theta": 160000.0},
+    },
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "norm_eps": 1e-5,
+    "norm_bias": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "decoder_bias": True,
+    "classifier_bias": False,
+    "classifier_activation": "gelu",
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "ministral": _MINISTRAL,
@@ -88,6 +117,21 @@ CASES: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": None,
         "attention_bias": True,
         "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+    },
+    "modernbert-decoder": _MODERNBERT,
+    "modernbert-decoder-bias": {
+        **{key: value for key, value in _MODERNBERT.items() if key != "global_attn_every_n_layers"},
+        "layer_types": [_LOCAL, _GLOBAL, _LOCAL],
+        "num_hidden_layers": 3,
+        "local_attention": 34,
+        "hidden_activation": "silu",
+        "classifier_activation": "relu",
+        "norm_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "decoder_bias": False,
+        "classifier_bias": True,
         "tie_word_embeddings": False,
     },
 }
