@@ -103,6 +103,7 @@ SUPPORTED = (
     "cwm",
     "vaultgemma",
     "gpt_neo",
+    "biogpt",
     "modernbert-decoder",
     "bert",
     "roberta",
