@@ -104,6 +104,7 @@ SUPPORTED = (
     "vaultgemma",
     "gpt_neo",
     "biogpt",
+    "jais2",
     "modernbert-decoder",
     "bert",
     "roberta",

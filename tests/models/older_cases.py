@@ -36,6 +36,25 @@ _BIOGPT: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+_JAIS2: dict[str, Any] = {
+    "model_type": "jais2",
+    "architectures": ["Jais2ForCausalLM"],
+    "hidden_act": "relu2",
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "layer_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 CASES: dict[str, dict[str, Any]] = {
     "gpt-neo": _GPT_NEO,
     "gpt-neo-local": {
@@ -50,4 +69,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "biogpt": _BIOGPT,
     "biogpt-plain": {**_BIOGPT, "hidden_act": "relu", "scale_embedding": False, "tie_word_embeddings": False},
+    "jais2": _JAIS2,
+    "jais2-no-bias": {
+        **_JAIS2,
+        "hidden_act": "gelu",
+        "head_dim": 24,
+        "layer_norm_eps": 1e-4,
+        "rope_theta": 500000.0,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+    },
 }
