@@ -32,6 +32,7 @@ def compose(config: Config) -> Model:
     config.refuse(activation_function="swiglu", prenorm=False, causal=False, use_rms_norm=False, parallel_block=False)
     config.refuse(qkv_proj_bias=False, mlp_fc1_bias=False, mlp_fc2_bias=False, moe_every_n_layers=0)
     config.refuse(rotary_emb_fraction=1.0, rotary_emb_interleaved=False, rotary_emb_scale_base=None)
+    config.refuse(rotary_scaling_factor=None)  # by which texts longer than those of the training are rotated
     size = read_dimensions(config)
     n, m = size.hidden_size, size.intermediate_size
     norm = partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-12))
