@@ -13,7 +13,7 @@ from edgeq.models.config import Config
 from edgeq.models.dimensions import LARGEST_HEAD
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope, rope_parameters, scaling_type
+from edgeq.models.rope_scaling import rope_parameters, scaling_type, whole_rope
 from edgeq.models.tensors import Fused, Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -75,7 +75,8 @@ class LatentAttention(NamedTuple):
 
 def read_latent_attention(config: Config, n: int, interleaved: bool) -> LatentAttention:
     """Of a layer whose residual stream has `n` values, as DeepSeek's configurations say it; `interleaved`: neighbours
-    are rotated. UnsupportedError for sizes that are no multiple of 16."""
+    are rotated. UnsupportedError for sizes that are no multiple of 16, and for rotated parts that are rotated in
+    part."""
     heads = config.integer("num_attention_heads", most=LARGEST_HEAD)
     latent = config.integer("kv_lora_rank", most=LARGEST_HEAD)
     own, turned = (config.integer(f"qk_{part}_head_dim", most=LARGEST_HEAD) for part in ("nope", "rope"))
@@ -102,7 +103,7 @@ def read_latent_attention(config: Config, n: int, interleaved: bool) -> LatentAt
         RMSNorm("attn_kv_a_norm", "self_attn.kv_a_layernorm", latent, EPS),
         Matrix("attn_output", "self_attn.o_proj", n, heads * values, bias),
         Heads(heads, 1, latent + turned, scale=read_scale(config, own + turned), latent=latent),
-        replace(rope(config, turned), interleaved=interleaved),
+        replace(whole_rope(config, turned), interleaved=interleaved),
         own,
         values,
     )

@@ -14,6 +14,7 @@ from edgeq.models.mixers import Attention, fused, output
 from edgeq.models.norms import LayerNorm, NoNorm
 from edgeq.models.rope_scaling import local_rope, rope, rope_parameters
 from edgeq.models.windows import KINDS
+from edgeq.ops import Rope
 
 THETA, LOCAL_THETA = 160000.0, 10000.0
 
@@ -32,7 +33,7 @@ def compose(config: Config) -> Model:
         heads,
         rope(config, heads.head_dim, theta=theta),
     )
-    local = local_rope(config, heads.head_dim, config.number("local_rope_theta"))
+    local = read_local(config, heads.head_dim)
     mlp = fused_gated(
         n, m, config.activation("hidden_activation", "gelu"), "mlp.Wi", "mlp.Wo", bias=config.flag("mlp_bias")
     )
@@ -62,6 +63,14 @@ def read_theta(config: Config) -> tuple[Config, float]:
     """The configuration with a theta for each kind of layer, and that of global ones."""
     config = config.usually(global_rope_theta=THETA, local_rope_theta=LOCAL_THETA)
     return config, float(rope_parameters(config).get("rope_theta", config.number("global_rope_theta")))
+
+
+def read_local(config: Config, head_dim: int) -> Rope:
+    """The rotary embedding of layers with a window. `rope_scaling` is of these, too, as transformers reads it."""
+    theta = config.number("local_rope_theta")
+    if config.get("rope_scaling"):
+        return rope(config, head_dim, theta=theta, kind="sliding_attention")
+    return local_rope(config, head_dim, theta)
 
 
 def read_windows(config: Config, layers: int) -> list[int | None]:

@@ -10,9 +10,9 @@ from edgeq.models.feed_forward import fused_gated
 from edgeq.models.layers import Layer, PreNorms
 from edgeq.models.matrix import Matrix
 from edgeq.models.mixers import Attention, output, separate
-from edgeq.models.modernbert import read_theta
+from edgeq.models.modernbert import read_local, read_theta
 from edgeq.models.norms import LayerNorm, NoNorm
-from edgeq.models.rope_scaling import local_rope, rope
+from edgeq.models.rope_scaling import rope
 from edgeq.models.windows import by_layer
 
 
@@ -27,7 +27,7 @@ def compose(config: Config) -> Model:
     rotation = rope(config, heads.head_dim, theta=theta)
     qkv = separate(n, heads, bias, "attn.{}_proj")
     attention = Attention(qkv, output(n, heads, bias, "attn.Wo"), heads, rotation)
-    local = local_rope(config, heads.head_dim, config.number("local_rope_theta"))
+    local = read_local(config, heads.head_dim)
     kind = config.activation("hidden_activation", "gelu")
     mlp = fused_gated(n, m, kind, "mlp.Wi", "mlp.Wo", bias=config.flag("mlp_bias"))
     every = config.integer("global_attn_every_n_layers", 3)

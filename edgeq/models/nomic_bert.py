@@ -11,7 +11,7 @@ from edgeq.models.layers import Layer, NormedSums
 from edgeq.models.matrix import Matrix
 from edgeq.models.mixers import Attention, fused, output
 from edgeq.models.norms import LayerNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 
 THETA = 1000.0
 # What the checkpoints of its makers call what transformers calls otherwise: transformers' name -> theirs
@@ -42,7 +42,7 @@ def compose(config: Config) -> Model:
         fused(n, heads, "attn.Wqkv"),
         output(n, heads, source="attn.out_proj"),
         heads,
-        rope(config, heads.head_dim, theta=THETA),
+        whole_rope(config, heads.head_dim, theta=THETA),
     )
     mlp = GatedMLP(
         Matrix("ffn_gate", "mlp.fc12", m, n),

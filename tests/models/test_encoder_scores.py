@@ -161,6 +161,7 @@ def test_features_of_deberta_are_seen(change: dict[str, object], tmp_path: Path)
         ("modernbert-rank", {"classifier_pooling": "max"}, UnsupportedError, "classifier_pooling 'max'"),
         ("nomic-bert-rank", {"moe_every_n_layers": 2}, UnsupportedError, "moe_every_n_layers 2"),
         ("nomic-bert-rank", {"rotary_scaling_factor": 2}, UnsupportedError, "rotary_scaling_factor 2"),
+        ("nomic-bert-rank", {"partial_rotary_factor": 0.5}, UnsupportedError, "partial_rotary_factor below 1"),
     ],
 )
 def test_configurations_that_are_refused(case, change, error, message) -> None:
