@@ -18,6 +18,8 @@ from edgeq.ops import NO_ROPE
 # By their letters in older configurations
 KINDS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
 OLDER = {"mamba": "linear_attention", "attention": "full_attention"}
+# Keys of its layers of Mamba-2 -> what some configurations call them; this counts
+SPELLED = {"n_groups": "mamba_n_groups", "conv_kernel": "mamba_d_conv", "use_conv_bias": "mamba_conv_bias"}
 
 
 def compose(config: Config) -> Model:
@@ -57,6 +59,7 @@ def compose(config: Config) -> Model:
 def read_mixer(config: Config, n: int, eps: float) -> Mamba2:
     """Steps are as they come: its code has a least one in prompts, but not for the tokens that follow."""
     config.refuse(mamba_hidden_act="silu")
+    config = config.changed(**{key: config.get(name) for key, name in SPELLED.items() if name in config})
     shape = MambaShape(
         config.integer("mamba_num_heads", 128, most=65_536),
         config.integer("mamba_head_dim", 64, most=65_536),
