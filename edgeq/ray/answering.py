@@ -1,10 +1,8 @@
 """A model in a process of Ray's, and what is asked of it."""
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from edgeq import model_names
 from edgeq.errors import UsageError
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
     from edgeq.model import Model
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Workers:
@@ -32,7 +28,7 @@ class Workers:
     number   of processes that have it loaded
     cpus     that each of them takes: threads, and what Ray counts
     at_once  requests that one computes together
-    rows     that one takes at a time: with two times of them under way, so that none waits for rows
+    rows     of a data set that one takes at a time: with two times of them under way, so that none waits for rows
     name     what requests call the model; by default as its file is called
     loading  options of `edgeq.load`
     """
@@ -74,8 +70,7 @@ class Workers:
 
 
 class Answering:
-    """A model that is loaded, and a loop that asks it: what classes for `map_batches` are made of. Several threads may
-    ask at once."""
+    """A model that is loaded, and asked in an event loop: what workers are made of."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
@@ -84,18 +79,12 @@ class Answering:
         if self.roster.failure is not None:
             raise self.roster.failure
         self.app = application(self.roster, Rules())
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="edgeq-ray", daemon=True).start()
 
     @property
     def engine(self) -> Engine:
         engine = self.roster.entries[self.workers.called].engine
         assert engine is not None
         return engine
-
-    def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What comes of work in the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def answer(self, line: bytes) -> tuple[bytes, int]:
         """The answer to a row of a batch file: its line, and the status."""

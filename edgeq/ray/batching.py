@@ -1,11 +1,13 @@
 """Files of requests, answered by a cluster."""
 
-import asyncio
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from queue import SimpleQueue
+from typing import Any, cast
 
 import ray
 
@@ -14,19 +16,14 @@ from edgeq.ray.answering import Answering, Workers
 from edgeq.serve import offline
 from edgeq.serve.batch_files import Outcome, Work
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+AHEAD = 8  # rows that a worker has beside those that it computes, so that it never waits for the next
 
 
 class Rows(Answering):
-    """Answers rows of batch files: column `line`, to which `said` and `status` are added."""
+    """Answers rows of batch files, each when it is asked."""
 
-    def __call__(self, batch: "pa.Table") -> "pa.Table":
-        said = self.wait(self._all(batch.column("line").to_pylist()))
-        return batch.append_column("said", [[line for line, _ in said]]).append_column("status", [[s for _, s in said]])
-
-    async def _all(self, lines: list[bytes]) -> list[tuple[bytes, int]]:
-        return await asyncio.gather(*map(self.answer, lines))
+    async def ready(self) -> None:
+        """Return once the model is loaded."""
 
 
 def batch(
@@ -44,14 +41,41 @@ def batch(
     with closing(Work(Path(requests), Path(output), _identity(workers))) as work:
         done = work.kept
         progress(done, len(work.rows))
-        if work.wanted:
-            blocks = -(-len(work.wanted) // workers.rows)
-            lines = ray.data.from_items([{"line": line} for line in work.wanted], override_num_blocks=blocks)
-            for row in workers.map(lines, Rows).iter_rows():
-                work.add(row["line"], row["said"], row["status"])
+        with closing(_answers(workers, work.wanted)) as answers:
+            for line, said, status in answers:
+                work.add(line, said, status)
                 done += 1
                 progress(done, len(work.rows))
         return work.write()
+
+
+def _answers(workers: Workers, lines: Sequence[bytes]) -> Generator[tuple[bytes, bytes, int], None, None]:
+    """Rows, their answers and statuses, as they come. A row goes to whichever worker has room for it; those of one that
+    is lost are asked again of the one that Ray starts in its place."""
+    waiting, told = deque(lines), SimpleQueue[tuple[Any, bytes, Future[Any]]]()
+    room = workers.at_once + AHEAD
+    hired = ray.remote(num_cpus=workers.cpus, max_restarts=-1, max_task_retries=-1, max_concurrency=room + 1)(Rows)
+    pool = [hired.remote(workers) for _ in range(min(workers.number, len(lines)))]
+
+    def ask(worker: Any, line: bytes) -> None:
+        told_of = worker.answer.remote(line) if line else worker.ready.remote()
+        told_of.future().add_done_callback(lambda future: told.put((worker, line, future)))
+
+    try:
+        for worker in pool:
+            ask(worker, b"")
+        left = len(lines)
+        while left:
+            worker, line, future = told.get()
+            answer = future.result()
+            for _ in range(min(len(waiting), 1 if line else room)):
+                ask(worker, waiting.popleft())
+            if line:
+                left -= 1
+                yield line, *answer
+    finally:
+        for worker in pool:
+            ray.kill(worker)
 
 
 def _identity(workers: Workers) -> str:

@@ -4,6 +4,7 @@ A row that cannot be answered has null there, and why in a column beside it, of 
 """
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,18 @@ Told = tuple[Any, str | None]  # what a row gets, and why it gets none
 
 
 class _Column(Answering):
-    """Adds a column that follows from other ones, and one of errors."""
+    """Adds a column that follows from other ones, and one of errors; a class for `map_batches`. Several threads may ask
+    at once."""
 
     def __init__(self, workers: Workers, columns: tuple[str, ...], into: str, fields: Mapping[str, Any]) -> None:
         super().__init__(workers)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="edgeq-ray", daemon=True).start()
         self._columns, self._into, self._fields = columns, into, fields
 
     def __call__(self, batch: "pa.Table") -> "pa.Table":
         rows = zip(*(batch.column(name).to_pylist() for name in self._columns), strict=True)
-        told = self.wait(self._all(list(rows)))
+        told = asyncio.run_coroutine_threadsafe(self._all(list(rows)), self._loop).result()
         batch = batch.append_column(self._into, [[value for value, _ in told]])
         return batch.append_column(f"{self._into}_error", [[error for _, error in told]])
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
@@ -74,8 +75,7 @@ class Door:
             return Json(shape_of(request.url.path)(failure), failure.status, failure.headers)
         scope = {name: request.scope[name] for name in _OF_THE_SCOPE if name in request.scope}
         scope |= {"type": "http", "asgi": {"version": "3.0"}, "headers": request.scope["headers"], "root_path": ""}
-        told = self._replicas.answer.remote(beginning(body), {**scope, "client": None, "server": None}, body)
-        head = await anext(aiter(told))
+        told, head = await self._begun(beginning(body), {**scope, "client": None, "server": None}, body)
 
         async def parts() -> AsyncIterator[bytes]:
             try:
@@ -87,6 +87,16 @@ class Door:
         answer = StreamingResponse(parts(), head["status"])
         answer.raw_headers = list(head["headers"])
         return answer
+
+    async def _begun(self, key: str, scope: dict[str, Any], body: bytes) -> tuple[Any, Message]:
+        """What a replica says, and the head of it. Where it is lost before, another one is asked, once: the request
+        may be what it died of."""
+        told = self._replicas.answer.remote(key, scope, body)
+        try:
+            return told, await anext(aiter(told))
+        except RayActorError:
+            told = self._replicas.answer.remote(key, scope, body)
+            return told, await anext(aiter(told))
 
 
 def server(

@@ -1,6 +1,8 @@
 """A local cluster of Ray answers as one process does, also where workers are lost. RAY_ADDRESS names one that runs."""
 
+import argparse
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -15,7 +17,7 @@ from edgeq.errors import UsageError
 ray = pytest.importorskip("ray", reason="pip install 'ray[data,serve]'")
 pytest.importorskip("ray.serve", reason="pip install 'ray[data,serve]'")
 
-from edgeq.ray import Workers, batch, batching, build, chat, complete, embed, score, server  # noqa: E402
+from edgeq.ray import Workers, batch, batching, build, chat, complete, embed, replicas, score, server  # noqa: E402
 from edgeq.ray.affinity import beginning, order  # noqa: E402
 from edgeq.serve.app import application  # noqa: E402
 from edgeq.serve.batch_files import answer_file  # noqa: E402
@@ -83,16 +85,16 @@ def test_a_file_is_answered_as_by_one_process_where_a_worker_is_lost(
     class Dying(batching.Rows):
         """Dies once, when it has answered some rows that nobody has seen."""
 
-        def __call__(self, batch):
-            said = super().__call__(batch)
-            if b"r12" in b"".join(batch.column("line").to_pylist()) and not died.exists():
+        async def answer(self, line):
+            said = await super().answer(line)
+            if b"r12" in line and not died.exists():
                 died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return said
 
     monkeypatch.setattr(batching, "Rows", Dying)
     out, heard = tmp_path / "out.jsonl", []
-    workers = Workers(model, number=number, rows=5)
+    workers = Workers(model, number=number, at_once=3)
     outcome = batch(workers, requests, out, lambda done, total: heard.append((done, total)))
     assert died.exists() and out.read_bytes() == expected
     assert (outcome.answered, outcome.refused, outcome.kept) == (25, 2, 0)
@@ -108,7 +110,7 @@ def test_what_is_kept_is_not_computed_again(cluster, model, requests, expected, 
         if done > 9:
             raise Ended
 
-    out, workers = tmp_path / "out.jsonl", Workers(model, rows=5)
+    out, workers = tmp_path / "out.jsonl", Workers(model)
     with pytest.raises(Ended):
         batch(workers, requests, out, end)
     assert out.with_name("out.jsonl.part").exists()
@@ -151,13 +153,28 @@ def test_what_cannot_be_loaded_is_told_in_our_words(cluster, requests, tmp_path)
         build({"model": "m.eqf", "town": "x"})
 
 
+def test_workers_are_measured_beside_processes(cluster, model, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(ROOT) / "bench"))
+    measured = importlib.import_module("cluster")
+    sizes = {"at_once": 2, "rows": 3, "prompt": 5, "tokens": 4, "repetitions": 1}
+    options = argparse.Namespace(model=Path(model), workers=[1, 2], threads=1, **sizes)
+    rows = [dict(zip(measured.COLUMNS, row, strict=True)) for row in measured.measure(options)]
+    what = [(row["engine"], row["workers"], row["rows"]) for row in rows]
+    assert what == [(name, number, 3 * number) for number in (1, 2) for name in ("processes", "cluster")]
+    assert all(float(row["rows_per_second_of_each"]) > 0 for row in rows)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def test_a_server_answers_the_official_client(cluster, model):
     from ray import serve
 
     openai = pytest.importorskip("openai", reason="pip install openai")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         serve.run(server(Workers(model, at_once=4), queue=4, keys=["secret"]))
@@ -174,6 +191,66 @@ def test_a_server_answers_the_official_client(cluster, model):
                 client.with_options(api_key="wrong").models.list()
         with edgeq.load(model) as alone:
             assert text == alone.generate("Once upon a time", 8, temperature=0).text
+    finally:
+        serve.shutdown()
+
+
+def test_conversations_stay_with_their_replica_and_go_on_where_that_is_lost(cluster, model, tmp_path, monkeypatch):
+    from ray import serve
+
+    openai = pytest.importorskip("openai", reason="pip install openai")
+    last, died = "The end", tmp_path / "died"
+
+    class Dying(replicas.Replica):
+        """Says what it was asked, and dies once, when it has computed an answer of which nobody has heard."""
+
+        async def answer(self, key, scope, body):
+            with open(tmp_path / f"{os.getpid()}", "ab") as file:
+                file.write(body + b"\n")
+            async for message in super().answer(key, scope, body):
+                if last.encode() in body and not died.exists():
+                    died.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield message
+
+    def asked(text):
+        """Who was asked something."""
+        return [path.name for path in tmp_path.iterdir() for line in path.open() if text in line]
+
+    monkeypatch.setattr(replicas, "Replica", Dying)
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(server(Workers(model, number=2, at_once=4, loading={"chat_template": SAYS})))
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+
+            def say(*texts):
+                roles = ("user", "assistant") * len(texts)
+                talk = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+                answer = client.chat.completions.create(model="tiny", messages=talk, max_tokens=6, temperature=0)
+                return answer.choices[0].message.content
+
+            for number in range(1000):  # until both are there
+                say(f"The sun {number}")
+                if len({*asked("The sun")}) == 2:
+                    break
+            words = ("dog", "cat", "bird", "red", "two", "three", "four", "five")
+            said = {word: say(f"There was a {word}") for word in words}
+            for _ in range(3):
+                for word in words:
+                    assert say(f"There was a {word}", said[word], "And") != ""
+            whose = {word: asked(f"There was a {word}") for word in words}
+            assert all(len(names) == 4 and len({*names}) == 1 for names in whose.values()), whose
+            assert len({names[0] for names in whose.values()}) == 2, "no replica has all of them"
+            dying = ("There was a cat", said["cat"], last)
+            answers = [say(*dying), *[say(f"There was a {word}") for word in words]]
+            assert died.exists() and len({*asked(last)}) == 2, "one died of it, the other one answered"
+            assert answers[1:] == [*said.values()]
+        with edgeq.load(model, chat_template=SAYS) as alone:
+            for number, texts in enumerate([dying, ("There was a dog",)]):
+                roles = ("user", "assistant", "user")
+                talk = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+                assert answers[number] == alone.chat(talk, max_tokens=6, temperature=0).text
     finally:
         serve.shutdown()
 
