@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from math import prod
 from types import TracebackType
@@ -18,7 +17,7 @@ from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.sampling_defaults import sampling_defaults
 from edgeq.drafting import Draft
-from edgeq.errors import ContextError, TemplateError, UnsupportedError, UsageError
+from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.shared_session import SharedSession
 from edgeq.text.assets import read_settings
 from edgeq.text.chat import ChatTemplate
@@ -142,9 +141,11 @@ class OpenModel:
     @property
     def reserved(self) -> tuple[str, ...]:
         """Names of tokens that chat templates write for images: said in a conversation they are text."""
-        with suppress(UnsupportedError):  # of settings that are not followed: no image is taken, but all else goes on
-            return () if self._eyes is None else self._eyes.preparation.reserved
-        return ()
+        from edgeq.models import images
+        from edgeq.seeing import can_see
+
+        found = images(self.file.metadata["config"], self.file.path) if can_see(self.file) else None
+        return () if found is None else found.reserved
 
     @property
     def has_draft(self) -> bool:

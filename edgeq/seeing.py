@@ -77,8 +77,8 @@ class Eyes:
         return Look(number, self.preparation.layout(*image.shape[:2]), tiles, seen)
 
     def rows(self, look: "Look") -> F32:
-        """What an image becomes, tile by tile, f32 [rows of its layout, hidden size]. UsageError where these eyes are
-        closed."""
+        """What an image becomes, tile by tile, f32 [rows of its layout, hidden size]. Raises UsageError where these
+        eyes are closed."""
         with self._turns:
             if self._closed:  # while this one waited for its turn, say
                 raise UsageError("the model is closed: load it again")

@@ -8,7 +8,7 @@ from edgeq.models.image_tower import MOST_SIDE, Images, projector, read_siglip
 from edgeq.models.matrix import Matrix
 from edgeq.models.norms import RMSNorm
 from edgeq.models.rows_in import RowsIn
-from edgeq.vision.whole import read_whole
+from edgeq.vision.whole import BEGIN, IMAGE, read_whole
 
 SIGLIP = "siglip_vision_model"
 
@@ -34,6 +34,7 @@ def read_images(config: Config, width: int) -> Images:
         mean=True,
         whole=True,
         token=config.integer("image_token_index", config.integer("image_token_id", 262144)),
+        reserved=(BEGIN, IMAGE),
         prepare=read_whole,
         instead=("model.vision_tower.vision_model.", "model.vision_tower."),
     )

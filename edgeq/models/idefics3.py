@@ -5,7 +5,7 @@ from edgeq.models.config import Config
 from edgeq.models.image_tower import MOST_SIDE, Images, projector, read_siglip
 from edgeq.models.matrix import Matrix
 from edgeq.models.rows_in import RowsIn
-from edgeq.vision.tiling import read_tiling
+from edgeq.vision.tiling import IMAGE, read_tiling
 
 
 def read_images(config: Config, width: int) -> Images:
@@ -21,7 +21,7 @@ def read_images(config: Config, width: int) -> Images:
     matrix = Matrix("model.fc", "model.connector.modality_projection.proj", width, columns)
     rows = projector(RowsIn(matrix), (patches // joined) ** 2)
     token = config.integer("image_token_id", 128257)
-    return Images(tower, rows, side, patch, joined, mean=False, whole=False, token=token, prepare=read_tiling)
+    return Images(tower, rows, side, patch, joined, False, False, token, (IMAGE,), read_tiling)
 
 
 def whole_images(config: Config) -> int:

@@ -41,6 +41,7 @@ class Images:
     mean:   that row is their mean: otherwise they are one after the other
     whole:  rows of an image see one another in a text, see Heads.whole_images
     token:  what stands in a text for each row
+    reserved: names of tokens that stand for images, and are text where somebody says them
     prepare: how a checkpoint's small files, which are called so in messages, say that images are prepared for tiles of
             so many pixels and rows; UnsupportedError for what is not followed
     instead: what the checkpoint's names of the tower begin with, and what they may begin with instead
@@ -54,6 +55,7 @@ class Images:
     mean: bool
     whole: bool
     token: int
+    reserved: tuple[str, ...]
     prepare: Callable[[Mapping[str, bytes], str, int, int], Preparation]
     instead: tuple[str, str] = ("", "")
 

@@ -30,10 +30,6 @@ class Preparation(Protocol):
         """What a chat template writes for an image."""
 
     @property
-    def reserved(self) -> tuple[str, ...]:
-        """Names of tokens that only a template and a layout may write: said in a conversation they are text."""
-
-    @property
     def values(self) -> "Values":
         """What pixels become."""
 

@@ -30,7 +30,6 @@ class Tiling(NamedTuple):
     splits: bool
     values: Values
     mark: str = IMAGE
-    reserved: tuple[str, ...] = (IMAGE,)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tiles that an image of this size is cut into; 0 and 0 where it becomes one tile."""

@@ -22,7 +22,6 @@ class Whole(NamedTuple):
     rows: int
     values: Values
     mark: str = BEGIN
-    reserved: tuple[str, ...] = (BEGIN, IMAGE, END)
 
     def layout(self, height: int, width: int) -> Layout:
         """The same for all."""

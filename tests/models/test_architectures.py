@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from edgeq.container.reader import open_file
 from edgeq.errors import ContextError, UnsupportedError
 from edgeq.models import architecture
-from edgeq.models.image_tower import FAMILIES as SEEING
+from edgeq.models.image_tower import FAMILIES
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.session import Session
 
@@ -252,7 +252,7 @@ def test_the_language_model_of_one_with_eyes(
     assert report.unused == ["vision_tower.head.weight"]
     (note,) = report.notes
     said = f"of this {outer} the language model is converted: it reads text, and nothing else"
-    assert note.startswith(said) and (note == said) == (outer not in SEEING), "of one that could see, why it does not"
+    assert note.startswith(said) and (note == said) == (outer not in FAMILIES), "of one that could see, why it does not"
     assert report.architecture == CASES[case]["model_type"]
     found = logits(folder, random_checkpoints.make(case)[2])
     assert np.abs(found - random_checkpoints.golden()[case]).max() <= 1e-3

@@ -178,6 +178,16 @@ def test_what_is_kept_ends_at_no_place_within_an_image(model: edgeq.Model) -> No
     assert other.timings.cached_tokens <= model.chat_tokens(talk("square")).index(IMAGE)
 
 
+def test_names_of_the_images_tokens_are_text(model: edgeq.Model) -> None:
+    """Where somebody says them, with images and without."""
+    said = "is <start_of_image> or <image_soft_token> a tag?"
+    for names in ("", "wide"):
+        tokens = model.chat_tokens(talk(names, said))
+        assert said in model.tokenizer.decode(tokens, special=True)
+        assert tokens.count(IMAGE) == ROWS * len(names.split())
+        assert model.chat(talk(names, said), 2, temperature=0).text is not None
+
+
 def test_a_piece_takes_an_image_or_stops_before_it(model: edgeq.Model) -> None:
     sight = model.sight([picture("wide")])
     assert sight is not None
