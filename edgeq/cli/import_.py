@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.eqf]")
 @click.option("--allow-no-tokenizer", is_flag=True, help="Leave out a tokenizer that cannot run here.")
+@click.option("--mmproj", type=click.Path(path_type=Path), help="A GGUF file of what the model sees images with.")
 @threads_option("all processors")
-def command(source: Path, output: Path | None, allow_no_tokenizer: bool, threads: int | None) -> None:
+def command(
+    source: Path, output: Path | None, allow_no_tokenizer: bool, mmproj: Path | None, threads: int | None
+) -> None:
     """Import SOURCE, a .gguf file, or any one of those that a model is split into.
 
     Blocks are re-arranged without loss: the same types, the same bits. Scales of NVFP4 may be rounded, as is said then.
@@ -29,7 +32,7 @@ def command(source: Path, output: Path | None, allow_no_tokenizer: bool, threads
 
     output = output or Path(f"{source.stem}.eqf")
     with progress_bar("reading the file") as progress:
-        report = import_gguf(source, output, threads, progress, announce, allow_no_tokenizer)
+        report = import_gguf(source, output, threads, progress, announce, allow_no_tokenizer, mmproj)
     show_report(report)
 
 

@@ -17,6 +17,7 @@ from edgeq.gguf.row_order import pieces_of, rotated_heads
 from edgeq.models import Architecture
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_places import FUSED, Place, places, split, turns
+from edgeq.models.image_tower import TOWER
 from edgeq.models.matrix import layer_past_the_last
 
 NAMED = 20  # tensors that are told one by one
@@ -148,7 +149,7 @@ def _jobs(
         shape = expected.get(name, tensor.shape)
         if place.flat:
             tensor = replace(tensor, shape=(len(place.parts) * shape[0], *shape[1:]))
-        kind, how = _held(file, tensor, name)
+        kind, how = held(file, tensor, name)
         heads = rotated_heads(name, entry, model.heads.num_attention_heads, model.heads.num_key_value_heads)
         pieces = pieces_of(place, model) if place.woven else 1
         if factor is not None:
@@ -162,7 +163,7 @@ def _jobs(
         first += job.of_piece
 
 
-def _held(file: GgufFile, tensor: GgufTensor, name: str) -> tuple[str, str]:
+def held(file: GgufFile, tensor: GgufTensor, name: str) -> tuple[str, str]:
     """The type that a tensor gets here, where it is `name`, and how. UnsupportedError if it cannot be held."""
     where, kind = f"{file.path}: tensor {tensor.name}", tensor.type
     if len(tensor.shape) > 3:
@@ -175,6 +176,6 @@ def _held(file: GgufFile, tensor: GgufTensor, name: str) -> tuple[str, str]:
         raise UnsupportedError(f"{where} has type {kind.name}, which cannot be held: take another quantization")
     if not block_type(kind.held).accepts(tensor.shape[-1]):
         raise UnsupportedError(f"{where} has rows of {tensor.shape[-1]}, no multiple of 32: take an F16 file")
-    if split(name)[1] in AS_F32 and kind.name != "F32":
+    if split(name)[1].removeprefix(TOWER) in AS_F32 and kind.name != "F32":
         raise UnsupportedError(f"{where} has type {kind.name}, it must be F32: convert the model again")
     return kind.held, EXACT if kind.native else WIDENED

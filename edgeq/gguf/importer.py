@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
 from edgeq.container.writer import Writer
 from edgeq.container.written import Sizes
 from edgeq.errors import TokenizerError, UnsupportedError, UsageError
+from edgeq.gguf.import_images import with_images
 from edgeq.gguf.import_plan import Job, fused_tensors, plan
 from edgeq.gguf.import_rows import as_held, runs, vector_of
 from edgeq.gguf.rearranger import TO_PANELS, Rearranger
@@ -91,8 +93,10 @@ def import_gguf(
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
     allow_no_tokenizer: bool = False,
+    mmproj: str | os.PathLike[str] | None = None,
 ) -> Report:
-    """Import the GGUF model `source`, any of its files if it is split, as the file `out`.
+    """Import the GGUF model `source`, any of its files if it is split, as the file `out`; `mmproj` is a GGUF file of
+    what it sees with.
 
     `out` appears whole or not at all. `announce` hears one line if a kernel must be compiled first. Raises FormatError
     for a damaged file or missing tensors, UnsupportedError for an architecture or a type that cannot be held,
@@ -101,15 +105,22 @@ def import_gguf(
     """
     started = time.perf_counter()
     threads = threads or environment.threads() or environment.processors()
-    with open_gguf(source) as file:
-        if os.path.exists(out) and any(os.path.samefile(part, out) for part in file.files):
+    with open_gguf(source) as file, open_gguf(mmproj) if mmproj else nullcontext() as seeing:
+        files = [*file.files, *(seeing.files if seeing else ())]
+        if os.path.exists(out) and any(os.path.samefile(part, out) for part in files):
             raise UsageError(f"{os.fspath(out)}: is the GGUF file itself: give another name for the output")
         if os.fspath(out).lower().endswith(".gguf"):
             raise UsageError(f"{os.fspath(out)}: an import writes an .eqf file: name it so")
         found = examine(file, allow_no_tokenizer)
-        jobs, metadata = found.jobs, _metadata(file, found.config, found.model, found.jobs)
+        metadata, of_images = _metadata(file, found.config, found.model, found.jobs), list[Job]()
+        if seeing:
+            of_images, config = with_images(file, seeing, found.config, found.assets)
+            metadata["config"] = config
+        jobs = found.jobs + of_images
         with Writer(out, [job.spec for job in jobs], metadata, found.assets) as writer:
-            _write_all(file, jobs, writer, threads, progress, announce)
+            _write_all(file, found.jobs, writer, threads, progress, announce)
+            if seeing:
+                _write_all(seeing, of_images, writer, threads, progress, announce)
         tensors = [
             Imported(
                 j.spec.name, j.spec.shape, j.tensor.type.name, j.spec.type, j.how, writer.tensor_bytes(j.spec.name)
@@ -117,7 +128,7 @@ def import_gguf(
             for j in jobs
         ]
         seconds = time.perf_counter() - started
-        sizes = writer.nbytes, file.nbytes
+        sizes = writer.nbytes, file.nbytes + (seeing.nbytes if seeing else 0)
         return Report(os.fspath(out), found.model.name, *sizes, seconds, found.notes, tensors=tensors)
 
 

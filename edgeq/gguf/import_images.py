@@ -1,0 +1,30 @@
+"""What an import makes of a GGUF file of what a model sees with, beside the text model's."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from edgeq.container.gguf_reader import GgufFile
+from edgeq.container.writer import TensorSpec
+from edgeq.gguf.import_plan import PLAIN, TURNED, Job, held
+from edgeq.models.gguf_images import read_images
+
+
+def with_images(
+    file: GgufFile, seeing: GgufFile, text: dict[str, Any], assets: dict[str, bytes]
+) -> tuple[list[Job], dict[str, Any]]:
+    """The tensors to write of the file `seeing`, and the configuration of the larger model around the one that `text`
+    is of, in `file`; `assets` gets the small files that say so. Raises as read_images."""
+    shapes = {tensor.name: tensor.shape for tensor in seeing.tensors.values()}
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    config, settings, tensors = read_images(seeing.metadata, shapes, text, tokens, seeing.path)
+    for name, values in (("config.json", config), ("preprocessor_config.json", settings)):
+        assets[name] = json.dumps(values, indent=2).encode()
+    jobs = []
+    for name, (theirs, shape, turned) in tensors.items():
+        tensor = replace(seeing.tensors[theirs], shape=shape[::-1] if turned else shape)
+        kind, how = held(seeing, tensor, name)
+        if turned and kind not in PLAIN:
+            kind, how = "F16", TURNED
+        jobs.append(Job(tensor, TensorSpec(name, shape, kind), how, turned=turned))
+    return jobs, config

@@ -1,0 +1,189 @@
+"""Text models of GGUF with what they see with: the same as through safetensors, tensor by tensor and in a chat."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import seeing_gemma
+import seeing_model
+from seeing_model import QUESTION, picture
+
+import edgeq
+from edgeq.cli import main
+from edgeq.container.reader import open_file
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError
+from edgeq.gguf.exporter import export_gguf
+from edgeq.gguf.importer import import_gguf
+from edgeq.models import images
+from edgeq.quantize.pipeline import convert
+
+FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model}
+
+
+def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.float32) -> Path:
+    """As llama.cpp's converter does it: names, shapes, keys; `change` may change tensors and keys before."""
+    source, seen = FAMILIES[family], images(FAMILIES[family].CONFIG)
+    assert seen is not None
+    weights = seeing_gemma.weights({}) if family == "gemma3" else seeing_model.weights()
+    vision, tensors = source.CONFIG["vision_config"], {}
+    for name, tensor in seen.tensors.items():
+        values = weights[tensor.parts[0].source] + np.float32(tensor.add)
+        tensors[name] = values.astype(kind if values.ndim > 1 and "position_embd" not in name else np.float32)
+    keys: dict[str, Any] = {
+        "clip.projector_type": family,
+        "clip.has_vision_encoder": True,
+        "clip.use_gelu": True,
+        "clip.vision.projection_dim": 1,
+        "clip.vision.image_size": vision["image_size"],
+        "clip.vision.patch_size": vision["patch_size"],
+        "clip.vision.embedding_length": vision["hidden_size"],
+        "clip.vision.feed_forward_length": vision["intermediate_size"],
+        "clip.vision.block_count": vision["num_hidden_layers"],
+        "clip.vision.attention.head_count": vision["num_attention_heads"],
+        "clip.vision.attention.layer_norm_epsilon": 1e-6,
+        "clip.vision.projector.scale_factor": 2,
+        "clip.vision.image_mean": source.PREPROCESSOR["image_mean"],
+        "clip.vision.image_std": source.PREPROCESSOR["image_std"],
+    }
+    if family == "idefics3":
+        keys["clip.vision.preproc_image_size"] = source.PREPROCESSOR["size"]["longest_edge"]
+    if change:
+        change(keys, tensors)
+    writer = gguf.GGUFWriter(path, "clip")
+    for key, value in keys.items():
+        if isinstance(value, bool):
+            writer.add_bool(key, value)
+        elif isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        else:
+            writer.add_uint32(key, value)
+    for name, values in tensors.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def layers_that_gguf_has() -> Iterator[None]:
+    """Five local ones and a global one, whose scores are scaled by what a head is long."""
+    with pytest.MonkeyPatch.context() as patch:
+        kinds = ["sliding_attention"] * 5 + ["full_attention"]
+        for key, value in {"num_hidden_layers": 6, "layer_types": kinds, "query_pre_attn_scalar": 24}.items():
+            patch.setitem(seeing_gemma.CONFIG["text_config"], key, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("mmproj")
+    for name, source in FAMILIES.items():
+        convert(source.write(found / name), found / f"{name}.eqf", "F32")
+        export_gguf(found / f"{name}.eqf", found / f"{name}.gguf")
+    return found
+
+
+def told(path: Path, template: str) -> tuple[list[int], str]:
+    parts = [{"type": "image", "image": picture("wide")}, {"type": "text", "text": QUESTION}]
+    talk = [{"role": "user", "content": parts}]
+    with edgeq.load(path, threads=2, chat_template=template) as model:
+        return model.chat_tokens(talk), model.chat(talk, 8, temperature=0).text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_as_through_safetensors(folder: Path, tmp_path: Path, family: str) -> None:
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", family)
+    import_gguf(folder / f"{family}.gguf", tmp_path / "m.eqf", mmproj=mmproj)
+    with open_file(tmp_path / "m.eqf") as found, open_file(folder / f"{family}.eqf") as expected:
+        assert found.tensors.keys() == expected.tensors.keys()
+        for name in found.tensors:
+            np.testing.assert_array_equal(found.data(name), expected.data(name), err_msg=name)
+    template = FAMILIES[family].TEMPLATE
+    assert told(tmp_path / "m.eqf", template) == told(folder / f"{family}.eqf", template)
+
+
+def test_halves(folder: Path, tmp_path: Path) -> None:
+    """Matrices of F16 stay so, the turned one too."""
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3", kind=np.float16)
+    import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
+    with open_file(tmp_path / "m.eqf") as file:
+        types = {name: info.type for name, info in file.tensors.items() if name.startswith(("v.", "mm."))}
+    assert (
+        types["v.patch_embd.weight"] == types["mm.input_projection.weight"] == types["v.blk.1.attn_q.weight"] == "F16"
+    )
+    assert types["v.position_embd.weight"] == types["mm.soft_emb_norm.weight"] == "F32"
+    assert told(tmp_path / "m.eqf", seeing_gemma.TEMPLATE)[1]
+
+
+def test_older_files_that_call_matrices_by_each_others_name(folder: Path, tmp_path: Path) -> None:
+    def swap(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if "ffn_up" in name]:
+            other = name.replace("ffn_up", "ffn_down")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3", swap)
+    import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
+    with open_file(tmp_path / "m.eqf") as found, open_file(folder / "gemma3.eqf") as expected:
+        for name in found.tensors:
+            np.testing.assert_array_equal(found.data(name), expected.data(name), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "what"),
+    [
+        (lambda keys, _: keys.update({"clip.projector_type": "pixtral"}), UnsupportedError, "projector_type 'pixtral'"),
+        (lambda keys, _: keys.pop("clip.use_gelu"), UnsupportedError, "clip.use_gelu None"),
+        (lambda keys, _: keys.pop("clip.vision.patch_size"), FormatError, "has no clip.vision.patch_size"),
+        (lambda keys, _: keys.update({"clip.vision.patch_size": 0}), FormatError, "its sizes of images and patches"),
+        (lambda keys, _: keys.update({"clip.vision.image_mean": [0.5]}), FormatError, "three numbers are needed"),
+        (
+            lambda keys, _: keys.update({"clip.vision.block_count": 4}),
+            FormatError,
+            "has no tensor v.blk.3.attn_q.weight",
+        ),
+        (lambda keys, _: keys.update({"clip.vision.embedding_length": 66}), FormatError, "does not fit its metadata"),
+        (lambda _, own: own.update({"v.pre_ln.weight": own["v.post_ln.weight"]}), UnsupportedError, "has v.pre_ln"),
+        (lambda _, own: own.pop("mm.soft_emb_norm.weight"), FormatError, "has no tensor mm.soft_emb_norm.weight"),
+    ],
+)
+def test_what_cannot_be_is_refused(folder, tmp_path, change, error, what) -> None:
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3", change)
+    with pytest.raises(error, match=what) as raised:
+        import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
+    assert "mmproj.gguf" in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "m.eqf").exists()
+
+
+def test_files_of_another_kind(folder: Path, tmp_path: Path) -> None:
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    with pytest.raises(UnsupportedError, match="the text model has no token <image_soft_token>"):
+        import_gguf(folder / "idefics3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
+    with pytest.raises(UnsupportedError, match="is no file that a model sees with"):
+        import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=folder / "gemma3.gguf")
+    with pytest.raises(EdgeqError):
+        import_gguf(mmproj, tmp_path / "m.eqf")
+
+
+def test_the_text_goes_back(folder: Path, tmp_path: Path) -> None:
+    import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=write_mmproj(tmp_path / "mmproj.gguf", "gemma3"))
+    export_gguf(tmp_path / "m.eqf", tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == (folder / "gemma3.gguf").read_bytes()
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    arguments = ("import", folder / "gemma3.gguf", "--mmproj", mmproj, "-o", tmp_path / "m.eqf")
+    assert main([str(one) for one in arguments]) == 0
+    with open_file(tmp_path / "m.eqf") as file:
+        settings = json.loads(file.asset("preprocessor_config.json"))
+        assert "v.patch_embd.weight" in file.tensors and settings["size"] == {"height": 58, "width": 58}
