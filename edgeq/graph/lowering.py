@@ -61,7 +61,13 @@ class Lowering:
         return self.buffers[value.index]
 
     def keep_in_pages(self, layer: Hashable, kept: Kept) -> None:
-        """A place in the pages for what a layer keeps of earlier tokens."""
+        """A place in the pages for what a layer keeps of earlier tokens, or that of layers which are `alike`."""
+        if kept.alike is not None:
+            first = self.shared.setdefault(("kept", kept.alike), kept)
+            if first is not kept:
+                assert isinstance(first, Kept)
+                self.layers[layer] = first
+                return
         self.layers[layer] = kept
         self.groups.setdefault(kept.window, PageGroup(kept.window, self.capacity[False])).add(kept)
 

@@ -5,6 +5,8 @@ table of the addresses of its pages; kernels find it by row.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,7 +54,10 @@ class Kept(ABC):
     """What one layer keeps of each of the latest `window` positions, or of all: `position_bytes`, of a page `nbytes`.
 
     offset: where its part begins in a page; its group says
+    alike:  layers of which this is equal have one place, as none reads it after the next one writes it
     """
+
+    alike: Hashable | None = None
 
     def __init__(self, window: int | None, position_bytes: int, places: int) -> None:
         self.window, self.position_bytes = window, position_bytes
@@ -81,6 +86,8 @@ class KeysAndValues(Kept):
         values = 0 if heads.latent else width * (KV_BYTES[kind] * round_up(heads.head_dim, 16) + scales)
         super().__init__(heads.sliding_window, keys + values, places)
         self.key_bytes = keys * places
+        if not heads.causal:  # a text is evaluated in one pass, layer by layer
+            self.alike = replace(heads, sinks="", distances=""), kind
         self._heads, self._kind, self._places = heads, kind, places
 
     def overflowed(self, part: np.ndarray) -> bool:

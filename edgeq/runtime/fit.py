@@ -111,7 +111,8 @@ class Fit:
         heads = self.model.heads
         width = KV_BYTES[self.kv] * (heads.head_dim + round_up(heads.head_dim, 16))
         width += 2 * kv_scale_bytes(self.kv, heads.head_dim)
-        kv = self.model.num_hidden_layers * heads.num_key_value_heads * width
+        layers = self.model.num_hidden_layers if heads.causal else 1
+        kv = layers * heads.num_key_value_heads * width
         return resident(self.file) + context * kv + SCRATCH + self._program + COMPILER
 
     def _with_q8_0(self) -> "Fit":
@@ -121,7 +122,7 @@ class Fit:
         """What the plan compiler reserves in batches of `rows` tokens."""
         if rows not in self._plans:
             first, second = (self._placed(positions, rows) for positions in (BLOCK, 2 * BLOCK))
-            layers = list(first.layers.values())
+            layers = list({id(kept): kept for kept in first.layers.values()}.values())  # several may have one place
             self._plans[rows] = _Planned(layers, first.scratch_bytes, second.scratch_bytes - first.scratch_bytes)
         return self._plans[rows]
 

@@ -207,6 +207,16 @@ def test_a_pass_has_room_for_an_image(path: Path) -> None:
         program.close()
 
 
+def test_layers_of_the_encoder_keep_their_keys_in_one_place(model: edgeq.Model) -> None:
+    """None is read once the next layer writes its own: of the real model that is 19 MiB, and not 27 times as many."""
+    eyes = model._eyes
+    assert eyes is not None
+    tower, _ = eyes._programs()
+    (group,) = tower.plan.groups
+    assert len(eyes.images.tower.layers) == 3 and len(group.layers) == 1
+    assert group.nbytes == 64 * 4 * (60 + 3 * 32)  # keys of 20 values, and values of 20 in rows of 32, f32
+
+
 def test_quantized(path: Path, tmp_path: Path) -> None:
     convert(path.parent / "m", tmp_path / "q.eqf", "Q8_0")
     with edgeq.load(tmp_path / "q.eqf", threads=2) as model, edgeq.load(tmp_path / "q.eqf", threads=3) as other:
