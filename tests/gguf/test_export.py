@@ -401,8 +401,8 @@ def older(case: str, newer: Path, path: Path, kind: str) -> Path:
                 spec = GgufSpec(t.name.replace("attn_k_b", "attn_kv_b"), layer.shape, kind)
                 data = gguf.quants.quantize(layer, gguf.GGMLQuantizationType[kind])
             tensors.append((spec, data))
-        typed = {key: typed(value) for key, value in metadata.items()}
-        with GgufWriter(path, render_metadata(typed), len(typed), [spec for spec, _ in tensors]) as writer:
+        given = {key: typed(value) for key, value in metadata.items()}
+        with GgufWriter(path, render_metadata(given), len(given), [spec for spec, _ in tensors]) as writer:
             for _, data in tensors:
                 writer.write(np.ascontiguousarray(data))
     return path
