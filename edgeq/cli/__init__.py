@@ -48,6 +48,28 @@ VERBS = {  # and what --help says of each, which imports none of them
     "version": "Print versions.",
 }
 
+# What other programs call what a verb here does
+ELSEWHERE = {
+    "benchmark": "bench",
+    "cli": "chat",
+    "complete": "run",
+    "create": "convert",
+    "delete": "models rm",
+    "download": "pull",
+    "generate": "run",
+    "get": "pull",
+    "imatrix": "calibrate",
+    "info": "show",
+    "list": "models",
+    "ls": "models",
+    "perplexity": "eval",
+    "quantize": "convert",
+    "remove": "models rm",
+    "rm": "models rm",
+    "search": "models --recommended",
+    "server": "serve",
+}
+
 ENVIRONMENT = """
 \b
 Environment variables:
@@ -72,7 +94,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             likely = difflib.get_close_matches(args[0].lower(), VERBS, 1)
-            hint = f": did you mean {likely[0]}?" if likely else ""
+            meant = ELSEWHERE.get(args[0].lower()) or (likely[0] if likely else "")
+            hint = f": did you mean {meant}?" if meant else ""
             raise click.UsageError(f"there is no verb {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 

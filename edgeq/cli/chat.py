@@ -11,6 +11,7 @@ from edgeq.cli.chat_conversation import Conversation, SavedConversation
 from edgeq.cli.chat_input import Reader, reader
 from edgeq.cli.chat_text import command_of, message_of
 from edgeq.cli.chat_tools import ROUNDS, Tools, read_tools
+from edgeq.cli.model_argument import model_argument
 from edgeq.cli.options import IMAGES, PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("chat")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.option("--system", callback=check_text, help="The system message.")
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr after each answer.")
 @PREFIX

@@ -42,10 +42,14 @@ def lora_option(what: str) -> Callable[[Function], Function]:
 def check_text(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Callback of arguments that a model reads. UsageError where the command line's bytes are not UTF-8."""
     for text in (value,) if isinstance(value, str) else value or ():
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            name = parameter.opts[-1] if parameter.opts[-1].startswith("-") else f"the {parameter.name}"
-            raise UsageError(f"{name} is not UTF-8 text: convert it to UTF-8")
+        check_utf8(text, parameter.opts[-1] if parameter.opts[-1].startswith("-") else f"the {parameter.name}")
     return value
+
+
+def check_utf8(text: str, name: str) -> None:
+    """UsageError where the bytes that `name` was given as are not UTF-8."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"{name} is not UTF-8 text: convert it to UTF-8")
 
 
 PREFIX = click.option(
@@ -109,7 +113,13 @@ def _read(option: Option[Any]) -> Callable[..., Any]:
 
 
 _ENDS = (
-    click.option("-n", "--max-tokens", type=click.IntRange(0), help="End after so many tokens.  [default: no limit]"),
+    click.option(
+        "-n",
+        "--max-tokens",
+        "--n-predict",
+        type=click.IntRange(0),
+        help="End after so many tokens.  [default: no limit]",
+    ),
     click.option(
         "--stop",
         multiple=True,
@@ -130,6 +140,7 @@ _MODEL = (
     click.option(
         "-c",
         "--context",
+        "--ctx-size",
         type=click.IntRange(1),
         help="Positions for prompt and answer together.  [default: what the model was trained for, at most 4096]",
     ),

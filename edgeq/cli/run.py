@@ -14,6 +14,7 @@ import click
 
 from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
+from edgeq.cli.model_argument import model_and_prompt
 from edgeq.cli.options import IMAGES, PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
@@ -29,8 +30,7 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
 
 
 @click.command("run")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("prompt", required=False, callback=check_text)
+@model_and_prompt
 @click.option("--raw", is_flag=True, help="Complete the prompt as it is, also where the model has a chat template.")
 @click.option("--chat", is_flag=True, help="Take the prompt as a chat message; what happens anyway, where it can.")
 @click.option("--system", callback=check_text, help="The system message before it.")

@@ -16,7 +16,8 @@ from edgeq.text import template_process
 
 
 @click.command("serve")
-@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@click.argument("models", nargs=-1, metavar="[NAME=]MODEL...")
+@click.option("-m", "--model", "by_name", multiple=True, metavar="MODEL", help="A MODEL, in place of the argument.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that clients need, one a line.")
@@ -37,6 +38,7 @@ from edgeq.text import template_process
 @writing_options
 def command(
     models: tuple[str, ...],
+    by_name: tuple[str, ...],
     host: str,
     port: int,
     api_key_file: Path | None,
@@ -58,6 +60,9 @@ def command(
 
     EDGEQ_API_KEY holds a key that clients need, as --api-key-file does.
     """
+    models = (*by_name, *models)
+    if not models:
+        raise click.UsageError("Missing argument '[NAME=]MODEL...'.", click.get_current_context())
     check_installed()
     from edgeq.runtime.fit import available_memory
     from edgeq.serve.guard import Rules, is_loopback

@@ -78,7 +78,8 @@ def test_recommended(edgeq, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("verb", "hint"), [("caht", ": did you mean chat?"), ("Run", ": did you mean run?"), ("xyzzy", "")]
+    ("verb", "hint"),
+    [("caht", ": did you mean chat?"), ("Run", ": did you mean run?"), ("LS", ": did you mean models?"), ("xyzzy", "")],
 )
 def test_verbs_that_there_are_not(edgeq, verb, hint):
     assert edgeq(verb, "m.eqf") == (2, "", f"edgeq: there is no verb '{verb}'{hint} (see edgeq --help)\n")

@@ -41,6 +41,22 @@ def test_completion(edgeq, model):
     assert (options["threads"], options["context"], options["chat_template"]) == (None, None, None)
 
 
+def test_what_llama_cpp_and_mlx_call_it(edgeq, model):
+    """-m and -p in place of the arguments, in any order; and their names of the limits."""
+    for words in (
+        ["-m", "m.eqf", "-p", "ab"],
+        ["--prompt", "ab", "--model", "m.eqf"],
+        ["-m", "m.eqf", "ab"],
+        ["m.eqf", "-p", "ab"],
+    ):
+        model.loads.clear()
+        assert edgeq("run", *words, "--raw", "--n-predict", 3, "--temp", 0, "--ctx-size", 64) == (0, "cde\n", ""), words
+        assert (model.loads[0][0], model.loads[0][1]["context"]) == ("m.eqf", 64)
+    twice = edgeq("run", "-m", "m.eqf", "-p", "ab", "cd")
+    assert twice.code == 2 and "'cd' is one argument too many" in twice.err
+    assert edgeq("run", "-p", "ab").err == "edgeq: Missing argument 'MODEL'. (see edgeq run --help)\n"
+
+
 def test_options_reach_the_model(edgeq, model, tmp_path):
     template = tmp_path / "t.jinja"
     template.write_text("{{ messages[0].content }}")
@@ -292,3 +308,10 @@ def test_the_help_tells_the_real_defaults():
     for name, option in options().items():
         assert option.optional or not option.is_number or told[name].endswith(f" {option.default}]")
     assert told["top_k"].endswith("  [default: the model's own, or 40]")
+
+
+@pytest.mark.parametrize("verb", ["chat", "serve"])
+def test_the_model_by_its_option(edgeq, verb):
+    outcome = edgeq(verb, "-m", "nowhere.eqf")
+    assert outcome.code == 2 and "nowhere.eqf: no such file" in outcome.err
+    assert "Missing argument" in edgeq(verb).err
