@@ -64,23 +64,11 @@ class GatedNorm(Op):
 
 def make(variant, isa):
     """`variant` says when the gate comes. Threads share the groups of all tokens."""
+    from edgeq.kernels.moments import rms_norm
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
     from edgeq.simd.memory import bits_f32, load_i64
-    from edgeq.simd.vector import (
-        add,
-        device,
-        div,
-        fma,
-        load_f32x16,
-        mul,
-        neg,
-        splat_f32,
-        sqrt_f32,
-        store_f32x16,
-        sum_f32,
-        zero_f32x16,
-    )
+    from edgeq.simd.vector import add, device, div, load_f32x16, mul, neg, splat_f32, store_f32x16
 
     arguments, gate_first = words_of(Args), variant == "first"
 
@@ -103,13 +91,7 @@ def make(variant, isa):
             x, gate, weight = x + group * a.size * 4, gate + group * a.size * 4, a.weight + group * a.weight_step
             if gate_first:
                 gated(x, gate, a.size)
-            total = zero_f32x16()
-            for i in range(0, a.size * 4, 64):
-                value = load_f32x16(x + i)
-                total = fma(value, value, total)
-            factor = splat_f32(np.float32(1.0) / sqrt_f32(sum_f32(total) / np.float32(a.size) + eps))
-            for i in range(0, a.size * 4, 64):
-                store_f32x16(x + i, mul(mul(load_f32x16(x + i), factor), load_f32x16(weight + i)))
+            rms_norm(x, a.size, weight, eps)
             if not gate_first:
                 gated(x, gate, a.size)
 

@@ -61,30 +61,17 @@ class HeadNorm(Op):
 
 def make(variant, isa):
     """Threads share the heads of all tokens."""
+    from edgeq.kernels.moments import sum_of_squares
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
-    from edgeq.simd.vector import (
-        device,
-        fma,
-        load_f32x16,
-        mul,
-        splat_f32,
-        sqrt_f32,
-        store_f32x16,
-        sum_f32,
-        zero_f32x16,
-    )
+    from edgeq.simd.vector import device, load_f32x16, mul, splat_f32, sqrt_f32, store_f32x16
 
     arguments = words_of(Args)
 
     @device
     def norm(x, out, head_dim, weight, eps):
         whole = head_dim // 16 * 16
-        total = zero_f32x16()
-        for i in range(0, whole, 16):
-            value = load_f32x16(x + 4 * i)
-            total = fma(value, value, total)
-        squares = sum_f32(total)
+        squares = sum_of_squares(x, whole)
         for i in range(whole, head_dim):
             squares += load_f32(x + 4 * i) * load_f32(x + 4 * i)
         factor = np.float32(1.0) / sqrt_f32(squares / np.float32(head_dim) + eps)

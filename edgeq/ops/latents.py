@@ -108,33 +108,13 @@ def make(variant, isa):
     """`variant` is the cache's element. Threads share the heads of queries and the latents of all tokens."""
     from edgeq.kernels.cache_rows import make_keep_rows
     from edgeq.kernels.layout import ATTENTION_BLOCK as BLOCK
+    from edgeq.kernels.moments import rms_norm
     from edgeq.kernels.page_table import page_of
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_f32, load_i64, store_f32
-    from edgeq.simd.vector import (
-        device,
-        fma,
-        load_f32x16,
-        mul,
-        splat_f32,
-        sqrt_f32,
-        store_f32x16,
-        sum_f32,
-        zero_f32x16,
-    )
 
     arguments, rotate = words_of(Args), rope.make_rotate()
     keep_key, _ = make_keep_rows(variant)
-
-    @device
-    def norm_latent(x, width, weight, eps):
-        total = zero_f32x16()
-        for i in range(0, 4 * width, 64):
-            value = load_f32x16(x + i)
-            total = fma(value, value, total)
-        factor = splat_f32(np.float32(1.0) / sqrt_f32(sum_f32(total) / np.float32(width) + eps))
-        for i in range(0, 4 * width, 64):
-            store_f32x16(x + i, mul(mul(load_f32x16(x + i), factor), load_f32x16(weight + i)))
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -153,7 +133,7 @@ def make(variant, isa):
                 rotate(target, table, a.half, a.interleaved)
             else:
                 latent = a.latents + token * a.latents_stride
-                norm_latent(latent, a.latent, a.weight, bits_f32(a.eps))
+                rms_norm(latent, a.latent, a.weight, bits_f32(a.eps))
                 rotate(latent + 4 * a.latent, table, a.half, a.interleaved)
                 keys = page_of(a.pages, token, position) + a.keys
                 keep_key(latent, keys, 0, a.head_dim, a.places, position % BLOCK)

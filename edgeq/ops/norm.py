@@ -70,20 +70,13 @@ def make(variant, isa):
     Rows are padded with zeros to 32 columns. Threads share the groups of 32 columns, each summing the squares of the
     rows it meets for itself: cheaper than a barrier.
     """
+    from edgeq.kernels.moments import sum_of_squares
     from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
-    from edgeq.simd.vector import add, device, fma, load_f32x16, mul, splat_f32, sqrt_f32, sum_f32, zero_f32x16
+    from edgeq.simd.vector import add, load_f32x16, mul, splat_f32, sqrt_f32
 
     arguments, keep, adds = words_of(Args), make_keep(isa.tile), variant == "add"
-
-    @device
-    def sum_of_squares(x, padded):
-        total = zero_f32x16()
-        for i in range(0, padded, 16):
-            value = load_f32x16(x + 4 * i)
-            total = fma(value, value, total)
-        return sum_f32(total)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)

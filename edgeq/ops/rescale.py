@@ -45,18 +45,17 @@ class Rescale(Op):
 def make(variant, isa):
     """Rows are padded with zeros to 16 columns. Threads share the vectors of all rows, each measuring the rows it meets
     for itself: cheaper than a barrier."""
+    from edgeq.kernels.moments import sum_of_squares
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.vector import (
         device,
-        fma,
         load_f32x16,
         mul,
         select_below,
         splat_f32,
         sqrt_f32,
         store_f32x16,
-        sum_f32,
         zero_f32x16,
     )
 
@@ -64,11 +63,7 @@ def make(variant, isa):
 
     @device
     def mean_square(x, width):
-        total = zero_f32x16()
-        for i in range(0, width, 16):
-            value = load_f32x16(x + 4 * i)
-            total = fma(value, value, total)
-        return sum_f32(total) / np.float32(width)
+        return sum_of_squares(x, width) / np.float32(width)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
