@@ -6,6 +6,7 @@ it lives the more. What a thread has kept that ends, others get.
 
 import asyncio
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,8 +21,8 @@ Piece = tuple[Future[Any], Callable[[], Any]]
 class Executor:
     """Does at most `at_once` pieces of work at a time, begun in the order in which they came."""
 
-    def __init__(self, at_once: int, name: str) -> None:
-        self._at_once, self._name = at_once, name
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
         self._state = threading.Condition()  # of what follows
         self._waiting = deque[Piece]()
         self._threads = 0
@@ -48,7 +49,7 @@ class Executor:
             self._state.wait_for(lambda: not self._threads)
 
     def _begin(self, piece: Piece) -> None:
-        threading.Thread(target=self._run, args=(piece,), name=self._name).start()
+        start_new_thread(self._run, (piece,))  # Thread.start() waits until it runs, and the event loop with it
         self._threads += 1
 
     def _run(self, piece: Piece | None) -> None:
@@ -83,7 +84,7 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
         future.set_result(result)
 
 
-_SHORT = Executor(8, "edgeq-reading")
+_SHORT = Executor(8)
 
 
 async def in_thread(work: Callable[Arguments, Result], *given: Arguments.args, **named: Arguments.kwargs) -> Result:

@@ -118,7 +118,7 @@ class Roster:
         self.failure: BaseException | None = None  # of loading the first
         self.at_once = at_once
         self.ready = False  # whether the first was loaded
-        self._turns = Executor(at_once, "edgeq-engine")
+        self._turns = Executor(at_once)
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="edgeq-loading")
         self._most_waiting, self._budget, self._keep_s = most_waiting, budget, keep_s
         self._library, self._fetches = library, dict[str, asyncio.Future[Loader]]()

@@ -1,6 +1,7 @@
 """Work in threads that end with it."""
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -13,16 +14,16 @@ from edgeq.serve.executor import Executor
 
 @pytest.fixture
 def two():
-    executor = Executor(2, "tested")
+    executor = Executor(2)
     yield executor
     executor.close()
 
 
 def test_each_piece_has_a_thread_of_its_own_which_ends(two):
-    futures = [two.submit(threading.current_thread) for _ in range(8)]
-    threads = {future.result(5) for future in futures}
-    assert len(threads) == 8 and {thread.name for thread in threads} == {"tested"}
-    wait_until(lambda: not any(thread.is_alive() for thread in threads), 5)
+    threads = {future.result(5) for future in [two.submit(threading.get_native_id) for _ in range(8)]}
+    assert len(threads) == 8
+    if os.path.isdir("/proc/self/task"):
+        wait_until(lambda: not threads & {*map(int, os.listdir("/proc/self/task"))}, 5)
 
 
 def test_pieces_begin_in_their_order_so_many_at_a_time(two):
@@ -64,8 +65,9 @@ def test_an_error_is_the_futures_and_nothing_holds_it(two):
 
 
 def test_what_has_not_begun_can_be_cancelled_and_closing_waits_for_the_rest():
-    executor, go, said = Executor(1, "tested"), threading.Event(), []
-    first = executor.submit(lambda: go.wait(5) and said.append(1))
+    executor, begun, go, said = Executor(1), threading.Event(), threading.Event(), []
+    first = executor.submit(lambda: begun.set() or (go.wait(5) and said.append(1)))
+    assert begun.wait(5)
     second, third = executor.submit(lambda: said.append(2)), executor.submit(lambda: said.append(3))
     assert second.cancel() and not first.cancel()
     closing = threading.Thread(target=executor.close)
@@ -80,13 +82,13 @@ def test_what_has_not_begun_can_be_cancelled_and_closing_waits_for_the_rest():
 
 
 def test_without_further_threads_one_does_what_waits(monkeypatch):
-    executor, go = Executor(1, "tested"), threading.Event()
-    futures = [executor.submit(lambda: go.wait(5)), *[executor.submit(threading.current_thread) for _ in range(3)]]
+    executor, go = Executor(1), threading.Event()
+    futures = [executor.submit(lambda: go.wait(5)), *[executor.submit(threading.get_native_id) for _ in range(3)]]
 
-    def none(self):
+    def none(work, given):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", none)
+    monkeypatch.setattr("edgeq.serve.executor.start_new_thread", none)
     go.set()
     assert len({future.result(5) for future in futures[1:]}) == 1
     with pytest.raises(RuntimeError):
