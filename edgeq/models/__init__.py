@@ -102,6 +102,7 @@ SUPPORTED = (
     "ministral",
     "cwm",
     "vaultgemma",
+    "hunyuan_v1_moe",
     "gpt_neo",
     "biogpt",
     "jais2",

@@ -17,17 +17,21 @@ def compose(config: Config) -> Model:
     """Hunyuan 0.5B to 7B."""
     size = read_dimensions(config)
     n, m, eps = size.hidden_size, size.intermediate_size, config.number("rms_norm_eps", 1e-5)
-    norm = partial(RMSNorm, width=n, eps=eps)
+    norm, attention = partial(RMSNorm, width=n, eps=eps), read_attention(config, n, eps)
+    mlp = gated(n, m, config.activation("hidden_act", "silu"))
+    layers = [Layer(pre_norms(norm), attention, mlp)] * size.num_hidden_layers
+    return decoder("hunyuan_v1_dense", config, size, attention, layers, norm)
+
+
+def read_attention(config: Config, n: int, eps: float) -> Attention:
+    """Of a layer whose residual stream has `n` values; `eps` is that of the norms of heads."""
     heads, bias = read_heads(config, n), config.flag("attention_bias")
     norms = (
         HeadNorm("attn_q_norm", "self_attn.query_layernorm", heads.head_dim, eps),
         HeadNorm("attn_k_norm", "self_attn.key_layernorm", heads.head_dim, eps),
     )
     rotation = read_rope(config, heads.head_dim)
-    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rotation, norms, turned=True)
-    mlp = gated(n, m, config.activation("hidden_act", "silu"))
-    layers = [Layer(pre_norms(norm), attention, mlp)] * size.num_hidden_layers
-    return decoder("hunyuan_v1_dense", config, size, attention, layers, norm)
+    return Attention(separate(n, heads, bias), output(n, heads, bias), heads, rotation, norms, turned=True)
 
 
 def read_rope(config: Config, head_dim: int) -> Rope:

@@ -126,6 +126,19 @@ _AFMOE = {
     "rope_theta": 10000.0,
     "attention_bias": False,
 }
+_HUNYUAN = {
+    **{key: value for key, value in _BASE.items() if key != "moe_intermediate_size"},
+    "model_type": "hunyuan_v1_moe",
+    "architectures": ["HunYuanMoEV1ForCausalLM"],
+    "head_dim": 24,
+    "intermediate_size": 44,
+    "num_hidden_layers": 2,
+    "num_experts": 6,
+    "moe_topk": 2,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"rope_type": "dynamic", "alpha": 100.0, "factor": 1.0},
+    "attention_bias": False,
+}
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -164,4 +177,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "afmoe": _AFMOE,
     "afmoe-no-scaling": {**_AFMOE, "mup_enabled": False, "num_shared_experts": 2, "attention_bias": True},
+    "hunyuan-moe": _HUNYUAN,
+    "hunyuan-moe-bias": {
+        **_HUNYUAN,
+        "hidden_size": 72,
+        "num_attention_heads": 6,
+        "num_experts": 7,
+        "moe_topk": [3, 1],
+        "attention_bias": True,
+        "rope_scaling": None,
+        "tie_word_embeddings": True,
+    },
 }
