@@ -103,6 +103,7 @@ SUPPORTED = (
     "cwm",
     "vaultgemma",
     "hunyuan_v1_moe",
+    "minimax_m2",
     "gpt_neo",
     "biogpt",
     "jais2",

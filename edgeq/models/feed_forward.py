@@ -109,8 +109,8 @@ SCALES = "ffn_down_exps.scale"  # of experts' weights, in the file
 
 class MixtureOfExperts(NamedTuple):
     """`top_k` of `num_experts` gated MLPs per token, which `router` chooses: see Experts in ops/experts.py. `bias` is
-    the checkpoint's name of what is added for choosing, [1, num_experts] there if `bias_row`, `scales` that of what
-    each expert's weight is multiplied by."""
+    the checkpoint's name of what is added for choosing, [1, num_experts] there if `bias_row`, or it is called
+    `bias_instead`; `scales` is that of what each expert's weight is multiplied by."""
 
     router: Matrix
     matrices: Sequence[ExpertTensors]
@@ -122,6 +122,7 @@ class MixtureOfExperts(NamedTuple):
     limit: float = 0.0
     bias: str = ""
     bias_row: bool = False
+    bias_instead: str = ""
     activation: str = "silu"
     sigmoid: bool = False
     least: float = 0.0
@@ -149,6 +150,8 @@ class MixtureOfExperts(NamedTuple):
         self.router.tensors(t)
         if self.bias:
             (t.row if self.bias_row else t.vector)("exp_probs_b.bias", self.bias, self.num_experts)
+        if self.bias_instead:
+            t.vector_also("exp_probs_b.bias", self.bias_instead, self.num_experts)
         if self.scales:
             t.vector(SCALES, self.scales, self.num_experts)
         for matrix in self.matrices:

@@ -165,6 +165,18 @@ class Tensors(dict[str, Tensor]):
         if bias:
             self.vector(f"{name}.bias", f"{source}.bias", channels)
 
+    def joined(self, name: str, sources: Mapping[str, int], columns: int) -> None:
+        """`name.weight`: the matrices `sources`, of so many rows each, one after the other."""
+        parts = tuple(Part(f"{self._theirs}{one}.weight", (rows, columns), rows) for one, rows in sources.items())
+        self._into[f"{self._own}{name}.weight"] = Tensor((sum(sources.values()), columns), parts)
+
+    def depthwise_joined(self, name: str, sources: Mapping[str, int], whole: str, taps: int) -> None:
+        """As `depthwise`, of convolutions of so many channels each, one after the other, or of `whole`."""
+        count = sum(sources.values())
+        apart = tuple(Part(f"{self._theirs}{one}.weight", (rows, 1, taps), rows) for one, rows in sources.items())
+        self._add(f"{name}.weight", (count, taps), apart)
+        self._add(f"{name}.weight", (count, taps), (Part(f"{self._theirs}{whole}.weight", (count, 1, taps), count),))
+
     def unrolled(self, name: str, source: str, shape: tuple[int, ...]) -> None:
         """`name.weight` [first of `shape`, product of the others] of a tensor of that shape, and its bias."""
         part = Part(f"{self._theirs}{source}.weight", shape, shape[0])
@@ -208,6 +220,10 @@ class Tensors(dict[str, Tensor]):
         """The other way to read the matrix `name.weight`."""
         part = Part(f"{self._theirs}{source}.weight", (rows, columns), rows)
         self._add(f"{name}.weight", (rows, columns), (part,))
+
+    def vector_also(self, name: str, source: str, n: int) -> None:
+        """The other way to read the vector `name`."""
+        self._add(name, (n,), (Part(self._theirs + source, (n,), n),))
 
     def rows_of_experts(self, name: str, source: str, count: int, rows: int, columns: int, fused: Fused) -> None:
         """As `stacked`, of one matrix [count * fused.rows, columns]."""

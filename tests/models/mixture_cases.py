@@ -139,6 +139,20 @@ _HUNYUAN = {
     "rope_scaling": {"rope_type": "dynamic", "alpha": 100.0, "factor": 1.0},
     "attention_bias": False,
 }
+_MINIMAX = {
+    **{key: value for key, value in _BASE.items() if key != "moe_intermediate_size"},
+    "model_type": "minimax_m2",
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "hidden_size": 72,
+    "head_dim": 24,
+    "num_attention_heads": 6,
+    "intermediate_size": 44,
+    "num_hidden_layers": 2,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "rotary_dim": 10,
+    "rope_theta": 5000000.0,
+}
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -186,6 +200,15 @@ CASES: dict[str, dict[str, Any]] = {
         "moe_topk": [3, 1],
         "attention_bias": True,
         "rope_scaling": None,
+        "tie_word_embeddings": True,
+    },
+    "minimax-m2": _MINIMAX,
+    "minimax-m2-tied": {
+        **{key: value for key, value in _MINIMAX.items() if key != "rotary_dim"},
+        "num_key_value_heads": 6,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 1,
+        "partial_rotary_factor": 0.75,
         "tie_word_embeddings": True,
     },
 }
