@@ -104,6 +104,7 @@ SUPPORTED = (
     "vaultgemma",
     "hunyuan_v1_moe",
     "minimax_m2",
+    "exaone_moe",
     "gpt_neo",
     "biogpt",
     "jais2",

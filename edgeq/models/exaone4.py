@@ -19,16 +19,23 @@ def compose(config: Config) -> Model:
     """1.2B has no local layers, and rotates in all."""
     size = read_dimensions(config)
     n, m, eps = size.hidden_size, size.intermediate_size, config.number("rms_norm_eps", 1e-5)
-    norm, heads = partial(RMSNorm, width=n, eps=eps), read_heads(config, n)
+    norm = partial(RMSNorm, width=n, eps=eps)
+    attention, mixers = read_mixers(config, n, eps, size.num_hidden_layers)
+    mlp, norms = gated(n, m, config.activation("hidden_act", "silu")), post_norms(norm)
+    layers = [Layer(norms, mixer, mlp) for mixer in mixers]
+    return decoder("exaone4", config, size, attention, layers, norm)
+
+
+def read_mixers(config: Config, n: int, eps: float, layers: int) -> tuple[Attention, list[Attention]]:
+    """Attention as most layers have it, and that of each; `eps` is that of the norms of heads."""
+    heads = read_heads(config, n)
     rotation = rope(config, heads.head_dim)
     attention = Attention(separate(n, heads), output(n, heads), heads, rotation, head_norms(heads, eps))
-    mlp, norms = gated(n, m, config.activation("hidden_act", "silu")), post_norms(norm)
     everywhere = config.get("sliding_window", 4096) is None
-    layers = [
-        Layer(norms, attention.over(window)._replace(rope=rotation if window or everywhere else NO_ROPE), mlp)
-        for window in read_windows(config, size.num_hidden_layers)
+    return attention, [
+        attention.over(window)._replace(rope=rotation if window or everywhere else NO_ROPE)
+        for window in read_windows(config, layers)
     ]
-    return decoder("exaone4", config, size, attention, layers, norm)
 
 
 def read_windows(config: Config, layers: int) -> Windows:

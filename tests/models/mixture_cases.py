@@ -153,6 +153,24 @@ _MINIMAX = {
     "rotary_dim": 10,
     "rope_theta": 5000000.0,
 }
+_EXAONE_MOE = {
+    **_BASE,
+    "model_type": "exaone_moe",
+    "architectures": ["ExaoneMoeForCausalLM"],
+    "head_dim": 24,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 1,
+    "sliding_window": 24,
+    "sliding_window_pattern": 4,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "num_shared_experts": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+    "n_group": 1,
+    "topk_group": 1,
+    "rope_theta": 1000000.0,
+}
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -209,6 +227,20 @@ CASES: dict[str, dict[str, Any]] = {
         "num_local_experts": 5,
         "num_experts_per_tok": 1,
         "partial_rotary_factor": 0.75,
+        "tie_word_embeddings": True,
+    },
+    "exaone-moe": _EXAONE_MOE,
+    "exaone-moe-groups": {
+        **{key: value for key, value in _EXAONE_MOE.items() if key not in ("sliding_window_pattern", "hidden_act")},
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "mlp_layer_types": ["sparse", "dense", "sparse"],
+        "num_hidden_layers": 3,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "num_shared_experts": 2,
+        "norm_topk_prob": False,
+        "n_group": 4,
+        "topk_group": 2,
         "tie_word_embeddings": True,
     },
 }
