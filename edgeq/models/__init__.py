@@ -105,6 +105,7 @@ SUPPORTED = (
     "hunyuan_v1_moe",
     "minimax_m2",
     "exaone_moe",
+    "flex_olmo",
     "gpt_neo",
     "biogpt",
     "jais2",

@@ -171,6 +171,20 @@ _EXAONE_MOE = {
     "topk_group": 1,
     "rope_theta": 1000000.0,
 }
+_FLEX_OLMO = {
+    **{key: value for key, value in _BASE.items() if key != "moe_intermediate_size"},
+    "model_type": "flex_olmo",
+    "architectures": ["FlexOlmoForCausalLM"],
+    "hidden_size": 72,
+    "num_attention_heads": 6,
+    "intermediate_size": 44,
+    "num_hidden_layers": 2,
+    "num_experts": 7,
+    "num_experts_per_tok": 5,
+    "norm_topk_prob": False,
+    "rope_theta": 500000.0,
+    "attention_bias": False,
+}
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -241,6 +255,16 @@ CASES: dict[str, dict[str, Any]] = {
         "norm_topk_prob": False,
         "n_group": 4,
         "topk_group": 2,
+        "tie_word_embeddings": True,
+    },
+    "flex-olmo": _FLEX_OLMO,
+    "flex-olmo-bias": {
+        **_FLEX_OLMO,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     },
 }
