@@ -102,6 +102,7 @@ SUPPORTED = (
     "ministral",
     "cwm",
     "vaultgemma",
+    "lfm3",
     "hunyuan_v1_moe",
     "minimax_m2",
     "exaone_moe",

@@ -44,9 +44,7 @@ def lfm2(name: str, config: Config, size: Dimensions, ffns: Sequence[FeedForward
         ),
     )
     kinds = layer_types(config, size.num_hidden_layers)
-    if n % 16:
-        raise config.unsupported(f"hidden_size is {n}, a multiple of 16 is needed")
-    convolution = ShortConvolution(n, config.integer("conv_L_cache", 3, most=64), config.flag("conv_bias"))
+    convolution = read_convolution(config, n)
     norms = PreNorms(norm("attn_norm", "operator_norm"), norm("ffn_norm", "ffn_norm"))
     tied = config.get("tie_embedding", config.get("tie_word_embeddings", True))
     mixers = [convolution if kind == "conv" else attention for kind in kinds]
@@ -61,6 +59,13 @@ def lfm2(name: str, config: Config, size: Dimensions, ffns: Sequence[FeedForward
         last="model.embedding_norm",
         settings={"rope_theta": THETA},
     )
+
+
+def read_convolution(config: Config, n: int, taps: int = 3) -> ShortConvolution:
+    """Of `n` channels, over `taps` positions unless the configuration says otherwise."""
+    if n % 16:
+        raise config.unsupported(f"hidden_size is {n}, a multiple of 16 is needed")
+    return ShortConvolution(n, config.integer("conv_L_cache", taps, most=64), config.flag("conv_bias"))
 
 
 def mlp_size(config: Config) -> int:

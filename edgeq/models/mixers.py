@@ -35,7 +35,8 @@ class Attention(NamedTuple):
     turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
                 the weights of the keys multiply may as well multiply the queries: keys are normed without weights
                 before, and queries after with the product of both.
-    gate:       what the heads give is multiplied by the sigmoid of this projection, before the output projection
+    gate:       what the heads give is multiplied by the sigmoid of this projection, before the output projection: of a
+                value for each of theirs, or for each head
     """
 
     qkv: Projections
@@ -92,7 +93,9 @@ class Attention(NamedTuple):
             v = self.value_norm.graph(g, v)
         opened = self.gate.graph(g, h, at) if self.gate else None
         seen = g.attention(q, k, v, heads, self.rope, layer=i)
-        return self._out(g, g.sigmoid_mul(seen, opened) if opened else seen, at, add_to)
+        if self.gate and opened:
+            seen = (g.head_gate if self.gate.rows == heads.num_attention_heads else g.sigmoid_mul)(seen, opened)
+        return self._out(g, seen, at, add_to)
 
     def _of_another(self, g: Graph, h: Value, heads: Heads, at: str) -> Value:
         """What heads see of the keys and values of layer `reads`."""

@@ -18,6 +18,7 @@ from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
 from edgeq.ops.gaussian_top import GaussianTop
 from edgeq.ops.given_rows import GivenRows
+from edgeq.ops.head_gate import HeadGate
 from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
@@ -69,6 +70,7 @@ class Graph(Recorder):
     experts = says(MixtureOfExperts)
     sigmoid_gate = says(SigmoidGate)
     sigmoid_mul = says(SigmoidMul)
+    head_gate = says(HeadGate)
     scale = says(Scale)
     scale_by = says(ScaleBy)
     add = says(Add)

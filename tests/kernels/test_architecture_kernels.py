@@ -7,7 +7,7 @@ from kernel_calls import BODIES, Packed, address, call
 from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
-from edgeq.ops import activation, copy_rows, elementwise, head_norm, layer_norm, norm, positions, short_conv
+from edgeq.ops import activation, copy_rows, elementwise, head_gate, head_norm, layer_norm, norm, positions, short_conv
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -82,6 +82,23 @@ def test_head_norm_matches_twin(head_dim, threads):
     args = head_norm.Args(*here, heads, head_dim, address(weight), bits(1e-6), address(count), *here)
     call(BODY.kernel("head_norm"), args, threads=threads)
     np.testing.assert_allclose(found, head_norm.reference(x, weight, 1e-6), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("head_dim", [8, 40, 128])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_head_gate_matches_twin(head_dim, threads):
+    """And changes nothing else: of rows, of heads, of gates."""
+    rng = np.random.default_rng(head_dim)
+    tokens, heads = 3, 5
+    x = rng.standard_normal((tokens + 1, heads, head_dim)).astype(np.float32)
+    gate = (4 * rng.standard_normal((tokens + 1, 16))).astype(np.float32)
+    gate[0, 0], gate[0, 1] = 200.0, -200.0
+    found, before, count = x.copy(), gate.copy(), np.array([tokens], np.int64)
+    where = address(found), found.strides[0], heads, head_dim, address(gate), gate.strides[0], address(count)
+    call(BODY.kernel("head_gate"), head_gate.Args(*where), threads=threads)
+    expected = head_gate.reference(x[:tokens], gate[:tokens, :heads])
+    np.testing.assert_allclose(found[:tokens], expected, rtol=2e-6, atol=1e-7)
+    assert (found[tokens] == x[tokens]).all() and (gate == before).all()
 
 
 @pytest.mark.parametrize("kind", activation.FUNCTIONS)
