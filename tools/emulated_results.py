@@ -52,6 +52,7 @@ MODELS = (
     Model("stablelm", "I8_R"),
     Model("bitnet", "Q8_0"),
     Model("lfm2-bias", "Q8_0"),
+    Model("lfm3", "Q8_0"),
     Model("mixtral", "Q6_K"),
     Model("qwen2-moe", "Q4_K_M", "q8_0"),
     Model("granitemoe", "Q4_0"),

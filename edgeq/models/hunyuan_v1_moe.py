@@ -27,7 +27,7 @@ def compose(config: Config) -> Model:
     norm, attention = partial(RMSNorm, width=n, eps=eps), read_attention(config, n, eps)
     ffns = [read_mixture(config, n, size.intermediate_size, i) for i in range(size.num_hidden_layers)]
     layers = [Layer(pre_norms(norm), attention, ffn) for ffn in ffns]
-    settings = {"num_experts": ffns[0].experts.num_experts}
+    settings = {"num_experts": read_experts(config.changed(num_experts_per_tok=1), "num_experts", 1, 1)[0]}
     return decoder("hunyuan_v1_moe", config, size, attention, layers, norm, settings=settings)
 
 
