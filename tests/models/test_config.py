@@ -292,3 +292,33 @@ def test_bamba_rotates_half_of_each_head() -> None:
     assert architecture(config | {"partial_rotary_factor": 1.0}) == architecture(config)
     whole = architecture(config | {"rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 1.0}})
     assert [len(model.rope.inverse_frequencies) for model in (architecture(config), whole)] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "message"),
+    [
+        ("lfm3", {"layer_types": ["conv"] * 4}, "layer_types has no layer of attention"),
+        ("lfm3", {"layer_types": ["conv", "mamba"] * 2}, "layers of type 'mamba' are not supported"),
+        ("gpt-neo", {"attention_types": [[["global"], 3]]}, r"attention_types is .*, kinds of 4 layers are needed"),
+        ("gpt-neo", {"attention_types": [[["global", "sparse"], 2]]}, "attention_types is"),
+        ("gpt-neo", {"attention_types": 7}, "attention_types is 7"),
+        ("hunyuan-moe", {"moe_topk": [2]}, r"moe_topk is \[2\], a number for each layer is needed"),
+        ("hunyuan-moe", {"moe_intermediate_size": [44, 48]}, r"moe_intermediate_size is \[44, 48\], supported is 44"),
+        ("hunyuan-moe", {"num_shared_expert": 2}, "num_shared_expert is 2, supported is 1"),
+        ("hunyuan-moe", {"moe_topk": 9}, "num_experts_per_tok is 9, there are 6 experts"),
+        ("minimax-m2", {"scoring_func": "softmax"}, "scoring_func 'softmax' is not supported"),
+        ("minimax-m2", {"shared_intermediate_size": 64}, "shared_intermediate_size 64 is not supported"),
+        ("exaone-moe", {"mlp_layer_types": ["dense", "routed"] * 2}, "layers of type 'routed' are not supported"),
+    ],
+)
+def test_what_further_families_do_not_have(case: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises((CheckpointError, UnsupportedError), match=message):
+        architecture(random_checkpoints.CASES[case] | change)
+
+
+def test_code_world_model_has_a_scaling_where_nothing_is_said() -> None:
+    """Llama 3's, by 16; theta beside it does not count, as in transformers."""
+    config = {key: value for key, value in random_checkpoints.CASES["cwm"].items() if key != "rope_parameters"}
+    model = architecture(config | {"rope_theta": 5.0})
+    assert model.rope == architecture(config).rope
+    assert model.rope.inverse_frequencies[-1] == pytest.approx(1e6 ** (-22 / 24) / 16)
