@@ -91,7 +91,8 @@ class KeysAndValues(Kept):
         self._heads, self._kind, self._places = heads, kind, places
 
     def overflowed(self, part: np.ndarray) -> bool:
-        """Whether a key or value is past f16's range; of q8_0, a scale is."""
+        """Whether a key or value is past f16's range; of q8_0, a scale is. Where layers share the place, also whether
+        it is no number: what an earlier layer could not hold comes to that."""
         if self._kind == "f32":
             return False
         keys, values = part[: self.key_bytes], part[self.key_bytes :]
@@ -99,7 +100,9 @@ class KeysAndValues(Kept):
             width, head_dim = self._heads.num_key_value_heads, self._heads.head_dim
             keys = keys.reshape(width * self._places // 16, -1)[:, 16 * head_dim :]
             values = values.reshape(width, -1)[:, self._places * round_up(head_dim, 16) :]
-        return any(bool(np.isinf(np.ascontiguousarray(each).view(np.float16)).any()) for each in (keys, values))
+        halves = (np.ascontiguousarray(each).view(np.float16) for each in (keys, values))
+        wrong = np.isinf if self.alike is None else lambda x: ~np.isfinite(x)
+        return any(bool(wrong(each).any()) for each in halves)
 
     def blank(self, part: np.ndarray, first: int) -> None:
         width, head_dim, element = self._heads.num_key_value_heads, self._heads.head_dim, KV_BYTES[self._kind]

@@ -10,7 +10,8 @@ import pytest
 
 from edgeq.errors import MemoryLimitError
 from edgeq.graph import pages
-from edgeq.graph.pages import Kept, PageGroup
+from edgeq.graph.heads import Heads
+from edgeq.graph.pages import Kept, KeysAndValues, PageGroup
 from edgeq.runtime.pool import SPARE, Pool
 from edgeq.runtime.sequence import Sequence
 from edgeq.runtime.states import Pages
@@ -223,3 +224,16 @@ def test_a_page_that_a_finalizer_brings_back_is_nobody_elses():
     assert pool.take(4096).address != address
     back.pop().itself = None
     assert pool.used == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "one_place", "each"), [(np.nan, True, False), (np.inf, True, True), (1, False, False)]
+)
+def test_what_a_cache_could_not_hold_is_seen(value: float, one_place: bool, each: bool) -> None:
+    """Where an encoder's layers share a place, only the last one's keys are there, which are no numbers if those of an
+    earlier one were past the range."""
+    for causal, expected in ((False, one_place), (True, each)):
+        kept = KeysAndValues(Heads(2, 2, 16, causal=causal), PAGE, "f16")
+        part = np.zeros(kept.nbytes, np.uint8)
+        part.view(np.float16)[5] = value
+        assert kept.overflowed(part) == expected
