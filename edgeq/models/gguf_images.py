@@ -1,9 +1,10 @@
 """GGUF of what a model sees with (mmproj files of llama.cpp) as the larger model's `config.json`,
 its settings of images, and what holds each of our tensors."""
 
+import json
 from array import array
 from collections.abc import Callable, Mapping
-from math import isqrt, prod
+from math import prod
 from typing import Any, NamedTuple
 
 from edgeq.errors import FormatError, UnsupportedError
@@ -73,9 +74,10 @@ def read_images(
     metadata: Mapping[str, Any], shapes: Shapes, text: Mapping[str, Any], tokens: Any, source: str
 ) -> Found:
     """What a model sees with whose config.json is `text` and whose texts are of `tokens`. Raises FormatError for what
-    is missing or of another shape, UnsupportedError for a model that is not known, or another one's tokens."""
+    is missing or of another shape, UnsupportedError for a model that is not known, settings that are not followed, and
+    another model's tokens."""
     kind = metadata.get("clip.projector_type")
-    if metadata.get("clip.has_vision_encoder") is not True or kind not in FAMILIES:
+    if metadata.get("clip.has_vision_encoder") is not True or not isinstance(kind, str) or kind not in FAMILIES:
         what = f"sees with projector_type {str(kind)[:40]!r}" if kind else "is no file that a model sees with"
         raise UnsupportedError(f"{source}: {what}; supported are {', '.join(FAMILIES)}: give a model's mmproj file")
     if metadata.get("clip.use_gelu") is not True:
@@ -85,7 +87,7 @@ def read_images(
         what = f"the text model has no token {family.token}"
         raise UnsupportedError(f"{source}: {what}: give the mmproj file of that model")
     joined = values.get("projector.scale_factor", family.joined)
-    if not all(isinstance(values[key], int) and values[key] > 0 for key in ("image_size", "patch_size")) or joined < 1:
+    if not all(isinstance(one, int) and one > 0 for one in (values["image_size"], values["patch_size"], joined)):
         raise FormatError(f"{source}: its sizes of images and patches are none: convert it again")
     more, settings = family.write(values, joined, tokens.index(family.token))
     config = {
@@ -98,8 +100,7 @@ def read_images(
     settings |= {key: _three(metadata, key, source) for key in ("image_mean", "image_std")}
     seen = images(config, source)
     assert seen is not None
-    if values["embedding_length"] != seen.tower.size.hidden_size or isqrt(seen.rows) ** 2 != seen.rows:
-        raise FormatError(f"{source}: its sizes do not fit together: convert it again")
+    seen.preparation({"preprocessor_config.json": json.dumps(settings).encode()}, source)
     wanted = {name: tensor.shape for name, tensor in seen.tensors.items()}
     return Found(config, settings, _matched(shapes, wanted, family, source))
 

@@ -142,6 +142,9 @@ def test_older_files_that_call_matrices_by_each_others_name(folder: Path, tmp_pa
     ("change", "error", "what"),
     [
         (lambda keys, _: keys.update({"clip.projector_type": "pixtral"}), UnsupportedError, "projector_type 'pixtral'"),
+        (lambda keys, _: keys.update({"clip.projector_type": ["gemma3"]}), UnsupportedError, "projector_type"),
+        (lambda keys, _: keys.update({"clip.vision.image_std": [0.5, 0.0, 0.5]}), UnsupportedError, "image_std"),
+        (lambda keys, _: keys.update({"clip.vision.projector.scale_factor": 2.5}), FormatError, "its sizes of images"),
         (lambda keys, _: keys.pop("clip.use_gelu"), UnsupportedError, "clip.use_gelu None"),
         (lambda keys, _: keys.pop("clip.vision.patch_size"), FormatError, "has no clip.vision.patch_size"),
         (lambda keys, _: keys.update({"clip.vision.patch_size": 0}), FormatError, "its sizes of images and patches"),

@@ -3,10 +3,12 @@
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import seeing_gemma
 import seeing_model
 from PIL import Image
 from seeing_model import QUESTION, picture
@@ -230,3 +232,18 @@ def test_what_is_refused_of_responses(served, image, what):
 def test_no_prompt_is_told_without_its_images(served):
     answer = served.post("/apply-template", model="m", messages=parts(f"data:;base64,{encoded('wide')}"))
     assert (answer.status_code, "image_url" in answer.text) == (400, True)
+
+
+def test_gemma(tmp_path):
+    """Several at once, whose images no pass splits: each is told what it is told alone."""
+    convert(seeing_gemma.write(tmp_path / "m"), tmp_path / "g.eqf", "F32")
+    names = [*seeing_model.SIZES]
+    with serving({"g": lambda say: load(tmp_path / "g.eqf", threads=2)}) as served:
+        wait_until(lambda: served.roster.ready)
+        model, question = served.roster.entries["g"].engine.model, {"type": "text", "text": QUESTION}
+        talks = [[{"type": "image", "image": picture(name)}, question] for name in names]
+        expected = [model.chat([{"role": "user", "content": talk}], 6, temperature=0).text for talk in talks]
+        with ThreadPoolExecutor(len(names)) as pool:
+            asked = pool.map(lambda name: chat(served, parts(f"data:;base64,{encoded(name)}"), "g").json(), names)
+            assert [answer["choices"][0]["message"]["content"] for answer in asked] == expected
+    assert len({*expected}) > 1
