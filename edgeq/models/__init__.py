@@ -103,6 +103,7 @@ SUPPORTED = (
     "cwm",
     "vaultgemma",
     "lfm3",
+    "olmo_hybrid",
     "hunyuan_v1_moe",
     "minimax_m2",
     "exaone_moe",

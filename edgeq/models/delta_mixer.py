@@ -46,7 +46,7 @@ class Projected(Protocol):
     learns by and what it forgets by."""
 
     def tensors(self, t: Tensors, n: int, shape: DeltaShape) -> None:
-        """Add them, which read `n` values."""
+        """Add them, which read `n` values, and the convolution."""
 
 
 class FourProjections(NamedTuple):
@@ -61,6 +61,24 @@ class FourProjections(NamedTuple):
             ("ssm_alpha", "a", shape.heads),
         ):
             Matrix(name, f"linear_attn.in_proj_{part}", rows, n).tensors(t)
+        one_convolution(t, shape)
+
+
+class SixProjections(NamedTuple):
+    """As in OLMo Hybrid: queries, keys and values apart, and so their convolutions, or these in one."""
+
+    def tensors(self, t: Tensors, n: int, shape: DeltaShape) -> None:
+        """Six, and three."""
+        rows = {"q": shape.keys, "k": shape.keys, "v": shape.values}
+        t.joined("attn_qkv", {f"linear_attn.{part}_proj": count for part, count in rows.items()}, n)
+        for name, part, count in (
+            ("attn_gate", "g", shape.values),
+            ("ssm_beta", "b", shape.heads),
+            ("ssm_alpha", "a", shape.heads),
+        ):
+            Matrix(name, f"linear_attn.{part}_proj", count, n).tensors(t)
+        apart = {f"linear_attn.{part}_conv1d": count for part, count in rows.items()}
+        t.depthwise_joined("ssm_conv1d", apart, "linear_attn.conv1d", shape.taps)
 
 
 class TwoProjections(NamedTuple):
@@ -80,29 +98,37 @@ class TwoProjections(NamedTuple):
         for name, first in (("ssm_beta", 0), ("ssm_alpha", each)):
             fused = Fused(2 * shape.heads, first, each, 2 * each)
             Matrix(name, source.format("ba"), shape.heads, n, fused=fused).tensors(t)
+        one_convolution(t, shape)
+
+
+def one_convolution(t: Tensors, shape: DeltaShape) -> None:
+    """Of queries, keys and values, one after the other."""
+    t.depthwise("ssm_conv1d", "linear_attn.conv1d", 2 * shape.keys + shape.values, shape.taps)
 
 
 class GatedDeltaNet(NamedTuple):
-    """Of `n` values of the residual stream; `eps` is that of the norm of each head's result."""
+    """Of `n` values of the residual stream; `eps` is that of the norm of each head's result; `strength` the most that
+    something is learned by. `names` are the checkpoint's of the projection back, and of the norm."""
 
     n: int
     shape: DeltaShape
     projected: Projected
     eps: float
+    strength: float = 1.0
+    names: tuple[str, str] = ("linear_attn.out_proj", "linear_attn.norm")
 
     @property
     def output(self) -> Matrix:
         """Back into the residual stream."""
-        return Matrix("ssm_out", "linear_attn.out_proj", self.n, self.shape.values)
+        return Matrix("ssm_out", self.names[0], self.n, self.shape.values)
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the convolution, decays, the norm."""
         shape = self.shape
         self.projected.tensors(t, self.n, shape)
-        t.depthwise("ssm_conv1d", "linear_attn.conv1d", 2 * shape.keys + shape.values, shape.taps)
         t.vector("ssm_dt.bias", "linear_attn.dt_bias", shape.heads)
         t.rates("ssm_a.weight", "linear_attn.A_log", shape.heads)
-        t.norm("ssm_norm", "linear_attn.norm", shape.value_dim)
+        t.norm("ssm_norm", self.names[1], shape.value_dim)
         self.output.tensors(t)
 
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
@@ -122,6 +148,7 @@ class GatedDeltaNet(NamedTuple):
             shape.key_dim,
             layer=i,
             in_turn=shape.in_turn,
+            strength=self.strength,
         )
         x = g.gated_norm(x, gate, f"{at}ssm_norm.weight", shape.value_dim, self.eps)
         return self.output.graph(g, x, at, add_to)

@@ -8,17 +8,21 @@ from edgeq.ops import Graph, Value
 
 
 class RMSNorm(NamedTuple):
-    """RMSNorm of `width` values: `name` in the file, `source` in the checkpoint; `add` is added to its weights."""
+    """RMSNorm of `width` values: `name` in the file, `source` in the checkpoint, or `instead`; `add` is added to its
+    weights."""
 
     name: str
     source: str
     width: int
     eps: float
     add: float = 0.0
+    instead: str = ""
 
     def tensors(self, t: Tensors) -> None:
         """The weights."""
         t.norm(self.name, self.source, self.width, add=self.add)
+        if self.instead:
+            t.vector_also(f"{self.name}.weight", f"{self.instead}.weight", self.width)
 
     def graph(self, g: Graph, x: Value, at: str = "", add_to: Value | None = None) -> Value:
         """x normed, added to `add_to`; `at` is what the layer's names begin with."""

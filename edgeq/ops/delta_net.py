@@ -3,9 +3,9 @@ what it would have said to a key.
 
     S = g S + k (beta (v - g S^T k))^T,    out = S^T q
 
-with q and k normed to length 1 and q over sqrt(its size), g = exp(a softplus(x + bias)), beta = sigmoid(y) per token
-and head. The state is computed token by token, 16 columns at a time: these do not depend on one another, and lie in L1
-for as long as there are tokens.
+with q and k normed to length 1 and q over sqrt(its size), g = exp(a softplus(x + bias)), beta = strength sigmoid(y) per
+token and head. The state is computed token by token, 16 columns at a time: these do not depend on one another, and lie
+in L1 for as long as there are tokens.
 """
 
 from collections.abc import Hashable
@@ -39,6 +39,7 @@ class Args(NamedTuple):
     key_dim: int
     value_dim: int
     scale: int  # of q, f32 bits
+    strength: int  # of all betas, f32 bits
     factors: int  # f32 [rows, FACTORS, heads, rounded up to 16]
     parts: int  # 16 columns of a head each
     part_bytes: int
@@ -55,7 +56,7 @@ class Args(NamedTuple):
 class DeltaNet(Op):
     """x holds q and k of `key_heads` heads of `key_dim` values, and v of `heads` heads; `decay` and `beta` one value
     per head of v, `rate` and `bias` are tensors of one, too. All sizes of heads are multiples of 16. Neighbouring heads
-    of v share a key and a query, or take them `in_turn`."""
+    of v share a key and a query, or take them `in_turn`. `strength` is the largest that beta can be."""
 
     x: Value
     decay: Value
@@ -67,6 +68,7 @@ class DeltaNet(Op):
     key_dim: int
     layer: int
     in_turn: bool = False
+    strength: float = 1.0
     kernels: ClassVar[Variants] = {"delta_net": lambda isa: ["factors", "scan"]}
 
     @property
@@ -98,6 +100,7 @@ class DeltaNet(Op):
             key_dim=self.key_dim,
             value_dim=out.width // self.heads,
             scale=bits(self.key_dim**-0.5),
+            strength=bits(self.strength),
             factors=int(factors.ctypes.data),
             parts=out.width // 16,
             part_bytes=64 * self.key_dim,
@@ -168,7 +171,7 @@ def _make_factors():
             gates, at = token * a.gates_stride + first * 4, a.factors + token * FACTORS * step
             slope = softplus(add(load_f32x16(a.decay + gates), load_f32x16(a.bias + first * 4)))
             store_f32x16(at + first * 4, exp(mul(slope, load_f32x16(a.rate + first * 4))))
-            beta = div(one, add(one, exp(neg(load_f32x16(a.beta + gates)))))
+            beta = div(splat_f32(bits_f32(a.strength)), add(one, exp(neg(load_f32x16(a.beta + gates)))))
             store_f32x16(at + ALPHA * step + first * 4, beta)
             for head in range(first, min(first + 16, a.heads)):
                 of = head % a.key_heads if a.turns != 0 else head // each
@@ -251,16 +254,23 @@ def _make_scan():
 
 
 def reference(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, decay: np.ndarray, beta: np.ndarray, rate: np.ndarray, bias: np.ndarray
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    decay: np.ndarray,
+    beta: np.ndarray,
+    rate: np.ndarray,
+    bias: np.ndarray,
+    most: float = 1.0,
 ) -> np.ndarray:
     """The NumPy twin, from position 0 on: q and k [tokens, key heads, size], v [tokens, heads, values], decay and beta
-    [tokens, heads], rate and bias [heads] -> like v."""
+    [tokens, heads], rate and bias [heads] -> like v; `most` is the strength."""
     tokens, heads, values = v.shape
     each, size = heads // k.shape[1], k.shape[2]
     wide_q, wide_k = (np.repeat(x.astype(np.float64), each, axis=1) for x in (q, k))
     wide_q, wide_k = (x / np.sqrt((x * x).sum(axis=2, keepdims=True) + EPS) for x in (wide_q, wide_k))
     kept = np.exp(rate * np.logaddexp(0.0, decay.astype(np.float64) + bias))
-    strength = 1.0 / (1.0 + np.exp(-beta.astype(np.float64)))
+    strength = most / (1.0 + np.exp(-beta.astype(np.float64)))
     state, result = np.zeros((heads, size, values)), np.zeros_like(v)
     for t in range(tokens):
         state *= kept[t][:, None, None]

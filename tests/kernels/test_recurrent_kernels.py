@@ -95,10 +95,14 @@ def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias):
 
 
 SHAPES = [(2, 2, 16, 32, 0), (6, 2, 32, 16, 0), (6, 2, 16, 16, 1), (17, 1, 16, 16, 0)]
+STRENGTHS = (1.0, 2.0, 1.0, 2.0)
 
 
-@pytest.mark.parametrize(("heads", "key_heads", "key_dim", "value_dim", "in_turn"), SHAPES)
-def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_dim, in_turn):
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "key_dim", "value_dim", "in_turn", "strength"),
+    [(*shape, strength) for shape, strength in zip(SHAPES, STRENGTHS, strict=True)],
+)
+def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_dim, in_turn, strength):
     rng = np.random.default_rng(heads)
     keys, width, padded = key_heads * key_dim, heads * value_dim, round_up(heads, 32)
     inputs = [rng.standard_normal((length, 2 * keys + width + 2 * padded)).astype(np.float32) for length in LENGTHS]
@@ -130,6 +134,7 @@ def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_d
                 key_dim=key_dim,
                 value_dim=value_dim,
                 scale=bits(key_dim**-0.5),
+                strength=bits(strength),
                 factors=address(factors),
                 parts=width // 16,
                 part_bytes=64 * key_dim,
@@ -151,9 +156,8 @@ def test_delta_net_matches_twin_in_any_pieces(heads, key_heads, key_dim, value_d
         q, k = (part.reshape(len(text), key_heads, key_dim) for part in (q, k))
         if in_turn:
             q, k = (np.tile(part, (1, heads // key_heads, 1)) for part in (q, k))
-        expected = delta_net.reference(
-            q, k, v.reshape(len(text), heads, value_dim), decay[:, :heads], beta[:, :heads], rate[:heads], bias[:heads]
-        )
+        v, gates = v.reshape(len(text), heads, value_dim), (decay[:, :heads], beta[:, :heads])
+        expected = delta_net.reference(q, k, v, *gates, rate[:heads], bias[:heads], strength)
         np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=2e-5)
 
 
