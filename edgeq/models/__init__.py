@@ -108,6 +108,7 @@ SUPPORTED = (
     "minimax_m2",
     "exaone_moe",
     "flex_olmo",
+    "cohere2_moe",
     "gpt_neo",
     "biogpt",
     "jais2",

@@ -185,6 +185,32 @@ _FLEX_OLMO = {
     "rope_theta": 500000.0,
     "attention_bias": False,
 }
+_COHERE2_MOE = {
+    **{key: value for key, value in _BASE.items() if key not in ("moe_intermediate_size", "rms_norm_eps")},
+    "model_type": "cohere2_moe",
+    "architectures": ["Cohere2MoeForCausalLM"],
+    "head_dim": 24,
+    "hidden_size": 112,
+    "num_attention_heads": 7,
+    "num_key_value_heads": 1,
+    "intermediate_size": 44,
+    "prefix_dense_intermediate_size": 100,
+    "num_hidden_layers": 5,
+    "first_k_dense_replace": 1,
+    "sliding_window": 24,
+    "sliding_window_pattern": 4,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "num_shared_experts": 2,
+    "shared_expert_combination_strategy": "average",
+    "expert_selection_fn": "sigmoid",
+    "norm_topk_prob": True,
+    "layer_norm_eps": 1e-4,
+    "logit_scale": 0.7,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+}
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -267,4 +293,23 @@ CASES: dict[str, dict[str, Any]] = {
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     },
+    "cohere2-moe": _COHERE2_MOE,
+    "cohere2-moe-softmax": {
+        **{
+            key: value
+            for key, value in _COHERE2_MOE.items()
+            if key not in ("layer_norm_eps", "first_k_dense_replace", "sliding_window_pattern")
+        },
+        "rms_norm_eps": 1e-5,
+        "expert_selection_fn": "softmax",
+        "shared_expert_combination_strategy": "sum",
+        "num_shared_experts": 1,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "mlp_layer_types": ["sparse", "dense", "dense"],
+        "num_hidden_layers": 3,
+        "prefix_dense_sliding_window_pattern": 2,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
+    "cohere2-moe-alone": {**_COHERE2_MOE, "num_shared_experts": 0, "norm_topk_prob": False, "num_hidden_layers": 3},
 }
