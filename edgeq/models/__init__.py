@@ -110,6 +110,7 @@ SUPPORTED = (
     "flex_olmo",
     "cohere2_moe",
     "gpt_neo",
+    "codegen",
     "biogpt",
     "jais2",
     "modernbert-decoder",

@@ -92,8 +92,8 @@ REFUSED = {
     *("hunyuan-moe", "hunyuan-moe-bias", "minimax-m2", "minimax-m2-tied", "exaone-moe", "exaone-moe-groups"),
     *("flex-olmo", "flex-olmo-bias", "cohere2-moe", "cohere2-moe-softmax", "cohere2-moe-alone", "olmo-hybrid"),
     *("olmo-hybrid-rope", "ministral", "ministral-local", "cwm", "cwm-bias", "vaultgemma", "vaultgemma-uncapped"),
-    *("lfm3", "lfm3-plain", "modernbert-decoder", "modernbert-decoder-bias", "gpt-neo", "gpt-neo-local", "biogpt"),
-    *("biogpt-plain", "jais2", "jais2-no-bias"),
+    *("lfm3", "lfm3-plain", "modernbert-decoder", "modernbert-decoder-bias", "gpt-neo", "gpt-neo-local", "codegen"),
+    *("codegen-tied", "biogpt", "biogpt-plain", "jais2", "jais2-no-bias"),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }
