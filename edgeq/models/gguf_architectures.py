@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import UnsupportedError
-from edgeq.models import gguf_dense, gguf_latents, gguf_mixtures, gguf_recurrent, gguf_selective
+from edgeq.models import gguf_dense, gguf_latents, gguf_mixtures, gguf_newer, gguf_recurrent, gguf_selective
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_encoders import ENCODERS
 from edgeq.models.gguf_older import OLDER
@@ -17,6 +17,7 @@ ARCHITECTURES = {
     **gguf_dense.DENSE,
     **OLDER,
     **gguf_mixtures.MIXTURES,
+    **gguf_newer.NEWER,
     **gguf_recurrent.RECURRENT,
     **gguf_latents.LATENTS,
     **ENCODERS,
