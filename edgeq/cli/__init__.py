@@ -58,6 +58,7 @@ ELSEWHERE = {
     "download": "pull",
     "generate": "run",
     "get": "pull",
+    "help": "--help",
     "imatrix": "calibrate",
     "info": "show",
     "list": "models",

@@ -1,5 +1,5 @@
 """The model and the prompt, of verbs by which a model writes: in their places, or by -m and -p, as the commands of
-llama.cpp and mlx-lm have them."""
+llama.cpp have them; --model and --prompt are mlx-lm's, too."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -54,6 +54,6 @@ def _taken(named: Sequence[str | None], words: Sequence[str], most: int) -> list
     found = [one if one is not None else left.pop(0) for one in named if one is not None or left]
     if left:
         given = " ".join(left)
-        places = "a model" if most == 1 else "a model and a prompt"
-        raise UsageError(f"{given[:80]!r} is one argument too many: give {places}, text of several words in quotes")
+        places = "a model" if most == 1 else "a model and a prompt, text of several words in quotes"
+        raise UsageError(f"{given[:80]!r} is one argument too many: give {places}")
     return found

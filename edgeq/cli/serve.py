@@ -17,7 +17,9 @@ from edgeq.text import template_process
 
 @click.command("serve")
 @click.argument("models", nargs=-1, metavar="[NAME=]MODEL...")
-@click.option("-m", "--model", "by_name", multiple=True, metavar="MODEL", help="A MODEL, in place of the argument.")
+@click.option(
+    "-m", "--model", "by_name", multiple=True, metavar="[NAME=]MODEL", help="A MODEL, as the argument; may be repeated."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that clients need, one a line.")
@@ -60,7 +62,7 @@ def command(
 
     EDGEQ_API_KEY holds a key that clients need, as --api-key-file does.
     """
-    models = (*by_name, *models)
+    models = (*models, *by_name)
     if not models:
         raise click.UsageError("Missing argument '[NAME=]MODEL...'.", click.get_current_context())
     check_installed()

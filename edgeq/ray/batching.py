@@ -35,8 +35,9 @@ def batch(
     """Answer a file of OpenAI's batch format: to the same bytes as `edgeq batch`, whatever the number of workers, and
     however often one is lost. What an earlier run has answered is kept in `output`.part, also one of `edgeq batch`.
 
-    `progress` hears how many rows are answered, of how many. Raises what loading the model raises, UsageError for a
-    file that cannot be read or holds no request, OutputError for one that cannot be written.
+    `progress` hears how many rows are answered, of how many. Raises what loading the model raises (where
+    only a worker cannot load it ray.exceptions.RayActorError), UsageError for a file that cannot be read or holds no
+    request, OutputError for one that cannot be written.
     """
     with closing(Work(Path(requests), Path(output), _identity(workers))) as work:
         done = work.kept
@@ -56,6 +57,7 @@ def _answers(workers: Workers, lines: Sequence[bytes]) -> Generator[tuple[bytes,
     room = workers.at_once + AHEAD
     hired = ray.remote(num_cpus=workers.cpus, max_restarts=-1, max_task_retries=-1, max_concurrency=room + 1)(Rows)
     pool = [hired.remote(workers) for _ in range(min(workers.number, len(lines)))]
+    share = min(room, -(-len(lines) // max(1, len(pool))))  # those who are ready first leave some to the others
 
     def ask(worker: Any, line: bytes) -> None:
         told_of = worker.answer.remote(line) if line else worker.ready.remote()
@@ -68,7 +70,7 @@ def _answers(workers: Workers, lines: Sequence[bytes]) -> Generator[tuple[bytes,
         while left:
             worker, line, future = told.get()
             answer = future.result()
-            for _ in range(min(len(waiting), 1 if line else room)):
+            for _ in range(min(len(waiting), 1 if line else share)):
                 ask(worker, waiting.popleft())
             if line:
                 left -= 1

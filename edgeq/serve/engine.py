@@ -279,7 +279,12 @@ class Engine:
                     429, f"{self.waiting} requests wait already: try again later", code="queue_full", retry_after=soon
                 )
             self._submitted += 1
-        future = self._turns.submit(partial(self._turn, work))
+        try:
+            future = self._turns.submit(partial(self._turn, work))
+        except BaseException:  # closed, or no thread can be had
+            with self._lock:
+                self._submitted -= 1
+            raise
         future.add_done_callback(self._drop)
         return future
 

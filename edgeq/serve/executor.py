@@ -34,9 +34,7 @@ class Executor:
         with self._state:
             if self._closed:
                 raise RuntimeError("closed: takes no more work")
-            if self._threads < self._at_once:
-                self._begin((future, work))
-            else:
+            if self._threads >= self._at_once or not self._began((future, work)):
                 self._waiting.append((future, work))
         return future
 
@@ -48,9 +46,21 @@ class Executor:
                 future.cancel()
             self._state.wait_for(lambda: not self._threads)
 
-    def _begin(self, piece: Piece) -> None:
-        start_new_thread(self._run, (piece,))  # Thread.start() waits until it runs, and the event loop with it
+    def finish(self) -> None:
+        """Wait for all that was asked for."""
+        with self._state:
+            self._state.wait_for(lambda: not self._threads)
+
+    def _began(self, piece: Piece) -> bool:
+        """Begin it in a thread of its own. False where there can be no more, and one that is there will come to it."""
+        try:
+            start_new_thread(self._run, (piece,))  # Thread.start() waits until it runs, and the event loop with it
+        except (RuntimeError, MemoryError):
+            if not self._threads:
+                raise
+            return False
         self._threads += 1
+        return True
 
     def _run(self, piece: Piece | None) -> None:
         while piece is not None:
@@ -60,14 +70,11 @@ class Executor:
     def _after(self) -> Piece | None:
         """Begin the next piece in a thread of its own; where there can be none it is this one's."""
         with self._state:
-            self._threads -= 1
             if self._waiting:
                 piece = self._waiting.popleft()
-                try:
-                    self._begin(piece)
-                except RuntimeError:  # no more threads here
-                    self._threads += 1
+                if not self._began(piece):  # this thread still counts, so it does not raise
                     return piece
+            self._threads -= 1
             self._state.notify_all()
             return None
 
@@ -88,5 +95,11 @@ _SHORT = Executor(8)
 
 
 async def in_thread(work: Callable[Arguments, Result], *given: Arguments.args, **named: Arguments.kwargs) -> Result:
-    """The result of what would hold up the event loop, if not for long: as asyncio.to_thread, whose threads stay."""
+    """The result of what would hold up the event loop, if not for long: as asyncio.to_thread, whose threads stay, but
+    without the caller's context variables."""
     return await asyncio.wrap_future(_SHORT.submit(partial(work, *given, **named)))
+
+
+def finish() -> None:
+    """Wait for what `in_thread` has begun, also for those who ask no more."""
+    _SHORT.finish()

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from edgeq.errors import UsageError
-from edgeq.serve import heap
+from edgeq.serve import executor, heap
 from edgeq.serve.app import application
 from edgeq.serve.connections import Connection
 from edgeq.serve.guard import HEADERS, Rules
@@ -119,6 +119,7 @@ def serve(
     finally:
         notify("STOPPING=1")
         listening.close()
+        executor.finish()  # what a client has asked for whom a draining server left may still read models
     if roster.failure is not None:
         raise roster.failure
     if roster.ready:

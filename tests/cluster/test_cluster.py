@@ -235,6 +235,7 @@ def test_conversations_stay_with_their_replica_and_go_on_where_that_is_lost(clus
                 if len({*asked("The sun")}) == 2:
                     break
             words = ("dog", "cat", "bird", "red", "two", "three", "four", "five")
+            words += ("house", "king", "lake", "moon", "night", "snow", "tree", "wolf")
             said = {word: say(f"There was a {word}") for word in words}
             for _ in range(3):
                 for word in words:
