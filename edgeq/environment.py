@@ -10,6 +10,7 @@
 | `EDGEQ_HISTORY`   | file of what was typed in chats; `-` is none    | `history_file()`                            |
 | `EDGEQ_API_KEY`   | a key that clients of the server need           | none                                        |
 | `NOTIFY_SOCKET`, `LISTEN_PID`, `LISTEN_FDS` | what systemd gives to a service | none |
+| `MALLOC_ARENA_MAX`, `GLIBC_TUNABLES` | what glibc's malloc is told by somebody | nothing |
 | `EDGEQ_TEST_DATA` | folder of checkpoints and texts that tests use  | beside the repository                       |
 | `EDGEQ_TEST_CGROUP` | memory control group in which tests may make groups | none: those tests skip                |
 """
@@ -34,6 +35,11 @@ def threads() -> int | None:
 
         raise UsageError(f"EDGEQ_THREADS is {text!r}: give a whole number of at least 1")
     return int(text)
+
+
+def heaps_are_told() -> bool:
+    """Whether somebody has told glibc's malloc how many heaps it may have."""
+    return "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", "")
 
 
 def cache_folder() -> Path:

@@ -47,7 +47,7 @@ HEAD = """# Which of transformers' models run
 
 All model types of transformers {version} that write text, by themselves or of pictures or sound; made by
 tools/text_models.py. Where edgeq does not run one, the left column says what the first thing is that its code there has
-and edgeq has not. Of models with eyes or ears the language model runs.
+and edgeq has not. Of models with eyes or ears the language model runs; support.md says which of them see images.
 
 | edgeq | model types |
 | --- | --- |

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgeq.container.gguf_values import (
-    METADATA_ASSET,
-)
+from edgeq.container.gguf_values import METADATA_ASSET
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.container.reader import open_file
 from edgeq.errors import FormatError, UnsupportedError, UsageError
@@ -27,6 +25,7 @@ from edgeq.models.gguf_places import FUSED, places
 from edgeq.models.gguf_rope import factor_tensors
 from edgeq.models.image_tower import is_of_images
 from edgeq.models.matrix import check_tensors, layers_held
+from edgeq.models.wrapped import of_text
 
 Progress = Callable[[str, int, int, int, int], None]
 
@@ -93,7 +92,8 @@ def export_gguf(
             notes.append("what reads images is left out: the GGUF file reads text alone")
         if any(info.activation_scale is not None for info in file.tensors.values()):
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
-        factors = {} if METADATA_ASSET in file.assets else factor_tensors(file.metadata["config"], own)
+        told = of_text(file.metadata["config"], str(file.path))
+        factors = {} if METADATA_ASSET in file.assets else factor_tensors(told, own)
         spare = [empty(*one, targets) for one in unread(own).items() if one[0] not in file.tensors]
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [spec for spec, _ in spare]

@@ -180,7 +180,7 @@ def _composed(config: Config) -> Model:
             f"{config.source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     if model_type in WRAPPED:
-        model = replace(_composed(text_config(config)), prefixes=PREFIXES)
+        model = replace(_composed(text_config(config)), prefixes=PREFIXES, bare=bool(config.get(BARE)))
         family = _family(config)
         return model if family is None else _with_images(model, family.whole_images(config))
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")

@@ -11,7 +11,7 @@ from edgeq.models.feed_forward import gated
 from edgeq.models.layers import Layer, Parallel
 from edgeq.models.mixers import Attention, output, separate
 from edgeq.models.norms import LayerNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 
 THETA = 500000.0
 SCALE = 0.0625
@@ -28,7 +28,7 @@ def compose(config: Config) -> Model:
 def read_attention(config: Config, n: int, theta: float) -> Attention:
     """That of every layer."""
     heads, bias = read_heads(config, n), config.flag("attention_bias")
-    rotation = replace(rope(config, heads.head_dim, theta=theta), interleaved=True)
+    rotation = replace(whole_rope(config, heads.head_dim, theta=theta), interleaved=True)
     return Attention(separate(n, heads, bias), output(n, heads, bias), heads, rotation)
 
 

@@ -56,14 +56,20 @@ def read_norm(config: Config, n: int) -> NamedNorm:
     return partial(LayerNorm, width=n, eps=config.number("layer_norm_eps", 1e-5), bias=False)
 
 
+def read_first(config: Config, layers: int) -> int:
+    """How many of the first layers are counted apart."""
+    first = config.get("first_k_dense_replace") or 0
+    if type(first) is not int or first < 0:
+        raise config.malformed(f"first_k_dense_replace is {shown(first)}, a number of layers is needed")
+    return min(first, layers)
+
+
 def read_dense(config: Config, layers: int) -> list[bool]:
     """Which layers have no experts: as `mlp_layer_types` says, or so many of the first ones."""
     if config.get("mlp_layer_types") is not None:
         kinds = config.layer_types(layers, ("dense", "sparse"), config.get("mlp_layer_types"))
         return [kind == "dense" for kind in kinds]
-    first = config.get("first_k_dense_replace") or 0
-    if type(first) is not int or first < 0:
-        raise config.malformed(f"first_k_dense_replace is {shown(first)}, a number of layers is needed")
+    first = read_first(config, layers)
     return [i < first for i in range(layers)]
 
 
@@ -73,7 +79,7 @@ def read_mixers(config: Config, attention: Attention, dense: list[bool]) -> list
         config.integer("sliding_window_pattern", 4),
         config.integer("prefix_dense_sliding_window_pattern", 1),
     )
-    first = 0 if config.get("mlp_layer_types") is not None else sum(dense)
+    first = read_first(config, len(dense))
     usual = [(i + 1) % before != 0 if i < first else (i - first + 1) % every != 0 for i in range(len(dense))]
     unturned = attention._replace(rope=NO_ROPE)
     return [

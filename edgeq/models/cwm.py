@@ -9,7 +9,7 @@ from edgeq.models.feed_forward import gated
 from edgeq.models.layers import Layer, pre_norms
 from edgeq.models.mixers import Attention, output, separate
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 from edgeq.models.windows import by_layer
 
 THETA = 1000000.0
@@ -32,7 +32,7 @@ def compose(config: Config) -> Model:
     heads = read_heads(config.usually(num_key_value_heads=8), n, 128)
     if not config.get("rope_parameters") and not config.get("rope_scaling"):
         config = config.changed(rope_parameters=ROPE)
-    rotation = rope(config, heads.head_dim, theta=THETA)
+    rotation = whole_rope(config, heads.head_dim, theta=THETA)
     attention = Attention(separate(n, heads), output(n, heads), heads, rotation)
     mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
     usual = [i % 4 != 0 for i in range(size.num_hidden_layers)]

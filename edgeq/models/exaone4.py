@@ -10,7 +10,7 @@ from edgeq.models.feed_forward import gated
 from edgeq.models.layers import Layer, post_norms
 from edgeq.models.mixers import Attention, head_norms, output, separate
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 from edgeq.models.windows import Windows, by_layer
 from edgeq.ops import NO_ROPE
 
@@ -29,7 +29,7 @@ def compose(config: Config) -> Model:
 def read_mixers(config: Config, n: int, eps: float, layers: int) -> tuple[Attention, list[Attention]]:
     """Attention as most layers have it, and that of each; `eps` is that of the norms of heads."""
     heads = read_heads(config, n)
-    rotation = rope(config, heads.head_dim)
+    rotation = whole_rope(config, heads.head_dim)
     attention = Attention(separate(n, heads), output(n, heads), heads, rotation, head_norms(heads, eps))
     everywhere = config.get("sliding_window", 4096) is None
     return attention, [

@@ -9,7 +9,7 @@ from edgeq.models.feed_forward import MixtureOfExperts, read_experts, router, se
 from edgeq.models.layers import Layer, post_norms
 from edgeq.models.mixers import Attention, output, separate, whole_norms
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 
 THETA = 500000.0
 
@@ -20,7 +20,7 @@ def compose(config: Config) -> Model:
     n, eps = size.hidden_size, config.number("rms_norm_eps", 1e-6)
     norm = partial(RMSNorm, width=n, eps=eps)
     heads, bias = read_heads(config, n), config.flag("attention_bias")
-    rotation = rope(config, heads.head_dim, theta=THETA)
+    rotation = whole_rope(config, heads.head_dim, theta=THETA)
     attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rotation, whole_norms(heads, eps))
     count, top_k = read_experts(config, "num_experts", 7, 5)
     matrices = separate_experts(n, size.intermediate_size, count)

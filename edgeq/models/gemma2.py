@@ -13,7 +13,7 @@ from edgeq.models.gemma import ACTIVATION
 from edgeq.models.layers import BothNorms, Layer, Norms
 from edgeq.models.mixers import Attention, output, separate
 from edgeq.models.norms import RMSNorm
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 from edgeq.models.windows import by_layer
 
 Named = Callable[[str, str], RMSNorm]
@@ -48,7 +48,7 @@ def layered(name: str, config: Config, norms_of: Callable[[Named], Norms]) -> Mo
     windows = by_layer(config, [i % 2 == 0 for i in range(size.num_hidden_layers)])
     cap = config.optional("final_logit_softcapping", 30.0)
     bias = config.flag("attention_bias")
-    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, rope(config, heads.head_dim))
+    attention = Attention(separate(n, heads, bias), output(n, heads, bias), heads, whole_rope(config, heads.head_dim))
     mlp = gated(n, m, config.activation("hidden_activation", ACTIVATION), config.flag("mlp_bias"))
     norms = norms_of(norm)
     embedding, head = embedding_and_head(size, config.flag("tie_word_embeddings", True))

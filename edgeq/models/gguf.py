@@ -12,6 +12,7 @@ from edgeq.models import gguf_gemma4
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, model_type_of, shown
 from edgeq.models.dimensions import MOST_LAYERS
+from edgeq.models.feed_forward import GatedMLP
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_architectures import exported, known
 from edgeq.models.gguf_encoders import read_classifier, write_classifier, write_dense
@@ -29,7 +30,7 @@ from edgeq.models.gguf_rope import (
 )
 from edgeq.models.gguf_selective import note_of
 from edgeq.models.mixers import query_width
-from edgeq.models.wrapped import WRAPPED, text_config
+from edgeq.models.wrapped import of_text
 
 # GGUF's key after the architecture's name -> config.json's key
 KEYS = {
@@ -132,13 +133,24 @@ def _has(tensor: str, shapes: Shapes) -> bool:
     return any(name in shapes for name in found)
 
 
+def check_activation(model: Model, entry: GgufArchitecture, name: str, values: Mapping[str, Any]) -> None:
+    """UnsupportedError for MLPs of another activation than GGUF's readers take, where neither a key says which it is
+    nor `fixed` which it must be."""
+    keys = {"hidden_act", "hidden_activation"}
+    if "hidden_activation" in values or keys & entry.fixed.keys() or not model.heads.causal:
+        return
+    usual = "gelu_tanh" if entry.model_type.startswith("gemma") else "silu"
+    other = {layer.ffn.activation for layer in model.layers if isinstance(layer.ffn, GatedMLP)} - {usual}
+    if other:
+        raise UnsupportedError(f"its MLPs have {', '.join(sorted(other))}, GGUF's {name} has {usual}")
+
+
 def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> dict[str, Any]:
     """GGUF's metadata of a `config.json`; `notes` gets what it cannot say.
 
     Raises UnsupportedError for a configuration that GGUF's architecture does not have.
     """
-    if config.get("model_type") in WRAPPED:
-        config = text_config(Config(config, source)).values
+    config = of_text(config, source)
     exported(str(model_type_of(config)), source)  # before anything is said of the configuration
     model = architecture_of(config, source)
     recurrent = isinstance(model, Model) and mamba_of(model) is not None
@@ -160,6 +172,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         if entry.own_rope:
             gguf_gemma4.write_rope(values, model, config)
         values |= write_classifier(name, model) | write_dense(name, model)
+        check_activation(model, entry, name, values)
         notes += note_of(model)
     except UnsupportedError as error:
         raise UnsupportedError(f"{source}: {error}") from None

@@ -17,14 +17,19 @@ PATTERN = "attention.sliding_window_pattern"
 SOFTMAX = 1  # GGUF's number of it
 
 
-def read_local(values: Mapping[str, Any]) -> Config:
-    """How many layers there are, and which are local: three of four where nothing says it."""
+def read_local(values: Mapping[str, Any], first: bool = False) -> Config:
+    """How many layers there are, and which are local: all but one of so many, the last or the `first`; of four where
+    nothing says it."""
     layers, further = count_of(values.get("block_count")), count_of(values.get(FURTHER_THERE))
     layers -= further
     if values.get("rope.freq_base_swa", values.get("rope.freq_base")) != values.get("rope.freq_base"):
         raise UnsupportedError("rope.freq_base_swa is not supported")
     given = values.get(PATTERN)
-    local = given if isinstance(given, list) else [(i + 1) % 4 != 0 for i in range(layers)]
+    if isinstance(given, list):
+        local = given
+    else:
+        every = 4 if given is None else count_of(given)
+        local = [not every or (i + (not first)) % every != 0 for i in range(layers)]
     kinds = [("full_attention", "sliding_attention")[bool(one)] for one in local[: max(layers, 0)]]
     return {"num_hidden_layers": layers, "layer_types": kinds, **({FURTHER: further} if further else {})}
 
@@ -56,6 +61,8 @@ def mixture_of(model: Model) -> tuple[MixtureOfExperts | None, int]:
 def read_exaone(values: Mapping[str, Any], shapes: Shapes) -> Config:
     """Experts are chosen by sigmoids, from one group."""
     check_sigmoid(values)
+    if count_of(values.get("expert_group_count")) > 1:
+        raise UnsupportedError("expert_group_count is not supported for exaone-moe")
     return read_local(values) | {
         "norm_topk_prob": values.get("expert_weights_norm") is True,
         "first_k_dense_replace": values.get("leading_dense_block_count", 0),
@@ -129,8 +136,9 @@ def read_cohere(values: Mapping[str, Any], shapes: Shapes) -> Config:
     if values.get("expert_weights_scale", 1.0) not in (0.0, 1.0):
         raise UnsupportedError("expert_weights_scale is not supported for cohere2moe")
     dense = count_of(values.get("leading_dense_block_count"))
-    found = read_local(values)
+    found, rms = read_local(values, first=True), values.get("attention.layer_norm_rms_epsilon")
     return found | {
+        **({"rms_norm_eps": rms} if rms else {}),  # counts before LayerNorm's, as in llama.cpp
         "expert_selection_fn": "sigmoid" if kind == SIGMOID else "softmax",
         "norm_topk_prob": normalized,
         "intermediate_size": values.get("expert_feed_forward_length"),

@@ -13,7 +13,7 @@ from edgeq.models.layers import Layer, Norms, PostNorms, PreNorms
 from edgeq.models.mixers import Attention, Mixer, output, separate, whole_norms
 from edgeq.models.norms import RMSNorm
 from edgeq.models.qwen3_5_text import read_kinds
-from edgeq.models.rope_scaling import rope
+from edgeq.models.rope_scaling import whole_rope
 from edgeq.ops import NO_ROPE, Rope
 
 THETA = 10000.0
@@ -68,4 +68,4 @@ def read_rope(config: Config, head_dim: int) -> Rope:
     """None where theta is said to be none, as released models have it."""
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     says = given if isinstance(given, Mapping) and "rope_theta" in given else config.values
-    return NO_ROPE if says.get("rope_theta", THETA) is None else rope(config, head_dim, theta=THETA)
+    return NO_ROPE if says.get("rope_theta", THETA) is None else whole_rope(config, head_dim, theta=THETA)

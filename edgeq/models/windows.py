@@ -15,6 +15,8 @@ def by_layer(config: Config, usual: list[bool]) -> Windows:
         local = [kind == "sliding_attention" for kind in config.layer_types(layers, KINDS)]
     if not any(local):
         return [None] * layers
+    if config.get("sliding_window", 4096) is None:
+        raise config.malformed("sliding_window is null, and there are local layers")
     window = config.integer("sliding_window", 4096)
     return [window if here else None for here in local]
 

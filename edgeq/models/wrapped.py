@@ -74,14 +74,6 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 131072,
     },
     "gemma4_unified": {"hidden_size_per_layer_input": 0, "sliding_window": 1024},
-    "fast_vlm": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152128,
-    },
     "glmasr": {
         "hidden_size": 2048,
         "intermediate_size": 6144,
@@ -91,40 +83,6 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 59264,
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,
-    },
-    "got_ocr2": {
-        "hidden_size": 1024,
-        "intermediate_size": 2816,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "vocab_size": 151860,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1000000.0,
-        "tie_word_embeddings": True,
-    },
-    "idefics2": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
-    "lighton_ocr": {
-        "hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-        "max_position_embeddings": 40960,
-        "rope_theta": 1000000.0,
-    },
-    "qwen2_audio": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32},
-    "qwen3_asr": {
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "max_position_embeddings": 65536,
-        "tie_word_embeddings": True,
     },
     "voxtral": {
         "hidden_size": 3072,
@@ -139,8 +97,44 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "rope_theta": 100000000.0,
     },
 }
+# What a text_config means that leaves sizes out, as the classes of transformers have them
+_WIDE = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+_QWEN = {
+    **_WIDE,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+}
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
+    "granite": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
+    "mistral": {
+        **_WIDE,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "max_position_embeddings": 131072,
+    },
+    "qwen2": _QWEN,
+    "qwen3": _QWEN,
+    "exaone4": {**_WIDE, "intermediate_size": 16384, "num_key_value_heads": 32, "vocab_size": 102400},
+    "cohere2": {
+        "hidden_size": 8192,
+        "intermediate_size": 22528,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 64,
+        "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
+}
 # What names of the text model, and of what sees, may begin with, in files and in memory, of any transformers
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.", "")
+
+
+def of_text(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """The configuration of what reads text: of a larger model the one inside."""
+    return text_config(Config(config, source)).values if config.get("model_type") in WRAPPED else config
 
 
 def text_config(config: Config) -> Config:
@@ -154,7 +148,8 @@ def text_config(config: Config) -> Config:
     inner = text.get("model_type", WRAPPED[outer])
     inner = WRAPPED[outer] if inner == outer else TEXT.get(inner, inner)
     tied = [each["tie_word_embeddings"] for each in (text, config.values) if "tie_word_embeddings" in each]
-    values = {**USUAL.get(outer, {}), **text, "model_type": inner}
+    sizes = SIZES.get(str(inner), {}) if "text_config" in config else {}
+    values = {**sizes, **USUAL.get(outer, {}), **text, "model_type": inner}
     if tied:  # either place may say so
         values["tie_word_embeddings"] = any(tied)
     return config.within({**values, **_rope(values)})

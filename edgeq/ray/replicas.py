@@ -72,10 +72,15 @@ class Door:
         try:
             body = await bodies.content(request)
         except Failure as failure:
-            return Json(shape_of(request.url.path)(failure), failure.status, failure.headers)
+            return _refusal(request, failure)
         scope = {name: request.scope[name] for name in _OF_THE_SCOPE if name in request.scope}
         scope |= {"type": "http", "asgi": {"version": "3.0"}, "headers": request.scope["headers"], "root_path": ""}
-        told, head = await self._begun(beginning(body), {**scope, "client": None, "server": None}, body)
+        try:
+            told, head = await self._begun(beginning(body), {**scope, "client": None, "server": None}, body)
+        except RayActorError:
+            return _refusal(
+                request, Failure(503, "the replicas that were asked are lost: try again", code="lost", retry_after=5)
+            )
 
         async def parts() -> AsyncIterator[bytes]:
             try:
@@ -95,8 +100,14 @@ class Door:
         try:
             return told, await anext(aiter(told))
         except RayActorError:
+            told.cancel()  # it may be out of reach only, and compute
             told = self._replicas.answer.remote(key, scope, body)
             return told, await anext(aiter(told))
+
+
+def _refusal(request: Request, failure: Failure) -> Response:
+    """In the shape of the API that was asked."""
+    return Json(shape_of(request.url.path)(failure), failure.status, failure.headers)
 
 
 def server(

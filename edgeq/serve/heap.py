@@ -5,15 +5,17 @@ between what stays and what goes. Python's threads take turns anyway.
 """
 
 import ctypes
-import os
+
+from edgeq import environment
 
 M_ARENA_MAX = -8  # of mallopt(3)
 
 
 def share() -> None:
-    """Have threads that begin from now on share the heap of the process, where malloc is glibc's."""
-    if "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
-        return  # somebody has said otherwise
+    """Have threads that begin from now on share the heap of the process, where malloc is glibc's and nobody has told it
+    otherwise."""
+    if environment.heaps_are_told():
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; Windows has no library without a name

@@ -472,6 +472,39 @@ def test_rotary_embeddings_by_kind_of_layer():
         write_config(other, "m", [])
 
 
+def test_a_scaling_inside_a_larger_model_goes_along(tmp_path: Path):
+    """Llama 3's divisors are a tensor, whatever stands around the language model."""
+    source = random_checkpoints.write("llama-rope-llama3", tmp_path / "c")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({"model_type": "perception_lm", "text_config": config}))
+    convert(source, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        assert "rope_freqs.weight" in file.tensors
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2", "qwen3", "granite", "olmo2", "lfm2", "gemma"])
+def test_another_activation_is_not_passed_over(case: str):
+    """Readers of these architectures take one, whatever the file says."""
+    key = "hidden_activation" if case.startswith("gemma") else "hidden_act"
+    write_config(CASES[case], "m", [])
+    with pytest.raises(UnsupportedError, match=r"m: .*relu"):
+        write_config(CASES[case] | {key: "relu"}, "m", [])
+
+
+def test_windows_of_cohere_s_experts_are_read_as_llama_cpp_does():
+    """A list, or a number of layers of which the first is global, by itself 4. RMSNorm counts where both are there."""
+    values = {"general.architecture": "cohere2moe"} | write_config(CASES["cohere2-moe"], "m", [])
+    pattern = "cohere2moe.attention.sliding_window_pattern"
+    layers = values["cohere2moe.block_count"]
+    for given, every in (({}, 4), ({pattern: 3}, 3), ({pattern: 0}, 0)):
+        own = {key: value for key, value in values.items() if key != pattern} | given
+        kinds = read_config(own, {"token_embd.weight": (48, 64)}, list, "m")["layer_types"]
+        assert [kind == "full_attention" for kind in kinds] == [every > 0 and i % every == 0 for i in range(layers)]
+    norms = {"cohere2moe.attention.layer_norm_rms_epsilon": 1e-6}
+    assert read_config(values | norms, {"token_embd.weight": (48, 64)}, list, "m")["rms_norm_eps"] == 1e-6
+
+
 def test_a_granite_4_that_calls_itself_hybrid():
     """Where no layer is Mamba's, whatever the file says of that."""
     shapes = {"token_embd.weight": (48, 64)}

@@ -309,11 +309,38 @@ def test_bamba_rotates_half_of_each_head() -> None:
         ("minimax-m2", {"scoring_func": "softmax"}, "scoring_func 'softmax' is not supported"),
         ("minimax-m2", {"shared_intermediate_size": 64}, "shared_intermediate_size 64 is not supported"),
         ("exaone-moe", {"mlp_layer_types": ["dense", "routed"] * 2}, "layers of type 'routed' are not supported"),
+        ("cohere2-moe", {"expert_selection_fn": "topk"}, "expert_selection_fn 'topk' is not supported"),
+        ("cohere2-moe", {"shared_expert_combination_strategy": "max"}, "shared_expert_combination_strategy 'max'"),
+        ("cohere2-moe", {"first_k_dense_replace": -1}, "first_k_dense_replace is -1"),
+        ("cohere2-moe", {"mlp_layer_types": ["x"] * 5}, "layers of type 'x' are not supported"),
+        ("cohere2-moe", {"num_experts_per_tok": 9}, "num_experts_per_tok is 9, there are 6 experts"),
+        ("cohere2-moe", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
+        ("jais2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
+        ("vaultgemma", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
     ],
 )
 def test_what_further_families_do_not_have(case: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises((CheckpointError, UnsupportedError), match=message):
         architecture(random_checkpoints.CASES[case] | change)
+
+
+def test_cohere_s_first_layers_are_counted_apart_whatever_has_experts() -> None:
+    """As transformers makes `layer_types` where it is not given: from `first_k_dense_replace`."""
+    config = {**random_checkpoints.CASES["cohere2-moe"], "num_hidden_layers": 6, "first_k_dense_replace": 2}
+    config = {key: value for key, value in config.items() if key != "layer_types"}
+    model = architecture(config | {"mlp_layer_types": ["dense"] + ["sparse"] * 5})
+    assert [window is not None for window in model.windows] == [False, False, True, True, True, False]
+
+
+def test_sizes_that_a_larger_model_leaves_out_are_its_class_s() -> None:
+    """As LLaVA's and Idefics 2's files are written."""
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}
+    found = architecture({"model_type": "vipllava", "text_config": text}).size
+    assert (found.hidden_size, found.intermediate_size, found.num_hidden_layers) == (4096, 11008, 32)
+    assert found.vocab_size == 32064
+    text = {"model_type": "mistral", "vocab_size": 32003}
+    found = architecture({"model_type": "idefics2", "text_config": text}).size
+    assert (found.hidden_size, found.intermediate_size) == (4096, 14336)
 
 
 def test_code_world_model_has_a_scaling_where_nothing_is_said() -> None:

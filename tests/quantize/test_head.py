@@ -65,7 +65,7 @@ def test_a_head_that_is_the_embedding(case: str, tmp_path: Path) -> None:
     """Stored once under either name, or twice, with another name noted or not: one matrix, and no news."""
     config, tensors, embedding, head = checkpoint(case)
     config["tie_word_embeddings"] = True
-    values, others = tensors[embedding], {k: v for k, v in tensors.items() if k != embedding and "lm_head" not in k}
+    values, others = tensors[embedding], {k: v for k, v in tensors.items() if k not in (embedding, head)}
     others.pop(head, None)
     files = []
     for have, metadata in (

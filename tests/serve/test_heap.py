@@ -1,5 +1,6 @@
 """Threads of a server share a heap."""
 
+import os
 import subprocess
 import sys
 
@@ -27,8 +28,11 @@ libc.fflush(out)
 """
 
 
-def heaps(how):
-    told = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
+def heaps(how, **told):
+    environment = {**os.environ, **told}
+    told = subprocess.run(
+        [sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True, env=environment
+    )
     return told.stdout.count("<heap nr=")
 
 
@@ -38,6 +42,7 @@ def test_threads_share_the_heap_of_the_process():
     if not hasattr(ctypes.CDLL(None), "malloc_info"):
         pytest.skip("malloc is not glibc's: nothing to be shared")
     assert heaps("apart") > 1 and heaps("shared") == 1
+    assert heaps("shared", MALLOC_ARENA_MAX="3") == 3, "somebody has said so"
 
 
 @pytest.mark.parametrize("fault", [TypeError, OSError, AttributeError])
