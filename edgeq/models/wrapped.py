@@ -148,7 +148,8 @@ def text_config(config: Config) -> Config:
     inner = text.get("model_type", WRAPPED[outer])
     inner = WRAPPED[outer] if inner == outer else TEXT.get(inner, inner)
     tied = [each["tie_word_embeddings"] for each in (text, config.values) if "tie_word_embeddings" in each]
-    sizes = SIZES.get(str(inner), {}) if "text_config" in config else {}
+    own = f"{outer}_text" in TEXT or "text_config" not in config  # the class has sizes of its own
+    sizes = {} if own else SIZES.get(str(inner), {})
     values = {**sizes, **USUAL.get(outer, {}), **text, "model_type": inner}
     if tied:  # either place may say so
         values["tie_word_embeddings"] = any(tied)

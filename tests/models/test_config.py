@@ -341,6 +341,9 @@ def test_sizes_that_a_larger_model_leaves_out_are_its_class_s() -> None:
     text = {"model_type": "mistral", "vocab_size": 32003}
     found = architecture({"model_type": "idefics2", "text_config": text}).size
     assert (found.hidden_size, found.intermediate_size) == (4096, 14336)
+    for kind in ({}, {"model_type": "qwen2_vl_text"}, {"model_type": "qwen2"}):  # whose class has other ones
+        with pytest.raises(CheckpointError, match="hidden_size is None"):
+            architecture({"model_type": "qwen2_vl", "text_config": {"vocab_size": 32003, **kind}})
 
 
 def test_code_world_model_has_a_scaling_where_nothing_is_said() -> None:
