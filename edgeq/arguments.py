@@ -34,7 +34,14 @@ def check_count(n: object) -> int:
 
 
 def check_loading(
-    threads: object, context: object, kv: object, chat_template: object, parallel: object, draft: object, states: object
+    threads: object,
+    context: object,
+    kv: object,
+    chat_template: object,
+    parallel: object,
+    draft: object,
+    mmproj: object,
+    states: object,
 ) -> None:
     """UsageError for options of `load` that are not of their type; their values are for others to check."""
     for name, value in {"threads": threads, "context": context, "parallel": parallel}.items():
@@ -45,8 +52,9 @@ def check_loading(
     for name, value in {"kv": kv, "chat_template": chat_template}.items():
         if value is not None and not isinstance(value, str):
             raise UsageError(f"{name} is a {type(value).__name__}: it must be a str, or None")
-    if draft is not None and not isinstance(draft, str | os.PathLike):
-        raise UsageError(f"draft is {draft!r}: it must be a path, or None")
+    for name, value in {"draft": draft, "mmproj": mmproj}.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise UsageError(f"{name} is {value!r}: it must be a path, or None")
     if draft is not None and states:
         raise UsageError("a draft guesses tokens, and a model that is loaded to embed texts writes none: leave it out")
 

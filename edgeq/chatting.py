@@ -177,9 +177,10 @@ class Chatting(Writing):
         """
         if not given:
             return None
+        from edgeq.seeing import Sight, text_alone
+
         if self._eyes is None:
-            raise UsageError(f"{self.file.path}: reads text alone, and the conversation has images: leave them out")
-        from edgeq.seeing import Sight
+            raise UsageError(f"{text_alone(self.file)}, and the conversation has images: leave them out")
 
         return Sight(self._eyes, given, self.context)
 

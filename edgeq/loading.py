@@ -31,6 +31,7 @@ def load(
     embeddings: bool = False,
     lora: Sequence[Lora] = (),
     draft: str | os.PathLike[str] | None = None,
+    mmproj: str | os.PathLike[str] | None = None,
     parallel: int | None = None,
     force: bool = False,
     check: bool = True,
@@ -47,7 +48,8 @@ def load(
     only to `embed` texts, which is all that an encoder can; it saves memory. `lora`: adapters that are added to the
     weights as it runs, where a call does not ask for others: each the path of a PEFT folder or a GGUF file,
     `PATH:SCALE`, or (path, scale). `draft`: a small model of the same vocabulary, which guesses tokens for this one to
-    compute several at a time where that is faster; it changes no token. `parallel`: for how many texts that fill the
+    compute several at a time where that is faster; it changes no token. `mmproj`: the GGUF file of what the model of a
+    GGUF file sees images with. `parallel`: for how many texts that fill the
     context there shall be room in memory at once, or for more that are shorter; None takes 1, and up to 8 where these
     are little of the memory there is. `force` loads also what does not seem to fit in memory. `check` looks once at all
     values and scales that each text reads, see `runtime.finite`. `announce` hears one line if kernels must be compiled,
@@ -55,13 +57,13 @@ def load(
     Raises FormatError for a file that is none, CheckpointError for a checkpoint that cannot be converted or an adapter
     for another model,
     UnsupportedError for a model that this version cannot run, MemoryLimitError for one that does not fit in memory,
-    UsageError for a draft with another vocabulary,
+    UsageError for a draft with another vocabulary, and an `mmproj` of anything but a GGUF file,
     TokenizerError for a tokenizer that cannot be read; a file without one still runs on token ids.
     """
     began = time.perf_counter()
-    check_loading(threads, context, kv, chat_template, parallel, draft, embeddings)
+    check_loading(threads, context, kv, chat_template, parallel, draft, mmproj, embeddings)
     asked = wanted(lora)
-    file = open_file(runnable(path, announce, progress))
+    file = open_file(runnable(path, announce, progress, mmproj))
     try:
         adapters = AdapterSet(file, asked)
         running = AdaptedFile(file, adapters.added) if adapters.added else file

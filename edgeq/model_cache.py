@@ -45,21 +45,28 @@ def folder() -> Path:
     return environment.cache_folder() / "models"
 
 
-def runnable(path: str | os.PathLike[str], announce: Announce = None, progress: Progress = None) -> str:
+def runnable(
+    path: str | os.PathLike[str],
+    announce: Announce = None,
+    progress: Progress = None,
+    mmproj: str | os.PathLike[str] | None = None,
+) -> str:
     """The `.eqf` file of `path`: itself; or for a GGUF file, a checkpoint's folder or weight file, or a repository
     `owner/name` of either, the one in the cache, which is made if need be. `folder:TYPE` and `owner/name:TYPE` ask for
     a recipe, or for the GGUF file of that type. So do short names, addresses and names of what is in the cache, see
-    `model_names`.
+    `model_names`. `mmproj` is a GGUF file of what the model of a GGUF file sees with.
 
     `announce` hears one line before a file is made, which says where, `progress` how far that is. The file belongs to
     its source's place, files, sizes and times; when these change it is made again and the old one removed. A repository
     is asked for once: afterwards no network is needed. Raises what `import_gguf` and `convert` do; OutputError also
-    where the cache has no room, NotFoundError for a name that nothing has.
+    where the cache has no room, NotFoundError for a name that nothing has, UsageError for an `mmproj` of anything but a
+    GGUF file.
     """
     text = os.fspath(path)
-    if model_names.is_word(text) and (found := _in_cache(text)):  # before a short name, which would fetch another one
+    # Before a short name, which would fetch another one
+    if mmproj is None and model_names.is_word(text) and (found := _in_cache(text)):
         return found
-    source = source_of(model_names.resolve(text))
+    source = source_of(model_names.resolve(text), None if mmproj is None else os.fspath(mmproj))
     if source is None:
         if model_names.is_word(text):
             raise model_names.unknown(text, [one.name for one in cached()])
@@ -152,7 +159,7 @@ def _describe(path: Path) -> Cached:
             recipe = max(sizes, key=sizes.__getitem__, default="")
     note = _read_note(path)
     origin = note.get("source")
-    remark, stale = _remark(path, origin, note.get("type")) if origin else ("", False)
+    remark, stale = _remark(path, origin, note.get("type"), note.get("mmproj")) if origin else ("", False)
     return Cached(
         path=path,
         name=path.stem.rsplit("-", 2)[0],
@@ -165,15 +172,15 @@ def _describe(path: Path) -> Cached:
     )
 
 
-def _remark(path: Path, origin: str, kind: str | None) -> tuple[str, bool]:
+def _remark(path: Path, origin: str, kind: str | None, mmproj: str | None) -> tuple[str, bool]:
     """What became of the source of a file, and whether another file would be made of it now."""
     try:
         if not os.path.isabs(origin):
             source: Source | None = repository(origin, kind)
-        elif not os.path.exists(origin):
+        elif not all(os.path.exists(one) for one in (origin, mmproj) if one is not None):
             return "its source is gone", False  # this may be all that is left of it
         else:
-            source = source_of(origin if kind is None else f"{origin}:{kind}")
+            source = source_of(origin if kind is None else f"{origin}:{kind}", mmproj)
     except (EdgeqError, OSError):
         return "its source cannot be read", False
     if source is None or source.filename == path.name:
@@ -197,7 +204,7 @@ def _read_note(path: Path) -> dict[str, str | None]:
 
 def _write_note(path: Path, source: Source) -> None:
     with contextlib.suppress(OutputError):  # the model itself runs without
-        text = json.dumps({"source": source.origin, "type": source.kind}, indent=2)
+        text = json.dumps({"source": source.origin, "type": source.kind, "mmproj": source.mmproj}, indent=2)
         write_file(_note(path), f"{text}\n".encode())
 
 
@@ -212,6 +219,7 @@ def _make(source: Source, target: Path, announce: Announce, progress: Progress) 
             if announce:
                 announce(f"note: {note}")
     except OutputError as error:
-        by_hand = f"`edgeq {source.verb} {source.text} -o FILE.eqf`"
+        beside = "" if source.mmproj is None else f" --mmproj {source.mmproj}"
+        by_hand = f"`edgeq {source.verb} {source.text}{beside} -o FILE.eqf`"
         raise OutputError(f"{error}; or set EDGEQ_CACHE, or {by_hand} elsewhere") from None
     _write_note(target, source)

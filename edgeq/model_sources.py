@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
-from edgeq.errors import CheckpointError
+from edgeq.errors import CheckpointError, UnsupportedError, UsageError
 
-REVISION = 5  # raised when what is made changes
+REVISION = 6  # raised when what is made changes
 SMALL = (".json", ".jinja", ".model", ".txt")  # ends of names of what is read beside weights
 
 Announce = Callable[[str], None] | None
@@ -36,6 +36,7 @@ class Source:
     fetch: Callable[[Announce], object]
     make: Callable[[Path, Announce, Progress], list[str]]
     kind: str | None = None  # the recipe that was asked for
+    mmproj: str | None = None  # the GGUF file of what it sees with that was asked for: an absolute path
 
     @property
     def beginning(self) -> str:
@@ -48,8 +49,14 @@ class Source:
         return f"{self.beginning}{_digest(self.state, str(REVISION))}.eqf"
 
 
-def source_of(text: str) -> Source | None:
-    """What must be made into a file first; None for anything else, an `.eqf` file above all."""
+def source_of(text: str, mmproj: str | None = None) -> Source | None:
+    """What must be made into a file first; None for anything else, an `.eqf` file above all. `mmproj` is a GGUF file of
+    what a model sees with, which such a file may be given beside: UsageError for other models."""
+    found = _source_of(text)
+    return found if mmproj is None else _seeing(text, found, mmproj)
+
+
+def _source_of(text: str) -> Source | None:
     if is_gguf(text):
         return _gguf(text)
     if os.path.exists(text):
@@ -76,15 +83,32 @@ def _gguf(text: str) -> Source:
         paths, nbytes = file.files, file.nbytes
 
     def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
-        from edgeq.gguf.importer import import_gguf
-
-        return import_gguf(paths[0], target, progress=_of_tensors(progress), announce=announce).notes
+        return _imported(paths[0], target, announce, progress)
 
     size = f" ({nbytes / 1e6:.0f} MB)"
     place = real_path(paths[0])
     return Source(
         str(paths[0]), place, _name(paths[0].stem), place, _state(paths), "import", size, lambda _: None, make
     )
+
+
+def _seeing(text: str, source: Source | None, mmproj: str) -> Source | None:
+    """A GGUF file with that of what it sees with: another file than the one made of the text model alone."""
+    from edgeq.container.gguf_reader import open_gguf
+
+    if source is None and not os.path.lexists(text):
+        return None  # for others to say
+    if source is None or not is_gguf(text):
+        raise UsageError(f"{text}: is no GGUF file, and what sees comes beside such a file only: leave out --mmproj")
+    with open_gguf(mmproj) as file:
+        state = _state(file.files)
+    real = real_path(mmproj)
+
+    def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
+        return _imported(Path(source.text), target, announce, progress, real)
+
+    name, place, state = f"{source.name}-mmproj", f"{source.place} with {real}", f"{source.state}\n{state}"
+    return replace(source, name=name, place=place, state=state, make=make, mmproj=real)
 
 
 def _checkpoint(text: str, kind: str | None = None) -> Source:
@@ -111,11 +135,12 @@ def _checkpoint(text: str, kind: str | None = None) -> Source:
 
 def repository(text: str, kind: str | None = None) -> Source:
     """A repository of the Hub, whatever has its name here."""
-    fetched: list[Path] = []  # the GGUF file, of a repository that has one
+    fetched: list[Path] = []  # the GGUF file, of a repository that has one, and that of what it sees with
 
     def fetch(announce: Announce) -> None:
         from edgeq.checkpoints.checkpoint import open_checkpoint
-        from edgeq.checkpoints.hub import fetch_gguf
+        from edgeq.checkpoints.hub import fetch_gguf, fetch_mmproj
+        from edgeq.gguf.import_images import might_see
 
         if announce:
             announce(f"fetching {text} from the Hub")
@@ -124,17 +149,31 @@ def repository(text: str, kind: str | None = None) -> Source:
             open_checkpoint(text).close()
         else:
             fetched.append(gguf)
+            if might_see(gguf) and (mmproj := fetch_mmproj(text)):
+                fetched.append(mmproj)
 
     def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
         from edgeq.conversion import convert
-        from edgeq.gguf.importer import import_gguf
 
+        if len(fetched) > 1:
+            try:
+                return _imported(fetched[0], target, announce, progress, fetched[1])
+            except UnsupportedError as error:  # nobody asked for it
+                return [f"it reads text alone: {error}", *_imported(fetched[0], target, announce, progress)]
         if fetched:
-            return import_gguf(fetched[0], target, progress=_of_tensors(progress), announce=announce).notes
+            return _imported(fetched[0], target, announce, progress)
         return convert(text, target, kind, progress=_of_tensors(progress), announce=announce).notes
 
     source = Source(text, text, _name(text.replace("/", "-")), f"{text} of the Hub", "", "convert", "", fetch, make)
     return _of_kind(source, kind)
+
+
+def _imported(
+    gguf: Path, target: Path, announce: Announce, progress: Progress, mmproj: str | Path | None = None
+) -> list[str]:
+    from edgeq.gguf.importer import import_gguf
+
+    return import_gguf(gguf, target, progress=_of_tensors(progress), announce=announce, mmproj=mmproj).notes
 
 
 def _name(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
+from edgeq.models.gguf_images import may_see
 from edgeq.models.image_tower import PROJECTOR, TOWER, Images, is_of_images
 from edgeq.runtime.mixed_text import Given, Mixed, key_of
 from edgeq.runtime.session import Session
@@ -141,6 +142,13 @@ def joined(states: F32, by: int, mean: bool = False) -> F32:
 def can_see(file: File) -> bool:
     """Whether a file holds what a model sees with."""
     return any(map(is_of_images, file.tensors))
+
+
+def text_alone(file: File) -> str:
+    """What to say of a file that reads text alone, and how it would see, if it might."""
+    imported = file.metadata.get("gguf") or {}
+    how = " (a GGUF file with its --mmproj may see)" if may_see(imported.get("architecture")) else ""
+    return f"{file.path}: reads text alone{how}"
 
 
 class Sight:

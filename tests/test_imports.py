@@ -218,6 +218,7 @@ ALLOWED: dict[str, set[str]] = {
         "quantize",
         "recommended",
         "runtime",
+        "seeing",
         "serve",
         "talk",
         "text",

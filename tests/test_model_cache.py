@@ -107,7 +107,7 @@ def test_a_repository_of_gguf_files(tiny_model: Path, tmp_path: Path, monkeypatc
 
     export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
     model = (tmp_path / "m.gguf").read_bytes()
-    names = {"stories-q8_0.gguf": model, "stories-q4_0.gguf": b"", "mmproj-f16.gguf": b""}
+    names = {"stories-q8_0.gguf": model, "stories-q4_0.gguf": b""}
     fetched = gguf_repository(names, tmp_path / "hub", monkeypatch)
     with edgeq.load("people/stories-GGUF:Q8_0") as loaded:
         assert "".join(loaded.generate("Once upon a", max_tokens=2, temperature=0)).startswith(" time")

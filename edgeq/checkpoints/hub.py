@@ -21,6 +21,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")  # the name of a snapshot's folder
 _KIND = re.compile(r"(?:^|[-._])((?:I?Q|TQ)\d\w*|MXFP4\w*|BF16|F16|F32)(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 DEFAULT_KIND = "Q4_K_M"
+MMPROJ_KINDS = ("Q8_0", "F16", "BF16", "F32")  # of what a model sees with, the first that there is
 _DIGESTS = {64: "sha256", 40: "sha1"}  # by the number of digits
 _checked: set[tuple[str, int, int]] = set()  # paths, sizes and times of what was found sound
 # A checkpoint's weights, the best first: in one file, or in those that an index names, or in those named like this
@@ -110,28 +111,51 @@ def fetch_gguf(source: str, kind: str | None) -> Path | None:
     several. CheckpointError names the kinds that there are; and as `fetch`. Without a network it is of those that were
     fetched before; None where that are none: `fetch` then finds other weights, or says what is wrong.
     """
-    from huggingface_hub import model_info, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     with _in_one_line(source, None):
-        try:
-            names = [file.rfilename for file in model_info(source).siblings or ()]
-        except HfHubHTTPError:
-            raise
-        except _no_network():
-            folder = _fetched(source)
-            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")] if folder else []
-        else:
-            folder = None
+        names, folder = _listed(source)
         if any(fnmatch(name, pattern) for name in names for layout in LAYOUTS for pattern in layout):
             return None
         models = sorted(name for name in names if name.endswith(".gguf") and "mmproj" not in name)
         if not models:
             return None
         chosen = _of_kind(source, models, kind, "the Hub cannot be reached, and its cache " if folder else "")
-        folder = folder or Path(snapshot_download(source, allow_patterns=chosen))
-        check_content(folder, [escape(name) for name in chosen])
-    return folder / chosen[0]
+        return _got(source, chosen, folder) / chosen[0]
+
+
+def fetch_mmproj(source: str) -> Path | None:
+    """The GGUF file of what the model of a repository sees with, the smallest that loses next to nothing; None where it
+    has none. CheckpointError as `fetch_gguf`."""
+    with _in_one_line(source, None):
+        names, folder = _listed(source)
+        found = sorted(name for name in names if name.endswith(".gguf") and "mmproj" in name)
+        if not found:
+            return None
+        kinds = {known[1].upper(): name for name in reversed(found) if (known := _KIND.search(name))}
+        chosen = next((kinds[kind] for kind in MMPROJ_KINDS if kind in kinds), found[0])
+        return _got(source, [chosen], folder) / chosen
+
+
+def _listed(source: str) -> tuple[list[str], Path | None]:
+    """The files of a repository; without a network those that were fetched before, and their folder."""
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return [file.rfilename for file in model_info(source).siblings or ()], None
+    except HfHubHTTPError:
+        raise
+    except _no_network():
+        folder = _fetched(source)
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")] if folder else [], folder
+
+
+def _got(source: str, names: list[str], folder: Path | None) -> Path:
+    """Where these files of a repository are, fetched unless they are in `folder`."""
+    from huggingface_hub import snapshot_download
+
+    folder = folder or Path(snapshot_download(source, allow_patterns=names))
+    check_content(folder, [escape(name) for name in names])
+    return folder
 
 
 def _fetched(source: str) -> Path | None:

@@ -62,10 +62,11 @@ class Talk:
 
     def show(self, path: Path) -> None:
         """Give the next message a picture. Raises UsageError for what is none, and where the model sees none."""
+        from edgeq.seeing import text_alone
         from edgeq.vision.picture import pixels
 
         if not self.model.sees:
-            raise UsageError(f"{self.model.file.path}: reads text alone: it sees no images")
+            raise UsageError(f"{text_alone(self.model.file)}: it sees no images")
         if not self.unsaved:
             raise UsageError("a conversation with images cannot be saved: leave out --session")
         self.pictures.append(pixels(path))

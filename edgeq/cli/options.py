@@ -76,6 +76,9 @@ DRAFT = click.option(
     metavar="MODEL",
     help="A small model of the same vocabulary, which guesses tokens where that is faster; the text is the same.",
 )
+MMPROJ = click.option(
+    "--mmproj", type=click.Path(path_type=Path), help="The GGUF file of what MODEL, a GGUF file too, sees images with."
+)
 FORCE = click.option("--force", is_flag=True, default=None, help="Load also what does not seem to fit in memory.")
 
 
@@ -180,7 +183,7 @@ def model_options(function: Function) -> Function:
 
 def writing_options(function: Function) -> Function:
     """As `model_options`, for verbs by which a model writes."""
-    return cast(Function, _gathered(function, (*_MODEL, DRAFT), (*_LOADING, "draft"), "loading"))
+    return cast(Function, _gathered(function, (*_MODEL, DRAFT, MMPROJ), (*_LOADING, "draft", "mmproj"), "loading"))
 
 
 def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], into: str) -> Any:
@@ -219,6 +222,7 @@ def load_model(path: Path, loading: dict[str, Any]) -> "Model":
             embeddings=loading.get("embeddings", False),
             lora=loading.get("lora", ()),
             draft=loading.get("draft"),
+            mmproj=loading.get("mmproj"),
             force=bool(loading.get("force")),
             check=loading.get("check", True),
             announce=Announcer(),

@@ -65,6 +65,8 @@ def command(
     models = (*models, *by_name)
     if not models:
         raise click.UsageError("Missing argument '[NAME=]MODEL...'.", click.get_current_context())
+    if "mmproj" in loading and (len(models) > 1 or allow_pull):
+        raise UsageError("--mmproj belongs to one model: serve it alone, or let `edgeq import` make one file of both")
     check_installed()
     from edgeq.runtime.fit import available_memory
     from edgeq.serve.guard import Rules, is_loopback

@@ -2,12 +2,19 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from edgeq.container.gguf_reader import GgufFile
+from edgeq.container.gguf_reader import GgufFile, open_gguf
 from edgeq.container.writer import TensorSpec
 from edgeq.gguf.import_plan import PLAIN, TURNED, Job, held
-from edgeq.models.gguf_images import read_images
+from edgeq.models.gguf_images import may_see, read_images
+
+
+def might_see(path: Path) -> bool:
+    """Whether a GGUF file is of a text model that may have a file to see with."""
+    with open_gguf(path) as file:
+        return may_see(file.metadata.get("general.architecture"))
 
 
 def with_images(

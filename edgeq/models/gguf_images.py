@@ -21,13 +21,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Family(NamedTuple):
     """A projector of llama.cpp's.
 
-    model_type: of the larger model; token: what stands in a text for each row of an image
+    model_type: of the larger model; texts: the architectures of GGUF that its text model may have
+    token:  what stands in a text for each row of an image
     joined: how many states of a row and of a column become one row of a text, where no key says it
     write:  (keys after `clip.vision.`, `joined`, the token's id) -> further keys of config.json, settings of images
     turned: tensors whose rows are columns there
     """
 
     model_type: str
+    texts: tuple[str, ...]
     token: str
     joined: int
     write: Callable[[Values, int, int], tuple[Values, Values]]
@@ -47,8 +49,8 @@ def _idefics3(values: Values, joined: int, token: int) -> tuple[Values, Values]:
 
 
 FAMILIES = {
-    "gemma3": Family("gemma3", "<image_soft_token>", 4, _gemma3, ("mm.input_projection.weight",)),
-    "idefics3": Family("idefics3", "<image>", 2, _idefics3),
+    "gemma3": Family("gemma3", ("gemma3",), "<image_soft_token>", 4, _gemma3, ("mm.input_projection.weight",)),
+    "idefics3": Family("idefics3", ("llama",), "<image>", 2, _idefics3),
 }
 KEYS = {  # after `clip.vision.` -> of vision_config
     "embedding_length": "hidden_size",
@@ -68,6 +70,11 @@ class Found(NamedTuple):
     config: dict[str, Any]
     settings: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...], bool]]
+
+
+def may_see(architecture: Any) -> bool:
+    """Whether there may be a file that a text model of this architecture of GGUF sees with."""
+    return any(architecture in family.texts for family in FAMILIES.values())
 
 
 def read_images(

@@ -1,8 +1,12 @@
 """Text models of GGUF with what they see with: the same as through safetensors, tensor by tensor and in a chat."""
 
+import io
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -10,16 +14,19 @@ import numpy as np
 import pytest
 import seeing_gemma
 import seeing_model
+from PIL import Image
 from seeing_model import QUESTION, picture
 
 import edgeq
 from edgeq.cli import main
 from edgeq.container.reader import open_file
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError
+from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
+from edgeq.model_cache import cached, runnable
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
+from edgeq.seeing import can_see
 
 FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model}
 
@@ -190,3 +197,102 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     with open_file(tmp_path / "m.eqf") as file:
         settings = json.loads(file.asset("preprocessor_config.json"))
         assert "v.patch_embd.weight" in file.tensors and settings["size"] == {"height": 58, "width": 58}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files made in a cache of its own; kernels stay where they are."""
+    monkeypatch.setattr("edgeq.model_cache.folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_a_gguf_file_runs_with_what_it_sees_with(folder: Path, tmp_path: Path, cache: Path) -> None:
+    """Made once; again when either file changes; apart from what is made of the text model alone."""
+    text, mmproj = folder / "gemma3.gguf", write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    import_gguf(text, tmp_path / "m.eqf", mmproj=mmproj)
+    first = runnable(text, mmproj=mmproj)
+    with open_file(first) as found, open_file(tmp_path / "m.eqf") as expected:
+        assert found.tensors.keys() == expected.tensors.keys() and can_see(found)
+    alone = runnable(text)
+    assert runnable(text, mmproj=mmproj) == first != alone
+    assert [one.name for one in cached()] == ["gemma3-mmproj", "gemma3"] and not any(one.stale for one in cached())
+    os.utime(mmproj, (1, 1))
+    assert [one.name for one in cached() if one.stale] == ["gemma3-mmproj"]
+    second = runnable(text, mmproj=mmproj)
+    assert second != first and sorted(cache.glob("*.eqf")) == sorted(map(Path, (second, alone)))
+    with edgeq.load(text, mmproj=mmproj, threads=2) as model:
+        assert model.sees
+
+
+def test_verbs_take_it(
+    folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    text, mmproj = folder / "gemma3.gguf", write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    Image.fromarray(picture("wide")).save(tmp_path / "wide.png")
+    template = tmp_path / "template.jinja"
+    template.write_text(seeing_gemma.TEMPLATE)
+    asked = ["run", str(text), "-p", QUESTION, "-n", "2", "--temperature", "0"]
+    asked += ["--image", str(tmp_path / "wide.png"), "--template", str(template)]
+    assert main([*asked, "--mmproj", str(mmproj)]) == 0
+    assert main(asked) == 2
+    assert "reads text alone (a GGUF file with its --mmproj may see)" in capsys.readouterr().err
+    assert main(["serve", str(text), str(tmp_path / "m.eqf"), "--mmproj", str(mmproj)]) == 2
+    assert "--mmproj belongs to one model" in capsys.readouterr().err
+
+
+def test_what_has_no_mmproj_beside(folder: Path, tmp_path: Path, cache: Path) -> None:
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    for name in (folder / "gemma3.eqf", folder / "gemma3", "people/model"):
+        with pytest.raises(UsageError, match=r"is no GGUF file, .* leave out --mmproj"):
+            runnable(name, mmproj=mmproj)
+    assert runnable(tmp_path / "missing.gguf", mmproj=mmproj) == str(tmp_path / "missing.gguf")
+    with pytest.raises(FormatError, match=r"config\.json: "):
+        runnable(folder / "gemma3.gguf", mmproj=folder / "gemma3" / "config.json")
+    with pytest.raises(UsageError, match="mmproj is 3: it must be a path"):
+        edgeq.load(folder / "gemma3.gguf", mmproj=3)  # type: ignore[arg-type]
+
+
+def a_repository(monkeypatch: pytest.MonkeyPatch, inside: Path) -> list[list[str]]:
+    """One with the files of a folder; the result tells what is fetched of it."""
+    fetched: list[list[str]] = []
+    names = [SimpleNamespace(rfilename=path.name) for path in inside.iterdir()]
+    monkeypatch.setattr("huggingface_hub.model_info", lambda source: SimpleNamespace(siblings=names))
+
+    def snapshot_download(source: str, allow_patterns: list[str]) -> str:
+        fetched.append(allow_patterns)
+        return str(inside)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return fetched
+
+
+def test_a_repository_with_what_it_sees_with(
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    shutil.copy(folder / "gemma3.gguf", hub / "gemma3-F32.gguf")
+    for name in ("mmproj-gemma3-f32.gguf", "mmproj-gemma3-BF16.gguf", "mmproj-gemma3-f16.gguf"):
+        write_mmproj(hub / name, "gemma3")
+    fetched = a_repository(monkeypatch, hub)
+    with edgeq.load("people/seeing", threads=2) as model:
+        assert model.sees
+    assert fetched == [["gemma3-F32.gguf"], ["mmproj-gemma3-f16.gguf"]]
+
+
+def test_a_repository_whose_images_are_not_read(
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, heard = tmp_path / "hub", list[str]()
+    hub.mkdir()
+    shutil.copy(folder / "gemma3.gguf", hub / "gemma3-F32.gguf")
+    write_mmproj(hub / "mmproj.gguf", "gemma3", lambda keys, _: keys.update({"clip.projector_type": "other"}))
+    a_repository(monkeypatch, hub)
+    with edgeq.load("people/seeing", threads=2, announce=heard.append) as model:
+        assert not model.sees
+    assert any("note: it reads text alone: " in line and "projector_type 'other'" in line for line in heard)
