@@ -13,6 +13,7 @@ from edgeq.models.composition import Embedding, Model
 from edgeq.models.config import BARE, Config, model_type_of, tied
 from edgeq.models.dense import read_dense
 from edgeq.models.image_tower import FAMILIES, Images
+from edgeq.models.left_out import LEFT_OUT
 from edgeq.models.mixers import Attention
 from edgeq.models.wrapped import PREFIXES, WRAPPED, text_config
 
@@ -185,5 +186,5 @@ def _composed(config: Config) -> Model:
         return model if family is None else _with_images(model, family.whole_images(config))
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
-    model = compose(config)
+    model = compose(config.usually(**LEFT_OUT.get(model_type, {})))
     return replace(model, bare=True) if config.get(BARE) else model

@@ -21,7 +21,7 @@ def compose(config: Config) -> Model:
     norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-6))
     usual = config.usually(q_lora_rank=1536, rope_interleave=True, n_group=8, topk_group=4, **USUAL)
     attention = read_latent_attention(usual, n, usual.flag("rope_interleave"))
-    mlp, experts = gated(n, size.intermediate_size, "silu"), read_mixture(usual, n, factor=2.5)
+    mlp, experts = gated(n, size.intermediate_size, "silu"), read_mixture(usual, n, factor=2.5, usual=256)
     dense = dense_layers(config, "first_k_dense_replace", 3, size.num_hidden_layers)
     layers = [Layer(pre_norms(norm), attention, mlp if here else experts) for here in dense]
     return decoder("deepseek_v3", config, size, attention, layers, norm)

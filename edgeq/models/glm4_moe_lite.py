@@ -22,7 +22,7 @@ def compose(config: Config) -> Model:
     norm = partial(RMSNorm, width=n, eps=config.number("rms_norm_eps", 1e-5))
     usual = config.usually(rope_interleave=True, **USUAL)
     attention = read_latent_attention(usual, n, usual.flag("rope_interleave"))
-    mlp, experts = gated(n, size.intermediate_size, "silu"), read_mixture(config, n, factor=1.8)
+    mlp, experts = gated(n, size.intermediate_size, "silu"), read_mixture(config, n, factor=1.8, usual=64)
     given = config.get("mlp_layer_types") or ["dense", *["sparse"] * (layers - 1)]
     kinds = config.layer_types(layers, ("dense", "sparse"), given)
     dense = kinds.index("sparse") if "sparse" in kinds else layers

@@ -25,7 +25,7 @@ def compose(config: Config) -> Model:
     windows = read_windows(config, size.num_hidden_layers)
     attention = Attention(separate(n, heads, bias), output(n, heads), heads, rope(config, heads.head_dim))
     mlp = gated(n, m, config.activation("hidden_act", "silu"), config.flag("mlp_bias"))
-    mixture, wide = read_mixture(config, n), config.integer("shared_expert_intermediate_size", 5632)
+    mixture, wide = read_mixture(config, n, 60), config.integer("shared_expert_intermediate_size", 5632)
     experts = SharedExpert(
         mixture,
         gated(n, wide, "silu", source="mlp.shared_expert.{}", suffix="_shexp"),

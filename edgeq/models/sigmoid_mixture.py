@@ -20,12 +20,14 @@ COUNTS = ("n_routed_experts", "num_local_experts", "num_experts")  # each may st
 SHARED = ("n_shared_experts", "num_shared_experts")
 
 
-def read_mixture(config: Config, n: int, normalized: bool = True, factor: float = 1.0, shared: int = 1) -> FeedForward:
-    """Of a layer whose residual stream has `n` values; the rest is what leaving keys out means."""
+def read_mixture(
+    config: Config, n: int, normalized: bool = True, factor: float = 1.0, shared: int = 1, usual: int = 128
+) -> FeedForward:
+    """Of a layer whose residual stream has `n` values; the rest is what leaving keys out means, `usual` of experts."""
     config.refuse(hidden_act="silu")
-    count = expert_count(config)
+    count = expert_count(config, usual)
     m = config.integer("moe_intermediate_size")
-    experts = read_router(config, n, separate_experts(n, m, count), normalized, factor)
+    experts = read_router(config, n, separate_experts(n, m, count), normalized, factor, usual=(count, 8))
     return with_shared(config, n, m, experts, shared)
 
 

@@ -65,6 +65,12 @@ TEXT = {
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
 }
+QWEN_VL = {
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1000000.0,
+}
 # What a text_config may leave out, which means something else than in the text model by itself
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "gemma3": {
@@ -73,7 +79,16 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,
     },
-    "gemma4_unified": {"hidden_size_per_layer_input": 0, "sliding_window": 1024},
+    "qwen2_vl": QWEN_VL,
+    "qwen2_5_vl": QWEN_VL,
+    "qwen3_vl": {"max_position_embeddings": 128000, "rope_theta": 500000.0},
+    "qwen3_vl_moe": {
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 128000,
+        "rope_theta": 500000.0,
+        "num_experts_per_tok": 4,
+    },
+    "gemma4_unified": {"max_position_embeddings": 262144, "hidden_size_per_layer_input": 0, "sliding_window": 1024},
     "glmasr": {
         "hidden_size": 2048,
         "intermediate_size": 6144,

@@ -541,7 +541,9 @@ def test_layers_of_jamba_are_told_by_their_heads(kept: list[int]):
 
 def test_what_gguf_cannot_say():
     notes: list[str] = []
-    values = write_config(CONFIG | {"model_type": "mistral", "sliding_window": 4096}, "m", notes)
+    values = write_config(
+        CONFIG | {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": 4096}, "m", notes
+    )
     assert values["llama.context_length"] == 4096 and "no sliding window" in notes[0]
     with pytest.raises(UnsupportedError, match="rope scaling 'dynamic' cannot be exported"):
         write_config(CONFIG | {"rope_scaling": {"type": "dynamic"}}, "m", notes)
