@@ -17,6 +17,8 @@ class Heads:
     window, which counts its own position, as many after it as before it
     whole_images: if not 0, the rows that stand for an image in a text, of which there are so many at most, see one
     another, further ones too, and must be evaluated at once; a window counts backwards alone
+    chunked: in place of a window that moves with it a token sees those before it in its own chunk of `sliding_window`
+    positions, which begin at multiples of that
     latent: if not 0, a value is what its key begins with, so many values: the cache holds keys alone
     """
 
@@ -32,6 +34,7 @@ class Heads:
     slopes: tuple[float, ...] = ()
     distances: str = ""
     whole_images: int = 0
+    chunked: bool = False
 
     @property
     def value_dim(self) -> int:

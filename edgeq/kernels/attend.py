@@ -143,21 +143,28 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
         return min(end, position + a.window) if a.window != 0 else end
 
     @device
+    def first_seen(args, position):
+        """The first position that a token at `position` sees: in its window, or in its chunk."""
+        a = arguments(args)
+        if a.window == 0:
+            return 0
+        return position // a.window * a.window if a.chunked != 0 else max(0, position + 1 - a.window)
+
+    @device
     def first_block(args, position):
         """The first position of the first block that a token at `position` sees."""
-        a = arguments(args)
-        return max(0, position + 1 - a.window) // BLOCK * BLOCK if a.window != 0 else 0
+        return first_seen(args, position) // BLOCK * BLOCK
 
     @device
     def block_of(args, run, table, queries, kv_head, position, rows, group, base, scores, wide, sums, peaks):
         """Partial results over the positions of the block at `base`, for rows whose first token is at `position`."""
         a = arguments(args)
-        head_dim, places, window = a.head_dim, a.places, a.window
+        head_dim, places = a.head_dim, a.places
         cap = bits_f32(a.softcap)
         columns = (a.value_dim + 15) // 16
         tiles = (rows + width - 1) // width
         end = min(BLOCK, seen(args, run, position + (rows - 1) // group) - base)
-        begin = max(0, position + 1 - window - base) if window != 0 else 0
+        begin = max(0, first_seen(args, position) - base)
         scale_bytes = (head_dim + 31) // 32 * 2 if quantized else 0
         position_bytes = head_dim * element + scale_bytes
         page = load_i64(table + base // BLOCK * 8)
@@ -168,7 +175,7 @@ def make_attend(isa: Isa, width: int, kind: str, arguments: Callable[[int], Any]
             add_by_content(args, run, kv_head, position, rows, base, begin, end, scores)
         for r in range(rows):
             high = min(BLOCK, seen(args, run, position + r // group) - base)
-            low = max(0, position + r // group + 1 - window - base) if window != 0 else 0
+            low = max(0, first_seen(args, position + r // group) - base)
             if low < high:
                 if cap != np.float32(0.0):
                     cap_scores(scores + r * SCORES_ROW, begin, end, cap * LOG2_E)

@@ -113,6 +113,7 @@ SUPPORTED = (
     "gpt_neo",
     "codegen",
     "biogpt",
+    "llama4_text",
     "jais2",
     "modernbert-decoder",
     "bert",

@@ -130,6 +130,7 @@ class MixtureOfExperts(NamedTuple):
     top_groups: int = 1
     scales: str = ""
     spread: float = 0.0
+    weighs_inputs: bool = False
 
     @property
     def width(self) -> int:
@@ -181,6 +182,7 @@ class MixtureOfExperts(NamedTuple):
             top_groups=self.top_groups,
             scales=f"{at}{SCALES}" if self.scales else "",
             spread=self.spread,
+            weighs_inputs=self.weighs_inputs,
         )
 
 

@@ -1,4 +1,4 @@
-"""Jais 2, and mixtures of experts of Hunyuan, MiniMax, EXAONE and Cohere in GGUF."""
+"""Jais 2, and mixtures of experts of Hunyuan, MiniMax, EXAONE, Cohere and Llama 4 in GGUF."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from edgeq.models.gguf_hooks import Config, Shapes, count_of
 from edgeq.models.gguf_keys import EXPERTS, LOCAL_EXPERTS, WINDOW
 from edgeq.models.gguf_mixtures import SIGMOID, check_sigmoid
 from edgeq.models.matrix import FURTHER
+from edgeq.models.mixers import Attention
 
 FURTHER_THERE = "nextn_predict_layers"  # among the layers that are counted
 PATTERN = "attention.sliding_window_pattern"
@@ -51,8 +52,9 @@ def first_dense(model: Model, name: str) -> int:
 
 
 def mixture_of(model: Model) -> tuple[MixtureOfExperts | None, int]:
-    """The experts of the last layer, and how wide the MLP for every token beside them is, 0 if there is none."""
-    ffn = model.layers[-1].ffn
+    """The experts of the last layer with some, and how wide the MLP for every token beside them is, 0 if there is
+    none."""
+    ffn = next((layer.ffn for layer in reversed(model.layers) if not isinstance(layer.ffn, GatedMLP)), None)
     beside = ffn.shared.up.rows if isinstance(ffn, SharedMLP) else 0
     experts = ffn.experts if isinstance(ffn, SharedMLP) else ffn
     return (experts if isinstance(experts, MixtureOfExperts) else None), beside
@@ -168,6 +170,53 @@ def write_cohere(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+CHUNK = 8192  # positions, also of the steps in which queries grow: GGUF's readers know it
+LARGE = 128  # experts of the Llama 4 that does not norm its heads
+
+
+def read_llama4(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Every fourth layer sees all, and is not rotated; without chunks all do, and are."""
+    chunk, every = values.get("attention.sliding_window"), values.get(PATTERN, 4)
+    if chunk not in (None, 0, CHUNK) or every != 4:
+        raise UnsupportedError(f"chunks of {str(chunk)[:20]}, and {PATTERN} {str(every)[:20]}, are not supported")
+    if values.get("rope.freq_base_swa", values.get("rope.freq_base")) != values.get("rope.freq_base"):
+        raise UnsupportedError("rope.freq_base_swa is not supported")
+    layers = count_of(values.get("block_count"))
+    whole = {"attention_chunk_size": None, "no_rope_layers": [1] * layers} if chunk == 0 else {}
+    return whole | {
+        "intermediate_size": values.get("expert_feed_forward_length"),
+        "intermediate_size_mlp": values.get("feed_forward_length"),
+        "use_qk_norm": values.get("expert_count") != LARGE,
+    }
+
+
+def write_llama4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `read_llama4` reads it."""
+    mixers = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Attention)]
+    still = [not any(mixer.rope.inverse_frequencies) for mixer in mixers]
+    chunked = any(model.windows) or any(still)
+    usual = [chunked and (i + 1) % 4 == 0 for i in range(len(mixers))]
+    if still != usual or model.windows != [CHUNK if chunked and not here else None for here in usual]:
+        raise UnsupportedError(f"GGUF's llama4 has chunks of {CHUNK} in all but every fourth layer, or in none")
+    grown = (0.1, CHUNK) if chunked else (0.0, 0)
+    if any((m.rope.query_growth, m.rope.query_span) != grown for m, here in zip(mixers, still, strict=True) if here):
+        raise UnsupportedError(f"GGUF's llama4 has attn_scale 0.1 and floor_scale {CHUNK}")
+    experts, beside = mixture_of(model)
+    every = count_of(config.get("interleave_moe_layer_step", 1))
+    where = [isinstance(layer.ffn, SharedMLP) for layer in model.layers]
+    if experts is None or where != [(i + 1) % every == 0 for i in range(len(where))]:
+        raise UnsupportedError("GGUF's llama4 has experts in the last of every interleave_moe_layer_step layers")
+    if any(bool(m.norms) == (experts.num_experts == LARGE) for m, here in zip(mixers, still, strict=True) if not here):
+        raise UnsupportedError(f"GGUF's llama4 norms heads unless it has {LARGE} experts")
+    if "head_dim" not in config:
+        raise UnsupportedError("its config.json does not say head_dim")
+    return {
+        "attention.sliding_window": CHUNK if chunked else 0,
+        "feed_forward_length": config.get("intermediate_size_mlp", 16384),
+        "expert_feed_forward_length": beside,
+    }
+
+
 NEWER = {
     "jais2": GgufArchitecture(
         "jais2",
@@ -213,5 +262,16 @@ NEWER = {
         },
         read=read_cohere,
         write=write_cohere,
+    ),
+    "llama4": GgufArchitecture(
+        "llama4_text",
+        keys=LOCAL_EXPERTS
+        | {
+            "attention.sliding_window": "attention_chunk_size",
+            "interleave_moe_layer_step": "interleave_moe_layer_step",
+        },
+        fixed={"hidden_act": "silu", "attention_bias": False},
+        read=read_llama4,
+        write=write_llama4,
     ),
 }

@@ -111,9 +111,9 @@ class Attention(NamedTuple):
             seen = self.inner_norm.graph(g, seen, at)
         return self.output.graph(g, seen, at, add_to)
 
-    def over(self, window: int | None) -> "Attention":
-        """The same that looks back over so many positions only."""
-        return self._replace(heads=replace(self.heads, sliding_window=window))
+    def over(self, window: int | None, chunked: bool = False) -> "Attention":
+        """The same that looks back over so many positions only, or within chunks of so many."""
+        return self._replace(heads=replace(self.heads, sliding_window=window, chunked=chunked))
 
     def seeing(self, whole: int) -> "Attention":
         """The same in texts with images, see Heads.whole_images."""

@@ -56,6 +56,7 @@ WRAPPED = {
     "video_llava": "llama",
     "vipllava": "llama",
     "voxtral": "llama",
+    "llama4": "llama4_text",
 }
 TEXT = {
     "exaone4_5_text": "exaone4",
@@ -134,6 +135,13 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": _QWEN,
     "qwen3": _QWEN,
     "exaone4": {**_WIDE, "intermediate_size": 16384, "num_key_value_heads": 32, "vocab_size": 102400},
+    "llama4_text": {
+        "hidden_size": 5120,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "vocab_size": 202048,
+    },
     "cohere2": {
         "hidden_size": 8192,
         "intermediate_size": 22528,

@@ -67,6 +67,7 @@ class Args(NamedTuple):
     relative_places: int  # int64 bytes into a head's, of each distance, at that of none
     sees_all: int  # 1 if tokens also see those after them (in the same run)
     reach: int  # int64 of each row, the position behind the last that it sees, or 0: all before and its own
+    chunked: int  # 1 if the window is the token's chunk of so many positions
     counters: int = 0  # of turns, see kernels/turns.py
     barriers: int = 0
 
@@ -144,6 +145,7 @@ class Attention(Op):
             **self._relative(low),
             sees_all=int(not heads.causal),
             reach=int(low.tables.with_reach().ctypes.data) if heads.whole_images else 0,
+            chunked=int(heads.chunked),
         )
         read = [low.buffer(value) for value in self.reads]
         low.tape.add(f"attention:{LATENT if heads.latent else self._tile(low)}-{low.kv}", args, [*read, kept], [y])
@@ -247,6 +249,7 @@ def reference(
     distances: np.ndarray | None = None,
     relative: np.ndarray | None = None,
     reach: np.ndarray | None = None,
+    chunked: bool = False,
 ) -> np.ndarray:
     """The NumPy twin: q [tokens, heads, head_dim], k [positions, kv heads, head_dim], v [positions, kv heads,
     value_dim] -> [tokens, heads, value_dim].
@@ -256,13 +259,14 @@ def reference(
     `sinks` [heads] are one more score per head, without a value; `slopes` [heads] are what each position between takes
     off a score; `distances` [heads, 2 n] are added to scores by the distance, that of none in the middle;
     `relative` [heads, tokens, positions] is added to q k^T; `reach` [tokens] are the positions behind the last that
-    each sees, in place of its own.
+    each sees, in place of its own; `chunked`: of `window` positions each token sees those of its own chunk.
     """
     tokens, heads, head_dim = q.shape
     group = heads // k.shape[1]
     result = np.zeros((tokens, heads, v.shape[2]), q.dtype)
     for t in range(tokens):
         first = max(0, start + t + 1 - window) if window else 0
+        first = (start + t) // window * window if chunked else first
         last = start + t + 1 if causal else min(len(k), start + t + window) if window else len(k)
         last = last if reach is None else int(reach[t])
         for h in range(heads):

@@ -21,7 +21,9 @@ class Gather(NamedTuple):
     words: int  # or 0
     sums: int
     segments: int  # see route.py
-    sources: int  # the token of each slot
+    sources: int  # the pair of a token and an expert in each slot
+    top_k: int  # pairs of a token
+    weights: int  # f32 of each pair, by which rows are multiplied, or 0
 
 
 class Gated(NamedTuple):
@@ -45,14 +47,14 @@ class Combine(NamedTuple):
     rows_stride: int  # bytes
     top_k: int
     slots: int
-    weights: int
+    weights: int  # f32 of each pair, or 0: all are 1
     tokens: int  # how many, at this address
     fresh: int  # 1 if what `out` holds does not count
 
 
 def make(variant, isa):
-    """`gather` copies each slot's token. `silu_mul`: silu(gate) * up, and so with the functions of ACTIVATIONS;
-    those of ALONE are of the gate, without up.
+    """`gather` copies each slot's token, perhaps weighted. `silu_mul`: silu(gate) * up, and so with the functions of
+    ACTIVATIONS; those of ALONE are of the gate, without up.
     `clamped`: (up + 1) gate sigmoid(alpha gate), gate at most the limit, up within it. `combine` adds to each token the
     weighted rows of its experts, in falling order of weight."""
     if variant == "combine":
@@ -83,7 +85,7 @@ def _make_keep(isa):
 def _make_gather(isa):
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
-    from edgeq.simd.vector import load_f32x16
+    from edgeq.simd.vector import load_f32x16, load_splat_f32, mul
 
     arguments, segment, keep = words_of(Gather), words_of(Segment), _make_keep(isa)
 
@@ -95,8 +97,12 @@ def _make_gather(isa):
             for item in range(count * groups * thread // n_threads, count * groups * (thread + 1) // n_threads):
                 row = item // groups
                 group = item - row * groups
-                source = a.x + load_i64(a.sources + (first + row) * 8) * a.x_stride + group * 128
+                pair = load_i64(a.sources + (first + row) * 8)
+                source = a.x + pair // a.top_k * a.x_stride + group * 128
                 low, high = load_f32x16(source), load_f32x16(source + 64)
+                if a.weights != 0:
+                    weight = load_splat_f32(a.weights + 4 * pair)
+                    low, high = mul(low, weight), mul(high, weight)
                 keep(low, high, a.out, a.out_stride, a.words, a.sums, first, row, count, group, groups)
 
     return gather
@@ -157,7 +163,7 @@ def _make_gated(isa, variant):
 def _make_combine():
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
-    from edgeq.simd.vector import fma, load_f32x16, load_splat_f32, store_f32x16, zero_f32x16
+    from edgeq.simd.vector import fma, load_f32x16, load_splat_f32, splat_f32, store_f32x16, zero_f32x16
 
     arguments = words_of(Combine)
 
@@ -171,7 +177,8 @@ def _make_combine():
             total = zero_f32x16() if a.fresh != 0 else load_f32x16(target)
             for i in range(token * a.top_k, (token + 1) * a.top_k):
                 row = load_f32x16(a.rows + load_i64(a.slots + 8 * i) * a.rows_stride + at)
-                total = fma(row, load_splat_f32(a.weights + 4 * i), total)
+                weight = load_splat_f32(a.weights + 4 * i) if a.weights != 0 else splat_f32(np.float32(1.0))
+                total = fma(row, weight, total)
             store_f32x16(target, total)
 
     return combine

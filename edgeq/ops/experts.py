@@ -34,6 +34,7 @@ class Experts:
     groups: experts lie in so many, and all are chosen from the `top_groups` whose two best experts have most together
     scales: the vector of what each expert's weight is multiplied by
     spread: see route.make
+    weighs_inputs: what an expert is given is multiplied by its weight, not what it gives
     """
 
     count: int
@@ -51,6 +52,7 @@ class Experts:
     top_groups: int = 1
     scales: str = ""
     spread: float = 0.0
+    weighs_inputs: bool = False
 
     @property
     def reading(self) -> tuple[str, ...]:
@@ -168,8 +170,10 @@ class MixtureOfExperts(Op):
             sums=wide.sums_at,
             segments=routed.segments,
             sources=routed.sources,
+            top_k=mix.top_k,
+            weights=routed.weights if mix.weighs_inputs else 0,
         )
-        low.tape.add("expert_rows:gather", gather, [x, routed.table], [wide])
+        low.tape.add("expert_rows:gather", gather, [x, routed.of_pairs, routed.table], [wide])
         self._multiply(low, gate_name if gated_by else up_name, wide, gate, routed)
         if gated_by:
             self._multiply(low, up_name, wide, up, routed)
@@ -196,7 +200,7 @@ class MixtureOfExperts(Op):
             rows_stride=wide.stride,
             top_k=mix.top_k,
             slots=routed.slots,
-            weights=routed.weights,
+            weights=0 if mix.weighs_inputs else routed.weights,
             tokens=count,
             fresh=int(self.add_to is None),
         )

@@ -23,7 +23,8 @@ class Rope:
     `interleaved` rotates neighbours (2i, 2i + 1), otherwise the halves (i, i + n / 2). `attention_factor` scales
     cos and sin. In a session for more than `short_context` positions the frequencies are `long_frequencies` if there
     are such (longrope), or those of a theta that grows with the session (dynamic): see `for_context`. Queries at
-    position p are multiplied by 1 + query_growth * log(1 + floor(p / query_span)), where all of a head is rotated.
+    position p are multiplied by 1 + query_growth * log(1 + floor((p + query_first) / query_span)), where all of a head
+    is rotated.
     """
 
     inverse_frequencies: tuple[float, ...]
@@ -34,6 +35,7 @@ class Rope:
     dynamic_factor: float = 0.0
     query_growth: float = 0.0
     query_span: int = 0
+    query_first: int = 0
 
     def for_context(self, positions: int) -> "Rope":
         """The embedding in a session for so many positions."""
@@ -66,9 +68,9 @@ def rope_tables(inverse_frequencies: tuple[float, ...], positions: int, factor: 
     return result
 
 
-def query_tables(tables: np.ndarray, growth: float, span: int) -> np.ndarray:
+def query_tables(tables: np.ndarray, growth: float, span: int, first: int = 0) -> np.ndarray:
     """Of `rope_tables`, those of queries."""
-    spans = np.arange(len(tables)) // span
+    spans = (np.arange(len(tables)) + first) // span
     return tables * (1.0 + growth * np.log(1.0 + spans)).astype(np.float32)[:, None, None]
 
 
@@ -150,7 +152,7 @@ def shared_tables(low: Lowering, rope: Rope, queries: bool = False) -> np.ndarra
     if table is None:
         here = rope.for_context(low.context)
         if queries:
-            table = query_tables(shared_tables(low, rope), here.query_growth, here.query_span)
+            table = query_tables(shared_tables(low, rope), here.query_growth, here.query_span, here.query_first)
         else:
             table = rope_tables(here.inverse_frequencies, low.context, here.attention_factor)
         low.shared[rope, queries] = table

@@ -45,7 +45,7 @@ class Group(NamedTuple):
     top_k: int
     chosen: int
     slots: int  # int64 like chosen
-    sources: int  # int64 [slots], the token in each
+    sources: int  # int64 [slots], the pair of a token and an expert in each
     segments: int
     cursors: int  # int64 [experts], scratch
     tokens: int  # how many, at this address
@@ -239,7 +239,7 @@ def _make_group():
             slot = load_i64(at)
             store_i64(at, slot + 1)
             store_i64(a.slots + 8 * i, slot)
-            store_i64(a.sources + 8 * slot, i // a.top_k)
+            store_i64(a.sources + 8 * slot, i)
 
     return group
 

@@ -25,7 +25,7 @@ DOWN = "down"
 
 
 class Share(NamedTuple):
-    """What an expert is given: rows f32 [tokens, columns] in the float model and in the quantized one; what each
+    """What an expert is given: rows f32 [tokens, columns] in the float model and in the quantized one; what each result
     counts, f32 [tokens, 1]."""
 
     exact: F32
@@ -53,7 +53,8 @@ class Mixture:
         """(name, panels) of gate, up and down, from what the router reads in the float model and in the quantized
         one."""
         shares = self._shares(np.concatenate(exact), np.concatenate(seen))
-        usual = moment(seen, seen)
+        read = [share.seen for share in shares if len(share.seen)] if self.mix.weighs_inputs else seen
+        usual = moment(read, read)
         into = {part: self._quantized(part, shares, usual) for part in self.mix.reading}
         within = [
             Share(self._gated(e, exact), self._gated(e, seen, {part: into[part][e] for part in into}), counts)
@@ -71,7 +72,11 @@ class Mixture:
         found = []
         for e in range(self.mix.count):
             tokens, place = np.nonzero(chosen == e)
-            found.append(Share(exact[tokens], seen[tokens], counts[tokens, place][:, None]))
+            weights = counts[tokens, place][:, None]
+            if self.mix.weighs_inputs:
+                found.append(Share(exact[tokens] * weights, seen[tokens] * weights, np.ones_like(weights)))
+            else:
+                found.append(Share(exact[tokens], seen[tokens], weights))
         return found
 
     def _quantized(self, part: str, shares: list[Share], usual: npt.NDArray[np.float64]) -> list[U8]:

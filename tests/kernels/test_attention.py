@@ -67,10 +67,12 @@ def run(
     apart=None,
     relative=None,
     reach=None,
+    chunked=False,
 ):
     """The kernel's rows, and its packed activations, of one sequence."""
     text = Text(k, None if latent else v, kind, page_places(context))
-    heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, softcap=cap, causal=causal, latent=latent)
+    kinds = {"softcap": cap, "causal": causal, "latent": latent, "chunked": chunked}
+    heads = Heads(q.shape[1], k.shape[1], q.shape[2], window or None, **kinds)
     more = packed, sinks, slopes, apart, relative, reach
     return attend(q, [text.table], [(len(q), start)], heads, kind, threads, context, *more)
 
@@ -148,6 +150,7 @@ def attend(
         relative_places=address(where) + where.nbytes // 2 if relative else 0,
         sees_all=int(not shape.causal),
         reach=address(reach),
+        chunked=int(shape.chunked),
     )
     kernel = BODY.kernel(f"attention:{attention.LATENT if shape.latent else tile}-{kind}")
     control = new_control(threads)
@@ -328,6 +331,20 @@ def test_same_bits_however_it_is_split(heads, kv_heads, head_dim, window):
     together, _, _ = run(q, k, v, 600, window, "f16", 1, 1024, slopes=slopes)
     for tokens, threads in [(1, 1), (1, 5), (9, 2)]:
         parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, window, "f16", threads, 1024, slopes=slopes)
+        np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(8, 4, 8), (6, 2, 64), (5, 1, 40)])
+@pytest.mark.parametrize("chunk", [1, 12, 256, 300])
+def test_chunks(heads, kv_heads, head_dim, chunk):
+    """Each token sees its own, of which a pass may have several; the same bits however that is split."""
+    q, k, v = random_case(321, 300, heads, kv_heads, head_dim, "f16")
+    together, _, _ = run(q, k, v, 300, chunk, "f16", 1, 1024, chunked=True)
+    expected = attention.reference(q, k, v, 300, chunk, chunked=True)
+    np.testing.assert_allclose(together, expected, rtol=1e-4, atol=2e-6)
+    assert chunk == 1 or np.abs(expected - attention.reference(q, k, v, 300, chunk)).max() > 0.1
+    for tokens, threads in [(1, 1), (1, 5), (9, 2), (22, 3)]:
+        parts, _, _ = run(q[-tokens:], k, v, 621 - tokens, chunk, "f16", threads, 1024, chunked=True)
         np.testing.assert_array_equal(parts.view(np.uint32), together[-tokens:].view(np.uint32))
 
 

@@ -150,11 +150,11 @@ def test_tokens_of_an_expert_lie_side_by_side(tokens, count, top_k):
         assert first % 16 == 0 and first >= end
         end = first + n
         expected = np.flatnonzero((routed.chosen == expert).any(axis=1))
-        np.testing.assert_array_equal(routed.sources[first:end], expected)
+        np.testing.assert_array_equal(routed.sources[first:end] // top_k, expected)
         here = routed.slots[routed.chosen == expert]
         np.testing.assert_array_equal(np.sort(here), np.arange(first, end))
     assert round_up(end, 16) <= routed.capacity
-    assert (routed.sources[routed.slots] == np.arange(tokens)[:, None]).all()
+    assert (routed.sources[routed.slots] == np.arange(tokens * top_k).reshape(tokens, top_k)).all()
 
 
 def test_not_a_number_stays_within_the_experts():
@@ -176,6 +176,21 @@ def test_combine_matches_twin():
     call(BODY.kernel("expert_rows:combine"), expert_rows.Combine(*head, *tail)._replace(fresh=1), threads=2)
     expected = expert_rows.reference(rows, routed.slots, routed.weights, np.zeros_like(out))
     np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
+    call(BODY.kernel("expert_rows:combine"), expert_rows.Combine(*head, *tail)._replace(fresh=1, weights=0), threads=2)
+    expected = expert_rows.reference(rows, routed.slots, np.ones_like(routed.weights), np.zeros_like(out))
+    np.testing.assert_allclose(found[:, :50], expected[:, :50], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tokens", "count", "top_k"), [(1, 8, 1), (33, 20, 3)])
+def test_what_experts_are_given_may_be_weighted(tokens, count, top_k):
+    routed = Routed(random_logits(tokens, count), top_k, False, sigmoid=True)
+    x = np.random.default_rng(count).standard_normal((tokens, 96)).astype(np.float32)
+    wide = np.zeros((routed.capacity, 96), np.float32)
+    head = (address(x), x.strides[0], 96, address(wide), wide.strides[0], 0, 0, address(routed.table))
+    tail = (address(routed.sources), top_k, address(routed.weights))
+    call(BODY.kernel("expert_rows:gather"), expert_rows.Gather(*head, *tail), threads=3)
+    expected = x[:, None] * routed.weights[:, :, None]
+    np.testing.assert_array_equal(wide[routed.slots], expected)
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q4_K", "Q6_K"])
@@ -195,7 +210,7 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     words, sums = aligned(capacity * columns), aligned(capacity * columns // 32 * SUMS_BYTES)
     packed = (address(words), address(sums)) if quantized else (0, 0)
     head = (address(x), x.strides[0], columns, address(wide), wide.strides[0], *packed)
-    tail = (address(routed.table), address(routed.sources))
+    tail = (address(routed.table), address(routed.sources), 2, 0)
     call(BODY.kernel("expert_rows:gather"), expert_rows.Gather(*head, *tail), threads=threads)
     source = packed if quantized else (address(wide), wide.strides[0])
     head = (address(weights), rows, columns, *source, address(out), out.strides[0], panels[0].nbytes)
@@ -210,7 +225,7 @@ def test_an_expert_multiplies_its_tokens(name, tokens, count, threads):
     decoded = np.stack([decode(p, rows, columns, name) for p in panels])
     used = routed.slots.ravel()
     gathered = np.zeros_like(wide)
-    gathered[used] = x[routed.sources[used]]
+    gathered[used] = x[routed.sources[used] // 2]
     expected = experts.reference(decoded, name, gathered, routed.segments, biases[:, :rows])
     np.testing.assert_allclose(out[used, :rows], expected[used], rtol=2e-4, atol=2e-4)
     both = (address(out), address(out), rows, address(out), out.strides[0], 0, 0)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chunked_cases
 import gemma_cases
 import latent_cases
 import mixture_cases
@@ -930,6 +931,7 @@ FILES = {
     "selective": selective_cases.CASES,
     "windowed": windowed_cases.CASES,
     "older": older_cases.CASES,
+    "chunked": chunked_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases

@@ -259,6 +259,7 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("video_llava", "llama", "llama", "language_model.model."),
         ("vipllava", "llama", "llama", "language_model.model."),
         ("voxtral", "llama", "llama", "language_model.model."),
+        ("llama4", "llama4_text", "llama4", "language_model.model."),
     ],
 )
 def test_the_language_model_of_one_with_eyes(

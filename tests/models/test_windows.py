@@ -31,6 +31,7 @@ CASES = [
     "starcoder2",
     "gpt-oss",
     "lfm2-bias",
+    "llama4",
 ]
 LENGTH = 1100  # positions, of five pages
 TEXT = np.random.RandomState(5).randint(0, 48, LENGTH).tolist()

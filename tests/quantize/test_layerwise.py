@@ -109,12 +109,15 @@ def test_what_other_work_has_left_is_not_taken(file: File, sequences: list[np.nd
     assert told == []
 
 
-@pytest.mark.parametrize("case", ["mixtral", "gpt-oss", "qwen2-moe", "nemotron-h-experts"])
+@pytest.mark.parametrize("case", ["mixtral", "gpt-oss", "qwen2-moe", "nemotron-h-experts", "llama4-whole"])
 def test_experts_lose_less_than_rounding_each_weight_by_itself(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if case == "nemotron-h-experts":  # whose rows no groups divide
         monkeypatch.setitem(CASES, case, CASES[case] | {"moe_intermediate_size": 64})
+    if case == "llama4-whole":
+        sizes = {"hidden_size": 64, "intermediate_size": 64, "interleave_moe_layer_step": 1}
+        monkeypatch.setitem(CASES, case, CASES[case] | sizes)
     convert(write(case, tmp_path), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
     rng = np.random.default_rng(2)
     with open_file(tmp_path / "m.eqf") as file:
