@@ -27,9 +27,11 @@ NOISE = {"transformers_version", "dtype", "architectures", "_name_or_path", "use
 def rows() -> Iterator[tuple[str, dict[str, Any]]]:
     """Names, and configurations."""
     for name in SUPPORTED:
-        if name in WRAPPED:
+        if name not in CONFIG_MAPPING:
+            continue
+        if name in WRAPPED and name not in FLAT:
             yield name, text_of(name)
-        elif name in CONFIG_MAPPING:
+        else:
             yield name, CONFIG_MAPPING[name]().to_dict()
 
 

@@ -14,6 +14,9 @@ from edgeq.models.windows import everywhere
 from edgeq.ops import Rope
 
 
+ADAPTED = "edgeq_base_layers"  # a key of ours: the checkpoint's matrices lie beside adapters, which are not read
+
+
 def compose(config: Config) -> Model:
     """There are no biases."""
     size = read_dimensions(config)
@@ -22,8 +25,11 @@ def compose(config: Config) -> Model:
     heads = read_heads(config, n)
     window = everywhere(config)
     rotation = read_rope(config, heads.head_dim)
-    attention = Attention(fused(n, heads, "self_attn.qkv_proj"), output(n, heads), heads, rotation)
-    mlp = fused_gated(n, m, config.activation("hidden_act", "silu"))
+    base = ".base_layer" if config.flag(ADAPTED) else ""
+    qkv, out = fused(n, heads, f"self_attn.qkv_proj{base}"), output(n, heads, source=f"self_attn.o_proj{base}")
+    attention = Attention(qkv, out, heads, rotation)
+    kind = config.activation("hidden_act", "silu")
+    mlp = fused_gated(n, m, kind, f"mlp.gate_up_proj{base}", f"mlp.down_proj{base}")
     layers = [Layer(pre_norms(norm), attention.over(window), mlp)] * size.num_hidden_layers
     return decoder("phi3", config, size, attention, layers, norm)
 

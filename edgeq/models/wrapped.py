@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.models.config import Config, shown
+from edgeq.models.phi3 import ADAPTED
 
 # Of a larger model -> what its text_config is where that does not say so, or says it under a name of its own
 WRAPPED = {
@@ -57,6 +58,8 @@ WRAPPED = {
     "vipllava": "llama",
     "voxtral": "llama",
     "llama4": "llama4_text",
+    "phi4_multimodal": "phi3",
+    "phi4mm": "phi3",
 }
 TEXT = {
     "exaone4_5_text": "exaone4",
@@ -66,13 +69,16 @@ TEXT = {
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
 }
-QWEN_VL = {
+_QWEN_VL = {
     "num_key_value_heads": 8,
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-5,
     "rope_theta": 1000000.0,
 }
+# Those whose configurations, or first ones, have all in one
+FLAT = ("qwen2_vl", "qwen2_5_vl", "phi4_multimodal", "phi4mm")
 # What a text_config may leave out, which means something else than in the text model by itself
+_PHI4 = {"num_key_value_heads": 8, "vocab_size": 200064, "max_position_embeddings": 131072}
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "gemma3": {
         "num_attention_heads": 8,
@@ -80,8 +86,8 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,
     },
-    "qwen2_vl": QWEN_VL,
-    "qwen2_5_vl": QWEN_VL,
+    "qwen2_vl": _QWEN_VL,
+    "qwen2_5_vl": _QWEN_VL,
     "qwen3_vl": {"max_position_embeddings": 128000, "rope_theta": 500000.0},
     "qwen3_vl_moe": {
         "num_key_value_heads": 16,
@@ -89,6 +95,8 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "rope_theta": 500000.0,
         "num_experts_per_tok": 4,
     },
+    "phi4_multimodal": _PHI4,
+    "phi4mm": {**_PHI4, ADAPTED: True},
     "gemma4_unified": {"max_position_embeddings": 262144, "hidden_size_per_layer_input": 0, "sliding_window": 1024},
     "glmasr": {
         "hidden_size": 2048,
@@ -164,7 +172,7 @@ def text_config(config: Config) -> Config:
     """The configuration of the language model inside a larger one. CheckpointError if it has none."""
     outer = str(config.get("model_type"))
     text = config.get("text_config")
-    if text is None and outer in ("qwen2_vl", "qwen2_5_vl"):  # whose first checkpoints have all in one
+    if text is None and outer in FLAT:
         text = {key: value for key, value in config.values.items() if not key.startswith("vision")}
     if not isinstance(text, Mapping):
         raise config.malformed(f"text_config is {shown(text)}, an object is needed")

@@ -260,6 +260,7 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("vipllava", "llama", "llama", "language_model.model."),
         ("voxtral", "llama", "llama", "language_model.model."),
         ("llama4", "llama4_text", "llama4", "language_model.model."),
+        ("phi4_multimodal", "", "phi3-longrope-short", "model."),
     ],
 )
 def test_the_language_model_of_one_with_eyes(
@@ -290,6 +291,24 @@ def test_the_language_model_of_one_with_eyes(
     assert report.architecture == CASES[case]["model_type"]
     found = logits(folder, random_checkpoints.make(case)[2])
     assert np.abs(found - random_checkpoints.golden()[case]).max() <= 1e-3
+
+
+def test_phi_4_s_matrices_beside_adapters(tmp_path: Path) -> None:
+    """Its first checkpoint has adapters that only images and sounds switch on."""
+    folder = random_checkpoints.write("phi3-longrope-short", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "phi4mm", "vision_lora": {"r": 4}}))
+    tensors = {
+        name.replace("_proj.weight", "_proj.base_layer.weight"): values
+        for name, values in load_file(folder / "model.safetensors").items()
+    }
+    adapter = "model.layers.0.mlp.down_proj.lora_A.vision.weight"
+    save_file({**tensors, adapter: np.ones((4, 160), np.float32)}, folder / "model.safetensors")
+    report = convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    assert report.unused == [adapter]
+    assert report.notes == ["of this phi4mm the language model is converted: it reads text, and nothing else"]
+    found = logits(folder, random_checkpoints.make("phi3-longrope-short")[2])
+    assert np.abs(found - random_checkpoints.golden()["phi3-longrope-short"]).max() <= 1e-3
 
 
 def test_bitnet_s_weights_from_training_become_ternary(tmp_path: Path) -> None:
