@@ -29,7 +29,7 @@ def rows() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in SUPPORTED:
         if name not in CONFIG_MAPPING:
             continue
-        if name in WRAPPED and name not in FLAT:
+        if name in WRAPPED and "text_config" in CONFIG_MAPPING[name].sub_configs:
             yield name, text_of(name)
         else:
             yield name, CONFIG_MAPPING[name]().to_dict()

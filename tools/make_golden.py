@@ -1,10 +1,11 @@
 """Write tests/golden/: what transformers computes in float32, for the tests to compare with.
 
-    python tools/make_golden.py [--models FOLDER]
+    python tools/make_golden.py [--models FOLDER] [--llama-cpp SOURCES --peer-python PYTHON]
 
 Needs torch and transformers, and tokenizers and sentencepiece for the prompts; edgeq needs none of the first two. Run
 it again after the bundled model has changed. FOLDER holds the checkpoints stories260K, babyllama105 and bitllama-3M;
-without it their files stay as they are.
+without it their files stay as they are. Of the cases in tests/models/peer_cases.py, which transformers has no class of,
+llama.cpp computes the logits: SOURCES is its folder, PYTHON one that has its package.
 
 Of a model: a prompt, the tokens that follow it greedily, and logits at every position: of the likeliest tokens, of
 others that differ from position to position until every token had its turn, and log(sum(exp(logits))) of all.
@@ -33,6 +34,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "models")]
 import random_checkpoints  # noqa: E402
 from architecture_cases import FILES  # noqa: E402
 from encoder_cases import DECODERS, FIRST  # noqa: E402
+from llama_models import Llama  # noqa: E402
 
 PROMPT_TOKENS, GENERATED = 56, 200
 LIKELIEST, OTHERS = 4, 24  # logits kept per position
@@ -186,7 +188,7 @@ def write_model(name: str, folder: Path) -> dict[str, Any]:
     return {"model_type": kind, "sha256": digest, "margin": round(margin, 4)}
 
 
-def write_architectures(known: dict[str, str]) -> dict[str, str]:
+def write_architectures(known: dict[str, str], peer: Llama | None) -> dict[str, str]:
     """tests/golden/architectures.npz and those beside it: logits of every random checkpoint, and the tokens that follow
     its prompt greedily (`CASE greedy`); returns their fingerprints.
 
@@ -203,11 +205,18 @@ def write_architectures(known: dict[str, str]) -> dict[str, str]:
             if set(names) <= kept.keys() and known.get(case) == random_checkpoints.digest(case):
                 found |= {name: kept[name] for name in names}
                 continue
-            model, prompt = load(random_checkpoints.write(case, Path(folder) / case)), random_checkpoints.make(case)[2]
-            found[case] = logits_of(model, prompt)
-            tokens = greedy(model, prompt, random_checkpoints.continued(case), SMALL_MARGIN)[0]
-            found[f"{case} greedy"] = np.array(tokens[len(prompt) :], np.uint16)
-            print(f"{case}: logits within {np.abs(found[case]).max():.2f}, {len(tokens) - len(prompt)} tokens")
+            checkpoint, prompt = random_checkpoints.write(case, Path(folder) / case), random_checkpoints.make(case)[2]
+            count = random_checkpoints.continued(case)
+            if case in FILES["peers"]:
+                if peer is None:
+                    raise SystemExit(f"{case}: transformers has no class of it: say --llama-cpp and --peer-python")
+                found[case], follows = peer.greedy(peer.convert(checkpoint), prompt, count, SMALL_MARGIN)
+            else:
+                model = load(checkpoint)
+                found[case] = logits_of(model, prompt)
+                follows = greedy(model, prompt, count, SMALL_MARGIN)[0][len(prompt) :]
+            found[f"{case} greedy"] = np.array(follows, np.uint16)
+            print(f"{case}: logits within {np.abs(found[case]).max():.2f}, {len(follows)} tokens")
     for name, cases in FILES.items():
         of_file = {key: found[key] for case in cases for key in (case, f"{case} greedy")}
         if known and (path := GOLDEN / f"{name}.npz").exists() and same(dict(np.load(path)), of_file):
@@ -253,7 +262,10 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of checkpoints, as above")
     parser.add_argument("--all", action="store_true", help="also compute anew what has not changed")
     parser.add_argument("--architectures", action="store_true", help="only the random checkpoints of architectures")
+    parser.add_argument("--llama-cpp", type=Path, metavar="SOURCES", help="llama.cpp's folder")
+    parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has llama_cpp")
     options = parser.parse_args()
+    peer = Llama(options.llama_cpp, options.peer_python) if options.llama_cpp and options.peer_python else None
     torch.manual_seed(0)
     manifest_path = GOLDEN / "manifest.json"
     GOLDEN.mkdir(parents=True, exist_ok=True)
@@ -263,7 +275,7 @@ def main() -> None:
         folders |= {name: options.models / name for name in ("stories260K", "babyllama105", "bitllama-3M")}
     for name, folder in folders.items():
         manifest["models"][name] = write_model(name, folder)
-    manifest["architectures"] = write_architectures({} if options.all else manifest.get("architectures", {}))
+    manifest["architectures"] = write_architectures({} if options.all else manifest.get("architectures", {}), peer)
     if not options.architectures:
         manifest["states"] = write_states()
     manifest["made_with"] = {"torch": torch.__version__, "transformers": transformers.__version__}

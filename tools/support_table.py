@@ -22,7 +22,7 @@ PAGE = REPOSITORY / "edgeq" / "docs" / "support.md"
 BEGIN, END = "<!-- made by tools/support_table.py: begin -->\n", "<!-- made by tools/support_table.py: end -->\n"
 sys.path[:0] = [str(REPOSITORY), str(TESTS), str(TESTS / "models")]
 
-from architecture_cases import CASES  # noqa: E402
+from architecture_cases import CASES, FILES  # noqa: E402
 from encoder_cases import ENCODERS, WITHOUT_CLASS  # noqa: E402
 from token_vectors import PASSED  # noqa: E402
 
@@ -92,7 +92,8 @@ def architecture_cells(name: str, real: Counter[str]) -> tuple[str, ...]:
     """The way from and to GGUF, and what the results are compared with."""
     importable = {entry.model_type for entry in (*ARCHITECTURES.values(), MIXTRAL)} | EXPORTED.keys()
     ways = [way for way, names in (("from", importable), ("to", EXPORTED)) if WRAPPED.get(name, name) in names]
-    tested = ["logits and greedy text"] if any(config["model_type"] == name for config in CASES.values()) else []
+    kinds = [{config["model_type"] for config in cases.values()} for cases in (CASES, FILES["peers"])]
+    tested = ["logits and greedy text" + " of llama.cpp" * (name in kinds[1])] if name in kinds[0] else []
     tested += ["last states"] if any(config["model_type"] == name for config in ENCODERS.values()) else []
     tested += ["last states of llama.cpp"] if name in elsewhere() else []
     tested += ["the same of real models"] if real[name] else []

@@ -115,6 +115,7 @@ SUPPORTED = (
     "biogpt",
     "llama4_text",
     "jais2",
+    "smallthinker",
     "modernbert-decoder",
     "bert",
     "roberta",

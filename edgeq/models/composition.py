@@ -182,7 +182,7 @@ class Model:
     def in_stages(self) -> bool:
         """Whether a layer needs no more than what the one before it gives, and its experts what their router reads."""
         alone = all(layer.mixer.reads is None for layer in self.layers if isinstance(layer.mixer, Attention))
-        parts = (part for layer in self.layers for part in (layer.mixer, layer.ffn))
+        parts = (part for layer in self.layers for part in (layer.norms, layer.mixer, layer.ffn))
         routed = all(getattr(part, "one_input", True) for part in parts)
         return alone and routed and not (self.around and self.around.embedding)
 

@@ -158,11 +158,14 @@ class MixtureOfExperts(NamedTuple):
         for matrix in self.matrices:
             matrix.tensors(t)
 
-    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None, routed_by: Value | None = None) -> Value:
-        """Layer i's, of h, added to `add_to`; the router reads `routed_by`, or h as well."""
-        at = layer_name(i)
-        router = self.router.graph(g, h if routed_by is None else routed_by, at)
-        return g.experts(h, router, self._mix(at), add_to)
+    def scores(self, g: Graph, x: Value, i: int) -> Value:
+        """What layer i's router makes of x."""
+        return self.router.graph(g, x, layer_name(i))
+
+    def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None, scores: Value | None = None) -> Value:
+        """Layer i's, of h, added to `add_to`; chosen by `scores`, or by what the router makes of h."""
+        scores = self.scores(g, h, i) if scores is None else scores
+        return g.experts(h, scores, self._mix(layer_name(i)), add_to)
 
     def _mix(self, at: str) -> Experts:
         """As the operation knows it; `at` is what the layer's names begin with."""

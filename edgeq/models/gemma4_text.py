@@ -70,7 +70,9 @@ class MLPAndExperts(NamedTuple):
         x, at = add_to, layer_name(i)
         dense = self.after_mlp.graph(g, self.mlp.graph(g, h, i), at)
         to_router = g.scale(g.rms_norm(x, f"{at}{ROUTER_SCALE}", self.after_mlp.eps), self.hidden**-0.5)
-        chosen = self.experts.graph(g, self.before_experts.graph(g, x, at), i, routed_by=to_router)
+        chosen = self.experts.graph(
+            g, self.before_experts.graph(g, x, at), i, scores=self.experts.scores(g, to_router, i)
+        )
         return self.after_experts.graph(g, chosen, at, add_to=dense)
 
 

@@ -11,6 +11,7 @@ from edgeq.models import gguf_dense, gguf_latents, gguf_mixtures, gguf_newer, gg
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_encoders import ENCODERS
 from edgeq.models.gguf_older import OLDER
+from edgeq.models.gguf_smallthinker import SMALLTHINKER
 from edgeq.models.wrapped import WRAPPED
 
 ARCHITECTURES = {
@@ -18,6 +19,7 @@ ARCHITECTURES = {
     **OLDER,
     **gguf_mixtures.MIXTURES,
     **gguf_newer.NEWER,
+    SMALLTHINKER.model_type: SMALLTHINKER,
     **gguf_recurrent.RECURRENT,
     **gguf_latents.LATENTS,
     **ENCODERS,

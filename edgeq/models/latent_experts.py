@@ -34,4 +34,5 @@ class LatentExperts(NamedTuple):
     def graph(self, g: Graph, h: Value, i: int, add_to: Value | None = None) -> Value:
         """Layer i's, of h, added to `add_to`."""
         at = layer_name(i)
-        return self.out.graph(g, self.experts.graph(g, self.into.graph(g, h, at), i, routed_by=h), at, add_to)
+        narrow = self.into.graph(g, h, at)
+        return self.out.graph(g, self.experts.graph(g, narrow, i, scores=self.experts.scores(g, h, i)), at, add_to)

@@ -4,7 +4,7 @@ stream x."""
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from edgeq.models.feed_forward import FeedForward
+from edgeq.models.feed_forward import FeedForward, MixtureOfExperts
 from edgeq.models.laurel import Laurel
 from edgeq.models.matrix import layer_name
 from edgeq.models.mixers import Mixer
@@ -56,6 +56,24 @@ class PreNorms(NamedTuple):
         x = mixer.graph(g, h, i, x) if self.mixed is None else g.add(x, mixer.graph(g, h, i), self.mixed)
         h = self.before_ffn.graph(g, x, layer_name(i))
         return ffn.graph(g, h, i, x) if self.fed is None else g.add(x, ffn.graph(g, h, i), self.fed)
+
+
+class RoutedFirst(NamedTuple):
+    """As PreNorms, of experts that are chosen by x as it was before the layer."""
+
+    before_mixer: Norm
+    before_ffn: Norm
+
+    @property
+    def one_input(self) -> bool:
+        """Whether experts and their router read the same."""
+        return False
+
+    def graph(self, g: Graph, x: Value, i: int, mixer: Mixer, ffn: FeedForward) -> Value:
+        assert isinstance(ffn, MixtureOfExperts)
+        scores, at = ffn.scores(g, x, i), layer_name(i)
+        x = mixer.graph(g, self.before_mixer.graph(g, x, at), i, x)
+        return ffn.graph(g, self.before_ffn.graph(g, x, at), i, x, scores)
 
 
 class PostNorms(NamedTuple):

@@ -7,6 +7,7 @@ import gemma_cases
 import latent_cases
 import mixture_cases
 import older_cases
+import peer_cases
 import selective_cases
 import windowed_cases
 
@@ -932,6 +933,7 @@ FILES = {
     "windowed": windowed_cases.CASES,
     "older": older_cases.CASES,
     "chunked": chunked_cases.CASES,
+    "peers": peer_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases

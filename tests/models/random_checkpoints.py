@@ -44,6 +44,7 @@ QUERIES_AND_KEYS = (
     ".q_lin",
     ".k_lin",
 )
+ROUTERS = (".gate.weight", ".gate.wg.", ".router.", ".primary_router.")
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -117,9 +118,7 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values *= 0.5
         elif any(part in name for part in EMBEDDINGS):
             values *= 0.5 if config.get("tie_word_embeddings", True) else 1.0
-        elif (
-            ".gate.weight" in name or ".gate.wg." in name or ".router." in name
-        ):  # routers: choices that rounding does not change
+        elif any(part in name for part in ROUTERS) and ".experts." not in name:  # choices that rounding does not change
             values *= 8.0 / np.sqrt(shape[1])
         else:
             gain = 4.0 if any(part in name for part in QUERIES_AND_KEYS) else 2.0

@@ -1,4 +1,5 @@
-"""Every feature of the supported architectures against transformers' logits, on random checkpoints."""
+"""Every feature of the supported architectures against transformers' logits, on random checkpoints; of those that it
+has no class of, against llama.cpp's."""
 
 import json
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
     expected = random_checkpoints.golden()[case]
     # Few experts per token, normalized: they make more of a rounding
     favoured = ("gpt-oss", "ernie4-5-moe", "qwen3-5-moe", "qwen3-next", "glm4-moe", "dots1", "deepseek-v3", "phimoe")
-    favoured += ("exaone-moe",)
+    favoured += ("exaone-moe", "smallthinker")
     # and so do four layers of Mamba, whose values are products of several that are rounded
     more, grouped = case.startswith((*favoured, "jamba")), case == "deepseek-v3" or case.startswith("ling")
     most = 0.3 if grouped else 0.2 if more else 0.1  # where groups of experts are chosen, even more
@@ -122,6 +123,10 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
         ("gpt-oss", "sliding_window", 32),
         ("gpt-oss", "layer_types", ["full_attention"] * 3),
         ("qwen3-moe", "norm_topk_prob", False),
+        ("smallthinker", "sliding_window_size", 24),
+        ("smallthinker", "rope_layout", [1, 1, 1, 1, 1]),
+        ("smallthinker", "moe_primary_router_apply_softmax", True),
+        ("smallthinker", "moe_num_active_primary_experts", 2),
     ],
 )
 def test_features_are_seen(case: str, key: str, other: object, tmp_path: Path) -> None:

@@ -327,6 +327,13 @@ def test_bamba_rotates_half_of_each_head() -> None:
         ("cohere2-moe", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
         ("jais2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
         ("vaultgemma", {"partial_rotary_factor": 0.5}, "partial_rotary_factor below 1"),
+        ("smallthinker", {"moe_layer_layout": [1, 0, 1, 1, 1]}, "layers without experts are not supported"),
+        ("smallthinker", {"rope_layout": [1, 0]}, r"rope_layout is \[1, 0\], a list of 5 is needed"),
+        ("smallthinker", {"sliding_window_layout": 1}, "sliding_window_layout is 1, a list of 5 is needed"),
+        ("smallthinker", {"sliding_window_size": None}, "sliding_window is null, and there are local layers"),
+        ("smallthinker", {"moe_enable_early_router": False}, "moe_enable_early_router False is not supported"),
+        ("smallthinker", {"moe_enable_secondary_experts": True}, "moe_enable_secondary_experts True is not supported"),
+        ("smallthinker", {"moe_num_active_primary_experts": 8}, "is 8, there are 7 experts"),
     ],
 )
 def test_what_further_families_do_not_have(case: str, change: dict[str, Any], message: str) -> None:
