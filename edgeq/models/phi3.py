@@ -13,7 +13,6 @@ from edgeq.models.rope_scaling import rope, rope_parameters, scaling_type
 from edgeq.models.windows import everywhere
 from edgeq.ops import Rope
 
-
 ADAPTED = "edgeq_base_layers"  # a key of ours: the checkpoint's matrices lie beside adapters, which are not read
 
 
