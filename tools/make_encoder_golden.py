@@ -45,7 +45,7 @@ def load(case: str, folder: Path) -> Any:
 
 
 # Whose models have no pooler that could be left out
-UNPOOLED = ("modernbert", "electra", "deberta-v2", "gemma3_text", "eurobert")
+UNPOOLED = ("modernbert", "electra", "deberta-v2", "gemma3_text", "eurobert", "ultrabert", "embedding_gemma2_text")
 
 
 def inputs(case: str, model: Any) -> dict[str, Any]:

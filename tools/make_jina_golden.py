@@ -1,9 +1,9 @@
-"""Write tests/golden/jina.npz: last states of a small random Jina BERT that llama.cpp computes in float32.
+"""Write tests/golden/jina.npz: last states of small random Jina BERTs that llama.cpp computes in float32.
 
     python tools/make_jina_golden.py --llama-server PATH
 
-Needs the gguf package, which writes the file that llama.cpp reads. The checkpoint is tests/models' case `jina-bert-v2`;
-`digest` is its fingerprint.
+Needs the gguf package, which writes the files that llama.cpp reads. The checkpoints are tests/models' CASES; of each
+there are its states, and `CASE digest`, its fingerprint.
 """
 
 import argparse
@@ -26,12 +26,14 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "te
 import random_checkpoints  # noqa: E402
 from sentence_encoder import VOCABULARY  # noqa: E402
 
-CASE, PORT = "jina-bert-v2", 18765
+CASES, PORT = ("jina-bert-v2", "jina-bert-v2-code"), 18765
 # The names of a checkpoint's tensors, without their layer, and of GGUF's
 NAMES = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
     "embeddings.token_type_embeddings.weight": "token_types.weight",
     "embeddings.LayerNorm": "token_embd_norm",
+    "attention.self.layer_norm_q": "attn_q_norm",
+    "attention.self.layer_norm_k": "attn_k_norm",
     "attention.self.query": "attn_q",
     "attention.self.key": "attn_k",
     "attention.self.value": "attn_v",
@@ -40,12 +42,16 @@ NAMES = {
     "mlp.gated_layers": "ffn_up",
     "mlp.wo": "ffn_down",
     "mlp.layernorm": "layer_output_norm",
+    "mlp.down_layer": "ffn_down",
+    "layer_norm_1": "attn_norm_2",
+    "layer_norm_2": "layer_output_norm",
 }
+HALVES = "mlp.up_gated_layer.weight"  # which come apart: joined ones are read the other way around
 
 
-def write(path: Path) -> Path:
+def write(path: Path, case: str = CASES[0]) -> Path:
     """The case as a GGUF file."""
-    config, weights, _ = random_checkpoints.make(CASE)
+    config, weights, _ = random_checkpoints.make(case)
     writer = gguf.GGUFWriter(path, "jina-bert-v2")
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -68,6 +74,10 @@ def write(path: Path) -> Path:
         if name.startswith("encoder.layer."):
             number, own = name.removeprefix("encoder.layer.").split(".", 1)
             layer = f"blk.{number}."
+        if own == HALVES:
+            for half, one in zip(("ffn_up", "ffn_gate"), np.split(values, 2), strict=True):
+                writer.add_tensor(f"{layer}{half}.weight", np.ascontiguousarray(one))
+            continue
         stem = next(theirs for theirs in NAMES if own.startswith(theirs))
         writer.add_tensor(layer + NAMES[stem] + own.removeprefix(stem), values)
     writer.write_header_to_file()
@@ -103,12 +113,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--llama-server", required=True, metavar="PATH", help="llama.cpp's program")
     options = parser.parse_args()
-    prompt = random_checkpoints.make(CASE)[2]
-    with tempfile.TemporaryDirectory() as scratch:
-        found = states(options.llama_server, write(Path(scratch) / "m.gguf"), prompt)
-    assert found.shape[0] == len(prompt), "as many states as tokens"
-    np.savez_compressed(GOLDEN, states=found, digest=np.array(random_checkpoints.digest(CASE)))
-    print(f"{GOLDEN.name}: within {np.abs(found).max():.2f}")
+    found = {}
+    for case in CASES:
+        prompt = random_checkpoints.make(case)[2]
+        with tempfile.TemporaryDirectory() as scratch:
+            found[case] = states(options.llama_server, write(Path(scratch) / "m.gguf", case), prompt)
+        assert found[case].shape[0] == len(prompt), "as many states as tokens"
+        found[f"{case} digest"] = np.array(random_checkpoints.digest(case))
+        print(f"{case}: within {np.abs(found[case]).max():.2f}")
+    np.savez_compressed(GOLDEN, **found)
 
 
 if __name__ == "__main__":

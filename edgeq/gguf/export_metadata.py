@@ -22,6 +22,7 @@ from edgeq.errors import FormatError, TokenizerError, UnsupportedError
 from edgeq.gguf.importer import POOLINGS
 from edgeq.gguf.sampling import sampling_metadata
 from edgeq.models import Architecture, gguf_xielu
+from edgeq.models.composition import Embedding, Model
 from edgeq.models.gguf import write_config
 from edgeq.text.gguf_vocabulary import tokenizer_metadata
 from edgeq.text.sentence import SENTENCE_FILES, read_sentence_settings
@@ -52,6 +53,8 @@ def metadata_of(
                 raise
             notes.append(f"the tokenizer is left out: {error}")
     values |= vocabulary
+    if isinstance(model, Model) and isinstance(model.embedding, Embedding) and model.embedding.types:
+        values["tokenizer.ggml.token_type_count"] = model.embedding.types.rows
     return len(values), render({key: typed(value) for key, value in values.items()}), ALIGNMENT
 
 

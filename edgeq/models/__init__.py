@@ -128,6 +128,11 @@ SUPPORTED = (
     "mpnet",
     "deberta-v2",
     "jina_bert_v2",
+    "embedding_gemma2_text",
+    "eurobert",
+    "gte",
+    "jina_embeddings_v3",
+    "ultrabert",
     *WRAPPED,
 )
 

@@ -114,6 +114,28 @@ def _deberta(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
     return Classifier("cls", labels, _output("classifier", n, labels), dense, activation)
 
 
+def _gte(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
+    """The pooler's matrix is a part of the model itself there."""
+    dense = Matrix("cls", "gte.pooler.dense", n, n, bias=True)
+    return Classifier("cls", labels, _output("classifier", n, labels), dense, "tanh")
+
+
+def _eurobert(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
+    pooling = {"bos": "cls", "mean": "mean"}.get(str(config.get("classifier_pooling", "late")))
+    if pooling is None:
+        what = f"classifier_pooling {shown(config.get('classifier_pooling', 'late'))} is not supported"
+        raise config.unsupported(f"{what}; supported are bos and mean")
+    dense = Matrix("cls", "dense", n, n, bias=True)
+    return Classifier(pooling, labels, _output("classifier", n, labels), dense, "gelu")
+
+
+def _ultrabert(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
+    pooling = config.get("classifier_pooling", "cls")
+    if pooling not in ("cls", "mean"):
+        raise config.unsupported(f"classifier_pooling {shown(pooling)} is not supported; supported are cls and mean")
+    return Classifier(pooling, labels, _output("classifier", n, labels))
+
+
 def _jina(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
     raise config.unsupported("the head of Jina's first rerankers is not supported: take another reranker")
 
@@ -130,4 +152,8 @@ HEADS: dict[str, Callable[[Config, int, tuple[str, ...]], Classifier]] = {
     "nomic_bert": _nomic,
     "deberta-v2": _deberta,
     "jina_bert_v2": _jina,
+    "jina_embeddings_v3": _roberta,
+    "gte": _gte,
+    "eurobert": _eurobert,
+    "ultrabert": _ultrabert,
 }

@@ -15,7 +15,7 @@ from edgeq.models.latent_attention import LatentAttention
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention, NoAttention
-from edgeq.models.norms import NamedNorm, Norm
+from edgeq.models.norms import NamedNorm, Norm, Projected
 from edgeq.models.per_layer import LayerEnd
 from edgeq.models.rows_in import RowsIn
 from edgeq.models.tensors import Tensors
@@ -112,6 +112,7 @@ class Model:
     classifier: what makes scores of a text's states, of a checkpoint that is there for that
     dense:     what follows the pooling, of one that embeds texts
     last:      norms the last layer's states, where there is no head
+    instead:   the same model, as other checkpoints name its tensors
     """
 
     name: str
@@ -127,7 +128,8 @@ class Model:
     around: LayerEnd | AltUp | None = None
     classifier: Classifier | None = None
     dense: tuple[Dense, ...] = ()
-    last: Norm | None = None
+    last: Norm | Projected | None = None
+    instead: "Model | None" = None
 
     @property
     def num_hidden_layers(self) -> int:
@@ -212,6 +214,8 @@ class Model:
             self.classifier.tensors(found)
         for module in self.dense:
             module.tensors(found)
+        if self.instead:
+            found.update({name: found[name]._replace(instead=one.parts) for name, one in self.instead.tensors.items()})
         return found
 
     def graph(self, g: Graph, stages: range | None = None) -> Value:

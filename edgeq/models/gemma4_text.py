@@ -103,7 +103,7 @@ def compose(config: Config) -> Model:
     windows = by_layer(config.usually(sliding_window=512), [(i + 1) % 6 != 0 for i in range(layers)])
     windows[-1] = None
     reads = shared_layers(config, windows)
-    attentions = [_attention(config, size, i, windows, reads[i], eps) for i in range(layers)]
+    attentions = [read_attention(config, size, i, windows, reads[i], eps) for i in range(layers)]
     wide = [2 if config.flag("use_double_wide_mlp") and source is not None else 1 for source in reads]
     mlps = [gated(n, factor * m, activation) for factor in wide]
     both = BothNorms(
@@ -146,7 +146,7 @@ def shared_layers(config: Config, windows: list[int | None]) -> list[int | None]
     return [None if i < first else kept[windows[i] is None] for i in range(layers)]
 
 
-def _attention(
+def read_attention(
     config: Config, size: Dimensions, i: int, windows: list[int | None], reads: int | None, eps: float
 ) -> Attention:
     """Layer i's."""

@@ -12,6 +12,7 @@ from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_hooks import Config, Shapes, gemma
 from edgeq.models.gguf_keys import WINDOW
 from edgeq.models.gguf_rope import shortest
+from edgeq.models.jina_bert_v2 import QK_NORM
 from edgeq.models.modernbert import LOCAL_THETA
 from edgeq.models.rope_scaling import rope_parameters
 
@@ -26,6 +27,10 @@ DECIDES = "qwen3"  # a reranker of this type is the model that writes text, whos
 def read_bert(values: Mapping[str, Any], shapes: Shapes) -> Config:
     types = shapes.get("token_types.weight", (2, 0))
     return {"type_vocab_size": types[0] if types else 1}
+
+
+def read_jina(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    return read_bert(values, shapes) | ({QK_NORM: True} if "blk.0.attn_q_norm.weight" in shapes else {})
 
 
 def write_bert(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,9 +165,22 @@ ENCODERS = {
         "jina_bert_v2",
         layer_norm="layer_norm_eps",
         fixed={"hidden_act": "gelu", "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
-        read=read_bert,
+        read=read_jina,
         write=write_bert,
         fused=("ffn_up",),
+    ),
+    "jina-bert-v3": GgufArchitecture(
+        "jina_embeddings_v3",
+        layer_norm="layer_norm_eps",
+        fixed={"hidden_act": "gelu"},
+        read=read_bert,
+        write=write_bert,
+        fused=("attn_qkv",),
+    ),
+    "eurobert": GgufArchitecture(
+        "eurobert",
+        fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+        write=write_bert,
     ),
     "gemma-embedding": GgufArchitecture(
         "gemma3_text",

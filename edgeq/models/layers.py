@@ -114,6 +114,20 @@ class NormedSums(NamedTuple):
         return self.after_ffn.graph(g, ffn.graph(g, x, i, x), layer_name(i))
 
 
+class NormedTwice(NamedTuple):
+    """As NormedSums; x is added once more to what is normed after the mixer, and normed again."""
+
+    after_mixer: Norm
+    again: Norm
+    after_ffn: Norm
+
+    def graph(self, g: Graph, x: Value, i: int, mixer: Mixer, ffn: FeedForward) -> Value:
+        at = layer_name(i)
+        mixed = self.after_mixer.graph(g, g.add(mixer.graph(g, x, i), x), at)
+        x = self.again.graph(g, g.add(mixed, x), at)
+        return self.after_ffn.graph(g, ffn.graph(g, x, i, x), at)
+
+
 class Parallel(NamedTuple):
     """Mixer and feed-forward both read x as it was before the layer, through one norm, or through one each."""
 

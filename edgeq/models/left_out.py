@@ -72,6 +72,10 @@ LEFT_OUT: Mapping[str, Mapping[str, float]] = {
     "camembert": {"max_position_embeddings": 512},
     "electra": {"max_position_embeddings": 512},
     "mpnet": {"max_position_embeddings": 512},
+    "eurobert": {"max_position_embeddings": 8192},
+    "gte": {"max_position_embeddings": 8192},
+    "jina_embeddings_v3": {"max_position_embeddings": 8194},
+    "ultrabert": {"max_position_embeddings": 32768},
     "falcon_h1": {"num_key_value_heads": 8, "max_position_embeddings": 8192},
     "glm4_moe": {"num_key_value_heads": 8, "max_position_embeddings": 131072},
 }

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from edgeq.models.matrix import Matrix, layer_name
-from edgeq.models.norms import HeadNorm, PlainHeadNorm, RMSNorm
+from edgeq.models.norms import HeadNorm, LayerNorm, PlainHeadNorm, RMSNorm
 from edgeq.models.tensors import Fused, Tensors
 from edgeq.ops import NO_ROPE, Graph, Heads, Rope, Value
 
@@ -43,7 +43,7 @@ class Attention(NamedTuple):
     output: Matrix
     heads: Heads
     rope: Rope
-    norms: tuple[HeadNorm, HeadNorm] | tuple[RMSNorm, RMSNorm] | tuple[PlainHeadNorm, PlainHeadNorm] | None = None
+    norms: tuple[HeadNorm | RMSNorm | LayerNorm | PlainHeadNorm, ...] | None = None
     inner_norm: RMSNorm | None = None
     sinks: str = ""
     turned: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgeq.models.matrix import Matrix
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Value
 
@@ -109,6 +110,22 @@ class PlainHeadNorm(NamedTuple):
     def beside(self, g: Graph, x: Value) -> Value:
         """x normed, a new value."""
         return g.head_norm(x, (), self.head_dim, self.eps, stays=True)
+
+
+class Projected(NamedTuple):
+    """What is normed, and multiplied by a matrix."""
+
+    norm: RMSNorm
+    matrix: Matrix
+
+    def tensors(self, t: Tensors) -> None:
+        """Of both."""
+        self.norm.tensors(t)
+        self.matrix.tensors(t)
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """The product with x normed."""
+        return self.matrix.graph(g, self.norm.graph(g, x, at), at)
 
 
 class NoNorm(NamedTuple):

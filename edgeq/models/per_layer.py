@@ -20,7 +20,8 @@ SCALAR = "layer_output_scale.weight"
 class PerLayerEmbedding(NamedTuple):
     """Of every token `width` values for each of `layers`: its row of the table, times the root of `width`, and a normed
     projection of its embedding, of `hidden` values; what both add up to is divided by the root of 2. Tokens that
-    the table's `rows` do not reach have its first one."""
+    the table's `rows` do not reach have its first one; without any rows there is no table, and no sum. The checkpoint
+    has what is of no layer, and what is of one, under names that begin with `at` and `in_layer`."""
 
     rows: int
     width: int
@@ -28,6 +29,8 @@ class PerLayerEmbedding(NamedTuple):
     hidden: int
     activation: str
     eps: float
+    at: str = "model."
+    in_layer: str = ""
 
     @property
     def table(self) -> Matrix:
@@ -37,32 +40,32 @@ class PerLayerEmbedding(NamedTuple):
     @property
     def projection(self) -> Matrix:
         """From the first one's row."""
-        source = "model.per_layer_model_projection"
+        source = f"{self.at}per_layer_model_projection"
         return Matrix("per_layer_model_proj", source, self.layers * self.width, self.hidden)
 
     @property
     def norm(self) -> HeadNorm:
         """Of the values of each layer by themselves."""
-        return HeadNorm("per_layer_proj_norm", "model.per_layer_projection_norm", self.width, self.eps)
+        return HeadNorm("per_layer_proj_norm", f"{self.at}per_layer_projection_norm", self.width, self.eps)
 
     @property
     def gate(self) -> Matrix:
         """Of a layer: what its values are multiplied by, before the activation."""
-        return Matrix("inp_gate", "per_layer_input_gate", self.width, self.hidden)
+        return Matrix("inp_gate", f"{self.in_layer}per_layer_input_gate", self.width, self.hidden)
 
     @property
     def output(self) -> Matrix:
         """Of a layer: back into the residual stream."""
-        return Matrix("proj", "per_layer_projection", self.hidden, self.width)
+        return Matrix("proj", f"{self.in_layer}per_layer_projection", self.hidden, self.width)
 
     @property
     def last(self) -> RMSNorm:
         """Of what is added."""
-        return RMSNorm("post_norm", "post_per_layer_input_norm", self.hidden, self.eps)
+        return RMSNorm("post_norm", f"{self.in_layer}post_per_layer_input_norm", self.hidden, self.eps)
 
     def tensors(self, t: Tensors) -> None:
         """Those of no layer."""
-        for part in (self.table, self.projection, self.norm):
+        for part in (self.table, self.projection, self.norm) if self.rows else (self.projection, self.norm):
             part.tensors(t)
 
     def layer_tensors(self, t: Tensors) -> None:
@@ -72,8 +75,10 @@ class PerLayerEmbedding(NamedTuple):
 
     def graph(self, g: Graph, x: Value) -> Value:
         """The values of all layers, side by side; x are the first embedding's."""
-        values = g.scale(self.projection.graph(g, x), self.hidden**-0.5)
-        values = g.add(self.norm.graph(g, values), g.embedding(f"{TABLE}.weight"), self.width**0.5)
+        values = self.norm.graph(g, g.scale(self.projection.graph(g, x), self.hidden**-0.5))
+        if not self.rows:
+            return values
+        values = g.add(values, g.embedding(f"{TABLE}.weight"), self.width**0.5)
         return g.scale(values, 2.0**-0.5)
 
     def made(self, g: Graph, x: Value, i: int, values: Value) -> Value:

@@ -57,6 +57,7 @@ WRAPPED = {
     "video_llava": "llama",
     "vipllava": "llama",
     "voxtral": "llama",
+    "embedding_gemma2": "embedding_gemma2_text",
     "llama4": "llama4_text",
     "phi4_multimodal": "phi3",
     "phi4mm": "phi3",

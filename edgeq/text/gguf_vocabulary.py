@@ -210,7 +210,7 @@ def _from_wordpiece(document: dict[str, Any], tokenizer: Tokenizer, vocab_size: 
         pieces[i] = (piece, 0.0, NORMAL)
     values = _filled(pieces, tokenizer, vocab_size)
     del values["scores"]
-    return {"model": "bert", "pre": "default", **values, "token_type_count": 2}
+    return {"model": "bert", "pre": "default", **values}
 
 
 def _kind(text: str, byte_level: bool) -> int:

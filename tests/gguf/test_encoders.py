@@ -132,6 +132,9 @@ def test_a_classifier_without_a_pooler(tmp_path: Path):
         ("modernbert-rank", "modern-bert"),
         ("nomic-bert", "nomic-bert"),
         ("jina-bert-v2", "jina-bert-v2"),
+        ("jina-bert-v2-code", "jina-bert-v2"),
+        ("jina-embeddings-v3", "jina-bert-v3"),
+        ("eurobert", "eurobert"),
         ("roberta", "bert"),
     ],
 )
@@ -148,6 +151,9 @@ def test_the_same_states(case: str, name: str, tmp_path: Path):
         assert reader.fields["modern-bert.rope.freq_base_swa"].contents() == 10000.0
         assert reader.fields["modern-bert.rope.freq_base"].contents() == 160000.0
         assert reader.fields["modern-bert.attention.sliding_window"].contents() == 16
+    types = [tensor.shape[1] for tensor in reader.tensors if tensor.name == "token_types.weight"]
+    count = reader.fields.get("tokenizer.ggml.token_type_count")
+    assert types == ([count.contents()] if count else []), "llama.cpp asks for it"
     import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf", allow_no_tokenizer=True)
     found = []
     for path in (tmp_path / "m.eqf", tmp_path / "back.eqf"):
@@ -156,11 +162,12 @@ def test_the_same_states(case: str, name: str, tmp_path: Path):
     np.testing.assert_array_equal(*found)
 
 
-def test_a_file_that_llama_cpp_reads(tmp_path: Path):
+@pytest.mark.parametrize("case", make_jina_golden.CASES)
+def test_a_file_that_llama_cpp_reads(case: str, tmp_path: Path):
     """The one whose states are golden, written without edgeq."""
-    folder = random_checkpoints.write("jina-bert-v2", tmp_path / "c")
+    folder = random_checkpoints.write(case, tmp_path / "c")
     edgeq.convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
-    import_gguf(make_jina_golden.write(tmp_path / "m.gguf"), tmp_path / "back.eqf")
+    import_gguf(make_jina_golden.write(tmp_path / "m.gguf", case), tmp_path / "back.eqf")
     with edgeq.load(tmp_path / "back.eqf", threads=1) as model, open_file(tmp_path / "m.eqf") as file:
         assert model.embedder.settings.pooling == "mean" and len(model.embedder.tokens("abc. de")[0]) == 8
         for name in file.tensors:

@@ -252,7 +252,7 @@ def test_quantized_architectures_there_and_back(case: str, tmp_path: Path, monke
 
 def test_every_architecture_is_tested():
     types = {CASES[case]["model_type"] for case in CASES if case not in REFUSED}
-    types |= {"bert", "modernbert", "nomic_bert", "jina_bert_v2"}  # see test_encoders.py
+    types |= {"bert", "modernbert", "nomic_bert", "jina_bert_v2", "jina_embeddings_v3", "eurobert"}  # test_encoders.py
     assert {entry.model_type for entry in ARCHITECTURES.values()} <= types
 
 

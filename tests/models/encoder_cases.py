@@ -147,6 +147,107 @@ ENCODERS |= {
         "pad_token_id": 0,
     },
 }
+_EUROBERT: dict[str, Any] = {
+    "model_type": "eurobert",
+    "architectures": ["EuroBertModel"],
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 48,
+    "max_position_embeddings": 96,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 250000.0},
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "mask_token_id": 3,
+}
+_GTE = {
+    **_BERT,
+    "model_type": "gte",
+    "architectures": ["GteModel"],
+    "intermediate_size": 96,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+}
+ENCODERS |= {
+    "eurobert": _EUROBERT,
+    "eurobert-ragged": {
+        **_EUROBERT,
+        "hidden_size": 72,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 16,
+        "intermediate_size": 100,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "hidden_act": "gelu",
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0},
+    },
+    "gte": _GTE,
+    "gte-untyped": {
+        **_GTE,
+        "hidden_size": 72,
+        "num_attention_heads": 6,
+        "intermediate_size": 100,
+        "type_vocab_size": 0,
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-5,
+    },
+    "jina-embeddings-v3": {
+        **_ROBERTA,
+        "model_type": "jina_embeddings_v3",
+        "architectures": ["JinaEmbeddingsV3Model"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 30000.0},
+    },
+    "embeddinggemma2": {
+        "model_type": "embedding_gemma2_text",
+        "architectures": ["EmbeddingGemma2TextModel"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 48,
+        "max_position_embeddings": 96,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": True,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        "per_layer_config": {str(i): {"head_dim": 32, "num_key_value_heads": 1} for i in (1, 3)},
+        "hidden_size_per_layer_input": 32,
+        "embedding_dim": 40,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 2,
+    },
+    "ultrabert": {
+        **{key: value for key, value in _EUROBERT.items() if key != "mask_token_id"},
+        "model_type": "ultrabert",
+        "architectures": ["UltrabertModel"],
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "sliding_window": 7,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 90000.0},
+            "sliding_attention": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+        },
+    },
+}
 # That transformers has no class of: their states are llama.cpp's (tools/make_jina_golden.py)
 WITHOUT_CLASS: dict[str, dict[str, Any]] = {
     "jina-bert-v2": {
@@ -159,6 +260,7 @@ WITHOUT_CLASS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 128,
     },
 }
+WITHOUT_CLASS["jina-bert-v2-code"] = {**WITHOUT_CLASS["jina-bert-v2"], "qk_post_norm": True, "intermediate_size": 96}
 # Those that score texts: the encoder, the decoder, their heads
 _RANK = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 _THREE = {"id2label": {"0": "good", "1": "bad", "2": "neither"}, "label2id": {"good": 0, "bad": 1, "neither": 2}}
@@ -197,6 +299,19 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
         **_THREE,
     },
     "nomic-bert-rank": {**_NOMIC, "architectures": ["NomicBertForSequenceClassification"], **_RANK},
+    "gte-rank": {**_GTE, "architectures": ["GteForSequenceClassification"], **_RANK},
+    "jina-embeddings-v3-classes": {
+        **ENCODERS["jina-embeddings-v3"],
+        "architectures": ["JinaEmbeddingsV3ForSequenceClassification"],
+        **_THREE,
+    },
+    "eurobert-classes": {
+        **_EUROBERT,
+        "architectures": ["EuroBertForSequenceClassification"],
+        "classifier_pooling": "mean",
+        **_THREE,
+    },
+    "ultrabert-rank": {**ENCODERS["ultrabert"], "architectures": ["UltrabertForSequenceClassification"], **_RANK},
     "deberta-v2-rank": {**_DEBERTA, "architectures": ["DebertaV2ForSequenceClassification"], **_RANK},
     "deberta-v2-classes": {
         **ENCODERS["deberta-v2-older"],

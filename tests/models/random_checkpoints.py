@@ -159,6 +159,11 @@ def digest(case: str) -> str:
 def write(case: str, folder: Path) -> Path:
     """Write a case as a checkpoint folder, config.json and model.safetensors."""
     config, weights, _ = make(case)
+    return write_weights(config, weights, folder)
+
+
+def write_weights(config: dict[str, Any], weights: Weights, folder: Path) -> Path:
+    """Write a checkpoint folder of these."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": "float32"}))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -51,16 +51,55 @@ def test_states_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     assert np.abs(found - GOLDEN[case]).max() <= 1e-3
 
 
+def older_gte(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As its makers name and join its tensors."""
+    found, joined = {}, {}
+    for name, values in weights.items():
+        layer, _, own = name.removeprefix("layers.").partition(".")
+        own, ending = own.rsplit(".", 1) if name.startswith("layers.") else (name, "")
+        part = own.rsplit(".", 1)[-1]
+        if part in ("q_proj", "k_proj", "v_proj"):
+            joined.setdefault(f"encoder.layer.{layer}.attention.qkv_proj.{ending}", {})["qkv".index(part[0])] = values
+        elif part in ("up_proj", "gate_proj"):
+            joined.setdefault(f"encoder.layer.{layer}.mlp.up_gate_proj.{ending}", {})["ug".index(part[0])] = values
+        elif ending:
+            own = own.replace("self_attn", "attention").replace("post_attention_layernorm", "attn_ln")
+            found[f"encoder.layer.{layer}.{own.replace('post_mlp_layernorm', 'mlp_ln')}.{ending}"] = values
+        else:
+            found[name] = values
+    return found | {name: np.concatenate([parts[i] for i in sorted(parts)]) for name, parts in joined.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "new."])
+def test_names_of_the_makers_of_gte(prefix: str, tmp_path: Path) -> None:
+    config, weights, prompt = random_checkpoints.make("gte")
+    named = {f"{prefix}{name}": values for name, values in older_gte(weights).items()}
+    assert f"{prefix}encoder.layer.0.attention.qkv_proj.bias" in named and not named.keys() & weights.keys() - {
+        name for name in weights if name.startswith("embeddings.")
+    }
+    path = random_checkpoints.write_weights(config, named, tmp_path)
+    convert(path, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    np.testing.assert_array_equal(states(tmp_path / "m.eqf", prompt), states(converted("gte", tmp_path / "c"), prompt))
+
+
 @pytest.mark.parametrize("heads", [6, 3])
-def test_states_of_jina_are_those_of_llama_cpp(heads: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", WITHOUT_CLASS)
+def test_states_of_jina_are_those_of_llama_cpp(case: str, heads: int, tmp_path: Path) -> None:
     """Whose GELU is a table of f16; with other heads they fall with distance otherwise."""
-    assert JINA["digest"] == random_checkpoints.digest("jina-bert-v2"), "run tools/make_jina_golden.py"
-    path = converted("jina-bert-v2", tmp_path)
+    assert JINA[f"{case} digest"] == random_checkpoints.digest(case), "run tools/make_jina_golden.py"
+    path = converted(case, tmp_path)
     with open_file(path) as file:
         file.metadata["config"]["num_attention_heads"] = heads
         with Session(file, context=70, threads=2, states=True) as session:
-            found = session.eval(random_checkpoints.make("jina-bert-v2")[2], all_logits=True)
-    assert (np.abs(found - JINA["states"]).max() <= 0.01) == (heads == 6)
+            found = session.eval(random_checkpoints.make(case)[2], all_logits=True)
+    assert (np.abs(found - JINA[case]).max() <= 0.01) == (heads == 6)
+
+
+def test_jinas_model_of_code_is_known_by_its_code() -> None:
+    config = {key: value for key, value in WITHOUT_CLASS["jina-bert-v2-code"].items() if key != "qk_post_norm"}
+    assert architecture(config) != architecture(WITHOUT_CLASS["jina-bert-v2-code"])
+    config["auto_map"] = {"AutoModel": "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel"}
+    assert architecture(config) == architecture(WITHOUT_CLASS["jina-bert-v2-code"])
 
 
 @pytest.mark.parametrize("case", NEWER)
