@@ -87,9 +87,8 @@ def _gguf(text: str) -> Source:
 
     size = f" ({nbytes / 1e6:.0f} MB)"
     place = real_path(paths[0])
-    return Source(
-        str(paths[0]), place, _name(paths[0].stem), place, _state(paths), "import", size, lambda _: None, make
-    )
+    state = _state(Path(real_path(path)) for path in paths)  # the same, however the file was named
+    return Source(str(paths[0]), place, _name(paths[0].stem), place, state, "import", size, lambda _: None, make)
 
 
 def _seeing(text: str, source: Source | None, mmproj: str) -> Source | None:

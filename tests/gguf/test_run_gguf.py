@@ -11,7 +11,7 @@ from gguf_models import write
 
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError, OutputError
-from edgeq.model_cache import runnable
+from edgeq.model_cache import cached, runnable
 
 
 @pytest.fixture
@@ -33,6 +33,18 @@ def test_imported_once_and_again_when_the_file_changes(tmp_path: Path, cache: Pa
     assert second != first and list(cache.glob("*.eqf")) == [second]
     with open_file(second) as file:
         file.verify()
+
+
+def test_one_file_however_it_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """From its own folder, from elsewhere and by its whole path."""
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "models" / "m.gguf", "Q8_0")
+    found = []
+    for folder, name in ((tmp_path, "models/m.gguf"), (tmp_path / "models", "m.gguf"), (tmp_path / "cache", "")):
+        monkeypatch.chdir(folder)
+        found.append(runnable(name or tmp_path / "models" / "m.gguf"))
+        assert [one.stale for one in cached()] == [False], name
+    assert len(set(found)) == 1
 
 
 def test_other_files_are_left_as_they_are(tmp_path: Path, cache: Path):
