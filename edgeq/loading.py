@@ -43,7 +43,7 @@ def load(
     `edgeq models`.
 
     `threads`: None takes EDGEQ_THREADS, or else the fast cores. `context`: positions for prompt and answer
-    together; None takes what the model was trained for, at most 4096. `kv`: element of the KV cache, "f16",
+    together; 0 takes what the model was trained for, None the same, at most 4096. `kv`: element of the KV cache, "f16",
     "q8_0" (half the memory) or "f32". `chat_template`: Jinja source instead of the model's own. `embeddings`:
     only to `embed` texts, which is all that an encoder can; it saves memory. `lora`: adapters that are added to the
     weights as it runs, where a call does not ask for others: each the path of a PEFT folder or a GGUF file,

@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,16 +146,9 @@ def _in_cache(text: str) -> str | None:
 
 def _describe(path: Path) -> Cached:
     from edgeq.container.reader import open_file
-    from edgeq.quantize.recipes import RECIPES
 
     with open_file(path) as file:
-        provenance, nbytes = file.metadata.get("provenance", {}), file.nbytes
-        recipe = str(provenance.get("recipe", ""))
-        if recipe not in RECIPES:  # imported: by the type that most bytes are of
-            sizes = Counter[str]()
-            for tensor in file.tensors.values():
-                sizes[tensor.type] += tensor.nbytes
-            recipe = max(sizes, key=sizes.__getitem__, default="")
+        provenance, nbytes, recipe = file.metadata.get("provenance", {}), file.nbytes, file.recipe
     note = _read_note(path)
     origin = note.get("source")
     remark, stale = _remark(path, origin, note.get("type"), note.get("mmproj")) if origin else ("", False)

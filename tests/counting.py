@@ -100,6 +100,7 @@ class MemoryFile:
         self.assets = assets
         self.tensors = {"token_embd.weight": SimpleNamespace(shape=(vocab, 8), nbytes=vocab * 4, type="Q4_0")}
         self.metadata = {"architecture": "llama", "provenance": {"recipe": "Q4_0"}}
+        self.recipe = "Q4_0"
         self.nbytes = vocab * 4
         self.closed = False
 

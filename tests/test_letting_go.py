@@ -105,7 +105,7 @@ def test_loads_that_fail(path: Path, tiny_model: Path, tmp_path: Path, monkeypat
         for attempt in (
             lambda: edgeq.load(cut),
             lambda: edgeq.load(path, kv="f8"),
-            lambda: edgeq.load(path, context=0),
+            lambda: edgeq.load(path, context=-1),
             lambda: edgeq.load(path, threads=4),
             lambda: open_checkpoint(broken),
             lambda: open_gguf(half),

@@ -48,29 +48,6 @@ VERBS = {  # and what --help says of each, which imports none of them
     "version": "Print versions.",
 }
 
-# What other programs call what a verb here does
-ELSEWHERE = {
-    "benchmark": "bench",
-    "cli": "chat",
-    "complete": "run",
-    "create": "convert",
-    "delete": "models rm",
-    "download": "pull",
-    "generate": "run",
-    "get": "pull",
-    "help": "--help",
-    "imatrix": "calibrate",
-    "info": "show",
-    "list": "models",
-    "ls": "models",
-    "perplexity": "eval",
-    "quantize": "convert",
-    "remove": "models rm",
-    "rm": "models rm",
-    "search": "models --recommended",
-    "server": "serve",
-}
-
 ENVIRONMENT = """
 \b
 Environment variables:
@@ -94,10 +71,13 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
-            likely = difflib.get_close_matches(args[0].lower(), VERBS, 1)
-            meant = ELSEWHERE.get(args[0].lower()) or (likely[0] if likely else "")
-            hint = f": did you mean {meant}?" if meant else ""
-            raise click.UsageError(f"there is no verb {args[0]!r}{hint}", ctx)
+            from edgeq.cli import other_programs
+
+            name = args[0].lower()
+            likely = difflib.get_close_matches(name, VERBS, 1)
+            meant = other_programs.VERBS.get(name) or (likely[0] if likely else "")
+            hint = other_programs.NO_VERBS.get(name) or (f"did you mean {meant}?" if meant else "")
+            raise click.UsageError(f"there is no verb {args[0]!r}" + (f": {hint}" if hint else ""), ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -145,8 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgeq"
-        return _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+        from edgeq.cli import other_programs
+
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        given = sys.argv[1:] if arguments is None else arguments
+        flags = [flag for option in context.command.params for flag in option.opts] if context else []
+        message = other_programs.option_instead(given, flags) or error.format_message()
+        return _fail(f"{message} (see {context.command_path if context else 'edgeq'} --help)", error.exit_code)
     except OSError as error:
         if error.filename is not None or not _of_output(error):  # a file's is an EdgeqError: a fault of the program
             return _unexpected(error)

@@ -141,9 +141,8 @@ def machine_limits(threads: int, bits: Iterable[int]) -> Limits:
 def describe(model: "Model") -> dict[str, str]:
     """What is the same in every row."""
     metadata = model.file.metadata
-    kind = metadata.get("provenance", {}).get("recipe", "")
     return {
-        "model": f"{metadata.get('architecture', '?')} {count(model.parameters)} {kind}".strip(),
+        "model": f"{metadata.get('architecture', '?')} {count(model.parameters)} {model.file.recipe}".strip(),
         "size": binary_size(sum(tensor.nbytes for tensor in model.file.tensors.values())),
         "params": count(model.parameters),
         "backend": "CPU",

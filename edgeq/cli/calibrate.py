@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.calib]")
 @click.option("--tokens", type=click.IntRange(16), help="Of all texts together, at most.  [default: 24576]")
-@click.option("--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
+@click.option("-c", "--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
 @click.option("--random-tokens", type=click.IntRange(0), default=0, help="So many random ones beside.  [default: 0]")
 @click.option(
     "--gram",

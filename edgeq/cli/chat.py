@@ -237,6 +237,8 @@ class Chat:
             note("stopped")
         elif self._model.finish_reason == "context":
             note("the context is full: the answer was cut off")
+        elif self._model.finish_reason == "max_tokens":
+            note("max_tokens: the answer was cut off")
         elif not answer:
             note("the model ended its answer at once")
 

@@ -161,13 +161,15 @@ def image(talk: Talk, rest: str) -> Ask | None:
 
 
 def set_(talk: Talk, rest: str) -> None:
+    if rest.startswith("system "):  # as Ollama has it, and "parameter"
+        return system(talk, rest.removeprefix("system ").strip())
     rest = rest.removeprefix("parameter ").strip()
     names: list[str] = list(chat_settings.settings())
     if rest:
         known = len(rest.split()) == 1  # only a name: it is shown
         names = [chat_settings.option_name(rest) if known else chat_settings.change(talk.settings, rest)]
     own = talk.model.sampling_defaults
-    click.echo("\n".join(chat_settings.shown(talk.settings, own, name) for name in names), err=True)
+    return click.echo("\n".join(chat_settings.shown(talk.settings, own, name) for name in names), err=True)
 
 
 def tokens(talk: Talk, rest: str) -> None:
@@ -200,7 +202,7 @@ COMMANDS = (
     Command("/system", system, "set the system message, or drop it, and forget the conversation", "[TEXT]"),
     Command("/regen", regen, "answer the latest message again"),
     Command("/edit", edit, "change the latest message, and answer that", "[TEXT]"),
-    Command("/file", file, "put a file's text before this or the next message", "FILE [QUESTION]"),
+    Command("/file", file, "put a file's text before this or the next message", "FILE [QUESTION]", ("/read",)),
     Command("/image", image, "show an image with this or the next message", "FILE [QUESTION]"),
     Command("/save", save, "write the conversation as JSON", "FILE"),
     Command("/load", load, "go on with a conversation that was saved", "FILE"),

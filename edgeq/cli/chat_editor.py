@@ -67,8 +67,14 @@ class Editor:
             self._keys.release()
 
     def read(self) -> str | None:
-        """A text; None after Ctrl-D. Raises KeyboardInterrupt after Ctrl-C, UsageError for bytes that are none."""
-        return self._prompt("")
+        """A text, empty where Ctrl-C drops one; None after Ctrl-D. Raises KeyboardInterrupt after Ctrl-C where nothing
+        was typed, UsageError for bytes that are none."""
+        try:
+            return self._prompt("")
+        except KeyboardInterrupt:
+            if not self._session.default_buffer.text:
+                raise
+            return ""
 
     def edit(self, text: str) -> str | None:
         """A text after it was changed; None after Ctrl-C or Ctrl-D."""

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from edgeq.cli.options import unescaped
-from edgeq.decode.sampler_steps import checked, options
+from edgeq.decode.option import Option
+from edgeq.decode.sampler_steps import checked, names, options
 from edgeq.decode.stops import StopStrings
 from edgeq.errors import UsageError
 
@@ -35,10 +36,21 @@ def settings() -> dict[str, tuple[Reader, str]]:
     found: dict[str, tuple[Reader, str]] = {}
     for name, option in options().items():
         if option.is_number:
-            found[name] = (option.kind, _WANTED[option.kind])
+            found[name] = (partial(_number, option), _WANTED[option.kind])
         elif option.read is not None:
             found[name] = (partial(_listed, option.read), option.must)
-    return {**found, "max_tokens": (int, _WANTED[int]), "stop": (_stops, 'a text, or ["one", "another"]')}
+    return {**found, "max_tokens": (_limit, _WANTED[int]), "stop": (_stops, 'a text, or ["one", "another"]')}
+
+
+def _number(option: Option[Any], text: str) -> Any:
+    """What a number stands for; None for the default."""
+    value = option.kind(text)
+    return option.means.get(value, value)
+
+
+def _limit(text: str) -> int | None:
+    """A number of tokens; None where -1 says that there is no limit."""
+    return None if int(text) == -1 else int(text)
 
 
 def _listed(read: Callable[[list[str]], Any], text: str) -> Any:
@@ -55,13 +67,13 @@ def change(given: dict[str, Any], text: str) -> str:
     read, wanted = settings()[name]
     if not value:
         raise UsageError(f"usage: /set {name} VALUE, or /set {name} {DEFAULT}")
-    if value == DEFAULT:
-        given.pop(name, None)
-        return name
     try:
-        new = read(value)
+        new = None if value == DEFAULT else read(value)
     except ValueError:
         raise UsageError(f"{name} is {value!r}: it must be {wanted}") from None
+    if new is None:
+        given.pop(name, None)
+        return name
     _check({**given, name: new})
     given[name] = new
     return name
@@ -69,11 +81,10 @@ def change(given: dict[str, Any], text: str) -> str:
 
 def option_name(written: str) -> str:
     """The name of an option, which may be written as on the command line. UsageError for an unknown one."""
-    further = {_plain(flag): name for name, option in options().items() for flag in option.flags}
-    name = further.get(_plain(written), _plain(written))
+    name = names().get(_plain(written), _plain(written))
     if name not in (known := settings()):
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else "/set lists them"
         raise UsageError(f"{written}: no such option; {hint}")
     return name
 
@@ -83,12 +94,12 @@ def _plain(flag: str) -> str:
 
 
 def shown(given: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
-    """An option and its value, e.g. "top_k               40 (default)"; `own` are the model's, where nobody sets it."""
+    """An option and its value, a line; `own` are the model's, where nobody sets it."""
     option = options().get(name)
     value = given.get(name, own.get(name, option.default if option else None))
     text = "none" if value in (None, ()) else json.dumps(value, ensure_ascii=False) if name == "stop" else str(value)
     whose = "" if name in given else " (the model's)" if name in own else f" ({DEFAULT})"
-    return f"{name:20}{text}{whose}"
+    return f"{name:23}{text}{whose}"
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str | None)
     "--calibration", type=click.Path(path_type=Path), help="What `edgeq calibrate` has written; it holds its text."
 )
 @click.option("--tokens", type=click.IntRange(16), help="Of all texts together, at most.  [default: 24576]")
-@click.option("--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
+@click.option("-c", "--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
 @click.option("--positions", type=click.IntRange(1), help="Of text that is kept back, to measure at.  [default: 512]")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @json_option

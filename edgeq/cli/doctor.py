@@ -38,7 +38,13 @@ WIDE = 12  # characters of the names of rows
 
 @click.command("doctor")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("-c", "--context", type=click.IntRange(1), help="With MODEL: judge this context.  [default: as for run]")
+@click.option(
+    "-c",
+    "--context",
+    "--ctx-size",
+    type=click.IntRange(0),
+    help="With MODEL: judge this context.  [default: as for run]",
+)
 @KV
 @click.option("--no-speed", is_flag=True, help="Measure no speeds: no kernel is compiled, and MODEL is not run.")
 @json_option
@@ -223,11 +229,11 @@ def _model(facts: Facts, file: "File", context: int | None, kv: str | None, team
     from edgeq.cli.roofline import work
     from edgeq.runtime.fit import available_memory, kernel_names
     from edgeq.runtime.kernel_state import kernel_state
-    from edgeq.runtime.program import default_context, fit_of
+    from edgeq.runtime.program import context_of, fit_of
     from edgeq.toolchain.compilers import REMEDY
 
     fit = fit_of(file, team, kv)
-    context = context or default_context(fit.model)
+    context = context_of(fit.model, context)
     need, available = fit.estimate(context), available_memory()
     largest = fit.largest_context(available)
     runs = _judge(facts, fit, context, available)

@@ -97,9 +97,17 @@ def _sampling(option: Option[Any]) -> Callable[[Function], Function]:
     flag = f"--{option.name.replace('_', '-')}"
     if option.is_number:
         default = "" if option.optional else f"  [default: {own}{option.default}]"
-        return click.option(flag, *option.flags, option.name, type=option.kind, help=option.help + default)
+        callback = _meant(option)
+        return click.option(
+            flag, *option.flags, option.name, type=option.kind, callback=callback, help=option.help + default
+        )
     help = f"{option.help} May be given several times."
     return click.option(flag, *option.flags, option.name, multiple=True, callback=_read(option), help=help)
+
+
+def _meant(option: Option[Any]) -> Callable[..., Any]:
+    """What an option's numbers stand for: as if not given where that is None."""
+    return lambda context, parameter, value: option.means.get(value, value)
 
 
 def _read(option: Option[Any]) -> Callable[..., Any]:
@@ -120,8 +128,9 @@ _ENDS = (
         "-n",
         "--max-tokens",
         "--n-predict",
-        type=click.IntRange(0),
-        help="End after so many tokens.  [default: no limit]",
+        type=click.IntRange(-1),
+        callback=lambda context, parameter, value: None if value == -1 else value,
+        help="End after so many tokens; -1 is no limit.  [default: -1]",
     ),
     click.option(
         "--stop",
@@ -144,8 +153,9 @@ _MODEL = (
         "-c",
         "--context",
         "--ctx-size",
-        type=click.IntRange(1),
-        help="Positions for prompt and answer together.  [default: what the model was trained for, at most 4096]",
+        type=click.IntRange(0),
+        help="Positions for prompt and answer together; 0 is all that the model was trained for.  [default: these, at "
+        "most 4096]",
     ),
     KV,
     click.option(

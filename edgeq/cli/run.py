@@ -85,6 +85,8 @@ def command(
             if raw and known_system is not None:
                 raise UsageError(f"{prefix}: is a system message, which --raw has none of: leave out one of the two")
             system = known_system if system is None else system
+        if not (raw or images or text.strip()):
+            raise UsageError("the prompt is empty: give it after the model, or pipe in a text")
         if not raw and (chat or system is not None or images or loaded.has_chat_template):
             if echo:
                 raise UsageError("--echo prints a text that is completed: give --raw as well")
@@ -163,7 +165,9 @@ def _with_images(text: str, images: Sequence[Path]) -> str | list[Any]:
 def _prompt(prompt: str | None) -> str:
     """What the command line and stdin give together."""
     if prompt is None and sys.stdin.isatty():
-        raise UsageError('there is no prompt: give it after the model, or pipe it in (e.g. edgeq run m.eqf "Hello")')
+        raise UsageError(
+            'there is no prompt: give it after the model (edgeq run m.eqf "Hello"), or pipe it in; edgeq chat talks'
+        )
     if prompt in (None, "-"):
         return _piped()
     if not _holds_text():

@@ -4,6 +4,7 @@ import mmap
 import os
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self
@@ -62,6 +63,18 @@ class File:
         self.tensors: dict[str, TensorInfo] = header.tensors
         self.assets: dict[str, AssetInfo] = header.assets
         self.requires: tuple[str, ...] = header.requires
+
+    @property
+    def recipe(self) -> str:
+        """The name of what it was converted by; of one that was imported the type that most bytes are of."""
+        provenance = self.metadata.get("provenance")
+        told = provenance.get("recipe") if isinstance(provenance, dict) else None
+        if isinstance(told, str) and told.isidentifier():  # and not "imported from GGUF"
+            return told
+        sizes = Counter[str]()
+        for tensor in self.tensors.values():
+            sizes[tensor.type] += tensor.nbytes
+        return max(sizes, key=sizes.__getitem__, default="")
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of tensor `name`, u8[nbytes], 64-byte aligned: a read-only view of the map, no copy.

@@ -34,6 +34,7 @@ class Draw(Step):
         holds=lambda value: 0 < value < math.inf,
         must="more than 0",
         help="How the dynamic temperature follows the model's doubt: above 1, only great doubt raises it.",
+        flags=("--dynatemp-exp",),
     )
     mirostat = Option(
         0,
@@ -46,18 +47,22 @@ class Draw(Step):
         holds=lambda value: 0 < value < math.inf,
         must="more than 0",
         help="The surprise that Mirostat aims at, in bits.",
+        flags=("--mirostat-ent",),
     )
     mirostat_eta = Option(
         0.1,
         holds=lambda value: 0 <= value < math.inf,
         must="0 or more",
         help="How fast Mirostat corrects itself.",
+        flags=("--mirostat-lr",),
     )
     seed = Option[int | None](
         None,
         holds=lambda value: value >= 0,
         must="0 or more",
         help="Seed of the draws: the same one gives the same text.",
+        flags=("-s",),
+        means={-1: None},  # another one each time
     )
 
     def __init__(self, values: Mapping[str, Any], text: Text) -> None:

@@ -29,9 +29,9 @@ class Option(Generic[Value]):
     holds    whether a value of that type can work, NaN and infinity among them
     must     what it must be: the end of a sentence
     help     what it does: a sentence
-    flags    further flags on the command line
+    flags    further flags on the command line: in requests and /set, names without their dashes
     config   its key in generation_config.json, if makers of models name it there
-    means    what numbers in that file stand for, where that differs
+    means    what numbers there, in requests and on the command line stand for, where that differs; None is the default
     gguf     its key in GGUF after `general.sampling.`, for an option that has one in `config`
     kind     its type, where it is no number
     read     of an option that is no number: what the texts stand for that the command line gives, each after the flag
@@ -47,7 +47,7 @@ class Option(Generic[Value]):
         help: str,
         flags: tuple[str, ...] = (),
         config: str | None = None,
-        means: Mapping[float, float] | None = None,
+        means: Mapping[float, float | None] | None = None,
         gguf: str | None = None,
         kind: Any = None,
         read: Callable[[Sequence[str]], Value] | None = None,

@@ -101,12 +101,14 @@ class RepetitionPenalty(Processor):
         help="Above 1 avoids tokens used lately.",
         config="repetition_penalty",
         gguf="penalty_repeat",
+        flags=("--repeat-penalty",),
     )
     repetition_window = Option(
         64,
-        holds=lambda value: value >= 0,
-        must="0 or more",
-        help="How many of the latest tokens the repetition penalty looks at.",
+        holds=lambda value: value >= -1,
+        must="-1 (all), 0 (off) or more",
+        help="How many of the latest tokens the repetition penalty looks at; -1 is all.",
+        flags=("--repeat-last-n",),
     )
 
     def process(self, logits: "npt.NDArray[np.float32]", recent: Sequence[int]) -> "npt.NDArray[np.float32]":
@@ -114,7 +116,8 @@ class RepetitionPenalty(Processor):
             return logits
         import numpy as np
 
-        seen = np.unique(np.asarray(recent[-self.repetition_window :], dtype=np.int64))
+        window = recent if self.repetition_window < 0 else recent[-self.repetition_window :]
+        seen = np.unique(np.asarray(window, dtype=np.int64))
         logits = logits.copy()
         values = logits[seen]
         penalty = np.float32(self.repetition_penalty)

@@ -76,6 +76,13 @@ def options() -> dict[str, Option[Any]]:
     return {name: found[name] for name in (*Sampling.__annotations__, *found)}
 
 
+def names() -> dict[str, str]:
+    """Every name of an option, its own and those that other programs have for it -> its own."""
+    known = options()
+    further = {flag: name for name, option in known.items() for flag in option.flags if flag.startswith("--")}
+    return {flag[2:].replace("-", "_"): name for flag, name in further.items()} | {name: name for name in known}
+
+
 def checked(sampling: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
     """The value of every option. Raises UsageError for a value that cannot work, and for an option that there is none
     of: `others` are names that may be meant as well."""

@@ -35,8 +35,8 @@ def _number(option: Option[Any], value: Any) -> float | int | None:
     """A value that can work, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
         return None
-    value = option.means.get(value, value)
-    if not option.holds(value) or value != option.kind(value):
+    meant = option.means.get(value, value)
+    if meant is None or not option.holds(meant) or meant != option.kind(meant):
         return None
-    number: float | int = option.kind(value)
+    number: float | int = option.kind(meant)
     return number

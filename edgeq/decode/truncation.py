@@ -30,6 +30,7 @@ class TopNSigma(Filter):
         holds=lambda value: 0 <= value < math.inf,
         must="0 (off) or more",
         help="Draw from tokens within so many standard deviations of the best logit; 0 is all.",
+        flags=("--top-nsigma",),
     )
 
     def filter(self, candidates: "Candidates") -> "Candidates":
@@ -49,7 +50,7 @@ class TopK(Filter):
         must="0 (all tokens) or more",
         help="Draw from the k likeliest tokens; 0 is all.",
         config="top_k",
-        means={-1: 0},  # as vLLM has it
+        means={-1: 0},
         gguf="top_k",
     )
 
@@ -65,6 +66,7 @@ class Typical(Truncation):
         holds=lambda value: 0 < value <= 1,
         must="more than 0 and at most 1",
         help="Draw from the most typical tokens that together reach this probability.",
+        flags=("--typical", "--typ-p"),
     )
 
     def filter(self, candidates: "Candidates") -> "Candidates":

@@ -35,7 +35,7 @@ Tapped = Callable[[str, F32], None]
 class Options(TypedDict, total=False):
     """How a model is compiled.
 
-    context: positions that a sequence can have; by default as many as the model was trained for, at most 4096
+    context: positions that a sequence can have; 0 is as many as the model was trained for, None the same, at most 4096
     threads: default EDGEQ_THREADS or the cores worth using
     kv:      element of the KV cache, "f16", "q8_0" or "f32"; by default f32 for a file of F32 weights, else f16
     batch:   most rows of a pass
@@ -115,10 +115,10 @@ class Program:
     ) -> None:
         self.model = model or architecture(file.metadata["config"], str(file.path))
         self.file = file
-        if context is not None and context < 1:
-            raise UsageError(f"a context of {context} positions cannot work: give at least 1")
+        if context is not None and context < 0:
+            raise UsageError(f"a context of {context} positions cannot work: give at least 1, or 0 for all")
         trained = self.model.max_position_embeddings
-        self.context = context or default_context(self.model)
+        self.context = context_of(self.model, context)
         if self.context > trained and announce:
             announce(f"a context of {self.context} is beyond the {trained} positions that the model was trained for")
         self.threads = team_size(threads)
@@ -340,6 +340,11 @@ def fit_of(file: File, threads: int, kv: str | None = None) -> Fit:
     model = architecture(file.metadata["config"], str(file.path))
     batch = BATCH if model.heads.causal else default_context(model)  # all of a text at once
     return Fit(file, model, kv or kv_for(file), batch, OUTPUT_ROWS, threads)
+
+
+def context_of(model: Architecture, asked: int | None) -> int:
+    """Positions of a sequence, as they are asked for; 0 asks for all that the model was trained for."""
+    return default_context(model) if asked is None else asked or model.max_position_embeddings
 
 
 def default_context(model: Architecture) -> int:

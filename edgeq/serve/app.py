@@ -100,10 +100,25 @@ def _answered(path: str, endpoint: Endpoint) -> Endpoint:
     return answer
 
 
+_INSTEAD = {  # of llama.cpp's server and of earlier versions of Ollama's API
+    "/api/create": ": `edgeq convert` makes models",
+    "/api/embeddings": ": /api/embed does that",
+    "/completion": ": /v1/completions does that",
+    "/completions": ": /v1/completions does that",
+    "/chat/completions": ": /v1/chat/completions does that",
+    "/embedding": ": /v1/embeddings does that",
+    "/embeddings": ": /v1/embeddings does that",
+    "/infill": ": /v1/completions does that, with a suffix",
+    "/models": ": /v1/models does that",
+    "/props": ": /v1/models and /slots tell of that",
+}
+
+
 async def _not_there(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = "there is no such endpoint" if error.status_code == 404 else f"{error.detail}".lower()
-    answer = _failed(request, Failure(error.status_code, f"{request.method} {request.url.path}: {what}"))
+    path = request.url.path
+    what = f"there is no such endpoint{_INSTEAD.get(path, '')}" if error.status_code == 404 else error.detail.lower()
+    answer = _failed(request, Failure(error.status_code, f"{request.method} {path}: {what}"))
     answer.headers.update(error.headers or {})
     return answer
 

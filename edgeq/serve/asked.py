@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from edgeq.arguments import stop_strings
-from edgeq.decode.sampler_steps import Sampling, options
+from edgeq.decode.sampler_steps import Sampling, names, options
 from edgeq.serve.failures import Failure, invalid, unsupported
 from edgeq.vision.image_parts import without_images
 
@@ -52,23 +52,22 @@ CHANGING: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "xtc_probability": (),
 }
-_SAME = {"repeat_penalty": "repetition_penalty", "repeat_last_n": "repetition_window", "typ_p": "typical_p"}
 
 
 def sampling(raw: Mapping[str, Any]) -> Sampling:
     """The sampler's options among the fields of a request, also by llama.cpp's and Ollama's names."""
-    known, found = options(), {}
+    known, named, found = options(), names(), {}
     for field, value in raw.items():
-        name = _SAME.get(field, field)
-        if name not in known or value is None or name == "allowed":  # which takes a function
+        name = named.get(field)
+        if name is None or name == "allowed":  # which takes a function
             continue
         option = known[name]
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = option.means.get(value, value)
-            if name == "seed" and value == -1:
-                continue  # another one each time
             if option.kind is int and isinstance(value, float) and value.is_integer():
                 value = int(value)
+        if value is None:  # as if it were not there
+            continue
         found[name] = _by_token(value) if name == "logit_bias" else value
     return cast(Sampling, found)
 
@@ -82,12 +81,18 @@ def _by_token(bias: Any) -> dict[int, Any]:
 
 def refuse(raw: Mapping[str, Any], changing: Mapping[str, tuple[Any, ...]] = CHANGING) -> None:
     """Raise Failure for a field that would change the answer and is not followed."""
-    known = options()
+    followed = names()
     for field, neutral in changing.items():
         value = raw.get(field)
-        if not value or value in neutral or _SAME.get(field, field) in known:
+        if not value or value in neutral or field in followed:
             continue
         raise unsupported(field)
+
+
+def limit(*given: int | None, usual: int | None = None) -> int | None:
+    """The most tokens of an answer: the first number among those `given`; -1 is no limit, as llama.cpp has it."""
+    found = next((one for one in given if one is not None), usual)
+    return None if found == -1 else found
 
 
 def stops(value: str | list[str] | None) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": waiting\n\n"
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Limit = Annotated[int, msgspec.Meta(ge=-1)]
 Copies = Annotated[int, msgspec.Meta(ge=1, le=128)]
 
 
@@ -41,8 +42,9 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     n: Copies | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    n_predict: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -90,9 +92,8 @@ async def chat_completions(request: Request) -> Response:
 def _wanted(engine: Engine, fields: ChatRequest, raw: dict[str, Any]) -> Wanted:
     if fields.top_logprobs is not None and not fields.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
-    limit = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
     return Wanted(
-        max_tokens=limit,
+        max_tokens=asked.limit(fields.max_completion_tokens, fields.max_tokens, fields.n_predict),
         stop=asked.stops(fields.stop),
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         sampling=asked.sampling(raw),

@@ -17,7 +17,7 @@ from edgeq.serve.engine import End, Engine, Piece, Wanted
 from edgeq.serve.executor import in_thread
 from edgeq.serve.failures import invalid, openai_shape
 from edgeq.serve.infill import infill
-from edgeq.serve.openai_chat import DONE, STILL_THERE, Copies, Count, StreamOptions, timings, usage
+from edgeq.serve.openai_chat import DONE, STILL_THERE, Copies, Limit, StreamOptions, timings, usage
 from edgeq.serve.replies import Json, Streamed, sse, whole
 from edgeq.serve.roster import Roster
 
@@ -32,7 +32,8 @@ class CompletionRequest(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     n: Copies | None = None
-    max_tokens: Count | None = None
+    max_tokens: Limit | None = None
+    n_predict: Limit | None = None
     suffix: str | None = None
     echo: bool | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
@@ -67,7 +68,7 @@ async def completions(request: Request) -> Response:
 
 def _wanted(engine: Engine, fields: CompletionRequest, raw: dict[str, Any]) -> list[Wanted]:
     stops, sampling = asked.stops(fields.stop), asked.sampling(raw)
-    limit = TOKENS if fields.max_tokens is None else fields.max_tokens
+    limit = asked.limit(fields.max_tokens, fields.n_predict, usual=TOKENS)
     wanted = []
     for prompt in _prompts(fields.prompt):
         tokens = _tokens(engine, prompt, fields.suffix)

@@ -369,14 +369,13 @@ def _say(entry: Entry, line: str) -> None:
 
 def _card(model: "Model") -> Card:
     file = model.file
-    origin = file.metadata.get("provenance", {})
     identity = json.dumps([file.nbytes, file.metadata], sort_keys=True, default=str).encode()
     return Card(
         nbytes=file.nbytes,
         memory=sum(model.session.memory().values()),
         digest=hashlib.sha256(identity).hexdigest(),
         architecture=str(file.metadata.get("architecture", "unknown")),
-        recipe=str(origin.get("recipe", "unknown")) if isinstance(origin, dict) else "unknown",
+        recipe=file.recipe,
         parameters=model.parameters,
         context=model.context,
         sees=_sees(model),

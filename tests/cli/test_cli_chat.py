@@ -335,10 +335,10 @@ def test_set_changes_what_an_answer_gets(edgeq, model):
     result = edgeq("chat", "m.eqf", stdin="/set temperature 0\n/set stop i\none\n/set max_tokens 0\ntwo\n")
     assert (result.code, result.out) == (0, "h\n\n")
     assert result.err.splitlines() == [
-        "temperature         0.0",
-        'stop                ["i"]',
-        "max_tokens          0",
-        "(the model ended its answer at once)",
+        "temperature            0.0",
+        'stop                   ["i"]',
+        "max_tokens             0",
+        "(max_tokens: the answer was cut off)",
     ]
 
 

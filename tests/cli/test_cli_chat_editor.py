@@ -70,7 +70,8 @@ def test_pasted_code_that_begins_with_quotes_can_be_sent():
 
 def test_ctrl_c_and_bytes_that_are_no_text():
     with pytest.raises(KeyboardInterrupt):
-        typed("abc\x03")
+        typed("\x03")
+    assert typed("abc\x03") == [""], "what was typed is dropped, and nothing else"
     with pytest.raises(UsageError, match="is not UTF-8 text"):
         typed("a\udcff\r")
 

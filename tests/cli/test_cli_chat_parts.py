@@ -188,30 +188,36 @@ def test_options_are_set_and_given_back():
     for text in ("temp 0.5", "--max-tokens 7", "stop a\\n b", "seed 4"):
         change(given, text)
     assert given == {"top_k": 3, "temperature": 0.5, "max_tokens": 7, "stop": ["a\n b"], "seed": 4}
+    for text in ("seed -1", "max_tokens -1", "top_k -1", "repeat_penalty 1.1", "--repeat-last-n -1"):  # llama.cpp's
+        change(given, text)
+    penalty = {"repetition_penalty": 1.1, "repetition_window": -1}
+    assert given == {"top_k": 0, "temperature": 0.5, "stop": ["a\n b"], **penalty}
+    for name in penalty:
+        change(given, f"{name} default")
     for text, stops in [('stop "x\\ny"', ["x\ny"]), ('stop ["a", "b"]', ["a", "b"]), ("stop [INST]", ["[INST]"])]:
         change(given, text)
         assert given["stop"] == stops
     for name in ("top_k", "stop", "seed", "max_tokens", "temperature"):
         change(given, f"{name} default")
     assert given == {}
-    assert shown(given, {}, "temperature") == "temperature         0.8 (default)"
+    assert shown(given, {}, "temperature") == "temperature            0.8 (default)"
     own = {"temperature": 0.6}
-    assert shown(given, own, "temperature") == "temperature         0.6 (the model's)"
-    assert shown({"temperature": 1.0}, own, "temperature") == "temperature         1.0"
-    assert shown(given, {}, "stop") == "stop                none (default)"
+    assert shown(given, own, "temperature") == "temperature            0.6 (the model's)"
+    assert shown({"temperature": 1.0}, own, "temperature") == "temperature            1.0"
+    assert shown(given, {}, "stop") == "stop                   none (default)"
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("temperatur 1", "temperatur: no such option; did you mean temperature?"),
-        ("x 1", "x: no such option; there are temperature, top_k"),
+        ("x 1", "x: no such option; /set lists them"),
         ("top_k many", "top_k is 'many': it must be a whole number"),
         ("top_k 1.5", "top_k is '1.5': it must be a whole number"),
         ("temperature nan", "temperature is nan: it must be 0 or more"),
         ("top_p 0", "top_p is 0.0: it must be more than 0"),
-        ("max_tokens -1", "max_tokens is -1: it must be 0 or more"),
-        ("seed -1", "seed is -1: it must be 0 or more"),
+        ("max_tokens -2", "max_tokens is -2: it must be 0 or more"),
+        ("seed -2", "seed is -2: it must be 0 or more"),
         ('stop ""', "a stop string is empty"),
         ('stop "a', "stop is '\"a': it must be a text"),
     ],

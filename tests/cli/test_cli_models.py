@@ -79,7 +79,13 @@ def test_recommended(edgeq, monkeypatch):
 
 @pytest.mark.parametrize(
     ("verb", "hint"),
-    [("caht", ": did you mean chat?"), ("Run", ": did you mean run?"), ("LS", ": did you mean models?"), ("xyzzy", "")],
+    [
+        ("caht", ": did you mean chat?"),
+        ("Run", ": did you mean run?"),
+        ("LS", ": did you mean models?"),
+        ("xyzzy", ""),
+        ("ps", ": models run in the process that asked for them; a server tells of its own at /api/ps"),
+    ],
 )
 def test_verbs_that_there_are_not(edgeq, verb, hint):
     assert edgeq(verb, "m.eqf") == (2, "", f"edgeq: there is no verb '{verb}'{hint} (see edgeq --help)\n")

@@ -8,7 +8,7 @@ import pytest
 import small_tokenizers as small
 from counting import counting_model
 
-from edgeq.cli import main, run
+from edgeq.cli import main, other_programs, run
 from edgeq.cli.options import sampling_options, unescaped
 from edgeq.container.reader import File
 from edgeq.decode.sampler_steps import options
@@ -52,9 +52,37 @@ def test_what_llama_cpp_and_mlx_call_it(edgeq, model):
         model.loads.clear()
         assert edgeq("run", *words, "--raw", "--n-predict", 3, "--temp", 0, "--ctx-size", 64) == (0, "cde\n", ""), words
         assert (model.loads[0][0], model.loads[0][1]["context"]) == ("m.eqf", 64)
+    numbers = ["-n", -1, "-c", 0, "-s", -1, "--top-k", -1, "--repeat-penalty", 1.0, "--repeat-last-n", -1]
+    assert edgeq("run", "m.eqf", "x", "--temp", 0, *numbers) == (0, ";<=>?@ABC\n", ""), "no limit, all, none"
+    assert model.loads[-1][1]["context"] == 0
     twice = edgeq("run", "-m", "m.eqf", "-p", "ab", "cd")
     assert twice.code == 2 and "'cd' is one argument too many" in twice.err
     assert edgeq("run", "-p", "ab").err == "edgeq: Missing argument 'MODEL'. (see edgeq run --help)\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "instead"),
+    [
+        (["-ngl", "99"], "there is no option -ngl here: edgeq computes on the CPU alone: leave it out"),
+        (["-n", "8", "-no-cnv"], "there is no option -no-cnv here: --raw completes plain text"),
+        (["-ctk", "q8_0"], "there is no option -ctk here: --kv"),
+        (["--format=json"], "there is no option --format here: in Python schema="),
+        (["-fa", "on"], "there is no option -fa here: that is always so"),
+        (["--nothing"], "No such option '--nothing'."),
+        (["-n", "x", "--", "-ngl"], "Invalid value for '-n'"),
+    ],
+)
+def test_options_of_other_programs_are_answered(edgeq, model, flags, instead):
+    result = edgeq("run", "m.eqf", *flags)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith(f"edgeq: {instead}") and result.err.endswith("(see edgeq run --help)\n")
+
+
+def test_no_option_of_another_program_is_one_here_too():
+    """Else the line on it would never be seen, where every verb has it, or be wrong."""
+    for flag in {**other_programs.OPTIONS, **other_programs._SHORT}:
+        assert other_programs.option_instead([flag], []), flag
+    assert not other_programs.option_instead(["-r", "--", "-ngl"], ["-r"])
 
 
 def test_options_reach_the_model(edgeq, model, tmp_path):
@@ -276,8 +304,9 @@ def test_right_guesses_are_told(edgeq, model, monkeypatch):
     [
         (["m.eqf", "--raw", "a" * 65], "the prompt has 65 tokens, the context 64"),
         (["m.eqf", "--raw", ""], "the prompt is empty"),
+        (["m.eqf", " \n"], "the prompt is empty: give it after the model"),
         (["m.eqf", "a", "--temp", "-1"], "temperature is -1.0"),
-        (["m.eqf", "a", "--seed", "-1"], "seed is -1: give 0 or more, or none at all"),
+        (["m.eqf", "a", "--seed", "-2"], "seed is -2: give 0 or more, or none at all"),
         (["m.eqf", "a", "--raw", "--system", "x"], "--raw completes plain text, without a template"),
         (["m.eqf", "a", "--raw", "--chat"], "--raw completes plain text, without a template"),
         (["m.eqf", "a", "--echo"], "--echo prints a text that is completed: give --raw as well"),

@@ -128,7 +128,7 @@ def test_broken_numbers_are_an_error(bad):
         {"min_p": -0.1},
         {"min_p": 1.5},
         {"repetition_penalty": 0.0},
-        {"repetition_window": -1},
+        {"repetition_window": -2},
         {"seed": -1},
     ],
 )

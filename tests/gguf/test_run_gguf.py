@@ -45,6 +45,9 @@ def test_one_file_however_it_is_named(tmp_path: Path, cache: Path, monkeypatch: 
         found.append(runnable(name or tmp_path / "models" / "m.gguf"))
         assert [one.stale for one in cached()] == [False], name
     assert len(set(found)) == 1
+    with open_file(found[0]) as file:
+        assert file.metadata["provenance"]["recipe"] == "imported from GGUF"
+        assert file.recipe == cached()[0].recipe == "Q8_0", "the type of most bytes"
 
 
 def test_other_files_are_left_as_they_are(tmp_path: Path, cache: Path):

@@ -168,7 +168,7 @@ def test_a_prompt_that_is_too_long(served):
         ({"top_k": 1.5}, "top_k"),
         ({"n": 0}, "n"),
         ({"n": 1000}, "n"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"stop": 5}, "stop"),
         ({"stop": ["a"] * 100}, "stop"),
         ({"stream": "yes"}, "stream"),
@@ -210,6 +210,15 @@ def test_what_changes_nothing_is_passed_over(served):
         "stop": None,
     }
     assert served.post(CHAT, **hello(**fields)).json()["choices"][0]["message"]["content"] == ";<="
+
+
+def test_limits_as_llama_cpp_names_them(served):
+    """-1 is none: the context's end."""
+    told = {"temperature": 0, "messages": [{"role": "user", "content": "p"}]}
+    whole = served.post(CHAT, **told).json()["choices"][0]
+    for limit in ({"max_tokens": -1}, {"n_predict": -1}, {"max_completion_tokens": -1, "max_tokens": 3}):
+        assert served.post(CHAT, **told, **limit).json()["choices"][0] == whole, limit
+    assert served.post(CHAT, **told, n_predict=2).json()["usage"]["completion_tokens"] == 2
 
 
 def test_parts_of_text_and_roles(served):
@@ -255,6 +264,7 @@ def test_completions(served):
     for prompt in ([97, 98], [[97, 98]]):
         assert served.post(COMPLETIONS, **{**fields, "prompt": prompt}).json()["choices"][0]["text"] == "cde"
     assert served.post(COMPLETIONS, prompt="a", temperature=0).json()["usage"]["completion_tokens"] == 16
+    assert served.post(COMPLETIONS, prompt="a", temperature=0, n_predict=2).json()["choices"][0]["text"] == "bc"
     chunks = events(served.post(COMPLETIONS, **fields, stream=True).text)
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == "def" and chunks[-1] == "[DONE]"
 
@@ -418,6 +428,8 @@ def test_a_body_that_does_not_come(served, monkeypatch):
 
 def test_paths_and_methods_that_there_are_not(served):
     assert served.http.get("/v1/nothing").json()["error"]["message"] == "GET /v1/nothing: there is no such endpoint"
+    told = served.post("/completion").json()["error"]["message"]
+    assert told == "POST /completion: there is no such endpoint: /v1/completions does that"
     assert served.http.get(CHAT).status_code == 405
     assert json.loads(served.post("/api/nothing").text).keys() == {"error"}
 

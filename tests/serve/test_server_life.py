@@ -147,7 +147,7 @@ def test_metrics_count(start):
     served = start(COUNTING)
     wait_until(lambda: served.roster.ready)
     served.post("/v1/chat/completions", **hello())
-    served.post("/v1/chat/completions", **hello(max_tokens=-1))
+    served.post("/v1/chat/completions", **hello(max_tokens=-2))
     text = served.http.get("/metrics").text
     for line in (
         'edgeq_http_answers_total{path="/v1/chat/completions",status="200"} 1',
