@@ -114,6 +114,7 @@ SUPPORTED = (
     "codegen",
     "biogpt",
     "llama4_text",
+    "iquestcoder",
     "jais2",
     "smallthinker",
     "modernbert-decoder",

@@ -32,6 +32,7 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "mistral": "llama",
     "mixtral": "llama",
     "internlm3": "llama",
+    "iquestcoder": "llama",
     "bailing_moe": "bailingmoe2",
     "olmo3": "olmo2",
     "granitemoehybrid": "granite",

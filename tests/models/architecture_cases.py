@@ -5,6 +5,7 @@ from typing import Any
 import chunked_cases
 import gemma_cases
 import latent_cases
+import llama_cases
 import mixture_cases
 import older_cases
 import peer_cases
@@ -934,6 +935,7 @@ FILES = {
     "older": older_cases.CASES,
     "chunked": chunked_cases.CASES,
     "peers": peer_cases.CASES,
+    "llamas": llama_cases.CASES,
 }
 for _cases in FILES.values():
     CASES |= _cases
