@@ -115,6 +115,7 @@ SUPPORTED = (
     "biogpt",
     "llama4_text",
     "iquestcoder",
+    "hyperclovax",
     "jais2",
     "smallthinker",
     "modernbert-decoder",

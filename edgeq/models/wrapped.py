@@ -59,6 +59,7 @@ WRAPPED = {
     "voxtral": "llama",
     "embedding_gemma2": "embedding_gemma2_text",
     "llama4": "llama4_text",
+    "hyperclovax_vision_v2": "hyperclovax",
     "phi4_multimodal": "phi3",
     "phi4mm": "phi3",
 }
@@ -134,6 +135,7 @@ _QWEN = {
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "llama": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
     "granite": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
+    "hyperclovax": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
     "mistral": {
         **_WIDE,
         "intermediate_size": 14336,
@@ -161,7 +163,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 # What names of the text model, and of what sees, may begin with, in files and in memory, of any transformers
-PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.", "")
+PREFIXES = (
+    *("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model."),
+    *("model.language_model.model.", ""),
+)
 
 
 def of_text(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:

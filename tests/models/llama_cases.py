@@ -19,7 +19,32 @@ _BASE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 _IQUEST = {**_BASE, "model_type": "iquestcoder", "architectures": ["IQuestCoderForCausalLM"], "head_dim": 24}
+_HYPERCLOVAX = {
+    **_BASE,
+    "model_type": "hyperclovax",
+    "architectures": ["HyperCLOVAXForCausalLM"],
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 0.5,
+    "use_post_norm": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "iquest-coder": _IQUEST,
+    "hyperclovax": _HYPERCLOVAX,
+    "hyperclovax-plain": {
+        **_HYPERCLOVAX,
+        "hidden_size": 96,
+        "num_key_value_heads": 3,
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": None,
+        "residual_multiplier": 1.0,
+        "use_post_norm": False,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+    },
 }

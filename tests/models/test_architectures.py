@@ -266,6 +266,8 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("voxtral", "llama", "llama", "language_model.model."),
         ("llama4", "llama4_text", "llama4", "language_model.model."),
         ("phi4_multimodal", "", "phi3-longrope-short", "model."),
+        ("hyperclovax_vision_v2", "hyperclovax", "hyperclovax", "model.language_model."),
+        ("hyperclovax_vision_v2", None, "hyperclovax", "model.language_model.model."),
     ],
 )
 def test_the_language_model_of_one_with_eyes(
@@ -282,7 +284,7 @@ def test_the_language_model_of_one_with_eyes(
     whole = {**text, "model_type": outer} if inner == "" else {"model_type": outer, "text_config": text}
     (folder / "config.json").write_text(json.dumps(whole))
     tensors = load_file(folder / "model.safetensors")
-    head = prefix.removesuffix("model.") if prefix == "language_model.model." else ""
+    head = prefix.removesuffix("model.") if prefix.endswith("language_model.model.") else ""
     renamed = {
         name.replace("model.", prefix, 1) if name.startswith("model.") else head + name: values
         for name, values in tensors.items()
