@@ -62,6 +62,7 @@ MODELS = (
     Model("gemma3n", "Q8_0"),
     Model("deepseek-v2-lite", "Q8_0", "q8_0"),
     Model("minicpm3", "F16"),
+    Model("persimmon", "Q8_0"),
 )
 
 

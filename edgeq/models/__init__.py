@@ -116,6 +116,7 @@ SUPPORTED = (
     "llama4_text",
     "iquestcoder",
     "hyperclovax",
+    "persimmon",
     "jais2",
     "smallthinker",
     "modernbert-decoder",

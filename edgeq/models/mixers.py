@@ -4,11 +4,18 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from edgeq.models.matrix import Matrix, layer_name
-from edgeq.models.norms import HeadNorm, LayerNorm, PlainHeadNorm, RMSNorm
+from edgeq.models.norms import HeadLayerNorm, HeadNorm, LayerNorm, PlainHeadNorm, RMSNorm
 from edgeq.models.tensors import Fused, Tensors
 from edgeq.ops import NO_ROPE, Graph, Heads, Rope, Value
 
 Projections = tuple[Matrix, Matrix, Matrix]  # to queries, keys and values
+HeadNorms = (
+    tuple[HeadNorm, HeadNorm]
+    | tuple[HeadLayerNorm, HeadLayerNorm]
+    | tuple[RMSNorm, RMSNorm]
+    | tuple[LayerNorm, LayerNorm]
+    | tuple[PlainHeadNorm, PlainHeadNorm]
+)
 
 
 class Mixer(Protocol):
@@ -43,7 +50,7 @@ class Attention(NamedTuple):
     output: Matrix
     heads: Heads
     rope: Rope
-    norms: tuple[HeadNorm | RMSNorm | LayerNorm | PlainHeadNorm, ...] | None = None
+    norms: HeadNorms | None = None
     inner_norm: RMSNorm | None = None
     sinks: str = ""
     turned: bool = False

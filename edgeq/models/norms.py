@@ -48,6 +48,23 @@ class HeadNorm(NamedTuple):
         return g.head_norm(x, (f"{at}{self.name}.weight",), self.head_dim, self.eps)
 
 
+class HeadLayerNorm(NamedTuple):
+    """LayerNorm of each head by itself, which all share the weights and the bias."""
+
+    name: str
+    source: str
+    head_dim: int
+    eps: float
+
+    def tensors(self, t: Tensors) -> None:
+        """The weights and the bias."""
+        t.norm(self.name, self.source, self.head_dim, bias=True)
+
+    def graph(self, g: Graph, x: Value, at: str = "") -> Value:
+        """x normed, in place."""
+        return g.head_layer_norm(x, f"{at}{self.name}.weight", f"{at}{self.name}.bias", self.head_dim, self.eps)
+
+
 class LayerNorm(NamedTuple):
     """LayerNorm of `width` values, with a `bias` if it has one; `add` is added to its weights."""
 

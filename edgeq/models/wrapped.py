@@ -59,6 +59,7 @@ WRAPPED = {
     "voxtral": "llama",
     "embedding_gemma2": "embedding_gemma2_text",
     "llama4": "llama4_text",
+    "fuyu": "persimmon",
     "hyperclovax_vision_v2": "hyperclovax",
     "phi4_multimodal": "phi3",
     "phi4mm": "phi3",
@@ -135,6 +136,13 @@ _QWEN = {
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "llama": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
     "granite": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
+    "persimmon": {
+        "hidden_size": 4096,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 64,
+        "vocab_size": 262144,
+    },
     "hyperclovax": {**_WIDE, "intermediate_size": 11008, "vocab_size": 32000},
     "mistral": {
         **_WIDE,

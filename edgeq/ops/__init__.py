@@ -19,6 +19,7 @@ from edgeq.ops.gated_norm import GatedNorm
 from edgeq.ops.gaussian_top import GaussianTop
 from edgeq.ops.given_rows import GivenRows
 from edgeq.ops.head_gate import HeadGate
+from edgeq.ops.head_layer_norm import HeadLayerNorm
 from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
@@ -54,6 +55,7 @@ class Graph(Recorder):
     rms_norm = says(RMSNorm)
     layer_norm = says(LayerNorm)
     head_norm = says(HeadNorm)
+    head_layer_norm = says(HeadLayerNorm)
     linear = says(Linear)
     head_linear = says(HeadLinear)
     rotate = says(Rotate)

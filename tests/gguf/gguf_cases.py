@@ -93,7 +93,8 @@ REFUSED = {
     *("olmo-hybrid", "olmo-hybrid-rope", "flex-olmo", "flex-olmo-bias", "gpt-neo", "gpt-neo-local", "codegen"),
     *("codegen-tied", "biogpt", "biogpt-plain", "jais2-no-bias", "modernbert-decoder", "modernbert-decoder-bias"),
     *("hunyuan-moe-bias", "minimax-m2-tied", "exaone-moe-groups", "cohere2-moe-softmax"),
-    *("llama4", "llama4-large", "hyperclovax", "hyperclovax-plain"),
+    *("llama4", "llama4-large", "hyperclovax", "hyperclovax-plain", "persimmon"),
+    *("persimmon-plain",),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }

@@ -7,7 +7,18 @@ from kernel_calls import BODIES, Packed, address, call
 from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
-from edgeq.ops import activation, copy_rows, elementwise, head_gate, head_norm, layer_norm, norm, positions, short_conv
+from edgeq.ops import (
+    activation,
+    copy_rows,
+    elementwise,
+    head_gate,
+    head_layer_norm,
+    head_norm,
+    layer_norm,
+    norm,
+    positions,
+    short_conv,
+)
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -82,6 +93,23 @@ def test_head_norm_matches_twin(head_dim, threads):
     args = head_norm.Args(*here, heads, head_dim, address(weight), bits(1e-6), address(count), *here)
     call(BODY.kernel("head_norm"), args, threads=threads)
     np.testing.assert_allclose(found, head_norm.reference(x, weight, 1e-6), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("head_dim", [8, 40, 128])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("apart", [False, True])
+def test_head_layer_norm_matches_twin(head_dim, threads, apart):
+    """Weights of all heads and a bias, or of each and none."""
+    rng = np.random.default_rng(head_dim)
+    tokens, heads = 3, 5
+    x = 3 + rng.standard_normal((tokens, heads, head_dim)).astype(np.float32) * 4
+    weight = rng.standard_normal((heads, head_dim) if apart else head_dim).astype(np.float32)
+    bias = None if apart else rng.standard_normal(head_dim).astype(np.float32)
+    found, count = x.copy(), np.array([tokens], np.int64)
+    where = address(found), found.strides[0], heads, head_dim, address(weight), 4 * head_dim if apart else 0
+    args = head_layer_norm.Args(*where, 0 if bias is None else address(bias), bits(1e-6), address(count))
+    call(BODY.kernel("head_layer_norm"), args, threads=threads)
+    np.testing.assert_allclose(found, head_layer_norm.reference(x, weight, bias, 1e-6), rtol=4e-6, atol=4e-6)
 
 
 @pytest.mark.parametrize("head_dim", [8, 40, 128])

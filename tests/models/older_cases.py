@@ -52,6 +52,25 @@ _BIOGPT: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+_PERSIMMON: dict[str, Any] = {
+    "model_type": "persimmon",
+    "architectures": ["PersimmonForCausalLM"],
+    "hidden_act": "relu2",
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "layer_norm_eps": 1e-5,
+    "rope_theta": 25000.0,
+    "partial_rotary_factor": 0.5,
+    "qk_layernorm": True,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _JAIS2: dict[str, Any] = {
     "model_type": "jais2",
     "architectures": ["Jais2ForCausalLM"],
@@ -105,6 +124,16 @@ CASES: dict[str, dict[str, Any]] = {
         "rope_theta": 500000.0,
         "attention_bias": False,
         "mlp_bias": False,
+        "tie_word_embeddings": True,
+    },
+    "persimmon": _PERSIMMON,
+    "persimmon-plain": {
+        **{key: value for key, value in _PERSIMMON.items() if key != "partial_rotary_factor"},
+        "hidden_size": 80,
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0, "partial_rotary_factor": 0.9},
+        "qk_layernorm": False,
         "tie_word_embeddings": True,
     },
 }

@@ -266,6 +266,8 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("voxtral", "llama", "llama", "language_model.model."),
         ("llama4", "llama4_text", "llama4", "language_model.model."),
         ("phi4_multimodal", "", "phi3-longrope-short", "model."),
+        ("fuyu", "persimmon", "persimmon", "language_model.model."),
+        ("fuyu", None, "persimmon", "model.language_model."),
         ("hyperclovax_vision_v2", "hyperclovax", "hyperclovax", "model.language_model."),
         ("hyperclovax_vision_v2", None, "hyperclovax", "model.language_model.model."),
     ],
