@@ -63,9 +63,11 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
     if len(shape) == 1:
         original = recorded(file, "types", dict, {}).get(infos[0].name, "F32")
         if place.flat:
-            stem, suffix = split(infos[0].name)[1:]
+            layer, stem, suffix = split(infos[0].name)
             if suffix == ".bias":
                 rows = file.tensors[infos[0].name.removesuffix("bias") + "weight"].shape[0]
+            elif stem in ("attn_q_norm", "attn_k_norm"):  # a row for each head
+                rows = shape[0] * heads // file.tensors[f"{layer}attn_q.weight"].shape[0]
             else:
                 rows = groups if stem == "ssm_norm" else shape[0]
             shape = (rows, shape[0] // rows)

@@ -49,20 +49,26 @@ class HeadNorm(NamedTuple):
 
 
 class HeadLayerNorm(NamedTuple):
-    """LayerNorm of each head by itself, which all share the weights and the bias."""
+    """LayerNorm of each head by itself, which all share the weights and the bias; or each of `apart` heads has weights
+    of its own, `{}` in `source` standing for its number, and no bias."""
 
     name: str
     source: str
     head_dim: int
     eps: float
+    apart: int = 0
 
     def tensors(self, t: Tensors) -> None:
         """The weights and the bias."""
-        t.norm(self.name, self.source, self.head_dim, bias=True)
+        if self.apart:
+            t.vectors(f"{self.name}.weight", f"{self.source}.weight", self.apart, self.head_dim)
+        else:
+            t.norm(self.name, self.source, self.head_dim, bias=True)
 
     def graph(self, g: Graph, x: Value, at: str = "") -> Value:
         """x normed, in place."""
-        return g.head_layer_norm(x, f"{at}{self.name}.weight", f"{at}{self.name}.bias", self.head_dim, self.eps)
+        weight, bias = f"{at}{self.name}.weight", None if self.apart else f"{at}{self.name}.bias"
+        return g.head_layer_norm(x, weight, bias, self.head_dim, self.eps, bool(self.apart))
 
 
 class LayerNorm(NamedTuple):

@@ -99,6 +99,11 @@ class Tensors(dict[str, Tensor]):
         source = self._theirs + source
         self._into[self._own + name] = Tensor((n,), (Part(source, (n,), n),), add)
 
+    def vectors(self, name: str, source: str, count: int, n: int) -> None:
+        """`name` of `count` vectors of n values, one after the other; `{}` in `source` stands for each's number."""
+        parts = tuple(Part(self._theirs + source.format(i), (n,), n) for i in range(count))
+        self._into[self._own + name] = Tensor((count * n,), parts)
+
     def rates(self, name: str, source: str, n: int) -> None:
         """`name` of n values, below zero, of whose negatives the checkpoint has the logarithms."""
         self.vector(name, source, n)

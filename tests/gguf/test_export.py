@@ -593,3 +593,14 @@ def test_a_tokenizer_that_gguf_cannot_hold(tiny_model: Path, tmp_path: Path):
     report = export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf", allow_no_tokenizer=True)
     assert "the tokenizer is left out" in report.notes[0]
     assert "no tokenizer" in import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf").notes[0]
+
+
+def test_norms_of_heads_are_rows_there(tmp_path: Path):
+    """StableLM 2 12B's, of query heads and of key heads: llama.cpp's shapes."""
+    convert(
+        random_checkpoints.write("stablelm-normed-heads", tmp_path), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True
+    )
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        found = [file.tensors[f"blk.1.attn_{part}_norm.weight"].shape for part in "qk"]
+    assert found == [(4, 24), (2, 24)]

@@ -727,6 +727,13 @@ CASES: dict[str, dict[str, Any]] = {
     "granite": _GRANITE,
     "stablelm": _STABLELM,
     "stablelm-parallel": {**_STABLELM, "use_parallel_residual": True, "use_qkv_bias": False, "hidden_size": 96},
+    "stablelm-normed-heads": {
+        **_STABLELM,
+        "hidden_size": 96,
+        "use_parallel_residual": True,
+        "use_qkv_bias": False,
+        "qk_layernorm": True,
+    },
     "starcoder2": _STARCODER2,
     "phi": _PHI,
     "gpt2": _GPT2,

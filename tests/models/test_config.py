@@ -67,12 +67,6 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0]
         ("phi3", {"rope_scaling": LONG}, CheckpointError, "long_factor is .*, a list of 8 positive numbers is needed"),
         ("phi3", {"partial_rotary_factor": 0.7}, CheckpointError, "11 of 16 values per head are rotated"),
         ("smollm3", {"no_rope_layers": [1]}, CheckpointError, "no_rope_layers is .*, a list of 4 is needed"),
-        (
-            "stablelm",
-            {"qk_layernorm": True},
-            UnsupportedError,
-            "qk_layernorm True is not supported; supp",
-        ),
         ("phi", {"qk_layernorm": True}, UnsupportedError, "qk_layernorm True is not supported"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, UnsupportedError, "scale_attn_by_inverse_layer_idx True"),
         ("gpt2", {"scale_attn_weights": False}, UnsupportedError, "scale_attn_weights False"),
