@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeq.errors import UnsupportedError
+from edgeq.models import mllama
 from edgeq.models.architecture import Architecture
 from edgeq.models.classifier import is_classifier, read_classifier
 from edgeq.models.composition import Embedding, Model
@@ -191,7 +192,10 @@ def _composed(config: Config) -> Model:
             f"{config.source}: model_type {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     if model_type in WRAPPED:
-        model = replace(_composed(text_config(config)), prefixes=PREFIXES, bare=bool(config.get(BARE)))
+        text = text_config(config)
+        model = replace(_composed(text), prefixes=PREFIXES, bare=bool(config.get(BARE)))
+        if model_type == "mllama":
+            model = mllama.language_model(model, text)
         family = _family(config)
         return model if family is None else _with_images(model, family.whole_images(config))
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")

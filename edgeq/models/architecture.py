@@ -21,6 +21,10 @@ class Architecture(Protocol):
         """How many layers there are."""
 
     @property
+    def layers_there(self) -> int:
+        """How many layers the checkpoint has: some may be passed over."""
+
+    @property
     def vocab_size(self) -> int:
         """How many tokens there are."""
 

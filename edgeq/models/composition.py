@@ -106,6 +106,7 @@ class Model:
     attention: what most layers have, without a window
     head:      without one the last layer's states are the result
     layers_in: what the checkpoint's names of a layer's tensors begin with, `{}` standing for its number
+    passed:    numbers of the checkpoint's layers that are passed over
     settings:  what GGUF says as well and config.json may leave out, by its keys there
     bare:      the checkpoint has no head, and what stands for it here is never computed
     around:    what there is around the layers
@@ -130,11 +131,17 @@ class Model:
     dense: tuple[Dense, ...] = ()
     last: Norm | Projected | None = None
     instead: "Model | None" = None
+    passed: tuple[int, ...] = ()
 
     @property
     def num_hidden_layers(self) -> int:
         """How many layers there are."""
         return len(self.layers)
+
+    @property
+    def layers_there(self) -> int:
+        """How many layers the checkpoint has."""
+        return len(self.layers) + len(self.passed)
 
     @property
     def vocab_size(self) -> int:
@@ -201,8 +208,9 @@ class Model:
         self.embedding.tensors(found)
         if self.around:
             self.around.tensors(found)
+        numbers = [number for number in range(self.layers_there) if number not in self.passed]
         for i, layer in enumerate(self.layers):
-            own = found.within(layer_name(i), self.layers_in.format(i))
+            own = found.within(layer_name(i), self.layers_in.format(numbers[i]))
             layer.tensors(own)
             if self.around:
                 self.around.layer_tensors(own)

@@ -66,7 +66,7 @@ def check_shapes(checkpoint: Checkpoint, tensor: Tensor, sources: Sources) -> No
 def _refuse_surplus_layer(checkpoint: Checkpoint, model: Architecture, name: str) -> None:
     """CheckpointError for a tensor of a layer past the last: without its layer the model would be another one."""
     layer = _LAYER.match(name)
-    if layer and layer[1] in model.prefixes and int(layer[2]) >= model.num_hidden_layers:
+    if layer and layer[1] in model.prefixes and int(layer[2]) >= model.layers_there:
         raise CheckpointError(
             f"{checkpoint.source}: tensor {name!r} belongs to no layer: config.json has num_hidden_layers "
             f"{model.num_hidden_layers}: take the config.json that belongs to the weights"

@@ -11,7 +11,7 @@ from architecture_cases import CASES
 from safetensors.numpy import load_file, save_file
 
 from edgeq.container.reader import open_file
-from edgeq.errors import ContextError, UnsupportedError
+from edgeq.errors import CheckpointError, ContextError, UnsupportedError
 from edgeq.models import architecture
 from edgeq.models.image_tower import FAMILIES
 from edgeq.quantize.pipeline import convert
@@ -267,6 +267,21 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("llama4", "llama4_text", "llama4", "language_model.model."),
         ("phi4_multimodal", "", "phi3-longrope-short", "model."),
         ("fuyu", "persimmon", "persimmon", "language_model.model."),
+        ("glm4v", "glm4v_text", "glm4", "model.language_model."),
+        ("glm46v", None, "glm4", "model.language_model."),
+        ("glm46v", "glm4v_moe_text", "glm4-moe", "model.language_model."),
+        ("glmga", "glm4v_text", "glm4", "model.language_model."),
+        ("glm_ocr", "glm_ocr_text", "glm4", "model.language_model."),
+        ("glm4v_moe", "glm4v_moe_text", "glm4-moe", "model.language_model."),
+        ("paddleocr_vl", "paddleocr_vl_text", "llama", "model.language_model."),
+        ("hunyuan_vl", "hunyuan_vl_text", "hunyuan", "model.language_model."),
+        ("granite4_vision", "granite4_vision_text", "granite", "model.language_model."),
+        ("granite_docling", "granite_docling_text", "granite", "model.text_model."),
+        ("emu3", "emu3_text_model", "llama", "model.text_model."),
+        ("qwen2_5_omni", "qwen2_5_omni_text", "qwen2", "thinker.model."),
+        ("qwen2_5_omni_thinker", None, "qwen2", "model."),
+        ("qwen3_omni_moe", None, "qwen3-moe", "thinker.model."),
+        ("qwen3_omni_moe_thinker", "qwen3_omni_moe_text", "qwen3-moe", "model."),
         ("fuyu", None, "persimmon", "model.language_model."),
         ("hyperclovax_vision_v2", "hyperclovax", "hyperclovax", "model.language_model."),
         ("hyperclovax_vision_v2", None, "hyperclovax", "model.language_model.model."),
@@ -278,15 +293,17 @@ def test_the_language_model_of_one_with_eyes(
     """It is the text model by itself; that it cannot see is told, and what its vision tower has."""
     folder = random_checkpoints.write(case, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    if outer == "voxtral":
+    if outer in ("voxtral", "paddleocr_vl"):
         config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]  # 128 where it is not said
     if outer.startswith("qwen") and outer not in ("qwen2_audio", "qwen3_asr"):
         config |= {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
     text = {**config, "model_type": inner} if inner else {key: config[key] for key in config if key != "model_type"}
     whole = {**text, "model_type": outer} if inner == "" else {"model_type": outer, "text_config": text}
+    if prefix.startswith("thinker."):
+        whole = {"model_type": outer, "thinker_config": {"model_type": f"{outer}_thinker", "text_config": text}}
     (folder / "config.json").write_text(json.dumps(whole))
     tensors = load_file(folder / "model.safetensors")
-    head = prefix.removesuffix("model.") if prefix.endswith("language_model.model.") else ""
+    head = prefix.removesuffix("model.") if prefix.endswith(("language_model.model.", "thinker.model.")) else ""
     renamed = {
         name.replace("model.", prefix, 1) if name.startswith("model.") else head + name: values
         for name, values in tensors.items()
@@ -300,6 +317,29 @@ def test_the_language_model_of_one_with_eyes(
     assert report.architecture == CASES[case]["model_type"]
     found = logits(folder, random_checkpoints.make(case)[2])
     assert np.abs(found - random_checkpoints.golden()[case]).max() <= 1e-3
+
+
+def test_layers_that_look_at_images_are_passed_over(tmp_path: Path) -> None:
+    """Llama 3.2 Vision without images: the layers left are Llama's, under their own numbers."""
+    folder = random_checkpoints.write("llama", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    text = {**config, "model_type": "mllama_text_model", "num_hidden_layers": 4, "cross_attention_layers": [1, 3]}
+    (folder / "config.json").write_text(json.dumps({"model_type": "mllama", "text_config": text}))
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name.replace("layers.1.", "layers.2."): values for name, values in tensors.items()}
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors["model.embed_tokens.weight"] = np.concatenate([embedding, np.full((8, 64), 9, np.float32)])
+    looking = "model.layers.3.cross_attn.q_proj.weight"
+    renamed = {f"language_model.{name}": values for name, values in {**tensors, looking: embedding}.items()}
+    save_file(renamed, folder / "model.safetensors")
+    report = convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    assert report.unused == [f"language_model.{looking}"] and report.architecture == "llama"
+    found = logits(folder, random_checkpoints.make("llama")[2])
+    assert np.abs(found - random_checkpoints.golden()["llama"]).max() <= 1e-3
+    for wrong in (2, [4], ["1"]):
+        whole = {"model_type": "mllama", "text_config": {**text, "cross_attention_layers": wrong}}
+        with pytest.raises(CheckpointError, match="cross_attention_layers is .*, a list of layers is needed"):
+            architecture(whole)
 
 
 def test_phi_4_s_matrices_beside_adapters(tmp_path: Path) -> None:

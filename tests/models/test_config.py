@@ -8,6 +8,7 @@ import random_checkpoints
 
 from edgeq.errors import CheckpointError, UnsupportedError
 from edgeq.models import architecture
+from edgeq.ops import Heads
 
 LLAMA = random_checkpoints.CASES["llama"]
 MISTRAL = random_checkpoints.CASES["mistral-no-window"]
@@ -363,3 +364,22 @@ def test_code_world_model_has_a_scaling_where_nothing_is_said() -> None:
     model = architecture(config | {"rope_theta": 5.0})
     assert model.rope == architecture(config).rope
     assert model.rope.inverse_frequencies[-1] == pytest.approx(1e6 ** (-22 / 24) / 16)
+
+
+@pytest.mark.parametrize(
+    ("outer", "layers", "heads", "vocabulary"),
+    [
+        ("glm4v", 40, Heads(32, 2, 128), 151552),
+        ("glm_ocr", 16, Heads(16, 8, 64), 59392),
+        ("paddleocr_vl", 18, Heads(16, 2, 128), 103424),
+        ("hunyuan_vl", 32, Heads(32, 32, 128), 290943),
+        ("granite4_vision", 32, Heads(32, 32, 128, scale=1.0), 32000),
+        ("granite_docling", 28, Heads(16, 4, 64, scale=0.015625), 133800),
+        ("emu3", 32, Heads(32, 8, 128), 184622),
+        ("mllama", 32, Heads(32, 8, 128), 128256),
+    ],
+)
+def test_a_text_model_that_says_nothing_of_its_sizes(outer: str, layers: int, heads: Heads, vocabulary: int) -> None:
+    """It has those of its class in transformers."""
+    found = architecture({"model_type": outer, "text_config": {}})
+    assert (found.num_hidden_layers, found.heads, found.vocab_size) == (layers, heads, vocabulary)
