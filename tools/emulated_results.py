@@ -63,6 +63,7 @@ MODELS = (
     Model("deepseek-v2-lite", "Q8_0", "q8_0"),
     Model("minicpm3", "F16"),
     Model("persimmon", "Q8_0"),
+    Model("zamba2", "Q8_0"),
 )
 
 

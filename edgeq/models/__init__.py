@@ -118,6 +118,7 @@ SUPPORTED = (
     "iquestcoder",
     "hyperclovax",
     "persimmon",
+    "zamba2",
     "jais2",
     "smallthinker",
     "modernbert-decoder",

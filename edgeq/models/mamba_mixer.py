@@ -45,6 +45,7 @@ class Mamba2(NamedTuple):
     eps:    of the norm of the results of each group; no norm where it is 0
     gate_first: whether these are gated before they are normed
     scales: of the gate, the values, what is written, what is read, the steps
+    least:  of a step
     """
 
     n: int
@@ -56,6 +57,7 @@ class Mamba2(NamedTuple):
     eps: float
     gate_first: bool = True
     scales: tuple[float, float, float, float, float] = NO_SCALES
+    least: float = 0.0
 
     @property
     def into(self) -> tuple[Matrix, Matrix, Matrix]:
@@ -95,7 +97,7 @@ class Mamba2(NamedTuple):
         scales = () if self.scales[1:4] == (1.0, 1.0, 1.0) else tuple(zip(counts, self.scales[1:4], strict=True))
         x = g.causal_conv(x, f"{conv}.weight", f"{conv}.bias" if self.conv_bias else None, layer=i, scales=scales)
         vectors = f"{at}ssm_a.weight", f"{at}ssm_dt.bias", f"{at}ssm_d.weight"
-        x = g.state_space(x, step, *vectors, shape.heads, shape.groups, shape.size, layer=i)
+        x = g.state_space(x, step, *vectors, shape.heads, shape.groups, shape.size, layer=i, least=self.least)
         if self.eps:
             size = shape.values // shape.groups
             x = g.gated_norm(x, gate, f"{at}ssm_norm.weight", size, self.eps, self.gate_first)

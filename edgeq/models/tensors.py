@@ -94,6 +94,10 @@ class Tensors(dict[str, Tensor]):
         """To add tensors whose names begin with `own` in the file, with `theirs` in the checkpoint."""
         return Tensors(own, theirs, self._into)
 
+    def elsewhere(self, own: str, theirs: str) -> "Tensors":
+        """As `within`, of tensors that lie in no layer, or in another one."""
+        return self._into.within(own, theirs)
+
     def vector(self, name: str, source: str, n: int, add: float = 0.0) -> None:
         """`name` of n values."""
         source = self._theirs + source

@@ -23,6 +23,7 @@ from edgeq.ops.head_layer_norm import HeadLayerNorm
 from edgeq.ops.head_linear import HeadLinear
 from edgeq.ops.head_norm import HeadNorm
 from edgeq.ops.input_rows import InputRows
+from edgeq.ops.join import Join
 from edgeq.ops.latents import Latents
 from edgeq.ops.layer_norm import LayerNorm
 from edgeq.ops.matmul import Linear
@@ -73,6 +74,7 @@ class Graph(Recorder):
     sigmoid_gate = says(SigmoidGate)
     sigmoid_mul = says(SigmoidMul)
     head_gate = says(HeadGate)
+    join = says(Join)
     scale = says(Scale)
     scale_by = says(ScaleBy)
     add = says(Add)

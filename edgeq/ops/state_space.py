@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from edgeq.graph.aligned import round_up
+from edgeq.graph.aligned import bits, round_up
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Shapes, Variants
 from edgeq.graph.pages import Kept, RecurrentState
@@ -45,12 +45,13 @@ class Args(NamedTuple):
     runs: int  # see layout.RUN_WORDS
     run_count: int  # at this address
     tokens: int  # how many rows, at this address
+    least: int  # f32 bits, or 0: of dt
 
 
 @dataclass(frozen=True)
 class StateSpace(Op):
     """x holds the values of `heads` heads, then B and C of `groups`, `size` values each; `step` is z; `rate`, `bias`
-    and `skip` are tensors of one value per head. Sizes are multiples of 16."""
+    and `skip` are tensors of one value per head; dt is at least `least`. Sizes are multiples of 16."""
 
     x: Value
     step: Value
@@ -61,6 +62,7 @@ class StateSpace(Op):
     groups: int
     size: int
     layer: int
+    least: float = 0.0
     kernels: ClassVar[Variants] = {"state_space": lambda isa: ["factors", "scan"]}
 
     @property
@@ -98,6 +100,7 @@ class StateSpace(Op):
             runs=int(low.tables.runs.ctypes.data),
             run_count=low.tables.count(RUNS),
             tokens=low.tables.count(TOKENS),
+            least=bits(self.least),
         )
         low.tape.add("state_space:factors", args, [step], [factors])
         low.tape.add("state_space:scan", args, [x, factors], [y, kept])
@@ -113,9 +116,9 @@ def _make_factors():
     """Threads share the rows, and the groups of 16 heads in them."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp
-    from edgeq.simd.memory import load_i64
+    from edgeq.simd.memory import bits_f32, load_i64
     from edgeq.simd.softplus import softplus
-    from edgeq.simd.vector import add, load_f32x16, mul, store_f32x16
+    from edgeq.simd.vector import add, larger, load_f32x16, mul, splat_f32, store_f32x16
 
     arguments = words_of(Args)
 
@@ -129,6 +132,8 @@ def _make_factors():
             at = a.factors + token * FACTORS * sixteens * 64 + first
             z = add(load_f32x16(a.step + token * a.step_stride + first), load_f32x16(a.bias + first))
             step = softplus(z)
+            if a.least != 0:
+                step = larger(step, splat_f32(bits_f32(a.least)))
             store_f32x16(at, exp(mul(step, load_f32x16(a.rate + first))))
             store_f32x16(at + STEP * sixteens * 64, step)
 
@@ -221,13 +226,14 @@ def reference(
     rate: np.ndarray,
     bias: np.ndarray,
     skip: np.ndarray,
+    least: float = 0.0,
 ) -> np.ndarray:
     """The NumPy twin, from position 0 on: x [tokens, heads, values], b and c [tokens, groups, size], z [tokens, heads],
     rate, bias and skip [heads] -> like x."""
     tokens, heads, values = x.shape
     each, size = heads // b.shape[1], b.shape[2]
     wide_b, wide_c = (np.repeat(part.astype(np.float64), each, axis=1) for part in (b, c))
-    step = np.logaddexp(0.0, z.astype(np.float64) + bias)
+    step = np.maximum(np.logaddexp(0.0, z.astype(np.float64) + bias), least)
     state, result = np.zeros((heads, size, values)), np.zeros_like(x)
     for t in range(tokens):
         taken = x[t] * step[t][:, None]

@@ -187,7 +187,8 @@ def test_gated_norm_matches_twin(gate_first, every_group):
 
 
 @pytest.mark.parametrize(("heads", "groups", "head_dim", "size"), [(4, 1, 32, 16), (6, 2, 16, 48), (18, 1, 16, 16)])
-def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size):
+@pytest.mark.parametrize("least", [0.0, 0.8])
+def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size, least):
     rng = np.random.default_rng(heads)
     width, both, padded = heads * head_dim, groups * size, round_up(heads, 32)
     inputs = [rng.standard_normal((length, width + 2 * both + padded)).astype(np.float32) for length in LENGTHS]
@@ -221,6 +222,7 @@ def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size):
                 out=address(out),
                 out_stride=out.strides[0],
                 tokens=words["run_count"] + 8,
+                least=int(np.float32(least).view(np.int32)),
                 **words,
             )
             call(BODY.kernel("state_space:factors"), args, threads)
@@ -234,7 +236,8 @@ def test_state_space_matches_twin_in_any_pieces(heads, groups, head_dim, size):
         np.testing.assert_array_equal(one, other)
         x, b, c, z = np.split(text, np.cumsum([width, both, both]), axis=1)
         b, c = (part.reshape(len(text), groups, size) for part in (b, c))
-        expected = state_space.reference(x.reshape(len(text), heads, head_dim), b, c, z[:, :heads], *vectors[:, :heads])
+        x = x.reshape(len(text), heads, head_dim)
+        expected = state_space.reference(x, b, c, z[:, :heads], *vectors[:, :heads], least)
         np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=5e-5)
 
 

@@ -116,6 +116,8 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values *= 0.05
         elif name.endswith(".bias"):
             values *= 0.5
+        elif "shared_transformer" in name and len(shape) == 2:  # added to one another
+            values *= 1.0 / np.sqrt(shape[-1])
         elif any(part in name for part in EMBEDDINGS):
             values *= 0.5 if config.get("tie_word_embeddings", True) else 1.0
         elif any(part in name for part in ROUTERS) and ".experts." not in name:  # choices that rounding does not change
