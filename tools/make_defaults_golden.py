@@ -27,8 +27,8 @@ NOISE = {"transformers_version", "dtype", "architectures", "_name_or_path", "use
 def rows() -> Iterator[tuple[str, dict[str, Any]]]:
     """Names, and configurations."""
     for name in SUPPORTED:
-        if name not in CONFIG_MAPPING:
-            continue
+        if name not in CONFIG_MAPPING or "thinker_config" in CONFIG_MAPPING[name].sub_configs:
+            continue  # what thinks has a row of its own
         if name in WRAPPED and "text_config" in CONFIG_MAPPING[name].sub_configs:
             yield name, text_of(name)
         else:
