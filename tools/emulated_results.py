@@ -59,6 +59,7 @@ MODELS = (
     Model("qwen3-5", "Q8_0"),
     Model("granite-4-h", "Q4_K_M"),
     Model("jamba", "Q8_0"),
+    Model("rwkv7", "Q8_0"),
     Model("gemma3n", "Q8_0"),
     Model("deepseek-v2-lite", "Q8_0", "q8_0"),
     Model("minicpm3", "F16"),
@@ -75,6 +76,7 @@ RESUMED = (
     Model("lfm2-bias", "Q8_0"),
     Model("qwen3-5", "Q8_0"),
     Model("granite-4-h", "Q4_K_M"),
+    Model("rwkv7", "Q8_0"),
 )
 SAVED, TURN, FURTHER, RESUMED_CONTEXT = 280, 6, 24, 400  # tokens: of the first prompt, its answer, the next one, in all
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7}  # all of them drawn from

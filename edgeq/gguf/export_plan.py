@@ -62,7 +62,9 @@ def target(file: File, place: Place, fallback: Fallback | None, groups: int = 1,
     shape = (*shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :])
     if len(shape) == 1:
         original = recorded(file, "types", dict, {}).get(infos[0].name, "F32")
-        if place.flat:
+        if place.folded is not None:
+            shape = (*place.folded, shape[0] // prod(place.folded))
+        elif place.flat:
             layer, stem, suffix = split(infos[0].name)
             if suffix == ".bias":
                 rows = file.tensors[infos[0].name.removesuffix("bias") + "weight"].shape[0]

@@ -23,6 +23,7 @@ from edgeq.models.gguf_gemma3n import rows_added, unread
 from edgeq.models.gguf_hooks import is_routed, mamba_of
 from edgeq.models.gguf_places import FUSED, places
 from edgeq.models.gguf_rope import factor_tensors
+from edgeq.models.gguf_rwkv7 import unread as unread_of_rwkv7
 from edgeq.models.image_tower import is_of_images
 from edgeq.models.matrix import check_tensors, layers_held
 from edgeq.models.wrapped import of_text
@@ -94,7 +95,8 @@ def export_gguf(
             notes.append("GGUF has no word for scales of activations: readers take each token's own")
         told = of_text(file.metadata["config"], str(file.path))
         factors = {} if METADATA_ASSET in file.assets else factor_tensors(told, own)
-        spare = [empty(*one, targets) for one in unread(own).items() if one[0] not in file.tensors]
+        never_read = unread(own) | (unread_of_rwkv7(own) if own else {})
+        spare = [empty(*one, targets) for one in never_read.items() if one[0] not in file.tensors]
         specs = [GgufSpec(t.name, t.shape, t.type) for t in targets]
         specs += [spec for spec, _ in spare]
         specs += [GgufSpec(name, (len(values),), "F32") for name, values in factors.items()]

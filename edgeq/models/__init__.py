@@ -121,6 +121,7 @@ SUPPORTED = (
     "zamba2",
     "jais2",
     "smallthinker",
+    "rwkv7",
     "modernbert-decoder",
     "bert",
     "roberta",

@@ -31,6 +31,11 @@ class AltUp(NamedTuple):
     eps: float
 
     @property
+    def carries(self) -> bool:
+        """Whether layers need more than what the one before them gives."""
+        return True
+
+    @property
     def into(self) -> list[Matrix]:
         """From the first embedding's row to every stream but the first."""
         return self._each(INTO, "model.altup_projections")

@@ -18,6 +18,7 @@ from edgeq.models.mixers import Attention, NoAttention
 from edgeq.models.norms import NamedNorm, Norm, Projected
 from edgeq.models.per_layer import LayerEnd
 from edgeq.models.rows_in import RowsIn
+from edgeq.models.rwkv7_mixer import FirstValues
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
 
@@ -126,7 +127,7 @@ class Model:
     layers_in: str = "model.layers.{}."
     settings: Mapping[str, float] = field(default_factory=dict)
     bare: bool = False
-    around: LayerEnd | AltUp | None = None
+    around: LayerEnd | AltUp | FirstValues | None = None
     classifier: Classifier | None = None
     dense: tuple[Dense, ...] = ()
     last: Norm | Projected | None = None
@@ -193,7 +194,7 @@ class Model:
         alone = all(layer.mixer.reads is None for layer in self.layers if isinstance(layer.mixer, Attention))
         parts = (part for layer in self.layers for part in (layer.norms, layer.mixer, layer.ffn))
         routed = all(getattr(part, "one_input", True) for part in parts)
-        return alone and routed and not (self.around and self.around.embedding)
+        return alone and routed and not (self.around is not None and self.around.carries)
 
     @property
     def windows(self) -> list[int | None]:
@@ -206,13 +207,13 @@ class Model:
         """Every tensor that the graph uses."""
         found = Tensors()
         self.embedding.tensors(found)
-        if self.around:
+        if self.around is not None:
             self.around.tensors(found)
         numbers = [number for number in range(self.layers_there) if number not in self.passed]
         for i, layer in enumerate(self.layers):
             own = found.within(layer_name(i), self.layers_in.format(numbers[i]))
             layer.tensors(own)
-            if self.around:
+            if self.around is not None:
                 self.around.layer_tensors(own)
         if self.head:
             self.head.tensors(found)
@@ -231,11 +232,13 @@ class Model:
         last = len(self.layers) + 1
         run = range(last + 1) if stages is None else stages
         if stages is not None and not self.in_stages:
-            what = "layers read what other layers keep, an embedding of their own, or experts what no router reads"
+            what = (
+                "layers read what other layers keep or give, an embedding of their own, or experts what no router reads"
+            )
             raise UnsupportedError(f"{self.name}: {what}, and cannot be run one by one: quantize without calibration")
         x = self.embedding.graph(g) if 0 in run else g.rows(self.size.hidden_size)
         layers = [(i, layer) for i, layer in enumerate(self.layers) if i + 1 in run]
-        if self.around:
+        if self.around is not None:
             x = self.around.through(g, x, layers)
         else:
             for i, layer in layers:

@@ -29,6 +29,7 @@ class GgufArchitecture:
     renamed       our tensors -> GGUF's, in layers without `blk.N.`
     vectors       matrices of one row that are vectors there, or matrices there that are vectors here; or matrices of
                   heads there, one here; or several here, that are matrices of one tensor there
+    folded        vectors here, tensors there whose first axes have these lengths
     bare          tensors without `.weight` behind their names there
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
@@ -55,6 +56,7 @@ class GgufArchitecture:
     woven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     vectors: tuple[str, ...] = ()
+    folded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bare: tuple[str, ...] = ("ssm_a", "ssm_d")
     yarn: Mapping[str, Any] = field(default_factory=dict)
     scaled: str = ""

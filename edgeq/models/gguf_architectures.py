@@ -11,6 +11,7 @@ from edgeq.models import gguf_dense, gguf_latents, gguf_mixtures, gguf_newer, gg
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_encoders import ENCODERS
 from edgeq.models.gguf_older import OLDER
+from edgeq.models.gguf_rwkv7 import RWKV7
 from edgeq.models.gguf_smallthinker import SMALLTHINKER
 from edgeq.models.wrapped import WRAPPED
 
@@ -20,6 +21,7 @@ ARCHITECTURES = {
     **gguf_mixtures.MIXTURES,
     **gguf_newer.NEWER,
     SMALLTHINKER.model_type: SMALLTHINKER,
+    RWKV7.model_type: RWKV7,
     **gguf_recurrent.RECURRENT,
     **gguf_latents.LATENTS,
     **ENCODERS,

@@ -25,12 +25,14 @@ KV_B, OF_KEYS, OF_VALUES = "attn_kv_b", "attn_k_b", "attn_v_b"
 class Place:
     """A tensor of GGUF: its name, those of ours that its rows are, one after the other, and whether it has another
     shape: a vector there that is a matrix of one row here, biases of experts, a matrix there, a vector here, matrices
-    of heads, one here, or a matrix of each part; or whether rows of the parts follow one another piece by piece."""
+    of heads, one here, or a matrix of each part; or whether rows of the parts follow one another piece by piece. The
+    first axes there of a vector here are `folded`, if that is not None."""
 
     name: str
     parts: tuple[str, ...]
     flat: bool = False
     woven: bool = False
+    folded: tuple[int, ...] | None = None
 
     def shape_there(self, part: str, shape: tuple[int, ...], heads: int) -> tuple[int, ...]:
         """The shape that a part of ours has there."""
@@ -68,8 +70,9 @@ def places(names: Sequence[str], entry: GgufArchitecture, fused: Sequence[str]) 
         if stem in entry.renamed and (stem != "attn_norm" or f"{prefix}ffn_norm{suffix}" in every):
             theirs = entry.renamed[stem]
         done |= set(parts)
-        flat = stem in entry.vectors or (stem.endswith("_exps") and suffix == ".bias")
-        found.append(Place(f"{prefix}{theirs}{'' if stem in entry.bare else suffix}", parts, flat, woven))
+        folded = entry.folded.get(stem)
+        flat = stem in entry.vectors or folded is not None or (stem.endswith("_exps") and suffix == ".bias")
+        found.append(Place(f"{prefix}{theirs}{'' if stem in entry.bare else suffix}", parts, flat, woven, folded))
     return found
 
 

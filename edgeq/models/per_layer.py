@@ -98,6 +98,11 @@ class LayerEnd(NamedTuple):
     embedding: PerLayerEmbedding | None
     scaled: bool = True
 
+    @property
+    def carries(self) -> bool:
+        """Whether layers need more than what the one before them gives."""
+        return self.embedding is not None
+
     def tensors(self, t: Tensors) -> None:
         """Those of no layer."""
         if self.embedding:

@@ -1,6 +1,6 @@
 """The tensors of a model: their names and shapes in the file, and which rows of the checkpoint's tensors they are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -139,6 +139,17 @@ class Tensors(dict[str, Tensor]):
     def row(self, name: str, source: str, n: int) -> None:
         """`name` of n values, a matrix of one row there."""
         self._into[self._own + name] = Tensor((n,), (Part(self._theirs + source, (1, n), n, flat=True),))
+
+    def flattened(self, name: str, source: str, shape: tuple[int, ...]) -> None:
+        """`name` of all values of a tensor of that shape."""
+        self._add(name, (prod(shape),), (Part(self._theirs + source, shape, prod(shape), flat=True),))
+
+    def rows_joined(self, name: str, sources: Sequence[str], shape: tuple[int, ...], whole: str) -> None:
+        """`name` of the values of tensors of that shape, one after the other, or of `whole`, a matrix of their rows."""
+        n, count = prod(shape), len(sources)
+        apart = tuple(Part(self._theirs + source, shape, n, flat=True) for source in sources)
+        self._add(name, (count * n,), apart)
+        self._add(name, (count * n,), (Part(self._theirs + whole, (count, n), count * n, flat=True),))
 
     def norm(self, name: str, source: str, n: int, bias: bool = False, add: float = 0.0) -> None:
         """A norm's `name.weight` and, if it has one, `name.bias`."""

@@ -26,11 +26,13 @@ from edgeq.ops.input_rows import InputRows
 from edgeq.ops.join import Join
 from edgeq.ops.latents import Latents
 from edgeq.ops.layer_norm import LayerNorm
+from edgeq.ops.lerp import Lerp
 from edgeq.ops.matmul import Linear
 from edgeq.ops.norm import RMSNorm
 from edgeq.ops.pack import Pack
 from edgeq.ops.pack_tokens import PackTokens
 from edgeq.ops.positions import Positions
+from edgeq.ops.previous import Previous
 from edgeq.ops.relative_positions import RelativeScores
 from edgeq.ops.rescale import Rescale
 from edgeq.ops.rope import NO_ROPE, Rope, Rotate
@@ -40,8 +42,9 @@ from edgeq.ops.silu_mul import SiluMul
 from edgeq.ops.state_space import StateSpace
 from edgeq.ops.token_types import TokenTypes
 from edgeq.ops.weighed_sum import WeighedSum
+from edgeq.ops.wkv import Vectors, Wkv
 
-__all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "RelativeScores", "Rope", "Value", "kernels"]
+__all__ = ["NO_ROPE", "Experts", "Graph", "Heads", "RelativeScores", "Rope", "Value", "Vectors", "kernels"]
 
 
 class Graph(Recorder):
@@ -67,6 +70,9 @@ class Graph(Recorder):
     delta_net = says(DeltaNet)
     state_space = says(StateSpace)
     selective_scan = says(SelectiveScan)
+    previous = says(Previous)
+    lerp = says(Lerp)
+    wkv = says(Wkv)
     gated_norm = says(GatedNorm)
     silu_mul = says(SiluMul)
     activation = says(Activation)

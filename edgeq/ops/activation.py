@@ -14,7 +14,7 @@ from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
 from edgeq.graph.value import Value
 
-FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu")
+FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "tanh", "sigmoid")
 
 
 class Args(NamedTuple):
@@ -96,10 +96,11 @@ def make(variant, isa):
     from edgeq.kernels.pack_rows import make_keep
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.memory import load_i64
-    from edgeq.simd.vector import load_f32x16, mul
+    from edgeq.simd.vector import load_f32x16, mul, select_below, zero_f32x16
 
     name, _, mul_up = variant.partition("-")
     arguments, keep, function, gated = words_of(Args), make_keep(isa.tile), functions()[name], mul_up == "mul"
+    of_zero = name == "sigmoid" and not gated  # is not zero, as padding must be
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -115,6 +116,10 @@ def make(variant, isa):
             if gated:
                 beside = a.up + token * a.up_stride + group * 128
                 low, high = mul(low, load_f32x16(beside)), mul(high, load_f32x16(beside + 64))
+            if of_zero:
+                left = a.width - group * 32
+                low = select_below(left, low, zero_f32x16())
+                high = select_below(left - 16, high, zero_f32x16())
             target = a.out + token * a.out_stride + group * 128 if a.out != 0 else 0
             keep(low, high, target, a.words, a.sums, token, group, groups, count)
 
@@ -124,6 +129,7 @@ def make(variant, isa):
 def functions():
     """By name, of 16 f32, and of the parameters' address."""
     from edgeq.simd.exp import exp
+    from edgeq.simd.exp import tanh as tanh_of
     from edgeq.simd.memory import load_f32
     from edgeq.simd.vector import absolute, add, device, div, fma, larger, mul, neg, select_negative, splat_f32, sub
 
@@ -176,7 +182,17 @@ def functions():
         slope = mul(x, splat_f32(load_f32(parameters + 8)))
         return add(slope, select_negative(x, bent, grown))
 
-    return {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu, "relu2": relu2, "xielu": xielu}
+    @device
+    def tanh(x, parameters):
+        return tanh_of(x)
+
+    @device
+    def sigmoid(x, parameters):
+        one = splat_f32(np.float32(1.0))
+        return div(one, add(one, exp(neg(x))))
+
+    found = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu, "relu2": relu2, "xielu": xielu}
+    return found | {"tanh": tanh, "sigmoid": sigmoid}
 
 
 def reference(
@@ -192,6 +208,8 @@ def reference(
             "gelu_tanh": lambda: 0.5 * wide * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (wide + 0.044715 * wide**3))),
             "relu": lambda: np.maximum(wide, 0.0),
             "relu2": lambda: np.maximum(wide, 0.0) ** 2,
+            "tanh": lambda: np.tanh(wide),
+            "sigmoid": lambda: 1.0 / (1.0 + np.exp(-wide)),
             "xielu": lambda: (
                 np.where(wide > 0, a * wide * wide, b * (np.expm1(np.minimum(wide, zero)) - wide)) + slope * wide
             ),

@@ -19,6 +19,8 @@ KEPT |= {"ssm_conv1d", "ssm_a", "ssm_alpha", "ssm_beta"}
 KEPT |= {"altup_router", "altup_predict_coef", "altup_correct_coef"}
 # Latent and disentangled attention's: small, and each head has a part of its own to lose
 OF_HEADS = {"attn_k_b", "attn_v_b", "attn_pos_k", "attn_pos_q"}
+# What RWKV-7 forgets and learns by: small, and errors grow with a text
+OF_HEADS |= {f"time_mix_{kind}{part}" for kind in "wavg" for part in "12"}
 FOR_HEADS = "Q8_0"
 FOR_IMAGES = "Q8_0"  # of what a model sees with, where others are quantized: no calibration knows what that reads
 AFTER_POOLING = ("cls.", "dense_")  # what names of matrices begin with that see one row per text: kept as well

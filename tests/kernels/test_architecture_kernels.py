@@ -15,6 +15,7 @@ from edgeq.ops import (
     head_layer_norm,
     head_norm,
     layer_norm,
+    lerp,
     norm,
     positions,
     short_conv,
@@ -127,6 +128,20 @@ def test_head_gate_matches_twin(head_dim, threads):
     expected = head_gate.reference(x[:tokens], gate[:tokens, :heads])
     np.testing.assert_allclose(found[:tokens], expected, rtol=2e-6, atol=1e-7)
     assert (found[tokens] == x[tokens]).all() and (gate == before).all()
+
+
+@pytest.mark.parametrize("width", [64, 80])
+@pytest.mark.parametrize("gated", [False, True])
+def test_lerp_matches_twin(width, gated):
+    rng = np.random.default_rng(width)
+    x, y, gate = rng.standard_normal((3, 3, width)).astype(np.float32)
+    gate[0, :2] = 200.0, -200.0
+    weights = rng.standard_normal(3 * width).astype(np.float32)  # the last of three rows, with nothing behind it
+    source, other, gates, out, count = rows(x), rows(y), rows(gate), Out(x), np.array([3], np.int64)
+    by = (address(gates), gates.strides[0]) if gated else (address(weights) + 8 * width, 0)
+    args = lerp.Args(address(source), address(other), source.strides[0], *by, width, *out.arguments, address(count))
+    call(BODY.kernel(f"lerp:{'gate' if gated else 'weight'}"), args, threads=2)
+    out.check(lerp.reference(x, y, gate if gated else weights[2 * width :], gated))
 
 
 @pytest.mark.parametrize("kind", activation.FUNCTIONS)

@@ -7,7 +7,7 @@ from kernel_calls import BODIES, address, call
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
 from edgeq.kernels.layout import RUN_WORDS
-from edgeq.ops import causal_conv, delta_net, gated_norm, selective_scan, state_space
+from edgeq.ops import causal_conv, delta_net, gated_norm, previous, selective_scan, state_space, wkv
 
 BODY = next(body for body in BODIES if body.native)
 # Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
@@ -285,3 +285,83 @@ def test_selective_scan_matches_twin_in_any_pieces(channels, size):
         np.testing.assert_array_equal(one, other)
         expected = selective_scan.reference(*np.split(text, ends, axis=1), rate, skip[:channels])
         np.testing.assert_allclose(one, expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("width", [32, 80])
+def test_previous_matches_twin_in_any_pieces(width):
+    rng = np.random.default_rng(width)
+    inputs = [rng.standard_normal((length, width)).astype(np.float32) for length in LENGTHS]
+    padded = round_up(width, 32)
+
+    def computed(turns, threads):
+        texts = Texts(padded * 4 + 64)
+
+        def run(rows, turn):
+            x, (_keep, words) = np.pad(np.concatenate(rows), ((0, 0), (0, padded - width))), texts.places(turn)
+            out = np.full_like(x, np.nan)
+            places = {"x": address(x), "x_stride": x.strides[0], "out": address(out), "out_stride": out.strides[0]}
+            call(BODY.kernel("previous"), previous.Args(vectors=padded // 16, **places, **words), threads)
+            assert not out[:, width:].any()
+            return out[:, :width]
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, previous.reference(text))
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "gated", "normed"),
+    [(3, 16, True, True), (2, 64, True, True), (1, 48, False, True), (5, 32, False, False)],
+)
+def test_wkv_matches_twin_in_any_pieces(heads, size, gated, normed):
+    rng, width, eps = np.random.default_rng(size), heads * size, 64e-5
+    inputs = [rng.standard_normal((length, 6 * width)).astype(np.float32) for length in LENGTHS]
+    inputs[0][3, 2 * width : 2 * width + size] = 0.0  # a key of no length
+    inputs[0][:, width : 2 * width] *= 4.0
+    vectors = rng.uniform(-1.5, 1.5, (5, width)).astype(np.float32)
+
+    def computed(turns, threads):
+        texts = Texts(size * width * 4 + 64)
+
+        def run(rows, turn):
+            parts = [np.ascontiguousarray(part) for part in np.split(np.concatenate(rows), 6, axis=1)]
+            _keep, words = texts.places(turn)
+            out = np.zeros_like(parts[0])
+            prepared = np.full((len(out), wkv.PREPARED, width), np.nan, np.float32)
+            args = wkv.Args(
+                *(address(part) for part in parts[:5]),
+                gate=address(parts[5]) if gated else 0,
+                stride=parts[0].strides[0],
+                kappa=address(vectors[0]),
+                alpha=address(vectors[1]),
+                rho=address(vectors[2]),
+                weight=address(vectors[3]) if normed else 0,
+                bias=address(vectors[4]) if normed else 0,
+                eps=bits(eps),
+                heads=heads,
+                size=size,
+                prepared=address(prepared),
+                parts=width // 16,
+                part_bytes=64 * size,
+                out=address(out),
+                out_stride=out.strides[0],
+                tokens=words["run_count"] + 8,
+                **words,
+            )
+            for variant in ("prepare", "scan", "finish"):
+                call(BODY.kernel(f"wkv:{variant}"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    of_heads = vectors.reshape(5, heads, size)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        *parts, gate = (part.reshape(len(text), heads, size) for part in np.split(text, 6, axis=1))
+        norm = of_heads[3:] if normed else None
+        expected = wkv.reference(*parts, gate if gated else None, of_heads[:3], norm, eps).reshape(len(text), width)
+        np.testing.assert_allclose(one, expected, rtol=5e-4, atol=1e-4)

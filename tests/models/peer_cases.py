@@ -29,6 +29,31 @@ _SMALLTHINKER: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+# llama.cpp wants heads of 64 values, and takes 64e-5 as what is added to their variance
+_RWKV7: dict[str, Any] = {
+    "model_type": "rwkv7",
+    "architectures": ["RWKV7ForCausalLM"],
+    "hidden_act": "sqrelu",
+    "hidden_size": 192,
+    "hidden_ratio": None,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "head_dim": 64,
+    "decay_low_rank_dim": 20,
+    "a_low_rank_dim": 12,
+    "v_low_rank_dim": 8,
+    "gate_low_rank_dim": 36,
+    "norm_first": True,
+    "norm_bias": True,
+    "norm_eps": 1e-5,
+    "attn": None,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "smallthinker": _SMALLTHINKER,
@@ -43,5 +68,19 @@ CASES: dict[str, dict[str, Any]] = {
         "sliding_window_layout": [0] * 3,
         "rope_theta": 1500000.0,
         "tie_word_embeddings": False,
+    },
+    "rwkv7": _RWKV7,
+    "rwkv7-by-ratio": {
+        **{key: value for key, value in _RWKV7.items() if key not in ("hidden_act", "norm_first", "norm_bias", "attn")},
+        "hidden_size": 128,
+        "intermediate_size": None,
+        "hidden_ratio": 4.0,
+        "num_hidden_layers": 2,
+        "num_heads": 2,
+        "value_dim": [128, 128],
+        "decay_low_rank_dim": 32,
+        "a_low_rank_dim": 32,
+        "v_low_rank_dim": 32,
+        "gate_low_rank_dim": 64,
     },
 }

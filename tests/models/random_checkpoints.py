@@ -114,6 +114,12 @@ def make(case: str) -> tuple[dict[str, Any], Weights, list[int]]:
             values = (0.3 * values + 1.0) * shape[0] ** 0.5
         elif name.endswith(("e_score_correction_bias", "expert_bias")):  # beside parts of a whole
             values *= 0.05
+        elif ".attn.x_" in name or name.endswith(".ffn.x_k"):  # RWKV-7's: parts of the way to the row before
+            values = 0.6 * values + 0.4
+        elif name.endswith(("attn.k_k", "attn.k_a", "attn.r_k")):
+            values = 0.5 * values + 0.7
+        elif name.endswith("w_lora.lora.2.bias"):  # keys that forget at once, and others that hardly do
+            values = 4.0 * values - 2.0
         elif name.endswith(".bias"):
             values *= 0.5
         elif "shared_transformer" in name and len(shape) == 2:  # added to one another

@@ -127,6 +127,7 @@ def test_quantized_shapes(case: str, tmp_path: Path) -> None:
         ("smallthinker", "rope_layout", [1, 1, 1, 1, 1]),
         ("smallthinker", "moe_primary_router_apply_softmax", True),
         ("smallthinker", "moe_num_active_primary_experts", 2),
+        ("rwkv7", "norm_eps", 0.5),
     ],
 )
 def test_features_are_seen(case: str, key: str, other: object, tmp_path: Path) -> None:
@@ -169,6 +170,25 @@ def test_codestral_s_names(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     found = logits(folder, random_checkpoints.make("mamba2")[2])
     assert np.abs(found - random_checkpoints.golden()["mamba2"]).max() <= 1e-3
+
+
+def test_rwkv7_s_older_names(tmp_path: Path) -> None:
+    """Weights of all mixtures in one tensor; heads by their number, and an MLP as wide as is usual."""
+    folder = random_checkpoints.write("rwkv7-by-ratio", tmp_path)
+    tensors, joined = load_file(folder / "model.safetensors"), {}
+    for name, values in tensors.items():
+        layer, mixes, part = name.partition(".attn.x_")
+        joined.setdefault(f"{layer}.attn.x_x", {})[part] = values if mixes else None
+    kept = {name: values for name, values in tensors.items() if ".attn.x_" not in name}
+    for name, parts in joined.items():
+        if "r" in parts:
+            kept[name] = np.concatenate([parts[part].reshape(1, -1) for part in "rwkvag"])
+    save_file(kept, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    other = {"head_dim": None, "hidden_ratio": None, "value_dim": 128}
+    (folder / "config.json").write_text(json.dumps(config | other))
+    found = logits(folder, random_checkpoints.make("rwkv7-by-ratio")[2])
+    assert np.abs(found - random_checkpoints.golden()["rwkv7-by-ratio"]).max() <= 1e-3
 
 
 def test_attention_sinks_are_seen(tmp_path: Path) -> None:

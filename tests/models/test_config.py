@@ -332,6 +332,13 @@ def test_bamba_rotates_half_of_each_head() -> None:
         ("smallthinker", {"moe_enable_early_router": False}, "moe_enable_early_router False is not supported"),
         ("smallthinker", {"moe_enable_secondary_experts": True}, "moe_enable_secondary_experts True is not supported"),
         ("smallthinker", {"moe_num_active_primary_experts": 8}, "is 8, there are 7 experts"),
+        ("rwkv7", {"head_dim": 40}, "head_dim is 40, which does not divide the hidden size, 192"),
+        ("rwkv7", {"head_dim": 24}, "head_dim is 24: a multiple of 16 is needed"),
+        ("rwkv7", {"value_dim": [192, 384, 192]}, r"value_dim \[192, 384, 192\] is not supported"),
+        ("rwkv7", {"value_dim": 384}, "value_dim 384 is not supported"),
+        ("rwkv7", {"attn": {"layers": [0]}}, r"attn .* is not supported"),
+        ("rwkv7", {"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
+        ("rwkv7", {"norm_first": False}, "norm_first False is not supported"),
     ],
 )
 def test_what_further_families_do_not_have(case: str, change: dict[str, Any], message: str) -> None:

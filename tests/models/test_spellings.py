@@ -17,7 +17,7 @@ from edgeq.models.wrapped import WRAPPED
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "configurations.json"
 SAVED = json.loads(GOLDEN.read_text())
-UNKNOWN = ("minicpm", "bailing_moe", "bailing_moe_v2", "jina_bert_v2", "smallthinker")  # to transformers
+UNKNOWN = ("minicpm", "bailing_moe", "bailing_moe_v2", "jina_bert_v2", "smallthinker", "rwkv7")  # to transformers
 CONFIGS = {case: config for case, config in (CASES | ENCODERS).items() if config["model_type"] not in UNKNOWN}
 
 

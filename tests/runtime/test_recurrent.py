@@ -17,7 +17,7 @@ from edgeq.runtime.scheduler import Scheduler
 from edgeq.runtime.session import Session
 
 PAGE = 64
-CASES = ("qwen3-5", "mamba")  # beside attention, and by themselves
+CASES = ("qwen3-5", "mamba", "rwkv7")  # beside attention, and by themselves
 
 
 def state(budget: int = 100, blocks: int = 64) -> Recurrent:

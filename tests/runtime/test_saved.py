@@ -18,7 +18,7 @@ from edgeq.runtime import saved
 from edgeq.runtime.program import Part, Program
 
 CASES = [("tiny", "f16"), ("tiny", "q8_0"), ("tiny", "f32"), ("gemma3", "f16"), ("lfm2-bias", "q8_0")]
-RECURRENT = [("qwen3-5", "f16"), ("mamba", "f16")]
+RECURRENT = [("qwen3-5", "f16"), ("mamba", "f16"), ("rwkv7", "f16")]
 LENGTH = 300
 
 

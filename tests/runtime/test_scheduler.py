@@ -26,7 +26,7 @@ from edgeq.runtime.session import Session
 
 CONTEXT = 600
 # attention; windows; convolutions; states that replace themselves
-CASES = [("tiny", 1), ("tiny", 3), ("gemma3", 1), ("lfm2-bias", 1), ("qwen3-5", 1)]
+CASES = [("tiny", 1), ("tiny", 3), ("gemma3", 1), ("lfm2-bias", 1), ("qwen3-5", 1), ("rwkv7", 1)]
 
 
 class Guesses:
