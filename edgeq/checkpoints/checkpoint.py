@@ -23,18 +23,18 @@ from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.errors import CheckpointError, NotFoundError
 from edgeq.input import read_bytes
 
+VOCABULARIES = ("spm.model", "vocab.txt", "rwkv_vocab_v20230424.txt")  # not needed beside a tokenizer.json
 ASSETS = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
-    "spm.model",
+    *VOCABULARIES,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "vocab.txt",
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
@@ -108,7 +108,7 @@ class Checkpoint:
                 self.assets[name] = _read(folder / place)
                 self.files.append(str(folder / place))
         if "tokenizer.json" in self.assets:  # which has the vocabulary too
-            for name in ("spm.model", "vocab.txt"):
+            for name in VOCABULARIES:
                 self.assets.pop(name, None)
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:

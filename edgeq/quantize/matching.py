@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from edgeq.checkpoints import Checkpoint
+from edgeq.checkpoints.checkpoint import VOCABULARIES
 from edgeq.errors import CheckpointError, TokenizerError, UnsupportedError
 from edgeq.models import Architecture
 from edgeq.models.tensors import Tensor
@@ -25,7 +26,7 @@ def check_unquantized(checkpoint: Checkpoint, model: Architecture) -> None:
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
     """TokenizerError for a checkpoint without one."""
-    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", "spm.model", "vocab.txt"}:
+    if not checkpoint.assets.keys() & {"tokenizer.json", "tokenizer.model", *VOCABULARIES}:
         raise TokenizerError(
             f"{checkpoint.source}: has neither tokenizer.json nor tokenizer.model: put the model's tokenizer beside it"
         )

@@ -41,7 +41,11 @@ BLOCK = 256  # positions by which plans are compared: attention's scratch grows 
 LIBRARIES = 6 * MIB  # loaded kernels, threads, chat templates, logits
 SCRATCH = 256 * MIB  # more than most models' buffers
 COMPILER = 100 * MIB  # Numba and LLVM's passes, where kernels must be compiled first
-TOKENIZERS = {"tokenizer.json": 700, "tokenizer.model": 250}  # bytes per token of the vocabulary
+TOKENIZERS = {
+    "tokenizer.json": 700,
+    "tokenizer.model": 250,
+    "rwkv_vocab_v20230424.txt": 300,
+}  # bytes per token of the vocabulary
 
 
 @dataclass(frozen=True)

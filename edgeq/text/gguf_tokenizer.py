@@ -15,9 +15,10 @@ from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from edgeq.text.protobuf import message, number
 from edgeq.text.tokenizer import END_OF_TURN
 from edgeq.text.wordpiece import wordpiece
+from edgeq.text.world import FILE, unescaped, vocabulary
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-KINDS = ("llama", "gpt2", "gemma4", "bert")
+KINDS = ("llama", "gpt2", "gemma4", "bert", "rwkv")
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 # Tokens around what is filled in, as CodeLlama's tokenizer_config.json calls them -> GGUF's keys, the later one first
@@ -122,6 +123,8 @@ class _Vocabulary:
             return self.wordpiece()
         if self.model == "llama":
             files, add_bos = {"tokenizer.model": self.sentencepiece()}, True
+        elif self.model == "rwkv":
+            files, add_bos = {FILE: self.pieces()}, False
         elif self.model == "gemma4":
             files, add_bos = {"tokenizer.json": _json(self.spaced())}, True
         else:
@@ -133,7 +136,7 @@ class _Vocabulary:
         config |= {name: self.tokens[token] for name, token in self.infill().items()}
         config |= {"add_bos_token": self.flag("add_bos_token", add_bos)}
         config |= {"add_eos_token": self.flag("add_eos_token", False)}
-        if self.model == "llama":
+        if self.model in ("llama", "rwkv"):
             config["added_tokens_decoder"] = self.added()
         if template := self.chat_template():
             config["chat_template"] = template
@@ -246,6 +249,12 @@ class _Vocabulary:
             for t in self.tokens
         ]
         return {"tokenizer.json": _json(wordpiece(tokens, roles)), "tokenizer_config.json": _json(roles)}
+
+    def pieces(self) -> bytes:
+        """RWKV's file; control tokens have no lines there."""
+        apart = (CONTROL, USER_DEFINED, UNUSED)
+        kept = {i: token for i, token in enumerate(self.tokens) if token and self.types[i] not in apart}
+        return vocabulary({i: unescaped(token) for i, token in kept.items()})
 
     def sentencepiece(self) -> bytes:
         """A serialized sentencepiece ModelProto (sentencepiece_model.proto): pieces, trainer_spec, normalizer_spec."""

@@ -13,6 +13,8 @@ from edgeq.text.gguf_tokenizer import BYTE, CONTROL, ENDS, NORMAL, UNKNOWN, UNUS
 from edgeq.text.protobuf import fields
 from edgeq.text.tokenizer import Tokenizer, load_tokenizer
 from edgeq.text.wordpiece import from_vocabulary
+from edgeq.text.world import FILE as WORLD
+from edgeq.text.world import escaped, read_vocabulary
 
 _PREFIX = "tokenizer.ggml."
 _BPE = 2  # sentencepiece's model_type
@@ -37,6 +39,8 @@ def tokenizer_metadata(
     try:
         if "tokenizer.json" in assets:
             values = _from_json(_document(assets["tokenizer.json"]), tokenizer, vocab_size, notes)
+        elif WORLD in assets and "tokenizer.model" not in assets:
+            values = _from_world(assets[WORLD], tokenizer, vocab_size)
         elif "vocab.txt" in assets and "tokenizer.model" not in assets:
             values = _from_wordpiece(from_vocabulary(assets["vocab.txt"], settings), tokenizer, vocab_size)
         else:
@@ -142,6 +146,13 @@ def _from_sentencepiece(
         "add_space_prefix": prefix and settings.add_prefix_space,
         "remove_extra_whitespaces": remove,
     }
+
+
+def _from_world(data: bytes, tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
+    pieces = {i: (escaped(piece), 0.0, NORMAL) for i, piece in read_vocabulary(data).items() if i < vocab_size}
+    values = _filled(pieces, tokenizer, vocab_size)
+    del values["scores"]
+    return {"model": "rwkv", **values}
 
 
 def _document(data: bytes) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from edgeq.text.assets import AddedToken, TokenizerSettings, read_settings
 from edgeq.text.chat import ChatTemplate
 from edgeq.text.detokenizer import Detokenizer
 from edgeq.text.pair import Pair, shared_length
+from edgeq.text.world import FILE as WORLD
+from edgeq.text.world import WorldBackend
 
 # Tokens by which chat models end their turn. Checkpoints often name only the end-of-text token in their JSON files.
 END_OF_TURN = (
@@ -33,7 +35,13 @@ END_OF_TURN = (
 )
 
 
-FILES = ("tokenizer.json", "tokenizer.model", "spm.model", "vocab.txt")  # assets that hold a vocabulary, the best first
+FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spm.model",
+    "vocab.txt",
+    WORLD,
+)  # assets that hold a vocabulary, the best first
 
 
 class Backend(Protocol):
@@ -227,6 +235,8 @@ def _read(assets: Mapping[str, bytes], settings: TokenizerSettings) -> Tokenizer
         if settings.add_bos is None:  # what Hugging Face's Llama tokenizer does unless told otherwise
             settings = replace(settings, add_bos=True)
         return Tokenizer(SentencePieceBackend(assets["tokenizer.model"], settings), settings)
+    if WORLD in assets:
+        return Tokenizer(WorldBackend(assets[WORLD], settings), settings)
     if assets.keys() & {"spm.model", "vocab.txt"}:
         from edgeq.text.huggingface import JsonBackend
         from edgeq.text.unigram import from_sentencepiece

@@ -358,7 +358,7 @@ def test_layers_that_look_at_images_are_passed_over(tmp_path: Path) -> None:
     assert np.abs(found - random_checkpoints.golden()["llama"]).max() <= 1e-3
     for wrong in (2, [4], ["1"]):
         whole = {"model_type": "mllama", "text_config": {**text, "cross_attention_layers": wrong}}
-        with pytest.raises(CheckpointError, match="cross_attention_layers is .*, a list of layers is needed"):
+        with pytest.raises(CheckpointError, match=r"cross_attention_layers is .*, a list of layers is needed"):
             architecture(whole)
 
 

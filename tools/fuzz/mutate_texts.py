@@ -36,6 +36,40 @@ def tokenizer_model(rng: Rng, data: bytes) -> bytes:
     return b"".join(written for _, _, written in parts)
 
 
+LITERALS = (
+    rb"''",
+    rb"b''",
+    rb"'\ud800'",
+    rb"b'\u1234'",
+    rb"'\N{DEGREE SIGN}'",
+    rb"'\x'",
+    rb'"',
+    b"1",
+    b"'%s'" % (b"a" * 5000),
+)
+
+
+def world(rng: Rng, data: bytes) -> bytes:
+    """A vocabulary of RWKV's with lines changed."""
+    lines = data.split(b"\n")
+    for _ in range(rng.choice([1, 1, 2, 10])):
+        at = rng.randrange(len(lines))
+        number, _, rest = lines[at].partition(b" ")
+        literal, _, length = rest.rpartition(b" ")
+        match rng.randrange(5):
+            case 0:
+                lines[at] = in_bytes(rng, lines[at], len(lines[at]) + 1)
+            case 1:
+                lines.insert(at, rng.choice(lines))
+            case 2:
+                lines[at] = b" ".join((number, rng.choice(LITERALS), length))
+            case 3:
+                lines[at] = b" ".join((str(rng.choice(INTS)).encode(), literal, length))
+            case _:
+                lines[at] = b" ".join((number, literal, str(rng.choice(INTS)).encode()))
+    return b"\n".join(lines)
+
+
 def _piece(rng: Rng, value: bytes) -> bytes:
     text = rng.choice([b"", b"\xff", b"\xed\xa0\x80", b"\0", b"a" * 5000, b"<0x0A>", "▁".encode(), rng.randbytes(3)])
     score = rng.choice([b"", b"\x15" + struct.pack("<f", rng.choice([0.0, float("nan"), float("inf"), -1e38]))])

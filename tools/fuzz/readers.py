@@ -138,6 +138,12 @@ def _tokenizer_model(path: Path) -> None:
     _tokenizer({"tokenizer.model": path.read_bytes()})
 
 
+def _world(path: Path) -> None:
+    from edgeq.text.world import FILE
+
+    _tokenizer({FILE: path.read_bytes()})
+
+
 def _spm_model(path: Path) -> None:
     _tokenizer({"spm.model": path.read_bytes()})
 
@@ -214,6 +220,7 @@ READERS = {
         Reader("tokenizer.json", lambda f: [seeds.tokenizer_json()], tokenizer_steps.change, _tokenizer_json),
         Reader("tokenizer.model", lambda f: [seeds.tokenizer_model()], mutate_texts.tokenizer_model, _tokenizer_model),
         Reader("spm.model", lambda f: [seeds.spm_model()], mutate_texts.tokenizer_model, _spm_model),
+        Reader("world", lambda f: [seeds.world()], mutate_texts.world, _world),
         Reader("tokenizer_config", lambda f: [seeds.tokenizer_config()], mutate.of_json, _tokenizer_config),
         Reader("config", lambda f: [seeds.configuration()], mutate.of_json, _config),
         Reader("config.families", families.configurations, mutate.of_json, families.read_configuration),

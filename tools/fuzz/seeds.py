@@ -12,6 +12,7 @@ import numpy as np
 from edgeq.text.gguf_tokenizer import tokenizer_assets
 from edgeq.text.piece_bytes import byte_level_bytes
 from edgeq.text.protobuf import message, number
+from edgeq.text.world import vocabulary
 
 HIDDEN, FEED_FORWARD, HEADS, LAYERS = 32, 64, 2, 2
 CONFIG: dict[str, Any] = {
@@ -161,6 +162,12 @@ def spm_model() -> bytes:
     pieces = [("[PAD]", 3), ("[CLS]", 3), ("[SEP]", 3), ("[UNK]", 2), ("▁", 1), ("▁a", 1), ("b", 1)]
     written = (message(1, text.encode()) + b"\x15" + struct.pack("<f", -1.0) + number(3, kind) for text, kind in pieces)
     return b"".join(message(1, one) for one in written) + message(2, number(3, 1))
+
+
+def world() -> bytes:
+    """A small vocabulary of RWKV's kind."""
+    pieces = [*(bytes([b]) for b in range(256)), b"\n\n", b"ab", b"abcd", "日".encode(), b"\xe6\x97"]
+    return vocabulary(dict(enumerate(pieces, 1)))
 
 
 def checkpoint(folder: Path, words: bool) -> Path:
