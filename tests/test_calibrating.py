@@ -1,5 +1,6 @@
 """The file that a model is calibrated from, and what a user is told."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.calibrating import notes_on, runnable_file
+from edgeq.calibrating import notes_on, runnable_file, worth_calibrating
 from edgeq.errors import OutputError
 from edgeq.quantize.calibration import Calibration, Statistics
 from edgeq.quantize.pipeline import exact_type
+
+sys.path.append(str(Path(__file__).resolve().parent / "models"))
+import random_checkpoints
 
 
 def checkpoint(*kinds: str, packed: bool = False) -> SimpleNamespace:
@@ -36,6 +40,15 @@ def test_a_checkpoint_runs_from_a_file_that_goes_away(tiny_model: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="cannot be written"), runnable_file(str(tiny_model), tmp_path / "no" / "m"):
         pass
+
+
+def test_what_is_calibrated_unasked(tiny_model: Path, tmp_path: Path):
+    """Not a model whose layers need more than the one before them gives: feedback goes layer by layer."""
+    assert worth_calibrating(tiny_model, "Q4_0") and not worth_calibrating(tiny_model, "Q8_0")
+    for case, worth in (("mamba", True), ("rwkv7", False), ("smallthinker", False)):
+        folder = random_checkpoints.write(case, tmp_path / case)
+        (folder / "vocab.txt").write_text("a")
+        assert worth_calibrating(folder, "Q4_0") == worth, case
 
 
 def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():

@@ -64,6 +64,10 @@ class Architecture(Protocol):
     def experts_read(self) -> float:
         """The part of the experts' matrices, those of three dimensions, that one token reads."""
 
+    @property
+    def in_stages(self) -> bool:
+        """Whether the layers can be run one by one."""
+
     def graph(self, g: Graph, stages: range | None = None) -> Value:
         """Describe the forward pass; the result is the logits.
 
