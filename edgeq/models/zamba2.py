@@ -95,9 +95,10 @@ class Hybrid(NamedTuple):
         """What attention gives."""
         attention, name = self.block.attention, self.block.name
         qkv = [matrix.graph(g, h, name) for matrix in attention.qkv]
-        for k, adapter in enumerate(self.adapters[:-2]):
-            qkv[k] = adapter.graph(g, h, layer_name(i), qkv[k])
-        seen = g.attention(*qkv, attention.heads, attention.rope, layer=i)
+        for number, adapter in enumerate(self.adapters[:-2]):
+            qkv[number] = adapter.graph(g, h, layer_name(i), qkv[number])
+        q, k, v = qkv
+        seen = g.attention(q, k, v, attention.heads, attention.rope, layer=i)
         return attention.output.graph(g, seen, name)
 
     def _fed(self, g: Graph, x: Value, at: str) -> Value:
