@@ -19,6 +19,8 @@ class RowTables:
     types: one per row, where the graph looks them up
     given: of each row that a caller gives in place of a token its address, 0 of others, where the graph takes such
     reach: of each row the position behind the last that it sees, where the graph asks for that
+    places: of each row its column and its row in a grid, [2, rows], where the graph asks for that; `most_places` is
+        how many columns and rows there may be
     runs: RUN_WORDS for each, see kernels/layout.py
     """
 
@@ -29,6 +31,8 @@ class RowTables:
         self.types: np.ndarray | None = None
         self.given: np.ndarray | None = None
         self.reach: np.ndarray | None = None
+        self.places: np.ndarray | None = None
+        self.most_places = rows
 
     def with_types(self) -> np.ndarray:
         """`types`, which are looked up from now on."""
@@ -47,6 +51,13 @@ class RowTables:
         if self.reach is None:
             self.reach = _words(len(self.tokens))
         return self.reach
+
+    def with_places(self, most: int) -> np.ndarray:
+        """`places`, which are looked up from now on among so many."""
+        if self.places is None:
+            self.places = _words(2 * len(self.tokens)).reshape(2, -1)
+        self.most_places = min(self.most_places, most)
+        return self.places
 
     def count(self, word: int) -> int:
         """The address of a word of `counts`."""

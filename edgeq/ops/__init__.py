@@ -12,12 +12,25 @@ from edgeq.ops.attention import Attention
 from edgeq.ops.causal_conv import CausalConv
 from edgeq.ops.copy_rows import Outputs
 from edgeq.ops.delta_net import DeltaNet
-from edgeq.ops.elementwise import Add, AddRow, Clip, MulRow, Scale, ScaleBy, SigmoidGate, SigmoidMul, Softcap
+from edgeq.ops.elementwise import (
+    Add,
+    AddRow,
+    AddVector,
+    Clamp,
+    Clip,
+    MulRow,
+    Scale,
+    ScaleBy,
+    SigmoidGate,
+    SigmoidMul,
+    Softcap,
+)
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
 from edgeq.ops.gaussian_top import GaussianTop
 from edgeq.ops.given_rows import GivenRows
+from edgeq.ops.grid_rope import RotateInGrid
 from edgeq.ops.head_gate import HeadGate
 from edgeq.ops.head_layer_norm import HeadLayerNorm
 from edgeq.ops.head_linear import HeadLinear
@@ -55,6 +68,7 @@ class Graph(Recorder):
     given_rows = says(GivenRows)
     add_positions = says(Positions)
     add_row = says(AddRow)
+    add_vector = says(AddVector)
     add_types = says(TokenTypes)
     rms_norm = says(RMSNorm)
     layer_norm = says(LayerNorm)
@@ -63,6 +77,7 @@ class Graph(Recorder):
     linear = says(Linear)
     head_linear = says(HeadLinear)
     rotate = says(Rotate)
+    rotate_in_grid = says(RotateInGrid)
     attend = says(Attention)
     latents = says(Latents)
     short_conv = says(ShortConv)
@@ -87,6 +102,7 @@ class Graph(Recorder):
     softcap = says(Softcap)
     mul_row = says(MulRow)
     clip = says(Clip)
+    clamp = says(Clamp)
     gaussian_top = says(GaussianTop)
     rescale = says(Rescale)
     weighed_sum = says(WeighedSum)

@@ -6,13 +6,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from edgeq.blocks.table import PANEL_ROWS
+from edgeq.errors import UnsupportedError
 from edgeq.graph.aligned import aligned, bits, round_up
 from edgeq.graph.lowering import Lowering
 from edgeq.graph.op import Op, Variants
 from edgeq.graph.value import Value
 from edgeq.kernels.layout import GROUP
 
-KINDS = ("scale", "add", "mul", "softcap", "clip", "gate", "sigmoid")
+KINDS = ("scale", "add", "mul", "softcap", "clip", "clamp", "gate", "sigmoid")
 
 
 class Args(NamedTuple):
@@ -36,7 +37,8 @@ def _step(
     factor: float = 1.0,
     row: int = 0,
 ) -> None:
-    """Add the step that changes x; `row` is the address of one that stands for y of every token."""
+    """Add the step that changes x; `row` is the address of one that stands for y of every token, or, where there is a
+    y, for its gate."""
     changed, read = low.buffer(x), [low.buffer(value) for value in (y, gate) if value is not None]
     (y_at, y_stride), (gate_at, gate_stride) = (*((b.address, b.stride) for b in read), (row, 0), (0, 0))[:2]
     args = Args(
@@ -125,6 +127,38 @@ class Clip(_InPlace):
 
 
 @dataclass(frozen=True)
+class Clamp(Op):
+    """x no less than the one value of the tensor `least`, and no more than that of `most`, which 0 is within: that is
+    what rows are padded with."""
+
+    x: Value
+    least: str
+    most: str
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.x,)
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        least, most = (float(low.file.data(name).view(np.float32)[0]) for name in (self.least, self.most))
+        if not least <= 0.0 <= most:
+            what = f"{self.least} is {least:g}, {self.most} is {most:g}"
+            raise UnsupportedError(f"{low.file.path}: {what}: bounds that 0 is not within are not supported")
+        _step(low, "clamp", out, self.x, factor=least, row=low.vector(self.most))
+
+
+@dataclass(frozen=True)
+class AddVector(_InPlace):
+    """x + factor times the values of the vector `weight`, in place."""
+
+    weight: str
+    factor: float = 1.0
+
+    def lower(self, low: Lowering, out: Value) -> None:
+        _step(low, "add", out, factor=self.factor, row=low.vector(self.weight))
+
+
+@dataclass(frozen=True)
 class AddRow(_InPlace):
     """x + the first row of `weight`, in place: of an F32 matrix, whose panels hold its values 16 apart."""
 
@@ -184,8 +218,8 @@ class SigmoidMul(_InPlace):
 
 def make(variant, isa):
     """`scale`: x * factor; `add`: x + factor * y; `mul`: x * y; `softcap`: factor * tanh(x / factor); `clip`: x from
-    -factor to factor; `gate`: x + sigmoid(g) * y with the first value of the row g; `sigmoid`: x * sigmoid(y). Rows are
-    padded to 16 columns."""
+    -factor to factor; `clamp`: y from factor to the value g; `gate`: x + sigmoid(g) * y with the first value of the row
+    g; `sigmoid`: x * sigmoid(y). Rows are padded to 16 columns."""
     from edgeq.simd.argument_words import words_of
     from edgeq.simd.exp import exp, tanh
     from edgeq.simd.memory import bits_f32, load_i64
@@ -225,6 +259,10 @@ def make(variant, isa):
         return neg(larger(lowest, neg(larger(lowest, x))))
 
     @device
+    def clamp(x, y, gate, factor):
+        return neg(larger(neg(load_splat_f32(gate)), neg(larger(splat_f32(factor), load_f32x16(y)))))
+
+    @device
     def gated(x, y, gate, factor):
         one = splat_f32(np.float32(1.0))
         return fma(load_f32x16(y), div(one, add(one, exp(neg(load_splat_f32(gate))))), x)
@@ -234,8 +272,8 @@ def make(variant, isa):
         return div(x, add(splat_f32(np.float32(1.0)), exp(neg(load_f32x16(y)))))
 
     arguments = words_of(Args)
-    functions = {"scale": scale, "add": add_y, "mul": times_y, "softcap": softcap, "clip": clip, "gate": gated}
-    function = functions.get(variant, times_sigmoid)
+    functions = {"scale": scale, "add": add_y, "mul": times_y, "softcap": softcap, "clip": clip, "clamp": clamp}
+    function = {**functions, "gate": gated}.get(variant, times_sigmoid)
 
     def kernel(args, thread, n_threads):
         a = arguments(args)
@@ -261,6 +299,9 @@ def reference(
         wide = np.tanh(wide / factor) * factor
     elif kind == "clip":
         wide = np.clip(wide, -factor, factor)
+    elif kind == "clamp":
+        assert y is not None and g is not None
+        wide = np.clip(y.astype(np.float64), factor, g)
     elif kind == "add":
         assert y is not None
         wide = wide + factor * y.astype(np.float64)

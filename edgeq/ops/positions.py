@@ -21,10 +21,12 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class Positions(Op):
-    """x + the rows of `weight` for the tokens' positions, in place."""
+    """x + the rows of `weight` for the tokens' positions, in place; or for what an `axis` of a grid has in their
+    place, 0 their columns and 1 their rows."""
 
     x: Value
     weight: str
+    axis: int | None = None
     kernels: ClassVar[Variants] = {"positions": lambda isa: [""]}
 
     @property
@@ -36,9 +38,13 @@ class Positions(Op):
         return self.x
 
     def lower(self, low: Lowering, out: Value) -> None:
-        x, low.learned_positions = low.buffer(out), low.shapes[self.weight][0]
+        x, most = low.buffer(out), low.shapes[self.weight][0]
+        if self.axis is None:
+            low.learned_positions, positions = most, low.tables.positions
+        else:
+            positions = low.tables.with_places(most)[self.axis]
         weights, count = low.f32(self.weight), low.count(out)
-        args = Args(weights, out.width, x.address, x.stride, count, int(low.tables.positions.ctypes.data))
+        args = Args(weights, out.width, x.address, x.stride, count, int(positions.ctypes.data))
         low.tape.add("positions", args, [], [x])
 
 

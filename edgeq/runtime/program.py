@@ -77,6 +77,7 @@ class Part(NamedTuple):
     types: int64 [rows], of a model that knows types of tokens; those of None are all 0
     given: the rows of those items that are keys of such (mixed_text.py); of a model with Heads.whole_images all that
         follow one another in a block are in one part
+    across: how many columns the grid has in which the rows lie, one below the other, of a model that asks for places
     """
 
     sequence: Sequence
@@ -84,6 +85,7 @@ class Part(NamedTuple):
     wanted: range | list[int]
     types: npt.NDArray[np.int64] | None = None
     given: Given | None = None
+    across: int = 1
 
 
 class Program:
@@ -246,10 +248,13 @@ class Program:
             raise UsageError(f"{rows} rows in {len(parts)} parts are too many for a pass: at most {self.batch}")
         if len(parts) > 1 and len({id(part.sequence) for part in parts}) < len(parts):
             raise UsageError("a sequence has two parts in a pass: give one")
+        if tables.places is not None:
+            for part in parts:
+                _check_grid(part.sequence.position + len(part.items), part.across, tables.most_places)
         for part in parts:
             part.sequence.extend(len(part.items))
         first, wanted = 0, list[int]()
-        for number, (sequence, items, which, types, given) in enumerate(parts):
+        for number, (sequence, items, which, types, given, across) in enumerate(parts):
             count, start = len(items), sequence.position
             here = slice(first, first + count)
             if tables.reach is not None:  # rows in place of ids are of no image
@@ -259,6 +264,8 @@ class Program:
                 items = items if given is None else np.maximum(items, 0)
             (tables.tokens if plan.rows is None else plan.rows)[here] = items
             tables.positions[here] = start if count == 1 else np.arange(start, start + count)
+            if tables.places is not None:
+                tables.places[1, here], tables.places[0, here] = np.divmod(np.arange(start, start + count), across)
             if tables.types is not None:
                 tables.types[here] = 0 if types is None else types
             for group, state in zip(plan.groups, sequence.states, strict=True):
@@ -330,6 +337,11 @@ class Program:
         with self._passing:  # a pass that is running ends first
             self.team.close()
             self.plan.release()
+
+
+def _check_grid(rows: int, across: int, most: int) -> None:
+    if not 1 <= across <= most or -(-rows // across) > most:
+        raise UsageError(f"{rows} rows in {across} columns do not fit: the model knows {most} places along a side")
 
 
 def fit_of(file: File, threads: int, kv: str | None = None) -> Fit:

@@ -50,10 +50,12 @@ class Session:
         all_logits: bool = False,
         tapped: Tapped | None = None,
         types: Sequence[int] | None = None,
+        across: int = 1,
     ) -> npt.NDArray[np.float32]:
         """Append `tokens`, ids or `rows`; logits of the last one, f32 [1, vocab], or of each, [tokens, vocab].
 
-        `types` are one per token, below the model's `token_types`; a model that knows none passes over them.
+        `types` are one per token, below the model's `token_types`; a model that knows none passes over them. `across`
+        is how many rows an image's grid has in a line, of a model that knows such grids.
         `tapped(name, x)` hears after every batch what each tapped matrix read, f32 [tokens, columns], which is there
         until it returns; of the head that is the rows whose logits were asked for, a few at a time.
 
@@ -68,7 +70,7 @@ class Session:
                 raise UsageError("the model is closed: load it again")
             items = self._items(tokens)
             self._check(items)
-            return self._eval(items, all_logits, tapped, self._types(types, len(items)))
+            return self._eval(items, all_logits, tapped, self._types(types, len(items)), across)
 
     def _eval(
         self,
@@ -76,6 +78,7 @@ class Session:
         all_logits: bool,
         tapped: Tapped | None,
         types: npt.NDArray[np.int64] | None,
+        across: int,
     ) -> F32:
         before = self.position
         results: list[F32] = []
@@ -84,7 +87,7 @@ class Session:
             end = len(chunk)
             wanted = range(0 if all_logits else end - (first + end == len(items)), end)
             kinds = None if types is None else types[first : first + self.batch]
-            result = self.program.step([Part(self.sequence, chunk, wanted, kinds)], tapped)[0]
+            result = self.program.step([Part(self.sequence, chunk, wanted, kinds, across=across)], tapped)[0]
             results = [*results, result] if all_logits else [result]
         result = results[0] if len(results) == 1 else np.concatenate(results)
         if not np.isfinite(result).all():

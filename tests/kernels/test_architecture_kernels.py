@@ -1,5 +1,7 @@
 """The kernels of some architectures only (layer norm, head norm, activations, ...) against their NumPy twins."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from kernel_calls import BODIES, Packed, address, call
@@ -7,10 +9,17 @@ from kernel_calls import BODIES, Packed, address, call
 from edgeq.blocks.activations import quantized
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
+from edgeq.graph.buffers import Buffer
+from edgeq.graph.control import new_control
+from edgeq.graph.row_tables import RowTables
+from edgeq.graph.tape import Tape
+from edgeq.graph.value import Value
 from edgeq.ops import (
+    Rope,
     activation,
     copy_rows,
     elementwise,
+    grid_rope,
     head_gate,
     head_layer_norm,
     head_norm,
@@ -20,6 +29,7 @@ from edgeq.ops import (
     positions,
     short_conv,
 )
+from edgeq.ops.rope import rope_tables
 
 BODY = next(body for body in BODIES if body.native)
 
@@ -177,6 +187,7 @@ def test_elementwise_matches_twin(kind, tokens, width):
     x, y = rng.standard_normal((2, tokens, width)).astype(np.float32) * 9
     x[0, :2] = 1e4, -1e4
     gate = rng.standard_normal((tokens, 1)).astype(np.float32) * 5
+    gate, factor = (np.abs(gate), -1.7) if kind == "clamp" else (gate, 1.7)
     found, other, row, count = rows(x), rows(y), rows(gate), np.array([tokens], np.int64)
     call(
         BODY.kernel(f"elementwise:{kind}"),
@@ -188,12 +199,12 @@ def test_elementwise_matches_twin(kind, tokens, width):
             other.strides[0],
             address(row),
             row.strides[0],
-            bits(1.7),
+            bits(factor),
             address(count),
         ),
         threads=3,
     )
-    expected = elementwise.reference(kind, x, y, gate, 1.7)
+    expected = elementwise.reference(kind, x, y, gate, factor)
     np.testing.assert_allclose(found[:tokens, :width], expected, rtol=2e-6, atol=2e-6)
     assert not found[:, width:].any() and not found[tokens:].any()
 
@@ -206,6 +217,33 @@ def test_positions_match_twin():
     head = (address(panels), 40, address(found), found.strides[0])
     call(BODY.kernel("positions"), positions.Args(*head, address(count), address(here)), threads=2)
     np.testing.assert_array_equal(found[:5, :40], positions.reference(x, weights, here))
+
+
+@pytest.mark.parametrize("head_dim", [8, 20])
+def test_heads_of_a_grid_match_twin(head_dim):
+    """Each half of a head is rotated by itself, whatever the kernel of rope.py thinks of it."""
+    x = np.random.default_rng(6).standard_normal((9, 3, head_dim)).astype(np.float32)
+    found, tape, tables = rows(x.reshape(9, -1)), Tape(new_control(1)), RowTables(16, 1)
+    rope = Rope(tuple(0.4**i for i in range(head_dim // 4)))
+    low = SimpleNamespace(
+        buffer=lambda value: Buffer(found, found.strides[0]),
+        tables=tables,
+        tape=tape,
+        context=16,
+        kv="f32",
+        places=256,
+        shared={},
+        scratch=SimpleNamespace(nbytes=0),
+    )
+    tables.with_places(16)[:, :9], tables.counts[0] = np.divmod(np.arange(9), 4)[::-1], 9
+    op = grid_rope.RotateInGrid(Value(0, 3 * head_dim), head_dim, rope)
+    op.lower(low, Value(0, 3 * head_dim))
+    for name, args, _ in tape.steps:
+        call(BODY.kernel(name), args, threads=2)
+    turned = grid_rope.reference(x, rope_tables(rope.inverse_frequencies, 16), tables.with_places(16)[:, :9])
+    np.testing.assert_allclose(found[:9, : 3 * head_dim], turned.reshape(9, -1), rtol=1e-6, atol=1e-6)
+    assert tape.barriers == [False, True] and np.abs(turned - x)[5:8].min() > 0
+    assert not found[:, 3 * head_dim :].any() and not found[9:].any()
 
 
 def test_copied_rows_match_twin():
