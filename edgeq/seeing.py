@@ -33,8 +33,8 @@ F32 = npt.NDArray[np.float32]
 
 
 class Look(NamedTuple):
-    """An image: its number; what stands for it in a prompt; its tiles u8 [tiles, side, side, 3], or, if they were seen
-    before, their `rows` in place of them."""
+    """An image: its number; what stands for it in a prompt; its tiles u8 [tiles, height, width, 3], or, if they were
+    seen before, their `rows` in place of them."""
 
     number: int
     layout: "Layout"
@@ -102,11 +102,12 @@ class Eyes:
             self._sessions, self._closed = None, True
 
     def _of_tile(self, tile: "U8") -> F32:
-        tower, projector = self._programs()
+        (tower, projector), size = self._programs(), self.images.patch
         tower.rewind(0)
-        states = tower.eval(self.preparation.values.patches(tile, self.images.patch), all_logits=True)
+        patches, across = self.preparation.values.patches(tile, size), tile.shape[1] // size
+        states = tower.eval(patches, all_logits=True, across=across)
         projector.rewind(0)
-        return projector.eval(joined(states, self.images.joined, self.images.mean), all_logits=True)
+        return projector.eval(joined(states, across, self.images.joined, self.images.mean), all_logits=True)
 
     def _programs(self) -> tuple[Session, Session]:
         if self._sessions is None:
@@ -128,15 +129,15 @@ class Eyes:
         return self._sessions
 
 
-def joined(states: F32, by: int, mean: bool = False) -> F32:
-    """The states of a square of patches, row by row: each `by` times `by` neighbours one after the other, row by row,
-    or their `mean`. f32 [n * n, width] to [(n / by)^2, by * by * width], or [(n / by)^2, width]."""
-    side, width = round(len(states) ** 0.5), states.shape[1]
-    squares = states.reshape(side // by, by, side // by, by, width).transpose(0, 2, 1, 3, 4)
+def joined(states: F32, across: int, by: int, mean: bool = False) -> F32:
+    """The states of patches, row by row, so many in a row: each `by` times `by` neighbours one after the other, row by
+    row, or their `mean`. f32 [n, width] to [n / by^2, by * by * width], or [n / by^2, width]."""
+    width = states.shape[1]
+    squares = states.reshape(-1, by, across // by, by, width).transpose(0, 2, 1, 3, 4)
     if mean:
         means: F32 = squares.mean(axis=(2, 3), dtype=np.float32).reshape(-1, width)
         return means
-    return np.ascontiguousarray(squares).reshape((side // by) ** 2, by * by * width)
+    return np.ascontiguousarray(squares).reshape(-1, by * by * width)
 
 
 def can_see(file: File) -> bool:

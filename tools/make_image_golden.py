@@ -1,7 +1,7 @@
-"""Write tests/golden/images.npz and gemma_images.npz: what transformers makes of the pictures of tests/seeing_model.py
-with that model, and with the one of tests/seeing_gemma.py, in float32.
+"""Write tests/golden/images.npz, gemma_images.npz and gemma4_images.npz: what transformers makes of the pictures of
+tests/seeing_model.py with that model, and with those of tests/seeing_gemma.py and seeing_gemma4.py, in float32.
 
-    python tools/make_image_golden.py [images] [gemma_images]
+    python tools/make_image_golden.py [images] [gemma_images] [gemma4_images]
 
 Needs torch, transformers and Pillow below 13, which resizes some images in another order. Of every picture NAME:
 `NAME pixels` (sha256 of the processor's values, f32 [tiles, 3, side, side]), `NAME rows` (what the model makes of it),
@@ -10,6 +10,7 @@ Needs torch, transformers and Pillow below 13, which resizes some images in anot
 images: also `NAME grid` (rows and columns), all as `plain NAME` of some where images are not split, and `filter N`,
 digests of a picture resized by Pillow's filter N to other sizes.
 gemma_images: also of several pictures in one message, as `NAME NAME`.
+gemma4_images: the same of two models, as `MODEL NAME NAME`; `pixels` is of all patches, and of rows every seventh.
 """
 
 import hashlib
@@ -25,6 +26,9 @@ import transformers
 from PIL import Image
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+from transformers.models.gemma4.processing_gemma4 import Gemma4Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
@@ -33,11 +37,13 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import seeing_gemma  # noqa: E402
+import seeing_gemma4  # noqa: E402
 import seeing_model  # noqa: E402
 from seeing_model import QUESTION, SIZES, picture  # noqa: E402
 
 RESIZED = ((40, 61), (200, 31), (120, 50), (9, 300))
 GREEDY = 12
+TALKS = (*([name] for name in SIZES), ["wide", "square"], ["tall", "tall", "narrow"])
 # a text's ids [1, tokens] and what else a processor gave -> logits [tokens, vocabulary]
 Logits = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
 
@@ -121,7 +127,7 @@ def gemma3(folder: Path) -> dict[str, Any]:
         logits: torch.Tensor = model(input_ids=ids, pixel_values=given["pixel_values"], token_type_ids=kinds).logits[0]
         return logits
 
-    for names in [*([name] for name in SIZES), ["wide", "square"], ["tall", "tall", "narrow"]]:
+    for names in TALKS:
         label, own = " ".join(names), given(reader, names)
         found[f"{label} pixels"] = np.array(sha256(own["pixel_values"].numpy()))
         found[f"{label} rows"] = model.model.get_image_features(own["pixel_values"]).pooler_output.flatten(0, 1).numpy()
@@ -129,7 +135,43 @@ def gemma3(folder: Path) -> dict[str, Any]:
     return found
 
 
-FAMILIES = {"images": idefics3, "gemma_images": gemma3}
+class Reader(Gemma4Processor):  # type: ignore[misc]
+    """Without a reader of videos, which needs torchvision."""
+
+    def check_argument_for_proper_class(self, *given: Any) -> Any:
+        return None if given[1] is None else super().check_argument_for_proper_class(*given)
+
+
+def gemma4(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"digest": np.array(seeing_gemma4.digest())}
+    for which in seeing_gemma4.CONFIGS:
+        model = opened(seeing_gemma4.write(folder / which, which))
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder / which)
+        settings = seeing_gemma4.processor(which)
+        settings.pop("image_processor_type")
+        images, audio = Gemma4ImageProcessorPil(**settings), Gemma4AudioFeatureExtractor()
+        reader = Reader(audio, images, tokenizer, None, chat_template=seeing_gemma4.TEMPLATE)
+
+        def logits_of(ids: torch.Tensor, given: dict[str, torch.Tensor], model: Any = model) -> torch.Tensor:
+            kinds = torch.zeros_like(ids)
+            kinds[:, : given["mm_token_type_ids"].shape[1]] = given["mm_token_type_ids"]
+            seen = {key: given[key] for key in ("pixel_values", "image_position_ids")}
+            logits: torch.Tensor = model(input_ids=ids, mm_token_type_ids=kinds, **seen).logits[0]
+            return logits
+
+        for names in TALKS:
+            label, own = " ".join([which, *names]), given(reader, names)
+            pixels, places = own["pixel_values"], own["image_position_ids"]
+            patches = pixels[(places >= 0).all(dim=-1)]
+            found[f"{label} pixels"] = np.array(sha256(patches.numpy()))
+            rows = model.model.get_image_features(pixels, places).pooler_output
+            found[f"{label} counts"] = np.array([len(one) for one in rows])
+            found[f"{label} rows"] = torch.cat(list(rows))[::7].numpy()
+            told(label, found, logits_of, own)
+    return found
+
+
+FAMILIES = {"images": idefics3, "gemma_images": gemma3, "gemma4_images": gemma4}
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def _derived(model: Architecture) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, tensor in model.tensors.items():
         for part in tensor.parts:
-            if part.turned is not None:
+            if part.turned is not None or part.channels > 1:
                 found |= dict.fromkeys((part.source, *also_called(part.source, model.prefixes)), name)
     return found
 

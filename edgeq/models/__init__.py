@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -175,14 +176,18 @@ def _family(config: Config) -> ModuleType | None:
     return None if name is None else import_module(f"edgeq.models.{name}")
 
 
-def _with_images(model: Model, whole: int) -> Model:
-    """A text model in whose texts rows of images stand; `whole` is what Heads has as `whole_images`."""
+def _with_images(model: Model, whole: Callable[[bool], int]) -> Model:
+    """A text model in whose texts rows of images stand; `whole` gives what Heads has as `whole_images`, where a layer
+    has a window, and where it has none."""
     assert isinstance(model.embedding, Embedding)
     layers = [
-        layer._replace(mixer=layer.mixer.seeing(whole)) if isinstance(layer.mixer, Attention) else layer
+        layer._replace(mixer=layer.mixer.seeing(whole(layer.mixer.heads.sliding_window is not None)))
+        if isinstance(layer.mixer, Attention)
+        else layer
         for layer in model.layers
     ]
-    own = model.attention.seeing(whole) if isinstance(model.attention, Attention) else model.attention
+    most = max(whole(True), whole(False))
+    own = model.attention.seeing(most) if isinstance(model.attention, Attention) else model.attention
     return replace(model, embedding=model.embedding._replace(given=True), layers=layers, attention=own)
 
 
@@ -199,7 +204,7 @@ def _composed(config: Config) -> Model:
         if model_type == "mllama":
             model = mllama.language_model(model, text)
         family = _family(config)
-        return model if family is None else _with_images(model, family.whole_images(config))
+        return model if family is None else _with_images(model, partial(family.whole_images, config))
     module = import_module(f"edgeq.models.{model_type.replace('-', '_')}")
     compose: Callable[[Config], Model] = module.compose
     model = compose(config.usually(**LEFT_OUT.get(model_type, {})))

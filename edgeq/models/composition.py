@@ -17,7 +17,7 @@ from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention, NoAttention
 from edgeq.models.norms import NamedNorm, Norm, Projected
 from edgeq.models.per_layer import LayerEnd
-from edgeq.models.rows_in import RowsIn
+from edgeq.models.rows_in import PatchesIn, RowsIn
 from edgeq.models.rwkv7_mixer import FirstValues
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Heads, Rope, Value
@@ -120,7 +120,7 @@ class Model:
     name: str
     size: Dimensions
     attention: Attention | LatentAttention | NoAttention
-    embedding: Embedding | RowsIn
+    embedding: Embedding | RowsIn | PatchesIn
     layers: Sequence[Layer]
     head: Head | None
     prefixes: tuple[str, ...] = ("model.", "")  # without it where only the decoder was saved

@@ -1,6 +1,7 @@
 """Gemma 3 that sees (arXiv:2503.19786): SigLIP's encoder, the means of whose neighbouring states are normed and
 projected; the rows of an image see one another in the text."""
 
+from functools import partial
 from math import isqrt
 
 from edgeq.models.config import Config
@@ -18,7 +19,7 @@ def read_images(config: Config, width: int) -> Images:
     together, UnsupportedError for what is not computed."""
     tower, side, patch, own = read_siglip(config, "model.vision_tower.vision_model.")
     own.refuse(model_type=SIGLIP)
-    rows, patches, n = whole_images(config), side // patch, tower.size.hidden_size
+    rows, patches, n = whole_images(config, True), side // patch, tower.size.hidden_size
     across = isqrt(rows)
     if across * across != rows or patches % across:
         raise config.unsupported(f"{rows} rows of {patches} by {patches} patches do not fit together")
@@ -28,18 +29,18 @@ def read_images(config: Config, width: int) -> Images:
     return Images(
         tower,
         projector(RowsIn(matrix, before=norm), rows),
-        side,
         patch,
         patches // across,
+        rows,
         mean=True,
         whole=True,
         token=config.integer("image_token_index", config.integer("image_token_id", 262144)),
         reserved=(BEGIN, IMAGE),
-        prepare=read_whole,
+        preparation=partial(read_whole, side=side, rows=rows),
         instead=("model.vision_tower.vision_model.", "model.vision_tower."),
     )
 
 
-def whole_images(config: Config) -> int:
-    """The rows of an image, which see one another."""
+def whole_images(config: Config, local: bool) -> int:
+    """The rows of an image, which see one another in all layers."""
     return config.integer("mm_tokens_per_image", 256, most=MOST_SIDE)

@@ -1,6 +1,8 @@
 """Idefics3 and SmolVLM (arXiv:2408.12637, arXiv:2504.05299): SigLIP's encoder, whose neighbouring states are joined to
 one, which a matrix projects."""
 
+from functools import partial
+
 from edgeq.models.config import Config
 from edgeq.models.image_tower import MOST_SIDE, Images, projector, read_siglip
 from edgeq.models.matrix import Matrix
@@ -19,11 +21,11 @@ def read_images(config: Config, width: int) -> Images:
         raise config.unsupported(f"{what} do not fit together")
     columns = tower.size.hidden_size * joined * joined
     matrix = Matrix("model.fc", "model.connector.modality_projection.proj", width, columns)
-    rows = projector(RowsIn(matrix), (patches // joined) ** 2)
-    token = config.integer("image_token_id", 128257)
-    return Images(tower, rows, side, patch, joined, False, False, token, (IMAGE,), read_tiling)
+    rows, token = (patches // joined) ** 2, config.integer("image_token_id", 128257)
+    prepare = partial(read_tiling, side=side, rows=rows)
+    return Images(tower, projector(RowsIn(matrix), rows), patch, joined, rows, False, False, token, (IMAGE,), prepare)
 
 
-def whole_images(config: Config) -> int:
+def whole_images(config: Config, local: bool) -> int:
     """In the text an image is as causal as the rest."""
     return 0

@@ -1,8 +1,9 @@
 """What a model sees with: an encoder of patches, and what makes of its states rows that stand for tokens of a text.
 
 Both are models of their own, whose tensors lie beside the text model's under names that begin with TOWER and PROJECTOR.
-Families differ in how images are prepared and written (vision/preparation.py), in what makes one row of neighbouring
-states, and in whether the rows of an image see one another in the text: a file of FAMILIES says that of one.
+Families differ in how images are prepared and written (vision/preparation.py), in the encoder, in what makes one row
+of neighbouring states, and in whether the rows of an image see one another in the text: a file of FAMILIES says that
+of one.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from edgeq.vision.preparation import Preparation
 
 # model_type of those whose images are read -> the file here which says how: its `read_images` gives Images of a
 # configuration and the width of the text's rows, its `whole_images` what Heads has by that name
-FAMILIES = {"idefics3": "idefics3", "smolvlm": "idefics3", "gemma3": "gemma3"}
+FAMILIES = {"idefics3": "idefics3", "smolvlm": "idefics3", "gemma3": "gemma3", "gemma4": "gemma4"}
 TOWER, PROJECTOR = "v.", "mm."
 MOST_SIDE = 2048  # pixels of a tile
 CHANNELS = 3
@@ -36,42 +37,29 @@ class Images:
     """How a model sees.
 
     tower, projector: patches to states, and joined states to rows of a text
-    side, patch: of a tile and of a patch, in pixels
+    patch:  how many pixels it has in a row
     joined: how many states of a row, and of a column, become one row of a text
+    rows:   that a tile becomes, at most
     mean:   that row is their mean: otherwise they are one after the other
     whole:  rows of an image see one another in a text, see Heads.whole_images
     token:  what stands in a text for each row
     reserved: names of tokens that stand for images, and are text where somebody says them
-    prepare: how a checkpoint's small files, which are called so in messages, say that images are prepared for tiles of
-            so many pixels and rows; UnsupportedError for what is not followed
+    preparation: how a checkpoint's small files, which are called so in messages, say that images are prepared;
+            UnsupportedError for what is not followed
     instead: what the checkpoint's names of the tower begin with, and what they may begin with instead
     """
 
     tower: Model
     projector: Model
-    side: int
     patch: int
     joined: int
+    rows: int
     mean: bool
     whole: bool
     token: int
     reserved: tuple[str, ...]
-    prepare: Callable[[Mapping[str, bytes], str, int, int], Preparation]
+    preparation: Callable[[Mapping[str, bytes], str], Preparation]
     instead: tuple[str, str] = ("", "")
-
-    @property
-    def patches(self) -> int:
-        """Of a row of a tile: what is left of its pixels is not seen."""
-        return self.side // self.patch
-
-    @property
-    def rows(self) -> int:
-        """How many rows a tile becomes."""
-        return (self.patches // self.joined) ** 2
-
-    def preparation(self, assets: Mapping[str, bytes], source: str) -> Preparation:
-        """How images are prepared, as a checkpoint's small files say. UnsupportedError for what is not followed."""
-        return self.prepare(assets, source, self.side, self.rows)
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -92,6 +80,14 @@ def is_of_images(name: str) -> bool:
     return name.startswith((TOWER, PROJECTOR))
 
 
+def vision_config(config: Config) -> Config:
+    """That of the encoder inside a larger model. CheckpointError for what is none."""
+    given = config.get("vision_config") or {}
+    if not isinstance(given, Mapping):
+        raise config.malformed(f"vision_config is {shown(given)}, an object is needed")
+    return config.within(given)
+
+
 class Siglip(NamedTuple):
     """SigLIP's encoder (arXiv:2303.15343) of tiles of `side` pixels, patches of `patch`, as `config` says."""
 
@@ -105,10 +101,7 @@ def read_siglip(config: Config, at: str, **usual: int) -> Siglip:
     """As `vision_config` of a larger model says, or `usual` where it says nothing; the checkpoint has the encoder under
     names that begin with `at`. CheckpointError for sizes that do not fit together, UnsupportedError for what is not
     computed."""
-    given = config.get("vision_config") or {}
-    if not isinstance(given, Mapping):
-        raise config.malformed(f"vision_config is {shown(given)}, an object is needed")
-    own = config.within(given).usually(**usual)
+    own = vision_config(config).usually(**usual)
     own = own.usually(image_size=224, patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
     own = own.usually(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     own.refuse(num_channels=CHANNELS)

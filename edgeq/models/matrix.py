@@ -18,6 +18,7 @@ class Matrix(NamedTuple):
     instead:    what the checkpoint may call it as well
     ending:     what the checkpoint's name of its weights ends with
     biased:     what it calls the bias, where that is not named after the matrix
+    bounded:    what goes in and what comes out is held within bounds of its own, whose names there begin with this
     """
 
     name: str
@@ -31,6 +32,7 @@ class Matrix(NamedTuple):
     instead: str = ""
     ending: str = ".weight"
     biased: str = ""
+    bounded: str = ""
 
     def tensors(self, t: Tensors) -> None:
         """The weights, and the bias."""
@@ -41,11 +43,17 @@ class Matrix(NamedTuple):
             t.vector(f"{self.name}.bias", self.biased, self.rows)
         if self.instead:
             t.also(self.name, self.instead, self.rows, self.columns)
+        if self.bounded:
+            t.bounds(self.name, self.bounded)
 
     def graph(self, g: Graph, x: Value, at: str = "", add_to: Value | None = None) -> Value:
         """The product with x, plus the bias, added to `add_to`; `at` is what the layer's names begin with."""
         bias = f"{at}{self.name}.bias" if self.bias else None
-        return g.linear(x, f"{at}{self.name}.weight", bias, add_to)
+        if not self.bounded:
+            return g.linear(x, f"{at}{self.name}.weight", bias, add_to)
+        into, out = ((f"{at}{self.name}.{way}_min", f"{at}{self.name}.{way}_max") for way in ("input", "output"))
+        made = g.clamp(g.linear(g.clamp(x, *into), f"{at}{self.name}.weight", bias), *out)
+        return made if add_to is None else g.add(add_to, made)
 
 
 _LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)

@@ -42,6 +42,7 @@ class Attention(NamedTuple):
     turned:     `norms` are of heads after they are rotated. The length of a head is the same before and after, and what
                 the weights of the keys multiply may as well multiply the queries: keys are normed without weights
                 before, and queries after with the product of both.
+    grid:       rows lie in a grid, and each half of a head is rotated by this, see ops/grid_rope.py
     gate:       what the heads give is multiplied by the sigmoid of this projection, before the output projection: of a
                 value for each of theirs, or for each head
     """
@@ -60,6 +61,7 @@ class Attention(NamedTuple):
     keys_twice: bool = False
     clip: float = 0.0
     distances: tuple[str, int] | None = None
+    grid: Rope | None = None
 
     def tensors(self, t: Tensors) -> None:
         """The projections, the norms, the sinks, the values by distance."""
@@ -96,6 +98,8 @@ class Attention(NamedTuple):
             return self._out(g, seen, at, add_to)
         if self.norms:
             q, k = self.norms[0].graph(g, q, at), self.norms[1].graph(g, k, at)
+        if self.grid:
+            q, k = (g.rotate_in_grid(each, heads.head_dim, self.grid) for each in (q, k))
         if self.value_norm and not self.keys_twice:
             v = self.value_norm.graph(g, v)
         opened = self.gate.graph(g, h, at) if self.gate else None

@@ -1,11 +1,23 @@
 """What a model begins with that reads rows in place of token ids."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edgeq.models.matrix import Matrix
-from edgeq.models.norms import RMSNorm
 from edgeq.models.tensors import Tensors
 from edgeq.ops import Graph, Value
+
+
+class Before(Protocol):
+    """What is done to rows first, as a norm."""
+
+    def tensors(self, t: Tensors) -> None:
+        """Add what it needs."""
+
+    def graph(self, g: Graph, x: Value) -> Value:
+        """Of x."""
+
+
+AXES = ("position_embd_x", "position_embd_y")  # of columns, and of rows
 
 
 class RowsIn(NamedTuple):
@@ -16,7 +28,7 @@ class RowsIn(NamedTuple):
     matrix: Matrix
     positions: Matrix | None = None
     axes: tuple[int, ...] = ()
-    before: RMSNorm | None = None
+    before: Before | None = None
 
     @property
     def types(self) -> None:
@@ -42,3 +54,40 @@ class RowsIn(NamedTuple):
         x = g.rows(self.matrix.columns)
         x = self.matrix.graph(g, self.before.graph(g, x) if self.before else x)
         return g.add_positions(x, f"{self.positions.name}.weight") if self.positions else x
+
+
+class PatchesIn(NamedTuple):
+    """Patches of an image, which lie in a grid, times `matrix`; then what is learned of each one's column is added, and
+    what is learned of its row.
+
+    matrix: of a patch's values; in the checkpoint these come pixel by pixel, each of so many `channels`
+    table:  the checkpoint's tensor of that `shape`, of which the first `most` columns and rows are used
+    """
+
+    matrix: Matrix
+    table: str
+    shape: tuple[int, int, int]
+    most: int
+    channels: int
+
+    @property
+    def types(self) -> None:
+        """None are told apart."""
+
+    @property
+    def norm(self) -> None:
+        """There is none."""
+
+    def tensors(self, t: Tensors) -> None:
+        """The matrix, the positions."""
+        m = self.matrix
+        t.of_pixels(m.name, m.source, m.rows, m.columns, self.channels)
+        for axis, name in enumerate(AXES):
+            t.plane(name, self.table, self.shape, axis, self.most)
+
+    def graph(self, g: Graph) -> Value:
+        """Patches to the first layer's input."""
+        x = self.matrix.graph(g, g.rows(self.matrix.columns))
+        for axis, name in enumerate(AXES):
+            x = g.add_positions(x, f"{name}.weight", axis)
+        return x

@@ -27,6 +27,8 @@ class Part(NamedTuple):
     flat:   the rows are single values of what is there, read as one vector
     turned: the rows are columns of what is there, and their columns its rows from this one on
     projected: the rows are what those of `turned` on make of these
+    channels: a row has so many values of a pixel side by side, and then those of the next one; here all first values
+             come first
     """
 
     source: str
@@ -40,6 +42,7 @@ class Part(NamedTuple):
     flat: bool = False
     turned: int | None = None
     projected: Projected | None = None
+    channels: int = 1
 
     @property
     def needs(self) -> dict[str, tuple[int, ...]]:
@@ -73,6 +76,7 @@ class Tensor(NamedTuple):
     shape:   [n], [rows, columns], or [experts, rows, columns] with one part per expert
     ternary: weights are rounded to -s, 0 or s, s being the mean of |weight| over the tensor (arXiv:2402.17764)
     instead: the parts of a checkpoint that keeps them in other tensors
+    bound:   it is a bound of other values, at most NO_BOUND, which stands where it is infinite
     """
 
     shape: tuple[int, ...]
@@ -81,6 +85,11 @@ class Tensor(NamedTuple):
     ternary: bool = False
     instead: tuple[Part, ...] = ()
     log: bool = False
+    bound: bool = False
+
+
+BOUNDS = ("input_min", "input_max", "output_min", "output_max")
+NO_BOUND = 1e18  # whose square is a number in f32, too
 
 
 class Tensors(dict[str, Tensor]):
@@ -130,6 +139,12 @@ class Tensors(dict[str, Tensor]):
     def scalar(self, name: str, source: str, axes: int = 0) -> None:
         """`name` of one value, which has so many axes there."""
         self._into[self._own + name] = Tensor((1,), (Part(self._theirs + source, (1,) * axes, 1),))
+
+    def bounds(self, name: str, source: str) -> None:
+        """Four of one value each: what goes into a matrix, and what comes out, is held within them."""
+        for end in BOUNDS:
+            self.scalar(f"{name}.{end}", f"{source}.{end}")
+            self._into[f"{self._own}{name}.{end}"] = self._into[f"{self._own}{name}.{end}"]._replace(bound=True)
 
     def shared(self, name: str, source: str, rows: int, columns: int) -> None:
         """`name` of rows * columns values, row after row of the matrix `source`, which is none of this layer's own."""
@@ -202,6 +217,16 @@ class Tensors(dict[str, Tensor]):
         part = Part(f"{self._theirs}{source}.weight", shape, shape[0])
         self._into[f"{self._own}{name}.weight"] = Tensor((shape[0], prod(shape[1:])), (part,))
         self.vector(f"{name}.bias", f"{source}.bias", shape[0])
+
+    def of_pixels(self, name: str, source: str, rows: int, columns: int, channels: int) -> None:
+        """`name.weight` [rows, columns], see Part.channels."""
+        part = Part(f"{self._theirs}{source}.weight", (rows, columns), rows, channels=channels)
+        self._into[f"{self._own}{name}.weight"] = Tensor((rows, columns), (part,))
+
+    def plane(self, name: str, source: str, shape: tuple[int, int, int], index: int, rows: int) -> None:
+        """`name.weight`: the first rows of a matrix of the tensor `source` of that shape."""
+        part = Part(self._theirs + source, shape, rows, plane=index)
+        self._into[f"{self._own}{name}.weight"] = Tensor((rows, shape[2]), (part,))
 
     def turned_heads(self, name: str, source: str, heads: int, rows: int, columns: int, step: int) -> None:
         """`name.weight` [heads * rows, columns]: of each head the first `columns` of its `step` rows there, turned."""

@@ -154,7 +154,7 @@ def _checked(model: nn.Module, view: ModuleCheckpoint, sources: Sources, part: P
     round it."""
     source = sources.name(part.source) or part.source
     layer = dict(model.named_modules()).get(view.owners.get(source, ""))
-    whole = part.plane is None and part.turned is None
+    whole = part.plane is None and part.turned is None and part.channels == 1
     plain = whole and not (part.transposed or part.flat or tensor.ternary or tensor.add)
     if not plain or len(tensor.shape) != 2 or not isinstance(layer, nn.Linear | nn.Embedding):
         what = "is rounded already" if tensor.ternary else "belongs to no linear layer and no embedding"

@@ -11,7 +11,7 @@ from edgeq.blocks.table import PANEL_ROWS
 from edgeq.checkpoints import Checkpoint
 from edgeq.checkpoints.packed import Packed, Rows
 from edgeq.models import Architecture
-from edgeq.models.tensors import Part, Projected, Tensor, also_called
+from edgeq.models.tensors import NO_BOUND, Part, Projected, Tensor, also_called
 from edgeq.ops import layer_norm
 
 F32Array = npt.NDArray[np.float32]
@@ -36,6 +36,9 @@ class Chunk:
             at[1] += self.part.turned
         if self.part.projected:
             return at[1:]
+        if self.part.channels > 1:
+            channel, pixel = divmod(at[1], self.part.shape[1] // self.part.channels)
+            at[1] = pixel * self.part.channels + channel
         at = at[::-1] if self.part.transposed or self.part.turned is not None else at
         return at if self.part.plane is None else [self.part.plane, *at]
 
@@ -81,13 +84,15 @@ class Sources:
             rows = np.clip(np.rint(rows / scale), -1.0, 1.0) * scale
         if chunk.tensor.log:
             rows = -np.exp(rows)
+        if chunk.tensor.bound:
+            rows = np.clip(rows, -NO_BOUND, NO_BOUND)
         return rows + np.float32(chunk.tensor.add) if chunk.tensor.add else rows
 
     def packed(self, tensor: Tensor) -> list[Packed]:
         """The quantized matrices that all of a tensor's parts are rows of; none if a part is not of such a matrix."""
         names = [self.name(part.source) or "" for part in tensor.parts]
         found = [self._checkpoint.packed[name] for name in names if name in self._checkpoint.packed]
-        turned = any(part.turned is not None for part in tensor.parts)
+        turned = any(part.turned is not None or part.channels > 1 for part in tensor.parts)
         return found if len(found) == len(names) and not (tensor.add or tensor.ternary or turned) else []
 
     def read_packed(self, chunk: Chunk) -> Rows:
@@ -128,6 +133,8 @@ class Sources:
             rows = self._runs(name, chunk)
         if rows.ndim > 1:
             rows = rows.reshape(len(rows), prod(rows.shape[1:]))
+        if part.channels > 1:
+            rows = rows.reshape(len(rows), -1, part.channels).swapaxes(1, 2).reshape(len(rows), -1)
         return rows
 
     def _runs(self, name: str, chunk: Chunk) -> F32Array:

@@ -37,7 +37,7 @@ class Preparation(Protocol):
         """Of an image of this size: of every tile, in the order of `tiles`, the same number of rows."""
 
     def tiles(self, image: U8) -> U8:
-        """Of an image u8 [height, width, 3] what is encoded, u8 [tiles, side, side, 3]."""
+        """Of an image u8 [height, width, 3] what is encoded, u8 [tiles, their height, their width, 3]."""
 
 
 class Values(NamedTuple):
@@ -61,13 +61,13 @@ class Values(NamedTuple):
         return found
 
     def patches(self, tile: U8, size: int) -> npt.NDArray[np.float32]:
-        """A tile u8 [side, side, 3] as what an encoder reads: f32 [patches, 3 * size * size], each patch channel by
-        channel, row by row; pixels at the right and the bottom that fill no patch are left out."""
-        table, count = self.table, len(tile) // size
-        tile = tile[: count * size, : count * size]
+        """A tile u8 [height, width, 3] as what an encoder reads: f32 [patches, 3 * size * size], row by row of patches,
+        each channel by channel, row by row; pixels at the right and the bottom that fill no patch are left out."""
+        table, (down, across) = self.table, (edge // size for edge in tile.shape[:2])
+        tile = tile[: down * size, : across * size]
         planes = np.stack([table[channel][tile[:, :, channel]] for channel in range(3)])
-        cut = planes.reshape(3, count, size, count, size).transpose(1, 3, 0, 2, 4)
-        return np.ascontiguousarray(cut).reshape(count * count, 3 * size * size)
+        cut = planes.reshape(3, down, size, across, size).transpose(1, 3, 0, 2, 4)
+        return np.ascontiguousarray(cut).reshape(down * across, 3 * size * size)
 
 
 class Settings:
@@ -89,9 +89,10 @@ class Settings:
             raise self.refuse(key)
         return edge
 
-    def values(self, filter: int) -> Values:
-        """How pixels are resized, by `filter` where nothing is said, and normed. UnsupportedError for another way."""
-        for key in ("do_resize", "do_rescale", "do_normalize"):
+    def scaling(self, filter: int) -> tuple[int, float]:
+        """The filter by which pixels are resized, `filter` where nothing is said, and what they are multiplied by.
+        UnsupportedError for another way."""
+        for key in ("do_resize", "do_rescale"):
             if self.given.get(key, True) is not True:
                 raise self.refuse(key)
         chosen, rescale = self.given.get("resample", filter), self.given.get("rescale_factor", 1 / 255)
@@ -99,6 +100,13 @@ class Settings:
             raise self.refuse("resample")
         if type(rescale) not in (int, float) or not 0 < rescale <= 1:
             raise self.refuse("rescale_factor")
+        return chosen, float(rescale)
+
+    def values(self, filter: int) -> Values:
+        """How pixels are resized, by `filter` where nothing is said, and normed. UnsupportedError for another way."""
+        chosen, rescale = self.scaling(filter)
+        if self.given.get("do_normalize", True) is not True:
+            raise self.refuse("do_normalize")
         norms = []
         for key in ("image_mean", "image_std"):
             three = self.given.get(key, [0.5] * 3)
@@ -107,7 +115,7 @@ class Settings:
             norms.append(tuple(float(each) for each in three))
         if not all(abs(each) >= LEAST_DEVIATION for each in norms[1]):
             raise self.refuse("image_std")
-        return Values(chosen, float(rescale), *norms)
+        return Values(chosen, rescale, *norms)
 
 
 def _found(assets: Mapping[str, bytes], source: str) -> Mapping[str, Any]:

@@ -34,7 +34,7 @@ SMOLVLM_256M: dict[str, Any] = {
 def test_smolvlm() -> None:
     found = images(SMOLVLM_256M)
     assert found is not None
-    assert (found.side, found.patches, found.rows, found.token) == (512, 32, 64, 49190)
+    assert (found.patch, found.joined, found.rows, found.token) == (16, 4, 64, 49190)
     shapes = {name: tensor.shape for name, tensor in found.tensors.items()}
     assert shapes["v.patch_embd.weight"] == (768, 768)
     assert shapes["v.position_embd.weight"] == (1024, 768)
@@ -51,7 +51,7 @@ def test_the_larger_smolvlm() -> None:
     vision = {**SMOLVLM_256M["vision_config"], "image_size": 384, "patch_size": 14, "num_attention_heads": 16}
     found = images({**SMOLVLM_256M, "scale_factor": 3, "vision_config": vision})
     assert found is not None
-    assert (found.patches, found.rows) == (27, 81)
+    assert found.rows == 81
     assert found.tensors["v.position_embd.weight"].shape == (729, 768)
 
 
