@@ -28,10 +28,11 @@ def with_images(
     for name, values in (("config.json", config), ("preprocessor_config.json", settings)):
         assets[name] = json.dumps(values, indent=2).encode()
     jobs = []
-    for name, (theirs, shape, turned) in tensors.items():
-        tensor = replace(seeing.tensors[theirs], shape=shape[::-1] if turned else shape)
+    for name, there in tensors.items():
+        tensor = replace(seeing.tensors[there.name], shape=there.of)
         kind, how = held(seeing, tensor, name)
-        if turned and kind not in PLAIN:
+        if there.turned and kind not in PLAIN:
             kind, how = "F16", TURNED
-        jobs.append(Job(tensor, TensorSpec(name, shape, kind), how, turned=turned))
+        spec = TensorSpec(name, there.shape, kind)
+        jobs.append(Job(tensor, spec, how, there.first, turned=there.turned, bound=there.bound))
     return jobs, config

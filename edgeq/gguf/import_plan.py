@@ -19,6 +19,7 @@ from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_places import FUSED, Place, places, split, turns
 from edgeq.models.image_tower import TOWER
 from edgeq.models.matrix import layer_past_the_last
+from edgeq.models.rows_in import AXES
 
 NAMED = 20  # tensors that are told one by one
 EXACT, WIDENED, ROUNDED = "exact", nvfp4_scales.EXACT, nvfp4_scales.ROUNDED
@@ -26,7 +27,7 @@ TURNED = "turned, rounded to F16"
 
 PLAIN = ("F32", "F16", "BF16")
 # Matrices that are not multiplied as others are
-AS_F32 = ("shortconv.conv", "ssm_conv1d", "ssm_a", "position_embd", "token_types")
+AS_F32 = ("shortconv.conv", "ssm_conv1d", "ssm_a", "position_embd", *AXES, "token_types")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Job:
     is made from. `heads` that its rows are of, where these must be re-ordered, else 0. `pieces`: in how many its rows
     lie, one in each of so many equal parts of the matrix, if that is not one. `factors`: of NVFP4, what each matrix is
     multiplied by; `error`: how far its scales are rounded, of all of them (RMS). `turned`: its rows are columns there,
-    piece by piece."""
+    piece by piece. `bound`: see Tensor."""
 
     tensor: GgufTensor
     spec: TensorSpec
@@ -46,6 +47,7 @@ class Job:
     factors: npt.NDArray[np.float32] | None = None
     error: float = 0.0
     turned: bool = False
+    bound: bool = False
 
     @property
     def of_piece(self) -> int:

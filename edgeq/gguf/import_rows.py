@@ -18,6 +18,7 @@ from edgeq.gguf import nvfp4_scales
 from edgeq.gguf.import_plan import EXACT, Job
 from edgeq.gguf.rearranger import Rearranger
 from edgeq.gguf.row_order import halves
+from edgeq.models.tensors import NO_BOUND
 
 U8 = npt.NDArray[np.uint8]
 CHUNK_BYTES = 1 << 20  # of blocks turned at a time: what a core keeps in its cache
@@ -67,6 +68,7 @@ def as_held(file: GgufFile, job: Job, nth: int, rows: U8, rearranger: Rearranger
     """What is written for a run of rows of the matrix `nth`: panels, or the values of a vector."""
     if len(job.spec.shape) == 1:
         vector = vector_of(file, job.tensor.name)[job.first : job.first + job.rows]
+        vector = np.clip(vector, -NO_BOUND, NO_BOUND) if job.bound else vector
         return halves(vector[:, None], job.heads).reshape(-1) if job.heads else vector
     count, cols, name = len(rows), job.tensor.shape[-1], job.tensor.type.name
     if job.heads:

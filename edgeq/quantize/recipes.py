@@ -11,11 +11,11 @@ from difflib import SequenceMatcher
 from edgeq.blocks.table import SUPER_BLOCK, block_type
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.models.image_tower import is_of_images
+from edgeq.models.rows_in import AXES
 
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
 # shared one, the taps of short convolutions, what recurrent layers forget and learn by, and what weighs AltUp's streams
-KEPT = {"position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
-KEPT |= {"position_embd_x", "position_embd_y"}
+KEPT = {"position_embd", *AXES, "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
 KEPT |= {"ssm_conv1d", "ssm_a", "ssm_alpha", "ssm_beta"}
 KEPT |= {"altup_router", "altup_predict_coef", "altup_correct_coef"}
 # Latent and disentangled attention's: small, and each head has a part of its own to lose

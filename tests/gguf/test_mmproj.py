@@ -9,11 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import seeing_gemma
 import seeing_model
+from mmproj_files import write
 from PIL import Image
 from seeing_model import QUESTION, picture
 
@@ -60,25 +60,7 @@ def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.fl
         keys["clip.vision.preproc_image_size"] = source.PREPROCESSOR["size"]["longest_edge"]
     if change:
         change(keys, tensors)
-    writer = gguf.GGUFWriter(path, "clip")
-    for key, value in keys.items():
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, str):
-            writer.add_string(key, value)
-        elif isinstance(value, list):
-            writer.add_array(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        else:
-            writer.add_uint32(key, value)
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return write(path, keys, tensors)
 
 
 @pytest.fixture(scope="module", autouse=True)
