@@ -1,10 +1,12 @@
 """Images on the command line."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import seeing_gemma
+import seeing_gemma4
 import seeing_model
 from PIL import Image
 from seeing_model import QUESTION, picture
@@ -123,9 +125,10 @@ def test_what_run_refuses_of_images(edgeq, folder):
     )
 
 
-def test_gemma(edgeq, folder, tmp_path):
+@pytest.mark.parametrize("write", [seeing_gemma.write, partial(seeing_gemma4.write, which="small")], ids=["3", "4"])
+def test_gemma(edgeq, folder, tmp_path, write):
     """Converted, asked, and asked in a chat: the same answer."""
-    seeing_gemma.write(tmp_path / "m")
+    write(tmp_path / "m")
     model, image = tmp_path / "m.eqf", ("--image", folder / "a picture.png")
     result = edgeq("convert", tmp_path / "m", "-o", model, "--type", "Q8_0", "--no-calibration")
     assert (result.code, "reads text, and nothing else" in result.out) == (0, False)

@@ -5,10 +5,12 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import seeing_gemma
+import seeing_gemma4
 import seeing_model
 from PIL import Image
 from seeing_model import QUESTION, picture
@@ -234,9 +236,10 @@ def test_no_prompt_is_told_without_its_images(served):
     assert (answer.status_code, "image_url" in answer.text) == (400, True)
 
 
-def test_gemma(tmp_path):
+@pytest.mark.parametrize("write", [seeing_gemma.write, partial(seeing_gemma4.write, which="large")], ids=["3", "4"])
+def test_gemma(tmp_path, write):
     """Several at once, whose images no pass splits: each is told what it is told alone."""
-    convert(seeing_gemma.write(tmp_path / "m"), tmp_path / "g.eqf", "F32")
+    convert(write(tmp_path / "m"), tmp_path / "g.eqf", "F32")
     names = [*seeing_model.SIZES]
     with serving({"g": lambda say: load(tmp_path / "g.eqf", threads=2)}) as served:
         wait_until(lambda: served.roster.ready)
