@@ -14,7 +14,15 @@ from edgeq.models import SUPPORTED, architecture
 from edgeq.models.wrapped import WRAPPED
 
 DEFAULTS = json.loads((Path(__file__).resolve().parents[1] / "golden" / "defaults.json").read_text())
-UNKNOWN = {"minicpm", "bailing_moe", "bailing_moe_v2", "jina_bert_v2", "smallthinker", "phi4mm"}  # to transformers
+UNKNOWN = {
+    "minicpm",
+    "bailing_moe",
+    "bailing_moe_v2",
+    "jina_bert_v2",
+    "smallthinker",
+    "rwkv7",
+    "phi4mm",
+}  # to transformers
 UNKNOWN |= {"qwen2_5_omni", "qwen3_omni_moe"}  # as their thinkers, which are there
 # Sizes that make no model
 REFUSED = {"glm4_moe", "glm4v_moe", "deepseek_v2", "falcon_h1", "deberta-v2", "qwen3_omni_moe_thinker"}
