@@ -122,7 +122,7 @@ PREFIXES = (
 
 def of_text(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """The configuration of what reads text: of a larger model the one inside."""
-    return text_config(Config(config, source)).values if config.get("model_type") in WRAPPED else config
+    return text_config(Config(config, source)).values if str(config.get("model_type")) in WRAPPED else config
 
 
 def text_config(config: Config) -> Config:
@@ -135,7 +135,7 @@ def text_config(config: Config) -> Config:
     if not isinstance(text, Mapping):
         raise config.malformed(f"text_config is {shown(text)}, an object is needed")
     inner = text.get("model_type", WRAPPED[outer])
-    inner = WRAPPED[outer] if inner == outer else TEXT.get(inner, inner)
+    inner = WRAPPED[outer] if inner == outer else TEXT.get(str(inner), inner)
     tied = [each["tie_word_embeddings"] for each in (text, config.values) if "tie_word_embeddings" in each]
     name = str(text.get("model_type", UNSAID.get(outer, f"{outer}_text")))
     own = name in TEXT or outer in FLAT  # the class has sizes of its own

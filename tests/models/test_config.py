@@ -100,6 +100,12 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0]
         ("lfm2", {"layer_types": ["conv"]}, CheckpointError, "layer_types is .*, a list of 4 is needed"),
         ("lfm2", {"hidden_size": 72}, UnsupportedError, "hidden_size is 72, a multiple of 16 is needed"),
         ("gemma3", {"model_type": "gemma3"}, CheckpointError, "text_config is None, an object is needed"),
+        (
+            "gemma3",
+            {"model_type": "gemma3", "text_config": {"model_type": []}},
+            UnsupportedError,
+            r"model_type \[\] is not",
+        ),
         ("llama", {"rope_scaling": {"type": "yarn"}, "rope_theta": 1}, CheckpointError, "rope_theta is 1.0"),
         (
             "llama",
