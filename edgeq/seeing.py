@@ -5,23 +5,30 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blocks.reference import decode, encode
+from edgeq.blocks.table import tensor_bytes
+from edgeq.container.changed import ChangedFile
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File
 from edgeq.errors import ContextError, UsageError
+from edgeq.graph.aligned import aligned
+from edgeq.models.composition import Model
 from edgeq.models.gguf_images import may_see
 from edgeq.models.image_tower import PROJECTOR, TOWER, Images, is_of_images
+from edgeq.models.rows_in import RowsIn
 from edgeq.runtime.mixed_text import Given, Mixed, key_of
 from edgeq.runtime.session import Session
 from edgeq.vision.image_parts import expanded
 from edgeq.vision.picture import pixels
 
 if TYPE_CHECKING:
-    from edgeq.vision.preparation import Layout
+    from edgeq.vision.preparation import Layout, Tiles
     from edgeq.vision.resampling import U8
 
 KEPT_BYTES = 256 << 20  # of rows of images that were seen: those of a conversation come again with each of its turns
@@ -33,12 +40,12 @@ F32 = npt.NDArray[np.float32]
 
 
 class Look(NamedTuple):
-    """An image: its number; what stands for it in a prompt; its tiles u8 [tiles, height, width, 3], or, if they were
-    seen before, their `rows` in place of them."""
+    """An image: its number; what stands for it in a prompt; its tiles, or, if they were seen before, their `rows` in
+    place of them."""
 
     number: int
     layout: "Layout"
-    tiles: "U8"
+    tiles: "Tiles"
     rows: F32 | None = None
 
 
@@ -60,10 +67,12 @@ class Eyes:
         self._numbers = OrderedDict[bytes, int]()  # by digests of pixels
         self._kept = OrderedDict[int, F32]()
         self._sessions: tuple[Session, Session] | None = None
+        self._places: Places | None = None
         self._closed = False
 
     def look(self, image: "U8") -> "Look":
-        """An image u8 [height, width, 3], as it is to be encoded."""
+        """An image u8 [height, width, 3], as it is to be encoded. UsageError for a shape that cannot be."""
+        layout = self.preparation.layout(*image.shape[:2])
         state = hashlib.sha256(repr(image.shape).encode())
         state.update(np.ascontiguousarray(image).data)
         digest = state.digest()
@@ -74,8 +83,7 @@ class Eyes:
             if len(self._numbers) > MOST_KNOWN:
                 self._numbers.popitem(last=False)
             seen = self._kept.get(number)
-        tiles = self.preparation.tiles(image) if seen is None else np.empty(0, np.uint8)
-        return Look(number, self.preparation.layout(*image.shape[:2]), tiles, seen)
+        return Look(number, layout, self.preparation.tiles(image) if seen is None else [], seen)
 
     def rows(self, look: "Look") -> F32:
         """What an image becomes, tile by tile, f32 [rows of its layout, hidden size]. Raises UsageError where these
@@ -103,17 +111,26 @@ class Eyes:
 
     def _of_tile(self, tile: "U8") -> F32:
         (tower, projector), size = self._programs(), self.images.patch
+        down, across = (edge // size for edge in tile.shape[:2])
+        if self._places:
+            self._places.set(down, across)
         tower.rewind(0)
-        patches, across = self.preparation.values.patches(tile, size), tile.shape[1] // size
-        states = tower.eval(patches, all_logits=True, across=across)
+        states = tower.eval(self.preparation.values.patches(tile, size), all_logits=True, across=across)
         projector.rewind(0)
         return projector.eval(joined(states, across, self.images.joined, self.images.mean), all_logits=True)
 
     def _programs(self) -> tuple[Session, Session]:
         if self._sessions is None:
-            made = list[Session]()
+            made, most = list[Session](), self.preparation.most_patches
             for before, model in ((TOWER, self.images.tower), (PROJECTOR, self.images.projector)):
-                part, count = PartFile(self._file, before), model.max_position_embeddings
+                part: File = PartFile(self._file, before)
+                count = model.max_position_embeddings
+                if most and before == TOWER:
+                    assert self.images.positions is not None
+                    self._places = Places(part, model, most, self.images.positions)
+                    part, model, count = self._places.file, self._places.model, most
+                elif most:
+                    count = most // self.images.joined**2
                 made.append(
                     Session(
                         part,
@@ -138,6 +155,31 @@ def joined(states: F32, across: int, by: int, mean: bool = False) -> F32:
         means: F32 = squares.mean(axis=(2, 3), dtype=np.float32).reshape(-1, width)
         return means
     return np.ascontiguousarray(squares).reshape(-1, by * by * width)
+
+
+class Places:
+    """A tower whose positions are those of the tile that comes next: its `model`, and its `file`, in which they lie in
+    memory."""
+
+    def __init__(self, file: File, model: Model, most: int, made: Callable[[F32, int, int], F32]) -> None:
+        """For tiles of at most so many patches, whose positions are `made` of the file's."""
+        embedding = model.embedding
+        assert isinstance(embedding, RowsIn) and embedding.positions is not None
+        name, (count, width) = f"{embedding.positions.name}.weight", (embedding.positions.rows, model.size.hidden_size)
+        self._made, self._shape = made, (0, 0)
+        self._table = decode(file.data(name), count, width, "F32")
+        self._panels = aligned(tensor_bytes("F32", (most, width)))
+        self.file = ChangedFile(file, {name: ("F32", self._panels)}, {name: (most, width)})
+        size = model.size._replace(max_position_embeddings=most)
+        positions = embedding.positions._replace(rows=most)
+        self.model = replace(model, size=size, embedding=embedding._replace(positions=positions))
+
+    def set(self, down: int, across: int) -> None:
+        """For a tile of so many rows and columns of patches."""
+        if self._shape != (down, across):
+            panels = encode(self._made(self._table, down, across), "F32")
+            self._panels[: len(panels)] = panels
+            self._shape = down, across
 
 
 def can_see(file: File) -> bool:

@@ -89,8 +89,12 @@ SIZES = {"wide": (50, 120), "tall": (97, 40), "square": (64, 64), "narrow": (7, 
 
 
 def picture(name: str) -> npt.NDArray[np.uint8]:
+    """u8 [height, width, 3]."""
+    return drawn(*SIZES[name])
+
+
+def drawn(height: int, width: int) -> npt.NDArray[np.uint8]:
     """u8 [height, width, 3]: stripes and squares, and some noise."""
-    height, width = SIZES[name]
     y, x = np.mgrid[:height, :width]
     noise = np.random.RandomState(height * width).randint(0, 64, (height, width))
     planes = (3 * x % 256, 255 * ((x // 5 + y // 3) % 2), 2 * y % 192 + noise)

@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "after_pooling": {"blocks", "container"},
     "embedder": {"after_pooling", "container", "runtime", "text"},
     "classifying": {"after_pooling", "container", "embedder", "runtime", "text"},
-    "seeing": {"container", "models", "runtime", "vision"},
+    "seeing": {"blocks", "container", "graph", "models", "runtime", "vision"},
     "yes_no": {"embedder", "prompt_cache", "text", "timings"},
     "open_model": {
         "adapted_sessions",

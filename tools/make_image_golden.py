@@ -1,9 +1,11 @@
-"""Write tests/golden/images.npz, gemma_images.npz and gemma4_images.npz: what transformers makes of the pictures of
-tests/seeing_model.py with that model, and with those of tests/seeing_gemma.py and seeing_gemma4.py, in float32.
+"""Write tests/golden/images.npz, gemma_images.npz, gemma4_images.npz, lfm2_images.npz: what transformers makes of the
+pictures of tests/seeing_model.py with that model, and with those of tests/seeing_gemma.py and seeing_gemma4.py, and of
+tests/seeing_lfm2.py with that, in float32.
 
-    python tools/make_image_golden.py [images] [gemma_images] [gemma4_images]
+    python tools/make_image_golden.py [images] [gemma_images] [gemma4_images] [lfm2_images]
 
-Needs torch, transformers and Pillow below 13, which resizes some images in another order. Of every picture NAME:
+Needs torch, transformers and Pillow below 13, which resizes some images in another order, lfm2_images also torchvision
+and a CPU with AVX2, without which that resizes in another way. Of every picture NAME:
 `NAME pixels` (sha256 of the processor's values, f32 [tiles, 3, side, side]), `NAME rows` (what the model makes of it),
 `NAME prompt` (ids of a chat about it), `NAME logits` (of the last of these), `NAME greedy` (the tokens that follow).
 
@@ -11,6 +13,10 @@ images: also `NAME grid` (rows and columns), all as `plain NAME` of some where i
 digests of a picture resized by Pillow's filter N to other sizes.
 gemma_images: also of several pictures in one message, as `NAME NAME`.
 gemma4_images: the same of two models, as `MODEL NAME NAME`; `pixels` is of all patches, and of rows every seventh.
+lfm2_images: the same, as `NAME+NAME`; pixels are those of all patches, f32 [patches, side * side * 3], rows every
+fourth value; `plain NAME rows` are of the other projector, `whole NAME` of images that are not split; `grids` are what
+the processor makes of many sizes and settings (height, width, least, most and side of tiles, least and most tokens:
+rows, columns, height and width of the whole), `stretched` positions of a square as of other rectangles.
 """
 
 import hashlib
@@ -38,6 +44,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import seeing_gemma  # noqa: E402
 import seeing_gemma4  # noqa: E402
+import seeing_lfm2  # noqa: E402
 import seeing_model  # noqa: E402
 from seeing_model import QUESTION, SIZES, picture  # noqa: E402
 
@@ -61,7 +68,7 @@ def opened(folder: Path) -> Any:
     return model.eval()
 
 
-def given(reader: Any, names: Sequence[str]) -> dict[str, torch.Tensor]:
+def given(reader: Any, names: Sequence[str], picture: Callable[[str], np.ndarray] = picture) -> dict[str, torch.Tensor]:
     """What a processor makes of a chat about pictures."""
     parts = [{"type": "image"} for _ in names]
     talk = [{"role": "user", "content": [*parts, {"type": "text", "text": QUESTION}]}]
@@ -171,7 +178,71 @@ def gemma4(folder: Path) -> dict[str, Any]:
     return found
 
 
-FAMILIES = {"images": idefics3, "gemma_images": gemma3, "gemma4_images": gemma4}
+def lfm2_vl(folder: Path) -> dict[str, Any]:
+    from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
+    from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
+    from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
+
+    if not any(name in torch.backends.cpu.get_cpu_capability() for name in ("AVX2", "AVX512")):
+        raise SystemExit("this CPU has no AVX2: torchvision would resize in another way")
+    found: dict[str, Any] = {"digest": np.array(seeing_lfm2.digest()), "grids": grids(Lfm2VlImageProcessor())}
+    table = torch.from_numpy(np.random.RandomState(5).random_sample((7, 7, 3)).astype(np.float32))
+    shapes = torch.tensor(seeing_lfm2.SHAPES)
+    stretched = Siglip2VisionEmbeddings.resize_positional_embeddings(table, shapes, int(shapes.prod(-1).max()))
+    parts = [one[: down * across] for one, (down, across) in zip(stretched, seeing_lfm2.SHAPES, strict=True)]
+    found["stretched"] = torch.cat(parts).numpy()
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(seeing_lfm2.write(folder / "m"))
+
+    def rows_of(model: Any, own: dict[str, torch.Tensor]) -> np.ndarray:
+        keys = ("pixel_values", "spatial_shapes", "pixel_attention_mask")
+        rows = model.model.get_image_features(**{key: own[key] for key in keys})
+        every: np.ndarray = torch.cat(list(rows.pooler_output)).numpy()
+        return every[:, ::4]
+
+    model = opened(folder / "m")
+
+    def logits_of(ids: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        more = {key: value for key, value in given.items() if key not in ("input_ids", "attention_mask")}
+        logits: torch.Tensor = model(input_ids=ids, **more).logits[0]
+        return logits
+
+    talks = [*seeing_lfm2.SIZES, "wide+as it is", "tall+tall+narrow"]
+    other = opened(seeing_lfm2.write(folder / "plain", **seeing_lfm2.PLAIN))
+    for label, changed in [*((label, {}) for label in talks), ("whole wide", seeing_lfm2.WHOLE)]:
+        images = Lfm2VlImageProcessor(**{**seeing_lfm2.PROCESSOR, **changed})
+        reader = Lfm2VlProcessor(images, tokenizer, seeing_lfm2.TEMPLATE)
+        own = given(reader, label.removeprefix("whole ").split("+"), seeing_lfm2.picture)
+        pixels = [one[seen == 1] for one, seen in zip(own["pixel_values"], own["pixel_attention_mask"], strict=True)]
+        found[f"{label} pixels"] = np.array(sha256(torch.cat(pixels).numpy()))
+        found[f"{label} rows"] = rows_of(model, own)
+        told(label, found, logits_of, own)
+        if label == "tall":
+            found[f"plain {label} rows"] = rows_of(other, own)
+    return found
+
+
+def grids(processor: Any) -> np.ndarray:
+    """Of images of random sizes."""
+    random, found = np.random.RandomState(3), []
+    while len(found) < 600:
+        height, width = (int(edge) for edge in np.exp(random.uniform(0, 8, 2)))
+        if random.random_sample() < 0.3:  # of shapes that are as near to one grid as to another
+            one, other = (random.randint(1, 6, 2) for _ in range(2))
+            times = int(random.randint(5, 60))
+            ratio = one[0] / one[1] + other[0] / other[1]
+            height = 2 * int(one[1] * other[1]) * times
+            width = round(height * ratio / 2)
+        fewest, side, least = int(random.randint(2, 5)), int(random.choice([64, 512])), int(random.randint(1, 90))
+        most_tiles, most = fewest + int(random.randint(0, 9)), least + int(random.randint(0, 300))
+        whole = processor.smart_resize(height, width, 2, least, most, 16)[::-1]
+        rows = columns = 1
+        if processor._is_image_too_large(height, width, most, 16, 2, 2.0):
+            columns, rows = processor._get_grid_layout(height, width, fewest, most_tiles, side)[:2]
+        found.append((height, width, fewest, most_tiles, side, least, most, rows, columns, *whole))
+    return np.array(found, np.int32)
+
+
+FAMILIES = {"images": idefics3, "gemma_images": gemma3, "gemma4_images": gemma4, "lfm2_images": lfm2_vl}
 
 
 def main() -> None:

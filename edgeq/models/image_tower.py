@@ -9,7 +9,7 @@ of one.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
@@ -23,10 +23,17 @@ from edgeq.models.rows_in import RowsIn
 from edgeq.models.tensors import Tensor
 from edgeq.ops import NO_ROPE
 from edgeq.vision.preparation import Preparation
+from edgeq.vision.stretching import F32
 
 # model_type of those whose images are read -> the file here which says how: its `read_images` gives Images of a
 # configuration and the width of the text's rows, its `whole_images` what Heads has by that name
-FAMILIES = {"idefics3": "idefics3", "smolvlm": "idefics3", "gemma3": "gemma3", "gemma4": "gemma4"}
+FAMILIES = {
+    "idefics3": "idefics3",
+    "smolvlm": "idefics3",
+    "gemma3": "gemma3",
+    "gemma4": "gemma4",
+    "lfm2_vl": "lfm2_vl",
+}
 TOWER, PROJECTOR = "v.", "mm."
 MOST_SIDE = 2048  # pixels of a tile
 CHANNELS = 3
@@ -47,6 +54,8 @@ class Images:
     preparation: how a checkpoint's small files, which are called so in messages, say that images are prepared;
             UnsupportedError for what is not followed
     instead: what the checkpoint's names of the tower begin with, and what they may begin with instead
+    positions: what makes those of a tile of so many rows and columns of patches, row by row, of the tower's, f32 [their
+            number, hidden size], where tiles have several shapes
     """
 
     tower: Model
@@ -60,6 +69,7 @@ class Images:
     reserved: tuple[str, ...]
     preparation: Callable[[Mapping[str, bytes], str], Preparation]
     instead: tuple[str, str] = ("", "")
+    positions: Callable[[F32, int, int], F32] | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -101,17 +111,30 @@ def read_siglip(config: Config, at: str, **usual: int) -> Siglip:
     """As `vision_config` of a larger model says, or `usual` where it says nothing; the checkpoint has the encoder under
     names that begin with `at`. CheckpointError for sizes that do not fit together, UnsupportedError for what is not
     computed."""
+    own = siglip_config(config, **usual)
+    side, patch = own.integer("image_size", 224, most=MOST_SIDE), own.integer("patch_size", most=MOST_SIDE)
+    if side < patch:
+        raise config.unsupported(f"tiles of {side} pixels have no room for patches of {patch}")
+    return Siglip(siglip(own, at, patch, (side // patch) ** 2, axes=(CHANNELS, patch, patch)), side, patch, own)
+
+
+def siglip_config(config: Config, **usual: int) -> Config:
+    """`vision_config` of a larger model, with what SigLIP's usually are where it says nothing. CheckpointError if it is
+    no object, UnsupportedError for other channels."""
     own = vision_config(config).usually(**usual)
-    own = own.usually(image_size=224, patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+    own = own.usually(patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
     own = own.usually(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     own.refuse(num_channels=CHANNELS)
+    return own
+
+
+def siglip(own: Config, at: str, patch: int, patches: int, **first: Any) -> Model:
+    """The encoder of patches of `patch` pixels that has positions for so many; `first` says how the checkpoint has the
+    matrix of pixels, see RowsIn. Raises as read_siglip."""
     n, m, count = own.integer("hidden_size"), own.integer("intermediate_size"), own.integer("num_attention_heads")
-    side, patch = own.integer("image_size", most=MOST_SIDE), own.integer("patch_size", most=MOST_SIDE)
     if n % count:
-        raise config.malformed(f"{count} attention heads cannot share {n} values evenly")
-    patches, layers = (side // patch) ** 2, own.integer("num_hidden_layers", most=MOST_LAYERS)
-    if not patches:
-        raise config.unsupported(f"tiles of {side} pixels have no room for patches of {patch}")
+        raise own.malformed(f"{count} attention heads cannot share {n} values evenly")
+    layers = own.integer("num_hidden_layers", most=MOST_LAYERS)
     size = Dimensions(n, m, layers, 1, patches)
     heads = replace(checked(own, count, count, n // count), causal=False)
     norm = partial(LayerNorm, width=n, eps=own.number("layer_norm_eps"))
@@ -119,23 +142,22 @@ def read_siglip(config: Config, at: str, **usual: int) -> Siglip:
     attention = Attention(separate(n, heads, True), seen, heads, NO_ROPE)
     mlp = plain(n, m, own.activation("hidden_act", "gelu_pytorch_tanh"), "mlp.fc1", "mlp.fc2", bias=True)
     norms = PreNorms(norm("ln1", "layer_norm1"), norm("ln2", "layer_norm2"))
-    first = Matrix("patch_embd", f"{at}embeddings.patch_embedding", n, CHANNELS * patch * patch, bias=True)
+    pixels = Matrix("patch_embd", f"{at}embeddings.patch_embedding", n, CHANNELS * patch * patch, bias=True)
     positions = Matrix("position_embd", f"{at}embeddings.position_embedding", patches, n)
-    tower = Model(
+    return Model(
         "image tower",
         size,
         attention,
-        RowsIn(first, positions, (CHANNELS, patch, patch)),
+        RowsIn(pixels, positions, **first),
         [Layer(norms, attention, mlp)] * layers,
         None,
         last=norm("post_ln", f"{at}post_layernorm"),
         layers_in=f"{at}encoder.layers.{{}}.",
         bare=True,
     )
-    return Siglip(tower, side, patch, own)
 
 
 def projector(rows_in: RowsIn, rows: int) -> Model:
     """What makes so many rows of a text of joined states."""
-    size = Dimensions(rows_in.matrix.rows, 1, 0, 1, rows)
+    size = Dimensions(rows_in.width, 1, 0, 1, rows)
     return Model("image projector", size, NoAttention(), rows_in, [], None, bare=True)

@@ -21,14 +21,22 @@ AXES = ("position_embd_x", "position_embd_y")  # of columns, and of rows
 
 
 class RowsIn(NamedTuple):
-    """Rows that are given, normed by what is `before`, times `matrix`; then those of `positions` are added. In the
-    checkpoint the matrix may have further `axes` in place of its columns, as that of a convolution whose steps are as
-    long as its patches."""
+    """Rows that are given, normed by what is `before`, times `matrix`; then those of `positions` are added; `then` an
+    `activation` and a further matrix. In the checkpoint the matrix may have further `axes` in place of its columns, as
+    that of a convolution whose steps are as long as its patches, or have so many `channels`, see Part."""
 
     matrix: Matrix
     positions: Matrix | None = None
     axes: tuple[int, ...] = ()
     before: Before | None = None
+    channels: int = 1
+    then: Matrix | None = None
+    activation: str = ""
+
+    @property
+    def width(self) -> int:
+        """Values of a row in the end."""
+        return (self.then or self.matrix).rows
 
     @property
     def types(self) -> None:
@@ -39,21 +47,27 @@ class RowsIn(NamedTuple):
         """There is none."""
 
     def tensors(self, t: Tensors) -> None:
-        """The norm, the matrix, the positions."""
+        """The norm, the matrices, the positions."""
         if self.before:
             self.before.tensors(t)
         if self.axes:
             t.unrolled(self.matrix.name, self.matrix.source, (self.matrix.rows, *self.axes))
+        elif self.channels > 1:
+            m = self.matrix
+            t.of_pixels(m.name, m.source, m.rows, m.columns, self.channels)
+            t.vector(f"{m.name}.bias", f"{m.source}.bias", m.rows)
         else:
             self.matrix.tensors(t)
-        if self.positions:
-            self.positions.tensors(t)
+        for part in (self.positions, self.then):
+            if part:
+                part.tensors(t)
 
     def graph(self, g: Graph) -> Value:
         """Rows to the first layer's input."""
         x = g.rows(self.matrix.columns)
         x = self.matrix.graph(g, self.before.graph(g, x) if self.before else x)
-        return g.add_positions(x, f"{self.positions.name}.weight") if self.positions else x
+        x = g.add_positions(x, f"{self.positions.name}.weight") if self.positions else x
+        return self.then.graph(g, g.activation(x, self.activation)) if self.then else x
 
 
 class PatchesIn(NamedTuple):

@@ -306,7 +306,7 @@ def _metadata(
 
 
 def _images(checkpoint: Checkpoint, config: Mapping[str, Any], model: Architecture) -> tuple[Images | None, str]:
-    """What a checkpoint's model sees with; None where it has nothing of that, or lacks what is needed for it: why."""
+    """What a checkpoint's model sees with; None where there is nothing of that, and why, of one that could see."""
     try:
         found = images(config, f"{checkpoint.source}: config.json")
         if found is None:
@@ -314,7 +314,7 @@ def _images(checkpoint: Checkpoint, config: Mapping[str, Any], model: Architectu
         parts = (part for one in found.tensors.values() for part in (*one.parts, *one.instead))
         sources = Sources(checkpoint, model)
         if not any(sources.name(part.source) for part in parts):
-            return None, ""
+            return None, " (the checkpoint has no tensors that images are read with)"
         found.preparation(checkpoint.assets, checkpoint.source)
     except UnsupportedError as error:
         return None, f" ({error})"

@@ -1,6 +1,6 @@
 """What a family of models that see makes of an image before it is encoded, and what all families have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -8,11 +8,14 @@ import numpy.typing as npt
 
 from edgeq.errors import UnsupportedError
 from edgeq.json_input import parse_json
-from edgeq.vision.resampling import FILTERS, U8
+from edgeq.vision.resampling import FILTERS, U8, resized
 
 FILES = ("processor_config.json", "preprocessor_config.json")  # the newer one first
 MOST_EDGE = 4096  # what an image is resized to at most, whatever the settings say
 LEAST_DEVIATION = 1e-6  # that divides
+
+
+Tiles = U8 | list[U8]  # u8 [tiles, side, side, 3], or each u8 [height, width, 3]
 
 
 class Layout(NamedTuple):
@@ -33,11 +36,16 @@ class Preparation(Protocol):
     def values(self) -> "Values":
         """What pixels become."""
 
-    def layout(self, height: int, width: int) -> Layout:
-        """Of an image of this size: of every tile, in the order of `tiles`, the same number of rows."""
+    @property
+    def most_patches(self) -> int:
+        """Of a tile, where these have several shapes; 0 where all are alike."""
 
-    def tiles(self, image: U8) -> U8:
-        """Of an image u8 [height, width, 3] what is encoded, u8 [tiles, their height, their width, 3]."""
+    def layout(self, height: int, width: int) -> Layout:
+        """Of an image of this size: the rows of its tiles, in the order of `tiles`. UsageError for one of a shape that
+        cannot be encoded."""
+
+    def tiles(self, image: U8) -> Tiles:
+        """Of an image u8 [height, width, 3], whose layout can be made, what is encoded."""
 
 
 class Values(NamedTuple):
@@ -45,20 +53,28 @@ class Values(NamedTuple):
 
     filter: Pillow's number of the one that resizes
     rescale, mean, deviation: a value v becomes (v * rescale - mean) / deviation
+    torch: as torchvision does it, which changes last bits: the same is (v - mean / rescale) / (deviation / rescale)
     """
 
     filter: int
     rescale: float
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    torch: bool = False
 
     @property
     def table(self) -> npt.NDArray[np.float32]:
         """What each value of each channel becomes, f32 [3, 256]."""
-        scaled = (np.arange(256, dtype=np.float64) * self.rescale).astype(np.float32)
+        scaled = (np.arange(256, dtype=np.float64) * (1.0 if self.torch else self.rescale)).astype(np.float32)
         mean, deviation = (np.array(each, np.float32)[:, None] for each in (self.mean, self.deviation))
+        if self.torch:
+            mean, deviation = (each * np.float32(1.0 / self.rescale) for each in (mean, deviation))
         found: npt.NDArray[np.float32] = (scaled - mean) / deviation
         return found
+
+    def resized(self, image: U8, height: int, width: int) -> U8:
+        """An image u8 [., ., 3] in another size."""
+        return resized(image, height, width, self.filter, self.torch)
 
     def patches(self, tile: U8, size: int) -> npt.NDArray[np.float32]:
         """A tile u8 [height, width, 3] as what an encoder reads: f32 [patches, 3 * size * size], row by row of patches,
@@ -89,10 +105,24 @@ class Settings:
             raise self.refuse(key)
         return edge
 
-    def scaling(self, filter: int) -> tuple[int, float]:
+    def integer(self, key: str, usual: int, most: int) -> int:
+        """From 1 to `most`; `usual` where it says nothing. UnsupportedError for another one."""
+        value = usual if self.given.get(key) is None else self.given[key]
+        if type(value) is not int or not 1 <= value <= most:
+            raise self.refuse(key)
+        return value
+
+    def flag(self, key: str, usual: bool) -> bool:
+        """Whether something is so. UnsupportedError for what says neither."""
+        value = usual if self.given.get(key) is None else self.given[key]
+        if not isinstance(value, bool):
+            raise self.refuse(key)
+        return value
+
+    def scaling(self, filter: int, needed: Sequence[str] = ("do_resize", "do_rescale")) -> tuple[int, float]:
         """The filter by which pixels are resized, `filter` where nothing is said, and what they are multiplied by.
-        UnsupportedError for another way."""
-        for key in ("do_resize", "do_rescale"):
+        UnsupportedError for another way, and where one of the steps `needed` is left out."""
+        for key in needed:
             if self.given.get(key, True) is not True:
                 raise self.refuse(key)
         chosen, rescale = self.given.get("resample", filter), self.given.get("rescale_factor", 1 / 255)
@@ -102,11 +132,12 @@ class Settings:
             raise self.refuse("rescale_factor")
         return chosen, float(rescale)
 
-    def values(self, filter: int) -> Values:
-        """How pixels are resized, by `filter` where nothing is said, and normed. UnsupportedError for another way."""
-        chosen, rescale = self.scaling(filter)
-        if self.given.get("do_normalize", True) is not True:
-            raise self.refuse("do_normalize")
+    def values(
+        self, filter: int, needed: Sequence[str] = ("do_resize", "do_rescale", "do_normalize"), torch: bool = False
+    ) -> Values:
+        """How pixels are resized, by `filter` where nothing is said, and normed; with `torch` see Values.
+        UnsupportedError as `scaling`."""
+        chosen, rescale = self.scaling(filter, needed)
         norms = []
         for key in ("image_mean", "image_std"):
             three = self.given.get(key, [0.5] * 3)
@@ -115,7 +146,7 @@ class Settings:
             norms.append(tuple(float(each) for each in three))
         if not all(abs(each) >= LEAST_DEVIATION for each in norms[1]):
             raise self.refuse("image_std")
-        return Values(chosen, rescale, *norms)
+        return Values(chosen, rescale, norms[0], norms[1], torch)
 
 
 def _found(assets: Mapping[str, bytes], source: str) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ class Proportional(NamedTuple):
     most: int
     values: Values
     mark: str = IMAGE
+    most_patches: int = 0
 
     def layout(self, height: int, width: int) -> Layout:
         """One tile, whose rows are those of its squares."""

@@ -30,6 +30,7 @@ class Tiling(NamedTuple):
     splits: bool
     values: Values
     mark: str = IMAGE
+    most_patches: int = 0
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tiles that an image of this size is cut into; 0 and 0 where it becomes one tile."""

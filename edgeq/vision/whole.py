@@ -22,6 +22,7 @@ class Whole(NamedTuple):
     rows: int
     values: Values
     mark: str = BEGIN
+    most_patches: int = 0
 
     def layout(self, height: int, width: int) -> Layout:
         """The same for all."""

@@ -130,9 +130,10 @@ def test_two_pairs_of_eyes_give_no_number_twice(made: Path) -> None:
 
 
 def test_neighbours_are_joined() -> None:
-    states = np.arange(16, dtype=np.float32)[:, None] * [1, 100]
-    assert joined(states.astype(np.float32), 4, 2)[1].tolist() == [2, 200, 3, 300, 6, 600, 7, 700]
-    assert joined(states.astype(np.float32), 8, 2, mean=True)[1].tolist() == [6.5, 650]
+    states = np.arange(16, dtype=np.float32)[:, None] * np.array([1, 100], np.float32)
+    assert joined(states, 4, 2)[1].tolist() == [2, 200, 3, 300, 6, 600, 7, 700]
+    assert joined(states, 8, 2)[1].tolist() == [2, 200, 3, 300, 10, 1000, 11, 1100]
+    assert joined(states, 8, 2, mean=True)[1].tolist() == [6.5, 650]
 
 
 @pytest.mark.parametrize("patch", [8, 10])
