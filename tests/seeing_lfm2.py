@@ -67,7 +67,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 PLAIN = {"projector_use_layernorm": False, "projector_bias": False, "projector_hidden_act": "relu"}  # another projector
-PROCESSOR: dict[str, Any] = {
+PREPROCESSOR: dict[str, Any] = {
     "image_processor_type": "Lfm2VlImageProcessor",
     "do_image_splitting": True,
     "do_normalize": True,
@@ -108,14 +108,21 @@ def picture(name: str) -> npt.NDArray[np.uint8]:
     return drawn(*SIZES[name])
 
 
-def weights(**changed: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """Every tensor under its name in a checkpoint that transformers saves."""
+# What stands in a checkpoint that transformers saves for what names begin with here
+SAVED = {
+    "model.vision_tower.vision_model.": "model.vision_tower.",
+    "model.multi": "model.multi",
+    "model.": "model.language_model.",
+}
+
+
+def weights(names: dict[str, str] = SAVED, **changed: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """Every tensor under its name in a checkpoint."""
     random, seen = np.random.RandomState(13), images({**CONFIG, **changed})
     assert seen is not None
     found = random_weights(architecture(CONFIG).tensors, random) | random_weights(seen.tensors, random)
     found["model.embed_tokens.weight"] *= np.float32(0.1)  # or each token is followed by itself
-    names = {"model.vision_tower.vision_model.": "model.vision_tower.", "model.multi": "model.multi"}
-    return {_renamed(name, names | {"model.": "model.language_model."}): values for name, values in found.items()}
+    return {_renamed(name, names): values for name, values in found.items()}
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:
@@ -132,7 +139,7 @@ def assets(**processor: Any) -> dict[str, bytes]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     tokenizer["added_tokens"] += [{"id": i, "content": name, **plain} for i, name in sorted(NAMES.items())]
     found["tokenizer.json"] = json.dumps(tokenizer).encode()
-    settings = {"image_processor": {**PROCESSOR, **processor}, "processor_class": "Lfm2VlProcessor"}
+    settings = {"image_processor": {**PREPROCESSOR, **processor}, "processor_class": "Lfm2VlProcessor"}
     return {**found, "processor_config.json": json.dumps(settings).encode()}
 
 
@@ -148,7 +155,7 @@ def write(folder: Path, processor: dict[str, Any] | None = None, **changed: Any)
 
 def digest() -> str:
     """Fingerprint of everything here."""
-    state = hashlib.sha256(json.dumps([CONFIG, PLAIN, PROCESSOR, WHOLE, SHAPES, TEMPLATE, QUESTION]).encode())
+    state = hashlib.sha256(json.dumps([CONFIG, PLAIN, PREPROCESSOR, WHOLE, SHAPES, TEMPLATE, QUESTION]).encode())
     for name, values in weights().items():
         state.update(name.encode() + values.tobytes())
     for name in SIZES:

@@ -209,7 +209,7 @@ def lfm2_vl(folder: Path) -> dict[str, Any]:
     talks = [*seeing_lfm2.SIZES, "wide+as it is", "tall+tall+narrow"]
     other = opened(seeing_lfm2.write(folder / "plain", **seeing_lfm2.PLAIN))
     for label, changed in [*((label, {}) for label in talks), ("whole wide", seeing_lfm2.WHOLE)]:
-        images = Lfm2VlImageProcessor(**{**seeing_lfm2.PROCESSOR, **changed})
+        images = Lfm2VlImageProcessor(**{**seeing_lfm2.PREPROCESSOR, **changed})
         reader = Lfm2VlProcessor(images, tokenizer, seeing_lfm2.TEMPLATE)
         own = given(reader, label.removeprefix("whole ").split("+"), seeing_lfm2.picture)
         pixels = [one[seen == 1] for one, seen in zip(own["pixel_values"], own["pixel_attention_mask"], strict=True)]

@@ -93,6 +93,23 @@ def _gemma4(said: Said) -> tuple[Values, Values, Values]:
     return vision, config, {**sizes, "do_normalize": False, "resample": BICUBIC}
 
 
+def _lfm2(said: Said) -> tuple[Values, Values, Values]:
+    """Shapes say what no key does; how images are cut nothing says: as in all published models."""
+    shapes = said.shapes
+    patches = shapes.get("v.position_embd.weight", (1,))[0]
+    config = {
+        "downsample_factor": said.joined,
+        "image_token_id": said.token,
+        "projector_hidden_size": shapes.get("mm.1.weight", (1,))[0],
+        "projector_hidden_act": "gelu",
+        "projector_bias": "mm.1.bias" in shapes,
+        "projector_use_layernorm": "mm.input_norm.weight" in shapes,
+    }
+    sizes = {"downsample_factor": said.joined, "encoder_patch_size": said.values["patch_size"]}
+    vision = {**_siglip(said), "model_type": "siglip2_vision_model", "num_patches": patches}
+    return vision, config, {**sizes, "resample": BILINEAR}
+
+
 SOFT_TOKENS = 280  # of Gemma 4's images, at most
 FAMILIES = {
     "gemma3": Family("gemma3", ("gemma3",), "<image_soft_token>", 4, _gemma3, ("mm.input_projection.weight",)),
@@ -111,6 +128,7 @@ FAMILIES = {
         gelu=False,
     ),
     "idefics3": Family("idefics3", ("llama",), "<image>", 2, _idefics3),
+    "lfm2": Family("lfm2_vl", ("lfm2",), "<image>", 2, _lfm2),
 }
 HEARS = "mm.a."  # what tensors between an encoder of sound and a text begin with
 KEYS = {  # after `clip.vision.` -> of vision_config

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seeing_gemma
+import seeing_lfm2
 import seeing_model
 from mmproj_files import write
 from PIL import Image
@@ -28,24 +29,27 @@ from edgeq.models import images
 from edgeq.quantize.pipeline import convert
 from edgeq.seeing import can_see
 
-FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model}
+FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model, "lfm2": seeing_lfm2}
 
 
 def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.float32) -> Path:
     """As llama.cpp's converter does it: names, shapes, keys; `change` may change tensors and keys before."""
     source, seen = FAMILIES[family], images(FAMILIES[family].CONFIG)
     assert seen is not None
-    weights = seeing_gemma.weights({}) if family == "gemma3" else seeing_model.weights()
+    weights = seeing_model.weights() if family == "idefics3" else source.weights({})
     vision, tensors = source.CONFIG["vision_config"], {}
     for name, tensor in seen.tensors.items():
         values = weights[tensor.parts[0].source] + np.float32(tensor.add)
+        if tensor.parts[0].channels > 1:  # pixel by pixel
+            patch = vision["patch_size"]
+            values = values.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2).copy()
         tensors[name] = values.astype(kind if values.ndim > 1 and "position_embd" not in name else np.float32)
     keys: dict[str, Any] = {
         "clip.projector_type": family,
         "clip.has_vision_encoder": True,
         "clip.use_gelu": True,
         "clip.vision.projection_dim": 1,
-        "clip.vision.image_size": vision["image_size"],
+        "clip.vision.image_size": vision.get("image_size", 256),
         "clip.vision.patch_size": vision["patch_size"],
         "clip.vision.embedding_length": vision["hidden_size"],
         "clip.vision.feed_forward_length": vision["intermediate_size"],
@@ -65,11 +69,16 @@ def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.fl
 
 @pytest.fixture(scope="module", autouse=True)
 def layers_that_gguf_has() -> Iterator[None]:
-    """Five local ones and a global one, whose scores are scaled by what a head is long."""
+    """Of Gemma five local ones and a global one, whose scores are scaled by what a head is long; of LFM2-VL patches of
+    which tiles consist, where nothing is said of these."""
     with pytest.MonkeyPatch.context() as patch:
         kinds = ["sliding_attention"] * 5 + ["full_attention"]
         for key, value in {"num_hidden_layers": 6, "layer_types": kinds, "query_pre_attn_scalar": 24}.items():
             patch.setitem(seeing_gemma.CONFIG["text_config"], key, value)
+        patch.setitem(seeing_lfm2.CONFIG["vision_config"], "patch_size", 16)
+        cut = {"do_image_splitting": True, "encoder_patch_size": 16}  # and otherwise as all that are published
+        norms = {key: seeing_lfm2.PREPROCESSOR[key] for key in ("image_mean", "image_std")}
+        patch.setattr(seeing_lfm2, "PREPROCESSOR", {**norms, **cut})
         yield
 
 
@@ -99,6 +108,19 @@ def test_the_same_as_through_safetensors(folder: Path, tmp_path: Path, family: s
             np.testing.assert_array_equal(found.data(name), expected.data(name), err_msg=name)
     template = FAMILIES[family].TEMPLATE
     assert told(tmp_path / "m.eqf", template) == told(folder / f"{family}.eqf", template)
+
+
+def test_another_projector(folder: Path, tmp_path: Path) -> None:
+    """Without a norm and biases, which only the tensors tell."""
+
+    def less(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        for name in ("mm.input_norm.weight", "mm.input_norm.bias", "mm.1.bias", "mm.2.bias"):
+            del tensors[name]
+
+    import_gguf(folder / "lfm2.gguf", tmp_path / "m.eqf", mmproj=write_mmproj(tmp_path / "mmproj.gguf", "lfm2", less))
+    with open_file(tmp_path / "m.eqf") as file:
+        assert {name for name in file.tensors if name.startswith("mm.")} == {"mm.1.weight", "mm.2.weight"}
+    assert told(tmp_path / "m.eqf", seeing_lfm2.TEMPLATE) != told(folder / "lfm2.eqf", seeing_lfm2.TEMPLATE)
 
 
 def test_halves(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seeing_lfm2
-from seeing_lfm2 import JOINED, PATCH, PROCESSOR, SHAPES, SIZES, picture
+from seeing_lfm2 import JOINED, PATCH, PREPROCESSOR, SHAPES, SIZES, picture
 
 from edgeq.errors import UnsupportedError, UsageError
 from edgeq.vision.shaped import Shaped, read_shaped
@@ -18,7 +18,7 @@ GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "lfm2_images.n
 
 
 def shaped(**settings: Any) -> Shaped:
-    given = {"image_processor": {**PROCESSOR, **settings}}
+    given = {"image_processor": {**PREPROCESSOR, **settings}}
     return read_shaped({"processor_config.json": json.dumps(given).encode()}, "m", PATCH, JOINED)
 
 
