@@ -16,7 +16,7 @@ from edgeq.blocks.table import tensor_bytes
 from edgeq.container.changed import ChangedFile
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File
-from edgeq.errors import ContextError, UsageError
+from edgeq.errors import ContextError, FormatError, UsageError
 from edgeq.graph.aligned import aligned
 from edgeq.models.composition import Model
 from edgeq.models.gguf_images import may_see
@@ -166,6 +166,10 @@ class Places:
         embedding = model.embedding
         assert isinstance(embedding, RowsIn) and embedding.positions is not None
         name, (count, width) = f"{embedding.positions.name}.weight", (embedding.positions.rows, model.size.hidden_size)
+        info = file.tensors.get(name)
+        if info is None or (info.type, info.shape) != ("F32", (count, width)):
+            what = f"tensor {name} of the image encoder is no F32 {[count, width]}"
+            raise FormatError(f"{file.path}: {what}: convert the checkpoint again")
         self._made, self._shape = made, (0, 0)
         self._table = decode(file.data(name), count, width, "F32")
         self._panels = aligned(tensor_bytes("F32", (most, width)))

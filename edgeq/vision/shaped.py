@@ -7,12 +7,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from edgeq.errors import UsageError
+from edgeq.vision.picture import MOST_PIXELS
 from edgeq.vision.preparation import Layout, Settings, Tiles, Values
 from edgeq.vision.resampling import U8
 
 IMAGE, BEGIN, END, WHOLE = "<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"
 BILINEAR = 2
 MOST_TILES, MOST_TILE_EDGE, MOST_ROWS = 64, 2048, 4096
+MOST_PATCHES = 1 << 18  # of all tiles
 
 
 class Shaped(NamedTuple):
@@ -125,7 +127,7 @@ def read_shaped(assets: Mapping[str, bytes], source: str, patch: int, joined: in
     tolerance = settings.given.get("max_pixels_tolerance", 2.0)
     if type(tolerance) not in (int, float) or not 0 < tolerance <= 1e6:
         raise settings.refuse("max_pixels_tolerance")
-    return Shaped(
+    found = Shaped(
         patch,
         joined,
         least,
@@ -137,6 +139,10 @@ def read_shaped(assets: Mapping[str, bytes], source: str, patch: int, joined: in
         settings.flag("use_thumbnail", True),
         values,
     )
+    for key, count, edge in (("max_image_tokens", most, found.unit), ("max_tiles", found.most_tiles, side)):
+        if count * edge**2 > MOST_PIXELS or count * edge**2 // patch**2 > MOST_PATCHES:
+            raise settings.refuse(key)
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """LFM2-VL sees: rows, prompts, logits and text against transformers, of images of many shapes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from seeing_lfm2 import IMAGE, NAMES, PLAIN, SIZES, WHOLE, picture
 from seeing_model import QUESTION
 
 import edgeq
+from edgeq.container.part_file import PartFile
 from edgeq.container.reader import open_file
-from edgeq.errors import CheckpointError, UnsupportedError, UsageError
+from edgeq.errors import CheckpointError, FormatError, UnsupportedError, UsageError
 from edgeq.models import images
+from edgeq.models.image_tower import TOWER
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
 from edgeq.runtime.program import Part
+from edgeq.seeing import Places
+from edgeq.vision.stretching import stretched
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "lfm2_images.npz")
 TALKS = [*SIZES, "wide+as it is", "tall+tall+narrow"]
@@ -159,6 +164,20 @@ def test_an_image_too_long_for_its_other_edge(model: edgeq.Model) -> None:
     long = np.zeros((1, 4000, 3), np.uint8)
     with pytest.raises(UsageError, match=r"^an image of 4000 x 1 pixels is too long for its other edge: crop it"):
         model.chat([{"role": "user", "content": [{"type": "image", "image": long}]}], 1)
+
+
+def test_positions_of_another_square_or_type_are_refused(path: Path) -> None:
+    with open_file(path) as file:
+        part, seen = PartFile(file, TOWER), images(file.metadata["config"])
+        assert seen is not None
+        name = "position_embd.weight"
+        for changed in ({"shape": (36, 60)}, {"type": "F16"}):
+            part.tensors[name] = replace(file.tensors[f"{TOWER}{name}"], **changed)
+            with pytest.raises(FormatError, match=r"position_embd\.weight of the image encoder is no F32 \[25, 60\]"):
+                Places(part, seen.tower, 80, stretched)
+        del part.tensors[name]
+        with pytest.raises(FormatError, match="convert the checkpoint again"):
+            Places(part, seen.tower, 80, stretched)
 
 
 def test_bundles_have_the_kernels_of_images(path: Path) -> None:

@@ -81,6 +81,7 @@ def test_positions_are_those_of_transformers() -> None:
         ({"tile_size": 50}, "tile_size 50"),
         ({"tile_size": 1 << 40}, "tile_size"),
         ({"max_tiles": 1 << 20}, "max_tiles"),
+        ({"max_tiles": 64, "tile_size": 2040}, "max_tiles 64"),  # more than is done with an image
         ({"min_tiles": 7}, "min_tiles 7"),
         ({"min_tiles": 1}, "min_tiles 1"),  # whose text the processor writes with other tokens than it has rows
         ({"max_pixels_tolerance": "2"}, "max_pixels_tolerance"),
