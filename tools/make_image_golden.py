@@ -16,7 +16,8 @@ gemma4_images: the same of two models, as `MODEL NAME NAME`; `pixels` is of all 
 lfm2_images: the same, as `NAME+NAME`; pixels are those of all patches, f32 [patches, side * side * 3], rows every
 fourth value; `plain NAME rows` are of the other projector, `whole NAME` of images that are not split; `grids` are what
 the processor makes of many sizes and settings (height, width, least, most and side of tiles, least and most tokens:
-rows, columns, height and width of the whole), `stretched` positions of a square as of other rectangles.
+rows, columns, height and width of the whole), `stretched` positions of a square as of other rectangles, `filter N`
+as of images, by torchvision.
 """
 
 import hashlib
@@ -179,6 +180,7 @@ def gemma4(folder: Path) -> dict[str, Any]:
 
 
 def lfm2_vl(folder: Path) -> dict[str, Any]:
+    from torchvision.transforms.v2 import functional as torchvision
     from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
     from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
     from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
@@ -186,6 +188,11 @@ def lfm2_vl(folder: Path) -> dict[str, Any]:
     if not any(name in torch.backends.cpu.get_cpu_capability() for name in ("AVX2", "AVX512")):
         raise SystemExit("this CPU has no AVX2: torchvision would resize in another way")
     found: dict[str, Any] = {"digest": np.array(seeing_lfm2.digest()), "grids": grids(Lfm2VlImageProcessor())}
+    wide = torch.from_numpy(picture("wide")).permute(2, 0, 1)
+    for number, mode in ((2, "bilinear"), (3, "bicubic")):
+        kind = torchvision.InterpolationMode(mode)
+        made = [torchvision.resize(wide, size, interpolation=kind, antialias=True) for size in RESIZED]
+        found[f"filter {number}"] = np.array([sha256(one.permute(1, 2, 0).numpy()) for one in made])
     table = torch.from_numpy(np.random.RandomState(5).random_sample((7, 7, 3)).astype(np.float32))
     shapes = torch.tensor(seeing_lfm2.SHAPES)
     stretched = Siglip2VisionEmbeddings.resize_positional_embeddings(table, shapes, int(shapes.prod(-1).max()))

@@ -38,7 +38,7 @@ class Preparation(Protocol):
 
     @property
     def most_patches(self) -> int:
-        """Of a tile, where these have several shapes; 0 where all are alike."""
+        """Of a tile at most, where the tower's positions are made for each (see Images); 0 otherwise."""
 
     def layout(self, height: int, width: int) -> Layout:
         """Of an image of this size: the rows of its tiles, in the order of `tiles`. UsageError for one of a shape that

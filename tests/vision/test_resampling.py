@@ -1,4 +1,4 @@
-"""Images resized as Pillow does it."""
+"""Images resized as Pillow does it, and as torchvision does it on CPUs with AVX2."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,8 @@ from seeing_model import picture
 
 from edgeq.vision.resampling import FILTERS, resized
 
-GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")
+GOLDENS = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN, TORCHVISION = np.load(GOLDENS / "images.npz"), np.load(GOLDENS / "lfm2_images.npz")
 SIZES = ((40, 61), (200, 31), (120, 50), (9, 300))
 
 
@@ -18,6 +19,13 @@ def test_resized_as_by_pillow(number: int) -> None:
     image = picture("wide")
     found = [hashlib.sha256(resized(image, *size, number).tobytes()).hexdigest() for size in SIZES]
     assert found == list(GOLDEN[f"filter {number}"])
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_resized_as_by_torchvision(number: int) -> None:
+    image = picture("wide")
+    found = [hashlib.sha256(resized(image, *size, number, short=True).tobytes()).hexdigest() for size in SIZES]
+    assert found == list(TORCHVISION[f"filter {number}"])
 
 
 def test_the_same_size_is_the_same_image() -> None:
