@@ -21,7 +21,7 @@ def compose(config: Config) -> Model:
         read_width(config, n),
         config.integer("num_hidden_layers", 24, most=MOST_LAYERS),
         config.integer("vocab_size", 32000),
-        config.integer("max_position_embeddings", POSITIONS),
+        POSITIONS,  # whatever max_position_embeddings says: no number of positions is special
     )
     eps, bias, head_dim = config.number("norm_eps", 1e-5), config.flag("norm_bias", True), read_head(config, n)
     ranks = Ranks(*(config.integer(key, usual) for key, usual in RANKS.items()))
