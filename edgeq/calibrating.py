@@ -15,8 +15,9 @@ from edgeq.container.header import is_eqf
 from edgeq.container.reader import File, open_file
 from edgeq.errors import OutputError, TokenizerError, UsageError
 from edgeq.gguf.importer import import_gguf
+from edgeq.models import architecture
 from edgeq.output import temporary_folder
-from edgeq.passages import LENGTH, TOKENS, Text, passages, read_text, shipped
+from edgeq.passages import LEAST, LENGTH, TOKENS, Text, passages, read_text, shipped
 from edgeq.quantize import collect, pipeline
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.collect import Passage, Progress
@@ -51,7 +52,7 @@ def calibrate(
     texts: Texts = None,
     *,
     tokens: int = TOKENS,
-    length: int = LENGTH,
+    length: int | None = None,
     random_tokens: int = 0,
     gram: Collection[str] = (),
     threads: int | None = None,
@@ -64,11 +65,11 @@ def calibrate(
     weight file or Hub repository), an `.eqf` or a GGUF file, over `texts` (files of UTF-8, or .jsonl with a
     conversation a line), or over those that come with edgeq; write the file `out`, or `NAME.calib` here.
 
-    `tokens`: of all texts together, at most; `length`: of a sequence; `random_tokens`: so many drawn ones beside.
-    `gram`: patterns (`blk.*.ffn_down.weight`) of matrices whose whole Gram matrix is kept, as the head's is. `progress`
-    hears the text at work, tokens done, tokens in all; `announce` a line if kernels must be compiled first. A
-    checkpoint runs from a temporary file beside `out`, in floats that hold it exactly; `conversion` hears how far that
-    is. Killed, the same call goes on where it was.
+    `tokens`: of all texts together, at most; `length`: of a sequence, by default 512 or what the model was trained for,
+    the less; `random_tokens`: so many drawn ones beside. `gram`: patterns (`blk.*.ffn_down.weight`) of matrices whose
+    whole Gram matrix is kept, as the head's is. `progress` hears the text at work, tokens done, tokens in all;
+    `announce` a line if kernels must be compiled first. A checkpoint runs from a temporary file beside `out`, in floats
+    that hold it exactly; `conversion` hears how far that is. Killed, the same call goes on where it was.
 
     The report has the `calibration`, for a `Request`; `read_calibration` gives that of a file. Raises UsageError for
     texts that cannot be read or are too short, for a pattern that is no matrix's, and for an `out` that is the model;
@@ -108,14 +109,20 @@ def corpora(texts: Texts) -> list[Text]:
     return shipped() if texts is None else [one if isinstance(one, Text) else read_text(one) for one in texts]
 
 
-def sequences_of(file: File, called: str, texts: Sequence[Text], **cut: int) -> list[Passage]:
-    """`texts` as a model reads them, `cut` as `edgeq.passages.passages` says. TokenizerError for a model without a
-    tokenizer; `called` is what messages call it."""
+def sequences_of(
+    file: File, called: str, texts: Sequence[Text], length: int | None = None, **cut: int
+) -> list[Passage]:
+    """`texts` as a model reads them, `cut` as `edgeq.passages.passages` says; None is the usual `length`, or what the
+    model was trained for where that is less. TokenizerError for a model without a tokenizer; `called` is what messages
+    call it."""
     if not file.assets.keys() & {*FILES}:
         raise TokenizerError(f"{called}: has no tokenizer, without which it reads no text")
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     tokenizer = load_tokenizer({name: file.asset(name) for name in file.assets}, called, vocabulary)
-    return passages(texts, tokenizer, source=called, **cut)
+    if length is None:
+        trained = architecture(file.metadata["config"], called).max_position_embeddings
+        length = max(min(LENGTH, trained), LEAST)
+    return passages(texts, tokenizer, length=length, source=called, **cut)
 
 
 def _default(source: str | os.PathLike[str]) -> str:

@@ -16,7 +16,7 @@ from edgeq.container.reader import File, open_file
 from edgeq.errors import EdgeqError, OutputError, UsageError
 from edgeq.models import architecture
 from edgeq.output import temporary_folder
-from edgeq.passages import LENGTH, TOKENS, Text
+from edgeq.passages import TOKENS, Text
 from edgeq.quantize import collect
 from edgeq.quantize.calibrated import HELD, split
 from edgeq.quantize.calibration import Calibration
@@ -121,7 +121,7 @@ def compare(
     calibration: Calibration | str | os.PathLike[str] | None = None,
     *,
     tokens: int = TOKENS,
-    length: int = LENGTH,
+    length: int | None = None,
     positions: int = POSITIONS,
     threads: int | None = None,
     revision: str | None = None,
@@ -136,8 +136,8 @@ def compare(
     `methods`: "plain", "smoothed", "static", "smoothed-static", "importance", "feedback" (see `Candidate`); by default
     plain for all, feedback for recipes of k-quants, and of 8 bits what can be done to activations.
     Text is that of the `calibration` (or its file); without one `texts` (files of UTF-8, or .jsonl), or those that come
-    with edgeq, cut to `tokens` in all, sequences of `length`. A part of it, an eighth or less, is quantized for by
-    nobody, and of this about `positions` tell the loss.
+    with edgeq, cut to `tokens` in all, sequences of `length`, by default 512 or what the model was trained for, the
+    less. A part of it, an eighth or less, is quantized for by nobody, and of this about `positions` tell the loss.
 
     The result has `candidates`, the smallest first: `type`, `method`, `nbytes`, `bits_per_weight`, `loss` (`divergence`
     and its `error`, `same_top`, `perplexity` over that of the source), `error` of the weights, `seconds`; those worth
@@ -240,7 +240,7 @@ def _room() -> Path:
 
 
 def _texts(
-    file: File, called: str, known: Calibration | None, read: Sequence[Text], tokens: int, length: int
+    file: File, called: str, known: Calibration | None, read: Sequence[Text], tokens: int, length: int | None
 ) -> tuple[list[Passage], Sequences]:
     """(what to quantize for, what to measure on): of the calibration's text, or of the texts that were read."""
     if known is not None and known.sequences:

@@ -94,7 +94,7 @@ def convert(
             vision=vision,
         )
         if measure and type is not None and may_be_bad(type) and worth_calibrating(source, type, revision):
-            return _measured(source, report, type, threads, revision, announce, gguf)
+            return _measured(source, report, type, threads, revision, announce, gguf, progress)
         return report
 
     return _exported(out, made, allow_no_tokenizer, progress, announce) if out is not None and gguf else made(out)
@@ -127,6 +127,7 @@ def _measured(
     revision: str | None,
     announce: Callable[[str], None] | None,
     gguf: bool,
+    progress: Progress | None,
 ) -> Report:
     """The report of a checkpoint's file, with what that has lost."""
     started = time.perf_counter()
@@ -134,8 +135,8 @@ def _measured(
         with open_checkpoint(source, revision) as checkpoint:
             exact = pipeline.exact_type(checkpoint) or "F32"
         floats = folder / "float.eqf"
-        pipeline.convert(source, floats, exact, threads, None, revision, announce=announce, vision=False)
-        loss, holds = plain_loss(folder / "float.eqf", report.path, type, folder, threads, announce, gguf)
+        pipeline.convert(source, floats, exact, threads, progress, revision, announce=announce, vision=False)
+        loss, holds = plain_loss(floats, report.path, type, folder, threads, announce, gguf, progress)
     return replace(report, loss=loss, holds=holds, seconds=report.seconds + time.perf_counter() - started)
 
 
@@ -246,7 +247,7 @@ def _again(
         if request is None:
             report = requantize(model, path, type, threads, progress, announce, called, gguf)
             if measure and may_be_bad(type) and measurable(model):
-                loss, holds = plain_loss(model, path, type, folder, threads, announce, gguf)
+                loss, holds = plain_loss(model, path, type, folder, threads, announce, gguf, progress)
                 report = replace(report, loss=loss, holds=holds)
         else:
             report = quantize(model, path, type, request, folder, threads, progress, announce, called, gguf)

@@ -15,7 +15,7 @@ from edgeq.container.reader import open_file
 from edgeq.models import architecture
 from edgeq.quantize.calibrated import split
 from edgeq.quantize.loss_probe import Loss, Probe
-from edgeq.quantize.pipeline import DEFAULT
+from edgeq.quantize.pipeline import DEFAULT, Progress
 from edgeq.quantize.recipes import recipe
 from edgeq.quantize.requantize import requantize
 from edgeq.text.tokenizer import FILES
@@ -51,25 +51,32 @@ def plain_loss(
     threads: int | None = None,
     announce: Callable[[str], None] | None = None,
     gguf: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Loss, str]:
     """(what the file `made` of the recipe `type` has lost beside `exact`, the smallest recipe that holds where that is
-    much, else ""). Measured on a part of the texts that come with edgeq; `folder` is for what is tried."""
+    much, else ""). Measured on a part of the texts that come with edgeq; `folder` is for what is tried.
+    `progress` hears of what is encoded, and, without numbers, that something is measured."""
+
+    def measured(path: str | os.PathLike[str], kind: str) -> Loss:
+        if progress:
+            progress(f"measuring {kind}", 0, 0, 0, 0)
+        with open_file(path) as made:
+            return probe.loss(made)
+
     with open_file(exact) as file:
         passages = sequences_of(file, os.fspath(exact), corpora(None))
         _, held = split([np.array(one.tokens, np.int32) for one in passages])
         threads = threads or environment.threads() or environment.processors()
         probe = Probe(file, held[:PASSAGES], threads)
-        with open_file(made) as other:
-            loss = probe.loss(other)
+        loss = measured(made, type)
         if not loss.large:
             return loss, ""
         if announce:
             announce(f"{type} loses much: looking for the smallest type that holds")
 
         def holds(kind: str) -> bool:
-            report = requantize(exact, folder / "tried.eqf", kind, threads, announce=announce, gguf=gguf)
-            with open_file(report.path) as tried:
-                return not probe.loss(tried).large
+            report = requantize(exact, folder / "tried.eqf", kind, threads, progress, announce, gguf=gguf)
+            return not measured(report.path, kind).large
 
         return loss, _smallest(type, holds)
 

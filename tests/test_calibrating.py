@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.calibrating import notes_on, runnable_file, worth_calibrating
+from edgeq.calibrating import notes_on, runnable_file, sequences_of, worth_calibrating
+from edgeq.container.reader import open_file
 from edgeq.errors import OutputError
+from edgeq.passages import read_text
 from edgeq.quantize.calibration import Calibration, Statistics
 from edgeq.quantize.pipeline import exact_type
 
@@ -49,6 +51,18 @@ def test_what_is_calibrated_unasked(tiny_model: Path, tmp_path: Path):
         folder = random_checkpoints.write(case, tmp_path / case)
         (folder / "vocab.txt").write_text("a")
         assert worth_calibrating(folder, "Q4_0") == worth, case
+
+
+def test_no_sequence_is_longer_than_what_a_model_was_trained_for(tiny_model: Path, tmp_path: Path):
+    """Beyond that it reads nothing that it will ever read."""
+    made = edgeq.convert(tiny_model, tmp_path / "m.eqf", "BF16")
+    (tmp_path / "story.txt").write_text("Once upon a time there was a little girl who lived near the sea. " * 100)
+    texts = [read_text(tmp_path / "story.txt")]
+    for trained, asked, longest in ((8192, None, 512), (100, None, 100), (100, 200, 200)):
+        with open_file(made.path) as file:
+            file.metadata["config"]["max_position_embeddings"] = trained
+            found = sequences_of(file, "m", texts, asked)
+        assert max(len(one.tokens) for one in found) == longest, trained
 
 
 def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():

@@ -54,7 +54,13 @@ def test_what_holds_does_so(tiny_model: Path, tmp_path: Path):
     for kind in ("BF16", "TQ2_0"):
         edgeq.convert(tiny_model, tmp_path / f"{kind}.eqf", kind)
     exact = tmp_path / "BF16.eqf"
-    loss, smallest = plain_loss(exact, tmp_path / "TQ2_0.eqf", "TQ2_0", tmp_path)
+    told: list[tuple[str, int, int, int, int]] = []
+    loss, smallest = plain_loss(
+        exact, tmp_path / "TQ2_0.eqf", "TQ2_0", tmp_path, progress=lambda *one: told.append(one)
+    )
+    measured = [name for name, *numbers in told if numbers == [0, 0, 0, 0]]
+    assert measured[0] == "measuring TQ2_0" and len(measured) > 2, "and each that is tried"
+    assert "output_norm.weight" in {name for name, *_ in told}
     assert loss.large and LADDER.index("Q2_K") <= LADDER.index(smallest) < LADDER.index("Q8_0")
     edgeq.convert(tiny_model, tmp_path / "again.eqf", smallest)
     held, none = plain_loss(exact, tmp_path / "again.eqf", smallest, tmp_path)

@@ -13,7 +13,9 @@ TICK = 1.0  # seconds
 
 
 def announce(line: str) -> None:
-    """Tell on stderr what makes someone wait."""
+    """Tell on stderr what makes someone wait, over a bar or a line that moves: that comes again below."""
+    if can_move_lines():
+        click.echo("\r\x1b[K", err=True, nl=False)
     tell(f"edgeq: {line}", err=True)
 
 

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.calib]")
 @click.option("--tokens", type=click.IntRange(16), help="Of all texts together, at most.  [default: 24576]")
-@click.option("-c", "--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
+@click.option(
+    "-c",
+    "--ctx-size",
+    type=click.IntRange(16),
+    help="Tokens of a sequence, at most.  [default: 512, or what the model was trained for, the less]",
+)
 @click.option("--random-tokens", type=click.IntRange(0), default=0, help="So many random ones beside.  [default: 0]")
 @click.option(
     "--gram",
@@ -58,7 +63,7 @@ def command(
     takes the result as an importance matrix. Interrupted, the same command goes on where it was.
     """
     from edgeq.calibrating import calibrate
-    from edgeq.passages import LENGTH, TOKENS
+    from edgeq.passages import TOKENS
 
     given = [text_of(one) for one in texts]
     with status("") as say, work_bar() as show:
@@ -67,7 +72,7 @@ def command(
             output,
             given or None,
             tokens=tokens or TOKENS,
-            length=ctx_size or LENGTH,
+            length=ctx_size,
             random_tokens=random_tokens,
             gram=gram,
             threads=threads,

@@ -58,7 +58,12 @@ def _list(context: click.Context, parameter: click.Parameter, value: str | None)
     "--calibration", type=click.Path(path_type=Path), help="What `edgeq calibrate` has written; it holds its text."
 )
 @click.option("--tokens", type=click.IntRange(16), help="Of all texts together, at most.  [default: 24576]")
-@click.option("-c", "--ctx-size", type=click.IntRange(16), help="Tokens of a sequence, at most.  [default: 512]")
+@click.option(
+    "-c",
+    "--ctx-size",
+    type=click.IntRange(16),
+    help="Tokens of a sequence, at most.  [default: 512, or what the model was trained for, the less]",
+)
 @click.option("--positions", type=click.IntRange(1), help="Of text that is kept back, to measure at.  [default: 512]")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @json_option
@@ -84,7 +89,7 @@ def command(
     measured on a part of the text that nothing is quantized for. Ctrl-C ends it, and shows what is known by then.
     """
     from edgeq.comparing import POSITIONS, compare
-    from edgeq.passages import LENGTH, TOKENS
+    from edgeq.passages import TOKENS
 
     check_output(html_path)
     if texts and calibration:
@@ -103,7 +108,7 @@ def command(
             [text_of(one) for one in texts] or None,
             calibration,
             tokens=tokens or TOKENS,
-            length=ctx_size or LENGTH,
+            length=ctx_size,
             positions=positions or POSITIONS,
             threads=threads,
             revision=revision,

@@ -13,8 +13,9 @@ import click
 
 from edgeq.cli.announcer import tell
 from edgeq.cli.boards import memory
+from edgeq.cli.calibrate import Progress
 from edgeq.cli.options import announce, lora_option, threads_option
-from edgeq.cli.progress import progress_bar
+from edgeq.cli.progress import progress_bar, status, work_bar
 from edgeq.cli.units import binary_size, count, size
 from edgeq.errors import UsageError
 from edgeq.output import folder_of
@@ -178,15 +179,26 @@ def _calibrated(
         return
     told: list[str] = []
 
-    def progress(*_: object) -> None:
+    def progress(text: str, done: int, total: int) -> None:
         if not told:  # not before all is checked
             told.append("calibrating with the texts that come with edgeq: --no-calibration skips that, and loses more")
             announce(told[0])
+        shown(text, done, total)
 
     key = hashlib.sha256(f"{Path(source).absolute()} {source} {revision}".encode()).hexdigest()[:12]
     kept = folder_of(output or "unnamed") / f".{output.name if output else 'edgeq'}.{key}.calib"
     if not kept.exists():
-        calibrate(source, kept, threads=threads, revision=revision, progress=progress, announce=announce)
+        with status("") as say, work_bar() as show:
+            shown = Progress(say)
+            calibrate(
+                source,
+                kept,
+                threads=threads,
+                revision=revision,
+                progress=progress,
+                conversion=lambda tensor, i, tensors, done, of: show(f"{i + 1}/{tensors} {tensor}", done, of),
+                announce=announce,
+            )
     yield read_calibration(kept)
     kept.unlink(missing_ok=True)
 

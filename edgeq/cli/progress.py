@@ -14,23 +14,35 @@ Progress = Callable[[str, int, int, int, int], None]  # tensor, its index, tenso
 
 @contextlib.contextmanager
 def _bar(first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Gives what moves the bar: text, bytes done, bytes in all. Until it is called the bar says `first`."""
+    """Gives what moves the bar: text, bytes done, bytes in all, or 0 where nobody knows. Until it is called the bar
+    says `first`."""
     import rich.progress
+    import rich.text
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:  # older versions of rich end a bar that is off with an empty line
         yield lambda text, done, total: None
         return
+
+    class Size(rich.progress.DownloadColumn):
+        def render(self, task: rich.progress.Task) -> rich.text.Text:
+            return rich.text.Text() if task.total is None else super().render(task)
+
     columns = (
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(True),
+        Size(True),
         rich.progress.TimeRemainingColumn(),
     )
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(first, total=None)
-        yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
+
+        def show(text: str, done: int, total: int) -> None:
+            bar.tasks[0].total = total or None  # without one the bar only moves
+            bar.update(task, description=text, completed=done)
+
+        yield show
 
 
 @contextlib.contextmanager
@@ -61,7 +73,9 @@ def work_bar() -> Iterator[Callable[[str, int, int], None]]:
 def progress_bar(first: str) -> Iterator[Progress]:
     """Gives what moves the bar, which names the tensor that is done; until then it says `first`. It goes away again."""
     with _bar(first) as show:
-        yield lambda tensor, index, tensors, done, total: show(f"{index + 1}/{tensors} {tensor}", done, total)
+        yield lambda tensor, index, tensors, done, total: show(
+            f"{index + 1}/{tensors} {tensor}" if tensors else tensor, done, total
+        )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`edgeq convert` with a calibration: what is refused, what is said of the loss."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -72,7 +73,10 @@ def test_rubbish_is_not_written_in_silence(edgeq, tiny_model, tmp_path, monkeypa
 
 def test_a_small_model_is_calibrated_unasked(edgeq, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeq.cli.calibrate.can_move_lines", lambda: True)
+    monkeypatch.setattr("edgeq.cli.progress.can_move_lines", lambda: True)
     result = edgeq("convert", tiny_model, "-o", "m.eqf", "--type", "Q4_0", "--tensor-type", "ffn_down=Q8_0")
+    assert re.search(r"\r.*: [0-9]+ of [0-9]+ tokens, 0:[0-9]{2} left", result.err), "how far it is"
     assert result.code == 0, result.err
     assert "calibrating with the texts that come with edgeq" in result.err
     assert "loss on text that it was not quantized for: divergence 0.0" in result.out and "6 Q8_0" in result.out

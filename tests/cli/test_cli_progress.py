@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from edgeq.cli.progress import status
+from edgeq.cli.announcer import announce
+from edgeq.cli.progress import progress_bar, status
 
 
 def test_a_line_goes_away_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -13,6 +14,22 @@ def test_a_line_goes_away_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         say("second")
         raise KeyboardInterrupt
     assert capsys.readouterr() == ("", "\rfirst\x1b[K\rsecond\x1b[K\r\x1b[K")
+
+
+def test_a_line_that_is_told_stands_over_the_one_that_moves(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with status("working"):
+        announce("a note")
+    assert capsys.readouterr().err == "\rworking\x1b[K\r\x1b[Kedgeq: a note\n\r\x1b[K"
+
+
+def test_what_has_no_size_shows_none(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress_bar("reading") as show:
+        show("a", 0, 2, 1 << 20, 2 << 20)
+        show("measuring", 0, 0, 0, 0)
+    last = capsys.readouterr().err.split("measuring")[-1]
+    assert "/" not in last and "bytes" not in last
 
 
 def test_off_a_terminal_there_is_none(capsys: pytest.CaptureFixture[str]):
