@@ -65,6 +65,7 @@ MODELS = (
     Model("minicpm3", "F16"),
     Model("persimmon", "Q8_0"),
     Model("zamba2", "Q8_0"),
+    Model("recurrent-gemma", "Q8_0"),
 )
 
 

@@ -150,10 +150,10 @@ def greedy(model: Any, prompt: list[int], count: int = GENERATED, least: float =
                 break
             smallest = min(smallest, margin)
             tokens.append(int(best.indices[0]))
-            if model.config.model_type == "zamba2":  # with its cache steps have no least length
+            kept = next((name for name in ("cache", "past_key_values") if name in output), "")  # newer, older
+            if not kept or model.config.model_type == "zamba2":  # with its cache steps have no least length
                 output = model(torch.tensor([tokens]))
             elif step < count - 1:
-                kept = next(name for name in ("cache", "past_key_values") if name in output)  # newer, older
                 given = {kept: output[kept]}
                 if "position_ids" in inspect.signature(model.forward).parameters:  # Bamba would begin anew
                     given["position_ids"] = torch.tensor([[len(tokens) - 1]])

@@ -120,6 +120,7 @@ SUPPORTED = (
     "hyperclovax",
     "persimmon",
     "zamba2",
+    "recurrent_gemma",
     "jais2",
     "smallthinker",
     "rwkv7",

@@ -228,6 +228,18 @@ class Tensors(dict[str, Tensor]):
         part = Part(self._theirs + source, shape, rows, plane=index)
         self._into[f"{self._own}{name}.weight"] = Tensor((rows, shape[2]), (part,))
 
+    def matrices_of_heads(self, name: str, source: str, heads: int, size: int) -> None:
+        """`name.weight` [heads * size, size] of a tensor [heads, size, size], each of whose matrices is turned."""
+        whole, there = self._theirs + source, (heads, size, size)
+        parts = tuple(Part(whole, there, size, transposed=True, plane=head) for head in range(heads))
+        self._into[f"{self._own}{name}.weight"] = Tensor((heads * size, size), parts)
+
+    def flat(self, name: str, source: str, shape: tuple[int, ...]) -> None:
+        """`name`, all values of a tensor of that shape."""
+        self._into[self._own + name] = Tensor(
+            (prod(shape),), (Part(self._theirs + source, shape, prod(shape), flat=True),)
+        )
+
     def turned_heads(self, name: str, source: str, heads: int, rows: int, columns: int, step: int) -> None:
         """`name.weight` [heads * rows, columns]: of each head the first `columns` of its `step` rows there, turned."""
         whole, there = f"{self._theirs}{source}.weight", (heads * step, rows)

@@ -28,6 +28,7 @@ from edgeq.ops.elementwise import (
 from edgeq.ops.embedding import Embedding
 from edgeq.ops.experts import Experts, MixtureOfExperts
 from edgeq.ops.gated_norm import GatedNorm
+from edgeq.ops.gated_recurrence import GatedRecurrence
 from edgeq.ops.gaussian_top import GaussianTop
 from edgeq.ops.given_rows import GivenRows
 from edgeq.ops.grid_rope import RotateInGrid
@@ -88,6 +89,7 @@ class Graph(Recorder):
     previous = says(Previous)
     lerp = says(Lerp)
     wkv = says(Wkv)
+    gated_recurrence = says(GatedRecurrence)
     gated_norm = says(GatedNorm)
     silu_mul = says(SiluMul)
     activation = says(Activation)

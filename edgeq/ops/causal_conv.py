@@ -1,5 +1,5 @@
-"""The causal convolution before a recurrent layer, channel by channel, and SiLU. Of each sequence the latest inputs are
-kept with the layer's state."""
+"""The causal convolution before a recurrent layer, channel by channel, and SiLU, or none. Of each sequence the latest
+inputs are kept with the layer's state."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -35,15 +35,16 @@ class Args(NamedTuple):
 
 @dataclass(frozen=True)
 class CausalConv(Op):
-    """silu(x through a causal convolution by `weight` [channels, taps] (+ bias)); channels are a multiple of 16, taps
-    at least 2. `scales` are factors of x, of so many channels each."""
+    """silu(x through a causal convolution by `weight` [channels, taps] (+ bias)), without SiLU unless `activated`;
+    channels are a multiple of 16, taps at least 2. `scales` are factors of x, of so many channels each."""
 
     x: Value
     weight: str
     bias: str | None
     layer: int
     scales: tuple[tuple[int, float], ...] = ()
-    kernels: ClassVar[Variants] = {"causal_conv": lambda isa: [""]}
+    activated: bool = True
+    kernels: ClassVar[Variants] = {"causal_conv": lambda isa: ["silu", "plain"]}
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -69,7 +70,7 @@ class CausalConv(Op):
             runs=int(low.tables.runs.ctypes.data),
             run_count=low.tables.count(RUNS),
         )
-        low.tape.add("causal_conv", args, [x], [y, kept])
+        low.tape.add(f"causal_conv:{'silu' if self.activated else 'plain'}", args, [x], [y, kept])
 
     def _weight(self, low: Lowering) -> int:
         """Address of the panels."""
@@ -98,6 +99,12 @@ def make(variant, isa):
     @device
     def silu(x):
         return div(x, add(splat_f32(np.float32(1.0)), exp(neg(x))))
+
+    @device
+    def plain(x):
+        return x
+
+    activation = silu if variant == "silu" else plain
 
     @device
     def input_at(args, first, start, position):
@@ -135,7 +142,7 @@ def make(variant, isa):
                     for tap in range(oldest, a.taps):
                         source = input_at(args, first, start, position - (a.taps - 1) + tap)
                         total = fma(load_f32x16(source + at), load_f32x16(panel + tap * 64), total)
-                    store_f32x16(target + at, silu(total))
+                    store_f32x16(target + at, activation(total))
             done = 0
             while done < rows:
                 done += rows_in_page(start + done, rows - done)
@@ -144,10 +151,10 @@ def make(variant, isa):
     return kernel
 
 
-def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, activated: bool = True) -> np.ndarray:
     """The NumPy twin, from position 0 on: x [tokens, width], weight [width, taps] -> [tokens, width]."""
     taps = weight.shape[1]
     padded = np.concatenate([np.zeros((taps - 1, x.shape[1])), x.astype(np.float64)])
     total = sum(padded[tap : tap + len(x)] * weight[:, tap] for tap in range(taps))
     total = total if bias is None else total + bias
-    return np.asarray(total / (1.0 + np.exp(-total)), np.float32)
+    return np.asarray(total / (1.0 + np.exp(-total)) if activated else total, np.float32)

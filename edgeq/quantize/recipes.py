@@ -16,10 +16,10 @@ from edgeq.models.rows_in import AXES
 # Small, and errors in them weigh much: learned positions, types of tokens, what routes tokens to experts or gates a
 # shared one, the taps of short convolutions, what recurrent layers forget and learn by, and what weighs AltUp's streams
 KEPT = {"position_embd", *AXES, "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp", "conv"}
-KEPT |= {"ssm_conv1d", "ssm_a", "ssm_alpha", "ssm_beta"}
+KEPT |= {"rec_conv1d", "ssm_conv1d", "ssm_a", "ssm_alpha", "ssm_beta"}
 KEPT |= {"altup_router", "altup_predict_coef", "altup_correct_coef"}
 # Latent and disentangled attention's: small, and each head has a part of its own to lose
-OF_HEADS = {"attn_k_b", "attn_v_b", "attn_pos_k", "attn_pos_q"}
+OF_HEADS = {"attn_k_b", "attn_v_b", "attn_pos_k", "attn_pos_q", "rec_take", "rec_forget"}
 # What RWKV-7 forgets and learns by: small, and errors grow with a text
 OF_HEADS |= {f"time_mix_{kind}{part}" for kind in "wavg" for part in "12"}
 FOR_HEADS = "Q8_0"

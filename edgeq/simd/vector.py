@@ -226,6 +226,11 @@ def select_below(b, count, x, y):
     return b.select(b.icmp_signed("<", lanes, wanted), x, y)
 
 
+@operation(f32x16, f32x16)
+def sqrt(b, x):
+    return emit.call(b, "llvm.sqrt.v16f32", F32X16, [x])
+
+
 @operation(f32x16, f32x16, f32x16, f32x16)
 def select_negative(b, where, x, y):
     """x in the lanes where `where` is below zero, y in the others."""

@@ -7,7 +7,7 @@ from kernel_calls import BODIES, address, call
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
 from edgeq.kernels.layout import RUN_WORDS
-from edgeq.ops import causal_conv, delta_net, gated_norm, previous, selective_scan, state_space, wkv
+from edgeq.ops import causal_conv, delta_net, gated_norm, gated_recurrence, previous, selective_scan, state_space, wkv
 
 BODY = next(body for body in BODIES if body.native)
 # Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
@@ -365,3 +365,46 @@ def test_wkv_matches_twin_in_any_pieces(heads, size, gated, normed):
         norm = of_heads[3:] if normed else None
         expected = wkv.reference(*parts, gate if gated else None, of_heads[:3], norm, eps).reshape(len(text), width)
         np.testing.assert_allclose(one, expected, rtol=5e-4, atol=1e-4)
+
+
+def test_gated_recurrence_matches_twin_in_any_pieces():
+    rng, width = np.random.default_rng(4), 48
+    inputs = [rng.standard_normal((length, 3 * width)).astype(np.float32) for length in LENGTHS]
+    vectors = rng.standard_normal((3, width)).astype(np.float32)
+    vectors[2] -= 3  # some remember for long
+
+    def computed(turns, threads):
+        texts = Texts(width * 4 + 64)
+
+        def run(rows, turn):
+            x, take, forget = (np.ascontiguousarray(part) for part in np.split(np.concatenate(rows), 3, axis=1))
+            _keep, words = texts.places(turn)
+            positions = np.concatenate([np.arange(first, first + count) for _, first, count in turn])
+            out = np.zeros_like(x)
+            args = gated_recurrence.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                take=address(take),
+                take_stride=take.strides[0],
+                forget=address(forget),
+                forget_stride=forget.strides[0],
+                take_bias=address(vectors[0]),
+                forget_bias=address(vectors[1]),
+                rate=address(vectors[2]),
+                positions=address(positions),
+                parts=width // 16,
+                part_bytes=64,
+                out=address(out),
+                out_stride=out.strides[0],
+                **words,
+            )
+            call(BODY.kernel("gated_recurrence"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        expected = gated_recurrence.reference(*np.split(text, 3, axis=1), *vectors)
+        np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)
