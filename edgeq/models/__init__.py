@@ -121,6 +121,8 @@ SUPPORTED = (
     "persimmon",
     "zamba2",
     "recurrent_gemma",
+    "sarvam_moe",
+    "sarvam_mla",
     "jais2",
     "smallthinker",
     "rwkv7",

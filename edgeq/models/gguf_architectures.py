@@ -36,6 +36,7 @@ EXPORTED = {entry.model_type: name for name, entry in ARCHITECTURES.items()} | {
     "internlm3": "llama",
     "iquestcoder": "llama",
     "bailing_moe": "bailingmoe2",
+    "sarvam_moe": "bailingmoe2",
     "olmo3": "olmo2",
     "granitemoehybrid": "granite",
     "granitemoeshared": "granitemoe",

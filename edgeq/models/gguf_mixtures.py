@@ -7,7 +7,7 @@ from typing import Any
 from edgeq.errors import UnsupportedError
 from edgeq.models import gguf_hooks as hooks
 from edgeq.models.composition import Model
-from edgeq.models.feed_forward import GatedMLP, SharedMLP
+from edgeq.models.feed_forward import GatedMLP, MixtureOfExperts, SharedMLP
 from edgeq.models.gguf_architecture import GgufArchitecture
 from edgeq.models.gguf_hooks import Config, Shapes, read_lfm2, write_lfm2
 from edgeq.models.gguf_keys import (
@@ -88,15 +88,15 @@ def read_ling(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 def write_ling(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """As `read_ling` reads it; GGUF's has an MLP for every token."""
-    if not config.get("num_shared_experts", 1):
+    ffn = model.layers[-1].ffn
+    if not isinstance(ffn, SharedMLP) or not isinstance(ffn.experts, MixtureOfExperts):
         raise UnsupportedError("a Ling without shared experts cannot be exported")
-    shared = {"expert_shared_count": config.get("num_shared_experts", 1)}
-    usual = {"n_group": 8, "topk_group": 4, "norm_topk_prob": True}
-    width = config.get("moe_intermediate_size", 512)
+    experts, beside = ffn.experts, ffn.shared.up.rows
+    groups = {"n_group": experts.groups, "topk_group": experts.top_groups}
     return {
-        **write(model, {**usual, **config, "norm_topk_prob": True}),
-        **shared,
-        "expert_shared_feed_forward_length": width,
+        **write(model, {**config, **groups, "norm_topk_prob": True}),
+        "expert_shared_count": beside // experts.width,
+        "expert_shared_feed_forward_length": experts.width,
     }
 
 

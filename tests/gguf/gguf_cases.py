@@ -50,6 +50,7 @@ NEAREST = {
     "lfm2-moe": {"routed_scaling_factor": 1.0},
     "dots1": {"num_key_value_heads": 4, "layer_types": ["full_attention"] * 3},
     "ling": {"head_dim": 16},
+    "sarvam": {"head_dim": 16},
     "gemma4-experts": {"rope_parameters": CASES["gemma4"]["rope_parameters"]},
     "deepseek-v2-queries": {"attention_bias": False},
     "minicpm3": {"scale_emb": 12.0, "dim_model_base": 256},
@@ -95,7 +96,7 @@ REFUSED = {
     *("hunyuan-moe-bias", "minimax-m2-tied", "exaone-moe-groups", "cohere2-moe-softmax"),
     *("llama4", "llama4-large", "hyperclovax", "hyperclovax-plain", "persimmon"),
     *("persimmon-plain", "zamba2", "zamba2-plain", "recurrent-gemma"),
-    *("recurrent-gemma-wide",),
+    *("recurrent-gemma-wide", "sarvam-many", "sarvam-mla"),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }

@@ -59,6 +59,19 @@ _DEEPSEEK_V3 = {
     "num_nextn_predict_layers": 0,
     "rope_scaling": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
 }
+_SARVAM = {
+    **_BASE,
+    **{key: value for key, value in _EXPERTS.items() if not key.startswith("n_")},
+    "model_type": "sarvam_mla",
+    "architectures": ["SarvamMLAForCausalLM"],
+    "q_lora_rank": None,
+    "head_dim": 48,
+    "num_experts": 8,
+    "num_shared_experts": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "rope_scaling": {**_YARN, "rope_type": "deepseek_yarn", "mscale": 1.0, "mscale_all_dim": 1.0},
+}
 _GLM4_MOE_LITE = {
     **{key: value for key, value in (_BASE | _EXPERTS).items() if key != "first_k_dense_replace"},
     "model_type": "glm4_moe_lite",
@@ -101,6 +114,7 @@ _MINICPM3 = {
     },
 }
 CASES: dict[str, dict[str, Any]] = {
+    "sarvam-mla": _SARVAM,
     "deepseek-v2-lite": _DEEPSEEK_V2,
     "deepseek-v2-queries": {
         **_DEEPSEEK_V2,

@@ -211,6 +211,21 @@ _COHERE2_MOE = {
     "attention_bias": False,
     "tie_word_embeddings": True,
 }
+_SARVAM = {
+    **_BASE,
+    "model_type": "sarvam_moe",
+    "architectures": ["SarvamMoEForCausalLM"],
+    "head_dim": 24,
+    "num_experts": 6,
+    "num_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.3,
+    "norm_topk_prob": True,
+    "use_qk_norm": True,
+    "rope_theta": 8000000.0,
+}
+
 CASES: dict[str, dict[str, Any]] = {
     "lfm2-moe": _LFM2_MOE,
     "lfm2-moe-no-bias": {
@@ -236,6 +251,18 @@ CASES: dict[str, dict[str, Any]] = {
     "dots1": _DOTS1,
     "solar-open": _SOLAR,
     "ling": _LING,
+    "sarvam": _SARVAM,
+    "sarvam-many": {
+        **{key: value for key, value in _SARVAM.items() if key not in ("num_experts", "num_shared_experts")},
+        "n_routed_experts": 9,
+        "n_shared_experts": 2,
+        "num_key_value_heads": 1,
+        "first_k_dense_replace": 2,
+        "num_experts_per_tok": 3,
+        "use_qk_norm": False,
+        "use_qkv_bias": True,
+        "tie_word_embeddings": True,
+    },
     "ling-biases": {
         **_LING,
         "model_type": "bailing_moe",
