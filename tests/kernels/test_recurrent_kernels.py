@@ -58,7 +58,8 @@ WHOLE = [[(0, 0, LENGTHS[0]), (1, 0, LENGTHS[1])]]
 
 @pytest.mark.parametrize("taps", [2, 3, 4])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias):
+@pytest.mark.parametrize("kind", ["silu", "plain"])
+def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias, kind):
     rng, width = np.random.default_rng(taps), 48
     weight = rng.standard_normal((width, taps)).astype(np.float32)
     bias = np.pad(rng.standard_normal(width), (0, 16)).astype(np.float32) if has_bias else None
@@ -82,7 +83,7 @@ def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias):
                 out_stride=out.strides[0],
                 **words,
             )
-            call(BODY.kernel("causal_conv"), args, threads)
+            call(BODY.kernel(f"causal_conv:{kind}"), args, threads)
             return out
 
         return in_turns(turns, inputs, width, run)
@@ -90,7 +91,7 @@ def test_causal_conv_matches_twin_in_any_pieces(taps, has_bias):
     pieces, whole = computed(PIECES, 2), computed(WHOLE, 1)
     for text, one, other in zip(inputs, pieces, whole, strict=True):
         np.testing.assert_array_equal(one, other)
-        expected = causal_conv.reference(text, weight, None if bias is None else bias[:width])
+        expected = causal_conv.reference(text, weight, None if bias is None else bias[:width], kind == "silu")
         np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-5)
 
 
