@@ -10,10 +10,11 @@ import pytest
 import edgeq
 from edgeq.calibrating import notes_on, runnable_file, sequences_of, worth_calibrating
 from edgeq.container.reader import open_file
-from edgeq.errors import OutputError
+from edgeq.errors import OutputError, UnsupportedError
 from edgeq.passages import read_text
 from edgeq.quantize.calibration import Calibration, Statistics
 from edgeq.quantize.pipeline import exact_type
+from edgeq.text.world import FILE, vocabulary
 
 sys.path.append(str(Path(__file__).resolve().parent / "models"))
 import random_checkpoints
@@ -44,15 +45,6 @@ def test_a_checkpoint_runs_from_a_file_that_goes_away(tiny_model: Path, tmp_path
         pass
 
 
-def test_what_is_calibrated_unasked(tiny_model: Path, tmp_path: Path):
-    """Not a model whose layers need more than the one before them gives: feedback goes layer by layer."""
-    assert worth_calibrating(tiny_model, "Q4_0") and not worth_calibrating(tiny_model, "Q8_0")
-    for case, worth in (("mamba", True), ("rwkv7", False), ("smallthinker", False)):
-        folder = random_checkpoints.write(case, tmp_path / case)
-        (folder / "vocab.txt").write_text("a")
-        assert worth_calibrating(folder, "Q4_0") == worth, case
-
-
 def test_no_sequence_is_longer_than_what_a_model_was_trained_for(tiny_model: Path, tmp_path: Path):
     """Beyond that it reads nothing that it will ever read."""
     made = edgeq.convert(tiny_model, tmp_path / "m.eqf", "BF16")
@@ -63,6 +55,25 @@ def test_no_sequence_is_longer_than_what_a_model_was_trained_for(tiny_model: Pat
             file.metadata["config"]["max_position_embeddings"] = trained
             found = sequences_of(file, "m", texts, asked)
         assert max(len(one.tokens) for one in found) == longest, trained
+
+
+def test_a_model_whose_layers_cannot_be_run_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its columns count by what they read; what that has cost is measured, and no goal can be met."""
+    monkeypatch.setitem(random_checkpoints.CASES, "rwkv7", random_checkpoints.CASES["rwkv7"] | {"vocab_size": 260})
+    folder = random_checkpoints.write("rwkv7", tmp_path / "c")
+    (folder / FILE).write_bytes(vocabulary({b + 1: bytes([b]) for b in range(256)}))
+    assert worth_calibrating(folder, "Q4_0") and not worth_calibrating(folder, "Q8_0")
+    (tmp_path / "story.txt").write_text("Once upon a time there was a little girl who lived near the sea. " * 20)
+    known = edgeq.calibrate(folder, tmp_path / "m.calib", [tmp_path / "story.txt"], length=64).calibration
+    report = edgeq.convert(folder, tmp_path / "m.eqf", "Q4_0", request=edgeq.Request(known))
+    assert report.loss is not None and 0 < report.loss.divergence < 1
+    plain = edgeq.convert(folder, tmp_path / "plain.eqf", "Q4_0")
+    assert plain.nbytes < report.nbytes, "which says what it reads"
+    with open_file(tmp_path / "m.eqf") as made, open_file(tmp_path / "plain.eqf") as other:
+        name = "blk.0.time_mix_key.weight"
+        assert made.tensors[name].type == "Q4_0" and made.tensors[name].crc32 != other.tensors[name].crc32
+    with pytest.raises(UnsupportedError, match="cannot be run one by one"):
+        edgeq.convert(folder, tmp_path / "m.eqf", "Q4_0", request=edgeq.Request(known, bits=5.0))
 
 
 def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():

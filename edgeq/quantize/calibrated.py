@@ -51,7 +51,8 @@ class Request:
     """How to quantize a model for what it reads.
 
     calibration what it read
-    method      one of METHODS; None for "feedback" where the calibration has a text, "importance" where it has none
+    method      one of METHODS; None for "feedback" where the calibration has a text and the model's layers can be run
+                one by one, else "importance"
     nbytes, bits, divergence, memory: of these at most one: the file's bytes, bits per weight, mean KL divergence in
                 nats, or bytes that running it takes, that are not to be exceeded; types are then chosen by how
                 sensitive the model is to each matrix
@@ -135,6 +136,8 @@ def quantize(
     with open_file(floats) as file:
         model = architecture(file.metadata["config"], file.path)
         calibration.check(model, called or file.path)
+        if request.method is None and not model.in_stages:
+            request = replace(request, method=IMPORTANCE)
         if request.aims and not model.writes_text:
             raise UsageError(f"{called or file.path}: writes no text, so its loss is no divergence: give a --type")
         tell = announce or (lambda line: None)

@@ -40,21 +40,22 @@ class Loss:
 
 class Probe:
     """Compares models with `file` at about `positions` of the token ids `sequences`, int32 [tokens] each. Keeps what
-    goes into every stage."""
+    goes into every stage, of a model that can be run in stages."""
 
     def __init__(
         self, file: File, sequences: Sequence[npt.NDArray[np.int32]], threads: int = 1, positions: int = 512
     ) -> None:
         self.file, self.threads, self.sequences = file, threads, sequences
-        self.layers = architecture(file.metadata["config"], file.path).num_hidden_layers
+        model = architecture(file.metadata["config"], file.path)
+        self.layers, self._in_stages = model.num_hidden_layers, model.in_stages
         self._context = max(map(len, sequences))
         self._inputs: list[list[Any]] = [[np.asarray(one) for one in sequences]]  # of each stage, by sequence
-        for stage in range(self.layers + 1):
+        for stage in range(self.layers + 1 if self._in_stages else 0):
             self._inputs.append(self._run(file, range(stage, stage + 1), self._inputs[-1]))
         step = max(sum(map(len, sequences)) // positions, 1)
         self._positions = [np.arange(step - 1, len(one) - 1, step) for one in sequences]
         self._following = np.concatenate([one[at + 1] for one, at in zip(sequences, self._positions, strict=True)])
-        self._exact = self._results(file, self._inputs[-1])
+        self._exact = self._found(file, self.layers + 1)
 
     @property
     def positions(self) -> int:
@@ -63,10 +64,7 @@ class Probe:
 
     def loss(self, other: File, first: int = 0) -> Loss:
         """That of a model which is the same before stage `first`."""
-        rows = self._inputs[first]
-        if first <= self.layers:
-            rows = self._run(other, range(first, self.layers + 1), rows)
-        found = self._results(other, rows)
+        found = self._found(other, first)
         divergences = np.sum(np.exp(self._exact) * (self._exact - found), axis=1, dtype=np.float64)
         at = np.arange(len(found)), self._following
         return Loss(
@@ -76,21 +74,40 @@ class Probe:
             float(np.exp(np.mean(self._exact[at] - found[at], dtype=np.float64))),
         )
 
-    def _run(self, file: File, stages: range, rows: Sequence[Any]) -> list[Any]:
+    def _found(self, file: File, first: int) -> F32:
+        """What `_results` gives, computed from stage `first` on; of a model that cannot be run in stages, all of it."""
+        if not self._in_stages:
+            return _logarithms(self._run(file, None, self.sequences, self._positions))
+        rows = self._inputs[first]
+        if first <= self.layers:
+            rows = self._run(file, range(first, self.layers + 1), rows)
+        return self._results(file, rows)
+
+    def _run(
+        self, file: File, stages: range | None, rows: Sequence[Any], kept: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """What the stages make of each sequence's rows; of all, or of those at the positions `kept`."""
         found = []
         with Session(
             file, context=self._context, batch=self._context, threads=self.threads, kv="f16", stages=stages, force=True
         ) as session:
-            for one in rows:
+            for number, one in enumerate(rows):
                 session.rewind(0)
-                found.append(session.eval(one, all_logits=True))
+                made = session.eval(one, all_logits=True)
+                found.append(made if kept is None else made[kept[number]])
         return found
 
     def _results(self, file: File, rows: Sequence[F32]) -> F32:
         """Logarithms of probabilities at the chosen positions, f32 [positions, vocabulary]."""
+        head = range(self.layers + 1, self.layers + 2)
         chosen = [one[at] for one, at in zip(rows, self._positions, strict=True)]
-        logits = np.concatenate(self._run(file, range(self.layers + 1, self.layers + 2), chosen))
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        result: F32 = logits
-        return result
+        return _logarithms(self._run(file, head, chosen))
+
+
+def _logarithms(rows: Sequence[F32]) -> F32:
+    """Of probabilities, one sequence after the other, of their logits."""
+    logits = np.concatenate(rows)
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    result: F32 = logits
+    return result

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.blocks.reference import decode
+from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import block_type
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File, open_file
@@ -63,6 +63,18 @@ def test_what_is_told_from_one_type_is_near_what_another_costs(
         panels = aligned_copy(metric.quantize(weights, block_type(kind)))
         direct = probe.loss(ChangedFile(floats, {MATRIX: (kind, panels)}), 2).divergence
         assert measured.losses[MATRIX][kind] == pytest.approx(direct, rel=0.35)
+
+
+def test_a_loss_is_that_of_a_model_that_is_run_as_one(
+    floats: File, sequences: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those are whose layers need more than the one before them gives."""
+    rows, columns = floats.tensors[MATRIX].shape
+    weights = decode(floats.data(MATRIX), rows, columns, floats.tensors[MATRIX].type)
+    other = ChangedFile(floats, {MATRIX: ("Q4_0", aligned_copy(encode(weights, "Q4_0")))})
+    staged = Probe(floats, sequences[8:10]).loss(other)
+    monkeypatch.setattr("edgeq.models.composition.Model.in_stages", False)
+    assert Probe(floats, sequences[8:10]).loss(other, 2) == staged and staged.divergence > 0
 
 
 def test_feedback_loses_less_than_importance(
