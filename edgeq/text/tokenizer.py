@@ -11,6 +11,7 @@ from edgeq.text.chat import ChatTemplate
 from edgeq.text.detokenizer import Detokenizer
 from edgeq.text.pair import Pair, shared_length
 from edgeq.text.world import FILE as WORLD
+from edgeq.text.world import NAME as END_OF_WORLD
 from edgeq.text.world import WorldBackend
 
 # Tokens by which chat models end their turn. Checkpoints often name only the end-of-text token in their JSON files.
@@ -32,6 +33,7 @@ END_OF_TURN = (
     "<|eot|>",
     "<EOT>",
     "[EOT]",
+    END_OF_WORLD,
 )
 
 

@@ -14,7 +14,7 @@ from edgeq.text.assets import AddedToken, TokenizerSettings
 from edgeq.text.pair import Pair, shared_length
 
 FILE = "rwkv_vocab_v20230424.txt"
-END = 0
+END, NAME = 0, "<|rwkv_tokenizer_end_of_text|>"
 _LINE = re.compile(r"(\d{1,9}) (b?)(['\"])(.*)\3 (\d{1,9})", re.ASCII)
 _ESCAPED = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
 _NAMED = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
@@ -27,7 +27,7 @@ class WorldBackend:
 
     def __init__(self, data: bytes, settings: TokenizerSettings) -> None:
         self._pieces = read_vocabulary(data)
-        end = {} if END in self._pieces else {END: AddedToken("<|endoftext|>", special=True)}
+        end = {} if END in self._pieces else {END: AddedToken(NAME, special=True)}
         self.added = end | settings.added
 
     @property

@@ -69,8 +69,10 @@ def test_a_text_s_end() -> None:
     """The number that no line has; checkpoints may name it, and what ends a turn."""
     plain = loaded(file())
     assert (plain.bos_id, plain.eos_ids, plain.vocab_size) == (None, {0}, FIRST + len(WORDS))
-    assert plain.encode("<|endoftext|>ab") == [0, 258] and plain.decode([0, 258]) == "ab"
-    assert plain.encode("<|endoftext|>", parse_special=False) == longest(b"<|endoftext|>")
+    assert plain.encode("<|rwkv_tokenizer_end_of_text|>ab") == [0, 258] and plain.decode([0, 258]) == "ab"
+    assert plain.encode("<|rwkv_tokenizer_end_of_text|>", parse_special=False) == longest(
+        b"<|rwkv_tokenizer_end_of_text|>"
+    )
     added = {"0": {"content": "<s>", "special": True}}
     named = loaded(file(), bos_token="<s>", eos_token="\n\n", added_tokens_decoder=added, add_bos_token=True)
     assert (named.bos_id, named.eos_ids) == (0, {257})
