@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import prod
@@ -228,30 +228,47 @@ class _Choice:
 
     def _aimed(self, usual: dict[str, str]) -> Plan:
         """The types that serve the request's goal. Those that no sensitivity is known of keep their usual type."""
-        file, request = self.file, self.request
+        file, goal = self.file, self._goal(usual)
         found = self._sensitivities()
         rest = {name: kind for name, kind in usual.items() if name not in found.losses}
-        specs = [TensorSpec(i.name, i.shape, usual.get(i.name, "F32")) for i in file.tensors.values()]
-        assets = {name: file.asset(name) for name in file.assets}
-        if not self.gguf:
-            groups = inputs(architecture(file.metadata["config"], file.path), file)
-            assets[ASSET] = bytes(Seen.most_bytes(len(groups), len(request.calibration.corpora)))
         matrices = sum(tensor_bytes(usual[name], file.tensors[name].shape) for name in found.losses)
-        fixed = file_bytes(specs, file.metadata, assets) - matrices
-        goal = Goal(divergence=request.divergence or 0.0)
-        if request.nbytes is not None:
-            goal = Goal(request.nbytes)
-        if request.memory is not None:
-            goal = Goal(self._room(request.memory))
-        if request.bits is not None:
-            weights = sum(prod(info.shape) for info in file.tensors.values())
-            others = sum(tensor_bytes(spec.type, spec.shape) for spec in specs if spec.name not in found.losses)
-            goal = Goal(request.bits * weights / 8 + fixed - others)
+        fixed = self._file_bytes(usual) - matrices
         try:
             made = plans.plan(file, found, goal, fixed, self.gguf)
         except UsageError as error:
             raise UsageError(f"{self.called}: {error}") from None
         return Plan(rest | dict(made.types), made.divergence)
+
+    def _goal(self, usual: dict[str, str]) -> Goal:
+        """What the request aims at. Raises UsageError for a size that no types reach: before much is measured."""
+        file, request = self.file, self.request
+        if request.divergence is not None:
+            return Goal(divergence=request.divergence)
+        if request.nbytes is not None:
+            goal = Goal(request.nbytes)
+        elif request.memory is not None:
+            goal = Goal(self._room(request.memory))
+        else:
+            assert request.bits is not None
+            weights = sum(prod(info.shape) for info in file.tensors.values())
+            tensors = sum(tensor_bytes(usual.get(i.name, "F32"), i.shape) for i in file.tensors.values())
+            goal = Goal(request.bits * weights / 8 + self._file_bytes(usual) - tensors)
+        small = {name: plans.smallest(file.tensors[name].shape, kind, self.gguf) for name, kind in usual.items()}
+        try:
+            plans.check_size(self._file_bytes(small), goal)
+        except UsageError as error:
+            raise UsageError(f"{self.called}: {error}") from None
+        return goal
+
+    def _file_bytes(self, types: Mapping[str, str]) -> int:
+        """Of the file with matrices of these types, at most."""
+        file = self.file
+        specs = [TensorSpec(i.name, i.shape, types.get(i.name, "F32")) for i in file.tensors.values()]
+        assets = {name: file.asset(name) for name in file.assets}
+        if not self.gguf:
+            groups = inputs(architecture(file.metadata["config"], file.path), file)
+            assets[ASSET] = bytes(Seen.most_bytes(len(groups), len(self.request.calibration.corpora)))
+        return file_bytes(specs, file.metadata, assets)
 
     def _room(self, memory: float) -> float:
         """Bytes of `memory` that are a file's, beside a usual conversation's keys and values, buffers, the program.

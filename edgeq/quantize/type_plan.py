@@ -53,14 +53,24 @@ def plan(file: File, found: Sensitivities, goal: Goal, fixed_bytes: int, gguf: b
     chosen = allocate(candidates, goal.nbytes - fixed_bytes, max(goal.divergence - found.floor, 0.0))
     nbytes, divergence = sum(one.nbytes for one in chosen.values()), sum(one.loss for one in chosen.values())
     divergence += found.floor
-    if nbytes + fixed_bytes > goal.nbytes:
-        smallest = (nbytes + fixed_bytes) / 1e6
-        raise UsageError(f"takes at least {smallest:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
+    check_size(nbytes + fixed_bytes, goal)
     if goal.divergence and divergence > goal.divergence:
         raise UsageError(
             f"a divergence of {goal.divergence:g} is less than that of any type here, {divergence:.2g}: ask for more"
         )
     return Plan({name: one.type for name, one in chosen.items()}, divergence)
+
+
+def check_size(least: float, goal: Goal) -> None:
+    """UsageError where a goal is fewer bytes than it takes at least."""
+    if least > goal.nbytes:
+        raise UsageError(f"takes at least {least / 1e6:.1f} MB, more than {goal.nbytes / 1e6:.1f}: ask for more")
+
+
+def smallest(shape: tuple[int, ...], usual: str, gguf: bool = False) -> str:
+    """The type of fewest bytes that a matrix may get, whose `usual` one may be smaller still."""
+    kinds = [kind for kind in (GGUF_TYPES if gguf else TYPES) if not gguf or _in_gguf(kind, shape[-1])]
+    return min([usual, *kinds], key=lambda kind: tensor_bytes(kind, shape))
 
 
 def _candidates(file: File, name: str, losses: Mapping[str, float], gguf: bool) -> list[Candidate]:

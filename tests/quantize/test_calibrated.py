@@ -112,6 +112,16 @@ def test_what_no_types_reach_is_refused_by_the_model_s_name(
         convert(tiny_model, tmp_path / "made.eqf", request=Request(calibration, **aim))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("aim", [{"nbytes": 1e5}, {"bits": 2.0}])
+def test_what_is_far_too_small_is_refused_before_much_is_measured(
+    tiny_model: Path, calibration: Calibration, tmp_path: Path, aim: dict[str, float]
+) -> None:
+    told: list[str] = []
+    with pytest.raises(UsageError, match=r"tiny_model: takes at least [01]\.\d MB, more than [01]\.\d: ask for more"):
+        convert(tiny_model, tmp_path / "m.eqf", announce=told.append, request=Request(calibration, **aim))  # type: ignore[arg-type]
+    assert not [line for line in told if "sensitive" in line]
+
+
 def test_a_file_fits_a_machine_and_leaves_room_for_a_conversation(
     tiny_model: Path, floats: File, calibration: Calibration, tmp_path: Path
 ) -> None:
