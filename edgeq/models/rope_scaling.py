@@ -58,10 +58,10 @@ def rope(
     return _longrope(frequencies, scaling, original, factor)
 
 
-def whole_rope(config: Config, head_dim: int, theta: float = 10000.0) -> Rope:
+def whole_rope(config: Config, head_dim: int, theta: float = 10000.0, kind: str = "full_attention") -> Rope:
     """That of heads all of whose values are rotated. UnsupportedError for a part of them, which transformers passes
     over in such models, or stumbles over."""
-    found = rope(config, head_dim, theta=theta)
+    found = rope(config, head_dim, theta=theta, kind=kind)
     if 2 * len(found.inverse_frequencies) != head_dim:
         raise config.unsupported("a partial_rotary_factor below 1 is not supported: all of a head is rotated")
     return found

@@ -1,30 +1,47 @@
 """UltraBERT: EuroBERT, two of three of whose layers see a window around each token, and are rotated by a theta of their
 own."""
 
+from dataclasses import replace
+
 from edgeq.models.composition import Model
 from edgeq.models.config import Config, shown
 from edgeq.models.dimensions import read_dimensions, read_heads
 from edgeq.models.eurobert import encoder
-from edgeq.models.rope_scaling import rope
-from edgeq.models.windows import by_layer
+from edgeq.models.rope_scaling import whole_rope
+from edgeq.models.windows import KINDS, by_layer
 
 THETA, LOCAL_THETA = 2560000.0, 10000.0
+REACH = 128
 
 
 def compose(config: Config) -> Model:
-    """`sliding_window` is how far a token sees to either side; in older checkpoints each layer has its own number, and
-    its theta."""
+    """`sliding_window` is how far a token sees to either side. transformers writes names that begin with its own."""
     size = read_dimensions(config)
     layers, head_dim = size.num_hidden_layers, read_heads(config, size.hidden_size).head_dim
-    given, thetas = config.get("attention_windows"), config.get("rope_theta")
-    if isinstance(given, list):
-        reach = next((one for one in given if one), 128)
-        kinds = ["sliding_attention" if one else "full_attention" for one in given]
-        config = config.usually(sliding_window=reach, layer_types=kinds)
-    if isinstance(thetas, list):
-        raise config.unsupported(f"a rope_theta for each layer, {shown(thetas)}, is not supported: save it again")
-    reach = config.integer("sliding_window", 128)
-    windows = by_layer(config.changed(sliding_window=reach + 1), [(i + 1) % 3 != 0 for i in range(layers)])
-    whole = rope(config, head_dim, theta=THETA)
-    local = rope(config, head_dim, theta=LOCAL_THETA, kind="sliding_attention")
-    return encoder("ultrabert", config, [local if window else whole for window in windows], windows, 1e-6)
+    config = newer(config, layers)
+    reach = config.integer("sliding_window", REACH)
+    windows = by_layer(config.changed(sliding_window=reach + 1), [False] * layers)
+    whole = whole_rope(config, head_dim, THETA)
+    local = whole_rope(config, head_dim, LOCAL_THETA, "sliding_attention")
+    model = encoder("ultrabert", config, [local if window else whole for window in windows], windows, 1e-6)
+    return replace(model, prefixes=("model.", "ultrabert.", ""))
+
+
+def newer(config: Config, layers: int) -> Config:
+    """With `layer_types`; and with the keys of newer checkpoints, of one that has a window and a theta for each layer:
+    the first window counts, and the last theta of each kind."""
+    windows, kinds, thetas = config.get("attention_windows"), config.get("layer_types"), config.get("rope_theta")
+    if windows is not None:
+        if not isinstance(windows, list):
+            raise config.malformed(f"attention_windows is {shown(windows)}, a list of {layers} is needed")
+        reach = next((one for one in windows if one), config.get("sliding_window", REACH))
+        config = config.changed(sliding_window=reach)
+        kinds = ["sliding_attention" if one else "full_attention" for one in windows] if kinds is None else kinds
+    if kinds is None:
+        kinds = ["sliding_attention" if (i + 1) % 3 else "full_attention" for i in range(layers)]
+    config = config.changed(layer_types=config.layer_types(layers, KINDS, kinds))
+    if isinstance(thetas, list) and config.get("rope_parameters") is None:
+        usual = {"sliding_attention": LOCAL_THETA, "full_attention": THETA}
+        usual |= dict(zip(config.get("layer_types"), thetas, strict=False))
+        config = config.changed(rope_parameters={kind: {"rope_theta": theta} for kind, theta in usual.items()})
+    return config

@@ -82,6 +82,62 @@ def test_names_of_the_makers_of_gte(prefix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(states(tmp_path / "m.eqf", prompt), states(converted("gte", tmp_path / "c"), prompt))
 
 
+def written_jina(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As transformers writes its tensors, which is what its makers call and join them."""
+    names = {"post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2", "self_attn.o_proj": "mixer.out_proj"}
+    names |= {"embeddings.LayerNorm": "emb_ln", "layers.": "encoder.layers."}
+    found: dict[str, np.ndarray] = {}
+    for name, values in weights.items():
+        for own, theirs in names.items():
+            name = name.replace(own, theirs)
+        if "self_attn.q_proj" in name:
+            others = (weights[name.removeprefix("encoder.").replace("q_proj", f"{part}_proj")] for part in "kv")
+            found[name.replace("self_attn.q_proj", "mixer.Wqkv")] = np.concatenate([values, *others])
+        elif "self_attn" not in name:
+            found[name] = values
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "roberta."])
+def test_names_that_transformers_writes_of_jina(prefix: str, tmp_path: Path) -> None:
+    config, weights, prompt = random_checkpoints.make("jina-embeddings-v3")
+    named = {f"{prefix}{name}": values for name, values in written_jina(weights).items()}
+    assert {f"{prefix}emb_ln.bias", f"{prefix}encoder.layers.0.mixer.Wqkv.bias"} < named.keys()
+    assert len(named) == len(weights) - 4 * config["num_hidden_layers"]
+    path = random_checkpoints.write_weights(config, named, tmp_path)
+    convert(path, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    usual = converted("jina-embeddings-v3", tmp_path / "c")
+    np.testing.assert_array_equal(states(tmp_path / "m.eqf", prompt), states(usual, prompt))
+
+
+def test_names_that_transformers_writes_of_ultrabert(tmp_path: Path) -> None:
+    config, weights, prompt = random_checkpoints.make("ultrabert")
+    named = {f"ultrabert.{name.removeprefix('model.')}": values for name, values in weights.items()}
+    path = random_checkpoints.write_weights(config, named, tmp_path)
+    convert(path, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    usual = states(converted("ultrabert", tmp_path / "c"), prompt)
+    np.testing.assert_array_equal(states(tmp_path / "m.eqf", prompt), usual)
+
+
+def test_older_configurations_of_ultrabert() -> None:
+    """Those of the published checkpoint have a window and a theta for each layer."""
+    newer = {
+        key: value for key, value in ENCODERS["ultrabert"].items() if key not in ("rope_parameters", "layer_types")
+    }
+    kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    thetas = {"full_attention": {"rope_theta": 90000.0}, "sliding_attention": {"rope_theta": 5000.0}}
+    wanted = architecture({**newer, "layer_types": kinds, "rope_parameters": thetas, "sliding_window": 9})
+    older = {"attention_windows": [0, 9, 9, 0], "rope_theta": [90000.0, 5000.0, 5000.0, 90000.0]}
+    for given in ({}, {"layer_types": None}, {"rope_parameters": None}):
+        assert architecture({**newer, **older, **given}) == wanted  # whatever sliding_window says
+    usual = architecture({**newer, "attention_windows": [0, 9, 9, 0]})
+    assert usual == architecture({**newer, "layer_types": kinds, "sliding_window": 9})
+    with pytest.raises(CheckpointError, match="attention_windows is 9, a list of 4"):
+        architecture({**newer, "attention_windows": 9})
+    with pytest.raises(CheckpointError, match="rope_theta is 'x', a positive number"):
+        architecture({**newer, **older, "rope_theta": [1.0, "x"]})
+
+
 @pytest.mark.parametrize("heads", [6, 3])
 @pytest.mark.parametrize("case", WITHOUT_CLASS)
 def test_states_of_jina_are_those_of_llama_cpp(case: str, heads: int, tmp_path: Path) -> None:
