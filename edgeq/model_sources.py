@@ -87,7 +87,7 @@ def _gguf(text: str) -> Source:
 
     size = f" ({nbytes / 1e6:.0f} MB)"
     place = real_path(paths[0])
-    state = _state(Path(real_path(path)) for path in paths)  # the same, however the file was named
+    state = _state(paths)
     return Source(str(paths[0]), place, _name(paths[0].stem), place, state, "import", size, lambda _: None, make)
 
 
@@ -219,7 +219,8 @@ def _matters(one: Path) -> bool:
 
 
 def _state(files: Iterable[Path]) -> str:
-    stats = [(one, one.stat()) for one in files]
+    """The same, however the files are named."""
+    stats = [(Path(real_path(one)), one.stat()) for one in files]
     return "\n".join(f"{one.parent.name}/{one.name} {stat.st_size} {stat.st_mtime_ns}" for one, stat in stats)
 
 

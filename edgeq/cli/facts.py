@@ -157,14 +157,13 @@ def of_checkpoint(checkpoint: "Checkpoint") -> Facts:
     except UnsupportedError as error:
         problem = str(error)
     rows = [_row(ref.name, ref.shape, ref.dtype, checkpoint.nbytes(ref.name)) for ref in checkpoint.tensors.values()]
-    text = checkpoint.config.get("text_config")
     return {
         "file": checkpoint.source,
         "format": "checkpoint",
         "bytes": sum(Path(file).stat().st_size for file in checkpoint.files),
         "files": list(checkpoint.files),
         "architecture": checkpoint.config.get("model_type"),
-        **_of_config({**(text if isinstance(text, dict) else {}), **checkpoint.config}),
+        **_of_config(checkpoint.config),
         "chat_template": _template(checkpoint.assets),
         "assets": {name: len(content) for name, content in checkpoint.assets.items()},
         "problem": problem,
@@ -178,7 +177,9 @@ def _row(name: str, shape: tuple[int, ...], kind: str, nbytes: int) -> Facts:
 
 
 def _of_config(config: Mapping[str, Any]) -> Facts:
-    """Some architectures have names of their own for these."""
+    """Some architectures have names of their own for these, larger models have them within."""
+    text = config.get("text_config")
+    config = {**text, **config} if isinstance(text, Mapping) else config
 
     def first(*names: str) -> Any:
         return next((config[name] for name in names if config.get(name) is not None), None)

@@ -56,6 +56,8 @@ def known(metadata: Mapping[str, Any], source: str) -> tuple[str, GgufArchitectu
     if metadata.get("general.type") == "adapter":
         raise UnsupportedError(f"{source}: is an adapter, not a model: give the model, and this with --lora")
     name = metadata.get("general.architecture")
+    if name == "clip":
+        raise UnsupportedError(f"{source}: is what a model sees with: give the model, and this with --mmproj")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{source}: architecture {str(name)[:60]!r} cannot be imported; known are {', '.join(ARCHITECTURES)}"

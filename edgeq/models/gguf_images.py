@@ -247,8 +247,8 @@ def _matched(shapes: Shapes, wanted: Mapping[str, Tensor], family: Family, sourc
             of, first = (there[0] * there[1], there[2]), index * there[1]
             flat = shape[0], there[2]
         if flat != shape:
-            what = f"tensor {theirs} is {list(there)}, which does not fit its metadata"
-            raise FormatError(f"{source}: {what}: convert it again")
+            what = f"tensor {theirs} is {list(there)}, which does not fit its metadata, or not the text model"
+            raise FormatError(f"{source}: {what}: give the mmproj file of that model")
         found[name] = There(theirs, tensor.shape, turned, of, first, tensor.bound)
     known = {there.name for there in found.values()}
     for name in shapes:

@@ -21,7 +21,7 @@ from seeing_model import QUESTION, picture
 import edgeq
 from edgeq.cli import main
 from edgeq.container.reader import open_file
-from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError
+from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
 from edgeq.model_cache import cached, runnable
@@ -184,8 +184,18 @@ def test_files_of_another_kind(folder: Path, tmp_path: Path) -> None:
         import_gguf(folder / "idefics3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
     with pytest.raises(UnsupportedError, match="is no file that a model sees with"):
         import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=folder / "gemma3.gguf")
-    with pytest.raises(EdgeqError):
+    with pytest.raises(UnsupportedError, match=r"is what a model sees with: give the model, and this with --mmproj"):
         import_gguf(mmproj, tmp_path / "m.eqf")
+
+
+def test_that_of_a_model_of_another_size(folder: Path, tmp_path: Path) -> None:
+    def wider(_: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        name = "mm.input_projection.weight"
+        tensors[name] = np.repeat(tensors[name], 2, axis=1)
+
+    mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3", wider)
+    with pytest.raises(FormatError, match=r"not fit .* the text model: give the mmproj file of that model"):
+        import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
 
 
 def test_the_text_goes_back(folder: Path, tmp_path: Path) -> None:
@@ -194,10 +204,14 @@ def test_the_text_goes_back(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.gguf").read_bytes() == (folder / "gemma3.gguf").read_bytes()
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
     arguments = ("import", folder / "gemma3.gguf", "--mmproj", mmproj, "-o", tmp_path / "m.eqf")
     assert main([str(one) for one in arguments]) == 0
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "m.eqf"), "--json"]) == 0
+    facts, text = json.loads(capsys.readouterr().out), seeing_gemma.CONFIG["text_config"]
+    assert (facts["layers"], facts["vocabulary"]) == (text["num_hidden_layers"], text["vocab_size"])
     with open_file(tmp_path / "m.eqf") as file:
         settings = json.loads(file.asset("preprocessor_config.json"))
         assert "v.patch_embd.weight" in file.tensors and settings["size"] == {"height": 58, "width": 58}
@@ -226,6 +240,21 @@ def test_a_gguf_file_runs_with_what_it_sees_with(folder: Path, tmp_path: Path, c
     assert second != first and sorted(cache.glob("*.eqf")) == sorted(map(Path, (second, alone)))
     with edgeq.load(text, mmproj=mmproj, threads=2) as model:
         assert model.sees
+
+
+def test_made_once_however_both_are_named(
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, mmproj = tmp_path / "gemma3.gguf", write_mmproj(tmp_path / "mmproj.gguf", "gemma3")
+    shutil.copy(folder / "gemma3.gguf", text)
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    made = runnable("gemma3.gguf", mmproj="mmproj.gguf")
+    assert not cached()[0].stale
+    monkeypatch.chdir(cache)
+    assert (
+        runnable(text, mmproj=mmproj) == runnable(tmp_path / "link" / text.name, mmproj="../link/mmproj.gguf") == made
+    )
 
 
 def test_verbs_take_it(
