@@ -123,6 +123,7 @@ SUPPORTED = (
     "recurrent_gemma",
     "sarvam_moe",
     "sarvam_mla",
+    "openai-gpt",
     "jais2",
     "smallthinker",
     "rwkv7",

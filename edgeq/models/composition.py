@@ -15,7 +15,7 @@ from edgeq.models.latent_attention import LatentAttention
 from edgeq.models.layers import Layer
 from edgeq.models.matrix import Matrix, layer_name
 from edgeq.models.mixers import Attention, NoAttention
-from edgeq.models.norms import NamedNorm, Norm, Projected
+from edgeq.models.norms import NamedNorm, NoNorm, Norm, Projected
 from edgeq.models.per_layer import LayerEnd
 from edgeq.models.rows_in import PatchesIn, RowsIn
 from edgeq.models.rwkv7_mixer import FirstValues
@@ -76,10 +76,10 @@ class Transform(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The last norm, `transform` if there is one, and `matrix`, which may be the embedding's, to logits: these times
-    `factor`, then within `cap`."""
+    """The last norm and `transform`, where there are such, and `matrix`, which may be the embedding's, to logits: these
+    times `factor`, then within `cap`."""
 
-    norm: Norm
+    norm: Norm | NoNorm
     matrix: Matrix
     factor: float | None = None
     cap: float = 0.0
@@ -185,7 +185,7 @@ class Model:
     def norm_eps(self) -> float:
         """What the norms add to a variance."""
         norm = self.head.norm if self.head else self.embedding.norm
-        assert norm is not None, "a model without a head norms its embeddings"
+        assert norm is not None and not isinstance(norm, NoNorm), "a model without a head norms its embeddings"
         return norm.eps
 
     @property

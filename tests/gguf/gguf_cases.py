@@ -96,7 +96,7 @@ REFUSED = {
     *("hunyuan-moe-bias", "minimax-m2-tied", "exaone-moe-groups", "cohere2-moe-softmax"),
     *("llama4", "llama4-large", "hyperclovax", "hyperclovax-plain", "persimmon"),
     *("persimmon-plain", "zamba2", "zamba2-plain", "recurrent-gemma"),
-    *("recurrent-gemma-wide", "sarvam-many", "sarvam-mla"),
+    *("recurrent-gemma-wide", "sarvam-many", "sarvam-mla", "gpt", "gpt-relu"),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }

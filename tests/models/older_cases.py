@@ -52,6 +52,19 @@ _BIOGPT: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+_GPT: dict[str, Any] = {
+    "model_type": "openai-gpt",
+    "architectures": ["OpenAIGPTLMHeadModel"],
+    "afn": "gelu",
+    "n_embd": 72,
+    "n_head": 6,
+    "n_layer": 3,
+    "n_positions": 96,
+    "vocab_size": 48,
+    "layer_norm_epsilon": 1e-5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _PERSIMMON: dict[str, Any] = {
     "model_type": "persimmon",
     "architectures": ["PersimmonForCausalLM"],
@@ -126,6 +139,8 @@ CASES: dict[str, dict[str, Any]] = {
         "mlp_bias": False,
         "tie_word_embeddings": True,
     },
+    "gpt": _GPT,
+    "gpt-relu": {**_GPT, "n_embd": 64, "n_head": 4, "afn": "relu", "tie_word_embeddings": False},
     "persimmon": _PERSIMMON,
     "persimmon-plain": {
         **{key: value for key, value in _PERSIMMON.items() if key != "partial_rotary_factor"},

@@ -25,6 +25,8 @@ EMBEDDINGS = (
     "wte",
     "wpe",
     "embed_positions",
+    "tokens_embed",
+    "positions_embed",
     "embed_in",
     "word_embeddings",
     "tok_embeddings",
