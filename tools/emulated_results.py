@@ -66,6 +66,7 @@ MODELS = (
     Model("persimmon", "Q8_0"),
     Model("zamba2", "Q8_0"),
     Model("recurrent-gemma", "Q8_0"),
+    Model("kimi-linear", "Q8_0"),
 )
 
 

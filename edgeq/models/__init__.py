@@ -124,6 +124,7 @@ SUPPORTED = (
     "sarvam_moe",
     "sarvam_mla",
     "openai-gpt",
+    "kimi_linear",
     "jais2",
     "smallthinker",
     "rwkv7",

@@ -122,6 +122,11 @@ class Tensors(dict[str, Tensor]):
         self.vector(name, source, n)
         self._into[self._own + name] = self._into[self._own + name]._replace(log=True)
 
+    def flat_rates(self, name: str, source: str, shape: tuple[int, ...]) -> None:
+        """As `rates`, all values of a tensor of that shape."""
+        self.flat(name, source, shape)
+        self._into[self._own + name] = self._into[self._own + name]._replace(log=True)
+
     def rate_matrix(self, name: str, source: str, rows: int, columns: int) -> None:
         """As `rates`, a matrix."""
         part = Part(self._theirs + source, (rows, columns), rows)

@@ -10,6 +10,7 @@ from edgeq.graph.value import Value
 from edgeq.ops.activation import Activation
 from edgeq.ops.attention import Attention
 from edgeq.ops.causal_conv import CausalConv
+from edgeq.ops.channel_delta import ChannelDelta
 from edgeq.ops.copy_rows import Outputs
 from edgeq.ops.delta_net import DeltaNet
 from edgeq.ops.elementwise import (
@@ -84,6 +85,7 @@ class Graph(Recorder):
     short_conv = says(ShortConv)
     causal_conv = says(CausalConv)
     delta_net = says(DeltaNet)
+    channel_delta = says(ChannelDelta)
     state_space = says(StateSpace)
     selective_scan = says(SelectiveScan)
     previous = says(Previous)

@@ -8,7 +8,10 @@ from edgeq.kernels.layout import heads_per_tile
 from edgeq.simd.isa import Isa
 
 WITHOUT_VARIANTS = ("copy_rows", "given_rows", "head_norm", "layer_norm", "pack", "positions", "short_conv", "silu_mul")
-RECURRENT = ("causal_conv", "delta_net", "gated_norm", "gated_recurrence", "selective_scan", "state_space")
+RECURRENT = (
+    *("causal_conv", "channel_delta", "delta_net", "gated_norm", "gated_recurrence", "selective_scan"),
+    "state_space",
+)
 
 # Of models that many people run: block types, those that GGUF's recipes fall back to among them, and how many query
 # heads share a key/value head.

@@ -7,7 +7,17 @@ from kernel_calls import BODIES, address, call
 from edgeq.blocks.reference import encode
 from edgeq.graph.aligned import round_up
 from edgeq.kernels.layout import RUN_WORDS
-from edgeq.ops import causal_conv, delta_net, gated_norm, gated_recurrence, previous, selective_scan, state_space, wkv
+from edgeq.ops import (
+    causal_conv,
+    channel_delta,
+    delta_net,
+    gated_norm,
+    gated_recurrence,
+    previous,
+    selective_scan,
+    state_space,
+    wkv,
+)
 
 BODY = next(body for body in BODIES if body.native)
 # Turns of runs of two texts, (which, first position, rows): in pieces that end anywhere, beside one another, one by one
@@ -409,3 +419,56 @@ def test_gated_recurrence_matches_twin_in_any_pieces():
         np.testing.assert_array_equal(one, other)
         expected = gated_recurrence.reference(*np.split(text, 3, axis=1), *vectors)
         np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(2, 32), (17, 16)])
+def test_channels_that_forget_match_twin_in_any_pieces(heads, size):
+    rng, width, padded = np.random.default_rng(heads), heads * size, round_up(heads, 32)
+    inputs = [rng.standard_normal((length, 4 * width + padded)).astype(np.float32) for length in LENGTHS]
+    rate = -rng.uniform(0.05, 1.0, padded).astype(np.float32)
+    bias = rng.standard_normal(width).astype(np.float32) - 2
+
+    def computed(turns, threads):
+        texts = Texts(size * width * 4 + 64)
+
+        def run(rows, turn):
+            parts = np.split(np.concatenate(rows), [3 * width, 4 * width], axis=1)
+            x, forget, beta = (np.ascontiguousarray(part) for part in parts)
+            _keep, words = texts.places(turn)
+            out = np.zeros((len(x), width), np.float32)
+            factors = np.full((len(x), channel_delta.FACTORS, round_up(heads, 16)), np.nan, np.float32)
+            decays = np.full((len(x), width), np.nan, np.float32)
+            args = channel_delta.Args(
+                x=address(x),
+                x_stride=x.strides[0],
+                forget=address(forget),
+                forget_stride=forget.strides[0],
+                beta=address(beta),
+                beta_stride=beta.strides[0],
+                rate=address(rate),
+                bias=address(bias),
+                heads=heads,
+                size=size,
+                scale=bits(size**-0.5),
+                factors=address(factors),
+                decays=address(decays),
+                parts=width // 16,
+                part_bytes=64 * size,
+                out=address(out),
+                out_stride=out.strides[0],
+                tokens=words["run_count"] + 8,
+                **words,
+            )
+            call(BODY.kernel("channel_delta:factors"), args, threads)
+            call(BODY.kernel("channel_delta:scan"), args, threads)
+            return out
+
+        return in_turns(turns, inputs, width, run)
+
+    pieces, whole = computed(PIECES, 3), computed(WHOLE, 1)
+    for text, one, other in zip(inputs, pieces, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+        q, k, v, forget = (text[:, i * width : (i + 1) * width].reshape(len(text), heads, size) for i in range(4))
+        beta = text[:, 4 * width : 4 * width + heads]
+        expected = channel_delta.reference(q, k, v, forget, beta, rate[:heads], bias.reshape(heads, size))
+        np.testing.assert_allclose(one, expected.reshape(len(text), width), rtol=2e-4, atol=5e-5)

@@ -113,7 +113,43 @@ _MINICPM3 = {
         "original_max_position_embeddings": 256,
     },
 }
+_KIMI_LINEAR: dict[str, Any] = {
+    **{key: value for key, value in _BASE.items() if key not in ("rope_theta", "max_position_embeddings")},
+    "model_type": "kimi_linear",
+    "architectures": ["KimiLinearForCausalLM"],
+    "q_lora_rank": None,
+    "model_max_length": 256,
+    "moe_intermediate_size": 40,
+    "num_experts": 8,
+    "num_shared_experts": 1,
+    "num_experts_per_token": 3,
+    "moe_renormalize": True,
+    "num_expert_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.3,
+    "first_k_dense_replace": 1,
+    "linear_attn_config": {
+        "full_attn_layers": [2],
+        "kda_layers": [1, 3],
+        "head_dim": 32,
+        "num_heads": 3,
+        "short_conv_kernel_size": 4,
+    },
+}
+
 CASES: dict[str, dict[str, Any]] = {
+    "kimi-linear": _KIMI_LINEAR,
+    "kimi-linear-newer": {
+        **{key: value for key, value in _KIMI_LINEAR.items() if key != "linear_attn_config"},
+        "q_lora_rank": 40,
+        "layer_types": ["full_attention", "linear_attention", "linear_attention"],
+        "mlp_layer_types": ["sparse", "dense", "sparse"],
+        "linear_head_dim": 16,
+        "linear_num_heads": 5,
+        "linear_conv_kernel_dim": 3,
+        "num_expert_group": 4,
+        "topk_group": 2,
+    },
     "sarvam-mla": _SARVAM,
     "deepseek-v2-lite": _DEEPSEEK_V2,
     "deepseek-v2-queries": {
