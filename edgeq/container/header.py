@@ -102,6 +102,8 @@ def header_bytes(path: str, prefix: bytes, file_bytes: int) -> tuple[int, int, i
             raise FormatError(f"{path}: damaged by a text-mode transfer: copy it again in binary mode")
         if prefix[8:9] == b"{" or prefix[:4] == b"PK\x03\x04":
             raise FormatError(f"{path}: is a checkpoint's weights, not an .eqf file: run `edgeq convert FOLDER` first")
+        if prefix[1:4] == b"EQP":
+            raise FormatError(f"{path}: is an evaluated text: give the model, and this by --prefix or chat's --session")
         first = prefix[:8].hex(" ")
         raise FormatError(f"{path}: not an .eqf file (its first bytes are {first}): `edgeq convert` makes one")
     if len(prefix) < PREFIX_BYTES:

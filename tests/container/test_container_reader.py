@@ -142,6 +142,7 @@ def test_a_closed_file_says_so(path: Path) -> None:
         (b"", "the file is empty"),
         (struct.pack("<Q", 50) + b'{"a":{}}' + bytes(90), "is a checkpoint's weights.* `edgeq convert FOLDER`"),
         (b"PK\x03\x04" + bytes(90), "is a checkpoint's weights.* `edgeq convert FOLDER`"),
+        (b"\x89EQP\r\n\x1a\n" + bytes(40), "is an evaluated text: give the model, and this by --prefix"),
         (b"something else", r"not an \.eqf file \(its first bytes are 73 6f 6d 65 74 68 69 6e\)"),
     ],
 )
