@@ -125,6 +125,7 @@ SUPPORTED = (
     "sarvam_mla",
     "openai-gpt",
     "kimi_linear",
+    "hy_v3",
     "jais2",
     "smallthinker",
     "rwkv7",

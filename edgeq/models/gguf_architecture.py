@@ -30,7 +30,7 @@ class GgufArchitecture:
     vectors       matrices of one row that are vectors there, or matrices there that are vectors here; or matrices of
                   heads there, one here; or several here, that are matrices of one tensor there
     folded        vectors here, tensors there whose first axes have these lengths
-    bare          tensors without `.weight` behind their names there
+    bare          tensors without `.weight`, or `.bias`, behind their names there
     yarn          what its yarn scaling has beside the usual
     scaled        the norm of queries, in layers without `blk.N.`, that takes the scores' factor where that is not the
                   one that follows from sizes

@@ -1,4 +1,4 @@
-"""Jais 2, and mixtures of experts of Hunyuan, MiniMax, EXAONE, Cohere and Llama 4 in GGUF."""
+"""Jais 2, and mixtures of experts of Hunyuan (1 and 3), MiniMax, EXAONE, Cohere and Llama 4 in GGUF."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -217,6 +217,38 @@ def write_llama4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def read_hy_v3(values: Mapping[str, Any], shapes: Shapes) -> Config:
+    """Layers have experts where there is a router."""
+    check_sigmoid(values)
+    if values.get("expert_weights_norm", True) is not True:
+        raise UnsupportedError("experts' weights are not normalized, which is not supported for hy_v3")
+    further, wide = count_of(values.get(FURTHER_THERE)), count_of(values.get("expert_feed_forward_length"))
+    layers = count_of(values.get("block_count")) - further
+    routed = [f"blk.{i}.ffn_gate_inp.weight" in shapes for i in range(layers)]
+    return {
+        "num_hidden_layers": layers,
+        "mlp_layer_types": [("dense", "sparse")[here] for here in routed],
+        "num_shared_experts": count_of(values.get("expert_shared_feed_forward_length", wide)) // max(wide, 1),
+        **({FURTHER: further} if further else {}),
+    }
+
+
+def write_hy_v3(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `read_hy_v3` reads it."""
+    experts, beside = mixture_of(model)
+    if experts is None:
+        raise UnsupportedError("a Hunyuan 3 without experts cannot be exported")
+    return {
+        "expert_count": experts.num_experts,
+        "expert_used_count": experts.top_k,
+        "expert_feed_forward_length": experts.width,
+        "expert_shared_feed_forward_length": beside,
+        "expert_weights_scale": experts.factor,
+        "expert_weights_norm": True,
+        "expert_gating_func": SIGMOID,
+    }
+
+
 NEWER = {
     "jais2": GgufArchitecture(
         "jais2",
@@ -273,5 +305,17 @@ NEWER = {
         fixed={"hidden_act": "silu", "attention_bias": False},
         read=read_llama4,
         write=write_llama4,
+    ),
+    "hy_v3": GgufArchitecture(
+        "hy_v3",
+        keys=EXPERTS
+        | {
+            "expert_feed_forward_length": "moe_intermediate_size",
+            "expert_weights_scale": "router_scaling_factor",
+        },
+        fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+        read=read_hy_v3,
+        write=write_hy_v3,
+        bare=("exp_probs_b",),
     ),
 }

@@ -97,7 +97,7 @@ REFUSED = {
     *("llama4", "llama4-large", "hyperclovax", "hyperclovax-plain", "persimmon"),
     *("persimmon-plain", "zamba2", "zamba2-plain", "recurrent-gemma"),
     *("recurrent-gemma-wide", "sarvam-many", "sarvam-mla", "gpt", "gpt-relu"),
-    *("kimi-linear", "kimi-linear-newer"),
+    *("kimi-linear", "kimi-linear-newer", "hy-v3-bias"),
     *("seed-oss-bias", "arcee-bias", "internlm3-bias", "ling-biases"),
     *("falcon-sequential", "ernie4-5-bias", "lfm2-bias", "gpt-oss-no-window"),
 }

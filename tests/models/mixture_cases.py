@@ -211,6 +211,19 @@ _COHERE2_MOE = {
     "attention_bias": False,
     "tie_word_embeddings": True,
 }
+_HY_V3 = {
+    **_BASE,
+    "model_type": "hy_v3",
+    "architectures": ["HYV3ForCausalLM"],
+    "head_dim": 24,
+    "num_experts": 6,
+    "num_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "router_scaling_factor": 1.3,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_theta": 11158840.0,
+}
 _SARVAM = {
     **_BASE,
     "model_type": "sarvam_moe",
@@ -251,6 +264,18 @@ CASES: dict[str, dict[str, Any]] = {
     "dots1": _DOTS1,
     "solar-open": _SOLAR,
     "ling": _LING,
+    "hy-v3": _HY_V3,
+    "hy-v3-bias": {
+        **{key: value for key, value in _HY_V3.items() if key != "num_experts"},
+        "num_local_experts": 9,
+        "num_experts_per_tok": 3,
+        "num_shared_experts": 2,
+        "num_key_value_heads": 1,
+        "mlp_layer_types": ["sparse", "dense", "sparse"],
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+    },
     "sarvam": _SARVAM,
     "sarvam-many": {
         **{key: value for key, value in _SARVAM.items() if key not in ("num_experts", "num_shared_experts")},
