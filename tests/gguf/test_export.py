@@ -231,6 +231,27 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
         assert np.array_equal(*logits)
 
 
+PARTLY = ["phi3-longrope-short", "stablelm", "phi", "gpt-neox", "glm", "glm4", "nemotron", "glm4-moe", "ling"]
+PARTLY += ["qwen3-5", "qwen3-5-moe", "qwen3-next"]
+
+
+@pytest.mark.parametrize("case", PARTLY)
+def test_heads_that_are_rotated_whole_come_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of families that rotate a part of each head where nothing is said."""
+    config, whole = changed(case), {"partial_rotary_factor": 1.0}
+    parameters = config.get("rope_parameters")
+    own = {"rope_parameters": parameters | whole} if parameters else {}
+    monkeypatch.setitem(CASES, case, config | whole | own | {"rotary_pct": 1.0, "rope_scaling": None})
+    folder = random_checkpoints.write(case, tmp_path / case)
+    convert(folder, tmp_path / "m.eqf", "F32", allow_no_tokenizer=True)
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    with open_file(tmp_path / "m.eqf") as file, open_file(tmp_path / "back.eqf") as back:
+        usual, found = (architecture(one.metadata["config"]).rope for one in (file, back))
+    assert 2 * len(found.inverse_frequencies) == architecture(CASES[case]).heads.head_dim
+    assert found == usual
+
+
 QUANTIZED = ["gpt2", "phi3", "falcon-newer", "granitemoe", "qwen2-moe", "lfm2", "gpt-oss", "qwen3-next"]
 QUANTIZED += ["deepseek-v2-lite", "gemma3n-older", "mamba", "mamba2", "jamba"]
 
