@@ -103,8 +103,9 @@ def _woven(
 
 
 def empty(name: str, shape: tuple[int, ...], targets: Sequence[Exported]) -> tuple[GgufSpec, int]:
-    """A tensor of zeros, of the type that the first layer's has, and its bytes."""
-    kind = next(one.type for one in targets if split(one.name)[1] == split(name)[1])
+    """A tensor of zeros, and its bytes: of the type that one with such rows has in a layer, or F32."""
+    alike = (one for one in targets if split(one.name)[1] == split(name)[1] and one.shape[-1] == shape[-1])
+    kind = next((one.type for one in alike), "F32")
     return GgufSpec(name, shape, kind), prod(shape[:-1]) * BY_NAME[kind].row_bytes(shape[-1])
 
 

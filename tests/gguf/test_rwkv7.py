@@ -15,8 +15,8 @@ from edgeq.gguf.exporter import export_gguf
 from edgeq.models.gguf_rwkv7 import read
 
 
-def converted(folder: Path) -> Path:
-    convert(random_checkpoints.write("rwkv7", folder / "c"), folder / "m.eqf", "F32", allow_no_tokenizer=True)
+def converted(folder: Path, kind: str = "F32") -> Path:
+    convert(random_checkpoints.write("rwkv7", folder / "c"), folder / "m.eqf", kind, allow_no_tokenizer=True)
     return folder / "m.eqf"
 
 
@@ -51,3 +51,21 @@ def test_tensors_are_as_readers_ask_for_them(tmp_path: Path) -> None:
     assert shapes["blk.1.channel_mix_lerp_k.weight"] == (192,)
     assert [shapes[f"blk.0.time_mix_v{part}.weight"] for part in "012"] == [(192,), (12, 192), (192, 12)]
     assert not any(one.any() for one in unread)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ({"num_hidden_layers": 1}, ["F32", "F32", "F32"]),
+        ({"a_low_rank_dim": 20, "v_low_rank_dim": 32}, ["F32", "Q8_0", "F32"]),
+        ({"a_low_rank_dim": 32, "v_low_rank_dim": 32}, ["F32", "Q8_0", "Q8_0"]),
+    ],
+)
+def test_types_of_what_is_never_read(
+    change: dict[str, Any], kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the next layer, if there is one, and rows of that length can have them."""
+    monkeypatch.setitem(CASES, "rwkv7", CASES["rwkv7"] | change)
+    export_gguf(converted(tmp_path, "Q8_0"), tmp_path / "m.gguf")
+    with open_gguf(tmp_path / "m.gguf") as file:
+        assert [file.tensors[f"blk.0.time_mix_v{part}.weight"].type.name for part in "012"] == kinds
