@@ -175,15 +175,13 @@ LARGE = 128  # experts of the Llama 4 that does not norm its heads
 
 
 def read_llama4(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """Every fourth layer sees all, and is not rotated; without chunks all do, and are."""
+    """Every fourth layer sees all, and is not rotated."""
     chunk, every = values.get("attention.sliding_window"), values.get(PATTERN, 4)
-    if chunk not in (None, 0, CHUNK) or every != 4:
+    if chunk not in (None, CHUNK) or every != 4:
         raise UnsupportedError(f"chunks of {str(chunk)[:20]}, and {PATTERN} {str(every)[:20]}, are not supported")
     if values.get("rope.freq_base_swa", values.get("rope.freq_base")) != values.get("rope.freq_base"):
         raise UnsupportedError("rope.freq_base_swa is not supported")
-    layers = count_of(values.get("block_count"))
-    whole = {"attention_chunk_size": None, "no_rope_layers": [1] * layers} if chunk == 0 else {}
-    return whole | {
+    return {
         "intermediate_size": values.get("expert_feed_forward_length"),
         "intermediate_size_mlp": values.get("feed_forward_length"),
         "use_qk_norm": values.get("expert_count") != LARGE,
@@ -191,27 +189,24 @@ def read_llama4(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 
 def write_llama4(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """As `read_llama4` reads it."""
+    """As `read_llama4` reads it. Without chunks GGUF's readers stumble."""
     mixers = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Attention)]
     still = [not any(mixer.rope.inverse_frequencies) for mixer in mixers]
-    chunked = any(model.windows) or any(still)
-    usual = [chunked and (i + 1) % 4 == 0 for i in range(len(mixers))]
-    if still != usual or model.windows != [CHUNK if chunked and not here else None for here in usual]:
-        raise UnsupportedError(f"GGUF's llama4 has chunks of {CHUNK} in all but every fourth layer, or in none")
-    grown = (0.1, CHUNK) if chunked else (0.0, 0)
+    usual = [(i + 1) % 4 == 0 for i in range(len(mixers))]
+    if still != usual or model.windows != [None if here else CHUNK for here in usual]:
+        raise UnsupportedError(f"GGUF's llama4 has chunks of {CHUNK} in all but every fourth layer")
+    grown = (0.1, CHUNK)
     if any((m.rope.query_growth, m.rope.query_span) != grown for m, here in zip(mixers, still, strict=True) if here):
         raise UnsupportedError(f"GGUF's llama4 has attn_scale 0.1 and floor_scale {CHUNK}")
     experts, beside = mixture_of(model)
-    every = count_of(config.get("interleave_moe_layer_step", 1))
+    every = count_of(config.get("interleave_moe_layer_step")) or 1
     where = [isinstance(layer.ffn, SharedMLP) for layer in model.layers]
     if experts is None or where != [(i + 1) % every == 0 for i in range(len(where))]:
         raise UnsupportedError("GGUF's llama4 has experts in the last of every interleave_moe_layer_step layers")
     if any(bool(m.norms) == (experts.num_experts == LARGE) for m, here in zip(mixers, still, strict=True) if not here):
         raise UnsupportedError(f"GGUF's llama4 norms heads unless it has {LARGE} experts")
-    if "head_dim" not in config:
-        raise UnsupportedError("its config.json does not say head_dim")
     return {
-        "attention.sliding_window": CHUNK if chunked else 0,
+        "attention.sliding_window": CHUNK,
         "feed_forward_length": config.get("intermediate_size_mlp", 16384),
         "expert_feed_forward_length": beside,
     }

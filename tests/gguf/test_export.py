@@ -526,6 +526,37 @@ def test_windows_of_cohere_s_experts_are_read_as_llama_cpp_does():
     assert read_config(values | norms, {"token_embd.weight": (48, 64)}, list, "m")["rms_norm_eps"] == 1e-6
 
 
+WHOLE = {"attention_chunk_size": None, "no_rope_layers": [1] * 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (WHOLE, "chunks of 8192 in all but every fourth layer"),
+        ({"attention_chunk_size": 24}, "chunks of 8192 in all but every fourth layer"),
+        ({"no_rope_layer_interval": 2}, "chunks of 8192 in all but every fourth layer"),
+        ({"attn_scale": 0.3}, "attn_scale 0.1 and floor_scale 8192"),
+        ({"attn_temperature_tuning": False}, "attn_scale 0.1 and floor_scale 8192"),
+        ({"moe_layers": [0, 2]}, "experts in the last of every interleave_moe_layer_step layers"),
+        ({"moe_layers": []}, "experts in the last of every interleave_moe_layer_step layers"),
+        ({"interleave_moe_layer_step": None, "moe_layers": [1, 3]}, "experts in the last of every"),
+        ({"use_qk_norm": False}, "norms heads unless it has 128 experts"),
+    ],
+)
+def test_what_gguf_cannot_say_of_llama_4(change: dict, message: str):
+    """Its readers stumble where there are no chunks, and know the other sizes by themselves."""
+    with pytest.raises(UnsupportedError, match=f"m: GGUF's llama4 .*{message}"):
+        write_config(CASES["llama4-whole"] | change, "m", [])
+
+
+def test_chunks_of_llama_4_that_readers_do_not_take():
+    values = {"general.architecture": "llama4"} | write_config(CASES["llama4-whole"], "m", [])
+    shapes = {"token_embd.weight": (48, 72)}
+    for key, value in (("sliding_window", 0), ("sliding_window", 24), ("sliding_window_pattern", 3)):
+        with pytest.raises(UnsupportedError, match=r"m: chunks of .* are not supported"):
+            read_config(values | {f"llama4.attention.{key}": value}, shapes, list, "m")
+
+
 def test_a_granite_4_that_calls_itself_hybrid():
     """Where no layer is Mamba's, whatever the file says of that."""
     shapes = {"token_embd.weight": (48, 64)}
