@@ -14,11 +14,16 @@ from edgeq.models.mixers import Attention
 from edgeq.ops import NO_ROPE
 
 WINDOW = 4096  # which readers take, whatever the file says
-EVERY = 4  # of so many layers the first is not rotated, where others are local
+EVERY = 4  # of so many layers the first is not rotated, where others are local, but in a model of just so many
+
+
+def rotated_layers(layers: int, windows: bool) -> list[bool]:
+    """Those that readers rotate; all where no layer is local."""
+    return [not windows or layers == EVERY or i % EVERY != 0 for i in range(layers)]
 
 
 def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
-    """Where no layer is local all are rotated."""
+    """What readers take where the file does not say it."""
     gating = values.get("expert_gating_func", SOFTMAX)
     if gating not in (SOFTMAX, SIGMOID):
         raise UnsupportedError(f"expert_gating_func {gating!r} is not supported: 1 and 2 are, softmax and sigmoids")
@@ -32,7 +37,7 @@ def read(values: Mapping[str, Any], shapes: Shapes) -> Config:
         "moe_primary_router_apply_softmax": gating == SOFTMAX,
         "sliding_window_size": window or WINDOW,
         "sliding_window_layout": [int(bool(window and one)) for one in local[:layers]],
-        "rope_layout": [int(not window or i % EVERY != 0) for i in range(layers)],
+        "rope_layout": [int(here) for here in rotated_layers(layers, bool(window))],
     }
 
 
@@ -40,7 +45,7 @@ def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """As `read` reads it. UnsupportedError for layers that are rotated otherwise, or whose window is another."""
     local = [window is not None for window in model.windows]
     rotated = [isinstance(layer.mixer, Attention) and layer.mixer.rope != NO_ROPE for layer in model.layers]
-    if rotated != [not any(local) or i % EVERY != 0 for i in range(len(rotated))]:
+    if rotated != rotated_layers(len(rotated), any(local)):
         raise UnsupportedError("a SmallThinker with other layers rotated than GGUF's readers take cannot be exported")
     if {*model.windows} - {None, WINDOW}:
         raise UnsupportedError(f"a SmallThinker whose window is not {WINDOW} cannot be exported")

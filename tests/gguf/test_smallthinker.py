@@ -34,6 +34,12 @@ def test_layers_are_those_of_ggufs_readers(values: dict[str, Any], local: list[i
     assert found["sliding_window_size"] == 4096 and found["moe_primary_router_apply_softmax"]
 
 
+def test_all_of_four_layers_are_rotated() -> None:
+    """llama.cpp takes the step between layers that are not for the number of layers, of which it rotates all."""
+    found = read({"block_count": 4, "attention.sliding_window": 4096}, {})
+    assert found["sliding_window_layout"] == [0, 1, 1, 1] and found["rope_layout"] == [1] * 4
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
