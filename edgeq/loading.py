@@ -64,6 +64,7 @@ def load(
     check_loading(threads, context, kv, chat_template, parallel, draft, mmproj, embeddings)
     asked = wanted(lora)
     file = open_file(runnable(path, announce, progress, mmproj))
+    file.path = os.fspath(path).rstrip(os.sep)  # what messages call it: not by a name in the cache
     try:
         adapters = AdapterSet(file, asked)
         running = AdaptedFile(file, adapters.added) if adapters.added else file

@@ -26,13 +26,13 @@ def test_load_reads_the_tokenizer(monkeypatch):
     loading(monkeypatch, {})
     with load("m.eqf") as model:
         assert model.logits([1, 2]).shape == (2, 270), "token ids need no tokenizer"
-        with pytest.raises(TokenizerError, match=r"counting\.eqf: has no tokenizer\.json or tokenizer\.model"):
+        with pytest.raises(TokenizerError, match=r"m\.eqf: has no tokenizer\.json or tokenizer\.model"):
             model.generate("a")
 
 
 def test_load_lets_go_of_a_file_with_a_broken_tokenizer(monkeypatch):
     file, session = loading(monkeypatch, {"tokenizer.json": b"{"})
-    with pytest.raises(TokenizerError, match=r"counting\.eqf: tokenizer\.json cannot be read"):
+    with pytest.raises(TokenizerError, match=r"m\.eqf: tokenizer\.json cannot be read"):
         load("m.eqf")
     assert file.closed and session.closed
 

@@ -237,7 +237,7 @@ class Chat:
             note("stopped")
         elif self._model.finish_reason == "context":
             note("the context is full: the answer was cut off")
-        elif self._model.finish_reason == "max_tokens":
+        elif self._model.finish_reason == "max_tokens" and (self._reader.interactive or not answer):
             note("max_tokens: the answer was cut off")
         elif not answer:
             note("the model ended its answer at once")

@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 class File:
     """An open `.eqf` file. Opening costs the header only; tensors are pages of the file until they are read.
 
-    path      as given to open_file
+    path      what messages call it: as given to open_file, or to `edgeq.load`
     metadata  dict: "architecture" (str), "config" (the checkpoint's config.json), provenance
     tensors   name -> TensorInfo, in the file's order
     assets    name -> AssetInfo

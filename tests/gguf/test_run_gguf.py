@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import edgeq
+
 pytest.importorskip("gguf")
 
 from gguf_models import write
@@ -48,6 +50,15 @@ def test_one_file_however_it_is_named(tmp_path: Path, cache: Path, monkeypatch: 
     with open_file(found[0]) as file:
         assert file.metadata["provenance"]["recipe"] == "imported from GGUF"
         assert file.recipe == cached()[0].recipe == "Q8_0", "the type of most bytes"
+
+
+def test_messages_name_what_was_given(tmp_path: Path, cache: Path):
+    """And not the file in the cache, of which who reads them may never have heard."""
+    write(tmp_path / "m.gguf", "Q8_0")
+    with edgeq.load(tmp_path / "m.gguf", context=64) as model:
+        assert repr(model).startswith("<edgeq.Model m.gguf: ")
+    with pytest.raises(EdgeqError, match=f"^{tmp_path}/m.gguf: the model is closed"):
+        model.generate("a")
 
 
 def test_other_files_are_left_as_they_are(tmp_path: Path, cache: Path):
