@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from edgeq import endings, recommended
 from edgeq.errors import NotFoundError, UsageError
 
-# What may stand before owner/name, and what may follow where an address was copied from a browser.
-_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?=[^/]+/[^/])", re.IGNORECASE)
+# What may stand before owner/name, and what may follow where an address was copied from a browser. Of the slashes after
+# https: a path leaves one.
+_ADDRESS = re.compile(r"(?:https?://?)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?=[^/]+/[^/])", re.IGNORECASE)
 _VIEW = re.compile(r"(?:/(?:tree|blob)/main)?/?(?=:|$)")
+_SIZE = re.compile(r"[0-9.]+[bm](?![a-z0-9])", re.IGNORECASE)  # with which Ollama's tags begin: 7b-instruct-q4_0
 _WORD = re.compile(r"[A-Za-z0-9][\w.:\-]*")
 
 
 def resolve(text: str) -> str:
     """The same model as a path or as `owner/name[:TYPE]`; what is neither an address nor a short name stays as it is.
 
-    A path that exists is always that path.
+    A path that exists is always that path. Raises NotFoundError for a short name with a size that it has not.
     """
     if os.path.lexists(text):
         return text
@@ -28,6 +30,12 @@ def resolve(text: str) -> str:
         return row.repository
     stem, _, kind = text.rpartition(":")
     if row := recommended.find(stem):
+        if _SIZE.match(kind):
+            family = f"{row.name.partition(':')[0]}:"
+            sizes = ", ".join(one.name for one in recommended.TABLE if one.name.startswith(family))
+            raise NotFoundError(f"{text}: there is no such size: there are {sizes}, and owner/name of the Hub")
+        if kind.lower() == "latest":
+            return row.repository
         return f"{row.repository}:{kind}"
     return text
 

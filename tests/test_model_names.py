@@ -1,5 +1,7 @@
 """What people call a model."""
 
+from pathlib import Path
+
 import pytest
 
 from edgeq import model_names, recommended
@@ -18,12 +20,14 @@ from edgeq.errors import NotFoundError, UsageError
         ("https://huggingface.co/owner/name/tree/main", "owner/name"),
         ("http://www.huggingface.co/owner/name:Q4_0", "owner/name:Q4_0"),
         ("HuggingFace.co/Owner/Name", "Owner/Name"),
+        (str(Path("https://huggingface.co/owner/name")), "owner/name"),
         ("huggingface.co/owner", "huggingface.co/owner"),
         ("smollm2", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
         ("SmolLM2:135M", "HuggingFaceTB/SmolLM2-135M-Instruct"),
         ("qwen2.5:0.5b", "Qwen/Qwen2.5-0.5B-Instruct"),
         ("qwen2.5:0.5b:Q8_0", "Qwen/Qwen2.5-0.5B-Instruct:Q8_0"),
         ("qwen2.5:Q8_0", "Qwen/Qwen2.5-1.5B-Instruct:Q8_0"),
+        ("qwen2.5:latest", "Qwen/Qwen2.5-1.5B-Instruct"),
         ("m.eqf", "m.eqf"),
         ("folder/m.gguf", "folder/m.gguf"),
         ("", ""),
@@ -31,6 +35,15 @@ from edgeq.errors import NotFoundError, UsageError
 )
 def test_resolving(text, model):
     assert model_names.resolve(text) == model
+
+
+@pytest.mark.parametrize("tag", ["qwen2.5:9b", "qwen2.5:7b-instruct-q4_K_M"])
+def test_a_size_that_there_is_not_is_no_type(tag):
+    """Another size would be fetched, only to find that there is no such type."""
+    with pytest.raises(
+        NotFoundError, match=rf"^{tag}: there is no such size: there are qwen2\.5:0\.5b, .*qwen2\.5:14b, "
+    ):
+        model_names.resolve(tag)
 
 
 def test_a_path_wins(tmp_path, monkeypatch):
