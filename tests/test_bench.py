@@ -153,12 +153,18 @@ def test_bench_json_has_all_of_it(counting, capsys):
 
 
 def test_bench_at_a_depth(counting, capsys):
-    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-d", "0", "-d", "100", "-r", "2", "--json"]) == 0
+    assert main(["bench", "m.eqf", "-p", "16", "-n", "4", "-d", "0,100", "-r", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["test"] for row in rows] == ["pp16", "tg4", "pp16@d100", "tg4@d100"]
     calls = counting.session.calls
     assert [n for n in calls if n not in (16, 1)] == [96], "filled once for both, after four that were there"
     assert calls[-8:] == [1] * 8 and counting.session.position == 104
+
+
+@pytest.mark.parametrize("wrong", ["16,x", "16,-1", ""])
+def test_numbers_of_tokens_that_are_none(counting, capsys, wrong):
+    assert main(["bench", "-m", "m.eqf", "-p", wrong]) == 2
+    assert "is no number of tokens: give " in capsys.readouterr().err
 
 
 def test_bench_fills_again_where_it_cannot_rewind(counting, monkeypatch, capsys):

@@ -5,7 +5,7 @@ The table goes to stdout, what it is measured against and the latencies to stder
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ import psutil
 
 from edgeq.cli.announcer import tell
 from edgeq.cli.json_output import json_option, show_json
+from edgeq.cli.model_argument import model_argument
 from edgeq.cli.options import DRAFT, FORCE, KV, THREADS, Announcer, load_model
 from edgeq.cli.progress import status
 from edgeq.cli.roofline import Case, Course, Limits, Result, Work, kv_read, middle, work
@@ -37,13 +38,25 @@ COLUMNS = (  # name, width, whether numbers stand to the right
 INTERVAL = 10.0  # seconds of a line of --minutes
 
 
+def _counts(*names: str, help: str) -> Callable[[Any], Any]:
+    """An option of numbers of tokens, separated by commas; it may be given again for more."""
+
+    def read(context: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[int, ...]:
+        numbers = [one for text in texts for one in text.split(",")]
+        for one in numbers:
+            if not one.isdecimal():
+                what = f"{one!r} is no number of tokens: give one as 512, or several as 128,512"
+                raise click.BadParameter(what, context, parameter)
+        return tuple(map(int, numbers))
+
+    return click.option(*names, metavar="N,...", multiple=True, callback=read, help=help)
+
+
 @click.command("bench")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-p", "--prompt", "prompts", type=click.IntRange(0), multiple=True, help="Prompt tokens.  [default: 512]")
-@click.option("-n", "--generate", "texts", type=click.IntRange(0), multiple=True, help="New tokens.  [default: 128]")
-@click.option(
-    "-d", "--depth", "depths", type=click.IntRange(0), multiple=True, help="Tokens before a test's.  [default: 0]"
-)
+@model_argument
+@_counts("-p", "--prompt", "prompts", help="Prompt tokens.  [default: 512]")
+@_counts("-n", "--generate", "texts", help="New tokens.  [default: 128]")
+@_counts("-d", "--depth", "depths", help="Tokens before a test's.  [default: 0]")
 @click.option("-r", "--repetitions", type=click.IntRange(1), help="Of each test.  [default: 5]")
 @click.option(
     "--minutes",
@@ -67,7 +80,7 @@ def command(
 ) -> int:
     """Measure the speed of MODEL: taking a prompt (pp) and generating (tg), beside what this machine can do at most.
 
-    -p, -n and -d may be given several times; 0 leaves the test out. tg128@d4096 generates 128 tokens after 4096.
+    -p, -n and -d take several numbers (128,512); 0 leaves the test out. tg128@d4096 generates 128 tokens after 4096.
     """
     kinds = {"tg": texts or (128,)} if minutes else {"pp": prompts or (512,), "tg": texts or (128,)}
     cases = [Case(kind, n, depth) for depth in depths or (0,) for kind, ns in kinds.items() for n in ns if n]

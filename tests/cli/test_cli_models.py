@@ -91,6 +91,12 @@ def test_verbs_that_there_are_not(edgeq, verb, hint):
     assert edgeq(verb, "m.eqf") == (2, "", f"edgeq: there is no verb '{verb}'{hint} (see edgeq --help)\n")
 
 
+def test_a_verb_whose_model_is_its_argument_says_so(edgeq):
+    code, out, err = edgeq("embed", "-m", "m.eqf", "a")
+    assert (code, out) == (2, "")
+    assert err == "edgeq: there is no option -m here: the model is the argument itself (see edgeq embed --help)\n"
+
+
 def test_a_fault_of_the_program_is_one_line(edgeq, monkeypatch):
     def fail(*arguments, **options):
         raise IndexError("list index\nout of range")
