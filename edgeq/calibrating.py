@@ -168,13 +168,13 @@ def runnable_file(
 
 def worth_calibrating(source: str | os.PathLike[str], type: str | None, revision: str | None = None) -> bool:
     """Whether converting gains much by calibration, and in minutes: a checkpoint of up to SMALL weights that are not
-    quantized, with a tokenizer and a head, whose layers can be run one by one, to a type of fewer than 8 bits."""
+    quantized, with a tokenizer and a head, to a type of fewer than 8 bits."""
     if block_type(recipe(type or pipeline.DEFAULT).base).bits >= 8 or not _is_checkpoint(source):
         return False
     with open_checkpoint(source, revision) as checkpoint:
         weights = sum(prod(ref.shape) for ref in checkpoint.tensors.values())
         model = settle_head(checkpoint)[1]
-        known = bool(checkpoint.assets.keys() & {*FILES}) and model.writes_text and model.in_stages
+        known = bool(checkpoint.assets.keys() & {*FILES}) and model.writes_text
         return known and not checkpoint.packed and weights <= SMALL
 
 
