@@ -109,14 +109,15 @@ UNSAID = {
     "qwen2_5_omni_thinker": "qwen2_5_omni_text",
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 }
-EVEN = ("glm4v_text", "glm_ocr_text", "qwen3_omni_moe_text")  # whose heads share the hidden size, unless it is said
+# Whose heads share the hidden size, unless it is said
+EVEN = ("glm4v_text", "glm_ocr_text", "qwen3_omni_moe_text", "qwen3_vl_moe_text")
 # Those whose configurations, or first ones, have all in one
 FLAT = ("qwen2_vl", "qwen2_5_vl", "phi4_multimodal", "phi4mm")
 SHARED = ("mrope", "xdrope")  # what keys of shared rotations begin with
 # What names of the text model, and of what sees, may begin with, in files and in memory, of any transformers
 PREFIXES = (
     *("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model."),
-    *("model.language_model.model.", "thinker.model.", ""),
+    *("model.language_model.model.", "thinker.model.", "text_model.model.", ""),
 )
 
 

@@ -28,6 +28,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 128000,
         "rope_theta": 500000.0,
         "num_experts_per_tok": 4,
+        "norm_topk_prob": True,
     },
     "phi4_multimodal": _PHI4,
     "phi4mm": {**_PHI4, ADAPTED: True},

@@ -298,6 +298,7 @@ def test_granite_s_experts_under_their_names_in_memory(tmp_path: Path) -> None:
         ("granite4_vision", "granite4_vision_text", "granite", "model.language_model."),
         ("granite_docling", "granite_docling_text", "granite", "model.text_model."),
         ("emu3", "emu3_text_model", "llama", "model.text_model."),
+        ("emu3", None, "llama", "text_model.model."),
         ("qwen2_5_omni", "qwen2_5_omni_text", "qwen2", "thinker.model."),
         ("qwen2_5_omni_thinker", None, "qwen2", "model."),
         ("qwen3_omni_moe", None, "qwen3-moe", "thinker.model."),
@@ -323,7 +324,7 @@ def test_the_language_model_of_one_with_eyes(
         whole = {"model_type": outer, "thinker_config": {"model_type": f"{outer}_thinker", "text_config": text}}
     (folder / "config.json").write_text(json.dumps(whole))
     tensors = load_file(folder / "model.safetensors")
-    head = prefix.removesuffix("model.") if prefix.endswith(("language_model.model.", "thinker.model.")) else ""
+    head = prefix.removesuffix("model.") if prefix.endswith(".model.") else ""
     renamed = {
         name.replace("model.", prefix, 1) if name.startswith("model.") else head + name: values
         for name, values in tensors.items()

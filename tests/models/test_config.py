@@ -388,6 +388,16 @@ def test_sizes_that_a_larger_model_leaves_out_are_its_class_s() -> None:
             architecture({"model_type": "qwen2_vl", "text_config": {"vocab_size": 32003, **kind}})
 
 
+def test_a_mixture_that_sees_says_less_than_the_text_model() -> None:
+    """Qwen3-VL's class normalizes the weights of experts, and shares the hidden size among heads."""
+    config = random_checkpoints.CASES["qwen3-moe"]
+    text = {key: config[key] for key in config if key not in ("norm_topk_prob", "head_dim")}
+    whole = {"model_type": "qwen3_vl_moe", "text_config": {**text, "model_type": "qwen3_vl_moe_text"}}
+    found = architecture(whole)
+    assert found.heads.head_dim == text["hidden_size"] // text["num_attention_heads"] != 128
+    assert [layer.ffn.normalized for layer in found.layers] == [True] * len(found.layers)
+
+
 def test_code_world_model_has_a_scaling_where_nothing_is_said() -> None:
     """Llama 3's, by 16; theta beside it does not count, as in transformers."""
     config = {key: value for key, value in random_checkpoints.CASES["cwm"].items() if key != "rope_parameters"}
