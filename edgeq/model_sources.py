@@ -100,8 +100,7 @@ def _seeing(text: str, source: Source | None, mmproj: str) -> Source | None:
     if source is None or not is_gguf(text):
         raise UsageError(f"{text}: is no GGUF file, and what sees comes beside such a file only: leave out --mmproj")
     with open_gguf(mmproj) as file:
-        state = _state(file.files)
-    real = real_path(mmproj)
+        real, state = real_path(file.files[0]), _state(file.files)
 
     def make(target: Path, announce: Announce, progress: Progress) -> list[str]:
         return _imported(Path(source.text), target, announce, progress, real)

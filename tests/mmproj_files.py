@@ -8,9 +8,9 @@ import gguf
 import numpy as np
 
 
-def write(path: Path, keys: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Path:
-    """One with these keys and tensors."""
-    writer = gguf.GGUFWriter(path, "clip")
+def write(path: Path, keys: Mapping[str, Any], tensors: Mapping[str, np.ndarray], most: int = 0) -> Path:
+    """One with these keys and tensors; several of `most` tensors each, if that is not 0."""
+    writer = gguf.GGUFWriter(path, "clip", split_max_tensors=most)
     for key, value in keys.items():
         if isinstance(value, bool):
             writer.add_bool(key, value)

@@ -32,8 +32,9 @@ from edgeq.seeing import can_see
 FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model, "lfm2": seeing_lfm2}
 
 
-def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.float32) -> Path:
-    """As llama.cpp's converter does it: names, shapes, keys; `change` may change tensors and keys before."""
+def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.float32, most: int = 0) -> Path:
+    """As llama.cpp's converter does it: names, shapes, keys; `change` may change tensors and keys before. `most`: see
+    mmproj_files."""
     source, seen = FAMILIES[family], images(FAMILIES[family].CONFIG)
     assert seen is not None
     weights = seeing_model.weights() if family == "idefics3" else source.weights({})
@@ -64,7 +65,7 @@ def write_mmproj(path: Path, family: str, change: Any = None, kind: type = np.fl
         keys["clip.vision.preproc_image_size"] = source.PREPROCESSOR["size"]["longest_edge"]
     if change:
         change(keys, tensors)
-    return write(path, keys, tensors)
+    return write(path, keys, tensors, most)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -255,6 +256,19 @@ def test_made_once_however_both_are_named(
     assert (
         runnable(text, mmproj=mmproj) == runnable(tmp_path / "link" / text.name, mmproj="../link/mmproj.gguf") == made
     )
+
+
+def test_several_files_that_are_one(folder: Path, tmp_path: Path, cache: Path) -> None:
+    """Known by any of them."""
+    write_mmproj(tmp_path / "mmproj.gguf", "gemma3", most=30)
+    parts = sorted(tmp_path.glob("mmproj-*.gguf"))
+    made = {runnable(folder / "gemma3.gguf", mmproj=part) for part in parts}
+    with open_file(made.pop()) as found, open_file(folder / "gemma3.eqf") as expected:
+        assert found.tensors.keys() == expected.tensors.keys()
+    assert len(parts) > 1 and not made
+    parts[1].unlink()
+    with pytest.raises(FormatError, match=r"mmproj-00002-of-0000\d\.gguf is missing"):
+        runnable(folder / "gemma3.gguf", mmproj=parts[0])
 
 
 def test_verbs_take_it(
