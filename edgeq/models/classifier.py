@@ -116,7 +116,7 @@ def _deberta(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
 
 def _gte(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
     """The pooler's matrix is a part of the model itself there."""
-    dense = Matrix("cls", "gte.pooler.dense", n, n, bias=True)
+    dense = Matrix("cls", "pooler.dense", n, n, bias=True)
     return Classifier("cls", labels, _output("classifier", n, labels), dense, "tanh")
 
 

@@ -82,6 +82,19 @@ def test_names_of_the_makers_of_gte(prefix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(states(tmp_path / "m.eqf", prompt), states(converted("gte", tmp_path / "c"), prompt))
 
 
+@pytest.mark.parametrize("prefix", ["gte.", "new."])
+def test_names_in_rerankers_of_the_makers_of_gte(prefix: str, tmp_path: Path) -> None:
+    config, weights, _ = random_checkpoints.make("gte-rank")
+    older = older_gte(weights).items()
+    named = {name if name.startswith("classifier.") else f"{prefix}{name}": values for name, values in older}
+    assert f"{prefix}pooler.dense.weight" in named
+    convert(
+        random_checkpoints.write_weights(config, named, tmp_path), tmp_path / "m.eqf", "F32", allow_no_tokenizer=True
+    )
+    usual = converted("gte-rank", tmp_path / "c")
+    np.testing.assert_array_equal(scores(tmp_path / "m.eqf", "gte-rank"), scores(usual, "gte-rank"))
+
+
 def written_jina(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """As transformers writes its tensors, which is what its makers call and join them."""
     names = {"post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2", "self_attn.o_proj": "mixer.out_proj"}
