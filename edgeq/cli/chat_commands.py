@@ -161,9 +161,10 @@ def image(talk: Talk, rest: str) -> Ask | None:
 
 
 def set_(talk: Talk, rest: str) -> None:
-    if rest.startswith("system "):  # as Ollama has it, and "parameter"
-        return system(talk, rest.removeprefix("system ").strip())
-    rest = rest.removeprefix("parameter ").strip()
+    word, _, after = rest.partition(" ")
+    if word == "system":  # as Ollama has it, and "parameter"
+        return system(talk, after.strip())
+    rest = after.strip() if word == "parameter" else rest
     names: list[str] = list(chat_settings.settings())
     if rest:
         known = len(rest.split()) == 1  # only a name: it is shown

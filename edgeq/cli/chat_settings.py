@@ -14,6 +14,7 @@ from edgeq.decode.stops import StopStrings
 from edgeq.errors import UsageError
 
 DEFAULT = "default"
+LIMITS = ("n_predict", "num_predict")  # what other programs call max_tokens
 Reader = Callable[[str], Any]
 
 
@@ -81,7 +82,8 @@ def change(given: dict[str, Any], text: str) -> str:
 
 def option_name(written: str) -> str:
     """The name of an option, which may be written as on the command line. UsageError for an unknown one."""
-    name = names().get(_plain(written), _plain(written))
+    name = _plain(written)
+    name = "max_tokens" if name in LIMITS else names().get(name, name)
     if name not in (known := settings()):
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else "/set lists them"

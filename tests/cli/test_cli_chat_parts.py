@@ -190,6 +190,9 @@ def test_options_are_set_and_given_back():
     assert given == {"top_k": 3, "temperature": 0.5, "max_tokens": 7, "stop": ["a\n b"], "seed": 4}
     for text in ("seed -1", "max_tokens -1", "top_k -1", "repeat_penalty 1.1", "--repeat-last-n -1"):  # llama.cpp's
         change(given, text)
+    for name in ("--n-predict", "num_predict"):
+        change(given, f"{name} 5")
+        assert given.pop("max_tokens") == 5
     penalty = {"repetition_penalty": 1.1, "repetition_window": -1}
     assert given == {"top_k": 0, "temperature": 0.5, "stop": ["a\n b"], **penalty}
     for name in penalty:
@@ -205,6 +208,15 @@ def test_options_are_set_and_given_back():
     assert shown(given, own, "temperature") == "temperature            0.6 (the model's)"
     assert shown({"temperature": 1.0}, own, "temperature") == "temperature            1.0"
     assert shown(given, {}, "stop") == "stop                   none (default)"
+
+
+def test_set_as_ollama_has_it(talk, capsys):
+    obey(talk, "/set", "parameter top_k 5")
+    obey(talk, "/set", "parameter")
+    assert talk.settings == {"top_k": 5} and "top_p" in capsys.readouterr().err
+    for text, told in (("system Be brief.", "is set"), ("system", "is dropped")):
+        obey(talk, "/set", text)
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
