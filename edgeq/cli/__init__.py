@@ -78,7 +78,14 @@ class Verbs(click.Group):
             meant = other_programs.VERBS.get(name) or (likely[0] if likely else "")
             hint = other_programs.NO_VERBS.get(name) or (f"did you mean {meant}?" if meant else "")
             raise click.UsageError(f"there is no verb {args[0]!r}" + (f": {hint}" if hint else ""), ctx)
-        return super().resolve_command(ctx, args)
+        verb, command, rest = super().resolve_command(ctx, args)
+        if command is not None and any(len(word) > 2 and word[0] == "-" != word[1] for word in rest):
+            from edgeq.cli import other_programs
+
+            valued = [flag for one in command.params if _valued(one) for flag in one.opts]
+            if other_programs.is_read_otherwise(rest, valued):  # which one `main` says
+                raise click.UsageError("an option is another program's", click.Context(command, ctx, verb))
+        return verb, command, rest
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -90,6 +97,11 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def _valued(parameter: click.Parameter) -> bool:
+    """Whether it is an option that a value follows."""
+    return isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.count
 
 
 @click.group(

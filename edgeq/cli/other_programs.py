@@ -126,6 +126,19 @@ _SHORT = {
 }
 
 
+def is_read_otherwise(arguments: Sequence[str], valued: Sequence[str]) -> bool:
+    """Whether a command line has an option of another program's of several letters behind one dash, whose first one is
+    among `valued`, the verb's own that values follow: `-ngl 99` would be `-n gl`, and 99 another argument."""
+    before = ""
+    for word in arguments:
+        if word == "--":
+            break
+        if word in _SHORT and len(word) > 2 and word[:2] in valued and before not in valued:
+            return True
+        before = word
+    return False
+
+
 def option_instead(arguments: Sequence[str], known: Sequence[str]) -> str:
     """A line on the first option among a command line's that the verb, whose own are `known`, has not, and another
     program has; empty where there is none. To be asked after the command line was refused: what stands for an option

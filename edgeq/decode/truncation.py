@@ -31,6 +31,7 @@ class TopNSigma(Filter):
         must="0 (off) or more",
         help="Draw from tokens within so many standard deviations of the best logit; 0 is all.",
         flags=("--top-nsigma",),
+        means={-1: 0},  # as llama.cpp has it
     )
 
     def filter(self, candidates: "Candidates") -> "Candidates":

@@ -53,6 +53,7 @@ def test_what_llama_cpp_and_mlx_call_it(edgeq, model):
         assert edgeq("run", *words, "--raw", "--n-predict", 3, "--temp", 0, "--ctx-size", 64) == (0, "cde\n", ""), words
         assert (model.loads[0][0], model.loads[0][1]["context"]) == ("m.eqf", 64)
     numbers = ["-n", -1, "-c", 0, "-s", -1, "--top-k", -1, "--repeat-penalty", 1.0, "--repeat-last-n", -1]
+    numbers += ["--top-nsigma", -1]
     assert edgeq("run", "m.eqf", "x", "--temp", 0, *numbers) == (0, ";<=>?@ABC\n", ""), "no limit, all, none"
     assert model.loads[-1][1]["context"] == 0
     twice = edgeq("run", "-m", "m.eqf", "-p", "ab", "cd")
@@ -64,6 +65,8 @@ def test_what_llama_cpp_and_mlx_call_it(edgeq, model):
     ("flags", "instead"),
     [
         (["-ngl", "99"], "there is no option -ngl here: edgeq computes on the CPU alone: leave it out"),
+        (["-ngl", "99", "-n", "1"], "there is no option -ngl here: edgeq computes on the CPU alone: leave it out"),
+        (["-mm", "x.gguf", "-m", "m.eqf"], "there is no option -mm here: `edgeq import"),
         (["-n", "8", "-no-cnv"], "there is no option -no-cnv here: --raw completes plain text"),
         (["-ctk", "q8_0"], "there is no option -ctk here: --kv"),
         (["--format=json"], "there is no option --format here: in Python schema="),
@@ -83,6 +86,12 @@ def test_no_option_of_another_program_is_one_here_too():
     for flag in {**other_programs.OPTIONS, **other_programs._SHORT}:
         assert other_programs.option_instead([flag], []), flag
     assert not other_programs.option_instead(["-r", "--", "-ngl"], ["-r"])
+
+
+def test_what_looks_like_an_option_of_another_program_may_be_a_value(edgeq, model):
+    assert edgeq("run", "m.eqf", "-n", 3, "--raw", "-p", "-ngl").code == 0
+    assert not other_programs.is_read_otherwise(["-n5", "--", "-ngl"], ["-n"])
+    assert not other_programs.is_read_otherwise(["-ngl"], ["-t"])  # which is refused anyway
 
 
 def test_options_reach_the_model(edgeq, model, tmp_path):
