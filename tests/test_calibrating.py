@@ -73,7 +73,7 @@ def test_a_model_whose_layers_cannot_be_run_one_by_one(tmp_path: Path, monkeypat
         name = "blk.0.time_mix_key.weight"
         assert made.tensors[name].type == "Q4_0" and made.tensors[name].crc32 != other.tensors[name].crc32
     with pytest.raises(UnsupportedError, match="cannot be run one by one"):
-        edgeq.convert(folder, tmp_path / "m.eqf", "Q4_0", request=edgeq.Request(known, bits=5.0))
+        edgeq.convert(folder, tmp_path / "m.eqf", "Q4_0", request=edgeq.Request(known, divergence=0.5))
 
 
 def test_a_user_hears_of_experts_that_saw_little_and_of_what_is_not_known():

@@ -69,7 +69,8 @@ def check_size(least: float, goal: Goal) -> None:
 
 def smallest(shape: tuple[int, ...], usual: str, gguf: bool = False) -> str:
     """The type of fewest bytes that a matrix may get, whose `usual` one may be smaller still."""
-    kinds = [kind for kind in (GGUF_TYPES if gguf else TYPES) if not gguf or _in_gguf(kind, shape[-1])]
+    holds = _in_gguf if gguf else _in_file
+    kinds = [kind for kind in (GGUF_TYPES if gguf else TYPES) if holds(kind, shape[-1])]
     return min([usual, *kinds], key=lambda kind: tensor_bytes(kind, shape))
 
 
@@ -81,6 +82,14 @@ def _candidates(file: File, name: str, losses: Mapping[str, float], gguf: bool) 
         for kind in (GGUF_TYPES if gguf else TYPES)
         if kind in losses and (not gguf or _in_gguf(kind, info.shape[-1]))
     ] or [Candidate("F16", tensor_bytes("F16", info.shape), 0.0)]
+
+
+def _in_file(kind: str, columns: int) -> bool:
+    try:
+        tensor_bytes(kind, (1, columns))
+    except UnsupportedError:
+        return False
+    return True
 
 
 def _in_gguf(kind: str, columns: int) -> bool:

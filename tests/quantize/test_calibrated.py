@@ -122,6 +122,11 @@ def test_what_is_far_too_small_is_refused_before_much_is_measured(
     assert not [line for line in told if "sensitive" in line]
 
 
+def test_the_smallest_type_of_rows_that_few_types_hold() -> None:
+    assert type_plan.smallest((16, 20), "F16") == type_plan.smallest((16, 20), "F16", gguf=True) == "F16"
+    assert type_plan.smallest((16, 96), "Q4_0") == "Q2_K" != type_plan.smallest((16, 96), "Q4_0", gguf=True)
+
+
 def test_a_file_fits_a_machine_and_leaves_room_for_a_conversation(
     tiny_model: Path, floats: File, calibration: Calibration, tmp_path: Path
 ) -> None:
