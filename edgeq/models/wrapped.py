@@ -160,5 +160,5 @@ def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given, Mapping) and ("mrope_section" in given or "xdrope_section" in given):
             kind = given.get("rope_type", given.get("type", "default"))
             rest = {name: value for name, value in given.items() if name != "type" and not name.startswith(SHARED)}
-            changed[key] = {**rest, "rope_type": {"mrope": "default", "xdrope": "dynamic"}.get(kind, kind)}
+            changed[key] = {**rest, "rope_type": {"mrope": "default", "xdrope": "dynamic"}.get(str(kind), kind)}
     return changed

@@ -374,6 +374,14 @@ def test_cohere_s_first_layers_are_counted_apart_whatever_has_experts() -> None:
     assert [window is not None for window in model.windows] == [False, False, True, True, True, False]
 
 
+@pytest.mark.parametrize("kind", [["mrope"], 7, "mropes"])
+def test_a_shared_rotation_of_no_known_kind(kind: object) -> None:
+    scaling = {"rope_type": kind, "mrope_section": [2, 3, 3]}
+    text = random_checkpoints.CASES["llama"] | {"rope_scaling": scaling, "model_type": "glm4v_text"}
+    with pytest.raises(UnsupportedError, match=r"rope scaling .* is not supported; supported are"):
+        architecture({"model_type": "glm4v", "text_config": text})
+
+
 def test_sizes_that_a_larger_model_leaves_out_are_its_class_s() -> None:
     """As LLaVA's and Idefics 2's files are written."""
     text = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}
