@@ -1,4 +1,5 @@
-"""What is computed of one row per text, once its tokens' states are pooled: in NumPy, in f64, as it is little."""
+"""What is computed once the states of a text's tokens are pooled, or of each before: in NumPy, in f64, as it is
+little."""
 
 import math
 from typing import TYPE_CHECKING
@@ -41,8 +42,8 @@ def weights_of(file: File, prefix: str) -> Weights:
 
 
 def product(weights: Weights, name: str, x: "F64") -> "F64":
-    """The matrix `name` times x [columns], plus its bias if it has one."""
-    result: F64 = weights[f"{name}.weight"] @ x
+    """The matrix `name` times x [columns], or times each row of x, plus its bias if it has one."""
+    result: F64 = x @ weights[f"{name}.weight"].T
     return result + weights[f"{name}.bias"] if f"{name}.bias" in weights else result
 
 

@@ -117,18 +117,23 @@ class Classifying:
     def _scores(self, tokens: Sequence[int], states: "F32") -> "npt.NDArray[np.float64]":
         """The head on the states f32 [tokens, width] of a text."""
         head, weights = self._head, self._weights
-        if head.pooling == "last":  # of the text itself, where the model pads with what ends it
-            padding = self._config.get("pad_token_id")
-            last = next((i for i in reversed(range(len(tokens))) if tokens[i] != padding), -1)
-            state = states[last]
-        else:
-            state = pool(states, head.pooling)
-        x = state.astype("f8")
+        x = (states if head.late else self._pooled(tokens, states)).astype("f8")
         if head.dense:
             x = activated(product(weights, "cls", x), head.activation)
+        if head.late:
+            x = x.mean(axis=0)
         if head.norm:
             x = norm(weights, "cls.norm", x, head.norm.eps)
         return product(weights, "cls.output", x)
+
+    def _pooled(self, tokens: Sequence[int], states: "F32") -> "F32":
+        """One of the states."""
+        if self._head.pooling != "last":
+            return pool(states, self._head.pooling)
+        padding = self._config.get("pad_token_id")  # of the text itself, where the model pads with what ends it
+        last = next((i for i in reversed(range(len(tokens))) if tokens[i] != padding), -1)
+        state: F32 = states[last]
+        return state
 
     @cached_property
     def _tells_types(self) -> bool:

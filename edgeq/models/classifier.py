@@ -13,11 +13,13 @@ WITHOUT_DENSE = "edgeq_classifier_without_dense"  # a key of ours, true where a 
 CLASSES = "ForSequenceClassification"  # what the names of checkpoints' classes end with that have such a head
 OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 MOST_LABELS = 100_000
+LATE = "late"
 
 
 class Classifier(NamedTuple):
     """Of the states of a text's tokens `pooling` ("cls", "mean", "last") makes one; `dense`, `activation` and `norm`
-    follow, where there are such, then `output`, which gives a score for each of `labels`."""
+    follow, where there are such, then `output`, which gives a score for each of `labels`. With LATE the mean is of what
+    `dense` and `activation` make of each state."""
 
     pooling: str
     labels: tuple[str, ...]
@@ -25,6 +27,11 @@ class Classifier(NamedTuple):
     dense: Matrix | None = None
     activation: str = ""
     norm: LayerNorm | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether each state is gone on with by itself."""
+        return self.pooling == LATE
 
     def tensors(self, t: Tensors) -> None:
         """The matrices, the norm."""
@@ -121,10 +128,11 @@ def _gte(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
 
 
 def _eurobert(config: Config, n: int, labels: tuple[str, ...]) -> Classifier:
-    pooling = {"bos": "cls", "mean": "mean"}.get(str(config.get("classifier_pooling", "late")))
+    given = config.get("classifier_pooling", LATE)
+    pooling = {"bos": "cls", "mean": "mean", LATE: LATE}.get(str(given))
     if pooling is None:
-        what = f"classifier_pooling {shown(config.get('classifier_pooling', 'late'))} is not supported"
-        raise config.unsupported(f"{what}; supported are bos and mean")
+        what = f"classifier_pooling {shown(given)} is not supported"
+        raise config.unsupported(f"{what}; supported are bos, mean and {LATE}")
     dense = Matrix("cls", "dense", n, n, bias=True)
     return Classifier(pooling, labels, _output("classifier", n, labels), dense, "gelu")
 

@@ -311,6 +311,7 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
         "classifier_pooling": "mean",
         **_THREE,
     },
+    "eurobert-late": {**_EUROBERT, "architectures": ["EuroBertForSequenceClassification"], **_RANK},
     "ultrabert-rank": {**ENCODERS["ultrabert"], "architectures": ["UltrabertForSequenceClassification"], **_RANK},
     "deberta-v2-rank": {**_DEBERTA, "architectures": ["DebertaV2ForSequenceClassification"], **_RANK},
     "deberta-v2-classes": {

@@ -267,6 +267,7 @@ def test_features_of_deberta_are_seen(change: dict[str, object], tmp_path: Path)
         ("bert-rank", {"id2label": {"0": "a", "2": "b"}}, CheckpointError, "id2label is .*, an object of a name"),
         ("bert-rank", {"id2label": ["a"]}, CheckpointError, "id2label is .*, an object of a name"),
         ("modernbert-rank", {"classifier_pooling": "max"}, UnsupportedError, "classifier_pooling 'max'"),
+        ("eurobert-late", {"classifier_pooling": "cls"}, UnsupportedError, "classifier_pooling 'cls' is not supported"),
         ("nomic-bert-rank", {"moe_every_n_layers": 2}, UnsupportedError, "moe_every_n_layers 2"),
         ("nomic-bert-rank", {"rotary_scaling_factor": 2}, UnsupportedError, "rotary_scaling_factor 2"),
         ("nomic-bert-rank", {"partial_rotary_factor": 0.5}, UnsupportedError, "partial_rotary_factor below 1"),
