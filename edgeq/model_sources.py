@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
-from edgeq.errors import CheckpointError, UnsupportedError, UsageError
+from edgeq.errors import CheckpointError, FormatError, UnsupportedError, UsageError
 
 REVISION = 6  # raised when what is made changes
 SMALL = (".json", ".jinja", ".model", ".txt")  # ends of names of what is read beside weights
@@ -156,7 +156,7 @@ def repository(text: str, kind: str | None = None) -> Source:
         if len(fetched) > 1:
             try:
                 return _imported(fetched[0], target, announce, progress, fetched[1])
-            except UnsupportedError as error:  # nobody asked for it
+            except (FormatError, UnsupportedError) as error:  # nobody asked for it
                 return [f"it reads text alone: {error}", *_imported(fetched[0], target, announce, progress)]
         if fetched:
             return _imported(fetched[0], target, announce, progress)

@@ -189,11 +189,13 @@ def test_files_of_another_kind(folder: Path, tmp_path: Path) -> None:
         import_gguf(mmproj, tmp_path / "m.eqf")
 
 
-def test_that_of_a_model_of_another_size(folder: Path, tmp_path: Path) -> None:
-    def wider(_: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        name = "mm.input_projection.weight"
-        tensors[name] = np.repeat(tensors[name], 2, axis=1)
+def wider(_: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """As of a larger text model."""
+    name = "mm.input_projection.weight"
+    tensors[name] = np.repeat(tensors[name], 2, axis=1)
 
+
+def test_that_of_a_model_of_another_size(folder: Path, tmp_path: Path) -> None:
     mmproj = write_mmproj(tmp_path / "mmproj.gguf", "gemma3", wider)
     with pytest.raises(FormatError, match=r"not fit .* the text model: give the mmproj file of that model"):
         import_gguf(folder / "gemma3.gguf", tmp_path / "m.eqf", mmproj=mmproj)
@@ -332,14 +334,21 @@ def test_a_repository_with_what_it_sees_with(
     assert fetched == [["gemma3-F32.gguf"], ["mmproj-gemma3-f16.gguf"]]
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda keys, _: keys.update({"clip.projector_type": "other"}), "projector_type 'other'"),
+        (wider, "give the mmproj file of that model"),
+    ],
+)
 def test_a_repository_whose_images_are_not_read(
-    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, change: Any, what: str
 ) -> None:
     hub, heard = tmp_path / "hub", list[str]()
     hub.mkdir()
     shutil.copy(folder / "gemma3.gguf", hub / "gemma3-F32.gguf")
-    write_mmproj(hub / "mmproj.gguf", "gemma3", lambda keys, _: keys.update({"clip.projector_type": "other"}))
+    write_mmproj(hub / "mmproj.gguf", "gemma3", change)
     a_repository(monkeypatch, hub)
     with edgeq.load("people/seeing", threads=2, announce=heard.append) as model:
         assert not model.sees
-    assert any("note: it reads text alone: " in line and "projector_type 'other'" in line for line in heard)
+    assert any("note: it reads text alone: " in line and what in line for line in heard)
