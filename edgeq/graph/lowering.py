@@ -24,6 +24,7 @@ class Lowering:
 
     kv: element of the KV cache; tile: of the body (simd/isa.py) whose kernels the tape names
     control: of the team that will walk the tape, where one will
+    asked: positions that were asked for, of which `context` may be a few more
     rows: f32 [batch, width] that stand for the embeddings of tokens, where a graph begins with such
     """
 
@@ -37,7 +38,9 @@ class Lowering:
         kv: str,
         tile: int,
         control: np.ndarray | None = None,
+        asked: int | None = None,
     ) -> None:
+        self.asked = asked or context
         self.file, self.context, self.threads, self.kv, self.tile = file, context, threads, kv, tile
         self.capacity = {False: round_up(batch, ROW_TILE), True: round_up(outputs, ROW_TILE)}
         self.shapes = {name: info.shape for name, info in file.tensors.items()}

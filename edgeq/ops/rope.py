@@ -150,7 +150,7 @@ def shared_tables(low: Lowering, rope: Rope, queries: bool = False) -> np.ndarra
     queries = queries and rope.query_growth > 0.0
     table = low.shared.get((rope, queries))
     if table is None:
-        here = rope.for_context(low.context)
+        here = rope.for_context(low.asked)
         if queries:
             table = query_tables(shared_tables(low, rope), here.query_growth, here.query_span, here.query_first)
         else:

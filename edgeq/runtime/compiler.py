@@ -33,6 +33,7 @@ class Compiler:
     only_taps: nothing after the last tap is run, whose rows are the result
     tile: that of the body (simd/isa.py) whose kernels the plan names, by default of the one that runs here
     control: of the team that will walk the plan's tape, where one will
+    asked: see Lowering
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Compiler:
         stages: range | None = None,
         only_taps: bool = False,
         control: np.ndarray | None = None,
+        asked: int | None = None,
     ) -> None:
         self.file, self.model, self.states, self.rows, self.taps = file, model, states, rows, taps
         self.stages, self.only_taps = stages, only_taps
-        self._low = Lowering(file, context, batch, outputs, threads, kv, tile or library.chosen_isa().tile, control)
+        tile = tile or library.chosen_isa().tile
+        self._low = Lowering(file, context, batch, outputs, threads, kv, tile, control, asked)
 
     @property
     def tape(self) -> Tape:
@@ -97,7 +100,7 @@ class Compiler:
         )
 
     def _rope(self) -> int:
-        ropes = [rope.for_context(self._low.context) for rope in self._low.shared if isinstance(rope, Rope)]
+        ropes = [rope.for_context(self._low.asked) for rope in self._low.shared if isinstance(rope, Rope)]
         text = [[f"{f:.6g}" for f in (rope.attention_factor, *rope.inverse_frequencies)] for rope in ropes]
         return zlib.crc32(repr(text).encode())
 

@@ -161,6 +161,7 @@ class Program:
             stages=stages,
             only_taps=only_taps,
             control=self.team.control,
+            asked=self.context,
         )
         self.plan = compiler.compile(announce)
         file.check()

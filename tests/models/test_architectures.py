@@ -139,6 +139,21 @@ def test_features_are_seen(case: str, key: str, other: object, tmp_path: Path) -
     assert np.abs(found - random_checkpoints.golden()[case]).max() > 0.05
 
 
+@pytest.mark.parametrize(("context", "same"), [(61, True), (62, False)])
+def test_a_rotary_embedding_grows_with_what_is_asked_for(context: int, same: bool, tmp_path: Path) -> None:
+    """Beyond the positions of the training, however many more the session has room for."""
+    found = []
+    for case, scaling in (("grown", {"rope_type": "dynamic", "factor": 4.0}), ("plain", None)):
+        folder = random_checkpoints.write("llama-rope-dynamic", tmp_path / case)
+        config = json.loads((folder / "config.json").read_text())
+        changed = {**config, "rope_scaling": scaling, "max_position_embeddings": 61}
+        (folder / "config.json").write_text(json.dumps(changed))
+        convert(folder, folder / "m.eqf", "F32", allow_no_tokenizer=True)
+        with open_file(folder / "m.eqf") as file, Session(file, context=context, threads=1) as session:
+            found.append(session.eval(random_checkpoints.make("llama-rope-dynamic")[2][:61]))
+    assert np.array_equal(*found) == same
+
+
 def test_learned_positions_end(tmp_path: Path) -> None:
     """GPT-2 has no embedding for a position beyond its last."""
     path = tmp_path / "m.eqf"
