@@ -141,10 +141,12 @@ def test_cache_elements(file: File) -> None:
 def test_the_default_context(file: File) -> None:
     with Session(file, threads=1) as session:
         assert session.context == min(512, DEFAULT_CONTEXT)
+    with Session(file, context=0, threads=1) as session:
+        assert session.context == 512, "all that the model was trained for"
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("context", 0), ("context", -5), ("threads", 0), ("threads", -1), ("threads", 1000)]
+    ("option", "value"), [("context", -1), ("context", -5), ("threads", 0), ("threads", -1), ("threads", 1000)]
 )
 def test_impossible_arguments(file: File, option: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"{value} .*cannot work: give"):
