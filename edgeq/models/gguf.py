@@ -22,6 +22,7 @@ from edgeq.models.gguf_rope import (
     LARGEST_F32,
     ROPE_FACTORS,
     Vector,
+    check_factors,
     number,
     read_rope,
     rotated,
@@ -187,6 +188,7 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
         raise UnsupportedError(f"{source}: a yarn scaling that is not truncated cannot be exported")
     theta = standard.get("rope_theta") or config.get("rotary_emb_base") or model.settings.get("rope_theta", 10000.0)
     if not entry.own_rope:
+        check_factors(name, config, source)
         write_rope(values, model, config, Config({"rope_theta": theta}, source).number("rope_theta"), source)
     windows = [window for window in model.windows if window]
     if windows and (entry.model_type == "phi3" or "attention.sliding_window" not in entry.keys):

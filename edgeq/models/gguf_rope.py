@@ -15,6 +15,10 @@ from edgeq.models.rope_scaling import rope_parameters
 
 # f32 vectors: divisors of the rotary frequencies, in all sessions, or in short and in long ones
 ROPE_FACTORS = "rope_freqs.weight"
+# Architectures whose readers take such a tensor, or one for long and one for short sessions
+WITH_FACTORS = {"apertus", "arcee", "deci", "exaone", "exaone-moe", "exaone4", "falcon-h1", "gemma4", "granite"}
+WITH_FACTORS |= {"granite_swa", "granitehybrid", "granitemoe", "llama", "llama4", "minicpm", "minicpm3", "mistral3"}
+WITH_FACTORS |= {"phi3", "phimoe"}
 LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _RAMP = {"beta_fast": ("yarn_beta_fast", 32.0), "beta_slow": ("yarn_beta_slow", 1.0)}
@@ -215,6 +219,14 @@ def factor_tensors(config: Mapping[str, Any], model: Model | None = None) -> dic
         return {name: [float(divisor) for divisor in found] for name, found in lists.items()}
     divisors = rope_factors(config)
     return {ROPE_FACTORS: divisors} if divisors else {}
+
+
+def check_factors(name: str, config: Mapping[str, Any], source: str) -> None:
+    """UnsupportedError for a scaling that divides each frequency by its own, of an architecture whose readers stumble
+    over such tensors."""
+    if name not in WITH_FACTORS and factor_tensors(config):
+        kind = scaling_of(config).get("rope_type", scaling_of(config).get("type"))
+        raise UnsupportedError(f"{source}: rope scaling {str(kind)[:40]!r} cannot be exported: GGUF's {name} has none")
 
 
 def _two_lists(config: Mapping[str, Any]) -> bool:

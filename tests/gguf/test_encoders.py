@@ -180,11 +180,17 @@ def test_a_file_that_llama_cpp_reads(case: str, tmp_path: Path):
         ("modernbert", "the order of its local and global layers cannot be exported"),
         ("modernbert-classes", "norm_bias is True, GGUF's modern-bert has False"),
         ("nomic-bert-rank", "GGUF's nomic-bert has no classifier as this model's"),
+        ("eurobert-llama3", "rope scaling 'llama3' cannot be exported: GGUF's eurobert has none"),
         ("qwen3-rank", "GGUF's qwen3 has no classifier as this model's"),
     ],
 )
 def test_encoders_that_gguf_cannot_say(case: str, message: str, tmp_path: Path):
-    folder = random_checkpoints.write(case, tmp_path / "c")
+    folder = random_checkpoints.write(case.removesuffix("-llama3"), tmp_path / "c")
+    if case.endswith("-llama3"):
+        config = json.loads((folder / "config.json").read_text())
+        scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        scaling["original_max_position_embeddings"] = 16
+        (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": scaling}))
     if case == "modernbert":
         config = json.loads((folder / "config.json").read_text())
         kinds = ["full_attention", "sliding_attention", "full_attention", "full_attention"]
