@@ -194,7 +194,9 @@ def can_see(file: File) -> bool:
 def text_alone(file: File) -> str:
     """What to say of a file that reads text alone, and how it would see, if it might."""
     imported = file.metadata.get("gguf") or {}
-    how = " (a GGUF file with its --mmproj may see)" if may_see(imported.get("architecture")) else ""
+    tokens = file.asset("tokenizer.json") if "tokenizer.json" in file.assets else b""
+    may = may_see(imported.get("architecture"), lambda token: token.encode() in tokens)
+    how = " (a GGUF file with its --mmproj may see)" if may else ""
     return f"{file.path}: reads text alone{how}"
 
 

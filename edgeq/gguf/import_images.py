@@ -14,7 +14,9 @@ from edgeq.models.gguf_images import may_see, read_images
 def might_see(path: Path) -> bool:
     """Whether a GGUF file is of a text model that may have a file to see with."""
     with open_gguf(path) as file:
-        return may_see(file.metadata.get("general.architecture"))
+        tokens = file.metadata.get("tokenizer.ggml.tokens")
+        has = tokens.__contains__ if isinstance(tokens, list) else lambda _: False
+        return may_see(file.metadata.get("general.architecture"), has)
 
 
 def with_images(

@@ -167,9 +167,9 @@ class There(NamedTuple):
     bound: bool
 
 
-def may_see(architecture: Any) -> bool:
-    """Whether there may be a file that a text model of this architecture of GGUF sees with."""
-    return any(architecture in family.texts for family in FAMILIES.values())
+def may_see(architecture: Any, has: Callable[[str], bool]) -> bool:
+    """Whether there may be a file that a text model of this architecture of GGUF sees with: it has a token for that."""
+    return any(architecture in family.texts and has(family.token) for family in FAMILIES.values())
 
 
 def read_images(

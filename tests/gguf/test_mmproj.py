@@ -23,11 +23,12 @@ from edgeq.cli import main
 from edgeq.container.reader import open_file
 from edgeq.errors import FormatError, UnsupportedError, UsageError
 from edgeq.gguf.exporter import export_gguf
+from edgeq.gguf.import_images import might_see
 from edgeq.gguf.importer import import_gguf
 from edgeq.model_cache import cached, runnable
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
-from edgeq.seeing import can_see
+from edgeq.seeing import can_see, text_alone
 
 FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model, "lfm2": seeing_lfm2}
 
@@ -292,6 +293,15 @@ def test_verbs_take_it(
     assert "reads text alone (a GGUF file with its --mmproj may see)" in capsys.readouterr().err
     assert main(["serve", str(text), str(tmp_path / "m.eqf"), "--mmproj", str(mmproj)]) == 2
     assert "--mmproj belongs to one model" in capsys.readouterr().err
+
+
+def test_a_llama_without_a_token_for_images_is_told_nothing_of_it(tmp_path: Path, tiny_model: Path) -> None:
+    convert(tiny_model, tmp_path / "m.eqf", "F32")
+    export_gguf(tmp_path / "m.eqf", tmp_path / "m.gguf")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "back.eqf")
+    assert not might_see(tmp_path / "m.gguf")
+    with open_file(tmp_path / "back.eqf") as file:
+        assert text_alone(file) == f"{file.path}: reads text alone"
 
 
 def test_what_has_no_mmproj_beside(folder: Path, tmp_path: Path, cache: Path) -> None:
