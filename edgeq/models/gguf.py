@@ -51,6 +51,9 @@ EPSILON = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_nor
 TOKENS = {"tokenizer.ggml.bos_token_id": "bos_token_id", "tokenizer.ggml.eos_token_id": "eos_token_id"}
 ALONE = "xielu."  # what keys without the architecture's name begin with
 OPTIONAL = {"attention.sliding_window", "final_logit_softcapping"}  # of an architecture's further keys
+# Whose readers ask for a head beside the embedding
+UNTIED = {"gptneox", "nemotron", "olmo2", "phi2", "rwkv7", "stablelm"}
+UNTIED |= {"bailingmoe2", "dots1", "exaone-moe", "gpt-oss", "mellum", "minimax-m2", "olmoe", "qwen2moe"}
 
 
 def read_config(metadata: Mapping[str, Any], shapes: Shapes, vector: Vector, source: str) -> dict[str, Any]:
@@ -180,6 +183,8 @@ def write_config(config: Mapping[str, Any], source: str, notes: list[str]) -> di
     if entry.square and query_width(model.heads) != model.size.hidden_size:
         wide = f"heads are {query_width(model.heads)} wide, the hidden size is {model.size.hidden_size}"
         raise UnsupportedError(f"{source}: {wide}: GGUF's {name} has the same for both")
+    if name in UNTIED and "output.weight" not in model.tensors:
+        raise UnsupportedError(f"{source}: its head is the embedding, and readers of GGUF's {name} ask for one apart")
     if entry.interleaved and rotated(model) not in (0, model.heads.head_dim):
         raise UnsupportedError(f"{source}: a part of each head is rotated, which GGUF's {name} cannot say")
     scaling = scaling_of(config)

@@ -150,11 +150,9 @@ def read_mellum(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 
 def write_mellum(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """GGUF's has experts in all layers, and a head of its own."""
+    """GGUF's has experts in all layers."""
     if any(isinstance(layer.ffn, GatedMLP) for layer in model.layers):
         raise UnsupportedError("a Mellum with layers without experts cannot be exported")
-    if config.get("tie_word_embeddings"):
-        raise UnsupportedError("a tied Mellum cannot be exported")
     return {
         "attention.sliding_window": max(window or 0 for window in model.windows),
         "attention.sliding_window_pattern": [window is not None for window in model.windows],

@@ -77,8 +77,6 @@ def write_exaone(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     experts, beside = mixture_of(model)
     if experts is None or not beside:
         raise UnsupportedError("an EXAONE without shared experts cannot be exported")
-    if config.get("tie_word_embeddings"):
-        raise UnsupportedError("a tied mixture of EXAONE cannot be exported")
     return write_local(model, "exaone-moe") | {
         "expert_feed_forward_length": experts.width,
         "expert_shared_feed_forward_length": beside,
@@ -122,9 +120,7 @@ def read_minimax(values: Mapping[str, Any], shapes: Shapes) -> Config:
 
 
 def write_minimax(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """GGUF's has a head of its own."""
-    if config.get("tie_word_embeddings"):
-        raise UnsupportedError("a tied MiniMax-M2 cannot be exported")
+    """What readers ask for beside."""
     return {"expert_feed_forward_length": model.size.intermediate_size, "expert_gating_func": SIGMOID}
 
 

@@ -26,8 +26,6 @@ def write(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     assert isinstance(mixer, TimeMix), "all layers are such"
     if abs(mixer.eps - OF_HEADS) > 1e-3 * OF_HEADS:
         raise UnsupportedError(f"GGUF's readers add {OF_HEADS} to the variance of a head, this model {mixer.eps}")
-    if config.get("tie_word_embeddings"):
-        raise UnsupportedError("a tied RWKV-7 cannot be exported")
     return {}
 
 

@@ -29,7 +29,7 @@ from edgeq.gguf.export_plan import AS_Q8_0  # noqa: E402
 from edgeq.gguf.exporter import export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 from edgeq.models import architecture  # noqa: E402
-from edgeq.models.gguf import read_config, write_config  # noqa: E402
+from edgeq.models.gguf import UNTIED, read_config, write_config  # noqa: E402
 from edgeq.models.gguf_architectures import ARCHITECTURES  # noqa: E402
 from edgeq.models.gguf_places import places  # noqa: E402
 from edgeq.models.gguf_rope import llama3_factors, rope_factors  # noqa: E402
@@ -229,6 +229,16 @@ def test_architectures_there_and_back(case: str, tmp_path: Path, monkeypatch: py
         assert np.abs(logits[0] - logits[1]).max() < 1e-3
     else:
         assert np.array_equal(*logits)
+
+
+@pytest.mark.parametrize("name", sorted(UNTIED))
+def test_a_head_that_is_the_embedding_where_readers_ask_for_one(name: str):
+    """llama.cpp does not load such a file."""
+    kinds = {ARCHITECTURES[name].model_type}
+    case = next(case for case in CASES if case not in REFUSED and CASES[case]["model_type"] in kinds)
+    write_config(changed(case) | {"tie_word_embeddings": False}, "m", [])
+    with pytest.raises(UnsupportedError, match=f"m: its head is the embedding, and readers of GGUF's {name} ask"):
+        write_config(changed(case) | {"tie_word_embeddings": True}, "m", [])
 
 
 PARTLY = ["phi3-longrope-short", "stablelm", "phi", "gpt-neox", "glm", "glm4", "nemotron", "glm4-moe", "ling"]
