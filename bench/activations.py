@@ -23,10 +23,10 @@ from machine import results_file
 from table_file import Measured, keep_each, number, rows_of, table
 
 from edgeq.blocks.reference import decode
-from edgeq.calibrating import corpora, sequences_of
 from edgeq.container.header import TensorInfo
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
+from edgeq.conversion.calibrating import corpora, sequences_of
 from edgeq.kernels.encode_api import encode_panels
 from edgeq.models import architecture
 from edgeq.quantize import collect

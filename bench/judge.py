@@ -39,7 +39,7 @@ from table_file import Measured, keep_each, number, rows_of, table
 from edgeq.container.gguf_reader import open_gguf
 from edgeq.container.gguf_values import is_gguf
 from edgeq.container.reader import open_file
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.gguf.exporter import export_gguf
 from edgeq.gguf.importer import import_gguf
 

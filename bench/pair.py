@@ -17,7 +17,7 @@ from turns import Engine
 
 from edgeq.cli.roofline import Case, Limits, Work, work
 from edgeq.container.reader import open_file
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 HERE = Path(__file__).resolve().parent
 PAUSE = 0.05  # seconds between turns, in which the other engine's threads fall asleep

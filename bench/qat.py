@@ -30,10 +30,10 @@ from table_file import Measured, keep_each, number, rows_of, table
 from transformers import AutoModelForCausalLM
 
 from edgeq import qat
-from edgeq.calibrating import calibrate
 from edgeq.container.reader import open_file
-from edgeq.conversion import convert
-from edgeq.passages import Text
+from edgeq.conversion.calibrating import calibrate
+from edgeq.conversion.conversion import convert
+from edgeq.conversion.passages import Text
 from edgeq.quantize.calibrated import Request
 from edgeq.quantize.imatrix import read_calibration
 

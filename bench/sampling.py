@@ -17,7 +17,7 @@ import script
 from table_file import table
 
 from edgeq.decode.sampler import Sampler
-from edgeq.shared_session import logprob
+from edgeq.engine.shared_session import logprob
 
 RECENT = [*range(1000, 1200)] * 3
 CASES: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ import script
 from table_file import table
 
 import edgeq
-from edgeq.answer import Answer
+from edgeq.engine.answer import Answer
 from edgeq.errors import EdgeqError
 
 TEXT = (

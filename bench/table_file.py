@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from edgeq.errors import OutputError, UsageError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 
 @dataclass

@@ -17,8 +17,8 @@ import script
 from machine import results_file
 from table_file import Measured, keep_each, number, rows_of, table
 
-from edgeq.calibrating import calibrate
-from edgeq.conversion import convert
+from edgeq.conversion.calibrating import calibrate
+from edgeq.conversion.conversion import convert
 from edgeq.errors import UsageError
 from edgeq.quantize.calibrated import Request
 from edgeq.quantize.imatrix import read_calibration

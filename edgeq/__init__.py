@@ -48,13 +48,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from edgeq.answer import Answer, Generated, TokenLogprob
-    from edgeq.answers import Answers
-    from edgeq.calibrating import calibrate
-    from edgeq.chat_answer import ChatAnswer, ToolCall
-    from edgeq.comparing import compare
-    from edgeq.conversion import convert
+    from edgeq.conversion.calibrating import calibrate
+    from edgeq.conversion.comparing import compare
+    from edgeq.conversion.conversion import convert
     from edgeq.decode.sampler_steps import Sampling
+    from edgeq.engine.answer import Answer, Generated, TokenLogprob
+    from edgeq.engine.answers import Answers
+    from edgeq.engine.chat_answer import ChatAnswer, ToolCall
+    from edgeq.engine.model import Model
+    from edgeq.engine.scoring import Continuation
+    from edgeq.engine.timings import Timings
     from edgeq.errors import (
         CheckpointError,
         ChecksumError,
@@ -71,29 +74,26 @@ if TYPE_CHECKING:
         UsageError,
     )
     from edgeq.loading import load
-    from edgeq.model import Model
     from edgeq.quantize.calibrated import Request
     from edgeq.quantize.imatrix import read_calibration
-    from edgeq.scoring import Continuation
-    from edgeq.timings import Timings
 
 _HOMES = {
-    "Answer": "edgeq.answer",
-    "Answers": "edgeq.answers",
-    "ChatAnswer": "edgeq.chat_answer",
-    "ToolCall": "edgeq.chat_answer",
-    "Generated": "edgeq.answer",
-    "TokenLogprob": "edgeq.answer",
+    "Answer": "edgeq.engine.answer",
+    "Answers": "edgeq.engine.answers",
+    "ChatAnswer": "edgeq.engine.chat_answer",
+    "ToolCall": "edgeq.engine.chat_answer",
+    "Generated": "edgeq.engine.answer",
+    "TokenLogprob": "edgeq.engine.answer",
     "Sampling": "edgeq.decode.sampler_steps",
-    "Continuation": "edgeq.scoring",
-    "Model": "edgeq.model",
+    "Continuation": "edgeq.engine.scoring",
+    "Model": "edgeq.engine.model",
     "load": "edgeq.loading",
-    "calibrate": "edgeq.calibrating",
-    "compare": "edgeq.comparing",
+    "calibrate": "edgeq.conversion.calibrating",
+    "compare": "edgeq.conversion.comparing",
     "read_calibration": "edgeq.quantize.imatrix",
     "Request": "edgeq.quantize.calibrated",
-    "convert": "edgeq.conversion",
-    "Timings": "edgeq.timings",
+    "convert": "edgeq.conversion.conversion",
+    "Timings": "edgeq.engine.timings",
 }
 
 

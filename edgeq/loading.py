@@ -4,18 +4,18 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from edgeq import environment
 from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.adapters.given import Lora, wanted
-from edgeq.arguments import check_loading
+from edgeq.catalog.model_cache import runnable
 from edgeq.container.reader import open_file
-from edgeq.drafting import open_draft
-from edgeq.model import Model
-from edgeq.model_cache import runnable
+from edgeq.engine.arguments import check_loading
+from edgeq.engine.drafting import open_draft
+from edgeq.engine.model import Model
 from edgeq.runtime.adapted import AdaptedFile
 from edgeq.runtime.finite import check_finite
 from edgeq.runtime.fit import BY_ROW, available_memory, resident
 from edgeq.runtime.session import Session
+from edgeq.system import environment
 from edgeq.text.tokenizer import FILES
 
 CHECKING = 2  # threads that look at a file, where no number is asked for: more do not wait less for memory

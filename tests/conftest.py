@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq import environment
+from edgeq.system import environment
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what it starts would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)

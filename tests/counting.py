@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import small_tokenizers as small
 
-from edgeq.model import Model
+from edgeq.engine.model import Model
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}a:{% endif %}"

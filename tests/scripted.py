@@ -7,7 +7,7 @@ import numpy as np
 import small_tokenizers as small
 from counting import CountingProgram, CountingSequence, CountingSession, MemoryFile
 
-from edgeq.model import Model
+from edgeq.engine.model import Model
 
 # As templates of models that call tools in Hermes' form write it; with THOUGHTS they think, and the prompt begins that.
 TOOLS = """{% if tools %}tools:{% for t in tools %}{{ t | tojson }}{% endfor %} in <tool_call></tool_call>|{% endif %}

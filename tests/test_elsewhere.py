@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq import environment
+from edgeq.system import environment
 
 PLAYED = Path(__file__).with_name("elsewhere.py")
 GREEDY = ("-n", "12", "--temperature", "0")
@@ -66,7 +66,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from elsewhere import leave
 leave("darwin")
-from edgeq import environment
+from edgeq.system import environment
 from edgeq.toolchain import image, prebuilt
 from edgeq.runtime import hardware
 from edgeq.toolchain import image, prebuilt

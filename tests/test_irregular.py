@@ -20,10 +20,10 @@ from edgeq.container.prefix_file import PrefixFile
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError
 from edgeq.gguf.importer import import_gguf
-from edgeq.json_input import parse_json
 from edgeq.models import architecture
 from edgeq.quantize.imatrix import read_calibration
 from edgeq.quantize.pipeline import convert
+from edgeq.system.json_input import parse_json
 
 sys.path.append(str(Path(__file__).resolve().parent / "models"))
 import random_checkpoints

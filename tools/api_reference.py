@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import edgeq  # noqa: E402
 from edgeq.decode.sampler_steps import Sampling, options  # noqa: E402
-from edgeq.output import write_file  # noqa: E402
+from edgeq.system.output import write_file  # noqa: E402
 
 _MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])")
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq.blocks.reference import to_plain
 from edgeq.container.gguf_values import METADATA_ASSET
-from edgeq.output import OutputFile, write_file
+from edgeq.system.output import OutputFile, write_file
 
 # (name, shape, its f32 values in pieces)
 Weights = tuple[str, Sequence[int], Iterable[npt.NDArray[np.float32]]]

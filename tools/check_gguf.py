@@ -26,7 +26,7 @@ from gguf_cases import REFUSED, changed  # noqa: E402
 
 import edgeq  # noqa: E402
 from edgeq.container.gguf_reader import open_gguf  # noqa: E402
-from edgeq.conversion import convert  # noqa: E402
+from edgeq.conversion.conversion import convert  # noqa: E402
 from edgeq.gguf.exporter import export_gguf  # noqa: E402
 from edgeq.gguf.importer import import_gguf  # noqa: E402
 

@@ -104,7 +104,7 @@ def compute_expected(folder: Path) -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import emulated_results
 
-    from edgeq import environment
+    from edgeq.system import environment
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -198,7 +198,7 @@ def main(description: str, cpus: Iterable[str], run: Callable[[Path, list[str], 
     arguments = parser.parse_args()
     clock = Clock(arguments.minutes)
     sys.path.insert(0, str(ROOT))
-    from edgeq import environment
+    from edgeq.system import environment
 
     cache = (arguments.cache or environment.cache_folder() / tool()).resolve()
     try:

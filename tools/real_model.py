@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from edgeq import environment  # noqa: E402
 from edgeq.errors import EdgeqError  # noqa: E402
-from edgeq.output import OutputFile  # noqa: E402
+from edgeq.system import environment  # noqa: E402
+from edgeq.system.output import OutputFile  # noqa: E402
 
 MINUTES = 5.0
 UNAVAILABLE = 77

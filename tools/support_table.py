@@ -35,8 +35,8 @@ from edgeq.models.gguf_mixtures import MIXTRAL  # noqa: E402
 from edgeq.models.image_tower import FAMILIES  # noqa: E402
 from edgeq.models.wrapped import WRAPPED  # noqa: E402
 from edgeq.ops import catalog  # noqa: E402
-from edgeq.output import write_file  # noqa: E402
 from edgeq.simd import isa  # noqa: E402
+from edgeq.system.output import write_file  # noqa: E402
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

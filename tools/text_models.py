@@ -23,7 +23,7 @@ from encoder_cases import ENCODERS  # noqa: E402
 
 from edgeq.models import SUPPORTED  # noqa: E402
 from edgeq.models.wrapped import TEXT  # noqa: E402
-from edgeq.output import write_file  # noqa: E402
+from edgeq.system.output import write_file  # noqa: E402
 
 EMBEDS = {config["model_type"] for config in ENCODERS.values()}
 RUNS, AS_ENCODER, INSIDE = "runs", "runs as an encoder: embeds texts", "runs inside the larger model"

@@ -24,7 +24,7 @@ from edgeq.checkpoints.files import Files
 from edgeq.checkpoints.packed import F32Array, Packed, Rows, Scaled, Survey, expect, matrix_shape, survey
 from edgeq.checkpoints.stored import ELEMENTS
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 
 STATE = ".quant_state.bitsandbytes__"
 

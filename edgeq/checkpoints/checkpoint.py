@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import endings
 from edgeq.checkpoints import hub, sentence_modules
 from edgeq.checkpoints.experts_apart import experts_apart
 from edgeq.checkpoints.files import Files
@@ -21,7 +20,8 @@ from edgeq.checkpoints.folder import index_file, index_folder, read_json
 from edgeq.checkpoints.quantized import packed_matrices
 from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.errors import CheckpointError, NotFoundError
-from edgeq.input import read_bytes
+from edgeq.system import endings
+from edgeq.system.input import read_bytes
 
 VOCABULARIES = ("spm.model", "vocab.txt", "rwkv_vocab_v20230424.txt")  # not needed beside a tokenizer.json
 ASSETS = [

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.checkpoints.stored import Stored, read_elements, read_rows, to_f32
 from edgeq.errors import CheckpointError
-from edgeq.input import InputFile
+from edgeq.system.input import InputFile
 
 HELD = 8  # whole tensors kept by `whole`: those that one quantized matrix is stored in
 

@@ -7,8 +7,8 @@ from typing import Any
 from edgeq.checkpoints import safetensors_index, torch_index
 from edgeq.checkpoints.stored import Stored
 from edgeq.errors import CheckpointError
-from edgeq.input import read_bytes
-from edgeq.json_input import named_float, parse_json
+from edgeq.system.input import read_bytes
+from edgeq.system.json_input import named_float, parse_json
 
 # In this order: what a whole file is called, and shards begin with; how both end
 LAYOUTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))

@@ -12,8 +12,8 @@ from glob import escape
 from pathlib import Path
 
 from edgeq.errors import CheckpointError
-from edgeq.input import open_regular, read_bytes
-from edgeq.json_input import parse_json
+from edgeq.system.input import open_regular, read_bytes
+from edgeq.system.json_input import parse_json
 
 _ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # the name of a snapshot's folder

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from edgeq.checkpoints.stored import ELEMENTS, Stored, row_major
 from edgeq.errors import CheckpointError
-from edgeq.input import open_regular
-from edgeq.json_input import parse_json
+from edgeq.system.input import open_regular
+from edgeq.system.json_input import parse_json
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LFS_POINTER = b"version https://git-lfs"

@@ -6,8 +6,8 @@ from typing import Any
 
 from edgeq.checkpoints.folder import index_file, read_json
 from edgeq.checkpoints.stored import Stored
-from edgeq.input import read_bytes
-from edgeq.json_input import parse_json
+from edgeq.system.input import read_bytes
+from edgeq.system.json_input import parse_json
 
 KEY = "edgeq_dense"  # a key of ours in config.json: the modules, in order
 FILES = ("*_Dense/config.json", "*_Dense/model.safetensors", "*_Dense/pytorch_model.bin")  # as repositories have them

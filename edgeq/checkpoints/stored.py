@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import CheckpointError
-from edgeq.input import InputFile
+from edgeq.system.input import InputFile
 
 # safetensors' name of an element type -> its bytes in a file, little-endian. Integers can be listed, not converted.
 ELEMENTS: dict[str, np.dtype[np.generic]] = {

@@ -14,7 +14,7 @@ from edgeq.checkpoints.safetensors_index import LFS_POINTER
 from edgeq.checkpoints.stored import ELEMENTS, Stored
 from edgeq.checkpoints.torch_pickle import MAX_PICKLE_BYTES, load_views
 from edgeq.errors import CheckpointError
-from edgeq.input import open_regular
+from edgeq.system.input import open_regular
 
 MOST_DIRECTORY = 8 << 20  # bytes
 # The archive's last records, each with the size of the list of parts; between the two there is a locator

@@ -21,7 +21,7 @@ from edgeq.checkpoints.four_bit_floats import FourBitFloats, factor_in
 from edgeq.checkpoints.packed import GROUP, Packed, Scaled, matrix_shape
 from edgeq.checkpoints.safetensors_index import metadata_of
 from edgeq.errors import CheckpointError, UnsupportedError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 
 CODES = "._weight_qdata"
 KINDS = {"Int8Tensor": "INT8", "Float8Tensor": "FP8", "IntxUnpackedToInt8Tensor": "INT", "MXTensor": "MXFP8"}

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import click
 
-from edgeq import environment
 from edgeq.errors import EdgeqError
 from edgeq.printable import printable
+from edgeq.system import environment
 
 FAULT = 70  # as sysexits.h has it: an internal software error
 

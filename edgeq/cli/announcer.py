@@ -6,8 +6,8 @@ import time
 
 import click
 
-from edgeq import environment
 from edgeq.printable import printable
+from edgeq.system import environment
 
 TICK = 1.0  # seconds
 

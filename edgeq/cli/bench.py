@@ -24,7 +24,7 @@ from edgeq.cli.units import binary_size, count
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 COLUMNS = (  # name, width, whether numbers stand to the right
     ("model", 30, False),

@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from edgeq import environment
 from edgeq.cli.announcer import Announcer
 from edgeq.cli.bundle_texts import word, write_texts
 from edgeq.cli.options import made_runnable
 from edgeq.cli.units import binary_size
 from edgeq.errors import OutputError, UsageError
-from edgeq.output import temporary_folder
+from edgeq.system import environment
+from edgeq.system.output import temporary_folder
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from edgeq.cli.units import binary_size
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.passages import Text
+    from edgeq.conversion.passages import Text
     from edgeq.quantize.calibration import Corpus
 
 
@@ -62,8 +62,8 @@ def command(
     SOURCE is a checkpoint's folder, a weight file, a Hub repository (owner/name), an .eqf or a GGUF file. llama.cpp
     takes the result as an importance matrix. Interrupted, the same command goes on where it was.
     """
-    from edgeq.calibrating import calibrate
-    from edgeq.passages import TOKENS
+    from edgeq.conversion.calibrating import calibrate
+    from edgeq.conversion.passages import TOKENS
 
     given = [text_of(one) for one in texts]
     with status("") as say, work_bar() as show:
@@ -94,7 +94,7 @@ def command(
 
 def text_of(given: str) -> "Text":
     """What `[NAME=]FILE` stands for; a file whose name has a `=` is meant before a name."""
-    from edgeq.passages import read_text
+    from edgeq.conversion.passages import read_text
 
     name, equals, path = given.partition("=")
     if equals and not Path(given).exists():

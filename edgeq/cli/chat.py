@@ -22,8 +22,8 @@ from edgeq.talk.grammar import check_there
 from edgeq.text import template_process
 
 if TYPE_CHECKING:
-    from edgeq.chat_answer import ToolCall
-    from edgeq.model import Model
+    from edgeq.engine.chat_answer import ToolCall
+    from edgeq.engine.model import Model
 
 
 @click.command("chat")

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq import environment
 from edgeq.cli import chat_conversation, chat_settings
 from edgeq.cli.chat_conversation import Conversation
 from edgeq.cli.options import read_text, show_timings
 from edgeq.cli.wrap import terminal_columns, wrapped
 from edgeq.errors import UsageError
 from edgeq.printable import printable
+from edgeq.system import environment
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 BYTES_PER_TOKEN = 32  # more than any text has on average: a file that is larger cannot fit
 KEYS = """\
@@ -62,7 +62,7 @@ class Talk:
 
     def show(self, path: Path) -> None:
         """Give the next message a picture. Raises UsageError for what is none, and where the model sees none."""
-        from edgeq.seeing import text_alone
+        from edgeq.engine.seeing import text_alone
         from edgeq.vision.picture import pixels
 
         if not self.model.sees:

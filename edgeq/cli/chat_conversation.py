@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import ContextError, UsageError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 Message = dict[str, Any]  # role and content, texts; of an answer that calls tools the calls, of a result which call's
 

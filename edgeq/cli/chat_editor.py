@@ -18,13 +18,13 @@ from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth, Output, create_output
 
-from edgeq import environment
 from edgeq.cli.chat_commands import COMMANDS
 from edgeq.cli.chat_history import HistoryFile
 from edgeq.cli.chat_keys import HeldKeys
 from edgeq.cli.chat_settings import DEFAULT, settings
 from edgeq.cli.chat_text import block_is_open
 from edgeq.errors import UsageError
+from edgeq.system import environment
 
 
 class Editor:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edgeq.errors import OutputError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 ENTRIES, LARGEST = 1000, 1 << 16  # how many are kept, and of how many characters
 

@@ -7,9 +7,9 @@ from typing import Protocol, Self
 
 import click
 
-from edgeq import environment
 from edgeq.cli.chat_text import read_text
 from edgeq.errors import UsageError
+from edgeq.system import environment
 
 
 class Reader(Protocol):

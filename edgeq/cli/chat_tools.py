@@ -19,7 +19,7 @@ from edgeq.talk.function_values import values_for
 from edgeq.talk.functions import tool_of
 
 if TYPE_CHECKING:
-    from edgeq.chat_answer import ToolCall
+    from edgeq.engine.chat_answer import ToolCall
 
 Function = Callable[..., Any]
 

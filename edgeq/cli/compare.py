@@ -16,10 +16,10 @@ from edgeq.cli.options import announce, threads_option
 from edgeq.cli.progress import status
 from edgeq.cli.units import binary_size
 from edgeq.errors import UsageError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 if TYPE_CHECKING:
-    from edgeq.comparing import Candidate, Comparison
+    from edgeq.conversion.comparing import Candidate, Comparison
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 CLASSES = (2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 9)  # bits per weight, of which the best candidate is named
@@ -88,8 +88,8 @@ def command(
     SOURCE is a checkpoint's folder, a weight file, a Hub repository (owner/name), an .eqf or a GGUF file. Loss is
     measured on a part of the text that nothing is quantized for. Ctrl-C ends it, and shows what is known by then.
     """
-    from edgeq.comparing import POSITIONS, compare
-    from edgeq.passages import TOKENS
+    from edgeq.conversion.comparing import POSITIONS, compare
+    from edgeq.conversion.passages import TOKENS
 
     check_output(html_path)
     if texts and calibration:

@@ -18,7 +18,7 @@ from edgeq.cli.options import announce, lora_option, threads_option
 from edgeq.cli.progress import progress_bar, status, work_bar
 from edgeq.cli.units import binary_size, count, size
 from edgeq.errors import UsageError
-from edgeq.output import folder_of
+from edgeq.system.output import folder_of
 
 if TYPE_CHECKING:
     from edgeq.quantize.calibration import Calibration
@@ -122,7 +122,7 @@ def command(
     A GGUF or an .eqf file is encoded again, as --type says: what it has lost when it was quantized stays lost.
     """
     from edgeq.adapters.given import wanted
-    from edgeq.conversion import convert, with_adapters
+    from edgeq.conversion.conversion import convert, with_adapters
 
     merged = with_adapters(source, wanted(lora), output)
     wished = any(value is not None and value != () for value in wishes.values())
@@ -172,7 +172,7 @@ def _calibrated(
     if given is not None:
         yield read_calibration(given)
         return
-    from edgeq.calibrating import calibrate, worth_calibrating
+    from edgeq.conversion.calibrating import calibrate, worth_calibrating
 
     if not must and not (may and worth_calibrating(source, kind, revision)):
         yield None
@@ -242,7 +242,7 @@ def _show_loss(report: "Report") -> None:
 
 def _advice(report: "Report") -> str:
     """What to do about a large loss."""
-    from edgeq.plain_loss import LADDER
+    from edgeq.conversion.plain_loss import LADDER
 
     if report.holds:
         return f"without a calibration costs this model a lot: calibrate it, or take {report.holds}"

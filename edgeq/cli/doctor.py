@@ -146,9 +146,9 @@ def _cores(team: int) -> Facts:
 
 
 def _memory(facts: Facts) -> Facts:
-    from edgeq import cgroups
     from edgeq.runtime import hardware
     from edgeq.runtime.fit import available_memory
+    from edgeq.system import cgroups
 
     memory, limit = hardware.memory(), cgroups.memory_limit()
     return {
@@ -208,7 +208,7 @@ def _speed(facts: Facts, team: int) -> Facts | None:
 
 def _models(facts: Facts) -> list[Facts]:
     """The largest models worth a try that fit, and the speed to expect of each: read bandwidth by bytes of weights."""
-    from edgeq.recommended import fitting
+    from edgeq.catalog.recommended import fitting
 
     bandwidth = (facts.get("speed") or {}).get("read_bandwidth")
     return [

@@ -41,8 +41,8 @@ def command(model: Path, texts: tuple[str, ...], tokens: int, as_json: bool, thr
     Alerts are a line each: tokens, rows or values that are others (population stability index above 0.25), a
     perplexity of 2.5 times that at calibration, values out of range. Exit code 1 where there is one; warnings are none.
     """
-    from edgeq.calibrating import sequences_of
     from edgeq.container.reader import open_file
+    from edgeq.conversion.calibrating import sequences_of
     from edgeq.drift.look import LEAST, LENGTH, Looker
     from edgeq.drift.seen import seen_by
     from edgeq.drift.tally import Tally

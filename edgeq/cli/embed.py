@@ -10,13 +10,13 @@ import click
 from edgeq.cli.options import check_text, load_model, model_options, read_text
 from edgeq.cli.progress import status
 from edgeq.errors import UsageError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.embedder import Embedder
+    from edgeq.engine.embedder import Embedder
 
 
 @click.command("embed")

@@ -11,11 +11,11 @@ from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.options import FORCE, KV, THREADS, check_text, load_model, lora_option
 from edgeq.cli.progress import status
 from edgeq.errors import UsageError
-from edgeq.output import write_file
+from edgeq.system.output import write_file
 
 if TYPE_CHECKING:
+    from edgeq.engine.model import Model
     from edgeq.evaluate.report import Options
-    from edgeq.model import Model
 
 CHUNK = 512
 FLOATS = {"F64", "F32", "F16", "BF16"}  # elements of a checkpoint that is not quantized
@@ -108,7 +108,7 @@ def command(
     from edgeq.evaluate.report import Options, evaluate
     from edgeq.evaluate.tasks import read_task
     from edgeq.evaluate.texts import read_passages
-    from edgeq.input import read_text
+    from edgeq.system.input import read_text
 
     if reference_top_k is not None and reference_logits is None:
         raise UsageError("--reference-top-k says how --reference-logits FILE is kept: give both")

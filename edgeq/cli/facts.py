@@ -8,9 +8,9 @@ from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq import endings
 from edgeq.container.gguf_values import is_gguf
 from edgeq.errors import EdgeqError, UnsupportedError
+from edgeq.system import endings
 
 if TYPE_CHECKING:
     from edgeq.checkpoints import Checkpoint

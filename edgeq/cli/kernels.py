@@ -35,9 +35,9 @@ def build_command(names: str | None, output: Path | None) -> None:
     Libraries are looked for in the folder that EDGEQ_KERNELS names, or else in the installed package and in the user's
     data folder, which is where this puts them.
     """
-    from edgeq import environment
     from edgeq.cli.announcer import Announcer
     from edgeq.ops import catalog
+    from edgeq.system import environment
     from edgeq.toolchain import cpus
     from edgeq.toolchain.build import build, check_compiler
 
@@ -100,7 +100,7 @@ def describe() -> dict[str, Any]:
 
 
 def _library(one: "Library", best: bool, body: str) -> dict[str, Any]:
-    from edgeq import environment
+    from edgeq.system import environment
 
     readable = one.header is not None and not one.problem.startswith(str(one.path))
     ruled_out = environment.isa() not in (None, one.isa)

@@ -13,11 +13,11 @@ from edgeq.cli.announcer import announce as announce
 from edgeq.decode import sampler_steps
 from edgeq.decode.option import Option
 from edgeq.errors import UsageError
-from edgeq.input import read_text as read_text
+from edgeq.system.input import read_text as read_text
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
-    from edgeq.timings import Timings
+    from edgeq.engine.model import Model
+    from edgeq.engine.timings import Timings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -209,8 +209,8 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
 
 def made_runnable(path: str | Path) -> Path:
     """The `.eqf` file of whatever can be run: made now, with a bar, if it is none yet."""
+    from edgeq.catalog.model_cache import runnable
     from edgeq.cli.progress import work_bar
-    from edgeq.model_cache import runnable
 
     with work_bar() as progress:
         return Path(runnable(path, Announcer(), progress))

@@ -9,10 +9,10 @@ from edgeq.cli.announcer import tell
 from edgeq.cli.options import load_model, model_options
 from edgeq.cli.units import binary_size
 from edgeq.errors import FormatError
-from edgeq.input import read_text
+from edgeq.system.input import read_text
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 
 @click.command("prefix")

@@ -12,7 +12,7 @@ from edgeq.cli.progress import status
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 
 @click.command("rerank")

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.arguments import MOST_LOGPROBS
 from edgeq.cli.json_output import json_option_for, show_json
 from edgeq.cli.model_argument import model_and_prompt
 from edgeq.cli.options import IMAGES, PREFIX, check_text, load_model, sampling_options, show_timings, writing_options
 from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
+from edgeq.engine.arguments import MOST_LOGPROBS
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.text import template_process
 
 if TYPE_CHECKING:
-    from edgeq.answer import Answer
-    from edgeq.model import Model
+    from edgeq.engine.answer import Answer
+    from edgeq.engine.model import Model
 
 
 PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by mistake

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from edgeq import environment
 from edgeq.cli.announcer import announce
 from edgeq.cli.options import read_text, writing_options
 from edgeq.cli.served import Pulled, check_installed, load_served, named
 from edgeq.errors import UsageError
+from edgeq.system import environment
 from edgeq.text import template_process
 
 

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq import model_cache, model_names
+from edgeq.catalog import model_cache, model_names
 from edgeq.cli.announcer import Announcer
 from edgeq.cli.options import read_text
 from edgeq.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
     from edgeq.serve.roster import Loader, Tell
 
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")

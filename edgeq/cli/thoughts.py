@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from edgeq.chat_answer import ChatAnswer
+from edgeq.engine.chat_answer import ChatAnswer
 from edgeq.talk.said import Text, Thought
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from edgeq import environment
 from edgeq.cli.announcer import tell
 from edgeq.cli.facts import form
 from edgeq.cli.json_output import json_option, show_json
@@ -14,6 +13,7 @@ from edgeq.cli.options import made_runnable, threads_option
 from edgeq.cli.progress import bytes_bar
 from edgeq.cli.units import binary_size
 from edgeq.errors import EdgeqError
+from edgeq.system import environment
 
 Progress = Callable[[int, int], None]
 Facts = dict[str, Any]
@@ -77,7 +77,7 @@ def _gguf(model: Path, progress: Progress, threads: int) -> Facts:
 
 def _checkpoint(model: Path, progress: Progress, threads: int) -> Facts:
     from edgeq.checkpoints import open_checkpoint
-    from edgeq.conversion import verify
+    from edgeq.conversion.conversion import verify
 
     with open_checkpoint(model) as checkpoint:
         notes = verify(checkpoint, progress)

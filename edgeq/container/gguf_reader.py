@@ -18,8 +18,8 @@ from edgeq.blocks.gguf_types import GGUF_TYPES, GgufType
 from edgeq.container.gguf_values import ALIGNMENT, ALIGNMENT_KEY, MAGIC, MOST_KEYS, U32, U64, VERSION, Cursor
 from edgeq.container.placement import align
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
-from edgeq.input import IrregularError, open_regular
-from edgeq.mapped import FileMap
+from edgeq.system.input import IrregularError, open_regular
+from edgeq.system.mapped import FileMap
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z")
 _MOST_DIMENSIONS = 4

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from edgeq.input import read_bytes
+from edgeq.system.input import read_bytes
 
 MAGIC = b"GGUF"
 VERSION = 3

@@ -9,7 +9,7 @@ from math import prod
 from edgeq.blocks.gguf_types import BY_NAME
 from edgeq.container.gguf_values import ALIGNMENT, MAGIC, VERSION, render_string
 from edgeq.container.placement import align
-from edgeq.output import Chunk, OutputFile
+from edgeq.system.output import Chunk, OutputFile
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from edgeq.container.placement import (
     activation_refusal,
 )
 from edgeq.errors import ChecksumError, FormatError, UnsupportedError
-from edgeq.input import read_bytes
-from edgeq.json_input import parse_json
+from edgeq.system.input import read_bytes
+from edgeq.system.json_input import parse_json
 
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")
 ASSET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}\Z")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import ChecksumError, FormatError, NotFoundError
-from edgeq.input import InputFile
-from edgeq.json_input import parse_json
-from edgeq.output import OutputFile
+from edgeq.system.input import InputFile
+from edgeq.system.json_input import parse_json
+from edgeq.system.output import OutputFile
 
 MAGIC = b"\x89EQP\r\n\x1a\n"
 VERSION = 1

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from edgeq.container.header import header_bytes, parse
 from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo
 from edgeq.errors import ChecksumError, FormatError, NotFoundError, UsageError
-from edgeq.input import InputFile, IrregularError
-from edgeq.mapped import FileMap
+from edgeq.system.input import InputFile, IrregularError
+from edgeq.system.mapped import FileMap
 
 __all__ = ["AssetInfo", "File", "TensorInfo", "open_file"]
 

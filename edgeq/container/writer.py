@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeq.container.header import ASSET_NAME, FEATURES, TENSOR_NAME, render
 from edgeq.container.placement import PAGE, PREFIX_BYTES, AssetInfo, TensorInfo, TensorSpec, align, place
-from edgeq.output import Chunk, OutputFile
+from edgeq.system.output import Chunk, OutputFile
 
 __all__ = ["TensorSpec", "Writer"]
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from edgeq.engine.model import Model
 from edgeq.errors import MemoryLimitError
 from edgeq.evaluate.texts import Chunk
-from edgeq.model import Model
 from edgeq.quantize import collect
 from edgeq.quantize.outliers import Effect, effects
 

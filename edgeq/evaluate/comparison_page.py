@@ -1,6 +1,6 @@
 """A comparison of all ways to quantize a model as one HTML page that needs nothing else."""
 
-from edgeq.comparing import METHODS, Candidate, Comparison
+from edgeq.conversion.comparing import METHODS, Candidate, Comparison
 from edgeq.evaluate import svg
 from edgeq.evaluate.page import MIB, broken, document, estimate, outliers, table
 from edgeq.evaluate.statistics import Estimate

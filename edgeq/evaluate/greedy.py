@@ -8,11 +8,11 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 
+from edgeq.engine.model import Model
 from edgeq.errors import UsageError
 from edgeq.evaluate.statistics import percentiles
 from edgeq.evaluate.texts import Chunk, read_objects
-from edgeq.input import read_text
-from edgeq.model import Model
+from edgeq.system.input import read_text
 
 PROMPT = 32  # tokens of a prompt that is the beginning of a text
 WARM = 2  # tokens of an answer that tell nothing of the others' time: the prompt's, and the first after it

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.engine.model import Model
 from edgeq.evaluate.texts import Chunk
-from edgeq.model import Model
 from edgeq.runtime.session import Session
 
 # Matrices that read what the layer before gives, after a norm: the first that a layer has is looked at.

@@ -15,10 +15,10 @@ from typing import Any
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from edgeq.engine.model import Model
+from edgeq.engine.scoring import split
 from edgeq.errors import UsageError
 from edgeq.loading import load
-from edgeq.model import Model
-from edgeq.scoring import split
 
 MOST_TOKENS = 256  # of an answer whose task does not say
 

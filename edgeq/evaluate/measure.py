@@ -8,12 +8,12 @@ from math import nan, sqrt
 
 import numpy as np
 
+from edgeq.engine.model import PART, Model
 from edgeq.errors import UsageError
 from edgeq.evaluate.predictions import Measured, Positions, Predicted, predictions
 from edgeq.evaluate.reference_logits import ReferenceLogits
 from edgeq.evaluate.statistics import Estimate, exponential, mean, percentiles, root_mean_square, share
 from edgeq.evaluate.texts import Chunk, Passage, cut
-from edgeq.model import PART, Model
 
 CHUNK = 512  # tokens
 

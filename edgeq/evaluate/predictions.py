@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.engine.model import Model
+from edgeq.engine.shared_session import log_softmax
 from edgeq.evaluate.texts import Chunk
-from edgeq.model import Model
-from edgeq.shared_session import log_softmax
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

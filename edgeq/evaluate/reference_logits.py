@@ -31,11 +31,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.engine.model import PART, Model
+from edgeq.engine.shared_session import log_softmax
 from edgeq.errors import OutputError, UsageError
 from edgeq.evaluate.predictions import F64, Exact, Ids, Predicted, predictions
 from edgeq.evaluate.texts import Chunk, digest
-from edgeq.model import PART, Model
-from edgeq.shared_session import log_softmax
 
 MAGIC = b"edgeq reference predictions 1\n"
 

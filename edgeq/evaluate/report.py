@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.engine.model import Model
 from edgeq.errors import UsageError
 from edgeq.evaluate.activation_outliers import activation_outliers
 from edgeq.evaluate.greedy import Change, Greedy, Prompt, answer, beginnings, changes, latency
@@ -20,7 +21,6 @@ from edgeq.evaluate.slices import Slice, slices
 from edgeq.evaluate.task_scores import Flips, TaskScore, flips, score_task
 from edgeq.evaluate.tasks import Task
 from edgeq.evaluate.texts import Chunk, Passage
-from edgeq.model import Model
 from edgeq.quantize.outliers import Effect
 from edgeq.version import VERSION
 

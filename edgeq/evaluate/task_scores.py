@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import exp
 
+from edgeq.engine.model import Model
+from edgeq.engine.scoring import Continuation
 from edgeq.evaluate.statistics import Estimate, mcnemar, mean, share
 from edgeq.evaluate.tasks import Item, Task
-from edgeq.model import Model
-from edgeq.scoring import Continuation
 
 Say = Callable[[str], None]
 

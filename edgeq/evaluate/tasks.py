@@ -19,7 +19,7 @@ from typing import Any
 
 from edgeq.errors import UsageError
 from edgeq.evaluate.texts import read_objects
-from edgeq.input import read_text
+from edgeq.system.input import read_text
 
 HELLASWAG_LINES = 6
 

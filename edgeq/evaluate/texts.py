@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
-from edgeq.input import read_text
+from edgeq.system.input import read_text
 from edgeq.text.tokenizer import Tokenizer
 
 LEAST = 8  # tokens of a chunk

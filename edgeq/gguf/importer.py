@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq import environment
 from edgeq.container.gguf_reader import GgufFile, open_gguf
 from edgeq.container.gguf_values import METADATA_ASSET, without_tensors
 from edgeq.container.writer import Writer
@@ -28,6 +27,7 @@ from edgeq.models.gguf import read_config
 from edgeq.models.gguf_architectures import known
 from edgeq.models.gguf_encoders import RANK
 from edgeq.models.matrix import layers_held
+from edgeq.system import environment
 from edgeq.text.gguf_tokenizer import has_tokenizer, tokenizer_assets
 from edgeq.text.tokenizer import beyond_notes, load_tokenizer
 from edgeq.version import VERSION

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeq.errors import UsageError
-from edgeq.output import write_file
 from edgeq.qat.grid import Grid
 from edgeq.qat.rounded_layers import QatLinear, Rounding, encoded_grid
+from edgeq.system.output import write_file
 
 STRENGTH = 2  # lora_alpha by rank: what the product of both factors is multiplied with
 

@@ -11,7 +11,7 @@ from edgeq.blocks.fields import Fields
 from edgeq.blocks.panels import pack_panels
 from edgeq.blocks.reference import encode
 from edgeq.blocks.table import block_type
-from edgeq.conversion import check_tokenizer
+from edgeq.conversion.conversion import check_tokenizer
 from edgeq.errors import CheckpointError, UsageError
 from edgeq.qat.grid import Grid
 from edgeq.qat.module_checkpoint import ModuleCheckpoint, assets_of, config_of

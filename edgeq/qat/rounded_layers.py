@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeq import environment
 from edgeq.blocks.panels import unpack_panels
 from edgeq.blocks.table import GROUP, BlockType, block_type
 from edgeq.kernels import encode_api
 from edgeq.qat.grid import Grid
+from edgeq.system import environment
 
 LEAST_INPUT = 1e-30  # a group of inputs whose largest is below is zero, as the kernels have it
 

@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import environment
 from edgeq.blocks.table import tensor_bytes
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, file_bytes
 from edgeq.drift.seen import ASSET, Seen
 from edgeq.errors import MemoryLimitError, OutputError, UsageError
 from edgeq.models import architecture
-from edgeq.output import write_file
 from edgeq.quantize import type_plan as plans
 from edgeq.quantize.calibration import Calibration
 from edgeq.quantize.converted import Report
@@ -34,6 +32,8 @@ from edgeq.quantize.requantize import FEEDBACK, IMPORTANCE, METHODS, requantize
 from edgeq.quantize.sensitivity import COARSE, FINE, HEAD, MEASURED, TOGETHER, Sensitivities, sensitivities
 from edgeq.quantize.type_plan import Goal, Plan
 from edgeq.runtime.program import default_context, fit_of
+from edgeq.system import environment
+from edgeq.system.output import write_file
 from edgeq.version import VERSION
 
 PLANNED = "planned"  # what a recipe is called whose types were chosen one by one

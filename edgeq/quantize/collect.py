@@ -25,7 +25,6 @@ from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError, UsageError
 from edgeq.models import Architecture, architecture
 from edgeq.models.composition import Model
-from edgeq.output import write_file
 from edgeq.quantize.calibration import Calibration, Corpus, F32Array, I32Array, Subject
 from edgeq.quantize.head_loss import Positions
 from edgeq.quantize.reads import inputs, routers
@@ -33,6 +32,7 @@ from edgeq.quantize.sums import Sums
 from edgeq.runtime.fit import available_memory
 from edgeq.runtime.program import BATCH
 from edgeq.runtime.session import Session
+from edgeq.system.output import write_file
 
 TAP_BYTES = 256 << 20  # of rows kept of a batch
 STEP = 32  # batches are multiples of it

@@ -26,11 +26,11 @@ from edgeq.container.gguf_reader import GgufFile, open_gguf
 from edgeq.container.gguf_values import ARRAY, F64, STRING, U32, Typed, is_gguf, render_metadata
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter
 from edgeq.errors import FormatError, NotFoundError, UnsupportedError
-from edgeq.input import read_bytes
 from edgeq.models.gguf_architectures import exported
 from edgeq.models.gguf_places import FUSED, split
 from edgeq.quantize.calibration import Calibration, Corpus, Statistics, Subject
 from edgeq.quantize.sketch import BINS, Sketch
+from edgeq.system.input import read_bytes
 
 SUMS, COUNTS, RANGE, GRAM = ".in_sum2", ".counts", ".range", ".gram"
 MAXIMA, SKETCH = ".maxima", ".sketch"

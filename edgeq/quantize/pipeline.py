@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import environment
 from edgeq.checkpoints import Checkpoint, open_checkpoint
 from edgeq.checkpoints.packed import Rows
 from edgeq.container.writer import Writer
@@ -28,6 +27,7 @@ from edgeq.quantize.jobs import F32Array, Job, plan, read_ahead
 from edgeq.quantize.matching import check_tokenizer, check_unquantized
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.recipes import RECIPES, Choice, recipe
+from edgeq.system import environment
 from edgeq.version import VERSION
 
 DEFAULT = "Q4_K_M"  # the recipe of a checkpoint that is not quantized

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import environment
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import PANEL_ROWS, block_type, tensor_bytes
 from edgeq.container.gguf_values import METADATA_ASSET, without_keys
@@ -34,6 +33,7 @@ from edgeq.quantize.layerwise import LayerWise
 from edgeq.quantize.narrow import BF16_MAX, F16_MAX
 from edgeq.quantize.pipeline import SAMPLE_ROWS, Progress
 from edgeq.quantize.recipes import Choice, Recipe, recipe
+from edgeq.system import environment
 from edgeq.version import VERSION
 
 PLAIN, IMPORTANCE, FEEDBACK = "plain", "importance", "feedback"

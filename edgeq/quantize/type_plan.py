@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from edgeq.blocks.table import block_type, tensor_bytes
 from edgeq.container.reader import File
 from edgeq.errors import UnsupportedError, UsageError
-from edgeq.input import read_bytes
-from edgeq.output import write_file
 from edgeq.quantize.allocation import Candidate, allocate
 from edgeq.quantize.sensitivity import Sensitivities
+from edgeq.system.input import read_bytes
+from edgeq.system.output import write_file
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")  # that matrices may get, where GGUF need not hold them
 MOST_BYTES = 4 << 20  # of a plan: a matrix takes some 40

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgeq import model_names
+from edgeq.catalog import model_names
 from edgeq.errors import UsageError
 from edgeq.loading import load
 from edgeq.serve import offline
@@ -17,7 +17,7 @@ from edgeq.serve.roster import Roster
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 
 @dataclass(frozen=True)

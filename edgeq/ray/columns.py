@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray.data import Dataset
 
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 Told = tuple[Any, str | None]  # what a row gets, and why it gets none
 

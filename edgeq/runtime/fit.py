@@ -10,7 +10,6 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgeq import cgroups
 from edgeq.container.reader import File
 from edgeq.errors import MemoryLimitError
 from edgeq.graph.aligned import round_up
@@ -21,6 +20,7 @@ from edgeq.models.architecture import Architecture
 from edgeq.runtime import hardware
 from edgeq.runtime.compiler import Compiler
 from edgeq.runtime.team import KERNELS as TEAM_KERNELS
+from edgeq.system import cgroups
 from edgeq.toolchain import library
 
 MIB = 1 << 20

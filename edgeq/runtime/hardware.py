@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.cgroups import cpu_quota
+from edgeq.system.cgroups import cpu_quota
 
 ROOT = Path("/")
 FAST = 0.75  # a core is fast if it has this share of the fastest one's capacity (big.LITTLE has a half or less)

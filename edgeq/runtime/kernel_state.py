@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq import environment
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File
 from edgeq.graph.lowering import ROW_TILE
@@ -14,6 +13,7 @@ from edgeq.models.image_tower import PROJECTOR, TOWER, is_of_images
 from edgeq.ops import catalog
 from edgeq.runtime import limits
 from edgeq.runtime.compiler import Compiler
+from edgeq.system import environment
 from edgeq.toolchain import library
 from edgeq.toolchain.compilers import no_compiler
 

@@ -5,11 +5,11 @@ import weakref
 
 import numpy as np
 
-from edgeq import environment
 from edgeq.errors import UsageError
 from edgeq.kernels.layout import MAX_THREADS
 from edgeq.runtime import hardware, workers
 from edgeq.runtime.workers import KERNELS
+from edgeq.system import environment
 
 __all__ = ["KERNELS", "Team", "team_size"]
 

@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from edgeq.arguments import stop_strings
 from edgeq.decode.sampler_steps import Sampling, names, options
+from edgeq.engine.arguments import stop_strings
 from edgeq.serve.failures import Failure, invalid, unsupported
 from edgeq.vision.image_parts import without_images
 
 if TYPE_CHECKING:
-    from edgeq.seeing import Sight
+    from edgeq.engine.seeing import Sight
     from edgeq.serve.engine import Engine
 
 MOST_STOPS = 64

@@ -15,10 +15,10 @@ import msgspec
 from starlette.types import ASGIApp
 
 from edgeq.errors import OutputError, UsageError
-from edgeq.output import OutputFile, folder_of
 from edgeq.serve import offline
 from edgeq.serve.failures import Failure, invalid
 from edgeq.serve.replies import encode
+from edgeq.system.output import OutputFile, folder_of
 
 AHEAD = 2  # rows that are read by their endpoint for each that is computed
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from secrets import choice as drawn
 from string import ascii_letters, digits
 
-from edgeq.answer import TokenLogprob
+from edgeq.engine.answer import TokenLogprob
 from edgeq.serve.engine import End, Engine, Job, Piece, Wanted
 from edgeq.talk.parser import Parser, joined
 from edgeq.talk.said import CallArguments, CallBegun, Said, Text, Thought

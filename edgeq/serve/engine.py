@@ -13,28 +13,28 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from edgeq.answer import Generated, TokenLogprob
-from edgeq.arguments import check_numbers
 from edgeq.decode.sampler import Sampler
 from edgeq.decode.sampler_steps import Sampling
 from edgeq.decode.stops import StopStrings
+from edgeq.engine.answer import Generated, TokenLogprob
+from edgeq.engine.arguments import check_numbers
+from edgeq.engine.shared_session import logprob
+from edgeq.engine.timings import Timings
 from edgeq.errors import ContextError, TemplateError, UsageError
 from edgeq.serve.executor import Executor
 from edgeq.serve.failures import Failure
-from edgeq.shared_session import logprob
 from edgeq.talk.conversing import Speaker
 from edgeq.talk.dialect import Dialect
 from edgeq.talk.grammar import Grammar, Grammars
 from edgeq.talk.guides import Plan
 from edgeq.talk.parser import Parser
 from edgeq.talk.said import Said
-from edgeq.timings import Timings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 Result = TypeVar("Result")
 

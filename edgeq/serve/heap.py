@@ -6,7 +6,7 @@ between what stays and what goes. Python's threads take turns anyway.
 
 import ctypes
 
-from edgeq import environment
+from edgeq.system import environment
 
 M_ARENA_MAX = -8  # of mallopt(3)
 

@@ -18,7 +18,7 @@ from edgeq.serve.replies import encode
 from edgeq.version import VERSION
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 EVERY = 1 << 30  # requests that may wait: all
 

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgeq.answer import TokenLogprob
+from edgeq.engine.answer import TokenLogprob
 from edgeq.serve import asked, bodies
 from edgeq.serve.answer_format import response_format
 from edgeq.serve.choices import HEARTBEAT_S, Choice, Run

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgeq.answer import TokenLogprob
+from edgeq.engine.answer import TokenLogprob
 from edgeq.serve import asked, bodies
 from edgeq.serve.choices import Choice, Run
 from edgeq.serve.engine import End, Engine, Piece, Wanted

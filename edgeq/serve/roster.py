@@ -25,7 +25,7 @@ from edgeq.serve.failures import Failure
 from edgeq.serve.metrics import Metrics
 
 if TYPE_CHECKING:
-    from edgeq.model import Model
+    from edgeq.engine.model import Model
 
 LOG = logging.getLogger("edgeq.serve")
 UNLOADED = "not loaded"

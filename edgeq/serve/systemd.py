@@ -3,7 +3,7 @@
 import contextlib
 import socket
 
-from edgeq import environment
+from edgeq.system import environment
 
 FIRST = 3  # the file descriptor of the first socket that is passed on
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from edgeq import environment
 from edgeq.errors import UnsupportedError
 from edgeq.simd.machine import host_features as host_features
+from edgeq.system import environment
 
 if TYPE_CHECKING:
     from edgeq.simd.body import Body

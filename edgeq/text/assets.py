@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import TokenizerError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ID = re.compile(r"\d{1,9}", re.ASCII)

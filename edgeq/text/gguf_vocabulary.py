@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import TokenizerError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 from edgeq.text.assets import TokenizerSettings, read_settings
 from edgeq.text.gguf_names import END_NAMES
 from edgeq.text.gguf_pretokenizers import PRE_TOKENIZERS

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeq.errors import KernelError, OutputError
-from edgeq.output import make_folder, write_file
+from edgeq.system.output import make_folder, write_file
 from edgeq.toolchain import cache, image, worker
 from edgeq.toolchain.compilers import REMEDY, no_compiler
 from edgeq.toolchain.cpus import Cpu

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeq import environment
 from edgeq.errors import KernelError, OutputError, UsageError
-from edgeq.output import make_folder, write_file
 from edgeq.simd.isa import TABLE, Isa
+from edgeq.system import environment
+from edgeq.system.output import make_folder, write_file
 from edgeq.toolchain import image
 from edgeq.toolchain.cpus import Cpu
 from edgeq.toolchain.owned import refusal

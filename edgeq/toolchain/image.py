@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from edgeq.errors import KernelError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 from edgeq.toolchain.owned import open_owned
 
 MAGIC = bytes((0x89, 0x45, 0x51, 0x4B, 0x0D, 0x0A, 0x1A, 0x0A))

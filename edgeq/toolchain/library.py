@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from edgeq import environment
 from edgeq.errors import KernelError
-from edgeq.output import make_folder, write_file
 from edgeq.simd import isa as isa_table
+from edgeq.system import environment
+from edgeq.system.output import make_folder, write_file
 from edgeq.toolchain import cache, image, prebuilt
 from edgeq.toolchain.compilers import REMEDY, no_compiler
 from edgeq.toolchain.owned import refusal

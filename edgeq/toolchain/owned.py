@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeq.errors import KernelError
-from edgeq.input import IrregularError, open_regular
+from edgeq.system.input import IrregularError, open_regular
 
 PACKAGE = Path(__file__).resolve().parent.parent
 REMEDY = "remove it, or `chmod go-w` it if all that is in it is yours"

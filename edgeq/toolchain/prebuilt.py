@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeq import environment
 from edgeq.errors import KernelError
 from edgeq.simd import isa as isa_table
+from edgeq.system import environment
 from edgeq.toolchain import image
 from edgeq.toolchain.sources import sources
 

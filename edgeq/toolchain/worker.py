@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from edgeq import cgroups, environment
 from edgeq.errors import KernelError
+from edgeq.system import cgroups, environment
 
 PROCESS_BYTES = 300 << 20  # what one process needs, with room: some 210 MB were measured
 _START = """

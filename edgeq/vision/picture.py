@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import UsageError
-from edgeq.input import read_bytes
+from edgeq.system.input import read_bytes
 from edgeq.vision.image_parts import MOST_BYTES
 from edgeq.vision.resampling import U8
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import UnsupportedError
-from edgeq.json_input import parse_json
+from edgeq.system.json_input import parse_json
 from edgeq.vision.resampling import FILTERS, U8, resized
 
 FILES = ("processor_config.json", "preprocessor_config.json")  # the newer one first

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgeq
-from edgeq.model import Model
+from edgeq.engine.model import Model
 from edgeq.quantize.pipeline import convert
 
 sys.path += [str(Path(__file__).resolve().parents[1] / part) for part in ("models", "checkpoints")]

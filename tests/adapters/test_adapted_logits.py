@@ -15,10 +15,10 @@ from adapter_cases import BOTH, CASES, TOKENS, folder
 from safetensors.numpy import load_file, save_file
 
 import edgeq
-from edgeq import adapted_sessions
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
+from edgeq.engine import adapted_sessions
+from edgeq.engine.model import Model
 from edgeq.errors import MemoryLimitError, UsageError
-from edgeq.model import Model
 from edgeq.runtime import session
 
 NEAR = 1e-4  # 100 times what is found

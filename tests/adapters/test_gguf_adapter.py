@@ -13,9 +13,9 @@ from adapter_cases import CASES, LLAMA, TOKENS, as_gguf, folder
 import edgeq
 from edgeq.adapters.fitting import fitted
 from edgeq.adapters.reading import read_adapter
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
+from edgeq.engine.model import Model
 from edgeq.errors import CheckpointError, EdgeqError, FormatError, UnsupportedError
-from edgeq.model import Model
 from edgeq.models import architecture as architecture_of
 
 

@@ -14,7 +14,7 @@ import edgeq
 from edgeq.adapters.given import wanted
 from edgeq.adapters.merging import MergedSource
 from edgeq.checkpoints import open_checkpoint
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import UsageError
 from edgeq.quantize.pipeline import exact_type, key_of
 

@@ -19,8 +19,8 @@ from edgeq.adapters.fitting import fitted
 from edgeq.adapters.given import wanted
 from edgeq.adapters.patterns import Patterns
 from edgeq.adapters.peft import read_peft
+from edgeq.engine.model import Model
 from edgeq.errors import CheckpointError, EdgeqError, NotFoundError, UnsupportedError, UsageError
-from edgeq.model import Model
 from edgeq.models import architecture
 
 WEIGHTS = "adapter_model.safetensors"

@@ -10,7 +10,7 @@ import random_checkpoints
 from adapter_cases import CASES, TOKENS, Case
 
 import edgeq
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 
 pytest.importorskip("peft", reason="peft is not installed: pip install torch transformers peft")
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))

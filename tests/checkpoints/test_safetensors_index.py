@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from edgeq.checkpoints.safetensors_index import index
 from edgeq.checkpoints.stored import read_rows
 from edgeq.errors import CheckpointError
-from edgeq.input import InputFile
+from edgeq.system.input import InputFile
 
 
 def rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch_files
 from edgeq.checkpoints.stored import read_rows
 from edgeq.checkpoints.torch_index import index
 from edgeq.errors import CheckpointError
-from edgeq.input import InputFile
+from edgeq.system.input import InputFile
 
 DATA = Path(__file__).parent / "data"  # written by torch.save of PyTorch 2
 

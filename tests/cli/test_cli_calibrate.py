@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import edgeq as package
-from edgeq import environment
 from edgeq.quantize.imatrix import read_calibration
+from edgeq.system import environment
 
 WORDS = "Once upon a time there was a little girl who lived near the sea. She liked to sing to the fish. "
 
@@ -27,8 +27,8 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_model: Path, text: Path, tmp_path_factory) -> Path:
-    from edgeq.calibrating import calibrate
-    from edgeq.passages import read_text
+    from edgeq.conversion.calibrating import calibrate
+    from edgeq.conversion.passages import read_text
 
     out = tmp_path_factory.mktemp("calibrated") / "tiny.calib"
     calibrate(tiny_model, out, [read_text(text, "story")], tokens=208, length=64)

@@ -7,13 +7,13 @@ import stat
 import pytest
 from counting import counting_model
 
-from edgeq import environment
 from edgeq.cli.chat_commands import BYTES_PER_TOKEN, Talk, file, obey
 from edgeq.cli.chat_conversation import Conversation, load, save
 from edgeq.cli.chat_history import ENTRIES, LARGEST, HistoryFile
 from edgeq.cli.chat_settings import change, shown
 from edgeq.cli.chat_text import block_is_open, command_of, message_of, read_text
 from edgeq.errors import EdgeqError, OutputError, UsageError
+from edgeq.system import environment
 
 
 def texts(*lines: str) -> list[str]:

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from edgeq import environment
 from edgeq.cli.compare import lines
-from edgeq.comparing import Candidate, Comparison
+from edgeq.conversion.comparing import Candidate, Comparison
 from edgeq.quantize.loss_probe import Loss
+from edgeq.system import environment
 
 CUT = ("--tokens", 640, "--ctx-size", 32)
 
@@ -102,7 +102,7 @@ def test_what_cannot_work_is_refused_at_once(edgeq, tiny_model, tmp_path, monkey
 def test_ctrl_c_shows_what_is_known(tiny_model):
     arguments = ["compare", str(tiny_model), "--types", "Q4_0,Q2_K,Q8_0", "--methods", "plain", *map(str, CUT)]
     slow = (
-        "import sys, time; from edgeq import comparing; from edgeq.cli import main\n"
+        "import sys, time; from edgeq.conversion import comparing; from edgeq.cli import main\n"
         "made = comparing._Workshop.candidate\n"
         "def slower(self, kind, method):\n"
         "    time.sleep(60 if kind == 'Q2_K' else 0); return made(self, kind, method)\n"

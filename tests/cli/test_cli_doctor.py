@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgeq import recommended
+from edgeq.catalog import recommended
 from edgeq.cli import doctor
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime import hardware

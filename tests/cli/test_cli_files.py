@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 import edgeq as package
 from edgeq.cli import VERBS, cli
 from edgeq.cli.convert import show_report
-from edgeq.drafting import Draft
+from edgeq.engine.drafting import Draft
+from edgeq.engine.shared_session import SharedSession
 from edgeq.quantize.converted import Converted, Report
 from edgeq.quantize.recipes import RECIPES
-from edgeq.shared_session import SharedSession
 
 
 @pytest.fixture(scope="module")

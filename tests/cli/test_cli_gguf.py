@@ -35,7 +35,7 @@ def test_a_gguf_file_is_run_as_it_is(edgeq, tiny_model: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     assert edgeq("convert", tiny_model, "--type", "Q8_0", "-o", "m.eqf").code == 0
     assert edgeq("export", "m.eqf").code == 0
-    monkeypatch.setattr("edgeq.environment.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("edgeq.system.environment.cache_folder", lambda: tmp_path / "cache")
     first, again = (edgeq("doctor", "m.gguf", "--no-speed") for _ in range(2))
     assert first.code == 0 and "importing m.gguf" in first.err and "once, as " in first.err
     assert again.err == "" and "runs here   yes" in again.out
@@ -128,7 +128,7 @@ def small_files(tmp_path_factory, tiny_model: Path) -> Path:
 
 def test_a_checkpoint_is_exported_through_the_cache(edgeq, tiny_model: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edgeq.environment.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("edgeq.system.environment.cache_folder", lambda: tmp_path / "cache")
     result = edgeq("export", f"{tiny_model}:F16")
     assert result.code == 0 and result.out.startswith("tiny_model-F16.gguf: llama, 43 F16, 13 F32")
     assert "once, as " in result.err

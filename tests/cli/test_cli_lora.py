@@ -51,7 +51,7 @@ def test_at_run_time_and_merged_it_says_the_same(edgeq, tiny, tiny_model, adapte
 
 def test_a_calibrated_conversion_sees_the_merged_weights(edgeq, tiny_model, adapter, tmp_path, monkeypatch):
     """What is calibrated unasked, and what is quantized, is the checkpoint with the adapter."""
-    from edgeq import calibrating
+    from edgeq.conversion import calibrating
 
     seen = []
 

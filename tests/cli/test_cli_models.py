@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq import recommended
+from edgeq.catalog import recommended
 
 
 @pytest.fixture(autouse=True)

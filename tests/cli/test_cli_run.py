@@ -12,9 +12,9 @@ from edgeq.cli import main, other_programs, run
 from edgeq.cli.options import sampling_options, unescaped
 from edgeq.container.reader import File
 from edgeq.decode.sampler_steps import options
+from edgeq.engine.shared_session import SharedSession
 from edgeq.errors import UsageError
 from edgeq.quantize.pipeline import convert
-from edgeq.shared_session import SharedSession
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_timings_go_to_stderr(edgeq, model):
 
 
 def test_right_guesses_are_told(edgeq, model, monkeypatch):
-    monkeypatch.setattr("edgeq.speculation.Costs.cost", lambda costs, rows: 1.0)
+    monkeypatch.setattr("edgeq.engine.speculation.Costs.cost", lambda costs, rows: 1.0)
     model.session.jumps[ord("d")] = ord("a")
     command = ("run", "m.eqf", "--raw", "abcdabcdab", "-n", 9, "--temp", 0, "--timings")
     result = edgeq(*command)

@@ -20,7 +20,7 @@ def gguf(tmp_path_factory, tiny_model: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_models_are_made(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("edgeq.environment.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("edgeq.system.environment.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from edgeq.container.reader import File, open_file
 from edgeq.container.writer import TensorSpec, Writer
 from edgeq.errors import ChecksumError, FormatError, UsageError
-from edgeq.input import InputFile
+from edgeq.system.input import InputFile
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from edgeq.cli import chat_settings, main
 from edgeq.decode import sampler_steps
 from edgeq.decode.option import Option
 from edgeq.decode.sampler_steps import Draw, Filter, Processor
+from edgeq.engine.model import Model
 from edgeq.errors import UsageError
 from edgeq.gguf.sampling import sampling_assets, sampling_metadata
-from edgeq.model import Model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

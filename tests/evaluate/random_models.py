@@ -6,7 +6,7 @@ import numpy as np
 import small_tokenizers as small
 from counting import CountingSession, MemoryFile
 
-from edgeq.model import Model
+from edgeq.engine.model import Model
 
 VOCAB = 270
 

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from edgeq.comparing import Candidate, Comparison
+from edgeq.conversion.comparing import Candidate, Comparison
 from edgeq.evaluate.comparison_page import comparison_page
 from edgeq.quantize.loss_probe import Loss
 from edgeq.quantize.outliers import Effect, Outlier

@@ -22,7 +22,7 @@ from edgeq.container.gguf_reader import open_gguf  # noqa: E402
 from edgeq.container.gguf_values import render_metadata  # noqa: E402
 from edgeq.container.gguf_writer import GgufSpec, GgufWriter  # noqa: E402
 from edgeq.container.reader import open_file  # noqa: E402
-from edgeq.conversion import convert  # noqa: E402
+from edgeq.conversion.conversion import convert  # noqa: E402
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError, UsageError  # noqa: E402
 from edgeq.gguf.export_metadata import typed  # noqa: E402
 from edgeq.gguf.export_plan import AS_Q8_0  # noqa: E402

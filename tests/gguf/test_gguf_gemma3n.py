@@ -11,7 +11,7 @@ from architecture_cases import CASES
 from gguf_cases import changed
 
 from edgeq.container.gguf_reader import open_gguf
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import EdgeqError, FormatError, UnsupportedError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.models import architecture

@@ -9,7 +9,7 @@ import random_checkpoints
 from architecture_cases import CASES
 
 from edgeq.container.gguf_reader import open_gguf
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import UnsupportedError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.models.gguf_rwkv7 import read

@@ -7,7 +7,7 @@ import pytest
 import random_checkpoints
 from architecture_cases import CASES
 
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import UnsupportedError
 from edgeq.gguf.exporter import export_gguf
 from edgeq.models.gguf_smallthinker import read

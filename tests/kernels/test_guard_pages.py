@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kernel_calls import BODIES
 
-from edgeq import environment
+from edgeq.system import environment
 
 TESTS = Path(__file__).resolve().parents[1]
 BODY = next(body for body in BODIES if body.native)  # the best of this machine

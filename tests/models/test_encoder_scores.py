@@ -8,8 +8,8 @@ import pytest
 import random_checkpoints
 from encoder_cases import CLASSIFIERS, ENCODERS, FIRST, WITHOUT_CLASS
 
-from edgeq.classifying import Classifying
 from edgeq.container.reader import open_file
+from edgeq.engine.classifying import Classifying
 from edgeq.errors import CheckpointError, UnsupportedError, UsageError
 from edgeq.models import architecture
 from edgeq.quantize.pipeline import convert

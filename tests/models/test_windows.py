@@ -7,17 +7,17 @@ import pytest
 import random_checkpoints
 
 from edgeq.container.reader import File, open_file
+from edgeq.engine.prompt_cache import PromptCache
+from edgeq.engine.timings import Timings
 from edgeq.errors import UsageError
 from edgeq.graph import pages
 from edgeq.graph.pages import REWIND, most_pages
 from edgeq.kernels.layout import ATTENTION_BLOCK
 from edgeq.models import architecture
-from edgeq.prompt_cache import PromptCache
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.fit import Fit
 from edgeq.runtime.program import BATCH, OUTPUT_ROWS
 from edgeq.runtime.session import Session
-from edgeq.timings import Timings
 
 WINDOW = 24  # of all these
 CASES = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgeq
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 
 torch = pytest.importorskip("torch", reason="needs torch: run tools/test --qat")
 pytest.importorskip("transformers", reason="needs transformers: run tools/test --qat")

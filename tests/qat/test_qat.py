@@ -5,7 +5,7 @@ import pytest
 
 from edgeq.blocks.reference import decode
 from edgeq.container.reader import open_file
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import CheckpointError, UnsupportedError, UsageError
 from edgeq.quantize.recipes import recipe
 from edgeq.runtime.session import Session

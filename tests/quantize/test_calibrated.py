@@ -8,7 +8,7 @@ import pytest
 import sentence_encoder
 
 from edgeq.container.reader import File, open_file
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.quantize import type_plan
 from edgeq.quantize.calibrated import Request, split

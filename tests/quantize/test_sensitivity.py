@@ -10,7 +10,7 @@ from edgeq.blocks.reference import decode, encode
 from edgeq.blocks.table import block_type
 from edgeq.container.changed import ChangedFile
 from edgeq.container.reader import File, open_file
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.graph.aligned import aligned_copy
 from edgeq.quantize.factors import Metric
 from edgeq.quantize.layerwise import EMBEDDING

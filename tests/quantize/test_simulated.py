@@ -9,7 +9,7 @@ import pytest
 from edgeq.blocks.reference import decode
 from edgeq.blocks.table import NF4_VALUES
 from edgeq.container.reader import open_file
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert
 from edgeq.quantize.simulated import FORMATS, Affine, dynamic, simulate
 
 F16 = np.float16

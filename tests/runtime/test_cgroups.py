@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_machine import v1_group, v2_group, write
 
-from edgeq import cgroups, environment
 from edgeq.runtime.fit import available_memory
+from edgeq.system import cgroups, environment
 
 MIB = 1 << 20
 

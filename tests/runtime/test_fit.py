@@ -43,7 +43,7 @@ for token in range(8):
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 BEFORE = """
-import edgeq.model, edgeq.runtime.session
+import edgeq.engine.model, edgeq.runtime.session
 print(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1])
 """
 

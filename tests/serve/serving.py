@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 from counting import CountingSession, counting_model
 
-from edgeq.model import Model
+from edgeq.engine.model import Model
 from edgeq.serve.app import application
 from edgeq.serve.engine import AT_ONCE
 from edgeq.serve.guard import Rules

@@ -13,8 +13,8 @@ from counting import counting_model
 from serving import SlowSession, hello, slow_model, wait_until
 
 from edgeq.cli import batch, main
+from edgeq.engine.model import Model
 from edgeq.errors import OutputError, UsageError
-from edgeq.model import Model
 from edgeq.serve.app import application
 from edgeq.serve.batch_files import answer_file
 from edgeq.serve.guard import Rules

@@ -8,8 +8,8 @@ from serving import wait_until
 import edgeq
 from edgeq.cli.served import load_served
 from edgeq.decode.ngrams import Lookup
-from edgeq.drafting import Draft
-from edgeq.speculation import Costs
+from edgeq.engine.drafting import Draft
+from edgeq.engine.speculation import Costs
 
 PROMPT = "Once upon a time there was a"
 
@@ -19,7 +19,7 @@ def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the clock decides how much is guessed; and the text itself tells nothing."""
     monkeypatch.setattr(Costs, "cost", lambda costs, rows: 1.0)
     monkeypatch.setattr(Draft, "cost", lambda draft, costs: 0.0)
-    monkeypatch.setattr("edgeq.speculation.GAIN", 1.0)
+    monkeypatch.setattr("edgeq.engine.speculation.GAIN", 1.0)
     monkeypatch.setattr(Lookup, "guess", lambda lookup, tokens, count: ([], 0))
 
 

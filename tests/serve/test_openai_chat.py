@@ -12,7 +12,7 @@ from counting import counting_model
 from serving import events, hello, slow_model, wait_until
 
 import edgeq
-from edgeq.model import Model
+from edgeq.engine.model import Model
 from edgeq.quantize.pipeline import convert
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

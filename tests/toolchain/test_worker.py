@@ -13,10 +13,10 @@ import psutil
 import pytest
 from kernel_calls import address, call
 
-from edgeq import cgroups
 from edgeq.errors import KernelError
 from edgeq.ops import copy_rows
 from edgeq.simd import isa
+from edgeq.system import cgroups
 from edgeq.toolchain import cache, library, worker
 
 SMALL = ["execute:publish", "copy_rows", "execute:lead"]

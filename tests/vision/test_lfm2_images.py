@@ -15,13 +15,13 @@ from seeing_model import QUESTION
 import edgeq
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import open_file
+from edgeq.engine.seeing import Places
 from edgeq.errors import CheckpointError, FormatError, UnsupportedError, UsageError
 from edgeq.models import images
 from edgeq.models.image_tower import TOWER
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
 from edgeq.runtime.program import Part
-from edgeq.seeing import Places
 from edgeq.vision.stretching import stretched
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "lfm2_images.npz")

@@ -9,12 +9,12 @@ from seeing_model import SIZES, picture
 
 from edgeq.container.part_file import PartFile
 from edgeq.container.reader import File, open_file
+from edgeq.engine.seeing import Eyes, joined
 from edgeq.errors import UsageError
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
 from edgeq.runtime.session import Session
-from edgeq.seeing import Eyes, joined
 from edgeq.vision.tiling import Tiling
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "images.npz")

@@ -46,7 +46,7 @@ def others() -> list[Any]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "models"))
     import random_checkpoints
 
-    from edgeq.conversion import convert
+    from edgeq.conversion.conversion import convert
     from edgeq.loading import load
 
     found = []
@@ -267,7 +267,7 @@ def read_calibration(path: Path) -> None:
 
 
 def _converted(calibration: Any, plan: Path | None = None) -> None:
-    from edgeq.conversion import convert
+    from edgeq.conversion.conversion import convert
     from edgeq.quantize.calibrated import IMPORTANCE, Request
 
     source = seeds.checkpoint(folder() / "checkpoint-True", True)
@@ -437,11 +437,11 @@ def read_texts(path: Path) -> None:
     from edgeq.cli.chat_conversation import load
     from edgeq.cli.chat_history import HistoryFile
     from edgeq.cli.embed import lines_of
+    from edgeq.conversion.passages import passages, read_text
     from edgeq.errors import EdgeqError
     from edgeq.evaluate.greedy import read_prompts
     from edgeq.evaluate.tasks import read_task
     from edgeq.evaluate.texts import cut, read_passages
-    from edgeq.passages import passages, read_text
 
     lines = path.with_name("case.jsonl")
     lines.write_bytes(path.read_bytes())
@@ -469,7 +469,7 @@ def read_texts(path: Path) -> None:
 
 def seen(_: Path) -> list[bytes]:
     """What a file says of the text that it was calibrated with, which `edgeq drift` reads."""
-    from edgeq.conversion import convert
+    from edgeq.conversion.conversion import convert
     from edgeq.drift.seen import ASSET
     from edgeq.quantize.calibrated import IMPORTANCE, Request
     from edgeq.quantize.imatrix import read_calibration

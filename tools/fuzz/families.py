@@ -94,7 +94,7 @@ def _tensors(data: bytes, changes: dict[str, Any]) -> bytes:
 
 def run_checkpoint(path: Path) -> None:
     """As `edgeq convert` and `run` do."""
-    from edgeq.conversion import convert
+    from edgeq.conversion.conversion import convert
     from edgeq.loading import load
 
     line, config = path.read_bytes().split(b"\n", 1)

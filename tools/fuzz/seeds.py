@@ -185,7 +185,7 @@ def checkpoint(folder: Path, words: bool) -> Path:
 
 def eqf(folder: Path, kind: str = "Q8_0", words: bool = True) -> Path:
     """The model converted, with a tokenizer of words or of sentences."""
-    from edgeq.conversion import convert
+    from edgeq.conversion.conversion import convert
 
     target = folder / f"{kind}-{words}.eqf"
     if not target.exists():
