@@ -230,6 +230,7 @@ def test_heads_of_a_grid_match_twin(head_dim):
         tables=tables,
         tape=tape,
         context=16,
+        asked=16,
         kv="f32",
         places=256,
         shared={},
