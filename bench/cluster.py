@@ -26,7 +26,7 @@ from pathlib import Path
 import script
 
 import edgeq
-from edgeq.catalog import model_names
+from edgeq.store import model_names
 
 COLUMNS = ("model", "threads", "turn", "engine", "workers", "rows", "rows_per_second_of_each", "cpu_seconds_per_row")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from edgeq.adapters.adapter_set import AdapterSet
 from edgeq.adapters.given import Lora, wanted
-from edgeq.catalog.model_cache import runnable
 from edgeq.container.reader import open_file
 from edgeq.engine.arguments import check_loading
 from edgeq.engine.drafting import open_draft
@@ -15,6 +14,7 @@ from edgeq.runtime.adapted import AdaptedFile
 from edgeq.runtime.finite import check_finite
 from edgeq.runtime.fit import BY_ROW, available_memory, resident
 from edgeq.runtime.session import Session
+from edgeq.store.model_cache import runnable
 from edgeq.system import environment
 from edgeq.text.tokenizer import FILES
 

@@ -208,7 +208,7 @@ def _speed(facts: Facts, team: int) -> Facts | None:
 
 def _models(facts: Facts) -> list[Facts]:
     """The largest models worth a try that fit, and the speed to expect of each: read bandwidth by bytes of weights."""
-    from edgeq.catalog.recommended import fitting
+    from edgeq.store.recommended import fitting
 
     bandwidth = (facts.get("speed") or {}).get("read_bandwidth")
     return [

@@ -11,7 +11,7 @@ from edgeq.cli.json_output import json_option, show_json
 from edgeq.cli.units import binary_size, count
 
 if TYPE_CHECKING:
-    from edgeq.catalog.model_cache import Cached
+    from edgeq.store.model_cache import Cached
 
 
 @click.group("models", invoke_without_command=True)
@@ -35,7 +35,7 @@ def command(context: click.Context, recommended: bool, pruning: bool, as_json: b
 @click.argument("names", nargs=-1, required=True)
 def remove_command(names: tuple[str, ...]) -> None:
     """Remove the models NAMES from the cache. What they were made of stays."""
-    from edgeq.catalog import model_cache
+    from edgeq.store import model_cache
 
     found = list(dict.fromkeys(model_cache.named(name) for name in names))  # all are there before one is removed
     for one in found:
@@ -50,7 +50,7 @@ def prune_command() -> None:
 
 
 def _prune() -> None:
-    from edgeq.catalog import model_cache
+    from edgeq.store import model_cache
 
     stale = [one for one in model_cache.cached() if one.stale]
     for one in stale:
@@ -61,7 +61,7 @@ def _prune() -> None:
 
 
 def _list(as_json: bool) -> None:
-    from edgeq.catalog import model_cache
+    from edgeq.store import model_cache
 
     found = model_cache.cached()
     if as_json:
@@ -90,8 +90,8 @@ def _ago(seconds: float) -> str:
 
 
 def _recommend(as_json: bool) -> None:
-    from edgeq.catalog.recommended import TABLE
     from edgeq.runtime.fit import available_memory
+    from edgeq.store.recommended import TABLE
 
     available = available_memory()
     if as_json:

@@ -209,8 +209,8 @@ def _gathered(function: Any, options: tuple[Any, ...], names: tuple[str, ...], i
 
 def made_runnable(path: str | Path) -> Path:
     """The `.eqf` file of whatever can be run: made now, with a bar, if it is none yet."""
-    from edgeq.catalog.model_cache import runnable
     from edgeq.cli.progress import work_bar
+    from edgeq.store.model_cache import runnable
 
     with work_bar() as progress:
         return Path(runnable(path, Announcer(), progress))

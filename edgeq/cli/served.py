@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.catalog import model_cache, model_names
 from edgeq.cli.announcer import Announcer
 from edgeq.cli.options import read_text
 from edgeq.errors import NotFoundError, UsageError
+from edgeq.store import model_cache, model_names
 
 if TYPE_CHECKING:
     from edgeq.engine.model import Model

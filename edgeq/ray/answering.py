@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgeq.catalog import model_names
 from edgeq.errors import UsageError
 from edgeq.loading import load
 from edgeq.serve import offline
@@ -13,6 +12,7 @@ from edgeq.serve.engine import Engine
 from edgeq.serve.guard import Rules
 from edgeq.serve.replies import encode
 from edgeq.serve.roster import Roster
+from edgeq.store import model_names
 
 if TYPE_CHECKING:
     from ray.data import Dataset

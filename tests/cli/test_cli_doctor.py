@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from edgeq.catalog import recommended
 from edgeq.cli import doctor
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime import hardware
+from edgeq.store import recommended
 
 
 @pytest.fixture(scope="module")

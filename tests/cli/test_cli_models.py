@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.catalog import recommended
+from edgeq.store import recommended
 
 
 @pytest.fixture(autouse=True)

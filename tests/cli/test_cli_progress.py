@@ -78,7 +78,7 @@ def test_a_verb_that_makes_a_model_shows_a_bar(edgeq, converted, tmp_path, monke
         return str(converted)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edgeq.catalog.model_cache.runnable", runnable)
+    monkeypatch.setattr("edgeq.store.model_cache.runnable", runnable)
     monkeypatch.setattr("edgeq.cli.bundle.make", lambda *_: 0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     code, _, err = edgeq(*verb)

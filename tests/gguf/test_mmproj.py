@@ -19,7 +19,6 @@ from PIL import Image
 from seeing_model import QUESTION, picture
 
 import edgeq
-from edgeq.catalog.model_cache import cached, runnable
 from edgeq.cli import main
 from edgeq.container.reader import open_file
 from edgeq.engine.seeing import can_see, text_alone
@@ -29,6 +28,7 @@ from edgeq.gguf.import_images import might_see
 from edgeq.gguf.importer import import_gguf
 from edgeq.models import images
 from edgeq.quantize.pipeline import convert
+from edgeq.store.model_cache import cached, runnable
 
 FAMILIES = {"gemma3": seeing_gemma, "idefics3": seeing_model, "lfm2": seeing_lfm2}
 
@@ -224,7 +224,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files made in a cache of its own; kernels stay where they are."""
-    monkeypatch.setattr("edgeq.catalog.model_cache.folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("edgeq.store.model_cache.folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 

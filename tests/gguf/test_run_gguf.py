@@ -11,9 +11,9 @@ pytest.importorskip("gguf")
 
 from gguf_models import write
 
-from edgeq.catalog.model_cache import cached, runnable
 from edgeq.container.reader import open_file
 from edgeq.errors import EdgeqError, OutputError
+from edgeq.store.model_cache import cached, runnable
 
 
 @pytest.fixture

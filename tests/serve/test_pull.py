@@ -9,9 +9,9 @@ import pytest
 from counting import counting_model
 from serving import serving, wait_until
 
-from edgeq.catalog.model_cache import Cached
 from edgeq.cli.served import Pulled
 from edgeq.errors import CheckpointError, NotFoundError
+from edgeq.store.model_cache import Cached
 
 
 class Shelf:
@@ -125,7 +125,7 @@ def test_of_the_cache_names_of_files_are_no_models(tmp_path, monkeypatch):
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "name").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edgeq.catalog.model_cache.runnable", lambda *given: pytest.fail("it was made"))
+    monkeypatch.setattr("edgeq.store.model_cache.runnable", lambda *given: pytest.fail("it was made"))
     for name in ("owner/name", "word"):
         with pytest.raises(NotFoundError, match="is no repository's name"):
             Pulled({}).fetch(name, lambda status, done=None, total=None: None)
@@ -140,7 +140,7 @@ def test_the_cache_makes_and_loads_what_is_asked_for(monkeypatch):
         made.append(name)
         return "made.eqf"
 
-    monkeypatch.setattr("edgeq.catalog.model_cache.runnable", runnable)
+    monkeypatch.setattr("edgeq.store.model_cache.runnable", runnable)
     monkeypatch.setattr("edgeq.cli.served.load_served", lambda path, loading, say: (path, loading))
     told = []
     load = Pulled({"context": 64}).fetch("smollm2", lambda *args: told.append(args))
@@ -150,6 +150,6 @@ def test_the_cache_makes_and_loads_what_is_asked_for(monkeypatch):
 
 def test_what_is_in_the_cache_is_there_at_the_start(monkeypatch):
     files = [Cached(Path(path), name, name, "Q8_0", 1, 0.0, "", False) for path, name in (("a", "x"), ("b", "x"))]
-    monkeypatch.setattr("edgeq.catalog.model_cache.cached", lambda: files)
+    monkeypatch.setattr("edgeq.store.model_cache.cached", lambda: files)
     monkeypatch.setattr("edgeq.cli.served.load_served", lambda path, loading, say: path)
     assert {name: load(print) for name, load in Pulled({}).loaders().items()} == {"x": "a"}

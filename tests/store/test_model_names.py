@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.catalog import model_names, recommended
 from edgeq.errors import NotFoundError, UsageError
+from edgeq.store import model_names, recommended
 
 
 @pytest.mark.parametrize(

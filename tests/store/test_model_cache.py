@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import edgeq
-from edgeq.catalog.model_cache import cached, named, remove, runnable
 from edgeq.container.reader import open_file
 from edgeq.errors import CheckpointError, NotFoundError, UsageError
+from edgeq.store.model_cache import cached, named, remove, runnable
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.catalog import model_names
-from edgeq.catalog.model_sources import Announce, Progress, Source, real_path, repository, source_of
 from edgeq.errors import EdgeqError, OutputError, UsageError
+from edgeq.store import model_names
+from edgeq.store.model_sources import Announce, Progress, Source, real_path, repository, source_of
 from edgeq.system import environment
 from edgeq.system.input import read_bytes
 from edgeq.system.json_input import parse_json

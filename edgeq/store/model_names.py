@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Iterable
 
-from edgeq.catalog import recommended
 from edgeq.errors import NotFoundError, UsageError
+from edgeq.store import recommended
 from edgeq.system import endings
 
 # What may stand before owner/name, and what may follow where an address was copied from a browser. Of the slashes after
