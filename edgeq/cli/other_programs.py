@@ -37,7 +37,7 @@ NO_VERBS = {  # -> why there is none
 _ALWAYS = "that is always so here: leave it out"
 _CPU = "edgeq computes on the CPU alone: leave it out"
 _TEMPLATE = "--raw completes plain text, anything else takes the model's chat template"
-_STRUCTURED = "in Python schema= and on the server response_format have an answer follow a JSON schema"
+_STRUCTURED = "`edgeq run --schema` has an answer follow a JSON schema, or be any JSON; the server has response_format"
 _EACH_MODEL = "`edgeq import model.gguf --mmproj FILE` makes one file of both"
 
 OPTIONS = {  # -> what there is instead
@@ -63,7 +63,6 @@ OPTIONS = {  # -> what there is instead
     "--ignore-chat-template": "--raw",
     "--interactive": "edgeq chat",
     "--jinja": _ALWAYS,
-    "--json-schema": _STRUCTURED,
     "--keepalive": "a model stays as long as its command; `edgeq serve` has --keep-alive",
     "--kv-bits": "--kv",
     "--log-disable": _ALWAYS,
@@ -109,7 +108,6 @@ _SHORT = {
     "-fa": "--flash-attn",
     "-hf": "--hf-repo",
     "-i": "--interactive",
-    "-j": "--json-schema",
     "-m": "--model",
     "-md": "--model-draft",
     "-mm": "--mmproj",

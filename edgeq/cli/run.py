@@ -19,6 +19,9 @@ from edgeq.cli.prefix import known
 from edgeq.cli.thoughts import answered
 from edgeq.engine.arguments import MOST_LOGPROBS
 from edgeq.errors import EdgeqError, UsageError
+from edgeq.system.input import read_text
+from edgeq.system.json_input import parse_json
+from edgeq.talk.grammar import check_there
 from edgeq.text import template_process
 
 if TYPE_CHECKING:
@@ -27,6 +30,21 @@ if TYPE_CHECKING:
 
 
 PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by mistake
+
+
+def read_schema(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """What --schema says. UsageError for what is no object of JSON."""
+    if value is None or value.strip() == "json":
+        return None if value is None else {"type": "object"}
+    inline = value.lstrip().startswith("{")
+    where, text = ("--schema", value) if inline else (value, read_text(value))
+    try:
+        found = parse_json(text.encode())
+    except ValueError as error:
+        raise UsageError(f"{where}: is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{where}: is no JSON schema, which is an object")
+    return found
 
 
 @click.command("run")
@@ -42,6 +60,14 @@ PATIENCE_S = 3.0  # a pipe that gives nothing so long may have been left open by
     help="With --json: each token's log-probability, and the likeliest.",
 )
 @click.option("--timings", is_flag=True, help="Print times and speeds on stderr.")
+@click.option(
+    "-j",
+    "--schema",
+    "--json-schema",
+    callback=read_schema,
+    metavar="FILE|JSON",
+    help='Have the answer follow a JSON schema, in a file or as it is; "json" is any JSON object.',
+)
 @PREFIX
 @IMAGES
 @sampling_options
@@ -56,6 +82,7 @@ def command(
     as_json: bool,
     logprobs: int | None,
     timings: bool,
+    schema: dict[str, Any] | None,
     prefix: Path | None,
     images: tuple[Path, ...],
     generation: dict[str, Any],
@@ -73,6 +100,10 @@ def command(
         raise UsageError("--raw completes plain text, without a template: leave out --chat and --system, or --raw")
     if raw and images:
         raise UsageError("--raw completes plain text, in which no image stands: leave out --image, or --raw")
+    if schema is not None:
+        if raw:
+            raise UsageError("--schema is followed in answers, which --raw gives none of: leave out one of the two")
+        check_there("--schema")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json, which prints them")
     text = _prompt(prompt)
@@ -87,12 +118,12 @@ def command(
             system = known_system if system is None else system
         if not (raw or images or text.strip()):
             raise UsageError("the prompt is empty: give it after the model, or pipe in a text")
-        if not raw and (chat or system is not None or images or loaded.has_chat_template):
+        if not raw and (chat or system is not None or images or schema is not None or loaded.has_chat_template):
             if echo:
                 raise UsageError("--echo prints a text that is completed: give --raw as well")
             messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
             messages.append({"role": "user", "content": _with_images(text, images)})
-            answer: Answer = loaded.chat(messages, logprobs=logprobs, **generation)
+            answer: Answer = loaded.chat(messages, logprobs=logprobs, schema=schema, **generation)
         else:
             answer = loaded.generate(text, logprobs=logprobs, **generation)
         if as_json:

@@ -69,7 +69,7 @@ def test_what_llama_cpp_and_mlx_call_it(edgeq, model):
         (["-mm", "x.gguf", "-m", "m.eqf"], "there is no option -mm here: `edgeq import"),
         (["-n", "8", "-no-cnv"], "there is no option -no-cnv here: --raw completes plain text"),
         (["-ctk", "q8_0"], "there is no option -ctk here: --kv"),
-        (["--format=json"], "there is no option --format here: in Python schema="),
+        (["--format=json"], "there is no option --format here: `edgeq run --schema` has an answer"),
         (["-fa", "on"], "there is no option -fa here: that is always so"),
         (["--nothing"], "No such option '--nothing'."),
         (["-n", "x", "--", "-ngl"], "Invalid value for '-n'"),
@@ -353,3 +353,34 @@ def test_the_model_by_its_option(edgeq, verb):
     outcome = edgeq(verb, "-m", "nowhere.eqf")
     assert outcome.code == 2 and "nowhere.eqf: no such file" in outcome.err
     assert "Missing argument" in edgeq(verb).err
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
+
+
+def test_an_answer_follows_a_schema(edgeq, tiny_model, tmp_path):
+    pytest.importorskip("llguidance", reason="pip install llguidance")
+    convert(tiny_model, tmp_path / "m.eqf", "Q8_0")
+    (tmp_path / "template.jinja").write_text("{{ messages[0].content }}")
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    asked = ["run", tmp_path / "m.eqf", "x", "--template", tmp_path / "template.jinja", "--temp", 0, "-n", 200]
+    for given in (("--schema", tmp_path / "schema.json"), ("-j", json.dumps(SCHEMA))):
+        result = edgeq(*asked, *given)
+        assert (result.code, json.loads(result.out)) == (0, {"n": 7})
+    assert edgeq(*asked, "--schema", "json").out.startswith("{")  # what it is full of has no end
+
+
+@pytest.mark.parametrize(
+    ("schema", "flags", "message"),
+    [
+        ("{", [], "--schema: is no JSON: "),
+        ("missing.json", [], "missing.json: cannot be read: No such file"),
+        ("list.json", [], "list.json: is no JSON schema, which is an object"),
+        ("{}", ["--raw"], "--schema is followed in answers, which --raw gives none of: leave out one of the two"),
+    ],
+)
+def test_schemas_that_are_none(edgeq, model, tmp_path, monkeypatch, schema, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    result = edgeq("run", "m.eqf", "x", "--schema", schema, *flags)
+    assert (result.code, result.err.count("\n")) == (2, 1) and result.err.startswith(f"edgeq: {message}")
