@@ -355,7 +355,7 @@ def test_the_model_by_its_option(edgeq, verb):
     assert "Missing argument" in edgeq(verb).err
 
 
-SCHEMA = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
+SCHEMA = {"enum": ["seven"]}  # without a place for white space, which this model has no end of
 
 
 def test_an_answer_follows_a_schema(edgeq, tiny_model, tmp_path):
@@ -366,7 +366,7 @@ def test_an_answer_follows_a_schema(edgeq, tiny_model, tmp_path):
     asked = ["run", tmp_path / "m.eqf", "x", "--template", tmp_path / "template.jinja", "--temp", 0, "-n", 200]
     for given in (("--schema", tmp_path / "schema.json"), ("-j", json.dumps(SCHEMA))):
         result = edgeq(*asked, *given)
-        assert (result.code, json.loads(result.out)) == (0, {"n": 7})
+        assert (result.code, json.loads(result.out)) == (0, "seven")
     assert edgeq(*asked, "--schema", "json").out.startswith("{")  # what it is full of has no end
 
 
