@@ -14,6 +14,7 @@ import safetensors.numpy
 import seeing_gemma4
 from seeing_gemma4 import CONFIGS, IMAGE, ROWS, processor
 from seeing_model import QUESTION, SIZES, picture
+from seeing_talks import last_logits
 
 import edgeq
 from edgeq.container.reader import open_file
@@ -57,18 +58,8 @@ def read(which: str, **settings: Any) -> Proportional:
     return read_proportional({"processor_config.json": said}, "m", *SQUARES[which], ROWS)
 
 
-def logits(model: edgeq.Model, names: str, *ends: int, program: Program | None = None, beside: bool = False) -> Any:
-    """Of the last eight tokens of a chat, evaluated in pieces that end there; `beside` another text in each pass."""
-    sight, program = model.sight([picture(name) for name in names.split()]), program or model.session.program
-    assert sight is not None
-    mixed = sight.mixed(model.chat_tokens(talk(names)))
-    keys, sequence, other, found = np.array(mixed.keys), program.sequence(), program.sequence(), []
-    for start, end in zip([0, *ends], [*ends, len(keys)], strict=True):
-        parts = [Part(sequence, keys[start:end], range(end - start), given=mixed.given)]
-        if beside:
-            parts.insert(0, Part(other, np.arange(3), range(1)))
-        found.append(program.step(parts)[-1])
-    return np.concatenate(found)[-8:]
+def logits(model: edgeq.Model, names: str, *ends: int, **how: Any) -> np.ndarray:
+    return last_logits(model, talk(names), *ends, **how)
 
 
 def test_the_golden_file_is_of_these_models() -> None:

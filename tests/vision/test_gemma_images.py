@@ -11,6 +11,7 @@ import pytest
 import seeing_gemma
 from seeing_gemma import IMAGE, PREPROCESSOR, ROWS
 from seeing_model import QUESTION, SIZES, picture
+from seeing_talks import last_logits
 
 import edgeq
 from edgeq.container.reader import open_file
@@ -50,18 +51,8 @@ def whole(settings: dict[str, Any]) -> Whole:
     return read_whole({"preprocessor_config.json": json.dumps({**PREPROCESSOR, **settings}).encode()}, "m", 58, ROWS)
 
 
-def logits(model: edgeq.Model, names: str, *ends: int, program: Program | None = None, beside: bool = False) -> Any:
-    """Of the last eight tokens of a chat, evaluated in pieces that end there; `beside` another text in each pass."""
-    sight, program = model.sight([picture(name) for name in names.split()]), program or model.session.program
-    assert sight is not None
-    mixed = sight.mixed(model.chat_tokens(talk(names)))
-    keys, sequence, other, found = np.array(mixed.keys), program.sequence(), program.sequence(), []
-    for start, end in zip([0, *ends], [*ends, len(keys)], strict=True):
-        parts = [Part(sequence, keys[start:end], range(end - start), given=mixed.given)]
-        if beside:
-            parts.insert(0, Part(other, np.arange(3), range(1)))
-        found.append(program.step(parts)[-1])
-    return np.concatenate(found)[-8:]
+def logits(model: edgeq.Model, names: str, *ends: int, **how: Any) -> np.ndarray:
+    return last_logits(model, talk(names), *ends, **how)
 
 
 def test_the_golden_file_is_of_this_model() -> None:

@@ -11,6 +11,7 @@ import safetensors.numpy
 import seeing_lfm2
 from seeing_lfm2 import IMAGE, NAMES, PLAIN, SIZES, WHOLE, picture
 from seeing_model import QUESTION
+from seeing_talks import last_logits
 
 import edgeq
 from edgeq.container.part_file import PartFile
@@ -21,7 +22,6 @@ from edgeq.models import images
 from edgeq.models.image_tower import TOWER
 from edgeq.quantize.pipeline import convert
 from edgeq.runtime.kernel_state import needed
-from edgeq.runtime.program import Part
 from edgeq.vision.stretching import stretched
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "lfm2_images.npz")
@@ -52,18 +52,8 @@ def rows(model: edgeq.Model, names: str) -> np.ndarray:
     return np.concatenate([eyes.rows(eyes.look(picture(name))) for name in names.split("+")])
 
 
-def logits(model: edgeq.Model, names: str, *ends: int, beside: bool = False) -> Any:
-    """Of the last eight tokens of a chat, evaluated in pieces that end there; `beside` another text in each pass."""
-    sight, program = model.sight([picture(name) for name in names.split("+")]), model.session.program
-    assert sight is not None
-    mixed = sight.mixed(model.chat_tokens(talk(names)))
-    keys, sequence, other, found = np.array(mixed.keys), program.sequence(), program.sequence(), []
-    for start, end in zip([0, *ends], [*ends, len(keys)], strict=True):
-        parts = [Part(sequence, keys[start:end], range(end - start), given=mixed.given)]
-        if beside:
-            parts.insert(0, Part(other, np.arange(3), range(1)))
-        found.append(program.step(parts)[-1])
-    return np.concatenate(found)[-8:]
+def logits(model: edgeq.Model, names: str, *ends: int, **how: Any) -> np.ndarray:
+    return last_logits(model, talk(names), *ends, **how)
 
 
 def same_as_transformers(model: edgeq.Model, names: str, label: str) -> None:
